@@ -1,0 +1,23 @@
+"""What all tests share: failures inside a nursery are shown as if there were none."""
+
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Unwrap exception groups that hold a single exception.
+
+    pytest-trio runs a test inside a nursery, so that a failed assert arrives in a group, and pytest shows a
+    group without the values of the assert.
+    """
+    try:
+        return (yield)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if error is group:
+            raise
+        raise error from None  # noqa: ASYNC123 - the group says nothing more
