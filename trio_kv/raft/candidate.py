@@ -1,0 +1,96 @@
+"""The candidate: collects votes (paper §5.2), after having asked whether it would get them (thesis §9.6)."""
+
+from typing import TYPE_CHECKING
+
+from trio_kv.raft.messages import (
+    AppendEntries,
+    Heartbeat,
+    PreVoteReply,
+    RequestPreVote,
+    RequestVote,
+    VoteReply,
+)
+from trio_kv.raft.quorum import majority_size
+from trio_kv.raft.role import Role
+
+if TYPE_CHECKING:
+    from trio_kv.raft.node import Raft
+
+
+class Candidate(Role):
+    """Stands for election. As long as it is a pre-candidate it changes no term, neither its own nor others'."""
+
+    def __init__(self, raft: "Raft", now: float, *, is_pre_vote: bool, is_transfer: bool) -> None:
+        """Begin to collect votes; an election that has no winner is begun anew after another time-out."""
+        super().__init__(raft)
+        self.is_pre_vote = is_pre_vote
+        self.is_transfer = is_transfer
+        # The own vote counts as any other: once it is on disk (on_stored). A pre-vote needs no disk.
+        self.votes: set[int] = {raft.id} if is_pre_vote else set()
+        config = raft.config
+        spread_s = config.election_timeout_max_s - config.election_timeout_min_s
+        self.deadline = now + config.election_timeout_min_s + raft.random.random() * spread_s
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The role's name in events."""
+        return "pre_candidate" if self.is_pre_vote else "candidate"
+
+    def ask(self) -> None:
+        """Ask all others for their votes. A real vote is asked for only once the own one is durable."""
+        raft, log = self.raft, self.raft.log
+        for peer in raft.peers:
+            if self.is_pre_vote:
+                raft.send(RequestPreVote(*raft.header(peer), log.last_index, log.last_term))
+            else:
+                request = RequestVote(*raft.header(peer), log.last_index, log.last_term, self.is_transfer)
+                raft.send(request, waits_for_disk=True)
+
+    def on_timeout(self, now: float) -> None:
+        """Begin again: the vote was split, or nobody answered."""
+        self.raft.become_candidate(now, reason="no majority in time", is_pre_vote=True)
+
+    def on_stored(self, now: float) -> None:
+        """Count the own vote, now that it can't be forgotten (scenario D1)."""
+        if not self.is_pre_vote and self.raft.durable_term == self.raft.term:
+            self._count(now, self.raft.id)
+
+    def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:
+        """Count a pre-vote, if it answers what is asked now."""
+        if self.is_pre_vote and message.is_granted and message.asked_term == self.raft.term:
+            self._count(now, message.source)
+
+    def on_vote_reply(self, now: float, message: VoteReply) -> None:
+        """Count a vote of this term."""
+        if not self.is_pre_vote and message.is_granted:
+            self._count(now, message.source)
+
+    def maybe_win(self, now: float) -> None:
+        """Go on to the next step if a majority is for it."""
+        if len(self.votes) < majority_size(len(self.raft.peers) + 1):
+            return
+        if self.is_pre_vote:
+            self.raft.become_candidate(now, reason="would win", is_pre_vote=False)
+        else:
+            self.raft.become_leader(now)
+
+    def _count(self, now: float, voter: int) -> None:
+        self.votes.add(voter)
+        self.maybe_win(now)
+
+    def on_append_entries(self, now: float, message: AppendEntries) -> None:
+        """Somebody else leads this term: follow it (paper §5.2)."""
+        self.raft.become_follower(now, self.raft.term)
+        self.raft.role.on_append_entries(now, message)
+
+    def on_heartbeat(self, now: float, message: Heartbeat) -> None:
+        """Somebody else leads this term: follow it."""
+        self.raft.become_follower(now, self.raft.term)
+        self.raft.role.on_heartbeat(now, message)
+
+    def copy(self, raft: "Raft") -> "Candidate":
+        """Return an equal candidate for a copy of the node."""
+        twin = super().copy(raft)
+        assert isinstance(twin, Candidate)
+        twin.votes = self.votes.copy()
+        return twin

@@ -1,0 +1,68 @@
+"""One entry of the replicated log, and its one form in bytes.
+
+The same bytes stand in the write-ahead log, travel between processes and run through the digest
+that compares nodes, so they are made once, together with the entry, and shared by all nodes of a
+process. To Raft the command is opaque: all it asks of one is `encode()`.
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+
+
+class Command(Protocol):
+    """What a state machine puts into the log."""
+
+    def encode(self) -> bytes:
+        """Return the command's bytes; they never hold a run of 512 zero bytes (see `storage.wal`)."""
+        ...  # pragma: no cover
+
+
+HEADER = struct.Struct("<QQQI")
+"""index, term, time_us, length of the command in bytes."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One log entry (paper §5.3).
+
+    A msgspec struct and not an attrs class: it is made once a write, at a seventh of the cost.
+    """
+
+    index: int
+    term: int
+    time_us: int
+    """Cluster time in microseconds: never decreases along a log."""
+    command: Command | None
+    """None for the no-op that opens a term (paper §8)."""
+    encoded: bytes
+
+    def __str__(self) -> str:
+        return f"{self.index}@{self.term}"
+
+
+def make_entry(index: int, term: int, time_us: int, command: Command | None) -> Entry:
+    """Make an entry and, once and for all, its bytes."""
+    data = b"" if command is None else command.encode()
+    return Entry(index, term, time_us, command, HEADER.pack(index, term, time_us, len(data)) + data)
+
+
+def decode_entries(data: bytes, decode_command: Callable[[bytes], Command]) -> Iterator[Entry]:
+    """Yield the entries whose bytes stand one after the other in `data`.
+
+    Raises:
+        ValueError: `data` ends inside an entry, or a command can't be decoded.
+
+    """
+    offset = 0
+    while offset < len(data):
+        end = offset + HEADER.size
+        if end > len(data):
+            raise ValueError(f"entry header cut short at byte {offset}")
+        index, term, time_us, length = HEADER.unpack_from(data, offset)
+        if end + length > len(data):
+            raise ValueError(f"entry {index} cut short at byte {offset}")
+        command = decode_command(data[end : end + length]) if length else None
+        yield Entry(index, term, time_us, command, data[offset : end + length])
+        offset = end + length

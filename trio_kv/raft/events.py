@@ -1,0 +1,167 @@
+"""What happened, in the past tense: the facts that the core tells of itself.
+
+One frozen class an event, each with a stable dotted name and a level (the numbers of the logging
+module). Who tells it (node, term, role, time) is added by the trace.
+"""
+
+from typing import ClassVar
+
+import attrs
+
+DEBUG = 10
+INFO = 20
+WARNING = 30
+
+
+@attrs.frozen
+class Event:
+    """A fact. Its attributes are the members of the event, next to those that all events share."""
+
+    name: ClassVar[str]
+    level: ClassVar[int] = INFO
+
+
+@attrs.frozen
+class ElectionStarted(Event):
+    """A node stands for election; `is_pre_vote` asks only whether it would win (thesis §9.6)."""
+
+    name: ClassVar[str] = "election.started"
+    is_pre_vote: bool
+    reason: str
+
+
+@attrs.frozen
+class VoteGranted(Event):
+    """A vote was given. It is on disk before the candidate hears of it."""
+
+    name: ClassVar[str] = "vote.granted"
+    candidate: int
+    is_pre_vote: bool
+
+
+@attrs.frozen
+class VoteRefused(Event):
+    """A vote was refused."""
+
+    name: ClassVar[str] = "vote.refused"
+    level: ClassVar[int] = DEBUG
+    candidate: int
+    is_pre_vote: bool
+    reason: str
+
+
+@attrs.frozen
+class LeaderElected(Event):
+    """This node won a majority of its term's votes."""
+
+    name: ClassVar[str] = "leader.elected"
+    votes: tuple[int, ...]
+    first_index: int
+    """Index of the no-op that opens its term."""
+
+
+@attrs.frozen
+class LeaderFollowed(Event):
+    """This node heard of the term's leader for the first time."""
+
+    name: ClassVar[str] = "leader.followed"
+    level: ClassVar[int] = DEBUG
+    leader: int
+
+
+@attrs.frozen
+class LeaderSteppedDown(Event):
+    """This node leads no more."""
+
+    name: ClassVar[str] = "leader.stepped_down"
+    reason: str
+
+
+@attrs.frozen
+class TermAdvanced(Event):
+    """This node entered a newer term."""
+
+    name: ClassVar[str] = "term.advanced"
+    level: ClassVar[int] = DEBUG
+    previous: int
+
+
+@attrs.frozen
+class TransferStarted(Event):
+    """The leader began to hand over."""
+
+    name: ClassVar[str] = "transfer.started"
+    target: int
+
+
+@attrs.frozen
+class TransferEnded(Event):
+    """The leader gave up handing over: the target did not catch up in time."""
+
+    name: ClassVar[str] = "transfer.ended"
+    target: int
+    reason: str
+
+
+@attrs.frozen
+class EntriesAppended(Event):
+    """Entries were put into this node's log (not yet on its disk)."""
+
+    name: ClassVar[str] = "entries.appended"
+    level: ClassVar[int] = DEBUG
+    first: int
+    last: int
+    last_term: int
+    crc: int
+    """CRC-32C over the bytes of these entries."""
+
+
+@attrs.frozen
+class LogTruncated(Event):
+    """Entries in conflict with the leader's were dropped (paper §5.3)."""
+
+    name: ClassVar[str] = "log.truncated"
+    first: int
+    last: int
+
+
+@attrs.frozen
+class AppendRefused(Event):
+    """The leader's entries don't join this node's log."""
+
+    name: ClassVar[str] = "append.rejected"
+    level: ClassVar[int] = DEBUG
+    prev_index: int
+    hint_term: int
+    hint_index: int
+
+
+@attrs.frozen
+class EntriesStored(Event):
+    """The log is durable on this node up to `last`."""
+
+    name: ClassVar[str] = "entries.stored"
+    level: ClassVar[int] = DEBUG
+    last: int
+
+
+@attrs.frozen
+class EntriesCommitted(Event):
+    """The commit index moved from before `first` to `last`."""
+
+    name: ClassVar[str] = "entries.committed"
+    level: ClassVar[int] = DEBUG
+    first: int
+    last: int
+    last_term: int
+    crc: int
+
+
+@attrs.frozen
+class ReadsConfirmed(Event):
+    """Reads may be answered once `index` is applied (thesis §6.4)."""
+
+    name: ClassVar[str] = "reads.confirmed"
+    level: ClassVar[int] = DEBUG
+    index: int
+    count: int

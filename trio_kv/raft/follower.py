@@ -1,0 +1,113 @@
+"""The follower: takes the leader's log as its own (paper §5.2, §5.3)."""
+
+from typing import TYPE_CHECKING
+
+from trio_kv.raft.events import AppendRefused
+from trio_kv.raft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    Heartbeat,
+    HeartbeatReply,
+    TimeoutNow,
+)
+from trio_kv.raft.role import Role
+
+if TYPE_CHECKING:
+    from trio_kv.raft.node import Raft
+
+
+class Follower(Role):
+    """Answers leaders and candidates, and stands for election when it hears of neither for too long."""
+
+    name = "follower"
+
+    def __init__(self, raft: "Raft", now: float) -> None:
+        """Wait for one election time-out from now."""
+        super().__init__(raft)
+        self.was_late = False
+        self.restart_timer(now)
+
+    def restart_timer(self, now: float) -> None:
+        """Wait for another election time-out, drawn anew so that ties don't repeat (paper §5.2)."""
+        config = self.raft.config
+        spread_s = config.election_timeout_max_s - config.election_timeout_min_s
+        self.deadline = now + config.election_timeout_min_s + self.raft.random.random() * spread_s
+        self.was_late = False
+
+    def on_timeout(self, now: float) -> None:
+        """Stand for election, unless it was this process that slept and not the leader."""
+        lateness_s = now - self.deadline
+        if lateness_s > self.raft.config.heartbeat_interval_s / 2 and not self.was_late:
+            # A stalled process must not look like a dead leader. Once only: a loop that is always late must elect too.
+            self.was_late = True
+            self.deadline = now + min(lateness_s, self.raft.config.election_timeout_min_s)
+            return
+        self.raft.leader = None
+        self.raft.become_candidate(now, reason="heard no leader", is_pre_vote=True)
+
+    def on_append_entries(self, now: float, message: AppendEntries) -> None:
+        """Join the leader's entries to the log, or say where they don't join."""
+        raft, log = self.raft, self.raft.log
+        raft.heard_from_leader(now, message.source)
+        raft.note_leader_commit(message.commit)
+        # A rejected append counts as hearing from the leader too: a follower far behind must not
+        # stand for election while the leader looks for the place where the logs join (scenario E6).
+        self.restart_timer(now)
+        entries, prev_index, prev_term = message.entries, message.prev_index, message.prev_term
+        if prev_index < log.base_index:
+            # What our snapshot covers is committed, hence equal.
+            entries = entries[log.base_index - prev_index :]
+            prev_index, prev_term = log.base_index, log.base_term
+            if message.prev_index + len(message.entries) < log.base_index:
+                return
+        if not log.has(prev_index, prev_term):
+            self._reject(message)
+            return
+        verified = prev_index + len(entries)
+        if prev_index != log.last_index:
+            entries = self._skip_known(entries)
+        if entries:
+            raft.append(entries)
+        # Not min(commit, last index): what stands behind the verified part may conflict (scenario L6).
+        raft.commit_to(min(message.commit, verified))
+        raft.send(AppendAccepted(*raft.header(message.source), verified), waits_for_disk=True)
+
+    def _skip_known(self, entries: tuple) -> tuple:  # type: ignore[type-arg]
+        """Return the entries that the log lacks; truncate it where it conflicts with them, and only there.
+
+        An old append that comes late finds its entries in place, and must not undo the newer ones (scenario L5).
+        """
+        for position, entry in enumerate(entries):
+            term = self.raft.log.term_at(entry.index)
+            if term is None:
+                return entries[position:]
+            if term != entry.term:
+                self.raft.truncate(entry.index)
+                return entries[position:]
+        return ()
+
+    def _reject(self, message: AppendEntries) -> None:
+        raft, log = self.raft, self.raft.log
+        hint_term = log.term_at(message.prev_index) or 0
+        hint_index = log.first_index_of_term_at(message.prev_index) if hint_term else log.last_index + 1
+        if raft.wants_debug:
+            raft.tell(AppendRefused(message.prev_index, hint_term, hint_index))
+        reply = AppendRejected(*raft.header(message.source), message.prev_index, hint_term, hint_index)
+        raft.send(reply, waits_for_disk=True)
+
+    def on_heartbeat(self, now: float, message: Heartbeat) -> None:
+        """Take note of the leader and, as far as it is verified, of its commit index."""
+        raft = self.raft
+        raft.heard_from_leader(now, message.source)
+        raft.note_leader_commit(message.commit)
+        self.restart_timer(now)
+        if raft.log.has(message.prev_index, message.prev_term):
+            raft.commit_to(min(message.commit, message.prev_index))
+        if message.round:
+            raft.send(HeartbeatReply(*raft.header(message.source), message.round))
+
+    def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
+        """Stand for election at once, without asking whether one would win: the leader wants it (thesis §3.10)."""
+        if message.source == self.raft.leader:
+            self.raft.become_candidate(now, reason="leadership transfer", is_pre_vote=False, is_transfer=True)

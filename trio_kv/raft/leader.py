@@ -1,0 +1,301 @@
+"""The leader: appends, replicates, commits, confirms reads (paper §5.3, §5.4, §8)."""
+
+from typing import TYPE_CHECKING
+
+from trio_kv.raft.entry import Entry
+from trio_kv.raft.errors import NotLeader
+from trio_kv.raft.events import TransferEnded, TransferStarted
+from trio_kv.raft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    Heartbeat,
+    HeartbeatReply,
+    ReadIndex,
+    ReadIndexReply,
+    TimeoutNow,
+)
+from trio_kv.raft.progress import Progress
+from trio_kv.raft.quorum import quorum_value
+from trio_kv.raft.reads import Answerer, Question
+from trio_kv.raft.role import Role
+
+if TYPE_CHECKING:
+    from trio_kv.raft.node import Raft
+
+
+class Leader(Role):
+    """Leads one term.
+
+    Invariants: it only ever appends to its own log (Leader Append-Only, paper figure 3); it commits only by an entry
+    of its own term (paper §5.4.2, scenario L1); it answers no read before it has committed one.
+    """
+
+    name = "leader"
+
+    def __init__(self, raft: "Raft", now: float, first_index: int) -> None:
+        """Lead from now on. `first_index` is that of the no-op that opens the term."""
+        super().__init__(raft)
+        self.first_index = first_index
+        self.elected_at = now
+        self.time_base_us = raft.log.last_time_us
+        window = raft.config.append_window
+        self.progress = {peer: Progress(first_index, now, window) for peer in raft.peers}
+        self.answerer = Answerer()
+        self.transfer_target: int | None = None
+        self.transfer_deadline = float("inf")
+        self.is_transfer_sent = False
+        self.heartbeat_at = now
+        self.deadline = now
+
+    def time_us(self, now: float) -> int:
+        """Return cluster time: the log's last time at election, and what this node's clock measured since."""
+        return self.time_base_us + max(0, int((now - self.elected_at) * 1_000_000))
+
+    def when(self, time_us: int) -> float:
+        """Return when, on this node's clock, cluster time will be `time_us`, if this node leads until then."""
+        # A microsecond more: `time_us` cuts fractions off, and what is due must be due then, else it is tried for ever.
+        return self.elected_at + (time_us - self.time_base_us + 1) / 1_000_000
+
+    # Timers
+
+    def on_timeout(self, now: float) -> None:
+        """Send heartbeats; step down if a majority is silent or the disk stands still; end a transfer."""
+        raft, config = self.raft, self.raft.config
+        if now >= self.transfer_deadline:
+            self._end_transfer("not caught up in time")
+        if now >= self.heartbeat_at:
+            lateness_s = now - self.heartbeat_at
+            if lateness_s > config.heartbeat_interval_s / 2:
+                # This process slept; what the followers sent meanwhile could not be heard.
+                for progress in self.progress.values():
+                    progress.heard_at = min(now, progress.heard_at + lateness_s)
+            if now - self._quorum_heard_at(now) >= config.election_timeout_max_s:
+                raft.become_follower(now, raft.term, reason="no majority answers")
+                return
+            if raft.oldest_write_at is not None and now - raft.oldest_write_at >= config.write_stall_s:
+                self._hand_over_stalled(now)
+                return
+            self.heartbeat_at = now + config.heartbeat_interval_s
+            self._begin_round(is_timer=True)
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self.deadline = min(self.heartbeat_at, self.transfer_deadline)
+
+    def _quorum_heard_at(self, now: float) -> float:
+        return quorum_value([now, *(progress.heard_at for progress in self.progress.values())])
+
+    def hears_leader(self, now: float) -> bool:
+        """Return whether a majority answered this leader so lately that a vote would only disturb."""
+        return now < self._quorum_heard_at(now) + self.raft.config.election_timeout_min_s
+
+    def _hand_over_stalled(self, now: float) -> None:
+        """Leave to a follower what a stalled disk keeps from being committed (scenario E1).
+
+        Heartbeats flow although nothing gets durable, so nobody else would ever notice.
+        """
+        raft = self.raft
+        if self.progress:
+            progress = self.progress
+            target = max(progress, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
+            raft.send(TimeoutNow(*raft.header(target)))
+        raft.become_follower(now, raft.term, reason="the disk stands still")
+
+    # Writing
+
+    def refuses(self) -> NotLeader | None:
+        """Return why no command is taken now, or None."""
+        if self.transfer_target is not None:
+            return NotLeader(self.transfer_target)
+        return None
+
+    def on_stored(self, now: float) -> None:  # noqa: ARG002 - as the other roles
+        """Count the own disk towards the majority (thesis §10.2.1: it writes beside its followers)."""
+        self._maybe_commit()
+
+    def on_append_accepted(self, now: float, message: AppendAccepted) -> None:
+        """Count a follower's disk towards the majority."""
+        progress = self.progress[message.source]
+        progress.heard_at = now
+        assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
+        if progress.accepted(message.match):
+            self._maybe_commit()
+            self._maybe_finish_transfer()
+
+    def _maybe_commit(self) -> None:
+        log = self.raft.log
+        index = quorum_value([log.durable, *(progress.match for progress in self.progress.values())])
+        # Only an entry of the own term proves, by a majority that holds it, that what lies before it can't be
+        # overwritten any more (paper figure 8). Entries of older terms are committed along with it.
+        if index > self.raft.commit and index >= self.first_index:
+            self.raft.commit_to(index)
+            self.raft.note_leader_commit(index)
+
+    def on_append_rejected(self, now: float, message: AppendRejected) -> None:
+        """Go back to where the logs may join, a whole term at a time (paper §5.3)."""
+        progress = self.progress[message.source]
+        progress.heard_at = now
+        if message.prev_index <= progress.match or message.prev_index >= progress.next:
+            return  # It answers an append older than what is known by now.
+        next_index = message.hint_index
+        if message.hint_term:
+            ours = self.raft.log.last_index_of_term(message.hint_term)
+            if ours is not None and ours < message.prev_index:
+                next_index = ours + 1
+        progress.rejected(min(next_index, message.prev_index))
+
+    def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
+        """Count the reply to its round, and see whether an append got lost."""
+        progress = self.progress[message.source]
+        progress.heard_at = now
+        if message.round > progress.acked_round:
+            progress.acked_round = message.round
+            if self.answerer.pending:
+                self._confirm_reads()
+        silent_since = progress.sent_at + self.raft.config.heartbeat_interval_s
+        if progress.match < self.raft.log.last_index and now >= silent_since:
+            self._check_position(now, message.source, progress)
+
+    def _check_position(self, now: float, peer: int, progress: Progress) -> None:
+        """Ask a follower that stayed silent whether the last append came; a probe is simply sent again."""
+        if progress.is_probing and progress.next <= self.raft.log.last_index:
+            progress.in_flight.clear()
+        elif progress.next > self.raft.log.base_index:
+            # With a probe, too, that has nothing to send: a follower with a new disk, while nothing is written.
+            self._send_append(now, peer, progress, ())
+
+    # Sending
+
+    def make_messages(self, now: float) -> None:
+        """Send entries, a commit index that nobody told yet, and a round for new questions."""
+        last = self.raft.log.last_index
+        commit = self.raft.commit
+        runs: dict[int, tuple[Entry, ...]] = {}
+        for peer, progress in self.progress.items():
+            while progress.next <= last and progress.has_room() and progress.next > self.raft.log.base_index:
+                entries = runs.get(progress.next)
+                if entries is None:
+                    entries = runs[progress.next] = self._next_run(progress.next)
+                self._send_append(now, peer, progress, entries)
+                if progress.is_probing:
+                    break
+            if progress.commit_told < commit and not progress.is_probing:
+                self._tell_commit(peer, progress)
+        if self.answerer.new and self.raft.commit >= self.first_index:
+            self._begin_round(is_timer=False)
+
+    def _next_run(self, first: int) -> tuple[Entry, ...]:
+        config = self.raft.config
+        entries = self.raft.log.slice(first, min(self.raft.log.last_index, first + config.append_entries_max - 1))
+        size = 0
+        for count, entry in enumerate(entries):
+            size += len(entry.encoded)
+            if size > config.append_bytes_max:
+                return entries[: max(1, count)]
+        return entries
+
+    def _send_append(self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
+        raft = self.raft
+        prev_index = progress.next - 1
+        prev_term = raft.log.term_at(prev_index)
+        assert prev_term is not None
+        last = prev_index + len(entries)
+        progress.sent(last, now)
+        if not progress.is_probing:
+            progress.commit_told = max(progress.commit_told, min(raft.commit, last))
+        raft.send(AppendEntries(*raft.header(peer), prev_index, prev_term, entries, raft.commit))
+
+    def _tell_commit(self, peer: int, progress: Progress) -> None:
+        """Tell a new commit index at once: the follower's readers wait for it."""
+        raft = self.raft
+        prev_index = progress.next - 1
+        told = min(raft.commit, prev_index)
+        if told > progress.commit_told:
+            progress.commit_told = told
+            self._send_heartbeat(peer, 0, prev_index)
+
+    def _begin_round(self, *, is_timer: bool) -> None:
+        raft = self.raft
+        if raft.commit >= self.first_index:
+            round_number = self.answerer.begin_round(raft.commit)
+        else:
+            # No entry of this term is committed yet: questions wait, but the heartbeat goes out (scenario R1).
+            held, self.answerer.new = self.answerer.new, {}
+            round_number = self.answerer.begin_round(raft.commit)
+            self.answerer.new = held
+        for peer, progress in self.progress.items():
+            if is_timer or progress.is_probing:
+                # The match is known to be on the follower's disk; what was sent since may be lost.
+                self._send_heartbeat(peer, round_number, progress.match)
+            else:
+                progress.commit_told = max(progress.commit_told, min(raft.commit, progress.next - 1))
+                self._send_heartbeat(peer, round_number, progress.next - 1)
+        if not self.progress:
+            self._confirm_reads()
+
+    def _send_heartbeat(self, peer: int, round_number: int, prev_index: int) -> None:
+        raft = self.raft
+        prev_term = raft.log.term_at(prev_index)
+        if prev_term is None:
+            prev_index, prev_term = raft.log.base_index, raft.log.base_term
+        raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit))
+
+    # Reads
+
+    def on_read_index(self, now: float, message: ReadIndex) -> None:
+        """Take a follower's question; it is answered after a round that begins now or later."""
+        self.progress[message.source].heard_at = now
+        self.answerer.add(Question(message.source, message.nonce, message.counter))
+
+    def _confirm_reads(self) -> None:
+        raft = self.raft
+        acked = [self.answerer.round, *(progress.acked_round for progress in self.progress.values())]
+        for index, questions in self.answerer.confirmed(quorum_value(acked)):
+            for question in questions:
+                if question.source is None:
+                    raft.confirm_reads([question.context], index)
+                else:
+                    reply = ReadIndexReply(*raft.header(question.source), question.nonce, question.counter, index)
+                    raft.send(reply)
+
+    def leave(self) -> None:
+        """Hand the own reads on: they are asked of the next leader. Others ask again by themselves."""
+        self.raft.asker.waiting = self.answerer.own_contexts() + self.raft.asker.waiting
+
+    # Handing over
+
+    def transfer(self, now: float, target: int) -> None:
+        """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
+        self.transfer_target = target
+        self.transfer_deadline = now + self.raft.config.election_timeout_max_s
+        self.is_transfer_sent = False
+        self.raft.tell(TransferStarted(target))
+        self._set_deadline()
+        self._maybe_finish_transfer()
+
+    def _maybe_finish_transfer(self) -> None:
+        target = self.transfer_target
+        if target is None or self.is_transfer_sent:
+            return
+        if self.progress[target].match == self.raft.log.last_index:
+            self.is_transfer_sent = True
+            self.raft.send(TimeoutNow(*self.raft.header(target)))
+
+    def _end_transfer(self, reason: str) -> None:
+        assert self.transfer_target is not None
+        self.raft.tell(TransferEnded(self.transfer_target, reason))
+        self.transfer_target = None
+        self.transfer_deadline = float("inf")
+
+    def peer_was_replaced(self, peer: int) -> None:
+        """Forget what a follower acknowledged: it came back with another disk."""
+        self.progress[peer].reset(self.raft.log.last_index + 1)
+
+    def copy(self, raft: "Raft") -> "Leader":
+        """Return an equal leader for a copy of the node."""
+        twin = super().copy(raft)
+        assert isinstance(twin, Leader)
+        twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
+        twin.answerer = self.answerer.copy()
+        return twin

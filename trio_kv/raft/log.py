@@ -1,0 +1,135 @@
+"""The log of one node, in memory: the entries after its base, and how far they are on disk.
+
+Invariants, asserted where the log changes:
+- indexes follow one another without a gap, from `base_index + 1`;
+- terms never decrease, and neither does cluster time;
+- `base_index <= durable <= last_index`;
+- an entry once appended changes only by being truncated with all that follow it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from trio_kv.raft.entry import Entry
+
+
+class Log:
+    """A node's log (paper §5.3). Its first index is `base_index + 1`: what is older stands in a snapshot."""
+
+    __slots__ = ("_entries", "_first_indexes", "_terms", "base_index", "base_term", "base_time_us", "durable")
+
+    def __init__(
+        self, entries: Iterable[Entry] = (), *, base_index: int = 0, base_term: int = 0, base_time_us: int = 0
+    ) -> None:
+        """Take over what a disk held: all of it counts as durable."""
+        self.base_index = base_index
+        self.base_term = base_term
+        self.base_time_us = base_time_us
+        self._entries: list[Entry] = []
+        # The terms present, rising, with the first index of each: all questions about terms are answered here.
+        self._terms: list[int] = []
+        self._first_indexes: list[int] = []
+        self.durable = base_index
+        self.append(list(entries))
+        self.durable = self.last_index
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry."""
+        return self.base_index + len(self._entries)
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last entry."""
+        return self._terms[-1] if self._terms else self.base_term
+
+    @property
+    def last_time_us(self) -> int:
+        """Cluster time of the last entry, in microseconds."""
+        return self._entries[-1].time_us if self._entries else self.base_time_us
+
+    def term_at(self, index: int) -> int | None:
+        """Return the term of the entry at an index; None if the log doesn't know it."""
+        if index == self.last_index:
+            return self.last_term
+        if not self.base_index <= index <= self.last_index:
+            return None
+        run = bisect_right(self._first_indexes, index) - 1
+        return self._terms[run] if run >= 0 else self.base_term
+
+    def first_index_of_term_at(self, index: int) -> int:
+        """Return the first index of the unbroken run of one term that holds `index`."""
+        run = bisect_right(self._first_indexes, index) - 1
+        return self._first_indexes[run] if run >= 0 else self.base_index
+
+    def last_index_of_term(self, term: int) -> int | None:
+        """Return the last index that has this term; None if no entry has it."""
+        run = bisect_right(self._terms, term) - 1
+        if run < 0 or self._terms[run] != term:
+            return self.base_index if term == self.base_term else None
+        return self._first_indexes[run + 1] - 1 if run + 1 < len(self._first_indexes) else self.last_index
+
+    def has(self, index: int, term: int) -> bool:
+        """Return whether the entry at `index` has this term (the consistency check of paper §5.3)."""
+        return self.term_at(index) == term
+
+    def is_up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Return whether a log that ends there is at least as up to date as this one (paper §5.4.1)."""
+        return (last_term, last_index) >= (self.last_term, self.last_index)
+
+    def slice(self, first: int, last: int) -> tuple[Entry, ...]:
+        """Return the entries from `first` to `last`, both included."""
+        assert self.base_index < first, f"{first} is not above {self.base_index}"
+        return tuple(self._entries[first - self.base_index - 1 : last - self.base_index])
+
+    def append(self, entries: list[Entry] | tuple[Entry, ...]) -> None:
+        """Append entries that follow the last one."""
+        index, term, time_us = self.last_index, self.last_term, self.last_time_us
+        for entry in entries:
+            index += 1
+            assert entry.index == index, f"{entry} does not follow {index - 1}"
+            assert entry.time_us >= time_us, f"time goes back at {entry}"
+            time_us = entry.time_us
+            if entry.term != term or not self._terms:
+                assert entry.term >= term, f"{entry} follows term {term}"
+                term = entry.term
+                self._terms.append(term)
+                self._first_indexes.append(index)
+        self._entries.extend(entries)
+
+    def truncate(self, first: int) -> None:
+        """Drop all entries from `first` on."""
+        assert self.base_index < first <= self.last_index
+        del self._entries[first - self.base_index - 1 :]
+        while self._first_indexes and self._first_indexes[-1] >= first:
+            self._first_indexes.pop()
+            self._terms.pop()
+        self.durable = min(self.durable, first - 1)
+
+    def compact(self, index: int) -> None:
+        """Forget all entries up to `index`: a snapshot holds their effect (paper §7)."""
+        assert self.base_index <= index <= self.durable
+        if index == self.base_index:
+            return
+        base = self._entries[index - self.base_index - 1]
+        run = bisect_right(self._first_indexes, index) - 1
+        if index == self._run_end(run):
+            run += 1
+        del self._terms[:run], self._first_indexes[:run]
+        if self._first_indexes and self._first_indexes[0] <= index:
+            self._first_indexes[0] = index + 1
+        del self._entries[: index - self.base_index]
+        self.base_index, self.base_term, self.base_time_us = base.index, base.term, base.time_us
+
+    def _run_end(self, run: int) -> int:
+        return self._first_indexes[run + 1] - 1 if run + 1 < len(self._first_indexes) else self.last_index
+
+    def copy(self) -> "Log":
+        """Return a log of its own with the same entries (the entries themselves are shared)."""
+        twin = Log.__new__(Log)
+        twin.base_index, twin.base_term, twin.base_time_us = self.base_index, self.base_term, self.base_time_us
+        twin._entries = self._entries.copy()  # noqa: SLF001 - a twin of this class
+        twin._terms = self._terms.copy()  # noqa: SLF001
+        twin._first_indexes = self._first_indexes.copy()  # noqa: SLF001
+        twin.durable = self.durable
+        return twin

@@ -1,0 +1,171 @@
+"""The messages between nodes: one frozen class each, with the paper's names.
+
+Every message carries its sender, its receiver, the sender's term and the sender's incarnation: a random
+number made together with the node's directory. A node that comes back with an empty disk has another
+one, so that what its former self acknowledged no longer counts.
+"""
+
+import attrs
+
+from trio_kv.raft.entry import Entry
+
+
+@attrs.frozen
+class Message:
+    """What all messages share."""
+
+    source: int
+    target: int
+    term: int
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"n{self.source}@{self.term} -> n{self.target} {type(self).__name__}{self.detail()}"
+
+    def detail(self) -> str:
+        """Return what the message says beyond its kind, with a leading space, or nothing."""
+        return ""
+
+
+@attrs.frozen(str=False)
+class RequestPreVote(Message):
+    """Would you vote for me? Asked with the sender's own term; changes nothing (thesis §9.6)."""
+
+    last_index: int
+    last_term: int
+
+    def detail(self) -> str:
+        return f" last={self.last_index}@{self.last_term}"
+
+
+@attrs.frozen(str=False)
+class PreVoteReply(Message):
+    """The answer to a pre-vote. `term` is the voter's own."""
+
+    asked_term: int
+    """The term in which the asker stood when it asked; an answer to an older question is void."""
+    is_granted: bool
+
+    def detail(self) -> str:
+        return f" {'granted' if self.is_granted else 'refused'}"
+
+
+@attrs.frozen(str=False)
+class RequestVote(Message):
+    """Vote for me in my term (paper figure 2)."""
+
+    last_index: int
+    last_term: int
+    is_transfer: bool = False
+    """The leader itself asked for this election: voters don't wait for its silence (thesis §3.10)."""
+
+    def detail(self) -> str:
+        return f" last={self.last_index}@{self.last_term}{' transfer' if self.is_transfer else ''}"
+
+
+@attrs.frozen(str=False)
+class VoteReply(Message):
+    """The answer to a request for a vote."""
+
+    is_granted: bool
+
+    def detail(self) -> str:
+        return f" {'granted' if self.is_granted else 'refused'}"
+
+
+@attrs.frozen(str=False)
+class AppendEntries(Message):
+    """Log entries that follow (prev_index, prev_term), and the leader's commit index (paper figure 2)."""
+
+    prev_index: int
+    prev_term: int
+    entries: tuple[Entry, ...]
+    commit: int
+
+    def detail(self) -> str:
+        span = f" [{self.entries[0]}..{self.entries[-1]}]" if self.entries else ""
+        return f" base={self.prev_index}@{self.prev_term}{span} commit={self.commit}"
+
+
+@attrs.frozen(str=False)
+class AppendAccepted(Message):
+    """The sender's durable log equals the leader's up to `match`."""
+
+    match: int
+
+    def detail(self) -> str:
+        return f" match={self.match}"
+
+
+@attrs.frozen(str=False)
+class AppendRejected(Message):
+    """The sender's log does not hold (prev_index, prev_term).
+
+    `hint_term` and `hint_index` name the term that the sender has at prev_index, and its first index of that
+    term; with a log too short they are 0 and one past its end (paper §5.3, last paragraphs).
+    """
+
+    prev_index: int
+    hint_term: int
+    hint_index: int
+
+    def detail(self) -> str:
+        return f" base={self.prev_index} hint={self.hint_index}@{self.hint_term}"
+
+
+@attrs.frozen(str=False)
+class Heartbeat(Message):
+    """I lead. `prev_*` name an entry of the leader's log, so that `commit` can be taken as far as it is verified.
+
+    Round 0 asks for no answer: it only tells a new commit index.
+    """
+
+    round: int
+    prev_index: int
+    prev_term: int
+    commit: int
+
+    def detail(self) -> str:
+        return f" round={self.round} base={self.prev_index}@{self.prev_term} commit={self.commit}"
+
+
+@attrs.frozen(str=False)
+class HeartbeatReply(Message):
+    """I know of no newer term than yours. Promises nothing about the disk, so it doesn't wait for it."""
+
+    round: int
+
+    def detail(self) -> str:
+        return f" round={self.round}"
+
+
+@attrs.frozen(str=False)
+class ReadIndex(Message):
+    """Up to where must I have applied, to read what is true now? (thesis §6.4)
+
+    (source, nonce, counter) is never used twice: nonce is drawn at each start of a node, so that no answer to an
+    older question can be taken for the answer to this one (scenario R3).
+    """
+
+    nonce: int
+    counter: int
+
+    def detail(self) -> str:
+        return f" {self.nonce:x}/{self.counter}"
+
+
+@attrs.frozen(str=False)
+class ReadIndexReply(Message):
+    """The commit index that the leader noted after the question came, its leadership confirmed since."""
+
+    nonce: int
+    counter: int
+    index: int
+
+    def detail(self) -> str:
+        return f" {self.nonce:x}/{self.counter} index={self.index}"
+
+
+@attrs.frozen(str=False)
+class TimeoutNow(Message):
+    """Stand for election now, without waiting (thesis §3.10)."""

@@ -1,0 +1,80 @@
+"""What the roles have in common: a role hears every message of its own term and every timer."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from trio_kv.raft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    AppendRejected,
+    Heartbeat,
+    HeartbeatReply,
+    PreVoteReply,
+    ReadIndex,
+    TimeoutNow,
+    VoteReply,
+)
+
+if TYPE_CHECKING:
+    from trio_kv.raft.node import Raft
+
+
+class Role:
+    """A role of paper figure 4. Messages that a role has no use for are late, and are ignored."""
+
+    name: ClassVar[str]
+
+    def __init__(self, raft: "Raft") -> None:
+        """Belong to a node. `become_*` of the node makes roles, nobody else."""
+        self.raft = raft
+        self.deadline = float("inf")
+        """When `on_timeout` wants to be called, in seconds of the driver's clock."""
+
+    def on_timeout(self, now: float) -> None:
+        """Do what is due."""
+
+    def on_stored(self, now: float) -> None:
+        """More of the log, or the hard state, became durable."""
+
+    def on_append_entries(self, now: float, message: AppendEntries) -> None:
+        """Hear from the leader of this term."""
+
+    def on_heartbeat(self, now: float, message: Heartbeat) -> None:
+        """Hear from the leader of this term."""
+
+    def on_append_accepted(self, now: float, message: AppendAccepted) -> None:
+        """Learn how far a follower is."""
+
+    def on_append_rejected(self, now: float, message: AppendRejected) -> None:
+        """Learn where a follower's log parts from ours."""
+
+    def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
+        """Learn that a follower still follows."""
+
+    def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:
+        """Count a pre-vote."""
+
+    def on_vote_reply(self, now: float, message: VoteReply) -> None:
+        """Count a vote."""
+
+    def on_read_index(self, now: float, message: ReadIndex) -> None:
+        """Be asked how far one must have applied to read."""
+
+    def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
+        """Be asked to take over."""
+
+    def make_messages(self, now: float) -> None:
+        """Send what became due by all that happened since the last `Ready`."""
+
+    def hears_leader(self, now: float) -> bool:
+        """Return whether a vote now would disturb a leader that works (thesis §6.4.1, §9.6)."""
+        return now < self.raft.heard_leader_at + self.raft.config.election_timeout_min_s
+
+    def leave(self) -> None:
+        """Give back what a later role must go on with."""
+
+    def copy(self, raft: "Raft") -> "Role":
+        """Return an equal role for a copy of the node."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.raft = raft
+        return twin

@@ -1,0 +1,1 @@
+"""What lies between nodes: memory channels, and the faults of links."""
