@@ -1,0 +1,157 @@
+"""The state machine against a plain model of it, and however its log is cut, copied or restored."""
+
+from collections.abc import Sequence
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set, decode_command
+from trio_kv.kv.equality import is_equal_json
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.reply import Reply
+from trio_kv.raft.entry import Entry, decode_entries, make_entry
+
+KEYS = st.sampled_from(["a", "b", "\u00e9"])
+VALUES = st.sampled_from(["null", "1", "1.0", '"x"', "[1, 2]", '{"b":1,"a":2}']).map(msgspec.Raw)
+SESSIONS = st.integers(1, 4)
+SEQS = st.integers(0, 6)
+REVISIONS = st.none() | st.integers(0, 12)
+
+commands = st.one_of(
+    st.none(),
+    st.builds(Set, SESSIONS, SEQS, SEQS, KEYS, VALUES, REVISIONS),
+    st.builds(Delete, SESSIONS, SEQS, SEQS, KEYS, REVISIONS),
+    st.builds(Cas, SESSIONS, SEQS, SEQS, KEYS, VALUES, st.lists(VALUES, max_size=1).map(tuple)),
+    st.builds(OpenSession, st.integers(1, 20)),
+    st.builds(RenewSession, SESSIONS),
+    st.just(Expire()),
+)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Entry]:
+    """Draw a log; its first entries are likely to open sessions, or little else would happen."""
+    drawn: list[Command | None] = [OpenSession(8)] * draw(st.integers(0, 3))
+    drawn += draw(st.lists(commands, max_size=30))
+    entries, time_us = [], 0
+    for place, command in enumerate(drawn):
+        time_us += draw(st.integers(0, 4))
+        entries.append(make_entry(place + 1, 1, time_us, command))
+    return entries
+
+
+class Model:
+    """What the machine promises, written as slowly and plainly as possible."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, tuple[msgspec.Raw, int]] = {}
+        self.due: dict[int, tuple[int, int]] = {}
+        self.done: dict[int, int] = {}
+        self.answers: dict[tuple[int, int], tuple[str, msgspec.Raw | None, int]] = {}
+
+    def apply(self, entry: Entry) -> tuple[str, msgspec.Raw | None, int]:  # noqa: PLR0911 - one a command
+        """Return code, value and revision of the reply."""
+        command = entry.command
+        match command:
+            case OpenSession():
+                self.due[entry.index] = (entry.time_us + command.timeout_us, command.timeout_us)
+                self.done[entry.index] = 0
+                return ("ok", None, entry.index)
+            case RenewSession(session):
+                return self.use(session, entry)
+            case Expire():
+                self.due = {session: due for session, due in self.due.items() if due[0] > entry.time_us}
+                return ("ok", None, 0)
+            case Set(session, seq, done) | Delete(session, seq, done) | Cas(session, seq, done):
+                if session not in self.due:
+                    return ("session_expired", None, 0)
+                self.done[session] = max(self.done[session], done)
+                if seq < self.done[session]:
+                    return ("session_expired", None, 0)
+                if (session, seq) not in self.answers:
+                    self.use(session, entry)
+                    self.answers[session, seq] = self.write(command, entry.index)
+                return self.answers[session, seq]
+            case _:
+                return ("ok", None, 0)
+
+    def use(self, session: int, entry: Entry) -> tuple[str, msgspec.Raw | None, int]:
+        """Give a session its whole time-out again."""
+        if session not in self.due:
+            return ("session_expired", None, 0)
+        timeout_us = self.due[session][1]
+        self.due[session] = (entry.time_us + timeout_us, timeout_us)
+        return ("ok", None, entry.index)
+
+    def write(self, command: Set | Delete | Cas, index: int) -> tuple[str, msgspec.Raw | None, int]:
+        """Carry out one write."""
+        value, revision = self.items.get(command.key, (None, 0))
+        if isinstance(command, Cas):
+            is_met = is_equal_json(value, command.expected[0]) if value and command.expected else False
+            is_met = is_met or (value is None and not command.expected)
+        else:
+            is_met = command.if_revision in (None, revision)
+        if not is_met:
+            return ("conflict", value, revision)
+        if not isinstance(command, Delete):
+            self.items[command.key] = (command.value, index)
+            return ("ok", None, index)
+        if value is None:
+            return ("missing", None, 0)
+        del self.items[command.key]
+        return ("ok", value, index)
+
+
+def plain(replies: Sequence[Reply]) -> list[tuple[str, msgspec.Raw | None, int]]:
+    """Return replies without their words for people."""
+    return [(reply.code, reply.value, reply.revision) for reply in replies]
+
+
+@given(logs())
+def test_machine_does_what_the_model_does(log: list[Entry]) -> None:
+    """Every reply, every key, every open session and the next due time are those of the model."""
+    model, machine = Model(), Machine()
+    for entry in log:
+        assert plain(machine.apply([entry])) == [model.apply(entry)]
+        assert machine.expires_at_us == min((due for due, _ in model.due.values()), default=None)
+    assert {key: (item.value, item.revision) for key, item in machine.items.items()} == model.items
+    assert [session for session, _ in machine.sessions] == sorted(model.due)
+
+
+@given(logs(), st.data())
+def test_cutting_a_run_changes_nothing(log: list[Entry], data: st.DataObject) -> None:
+    """Digests and replies at equal applied index are equal, however the log was cut into runs."""
+    whole, cut = Machine(), Machine()
+    replies: list[Reply] = []
+    place = 0
+    while place < len(log):
+        size = data.draw(st.integers(1, 8))
+        replies += cut.apply(log[place : place + size])
+        place += size
+    assert whole.apply(log) == replies
+    assert whole.snapshot() == cut.snapshot()
+
+
+@given(logs(), st.data())
+def test_restored_or_copied_anywhere_it_behaves_the_same(log: list[Entry], data: st.DataObject) -> None:
+    """From a snapshot or copy taken anywhere, the rest of the log gives the same replies and digests."""
+    place = data.draw(st.integers(0, len(log)))
+    machine = Machine()
+    machine.apply(log[:place])
+    others = [Machine.restore(machine.snapshot()), machine.copy()]
+    rest = machine.apply(log[place:])
+    for other in others:
+        assert other.applied == place
+        assert other.apply(log[place:]) == rest
+        assert other.expires_at_us == machine.expires_at_us
+        assert other.snapshot() == machine.snapshot()
+
+
+@given(logs())
+def test_entries_that_travelled_do_the_same(log: list[Entry]) -> None:
+    """A follower that decodes the entries from bytes ends where the leader that made them does."""
+    leader, follower = Machine(), Machine()
+    travelled = list(decode_entries(b"".join(entry.encoded for entry in log), decode_command))
+    assert leader.apply(log) == follower.apply(travelled)
+    assert leader.snapshot() == follower.snapshot()

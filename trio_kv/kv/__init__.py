@@ -1,0 +1,1 @@
+"""The replicated state machine: keys, conditions, client sessions, digests."""

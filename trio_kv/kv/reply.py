@@ -1,0 +1,27 @@
+"""What the state machine says to a command, and what it keeps of a key.
+
+msgspec structs and not attrs classes: one of each is made for every write.
+"""
+
+import msgspec
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """The answer to one operation, the same on every node that applies it."""
+
+    code: str
+    """`ok`, `missing`, `conflict`, `session_expired` or `overloaded` from the state machine; the gateway adds
+    the error codes of the protocol that are decided before or after it."""
+    value: msgspec.Raw | None = None
+    """The JSON text that a read found, a delete removed or a condition met; None where there is none."""
+    revision: int = 0
+    """Index of the write, or the revision of the key that a read or failed condition met (0: no such key)."""
+    message: str = ""
+    """For people; set on errors."""
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One key's value and the index of the entry that gave it."""
+
+    value: msgspec.Raw
+    revision: int

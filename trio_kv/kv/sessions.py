@@ -1,0 +1,155 @@
+"""Client sessions: what makes a command take effect once, however often its owner asks (thesis §6.3).
+
+A session is opened by an entry and its id is that entry's index. Its owner numbers its commands and says
+with each one the lowest number whose answer it still awaits (`done`). The session keeps the answers from
+there on, so that a repeated number gets its first answer; below there it refuses, because it can't know any
+more whether that command was applied. Numbers may arrive in any order: the ones of a run can overtake each
+other between two leaders.
+
+A session dies only by an `Expire` entry whose cluster time has reached its due time: the time of its last
+use plus its time-out. No node decides anything from its own clock, so all forget the same sessions at the
+same index.
+"""
+
+import heapq
+from collections.abc import Iterator
+from typing import Self
+
+from trio_kv.kv.reply import Reply
+
+REPLIES_MAX = 65_536
+"""Answers that one session keeps. When it is full, a new command is not applied and hears `overloaded`."""
+
+SESSIONS_MAX = 65_536
+"""Open sessions. When there are that many, a new one is not opened and its owner hears `overloaded`."""
+
+UNKNOWN_SESSION = Reply(
+    "session_expired", message="this session is not known: it was never opened, or forgotten"
+)
+FORGOTTEN_SEQ = Reply(
+    "session_expired", message="the answer to this seq was forgotten: its owner said that it had it (done)"
+)
+FULL_SESSION = Reply(
+    "overloaded", message=f"this session awaits {REPLIES_MAX} answers, and may not await more"
+)
+TOO_MANY_SESSIONS = Reply(
+    "overloaded", message=f"{SESSIONS_MAX} sessions are open, and there may not be more"
+)
+
+
+class Session:
+    """One session. A plain class with slots: it is looked into for every write.
+
+    Invariants: every seq in `replies` is `done` or above; at most `REPLIES_MAX` of them.
+    """
+
+    __slots__ = ("done", "replies", "timeout_us", "used_us")
+
+    def __init__(
+        self, timeout_us: int, used_us: int, done: int = 0, replies: dict[int, Reply] | None = None
+    ) -> None:
+        """Make a session last used at cluster time `used_us`."""
+        self.timeout_us = timeout_us
+        self.used_us = used_us
+        self.done = done
+        """The highest `done` its owner ever said."""
+        self.replies: dict[int, Reply] = {} if replies is None else replies
+
+    @property
+    def due_us(self) -> int:
+        """Cluster time from which on an `Expire` entry forgets this session."""
+        return self.used_us + self.timeout_us
+
+    def forget_below(self, done: int) -> None:
+        """Drop the answers to seqs below `done`, which is higher than what was said before."""
+        replies = self.replies
+        if done - self.done <= len(replies):
+            for seq in range(self.done, done):
+                replies.pop(seq, None)
+        else:
+            self.replies = {seq: reply for seq, reply in replies.items() if seq >= done}
+        self.done = done
+
+    def refuse(self, seq: int) -> Reply | None:
+        """Return why a command that has no answer yet must not be applied; None if it is to be applied."""
+        if seq < self.done:
+            return FORGOTTEN_SEQ
+        if len(self.replies) >= REPLIES_MAX:
+            return FULL_SESSION
+        return None
+
+    def copy(self) -> "Session":
+        """Return a session that changes on its own."""
+        return Session(self.timeout_us, self.used_us, self.done, self.replies.copy())
+
+
+class Sessions:
+    """All open sessions, in the order in which they were opened.
+
+    The earliest due time is found with a heap that is put right only when it is asked: using a session
+    touches nothing but the session. Invariant: each open session has exactly one item in the heap, and its
+    time there is at most the session's due time.
+    """
+
+    __slots__ = ("_heap", "by_id")
+
+    def __init__(self) -> None:
+        """Start without a session."""
+        self.by_id: dict[int, Session] = {}
+        self._heap: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def __iter__(self) -> Iterator[tuple[int, Session]]:
+        return iter(self.by_id.items())
+
+    def add(self, session_id: int, session: Session) -> None:
+        """Take in a session that was just opened or comes from a snapshot."""
+        self.by_id[session_id] = session
+        heapq.heappush(self._heap, (session.due_us, session_id))
+
+    def open(self, session_id: int, timeout_us: int, time_us: int) -> Reply:
+        """Open a session, first used now (`time_us`, cluster time)."""
+        if len(self.by_id) >= SESSIONS_MAX:
+            return TOO_MANY_SESSIONS
+        self.add(session_id, Session(timeout_us, time_us))
+        return Reply("ok", revision=session_id)
+
+    def renew(self, session_id: int, time_us: int, revision: int) -> Reply:
+        """Use a session at cluster time `time_us` without writing; `revision` is the entry's index."""
+        session = self.by_id.get(session_id)
+        if session is None:
+            return UNKNOWN_SESSION
+        session.used_us = time_us
+        return Reply("ok", revision=revision)
+
+    def expire(self, time_us: int) -> list[int]:
+        """Forget the sessions due at cluster time `time_us`; return their ids, the earliest due first."""
+        forgotten: list[int] = []
+        due_us = self.expires_at_us()
+        while due_us is not None and due_us <= time_us:
+            _, session_id = heapq.heappop(self._heap)
+            del self.by_id[session_id]
+            forgotten.append(session_id)
+            due_us = self.expires_at_us()
+        return forgotten
+
+    def expires_at_us(self) -> int | None:
+        """Return the earliest cluster time at which a session is due; None without a session."""
+        heap = self._heap
+        while heap:
+            noted_us, session_id = heap[0]
+            due_us = self.by_id[session_id].due_us
+            if due_us == noted_us:
+                return due_us
+            # The session was used since: its due time only ever grows, so its place is further down.
+            heapq.heapreplace(heap, (due_us, session_id))
+        return None
+
+    def copy(self) -> Self:
+        """Return sessions that change on their own."""
+        twin = type(self)()
+        for session_id, session in self.by_id.items():
+            twin.add(session_id, session.copy())
+        return twin

@@ -1,0 +1,1 @@
+"""Bytes to objects and back: the client protocol, and what nodes say to each other."""

@@ -1,0 +1,214 @@
+"""Replies, both ways: what the server writes and what a client reads.
+
+The spacing is part of the protocol: one space after `:` and `,`, members in the order shown there. Values go
+out as the text that came in.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.operations import (
+    ABSENT,
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    Request,
+    SetRequest,
+    StatusRequest,
+)
+
+CLOSE_OK: Final = b'{"close": "ok"}\n'
+"""Said to a connection that was idle for too long."""
+
+CLOSE_SHUTDOWN: Final = b'{"close": "shutdown"}\n'
+"""Said to every connection by a server that stops."""
+
+DEFAULT_MESSAGES: Final[Mapping[str, str]] = {
+    "bad_request": "the request can't be understood",
+    "too_large": "the line, key or result is over its limit",
+    "unauthorized": "a token is needed",
+    "unavailable": "no leader or no majority answered in time; nothing was changed",
+    "overloaded": "a queue is full; nothing was changed, try again later",
+    "conflict": "the condition does not hold; `value` is the current value",
+    "read_only": "the disks of a majority of nodes are full; nothing was changed",
+    "compacted": "the history asked for is gone",
+    "session_expired": "this session or seq was forgotten; whether it took effect is not known",
+    "timeout": "no answer in time; it may have taken effect, or still do so",
+}
+"""What an error says whose reply brings no words of its own."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_reply(request: Request, reply: Reply, node: int = 0, term: int = 0) -> bytes:
+    """Return the line that answers a request, with its end.
+
+    Args:
+        request: what was asked. A ping is answered with `Reply("ok")`; for a status see `encode_status`.
+        reply: what the store said; the value of a get or delete is taken from it, that of a set from the
+            request.
+        node: id of the node that answered, for `meta`.
+        term: its term, for `meta`.
+
+    """
+    if reply.code != "ok":
+        return _encode_failure(request, reply, node, term)
+    if isinstance(request, (SetRequest, CasRequest)):
+        value = request.value
+    elif isinstance(request, (GetRequest, DeleteRequest)):
+        assert reply.value is not None, f"{reply} to {request} has no value"
+        value = reply.value
+    else:
+        return b"{" + _lead_with(request.id) + b'"status": "ok"}\n'
+    if not request.meta and not len(request.id):
+        return b"".join((b'{"key": ', _encode(request.key), b', "value": ', value, b', "status": "ok"}\n'))
+    return b'{%b"key": %b, "value": %b, "status": "ok"%b}\n' % (
+        _lead_with(request.id),
+        _encode(request.key),
+        bytes(value),
+        _encode_meta(request, reply, node, term),
+    )
+
+
+def encode_error(
+    code: str,
+    message: str,
+    key: str | None = None,
+    id: msgspec.Raw = ABSENT,
+) -> bytes:
+    """Return an error line, with its end: for a line that is no request, or one that was never asked."""
+    return _encode_error(code, message, key, lead=_lead_with(id))
+
+
+def encode_status(request: StatusRequest, status: Mapping[str, Any]) -> bytes:
+    """Return the line that answers a status request; `status` holds its members without "status" itself."""
+    members = json.dumps(status, ensure_ascii=False).encode()
+    separator = b"}" if members == b"{}" else b", " + members[1:]
+    return b"{" + _lead_with(request.id) + b'"status": "ok"' + separator + b"\n"
+
+
+class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One line from the server, as a client reads it."""
+
+    line: bytes
+    """The whole line, for members that are not named here."""
+    key: str | None = None
+    value: msgspec.Raw | None = None
+    """The text of the value; None if the line has no such member, the text `null` for the value null."""
+    status: str = ""
+    """`ok`, `error`, or empty for a close line."""
+    error: str | None = None
+    """The code, where the protocol gives one."""
+    message: str | None = None
+    id: msgspec.Raw = ABSENT
+    revision: int | None = None
+    node: int | None = None
+    term: int | None = None
+    close: str | None = None
+    """Why the server closes the connection: `ok` for an idle one, `shutdown`."""
+
+    @property
+    def code(self) -> str:
+        """`ok`, `missing` for the error without a code, the code of an error, or `closed`."""
+        if self.close is not None:
+            return "closed"
+        if self.status == "ok":
+            return "ok"
+        return self.error or "missing"
+
+
+class ReplyError(ValueError):
+    """A line that is no reply: the other side does not speak this protocol."""
+
+
+class _ReplyMembers(msgspec.Struct, frozen=True, kw_only=True):
+    """The members of a reply. Others are ignored: the protocol grows by adding."""
+
+    key: str | None = None
+    value: msgspec.Raw = ABSENT
+    status: str = ""
+    error: str | None = None
+    message: str | None = None
+    id: msgspec.Raw = ABSENT
+    revision: int | None = None
+    node: int | None = None
+    term: int | None = None
+    close: str | None = None
+
+
+_decode_members = msgspec.json.Decoder(_ReplyMembers).decode
+
+
+def parse_reply(line: bytes) -> ReplyLine:
+    """Read one line from the server.
+
+    Raises:
+        ReplyError: the line is no reply of this protocol.
+
+    """
+    try:
+        members = _decode_members(line)
+    except (ValueError, RecursionError) as error:
+        raise ReplyError(f"not a reply: {error}: {line[:200]!r}") from error
+    if members.status not in ("ok", "error") and members.close is None:
+        raise ReplyError(f"not a reply: it has neither status nor close: {line[:200]!r}")
+    return ReplyLine(
+        line=line,
+        key=members.key,
+        value=members.value.copy() if len(members.value) else None,
+        status=members.status,
+        error=members.error,
+        message=members.message,
+        id=members.id.copy() if len(members.id) else ABSENT,
+        revision=members.revision,
+        node=members.node,
+        term=members.term,
+        close=members.close,
+    )
+
+
+def _encode_failure(request: Request, reply: Reply, node: int, term: int) -> bytes:
+    key = getattr(request, "key", None)
+    lead = _lead_with(request.id)
+    if reply.code == "missing":
+        meta = _encode_meta(request, reply, node, term)
+        return b'{%b"key": %b, "value": null, "status": "error"%b}\n' % (lead, _encode(key), meta)
+    # Only what the store decided about the key has a revision and a node behind it.
+    meta = _encode_meta(request, reply, node, term) if reply.code == "conflict" else b""
+    message = reply.message or DEFAULT_MESSAGES.get(reply.code, reply.code)
+    return _encode_error(reply.code, message, key, value=reply.value, lead=lead, meta=meta)
+
+
+def _encode_error(
+    code: str,
+    message: str,
+    key: str | None,
+    *,
+    value: msgspec.Raw | None = None,
+    lead: bytes = b"",
+    meta: bytes = b"",
+) -> bytes:
+    text = b"null" if value is None else bytes(value)
+    return b'{%b"key": %b, "value": %b, "status": "error", "error": %b, "message": %b%b}\n' % (
+        lead,
+        _encode(key),
+        text,
+        _encode(code),
+        _encode(message),
+        meta,
+    )
+
+
+def _lead_with(id_text: msgspec.Raw) -> bytes:
+    """Return the member with which a reply begins whose request had an id."""
+    return b'"id": %b, ' % bytes(id_text) if len(id_text) else b""
+
+
+def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
+    if not request.meta:
+        return b""
+    return b', "revision": %d, "node": %d, "term": %d' % (reply.revision, node, term)
