@@ -1,0 +1,123 @@
+"""The port to a directory of files: the real one and its twin in memory behave alike."""
+
+import errno
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from trio_kv.storage.files import OPEN_FILES_MAX, Files, RealFiles
+from trio_kv.storage.memory import MemoryFiles
+
+
+@pytest.fixture(params=["memory", "real"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    """Both implementations of the port, which must behave alike."""
+    return MemoryFiles() if request.param == "memory" else RealFiles(tmp_path)
+
+
+def test_files_round_trip(files: Files) -> None:
+    """Files are made whole, written inside, read back and removed, alike on disk and in memory."""
+    files.create("b", 2000, b"head")
+    files.create("a", 5, b"12345")
+    assert files.names() == ["a", "b"]
+    files.write("b", 500, b"x" * 600)
+    files.write("b", 1999, b"!")
+    files.sync("b")
+    assert files.read("b") == b"head" + bytes(496) + b"x" * 600 + bytes(899) + b"!"
+    assert files.read("a") == b"12345"
+    files.create("a", 3, b"new")
+    assert files.read("a") == b"new"
+    files.delete("b")
+    assert files.names() == ["a"]
+    with pytest.raises(FileNotFoundError):
+        files.read("b")
+    files.close()
+
+
+def test_real_files_keep_few_open(tmp_path: Path) -> None:
+    """However many files are written to, only a few stay open."""
+    files = RealFiles(tmp_path, is_synced=False)
+    for number in range(20):
+        files.create(f"f{number}", 512)
+        files.write(f"f{number}", 0, b"x")
+        files.sync(f"f{number}")
+    assert len(files._descriptors) == OPEN_FILES_MAX
+    files.close()
+    assert not files._descriptors
+
+
+def test_real_files_leave_nothing_behind_when_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that could not be made whole leaves neither itself nor its temporary form (scenario D12)."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    files = RealFiles(tmp_path)
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(OSError, match="no space"):
+        files.create("a", 1 << 20)
+    assert files.names() == []
+
+
+def test_real_files_write_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that the kernel takes in small parts is carried out whole."""
+    files = RealFiles(tmp_path)
+    files.create("a", 100)
+    whole = os.pwrite
+    monkeypatch.setattr(
+        "os.pwrite", lambda descriptor, data, offset: whole(descriptor, bytes(data)[:7], offset)
+    )
+    files.write("a", 10, bytes(range(50)))
+    monkeypatch.undo()
+    assert files.read("a")[10:60] == bytes(range(50))
+    files.close()
+
+
+def test_the_twin_loses_what_was_not_synced() -> None:
+    """After a power cut each sector that was not synced has any of its contents; synced ones keep theirs."""
+    outcomes = set()
+    for seed in range(60):
+        files = MemoryFiles()
+        files.create("a", 1024, b"0" * 1024)
+        files.write("a", 0, b"1" * 1024)
+        files.write("a", 512, b"2" * 512)
+        assert files.read("a") == b"1" * 512 + b"2" * 512
+        files.crash(Random(seed))
+        outcomes.add((files.read("a")[:1], files.read("a")[512:513]))
+    assert outcomes == {(first, second) for first in (b"0", b"1") for second in (b"0", b"1", b"2")}
+    files = MemoryFiles()
+    files.create("a", 1024, b"0" * 1024)
+    files.write("a", 0, b"3")
+    files.sync("a")
+    files.crash(Random(0))
+    assert files.read("a")[:1] == b"3"
+
+
+def test_the_twin_forgets_after_a_failed_sync() -> None:
+    """A sync after one that failed makes nothing durable; only writing again does (scenario D11)."""
+    files = MemoryFiles()
+    files.create("a", 512)
+    files.write("a", 0, b"x" * 512)
+    files.fail_next()
+    with pytest.raises(OSError, match="asked for"):
+        files.sync("a")
+    files.sync("a")
+    assert files.unsynced() == [("a", 0)]
+    files.write("a", 0, b"x" * 512)
+    files.sync("a")
+    assert files.unsynced() == []
+
+
+def test_the_twin_is_copied_whole() -> None:
+    """A copy has the unsynced writes too, and neither sees what becomes of the other."""
+    files = MemoryFiles()
+    files.create("a", 512)
+    files.write("a", 0, b"x")
+    twin = files.copy()
+    files.write("a", 0, b"y")
+    files.create("b", 512)
+    assert (twin.read("a")[:1], twin.names(), twin.unsynced()) == (b"x", ["a"], [("a", 0)])
+    twin.crash_keeping(())
+    assert (twin.read("a")[:1], files.read("a")[:1]) == (b"\0", b"y")

@@ -1,0 +1,189 @@
+"""The port to one directory of files, and its implementation on a real disk.
+
+Everything durable is made with these few calls, so that one implementation of the log runs on real files and
+on their twin in memory (`storage.memory`), where power fails on purpose. What the port promises:
+
+- A file appears under its name whole or not at all: it is written under a temporary name, synced, renamed,
+  and the directory is synced. Renaming before syncing would let a crash leave an empty file under the final
+  name.
+- `write` is durable after `sync`, and not before. What is read shows the newest write, durable or not.
+- An OSError leaves the file in an unknown state. After a failed sync the kernel may have thrown the pages
+  away and marked them clean, so that a second sync "succeeds"
+  (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried again here, and recovery writes the
+  last frame anew before it believes in it.
+"""
+
+import contextlib
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import Protocol
+
+TEMPORARY_SUFFIX = ".tmp"
+"""A file with such a name is one whose making was interrupted. It may be deleted."""
+OPEN_FILES_MAX = 4
+"""Files that `RealFiles` keeps open; beyond it the one opened first is closed."""
+_ZEROS = bytes(1 << 20)
+
+
+class Files(Protocol):
+    """The files of one directory. For one thread at a time; `create` may run beside the rest."""
+
+    def location(self, name: str) -> str:
+        """Return how a person finds the file."""
+        ...  # pragma: no cover
+
+    def names(self) -> list[str]:
+        """Return the names of all files, sorted."""
+        ...  # pragma: no cover
+
+    def read(self, name: str) -> bytes:
+        """Return the whole file."""
+        ...  # pragma: no cover
+
+    def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
+        """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        ...  # pragma: no cover
+
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        """Write inside the file: its size never changes."""
+        ...  # pragma: no cover
+
+    def sync(self, name: str) -> None:
+        """Make all writes to the file durable."""
+        ...  # pragma: no cover
+
+    def sync_directory(self) -> None:
+        """Make the names durable."""
+        ...  # pragma: no cover
+
+    def delete(self, name: str) -> None:
+        """Remove a file, durably."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Let go of all open files. Nothing is synced by it."""
+        ...  # pragma: no cover
+
+
+class RealFiles:
+    """Files of a directory on a real disk.
+
+    Args:
+        path: the directory; it exists.
+        is_synced: False leaves out every sync: a power cut may then lose or mix up anything.
+
+    Raises of all methods:
+        OSError: the disk refused.
+
+    """
+
+    def __init__(self, path: Path, *, is_synced: bool = True) -> None:
+        """Take over the directory; nothing is opened yet."""
+        self.path = path
+        self.is_synced = is_synced
+        self._descriptors: dict[str, int] = {}
+
+    def location(self, name: str) -> str:
+        """Return the file's path."""
+        return str(self.path / name)
+
+    def names(self) -> list[str]:
+        """Return the names of all plain files, sorted."""
+        return sorted(entry.name for entry in os.scandir(self.path) if entry.is_file(follow_symlinks=False))
+
+    def read(self, name: str) -> bytes:
+        """Return the whole file."""
+        return (self.path / name).read_bytes()
+
+    def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
+        """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        temporary = self.path / (name + TEMPORARY_SUFFIX)
+        try:
+            self._fill(temporary, size_bytes, head)
+            temporary.replace(self.path / name)
+        except OSError:
+            # Most often the disk is full: leave nothing behind that makes it fuller.
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        self._forget(name)
+        self.sync_directory()
+
+    def _fill(self, path: Path, size_bytes: int, head: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, 0, head)
+            for offset in range(len(head), size_bytes, len(_ZEROS)):
+                _write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
+            if self.is_synced:
+                sync_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        """Write inside the file."""
+        _write_all(self._descriptor(name), offset, data)
+
+    def sync(self, name: str) -> None:
+        """Make all writes to the file durable."""
+        if self.is_synced:
+            sync_descriptor(self._descriptor(name))
+
+    def sync_directory(self) -> None:
+        """Make the names durable."""
+        if self.is_synced:
+            sync_directory(self.path)
+
+    def delete(self, name: str) -> None:
+        """Remove a file, durably: were the order of two removals lost, a log could come back with a hole."""
+        self._forget(name)
+        (self.path / name).unlink()
+        self.sync_directory()
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+    def _descriptor(self, name: str) -> int:
+        descriptor = self._descriptors.get(name)
+        if descriptor is None:
+            descriptor = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
+            self._descriptors[name] = descriptor
+            if len(self._descriptors) > OPEN_FILES_MAX:
+                self._forget(next(iter(self._descriptors)))
+        return descriptor
+
+    def _forget(self, name: str) -> None:
+        descriptor = self._descriptors.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, offset: int, data: bytes) -> None:
+    """Write all of `data`: one call may take only a part of it."""
+    done = os.pwrite(descriptor, data, offset)
+    while done < len(data):
+        done += os.pwrite(descriptor, memoryview(data)[done:], offset + done)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """Make a file's data durable.
+
+    On macOS fsync leaves the data in the drive's own cache (its manual page says so); F_FULLFSYNC does not.
+    """
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

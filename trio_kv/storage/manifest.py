@@ -1,0 +1,342 @@
+"""The data directory: who may open it, which cluster lives in it, and in what state each node is.
+
+::
+
+    lock              held (flock) as long as a process uses the directory; holds its process id, for people
+    manifest.json     format, cluster id, and every node with its incarnation
+    node-N/           identity.json and the segments of the node's log
+
+The manifest is written **last**, when all node directories are durable: from then on the cluster exists, and
+a node whose directory is gone has *lost* its log and must not vote as if it were new (scenario D8). Without a
+manifest there is no cluster yet, and a first start that was interrupted begins anew - unless a log was
+already written to, which means that the manifest was lost.
+
+A node that can't be opened does not keep the others from starting: it is `needs_rebuild` (its log is gone) or
+`damaged` (what is there can't be believed). Everything here blocks; call it in a thread.
+"""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from random import Random
+from typing import Literal, Self, TypeVar
+
+import attrs
+import msgspec
+
+from trio_kv.storage.errors import REBUILD, LockedError, ManifestError, NodesDifferError, StorageError
+from trio_kv.storage.files import TEMPORARY_SUFFIX, RealFiles, sync_directory
+from trio_kv.storage.recovery import Recovered, segment_name, segment_numbers
+from trio_kv.storage.wal import SEGMENT_BYTES, Wal
+from trio_kv.wire.frames import SECTOR_BYTES, Identity
+
+FORMAT = 1
+"""Version of the directory's layout."""
+NODES_DEFAULT = 5
+NODES_MAX = 9
+LOCK_NAME = "lock"
+MANIFEST_NAME = "manifest.json"
+IDENTITY_NAME = "identity.json"
+_INCARNATION_BITS = 53
+"""Every JSON reader keeps a whole number of so many bits."""
+_CLUSTER_BITS = 128
+_T = TypeVar("_T")
+
+
+@attrs.frozen
+class ManifestNode:
+    """One node of the cluster."""
+
+    node: int
+    incarnation: int
+
+
+@attrs.frozen
+class Manifest:
+    """The cluster that lives in the directory. Never changes, but for a node that is rebuilt."""
+
+    format: int
+    cluster: str
+    nodes: list[ManifestNode]
+
+    @property
+    def incarnations(self) -> dict[int, int]:
+        """Each node's incarnation, by node."""
+        return {node.node: node.incarnation for node in self.nodes}
+
+
+@attrs.frozen
+class _Format:
+    format: int
+
+
+@attrs.frozen
+class NodeDirectory:
+    """What was found of one node."""
+
+    identity: Identity
+    path: Path
+    state: Literal["ok", "needs_rebuild", "damaged"]
+    reason: str = ""
+    """Why the state isn't ok, for people."""
+    segment_bytes: int = SEGMENT_BYTES
+    is_synced: bool = True
+
+    @property
+    def way_out(self) -> str:
+        """What a person can do if the state isn't ok."""
+        return "" if self.state == "ok" else REBUILD
+
+    @property
+    def incarnation(self) -> int:
+        """The node's incarnation, for its messages."""
+        return self.identity.incarnation
+
+    def open_wal(self) -> tuple[Wal, Recovered]:
+        """Open the node's log.
+
+        Raises:
+            DamagedError: it can't be believed.
+            OSError: the disk refused.
+
+        """
+        assert self.state == "ok", (
+            f"the directory of node {self.identity.node} is {self.state}: {self.reason}"
+        )
+        files = RealFiles(self.path, is_synced=self.is_synced)
+        return Wal.open(files, self.identity, segment_bytes=self.segment_bytes)
+
+
+class DataDirectory:
+    """An open data directory: this process alone uses it until `close`."""
+
+    def __init__(
+        self, path: Path, manifest: Manifest, lock: int, *, segment_bytes: int, is_synced: bool
+    ) -> None:
+        """Take over the held lock. Use `open_data_directory`."""
+        self.path = path
+        self.manifest = manifest
+        self._lock = lock
+        self._segment_bytes = segment_bytes
+        self._is_synced = is_synced
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's id: 32 hexadecimal digits."""
+        return self.manifest.cluster
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """All nodes, in order."""
+        return tuple(sorted(self.manifest.incarnations))
+
+    def node(self, node: int) -> NodeDirectory:
+        """Look at a node's directory, as it is now."""
+        identity = Identity(self.cluster, node, self.manifest.incarnations[node])
+        path = _node_path(self.path, node)
+        state, reason = _examine(path, identity)
+        return NodeDirectory(identity, path, state, reason, self._segment_bytes, self._is_synced)
+
+    def close(self) -> None:
+        """Let other processes use the directory. May be called again."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_data_directory(
+    path: Path,
+    *,
+    random: Random,
+    nodes: int | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
+    is_synced: bool = True,
+) -> DataDirectory:
+    """Open a data directory; at the first start, make the cluster that lives in it.
+
+    Args:
+        path: the directory; it is made if it isn't there.
+        random: where the ids of a new cluster come from: `random.SystemRandom()` outside of tests.
+        nodes: how many nodes the cluster must have; None takes it as it is, or 5 for a new one.
+        segment_bytes: size of new log segments.
+        is_synced: False leaves out every sync, for a directory that need not outlive the process.
+
+    Raises:
+        LockedError: another process uses it.
+        ManifestError: it can't be understood.
+        NodesDifferError: its cluster has another number of nodes.
+        ValueError: no cluster can have so many nodes.
+        OSError: the disk refused.
+
+    """
+    if nodes is not None and not 1 <= nodes <= NODES_MAX:
+        raise ValueError(f"a cluster has 1 to {NODES_MAX} nodes, not {nodes}")
+    _make_directory(path, is_synced=is_synced)
+    lock = _take_lock(path)
+    try:
+        manifest = _read_manifest(path)
+        if manifest is None:
+            count = nodes or NODES_DEFAULT
+            manifest = _make_cluster(path, count, random, segment_bytes=segment_bytes, is_synced=is_synced)
+        _check_nodes(path, manifest, nodes)
+    except BaseException:
+        os.close(lock)
+        raise
+    return DataDirectory(path, manifest, lock, segment_bytes=segment_bytes, is_synced=is_synced)
+
+
+def _check_nodes(path: Path, manifest: Manifest, nodes: int | None) -> None:
+    count = len(manifest.nodes)
+    if nodes not in {None, count}:
+        raise NodesDifferError(
+            f"{path} holds a cluster of {count} nodes; it can't be started with {nodes}.",
+            f"Leave out --nodes, or say --nodes {count}, or name another --data-dir for a new cluster.",
+        )
+
+
+def _node_path(path: Path, node: int) -> Path:
+    return path / f"node-{node}"
+
+
+def _make_directory(path: Path, *, is_synced: bool) -> None:
+    """Make a directory and those above it, durably: a file can be lost with any name that leads to it."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent, is_synced=is_synced)
+    path.mkdir(mode=0o700, exist_ok=True)
+    if is_synced:
+        sync_directory(path.parent)
+
+
+def _take_lock(path: Path) -> int:
+    descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise LockedError(
+            f"{path} is in use by process {owner}." if owner else f"{path} is in use by another process.",
+            "Stop that process, or name another --data-dir. Don't remove the file: it isn't the lock.",
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        raise
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def _read_json(path: Path, kind: type[_T]) -> _T:
+    """Read a file of ours.
+
+    Raises:
+        ManifestError: it can't be read or understood.
+
+    """
+    try:
+        data = path.read_bytes()
+        found = msgspec.json.decode(data, type=_Format).format
+        if found == FORMAT:
+            return msgspec.json.decode(data, type=kind)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ManifestError(
+            f"{path} can't be read: {error}",
+            "Nothing was changed. Put back the file as it was; it never changes while a cluster lives.",
+        ) from error
+    raise ManifestError(
+        f"{path} has format {found}, this program reads format {FORMAT}.",
+        "Use the version of trio_kv that wrote it.",
+    )
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    file = path / MANIFEST_NAME
+    if not file.exists():
+        return None
+    manifest = _read_json(file, Manifest)
+    numbers = sorted(manifest.incarnations)
+    is_cluster = len(manifest.cluster) * 4 == _CLUSTER_BITS and not manifest.cluster.strip("0123456789abcdef")
+    if (
+        numbers != list(range(1, len(manifest.nodes) + 1))
+        or not 1 <= len(numbers) <= NODES_MAX
+        or not is_cluster
+    ):
+        raise ManifestError(
+            f"{file} does not describe a cluster of nodes 1 to N.",
+            "Nothing was changed. Put back the file as it was; it never changes while a cluster lives.",
+        )
+    return manifest
+
+
+def _make_cluster(path: Path, nodes: int, random: Random, *, segment_bytes: int, is_synced: bool) -> Manifest:
+    """Make a cluster's directories, and last its manifest: before that it does not exist."""
+    for directory in sorted(path.glob("node-*")):
+        if _is_written(directory):
+            raise ManifestError(
+                f"{directory} holds a log, but {path / MANIFEST_NAME} is missing.",
+                "Nothing was changed. Put back the manifest, or move the directory away if it isn't needed.",
+            )
+    cluster = f"{random.getrandbits(_CLUSTER_BITS):032x}"
+    members = [
+        ManifestNode(node, random.randrange(1, 1 << _INCARNATION_BITS)) for node in range(1, nodes + 1)
+    ]
+    for member in members:
+        identity = Identity(cluster, member.node, member.incarnation)
+        _make_node(_node_path(path, member.node), identity, segment_bytes=segment_bytes, is_synced=is_synced)
+    manifest = Manifest(FORMAT, cluster, members)
+    # This also makes the names of the node directories durable, in the same sync or earlier.
+    files = RealFiles(path, is_synced=is_synced)
+    files.sync_directory()
+    _write_json(files, MANIFEST_NAME, attrs.asdict(manifest))
+    return manifest
+
+
+def _make_node(path: Path, identity: Identity, *, segment_bytes: int, is_synced: bool) -> None:
+    """Make one node's directory, in place of what an interrupted start left of it."""
+    _make_directory(path, is_synced=is_synced)
+    files = RealFiles(path, is_synced=is_synced)
+    for name in files.names():
+        if name.endswith(TEMPORARY_SUFFIX) or segment_numbers([name]):
+            files.delete(name)
+    _write_json(files, IDENTITY_NAME, {"format": FORMAT, **attrs.asdict(identity)})
+    with contextlib.closing(Wal.create(files, identity, segment_bytes=segment_bytes)):
+        pass
+
+
+def _write_json(files: RealFiles, name: str, content: dict[str, object]) -> None:
+    data = msgspec.json.format(msgspec.json.encode(content)) + b"\n"
+    files.create(name, len(data), data)
+
+
+def _is_written(directory: Path) -> bool:
+    """Return whether a log in this directory was ever written to, or may have been."""
+    numbers = segment_numbers([file.name for file in directory.iterdir()]) if directory.is_dir() else []
+    if numbers in ([], [1]):
+        return any(
+            segment.read_bytes()[SECTOR_BYTES:].strip(b"\0")
+            for segment in map(directory.joinpath, map(segment_name, numbers))
+        )
+    return True
+
+
+def _examine(path: Path, identity: Identity) -> tuple[Literal["ok", "needs_rebuild", "damaged"], str]:
+    """Return a node's state and the reason for it."""
+    if not path.is_dir():
+        return "needs_rebuild", f"its directory {path} is missing"
+    if not segment_numbers([file.name for file in path.iterdir()]):
+        return "needs_rebuild", f"its directory {path} holds no log"
+    try:
+        found = _read_json(path / IDENTITY_NAME, Identity)
+    except StorageError as error:
+        return "damaged", error.message
+    if found != identity:
+        return "damaged", f"its directory {path} belongs to {found}, not to {identity}"
+    return "ok", ""

@@ -1,0 +1,259 @@
+"""Reading a write-ahead log back, and telling an interrupted write from damage.
+
+What was acknowledged must never be cut off, and a node must start by itself after a power cut. Both hold
+because writes are made one at a time: a frame is written only when the one before it is durable. So at most
+the last frame of the log can be incomplete, and each of its sectors is as it was written or still zero.
+
+A frame is **torn** if it is not whole, at least one of its sectors is still zero, and nothing was written
+after it. It was never acknowledged: what is left of it is zeroed, with a warning. **All else is damage**, and
+the node refuses to start: a wrong frame without a zero sector, a valid one after it, a file that is short or
+missing, an entry that does not follow on the one before it, the log of another node. (Scenarios D9 and D10;
+why the two must be told apart: "Protocol-Aware Recovery", https://doi.org/10.1145/3241062.)
+
+What no rule can tell from a torn frame: a disk that turns a whole sector of the last frame back into zeros.
+
+A process that died between write and sync, or after a sync that failed, leaves a frame that can be read now
+and is lost with the next power cut; so do the zeros of a repair. So the last frame, and zeros behind it, are
+written once more and synced before the node believes in them.
+"""
+
+import re
+from collections.abc import Callable
+
+import attrs
+
+from trio_kv.raft.entry import Command, Entry
+from trio_kv.raft.ready import HardState
+from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
+from trio_kv.storage.shape import LogShape, ShapeError
+from trio_kv.wire.frames import (
+    SECTOR_BYTES,
+    ZERO_SECTOR,
+    Base,
+    Frame,
+    FrameError,
+    Identity,
+    Kind,
+    SegmentHeader,
+    Truncate,
+    decode_records,
+    decode_segment_header,
+    read_frame,
+)
+
+_ZEROS = bytes(1 << 16)
+_NAME = re.compile(r"wal-(\d{16})\.log")
+
+
+def segment_name(number: int) -> str:
+    """Return the file name of a segment."""
+    return f"wal-{number:016d}.log"
+
+
+def segment_numbers(names: list[str]) -> list[int]:
+    """Return the numbers of the segments among these file names, in order."""
+    return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+
+
+@attrs.frozen
+class Recovered:
+    """What a log held when it was opened."""
+
+    hard_state: HardState
+    base: Base
+    """The entry before the first one: (0, 0) as long as the log is whole."""
+    entries: list[Entry]
+    warnings: tuple[str, ...]
+    """For people: what was cut off."""
+
+
+@attrs.frozen
+class Segment:
+    """A segment that can be written to."""
+
+    header: SegmentHeader
+    seed: int
+    offset: int
+    """Where the next frame goes."""
+
+
+@attrs.define
+class Recovery:
+    """Reads the segments of one log, in order. `run` does it all.
+
+    Raises of `run`:
+        DamagedError: the log can't be believed; no file was changed.
+        OSError: the disk refused.
+
+    """
+
+    files: Files
+    identity: Identity
+    decode_command: Callable[[bytes], Command]
+    shape: LogShape = attrs.field(factory=LogShape)
+    entries: list[Entry] = attrs.field(factory=list)
+    warnings: list[str] = attrs.field(factory=list)
+    current: Segment | None = None
+    """The segment that the log goes on in: the first one that is not sealed."""
+    spare: SegmentHeader | None = None
+    _last_frame: tuple[str, int, bytes] | None = None
+
+    def run(self) -> Recovered:
+        """Read everything, judge it, and only then repair it."""
+        names = self.files.names()
+        self._read_segments(segment_numbers(names))
+        self._repair([name for name in names if name.endswith(TEMPORARY_SUFFIX)])
+        return Recovered(self.shape.hard_state, self.shape.base, self.entries, tuple(self.warnings))
+
+    def _read_segments(self, numbers: list[int]) -> None:
+        last = max(numbers, default=1)
+        for number in range(1, last + 1):
+            name = segment_name(number)
+            if number not in numbers:
+                raise self._damage(name, 0, "the file is missing")
+            data = self.files.read(name)
+            header = self._read_header(name, number, data)
+            if self.current is None:
+                self._read_frames(name, header, data)
+            else:
+                self._read_spare(name, header, data, self.current)
+        if self.current is None:
+            raise self._damage(
+                segment_name(last + 1),
+                0,
+                f"the file is missing: segment {last} says that the log goes on there",
+            )
+
+    def _read_header(self, name: str, number: int, data: bytes) -> SegmentHeader:
+        try:
+            header = decode_segment_header(data)
+        except FrameError as error:
+            raise self._damage(name, 0, str(error)) from error
+        if header.identity != self.identity:
+            raise self._damage(name, 0, f"it belongs to {header.identity}, not to {self.identity}")
+        if header.number != number:
+            raise self._damage(name, 0, f"it is segment {header.number} under the name of segment {number}")
+        if header.size_bytes != len(data):
+            raise self._damage(
+                name, len(data), f"the file has {len(data)} bytes instead of {header.size_bytes}"
+            )
+        return header
+
+    def _read_spare(self, name: str, header: SegmentHeader, data: bytes, current: Segment) -> None:
+        """Check a segment behind the log's end: there is at most one, and it was never written to."""
+        offset = _next_used(data, SECTOR_BYTES)
+        if read_frame(data, header.seed, SECTOR_BYTES) is not None:
+            end = segment_name(current.header.number)
+            raise self._damage(
+                end, current.offset, f"the log goes on in {name}, and the seal that says so is not here"
+            )
+        if offset < len(data):
+            raise self._damage(name, offset, "there is data in a segment that was not begun")
+        if self.spare is not None:
+            raise self._damage(name, 0, "there are two segments behind the one in which the log ends")
+        self.spare = header
+
+    def _read_frames(self, name: str, header: SegmentHeader, data: bytes) -> None:
+        """Read one segment's frames; afterwards the log ends here, unless a seal says that it goes on."""
+        seed = header.seed
+        offset = SECTOR_BYTES
+        while offset < len(data):
+            frame = read_frame(data, seed, offset)
+            if frame is None or not frame.is_whole(data):
+                break
+            self._last_frame = (name, offset, data[offset : frame.end])
+            offset = frame.end
+            if frame.kind == Kind.SEAL:
+                self._check_unused(name, data, offset)
+                return
+            self._read_records(name, frame, data)
+        if _next_used(data, offset) < len(data):
+            self._judge(name, seed, data, offset)
+        self.current = Segment(header, seed, offset)
+
+    def _check_unused(self, name: str, data: bytes, offset: int) -> None:
+        used = _next_used(data, offset)
+        if used < len(data):
+            raise self._damage(name, used, "there is data behind the end of the segment")
+
+    def _read_records(self, name: str, frame: Frame, data: bytes) -> None:
+        """Put a whole frame's records into the log."""
+        if frame.kind != Kind.RECORDS:
+            raise self._damage(name, frame.offset, f"unknown kind of frame {frame.kind}")
+        try:
+            for record in decode_records(frame.payload(data), self.decode_command):
+                self.shape.put(record)
+                if isinstance(record, Truncate):
+                    del self.entries[record.index - self.shape.base.index - 1 :]
+                elif isinstance(record, list):
+                    self.entries += record
+        except ShapeError as error:
+            raise self._damage(name, frame.offset, str(error)) from error
+        except ValueError as error:
+            raise self._damage(
+                name, frame.offset, f"its check is right, but it can't be read: {error}"
+            ) from error
+
+    def _judge(self, name: str, seed: int, data: bytes, offset: int) -> None:
+        """Decide about a frame at `offset` that is not whole: torn, or damage."""
+        for place in range(offset + SECTOR_BYTES, len(data), SECTOR_BYTES):
+            if read_frame(data, seed, place) is not None:
+                raise self._damage(
+                    name, offset, f"it is not as it was written, and what follows at byte {place} is"
+                )
+        if not _is_zero(data, offset):
+            # A sector is written whole or not at all: this one was written, so its header must be right, and
+            # it says where the frame ends.
+            frame = read_frame(data, seed, offset)
+            if frame is None:
+                raise self._damage(name, offset, "the header of a frame is not as it was written")
+            if frame.end > len(data) or not any(
+                _is_zero(data, place) for place in range(offset, frame.end, SECTOR_BYTES)
+            ):
+                raise self._damage(
+                    name, offset, "a frame is not as it was written, though all its sectors were"
+                )
+            self._check_unused(name, data, frame.end)
+        self.warnings.append(
+            f"{self.files.location(name)}: the write at byte {offset} was interrupted before it was complete."
+            " It was never acknowledged and is cut off."
+        )
+
+    def _repair(self, temporary: list[str]) -> None:
+        """Make durable what was read, and remove what is left of an interrupted write.
+
+        Each step may be interrupted in its turn, and may have been before.
+        """
+        assert self.current is not None
+        if self._last_frame is not None:
+            name, offset, data = self._last_frame
+            self.files.write(name, offset, data)
+            self.files.sync(name)
+        # Also zeros that were read may not be durable: an earlier repair may have written them and failed to
+        # sync.
+        name, offset = segment_name(self.current.header.number), self.current.offset
+        self.files.write(name, offset, bytes(self.current.header.size_bytes - offset))
+        self.files.sync(name)
+        for name in temporary:
+            self.files.delete(name)
+        # A process that died right after the rename may have left a name that is not durable: frames that
+        # are synced into that file would vanish together with it.
+        self.files.sync_directory()
+
+    def _damage(self, name: str, offset: int, reason: str) -> DamagedError:
+        return DamagedError(self.files.location(name), offset, reason)
+
+
+def _is_zero(data: bytes, offset: int) -> bool:
+    return data[offset : offset + SECTOR_BYTES] == ZERO_SECTOR
+
+
+def _next_used(data: bytes, offset: int) -> int:
+    """Return the offset of the next byte that is not zero, or the end."""
+    # Comparing goes at the speed of memory; stripping looks at each byte, and most of a segment may be zeros.
+    for start in range(offset, len(data), len(_ZEROS)):
+        chunk = data[start : start + len(_ZEROS)]
+        if chunk != _ZEROS[: len(chunk)]:
+            return start + len(chunk) - len(chunk.lstrip(b"\0"))
+    return len(data)
