@@ -1,0 +1,411 @@
+"""Claims about a cluster of one process: real node tasks, real disks, real time, injected faults."""
+
+import shutil
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from trio_kv.cluster.cluster import Cluster, FaultError
+from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.registry import NodeStatus, State
+from trio_kv.gateway.local import LocalCluster, open_cluster
+from trio_kv.gateway.store import View
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.reply import Reply
+from trio_kv.replica.requests import Done, Read
+from trio_kv.storage.errors import StorageError
+from trio_kv.trace.memory import MemorySink
+from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import NodeCrashed
+from trio_kv.wire.operations import CasRequest, SetRequest
+
+WAIT_S = 20.0
+"""A condition that does not come true within this time fails the test."""
+CONFIG = ClusterConfig(restart_delay_min_s=0.1)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - what a person would watch is polled, not signalled
+            await trio.sleep(0.01)
+
+
+def has_state(status: NodeStatus, state: State) -> bool:
+    return status.state is state
+
+
+async def put(local: LocalCluster, key: str, value: object) -> Reply:
+    request = SetRequest(key=key, value=msgspec.Raw(msgspec.json.encode(value)))
+    return (await local.store.write([request], timeout_s=WAIT_S)).replies[0]
+
+
+async def get(local: LocalCluster, key: str, *, is_stale: bool = False, view: View | None = None) -> Any:
+    answer = await local.store.read([key], timeout_s=WAIT_S, is_stale=is_stale, view=view or View())
+    reply = answer.replies[0]
+    assert reply.code in ("ok", "missing"), reply
+    return None if reply.value is None else msgspec.json.decode(reply.value)
+
+
+def rows(cluster: Cluster) -> list[dict[str, Any]]:
+    status: Any = cluster.status()
+    nodes: list[dict[str, Any]] = status["nodes"]
+    return nodes
+
+
+async def converged(local: LocalCluster) -> None:
+    """Wait until all nodes have applied the same, and check that it had the same effect."""
+    await put(local, "converged", True)
+    await eventually(lambda: len({(row["applied"], row["state"]) for row in rows(local.cluster)}) == 1)
+    assert len({row["digest"] for row in rows(local.cluster)}) == 1
+
+
+class Load:
+    """Clients that write and read a counter each, and one that all share, and note all that must not be."""
+
+    def __init__(self, local: LocalCluster, clients: int) -> None:
+        self.local = local
+        self.clients = clients
+        self.increments = 0
+        self.operations = 0
+        self.wrong: list[object] = []
+        self.is_stopping = False
+
+    async def run(self) -> None:
+        await put(self.local, "shared", 0)
+        async with trio.open_nursery() as nursery:
+            for client in range(self.clients):
+                nursery.start_soon(self._own, client)
+            nursery.start_soon(self._shared)
+            nursery.start_soon(self._shared)
+
+    async def _own(self, client: int) -> None:
+        count = 0
+        while not self.is_stopping:
+            count += 1
+            reply = await put(self.local, f"own{client}", count)
+            if reply.code != "ok":
+                self.wrong.append(reply)
+            seen = await get(self.local, f"own{client}")
+            if seen != count:
+                self.wrong.append(f"client {client} wrote {count} and read {seen}")
+            self.operations += 2
+
+    async def _shared(self) -> None:
+        """Count up by compare-and-swap: a retry that took effect twice would answer `conflict` or skip a number."""
+        while not self.is_stopping:
+            value = await get(self.local, "shared")
+            request = CasRequest(
+                key="shared",
+                value=msgspec.Raw(str(value + 1).encode()),
+                expected=(msgspec.Raw(str(value).encode()),),
+            )
+            reply = (await self.local.store.write([request], timeout_s=WAIT_S)).replies[0]
+            if reply.code == "ok":
+                self.increments += 1
+            elif reply.code != "conflict":
+                self.wrong.append(reply)
+
+    async def more(self, operations: int) -> None:
+        target = self.operations + operations
+        await eventually(lambda: self.operations >= target)
+
+
+async def under_load(local: LocalCluster, story: Callable[[Load], Awaitable[None]]) -> None:
+    load = Load(local, clients=14)
+    await local.cluster.wait_leader()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load.run)
+        await load.more(200)
+        await story(load)
+        await load.more(200)
+        load.is_stopping = True
+    assert load.wrong == []
+    assert await get(local, "shared") == load.increments
+
+
+def leader(local: LocalCluster) -> int:
+    status = local.cluster.registry.leader()
+    assert status is not None
+    return status.node
+
+
+async def test_crash_of_the_leader_under_load_costs_no_error_and_no_data(tmp_path: Path) -> None:
+    """A leader that dies under load: no error, nothing applied twice, no stale read, and it comes back."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+
+        async def story(load: Load) -> None:
+            for _ in range(3):
+                dead = leader(local)
+                local.cluster.crash(dead)
+                await load.more(400)
+                status = local.cluster.registry.nodes[dead]
+                await eventually(partial(has_state, status, State.UP))
+
+        await under_load(local, story)
+        await converged(local)
+
+
+async def test_partition_with_the_old_leader_in_the_minority(tmp_path: Path) -> None:
+    """A minority that holds the old leader answers no read and commits nothing; after heal all digests agree."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+
+        async def story(load: Load) -> None:
+            old = leader(local)
+            other = old % 5 + 1
+            majority = [node for node in range(1, 6) if node not in (old, other)]
+            local.cluster.partition([[old, other], majority])
+            commits = {node: row["commit"] for node, row in enumerate(rows(local.cluster), 1)}
+            mailbox = Mailbox()
+            for node in (old, other):
+                inbox = local.cluster.registry.nodes[node].inbox
+                assert inbox is not None
+                assert inbox.post_request(Read(mailbox, 1, ["shared"]))
+            await eventually(lambda: leader(local) in majority)
+            await load.more(400)
+            after = {node: row["commit"] for node, row in enumerate(rows(local.cluster), 1)}
+            # What a majority acknowledged before the cut may still be noted as committed; nothing newer is.
+            assert all(after[node] < after[majority[0]] for node in (old, other)), (commits, after)
+            assert not [answer for answer in mailbox.answers if isinstance(answer, Done)]
+            local.cluster.heal()
+
+        await under_load(local, story)
+        await converged(local)
+
+
+class Mailbox:
+    """Asks a node directly, without the gateway's help."""
+
+    def __init__(self) -> None:
+        self.answers: list[object] = []
+
+    def deliver(self, answer: object) -> None:
+        self.answers.append(answer)
+
+
+async def test_paused_leader_serves_nothing_stale(tmp_path: Path) -> None:
+    """R4: a leader stopped for longer than an election answers the reads it then finds only with what is true now."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+        await local.cluster.wait_leader()
+        await put(local, "key", "old")
+        old = leader(local)
+        local.cluster.pause(old)
+        mailbox = Mailbox()
+        inbox = local.cluster.registry.nodes[old].inbox
+        assert inbox is not None
+        inbox.post_request(Read(mailbox, 1, ["key"]))
+        await eventually(lambda: leader(local) != old)
+        await put(local, "key", "new")
+        local.cluster.resume(old)
+        await eventually(lambda: bool(mailbox.answers))
+        answer = mailbox.answers[0]
+        if isinstance(answer, Done):
+            assert msgspec.json.decode(answer.replies[0].value or b"null") == "new"
+        await converged(local)
+
+
+async def test_failed_disk_stops_its_node_alone(tmp_path: Path) -> None:
+    """D11: one failed write ends the node at once, says so, and a restart brings it back; the others go on."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+
+        async def story(load: Load) -> None:
+            broken = leader(local)
+            local.cluster.fail_disk(broken)
+            status = local.cluster.registry.nodes[broken]
+            await eventually(lambda: status.state is State.STOPPED)
+            assert "disk failed" in status.reason
+            await load.more(400)
+            local.cluster.restart(broken)
+            await eventually(lambda: status.state is State.UP)
+
+        await under_load(local, story)
+        await converged(local)
+
+
+async def test_slow_links_and_losses_cost_no_error(tmp_path: Path) -> None:
+    """Delayed, lost, doubled and reordered messages slow clients down and do nothing else."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False, random=Random(7)) as local:
+
+        async def story(load: Load) -> None:
+            local.cluster.drop(0.05)
+            local.cluster.duplicate(0.1)
+            local.cluster.reorder(0.002)
+            await load.more(300)
+            local.cluster.heal()
+
+        await under_load(local, story)
+        await converged(local)
+
+
+async def test_transfer_moves_the_lead(tmp_path: Path) -> None:
+    """Leadership moves to the node that was named, under load and without an error (E9)."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+
+        async def story(load: Load) -> None:
+            target = leader(local) % 5 + 1
+            local.cluster.transfer(target)
+            await eventually(lambda: leader(local) == target)
+            await load.more(100)
+
+        await under_load(local, story)
+
+
+async def test_stop_and_restart_by_hand(tmp_path: Path) -> None:
+    """A stopped node stays down until it is restarted, and three of five go on without two."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+        first = await local.cluster.wait_leader()
+        second = first % 5 + 1
+        local.cluster.stop(first)
+        local.cluster.stop(second)
+        nodes = local.cluster.registry.nodes
+        await eventually(lambda: nodes[first].state is nodes[second].state is State.STOPPED)
+        assert (await put(local, "key", 1)).code == "ok"
+        with pytest.raises(FaultError, match="does not run"):
+            local.cluster.pause(first)
+        local.cluster.restart(first)
+        local.cluster.restart(second)
+        await eventually(lambda: nodes[first].state is nodes[second].state is State.UP)
+        await converged(local)
+
+
+async def test_without_a_majority_writes_are_unknown_and_reads_unavailable(tmp_path: Path) -> None:
+    """Three of five down: a handed-over write ends in `timeout`, one never handed over and a read in `unavailable`."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+        await local.cluster.wait_leader()
+        await put(local, "key", 1)
+        lead = leader(local)
+        for node in [node for node in range(1, 6) if node != lead][:3]:
+            local.cluster.stop(node)
+        request = SetRequest(key="key", value=msgspec.Raw(b"2"))
+        answer = await local.store.write([request], timeout_s=0.3)
+        assert answer.replies[0].code == "timeout"
+        await eventually(lambda: local.cluster.registry.leader() is None)
+        answer = await local.store.write([request], timeout_s=0.1)
+        assert answer.replies[0].code == "unavailable"
+        answer = await local.store.read(["key"], timeout_s=0.1, is_stale=False, view=View())
+        assert answer.replies[0].code == "unavailable"
+        assert await get(local, "key", is_stale=True) == 1
+
+
+async def test_a_cluster_of_one_and_of_two(tmp_path: Path) -> None:
+    """One node is its own majority, two need both (R8); both serve reads and writes."""
+    for nodes in (1, 2):
+        async with open_cluster(tmp_path / str(nodes), nodes=nodes, is_synced=False) as local:
+            await local.cluster.wait_leader()
+            assert (await put(local, "key", nodes)).code == "ok"
+            assert await get(local, "key") == nodes
+
+
+async def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
+    """A cluster opened again has every value, and no node's term went back (D2)."""
+    async with open_cluster(tmp_path) as local:
+        await local.cluster.wait_leader()
+        for number in range(50):
+            await put(local, f"key{number}", number)
+        await converged(local)
+        terms = [row["term"] for row in rows(local.cluster)]
+    async with open_cluster(tmp_path) as local:
+        await local.cluster.wait_leader()
+        assert [await get(local, f"key{number}") for number in range(50)] == list(range(50))
+        await converged(local)
+        assert all(row["term"] >= term for row, term in zip(rows(local.cluster), terms, strict=True))
+
+
+async def test_damaged_and_missing_directories_stay_down_alone(tmp_path: Path) -> None:
+    """D8, D10: a node with a flipped bit is damaged, one with no directory needs a rebuild; three go on."""
+    async with open_cluster(tmp_path) as local:
+        await local.cluster.wait_leader()
+        for number in range(20):
+            await put(local, f"key{number}", number)
+        await converged(local)
+    shutil.rmtree(tmp_path / "node-2")
+    segment = min((tmp_path / "node-4").glob("wal-*.log"))
+    data = bytearray(segment.read_bytes())
+    data[data.index(b"key7") + 1] ^= 4
+    segment.write_bytes(data)
+    async with open_cluster(tmp_path) as local:
+        nodes = local.cluster.registry.nodes
+        await eventually(lambda: nodes[2].state is State.NEEDS_REBUILD and nodes[4].state is State.DAMAGED)
+        await local.cluster.wait_leader()
+        assert str(segment) in nodes[4].reason
+        assert [await get(local, f"key{number}") for number in range(20)] == list(range(20))
+        assert (await put(local, "key", 1)).code == "ok"
+
+
+async def test_a_bug_in_one_node_ends_that_node_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in a node is an event with its traceback; the node comes back, nobody else notices."""
+    sink = MemorySink()
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False, trace=Trace([sink])) as local:
+
+        async def story(load: Load) -> None:
+            victim = leader(local) % 5 + 1
+            member = local.cluster._members[victim]
+            assert member.node is not None
+            machine = member.node.replica.machine
+            monkeypatch.setattr(Machine, "apply", apply_or_raise(machine))
+            await eventually(lambda: bool(sink.events(NodeCrashed)))
+            crash = sink.events(NodeCrashed)[0]
+            assert "a bug" in crash.reason
+            assert "RuntimeError: a bug" in crash.traceback
+            await eventually(lambda: local.cluster.registry.nodes[victim].state is State.UP)
+            await load.more(100)
+
+        await under_load(local, story)
+        await converged(local)
+
+
+def apply_or_raise(victim: Machine) -> Callable[..., Any]:
+    original = Machine.apply
+
+    def apply(self: Machine, entries: Any) -> Any:
+        if self is victim:
+            raise RuntimeError("a bug")
+        return original(self, entries)
+
+    return apply
+
+
+async def test_a_second_opening_is_refused(tmp_path: Path) -> None:
+    """Two processes, or two openings, can't share a data directory."""
+    async with open_cluster(tmp_path, is_synced=False):
+        with pytest.raises(StorageError, match=r"in use|lock|another"):
+            async with open_cluster(tmp_path, is_synced=False):
+                pytest.fail("opened twice")
+
+
+async def test_stale_reads_never_go_back_on_one_connection(tmp_path: Path) -> None:
+    """A stale read may lag, but what one view has seen it sees again, also when its node dies."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+        await local.cluster.wait_leader()
+        view = View()
+        seen = 0
+        for number in range(1, 200):
+            await put(local, "key", number)
+            value = await get(local, "key", is_stale=True, view=view) or 0
+            assert value >= seen
+            seen = value
+            if number == 100:
+                local.cluster.crash(view.node)
+        assert seen > 100
+
+
+async def test_wrong_faults_are_refused_with_a_word(tmp_path: Path) -> None:
+    """A fault that makes no sense says what would be right, and changes nothing."""
+    async with open_cluster(tmp_path, nodes=3, is_synced=False) as local:
+        await local.cluster.wait_leader()
+        for wrong, word in (
+            (partial(local.cluster.crash, 9), "the nodes are 1, 2, 3"),
+            (partial(local.cluster.partition, [[1, 2], [2, 3]]), "one group"),
+            (partial(local.cluster.cut, 1, 1), "two nodes"),
+            (partial(local.cluster.transfer, leader(local)), "leads already"),
+            (partial(local.cluster.resume, 1), "not paused"),
+        ):
+            with pytest.raises(FaultError, match=word):
+                wrong()

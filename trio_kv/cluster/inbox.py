@@ -1,0 +1,106 @@
+"""A node's inbox: three bounded lanes in one memory channel.
+
+| lane | limit | when full |
+|---|---|---|
+| completions and control | what the node itself has under way | never refused |
+| peers | `PEERS_MAX` messages | lost and counted: Raft sends again |
+| requests | `REQUESTS_MAX` requests or `REQUEST_BYTES_MAX` bytes | refused: the gateway says `overloaded` |
+
+One channel and not three, so that a node waits for all lanes at once and takes what came in the order in which
+it came. The limits are counted at the sender's side: nobody ever waits for room.
+"""
+
+import math
+from typing import Any
+
+import attrs
+import trio
+
+from trio_kv.raft.messages import Message
+from trio_kv.raft.ready import Ticket
+from trio_kv.replica.requests import Propose, Read
+
+PEERS_MAX = 4096
+REQUESTS_MAX = 65_536
+REQUEST_BYTES_MAX = 64 << 20
+
+
+@attrs.frozen
+class Stored:
+    """The disk finished all writes up to this ticket."""
+
+    ticket: Ticket
+
+
+@attrs.frozen
+class DiskFailed:
+    """The disk refused a write or a sync. Nothing is known of what it holds since."""
+
+    error: Exception
+
+
+@attrs.frozen
+class TimerFired:
+    """The core's deadline has passed."""
+
+
+@attrs.frozen
+class Transfer:
+    """Hand leadership over."""
+
+    target: int
+
+
+class Inbox:
+    """Where everything that a node must know arrives."""
+
+    def __init__(self) -> None:
+        """Open all lanes."""
+        self._send, self._receive = trio.open_memory_channel[Any](math.inf)
+        self._peers = 0
+        self._requests = 0
+        self._request_bytes = 0
+        self.lost = 0
+        """Messages of peers that found no room."""
+
+    def post(self, item: Stored | DiskFailed | TimerFired | Transfer) -> None:
+        """Put a completion or a command into the first lane."""
+        self._send.send_nowait(item)
+
+    def post_peer(self, message: Message) -> bool:
+        """Put a message of a peer into the second lane, if it has room."""
+        if self._peers >= PEERS_MAX:
+            self.lost += 1
+            return False
+        self._peers += 1
+        self._send.send_nowait(message)
+        return True
+
+    def post_request(self, request: Propose | Read) -> bool:
+        """Put a request into the third lane, if it has room."""
+        size_bytes = request.size_bytes if isinstance(request, Propose) else 0
+        if self._requests >= REQUESTS_MAX or (
+            self._request_bytes and self._request_bytes + size_bytes > REQUEST_BYTES_MAX
+        ):
+            return False
+        self._requests += 1
+        self._request_bytes += size_bytes
+        self._send.send_nowait(request)
+        return True
+
+    async def receive(self) -> list[Any]:
+        """Wait until something is there; return all that is. Always lets other tasks run."""
+        items = [await self._receive.receive()]
+        items += self.drain()
+        return items
+
+    def drain(self) -> list[Any]:
+        """Return all that is there now."""
+        items: list[Any] = []
+        try:
+            while True:
+                items.append(self._receive.receive_nowait())
+        except trio.WouldBlock:
+            pass
+        self._peers = self._requests = self._request_bytes = 0
+        return items

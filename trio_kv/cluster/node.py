@@ -1,0 +1,221 @@
+"""One node: the task that owns a replica, and joins it to its inbox, its disk, the network and the clock.
+
+The task never waits for another node: it takes what its inbox holds, lets the replica think, carries out
+what it wants, and waits for its inbox again. One pass of that loop is one run of requests.
+"""
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trio_kv.cluster.inbox import DiskFailed, Inbox, Stored, TimerFired, Transfer
+from trio_kv.cluster.registry import NodeStatus
+from trio_kv.raft.messages import Message
+from trio_kv.raft.ready import Ready
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.requests import Propose, Read, Refused
+from trio_kv.storage.disk import Storage
+from trio_kv.trace.trace import Trace
+
+
+class DiskFailedError(Exception):
+    """The node's disk failed a write or a sync: the node must stop, and nothing is retried (scenario D11)."""
+
+
+@attrs.define
+class Clock:
+    """A node's clock: Trio's, unless a fault lets it run at another rate."""
+
+    rate: float = 1.0
+    _base: float = 0.0
+    _trio_base: float = 0.0
+
+    def now(self) -> float:
+        """Return the node's time, in seconds."""
+        return self._base + (trio.current_time() - self._trio_base) * self.rate
+
+    def to_trio(self, at: float) -> float:
+        """Return Trio's time at a time of this node."""
+        return self._trio_base + (at - self._base) / self.rate
+
+    def set_rate(self, rate: float) -> None:
+        """Let the clock go on from where it is, at this rate."""
+        self._base, self._trio_base = self.now(), trio.current_time()
+        self.rate = rate
+
+
+class Node:
+    """A running node. It lives as long as `run` does, and is never started again: a restart makes a new one."""
+
+    def __init__(
+        self,
+        *,
+        make_replica: Callable[[float], Replica],
+        inbox: Inbox,
+        disk: Storage,
+        send: Callable[[Message], None],
+        status: NodeStatus,
+        publish: Callable[[], None],
+        trace: Trace,
+        clock: Clock,
+    ) -> None:
+        """Join the parts of a node.
+
+        Args:
+            make_replica: makes the replica, given the node's time.
+            inbox: where the node is told everything, completions of `disk` included.
+            disk: where its log goes.
+            send: takes a message for a peer, at once.
+            status: what the registry knows of this node; kept up to date here.
+            publish: is called after a change of role, term or leader.
+            trace: takes events.
+            clock: the node's clock.
+
+        """
+        self.clock = clock
+        self.inbox = inbox
+        self.replica = make_replica(clock.now())
+        self._disk = disk
+        self._send = send
+        self._status = status
+        self._publish = publish
+        self._trace = trace
+        self._resumed: trio.Event | None = None
+        self._timer_scope = trio.CancelScope()
+        self._timer_at = 0.0
+        self._timer_taken = trio.Event()
+        self._wants_debug = self.replica.raft.wants_debug
+        self._told: tuple[str, int, int | None] | None = None
+
+    def pause(self) -> None:
+        """Do nothing more until resumed: messages and completions pile up, as with a stopped process."""
+        if self._resumed is None:
+            self._resumed = trio.Event()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
+
+    async def run(self) -> None:
+        """Be a node until cancelled.
+
+        Raises:
+            DiskFailedError: the disk failed.
+
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._carry_out(self.clock.now())
+                nursery.start_soon(self._run_timer)
+                await self._run_inbox()
+        finally:
+            self._answer_all()
+
+    async def _run_inbox(self) -> None:
+        while True:
+            items = await self.inbox.receive()
+            if self._resumed is not None:
+                await self._resumed.wait()
+                items += self.inbox.drain()
+            now = self.clock.now()
+            self._take(now, items)
+            self._carry_out(now)
+
+    def _take(self, now: float, items: list[object]) -> None:
+        """Give the replica what came. A timer is believed only after all else that came (see the design)."""
+        replica = self.replica
+        receive, propose, read = replica.raft.receive, replica.propose, replica.read
+        is_timer_due = False
+        for item in items:
+            if isinstance(item, Message):
+                receive(now, item)
+            elif isinstance(item, Propose):
+                propose(item)
+            elif isinstance(item, Read):
+                read(item)
+            elif isinstance(item, Stored):
+                replica.stored(now, item.ticket)
+            elif isinstance(item, TimerFired):
+                is_timer_due = True
+            elif isinstance(item, Transfer):
+                replica.raft.transfer(now, item.target)
+            elif isinstance(item, DiskFailed):
+                raise DiskFailedError(str(item.error)) from item.error
+            else:
+                raise AssertionError(f"no rule for {item!r}")  # noqa: TRY004 - a bug of ours, not an argument
+        if is_timer_due:
+            replica.timeout(now)
+            self._timer_taken.set()
+
+    def _carry_out(self, now: float) -> None:
+        """Do what the replica wants, in the order that `Ready` prescribes."""
+        ready = self.replica.ready(now)
+        send = self._send
+        for message in ready.messages:
+            send(message)
+        if ready.write is not None:
+            self._disk.submit(ready.write)
+        for source, answer in self.replica.apply(ready):
+            source.deliver(answer)
+        if ready.events or (self._wants_debug and ready.committed):
+            self._tell(ready)
+        self._note()
+        self._set_timer()
+
+    def _tell(self, ready: Ready) -> None:
+        raft = self.replica.raft
+        for event in ready.events:
+            self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
+        if self._wants_debug and ready.committed:
+            event = self.replica.applied_event(ready)
+            self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
+
+    def _note(self) -> None:
+        """Keep the registry's view up to date; tell it aloud only when it matters to others."""
+        raft = self.replica.raft
+        told = (raft.role.name, raft.term, raft.leader)
+        if told != self._told:
+            self._told = told
+            self._status.role, self._status.term, self._status.leader = told
+            self._publish()
+
+    def refresh_status(self) -> None:
+        """Bring the numbers of the registry's view up to date: done when somebody asks, not at every step."""
+        raft, machine, status = self.replica.raft, self.replica.machine, self._status
+        status.commit = raft.commit
+        status.applied = machine.applied
+        status.log_first = raft.log.base_index + 1
+        status.log_last = raft.log.last_index
+        status.digest = f"{machine.entries_digest:08x}{machine.state_digest:08x}"
+
+    # The timer: a task that sleeps in a cancel scope whose deadline follows the core's.
+
+    def _set_timer(self) -> None:
+        """Let the timer fire in time. A deadline that moved on is not told to it: it wakes, sees, sleeps again."""
+        deadline = self.replica.deadline
+        if deadline < self._timer_at:
+            self._timer_at = deadline
+            self._timer_scope.deadline = self.clock.to_trio(deadline)
+
+    async def _run_timer(self) -> None:
+        while True:
+            self._timer_at = self.replica.deadline
+            with trio.CancelScope(deadline=self.clock.to_trio(self._timer_at)) as self._timer_scope:
+                await trio.sleep_forever()
+            if self.replica.deadline <= self.clock.now():
+                # Fired: nothing more is due until the node has taken note of it, which moves the deadline.
+                self._timer_at = float("-inf")
+                self._timer_taken = trio.Event()
+                self.inbox.post(TimerFired())
+                await self._timer_taken.wait()
+
+    def _answer_all(self) -> None:
+        """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
+        for source, answer in self.replica.stop():
+            source.deliver(answer)
+        for item in self.inbox.drain():
+            if isinstance(item, Propose | Read):
+                item.source.deliver(Refused(item.number, self._status.node, None))

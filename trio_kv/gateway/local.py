@@ -1,0 +1,81 @@
+"""A cluster of this process and its store, opened together: for the server, for tests and for Trio programs."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+
+import attrs
+import trio
+
+from trio_kv.cluster.cluster import Cluster
+from trio_kv.cluster.config import ClusterConfig
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.storage.errors import StorageError
+from trio_kv.storage.manifest import open_data_directory
+from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.trace.trace import Trace
+
+
+@attrs.frozen
+class LocalCluster:
+    """What `open_cluster` opened."""
+
+    store: RaftStore
+    """Reads and writes; see `gateway.store.Store`."""
+    cluster: Cluster
+    """The nodes: their status, and the faults API."""
+
+
+@contextlib.asynccontextmanager
+async def open_cluster(
+    path: str | os.PathLike[str],
+    *,
+    nodes: int | None = None,
+    config: ClusterConfig | None = None,
+    session_timeout_s: float = 1000.0,
+    segment_bytes: int = SEGMENT_BYTES,
+    is_synced: bool = True,
+    trace: Trace | None = None,
+    random: Random | None = None,
+) -> AsyncIterator[LocalCluster]:
+    """Run a cluster in this process for as long as the context lasts.
+
+    Args:
+        path: its data directory; made at the first start.
+        nodes: how many nodes, 1 to 9; fixed at the first start, 5 if not said there.
+        config: time-outs and limits.
+        session_timeout_s: after how long without a write the cluster forgets a session.
+        segment_bytes: size of a segment of the log.
+        is_synced: whether writes are synced before they are acknowledged. False is for tests.
+        trace: takes all events.
+        random: draws time-outs, coins and ids.
+
+    Raises:
+        StorageError: the data directory can't be used; the text says why and what to do.
+
+    """
+    source = SystemRandom() if random is None else random
+    opening = partial(
+        open_data_directory,
+        Path(path),
+        random=source,
+        nodes=nodes,
+        segment_bytes=segment_bytes,
+        is_synced=is_synced,
+    )
+    try:
+        directory = await trio.to_thread.run_sync(opening)
+    except OSError as error:
+        message = f"the data directory {path} can't be used: {error.strerror or error}"
+        raise StorageError(message, "choose another one, or make it writable") from error
+    with directory:
+        cluster = Cluster(directory, config or ClusterConfig(), trace or Trace(), source)
+        store = RaftStore(cluster.registry, source, session_timeout_s=session_timeout_s)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cluster.run)
+            await nursery.start(store.run)
+            yield LocalCluster(store, cluster)
+            nursery.cancel_scope.cancel()

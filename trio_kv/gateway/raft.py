@@ -1,0 +1,361 @@
+"""The store that a cluster of ours is: sessions, retries, hedged reads and error classes, in one place.
+
+**Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under
+that same seq until there is an answer: whichever attempt takes effect first, the others find its reply
+(thesis §6.3). A definite error is possible only as long as no attempt can take effect: none was handed
+over, or each node that had one says that it did not append. After that there is the result, `timeout` or
+`session_expired`. A write that was handed over is never repeated under another session.
+
+**Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins.
+
+Answers come straight from the node's task into `deliver`, which wakes the waiting connection; what takes
+thought is left to `run`. There is no timer and no task a request: one sweep looks after all of them, and
+sleeps when there are none.
+
+Limits: as many writes wait here as a session keeps answers for, and `READS_MAX` runs of reads; beyond
+that `overloaded`.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import attrs
+import trio
+
+from trio_kv.cluster.registry import NodeStatus, Registry
+from trio_kv.gateway.store import Answer, View, WriteRequest
+from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.reply import Reply
+from trio_kv.kv.sessions import REPLIES_MAX
+from trio_kv.replica.requests import Answer as NodeAnswer
+from trio_kv.replica.requests import Done, Propose, Read, Refused
+from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
+
+READS_MAX = 65_536
+HEDGE_S = 0.02
+"""A read not answered within this time is also given to another node."""
+REST_S = 1.0
+"""A node that was too slow to answer is not asked for this long, if others can be."""
+RETRY_S = 1.0
+"""A write not answered within this time is handed over again: the request or its answer may have been lost."""
+HEDGES_A_READ = 0.1
+"""Hedging is paid for: each read earns so much of a hedge. When all nodes are slow, because there is too
+much to do, asking twice would only make it worse."""
+HEDGES_MAX = 1000.0
+"""What can be saved up."""
+
+
+@attrs.define(eq=False, slots=True)
+class _Write:
+    """A run of writes under way."""
+
+    number: int
+    first: int
+    """The run's first seq."""
+    commands: Sequence[Command]
+    size_bytes: int
+    deadline: float
+    task: Any
+    handed_to: tuple[int, int] | None = None
+    """(node, term) of the attempt that may still be answered."""
+    handed_at: float = 0.0
+    unresolved: int = 0
+    """Attempts that may take effect, for all we know."""
+    answer: Answer | None = None
+
+
+@attrs.define(eq=False, slots=True)
+class _Read:
+    """A run of reads under way."""
+
+    number: int
+    keys: Sequence[str]
+    deadline: float
+    task: Any
+    is_stale: bool
+    applied_min: int
+    hedge_at: float
+    asked: list[int] = attrs.field(factory=list)
+    answer: Answer | None = None
+
+
+class RaftStore:
+    """A `Store` whose keys a cluster of this process keeps. `run` must be running.
+
+    Invariant: a request that waits here is answered exactly once, at the latest at its deadline.
+    """
+
+    def __init__(self, registry: Registry, random: Random, *, session_timeout_s: float = 1000.0) -> None:
+        """Serve what the registry's nodes keep.
+
+        Args:
+            registry: where the nodes are, and who leads.
+            random: tosses the coin that picks a follower.
+            session_timeout_s: after how much cluster time without a write the cluster forgets a session.
+
+        """
+        self._registry = registry
+        self._random = random
+        self._session_timeout_s = session_timeout_s
+        self._session = 0
+        self._session_used_at = float("-inf")
+        self._session_lock = trio.Lock()
+        self._seq = 0
+        self._number = 0
+        self._writes: dict[int, _Write] = {}
+        """In the order of their seqs."""
+        self._reads: dict[int, _Read] = {}
+        self._unhappy: deque[NodeAnswer] = deque()
+        self._leader: tuple[int, int] | None = None
+        self._resting: dict[int, float] = {}
+        self._wake = trio.Event()
+        self._is_idle = True
+        self._readers: list[NodeStatus] = []
+        self._hedges = HEDGES_MAX
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hand over again what was refused or lost, hedge reads, and end what is late."""
+        unlisten = self._registry.listen(self._registry_changed)
+        self._registry_changed()
+        task_status.started()
+        try:
+            while True:
+                await self._wait_work()
+                self._look_after()
+        finally:
+            unlisten()
+
+    async def _wait_work(self) -> None:
+        """Wait for trouble; with requests under way, at most until the next sweep."""
+        self._is_idle = not self._writes and not self._reads
+        sweep_s = math.inf if self._is_idle else HEDGE_S
+        with trio.move_on_after(sweep_s):
+            await self._wake.wait()
+        self._is_idle = False
+        self._wake = trio.Event()
+
+    # The port
+
+    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+        """Apply a run of writes, each at most once. See `Store`."""
+        deadline = trio.current_time() + timeout_s
+        oldest = next(iter(self._writes.values())).first if self._writes else self._seq + 1
+        if self._seq + len(operations) - oldest >= REPLIES_MAX:
+            # Beyond its window the session would refuse at apply, when a repeated attempt may already be
+            # under way.
+            return _all("overloaded", "too many requests are waiting: try again later", len(operations))
+        if self._needs_session():
+            refusal = await self._ensure_session(deadline, len(operations))
+            if refusal is not None:
+                return refusal
+        self._session_used_at = trio.current_time()
+        session, seq = self._session, self._seq + 1
+        self._seq += len(operations)
+        done = next(iter(self._writes.values())).first if self._writes else seq
+        commands: list[Command] = []
+        size_bytes = 0
+        for offset, operation in enumerate(operations):
+            match operation:
+                case SetRequest():
+                    value = operation.value
+                    commands.append(
+                        Set(session, seq + offset, done, operation.key, value, operation.if_revision)
+                    )
+                    size_bytes += len(memoryview(value))
+                case DeleteRequest():
+                    commands.append(Delete(session, seq + offset, done, operation.key, operation.if_revision))
+                case CasRequest():
+                    command = Cas(
+                        session, seq + offset, done, operation.key, operation.value, operation.expected
+                    )
+                    commands.append(command)
+                    size_bytes += len(memoryview(operation.value))
+        return await self._propose(commands, seq, size_bytes, deadline)
+
+    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
+        """Read keys from a follower. See `Store`."""
+        if len(self._reads) >= READS_MAX:
+            return _all("overloaded", "too many requests are waiting: try again later", len(keys))
+        now = trio.current_time()
+        self._number += 1
+        task = trio.lowlevel.current_task()
+        applied_min = view.applied if is_stale else 0
+        read = _Read(self._number, keys, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
+        self._reads[read.number] = read
+        self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
+        self._ask(now, read, view.node if is_stale else 0)
+        answer = await self._wait(read, self._reads)
+        if is_stale and answer.node:
+            view.node, view.applied = answer.node, max(view.applied, answer.applied)
+        return answer
+
+    def status(self) -> dict[str, object]:
+        """Return what the cluster looks like. See `Store`."""
+        return self._registry.status()
+
+    # Sessions
+
+    def _needs_session(self) -> bool:
+        """Return whether to open a session: there is none, or the cluster may have forgotten it, unused for so long."""
+        if not self._session:
+            return True
+        unused_s = trio.current_time() - self._session_used_at
+        return unused_s > self._session_timeout_s / 2 and not self._writes
+
+    async def _ensure_session(self, deadline: float, count: int) -> Answer | None:
+        """Open a new session, if the one there is may be forgotten soon; return the refusal if that fails."""
+        with trio.move_on_at(deadline):
+            async with self._session_lock:
+                if not self._needs_session():
+                    return None
+                opened = await self._propose(
+                    [OpenSession(int(self._session_timeout_s * 1_000_000))], 0, 0, deadline
+                )
+                if opened.replies[0].code == "ok":
+                    self._session, self._seq = opened.replies[0].revision, 0
+                    self._session_used_at = trio.current_time()
+                    return None
+        return _all("unavailable", "no leader answered in time: nothing was written", count)
+
+    # Writes
+
+    async def _propose(
+        self, commands: Sequence[Command], first: int, size_bytes: int, deadline: float
+    ) -> Answer:
+        self._number += 1
+        task = trio.lowlevel.current_task()
+        write = _Write(self._number, first, commands, size_bytes, deadline, task)
+        if not self._hand_over(write):
+            return _all("overloaded", "the leader's queue is full: try again later", len(commands))
+        self._writes[write.number] = write
+        return await self._wait(write, self._writes)
+
+    def _hand_over(self, write: _Write) -> bool:
+        """Give a write to the leader, if one is known; return whether its queue had room."""
+        leader = self._registry.leader()
+        if leader is None or leader.inbox is None:
+            return True
+        propose = Propose(self, write.number, write.commands, write.size_bytes)
+        if not leader.inbox.post_request(propose):
+            return False
+        write.handed_to = (leader.node, leader.term)
+        write.handed_at = trio.current_time()
+        write.unresolved += 1
+        return True
+
+    # Reads
+
+    def _ask(self, now: float, read: _Read, kept: int = 0) -> None:
+        """Ask one more node: the kept one, or any that was not asked yet and does not rest, followers first."""
+        readers = [status for status in self._readers if status.node not in read.asked]
+        followers = [status for status in readers if status.role != "leader"]
+        rested = [status for status in followers if self._resting.get(status.node, 0.0) <= now]
+        choice = rested or followers or readers
+        if not choice:
+            return
+        chosen = next((status for status in choice if status.node == kept), None)
+        if chosen is None:
+            chosen = choice[int(self._random.random() * len(choice))]
+        assert chosen.inbox is not None
+        if chosen.inbox.post_request(Read(self, read.number, read.keys, read.is_stale, read.applied_min)):
+            read.asked.append(chosen.node)
+
+    # Answers
+
+    def deliver(self, answer: NodeAnswer) -> None:
+        """Take a node's answer. Called in the node's task: must neither raise nor take long."""
+        if isinstance(answer, Done):
+            waiting: dict[int, Any] = self._writes if answer.number in self._writes else self._reads
+            request = waiting.get(answer.number)
+            if request is not None:
+                self._end(waiting, request, Answer(answer.replies, answer.node, answer.term, answer.applied))
+        else:
+            self._unhappy.append(answer)
+            self._wake.set()
+
+    def _end(self, waiting: dict[int, Any], request: _Write | _Read, answer: Answer) -> None:
+        del waiting[request.number]
+        request.answer = answer
+        trio.lowlevel.reschedule(request.task)
+
+    async def _wait(self, request: _Write | _Read, waiting: dict[int, Any]) -> Answer:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del waiting[request.number]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        if self._is_idle:
+            self._wake.set()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        assert request.answer is not None
+        return request.answer
+
+    def _registry_changed(self) -> None:
+        """Note who can be asked; wake `run` if somebody else leads."""
+        self._readers = self._registry.readable()
+        leader = self._registry.leader()
+        identity = (leader.node, leader.term) if leader else None
+        if identity != self._leader:
+            self._leader = identity
+            self._wake.set()
+
+    # What `run` does
+
+    def _look_after(self) -> None:
+        now = trio.current_time()
+        while self._unhappy:
+            self._take_unhappy(now, self._unhappy.popleft())
+        for write in list(self._writes.values()):
+            if now >= write.deadline:
+                self._end_late_write(write)
+            elif write.handed_to != self._leader or (write.handed_to and now >= write.handed_at + RETRY_S):
+                # Somebody else leads now, or there was no answer: ask (again), under the same seq.
+                self._hand_over(write)
+        for read in list(self._reads.values()):
+            if now >= read.deadline:
+                late = "no node could confirm the read in time"
+                self._end(self._reads, read, _all("unavailable", late, len(read.keys)))
+            elif now >= read.hedge_at:
+                self._hedge(now, read)
+
+    def _take_unhappy(self, now: float, answer: NodeAnswer) -> None:
+        """Deal with a node that could not answer."""
+        write = self._writes.get(answer.number)
+        if write is not None:
+            if isinstance(answer, Refused):
+                write.unresolved = max(0, write.unresolved - 1)
+            if write.handed_to is not None and write.handed_to[0] == answer.node:
+                write.handed_to = None
+                if not isinstance(answer, Refused):
+                    self._hand_over(write)
+            return
+        read = self._reads.get(answer.number)
+        if read is not None:
+            if answer.node in read.asked:
+                read.asked.remove(answer.node)
+            if not read.asked:
+                self._ask(now, read)
+
+    def _hedge(self, now: float, read: _Read) -> None:
+        """Ask another node too, and let the slow one rest."""
+        read.hedge_at = now + HEDGE_S
+        if read.asked:
+            self._resting[read.asked[-1]] = now + REST_S
+            if self._hedges < 1:
+                return
+            self._hedges -= 1
+        self._ask(now, read)
+
+    def _end_late_write(self, write: _Write) -> None:
+        count = len(write.commands)
+        if write.unresolved:
+            answer = _all("timeout", "no answer in time: the write may or may not take effect", count)
+        else:
+            answer = _all("unavailable", "no leader took the write in time: nothing was written", count)
+        self._end(self._writes, write, answer)
+
+
+def _all(code: str, message: str, count: int) -> Answer:
+    return Answer([Reply(code, None, 0, message)] * count)

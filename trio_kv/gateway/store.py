@@ -1,0 +1,78 @@
+"""The port `Store`: what the doors of the house need from whatever keeps the keys.
+
+The proxy knows this protocol and nothing else of the rooms below it, so a cluster in this process, a
+cluster elsewhere or a fake in a test serve it alike. Sessions, retries, hedging and error classes are
+the business of the store: a door sees one answer a run, and every operation of a run has one reply.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.operations import WriteRequest
+
+__all__ = ["Answer", "Store", "View", "WriteRequest"]
+
+
+@attrs.frozen
+class Answer:
+    """What came of one run.
+
+    Args:
+        replies: one a request of the run, in the order of the run.
+        node: the node that answered; 0 if none did.
+        term: the term of the leader behind the answer; 0 if there was none.
+        applied: the log index up to which that node had applied when it answered.
+
+    """
+
+    replies: Sequence[Reply]
+    node: int = 0
+    term: int = 0
+    applied: int = 0
+
+
+@attrs.define
+class View:
+    """What one connection has seen by stale reads, so that they never go back in time.
+
+    The store alone reads and changes it; the owner of a connection makes one and passes it along.
+    """
+
+    node: int = 0
+    """The follower kept for this connection; 0 while there is none."""
+    applied: int = 0
+    """The highest applied index behind any stale answer of this connection."""
+
+
+class Store(Protocol):
+    """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code."""
+
+    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+        """Apply writes in their order, each at most once.
+
+        Args:
+            operations: a run of one connection; never empty.
+            timeout_s: after this long each operation without a result gets `unavailable` (never handed
+                to a leader) or `timeout` (handed over, outcome unknown).
+
+        """
+        ...
+
+    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
+        """Read keys: "ok" with value and revision, "missing", or an error's code.
+
+        Args:
+            keys: a run of one connection; never empty.
+            timeout_s: after this long the reads end in `unavailable`.
+            is_stale: answer at once from one follower's applied state, never older than `view`.
+            view: what this connection has seen; used and updated by stale reads.
+
+        """
+        ...
+
+    def status(self) -> dict[str, object]:
+        """Return the members of the protocol's status reply, but for `status` itself."""
+        ...

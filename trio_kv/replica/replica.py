@@ -1,0 +1,242 @@
+"""One node's brain: Raft and the state machine, joined. Synchronous, so that the simulator runs the real thing.
+
+What it owns: who waits for which entry, which reads wait for which index, when something is due to expire.
+"""
+
+from collections import deque
+from random import Random
+from typing import Any
+
+import attrs
+
+from trio_kv.kv.commands import Command, Expire
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.reply import Reply
+from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.entry import Entry
+from trio_kv.raft.errors import NotLeader
+from trio_kv.raft.events import DEBUG
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import Message
+from trio_kv.raft.node import Raft
+from trio_kv.raft.ready import HardState, Ready, Ticket
+from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused, Unknown
+from trio_kv.trace.vocabulary import EntriesApplied
+
+_MISSING = Reply("missing")
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """A proposal whose commands stand in the log from `first` to `last`, in entries of `term`."""
+
+    propose: Propose
+    term: int
+    first: int
+    last: int
+    replies: list[Reply] = attrs.field(factory=list)
+
+
+class Replica:
+    """One node: give it messages, requests and timers, then carry out what `ready` and `apply` return.
+
+    The driver, after any input:
+    1. `ready = replica.ready(now)`; `ready.messages` leave, then `ready.write` goes to the disk;
+    2. `replica.apply(ready)` applies what is committed and returns the answers, to be delivered;
+    3. `ready.events` are told;
+    4. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
+
+    Invariants: a write is answered only once its entry is applied here; a linearizable read is answered from a
+    state that holds every write which was answered anywhere before the read came (thesis §6.4).
+    """
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        peers: tuple[int, ...],
+        config: RaftConfig,
+        random: Random,
+        incarnation: int,
+        now: float,
+        hard_state: HardState = HardState(),  # noqa: B008 - frozen
+        log: Log | None = None,
+        machine: Machine | None = None,
+        events_level: int = DEBUG,
+    ) -> None:
+        """Start from what the disk held. Arguments as for `Raft`; `machine` is what a snapshot held."""
+        self.id = id
+        self.machine = Machine() if machine is None else machine
+        self.raft = Raft(
+            id=id,
+            peers=peers,
+            config=config,
+            random=random,
+            incarnation=incarnation,
+            now=now,
+            hard_state=hard_state,
+            log=log,
+            events_level=events_level,
+        )
+        self._proposals: list[Propose] = []
+        self._new_reads: list[Read] = []
+        self._waiters: deque[_Waiter] = deque()
+        self._reads: list[tuple[int, list[Read]]] = []
+        """Confirmed reads that wait for an index to be applied."""
+        self._stale_reads: list[Read] = []
+        self._answers: list[tuple[Any, Answer]] = []
+        self._expire = (0, 0)
+        """(term, index) of the Expire entry under way: no second one is proposed in that term meanwhile."""
+
+    @property
+    def deadline(self) -> float:
+        """When to call `timeout`, in seconds of the driver's clock."""
+        return min(self.raft.deadline, self._expiry_deadline())
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether all is applied here that a leader said was committed when this node first heard one."""
+        return self.raft.fresh_index is not None and self.machine.applied >= self.raft.fresh_index
+
+    def receive(self, now: float, message: Message) -> None:
+        """Take a message from a peer."""
+        self.raft.receive(now, message)
+
+    def stored(self, now: float, ticket: Ticket) -> None:
+        """Note that a write is durable."""
+        self.raft.stored(now, ticket)
+
+    def timeout(self, now: float) -> None:
+        """Do what is due."""
+        self.raft.timeout(now)
+        if now >= self._expiry_deadline():
+            appended = self.raft.propose(now, [Expire()])
+            if not isinstance(appended, NotLeader):
+                self._expire = appended
+
+    def propose(self, propose: Propose) -> None:
+        """Take commands. All that come before the next `ready` are appended together."""
+        self._proposals.append(propose)
+
+    def read(self, read: Read) -> None:
+        """Take a read. All that come before the next `ready` share one question to the leader."""
+        if read.is_stale:
+            self._stale_reads.append(read)
+        else:
+            self._new_reads.append(read)
+
+    def ready(self, now: float) -> Ready:
+        """Return what has to be done since the last call."""
+        if self._proposals:
+            self._append_proposals(now)
+        if self._new_reads:
+            self.raft.read(now, self._new_reads)
+            self._new_reads = []
+        return self.raft.ready(now)
+
+    def apply(self, ready: Ready) -> list[tuple[Any, Answer]]:
+        """Apply what is committed; return (source, answer) pairs to deliver."""
+        if ready.committed:
+            replies = self.machine.apply(ready.committed)
+            if self._waiters:
+                self._answer_writes(ready.committed, replies)
+        if self._waiters:
+            self._give_up_lost()
+        if ready.reads or self._reads or self._stale_reads:
+            self._answer_reads(ready)
+        answers, self._answers = self._answers, []
+        return answers
+
+    def applied_event(self, ready: Ready) -> EntriesApplied:
+        """Return the event that tells what `apply` did with this batch."""
+        first, last = ready.committed[0], ready.committed[-1]
+        machine = self.machine
+        return EntriesApplied(
+            first.index, last.index, last.term, machine.entries_digest, machine.state_digest
+        )
+
+    def stop(self) -> list[tuple[Any, Answer]]:
+        """Return the last answers of a node that dies: what it had taken is unknown."""
+        requests: list[Propose | Read] = [*self._proposals, *self._new_reads, *self._stale_reads]
+        requests += [waiter.propose for waiter in self._waiters]
+        requests += [read for _, reads in self._reads for read in reads]
+        requests += [read for reads in self.raft.unanswered_reads() for read in reads]
+        return self._answers + [(request.source, Unknown(request.number, self.id)) for request in requests]
+
+    def _append_proposals(self, now: float) -> None:
+        commands: list[Command] = []
+        for propose in self._proposals:
+            commands.extend(propose.commands)
+        appended = self.raft.propose(now, commands)
+        if isinstance(appended, NotLeader):
+            refusals = [
+                (each.source, Refused(each.number, self.id, appended.hint)) for each in self._proposals
+            ]
+            self._answers.extend(refusals)
+        else:
+            term, first = appended
+            for propose in self._proposals:
+                last = first + len(propose.commands) - 1
+                self._waiters.append(_Waiter(propose, term, first, last))
+                first = last + 1
+        self._proposals = []
+
+    def _answer_writes(self, committed: tuple[Entry, ...], replies: list[Reply]) -> None:
+        """Answer the proposals whose entries were applied, as long as it was they that were applied there."""
+        base, last_applied = committed[0].index, committed[-1].index
+        while self._waiters and self._waiters[0].first <= last_applied:
+            waiter = self._waiters[0]
+            begin, end = max(waiter.first, base) - base, min(waiter.last, last_applied) - base + 1
+            if begin < end and committed[end - 1].term != waiter.term:
+                # Another term has this index: the commands may have been dropped (scenario C10). The last entry is the
+                # one to look at: a newer leader may have kept the first ones and put others behind them.
+                self._waiters.popleft()
+                self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
+                continue
+            waiter.replies.extend(replies[begin:end])
+            if waiter.last > last_applied:
+                return
+            self._waiters.popleft()
+            done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.replies)
+            self._answers.append((waiter.propose.source, done))
+
+    def _give_up_lost(self) -> None:
+        """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""
+        while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
+            waiter = self._waiters.popleft()
+            self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
+
+    def _answer_reads(self, ready: Ready) -> None:
+        applied = self.machine.applied
+        for reads, index in ready.reads:
+            self._reads.append((index, reads))
+        if self._reads:
+            waiting = []
+            for index, reads in self._reads:
+                if index <= applied:
+                    self._tell(reads)
+                else:
+                    waiting.append((index, reads))
+            self._reads = waiting
+        if self._stale_reads and self.is_fresh:
+            self._tell([read for read in self._stale_reads if read.applied_min <= applied])
+            self._stale_reads = [read for read in self._stale_reads if read.applied_min > applied]
+
+    def _tell(self, reads: list[Read]) -> None:
+        get, term, applied = self.machine.get, self.raft.term, self.machine.applied
+        for read in reads:
+            replies = []
+            for key in read.keys:
+                item = get(key)
+                replies.append(_MISSING if item is None else Reply("ok", item.value, item.revision))
+            self._answers.append((read.source, Done(read.number, self.id, term, applied, replies)))
+
+    def _expiry_deadline(self) -> float:
+        role = self.raft.role
+        due_us = self.machine.expires_at_us
+        if due_us is None or not isinstance(role, Leader) or role.refuses() is not None:
+            return float("inf")
+        if self._expire[0] == self.raft.term and self._expire[1] > self.machine.applied:
+            return float("inf")
+        return role.when(due_us)
