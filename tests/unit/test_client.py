@@ -1,0 +1,348 @@
+"""The synchronous client and the way to the control door, against fake servers."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, Request, TextMessage
+
+from trio_kv.client import control
+from trio_kv.client.client import Client, NotConnectedError, OutcomeUnknownError
+from trio_kv.client.control import Door, NoDoorError
+
+OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
+CLOSE = b'{"close": "ok"}\n'
+
+Script = Callable[[socket.socket], None]
+
+
+class FakeServer:
+    """Accepts one connection after the other and lets each be handled by the next script."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, args=(scripts,), daemon=True)
+        self._thread.start()
+
+    def _serve(self, scripts: tuple[Script, ...]) -> None:
+        for script in scripts:
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.settimeout(10)
+                script(connection)
+        self._listener.close()
+
+    def join(self) -> None:
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., FakeServer]]:
+    servers: list[FakeServer] = []
+
+    def start(*scripts: Script) -> FakeServer:
+        servers.append(FakeServer(*scripts))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.join()
+
+
+def read_line(connection: socket.socket) -> bytes:
+    with connection.makefile("rb") as file:
+        return file.readline()
+
+
+def answer(*replies: bytes, requests: list[bytes] | None = None) -> Script:
+    """Read one line for each reply, answer it, close."""
+
+    def script(connection: socket.socket) -> None:
+        with connection.makefile("rb") as file:
+            for reply in replies:
+                line = file.readline()
+                if requests is not None:
+                    requests.append(line)
+                connection.sendall(reply)
+
+    return script
+
+
+def say(text: bytes) -> Script:
+    """Say something without having read anything, close."""
+    return lambda connection: connection.sendall(text)
+
+
+def hang_up_after_request(connection: socket.socket) -> None:
+    read_line(connection)
+
+
+def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., FakeServer]) -> None:
+    """Requests carry exactly what was asked for: conditions, time-out and meta only where they are given."""
+    requests: list[bytes] = []
+    server = serve(answer(*[OK] * 8, requests=requests))
+    with Client(port=server.port, timeout_s=7) as client:
+        client.get("k")
+        client.get("k", is_stale=True, meta=True)
+        client.set("k", {"a": [1]})
+        client.set("k", msgspec.Raw(b"1.10"), if_revision=0)
+        client.delete("k", if_revision=9)
+        client.cas("k", 2)
+        client.cas("k", 2, expected=None)
+        client.status()
+    assert [json.loads(line) for line in requests] == [
+        {"key": "k", "timeout": 7},
+        {"key": "k", "timeout": 7, "consistency": "stale", "meta": True},
+        {"key": "k", "timeout": 7, "value": {"a": [1]}},
+        {"key": "k", "timeout": 7, "value": 1.1, "if_revision": 0},
+        {"op": "delete", "key": "k", "timeout": 7, "if_revision": 9},
+        {"op": "cas", "key": "k", "timeout": 7, "value": 2},
+        {"op": "cas", "key": "k", "timeout": 7, "value": 2, "expected": None},
+        {"op": "status"},
+    ]
+    assert b"1.10" in requests[3]
+
+
+def test_a_reply_says_what_became_of_the_request(serve: Callable[..., FakeServer]) -> None:
+    """A reply has one code: ok, missing, or the store's; none of these raises."""
+    server = serve(
+        answer(
+            b'{"key": "k", "value": 1.10, "status": "ok", "revision": 7, "node": 1, "term": 2}\n',
+            b'{"key": "k", "value": null, "status": "error"}\n',
+            b'{"key":"k","value":3,"status":"error","error":"conflict","message":"it is 3"}\n',
+        )
+    )
+    with Client(port=server.port) as client:
+        first, second, third = client.get("k"), client.get("k"), client.set("k", 4, if_revision=1)
+    assert (first.code, first.value, first.revision) == ("ok", msgspec.Raw(b"1.10"), 7)
+    assert second.code == "missing"
+    assert (third.code, third.value, third.message) == ("conflict", msgspec.Raw(b"3"), "it is 3")
+
+
+def test_a_write_without_an_answer_is_unknown_and_never_repeated(serve: Callable[..., FakeServer]) -> None:
+    """When the connection ends between a write and its reply, the caller is told, and nothing is resent."""
+    server = serve(hang_up_after_request)
+    with Client(port=server.port) as client, pytest.raises(OutcomeUnknownError, match="may or may not"):
+        client.set("k", 1)
+
+
+def test_a_garbled_reply_to_a_write_is_unknown_too(serve: Callable[..., FakeServer]) -> None:
+    """What does not speak the protocol can't tell whether the write took effect."""
+    server = serve(answer(b"HTTP/1.1 400 Bad Request\n"))
+    with Client(port=server.port) as client, pytest.raises(OutcomeUnknownError):
+        client.delete("k")
+
+
+def test_a_read_without_an_answer_is_asked_again(serve: Callable[..., FakeServer]) -> None:
+    """Reads have no effect, so a lost connection costs them nothing but a new one."""
+    words: list[str] = []
+    server = serve(hang_up_after_request, answer(OK))
+    with Client(port=server.port, on_reconnected=words.append) as client:
+        assert client.get("k").code == "ok"
+    assert words == [f"connected to 127.0.0.1:{server.port} again"]
+
+
+def test_a_read_gives_up_after_a_few_connections(serve: Callable[..., FakeServer]) -> None:
+    """A server that drops every connection is reported, not asked for ever."""
+    server = serve(*[hang_up_after_request] * 3)
+    with Client(port=server.port) as client, pytest.raises(NotConnectedError, match="server closed"):
+        client.get("k")
+
+
+def test_a_close_line_in_place_of_a_reply_means_the_write_was_not_taken(
+    serve: Callable[..., FakeServer],
+) -> None:
+    """The server closes for idleness as a write arrives: it was not read, so it is safe to send again."""
+    requests: list[bytes] = []
+    server = serve(answer(CLOSE), answer(OK, requests=requests))
+    with Client(port=server.port) as client:
+        assert client.set("k", 1).code == "ok"
+    assert len(requests) == 1
+
+
+def test_an_idle_connection_that_was_closed_is_replaced_before_a_write(
+    serve: Callable[..., FakeServer],
+) -> None:
+    """A write is not sent into a connection that the server has already closed."""
+
+    def answer_then_close(connection: socket.socket) -> None:
+        answer(OK)(connection)
+        connection.sendall(CLOSE)
+
+    server = serve(answer_then_close, answer(OK))
+    with Client(port=server.port) as client:
+        assert client.set("k", 1).code == "ok"
+        connection = client._connection
+        assert connection is not None
+        # Wait for the close line itself, which travels on its own time.
+        connection._socket.settimeout(10)
+        connection._received += connection._socket.recv(100)
+        assert client.set("k", 2).code == "ok"
+
+
+def test_a_server_that_never_answers_costs_a_read_its_time_out_and_a_write_its_outcome(
+    serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting is bounded; a silent server is unreachable to a read, and leaves a write unknown."""
+    monkeypatch.setattr("trio_kv.client.client.REPLY_GRACE_S", 0.0)
+
+    def wait_for_end(connection: socket.socket) -> None:
+        while connection.recv(100):
+            pass
+
+    server = serve(wait_for_end, wait_for_end)
+    with Client(port=server.port, timeout_s=0.05) as client:
+        with pytest.raises(NotConnectedError, match="does not answer"):
+            client.get("k")
+        with pytest.raises(OutcomeUnknownError, match="no answer in time"):
+            client.set("k", 1)
+
+
+def test_nobody_there_is_told_with_the_address() -> None:
+    """A refused connection is definite: nothing was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with Client(port=port) as client, pytest.raises(NotConnectedError, match=f"127.0.0.1:{port}.*refused"):
+        client.set("k", 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b'{"key":"k","value":1}', OutcomeUnknownError),
+        (b'{"op":"cas","key":"k","value":1}', OutcomeUnknownError),
+        (b'{"op":"txn","then":[]}', OutcomeUnknownError),
+        (b'{"key":"k"}', NotConnectedError),
+        (b'{"op":"status"}', NotConnectedError),
+    ],
+)
+def test_a_raw_line_is_a_write_unless_it_is_known_to_be_none(
+    serve: Callable[..., FakeServer], line: bytes, error: type[Exception]
+) -> None:
+    """Also lines that only a newer server understands are never sent twice."""
+    attempts = 1 if error is OutcomeUnknownError else 3
+    server = serve(*[hang_up_after_request] * attempts)
+    with Client(port=server.port) as client, pytest.raises(error):
+        client.send_line(line)
+
+
+@pytest.mark.parametrize("line", [b"", b"  ", b'{"key":"a"}\n{"key":"b"}'])
+def test_a_raw_request_is_one_line(line: bytes) -> None:
+    """Blank lines have no reply and two lines have two, so both would leave the client out of step."""
+    with pytest.raises(ValueError, match="one line"):
+        Client().send_line(line)
+
+
+# --- the control door ---------------------------------------------------------------------------------------
+
+
+def write_door(path: Path, port: int, pid: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"address": f"127.0.0.1:{port}", "token": "secret", "pid": pid or os.getpid()}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+def test_the_door_is_found_by_data_directory_or_by_port(tmp_path: Path, run_time: Path) -> None:
+    """A server with a directory leaves its door there, one without in the user's run-time directory."""
+    write_door(control.data_door_path(tmp_path), 4000)
+    write_door(control.ephemeral_door_path(5000), 5000)
+    assert control.find_door(tmp_path, None).endpoint() == ("127.0.0.1", 4000)
+    assert control.find_door(tmp_path, 4000).endpoint() == ("127.0.0.1", 4000)
+    assert control.find_door(tmp_path, 5000).endpoint() == ("127.0.0.1", 5000)
+    assert control.find_door(tmp_path / "other", 5000).token == "secret"
+    assert run_time in control.ephemeral_door_path(5000).parents
+
+
+def test_a_door_that_is_not_there_is_explained(tmp_path: Path, run_time: Path) -> None:
+    """No file, a file of another kind and a server that is gone are told apart."""
+    with pytest.raises(NoDoorError, match="does a server run"):
+        control.find_door(tmp_path, None)
+    path = write_door(control.data_door_path(tmp_path), 4000)
+    with pytest.raises(NoDoorError, match="tells of port 4711"):
+        control.find_door(tmp_path, 4711)
+    path.write_text("{}")
+    with pytest.raises(NoDoorError, match="not a door file"):
+        control.find_door(tmp_path, None)
+    write_door(path, 4000, pid=2**30)  # above any system's highest pid
+    with pytest.raises(NoDoorError, match="is gone"):
+        control.find_door(tmp_path, None)
+
+
+def test_a_door_does_not_show_its_token() -> None:
+    """The token appears in no message, log or traceback that shows a door."""
+    assert "secret" not in repr(Door("127.0.0.1:1", "secret", 1))
+
+
+def websocket_door(received: list[object], *replies: object) -> Script:
+    """Accept a WebSocket, take two messages, send the replies."""
+
+    def script(connection: socket.socket) -> None:
+        websocket = WSConnection(ConnectionType.SERVER)
+        count = 0
+        while data := connection.recv(4096):
+            websocket.receive_data(data)
+            for event in websocket.events():
+                match event:
+                    case Request():
+                        received.append(event.target)
+                        connection.sendall(websocket.send(AcceptConnection()))
+                    case TextMessage():
+                        received.append(json.loads(event.data))
+                        count += 1
+                        if count == 2:
+                            for reply in replies:
+                                text = json.dumps(reply)
+                                connection.sendall(websocket.send(TextMessage(data=text)))
+                    case CloseConnection():
+                        return
+                    case _:
+                        raise AssertionError(event)
+
+    return script
+
+
+def test_a_command_goes_in_behind_the_token_and_its_own_reply_comes_out(
+    serve: Callable[..., FakeServer],
+) -> None:
+    """The token is the first message; events and replies to others are passed over."""
+    received: list[object] = []
+    reply = {"id": 1, "status": "ok", "node": 2}
+    server = serve(websocket_door(received, {"status": "ok"}, {"event": "x"}, {"id": 9}, reply))
+    door = Door(f"127.0.0.1:{server.port}", "secret", os.getpid())
+    assert control.command(door, "crash", {"node": 2}, timeout_s=10) == reply
+    assert received == ["/ws", {"auth": "secret"}, {"id": 1, "command": "crash", "node": 2}]
+
+
+def test_a_door_that_does_not_let_us_in_is_explained(serve: Callable[..., FakeServer]) -> None:
+    """A wrong token, a refused upgrade, another kind of server and a closed port are told apart."""
+
+    def refuse(connection: socket.socket) -> None:
+        websocket = WSConnection(ConnectionType.SERVER)
+        websocket.receive_data(connection.recv(4096))
+        connection.sendall(websocket.send(RejectConnection(status_code=403)))
+
+    server = serve(
+        websocket_door([], {"status": "error", "error": "unauthorized"}), refuse, say(b"220 mail\r\n")
+    )
+    door = Door(f"127.0.0.1:{server.port}", "secret", os.getpid())
+    for complaint in ("refuses the token", "HTTP status 403", "no control door|closed without"):
+        with pytest.raises(NoDoorError, match=complaint):
+            control.command(door, "heal", {}, timeout_s=10)
+    server.join()
+    with pytest.raises(NoDoorError, match="no door at"):
+        control.command(door, "heal", {}, timeout_s=10)

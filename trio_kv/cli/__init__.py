@@ -1,0 +1,1 @@
+"""The command line: `python -m trio_kv`, also installed as `trio-kv`."""

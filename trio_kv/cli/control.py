@@ -1,0 +1,218 @@
+"""`ctl`: break a running cluster and mend it, through the control door."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+from cyclopts import App, Parameter
+from cyclopts.types import NonNegativeFloat, Port, PositiveFloat
+from cyclopts.validators import Number
+
+from trio_kv.cli.options import UsageError
+from trio_kv.cli.output import ExitCode, Output, say, show_status
+
+app = App(
+    name="ctl",
+    help="Break a running cluster and mend it.",
+    help_format="plaintext",
+    help_epilogue=(
+        "Examples:\n\n"
+        "  $ trio-kv ctl crash 2                     # dies and comes back by itself\n"
+        "  $ trio-kv ctl partition 1,2/3,4,5\n"
+        "  $ trio-kv ctl heal\n\n"
+        "The door is found by the data directory of the server, or by its port if it keeps nothing."
+    ),
+)
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class DoorOptions:
+    """How to find the door."""
+
+    data_dir: Annotated[Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="The server's data directory.")] = (
+        Path("trio_kv-data")
+    )
+    control_port: Annotated[
+        Port | None, Parameter(env_var="TRIO_KV_CONTROL_PORT", help="The server's control port.")
+    ] = None
+    timeout_s: Annotated[
+        PositiveFloat, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
+    ] = 5.0
+    output: Annotated[
+        Output,
+        Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as it came."),
+    ] = "table"
+
+
+DEFAULT_DOOR = DoorOptions()
+
+Node = Annotated[int, Parameter(validator=Number(gte=1, lte=9), help="The node's number.")]
+Milliseconds = Annotated[NonNegativeFloat, Parameter(help="Milliseconds; 0 ends it.")]
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n".join(f"  $ trio-kv ctl {line}" for line in lines)
+
+
+def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) -> ExitCode:
+    from trio_kv.client import control as client
+
+    try:
+        door = client.find_door(door_options.data_dir, door_options.control_port)
+        reply = client.command(door, name, arguments, timeout_s=door_options.timeout_s)
+    except client.NoDoorError as error:
+        say(str(error))
+        return ExitCode.NOT_CONNECTED
+    is_ok = reply.get("status") == "ok"
+    if is_ok and name == "status":
+        return show_status(reply, door_options.output)
+    if door_options.output == "json":
+        import msgspec
+
+        print(msgspec.json.encode(reply).decode())
+    elif is_ok:
+        print("ok")
+    else:
+        say(f"{reply.get('error')}: {reply.get('message')}")
+    return ExitCode.OK if is_ok else ExitCode.NOT_DONE
+
+
+@app.command(help_epilogue=_examples("status"))
+def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Show every node, as `trio-kv status` does."""
+    return _send("status", {}, door)
+
+
+@app.command(help_epilogue=_examples("crash 2"))
+def crash(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Kill a node; it comes back by itself."""
+    return _send("crash", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("stop 2"))
+def stop(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Kill a node; it stays down until `restart`."""
+    return _send("stop", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("restart 2"))
+def restart(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Start a node that is down, from what its disk holds."""
+    return _send("restart", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("pause 2"))
+def pause(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Let a node do nothing, as a process under SIGSTOP."""
+    return _send("pause", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("resume 2"))
+def resume(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Let a paused node go on."""
+    return _send("resume", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("partition 1,2/3,4,5", "partition 1/2,3"))
+def partition(
+    groups: Annotated[str, Parameter(help="Groups of nodes, as 1,2/3,4,5.")],
+    /,
+    *,
+    door: DoorOptions = DEFAULT_DOOR,
+) -> ExitCode:
+    """Let messages pass only inside each group."""
+    return _send("partition", {"groups": parse_groups(groups)}, door)
+
+
+@app.command(help_epilogue=_examples("cut 1-2"))
+def cut(
+    link: Annotated[str, Parameter(help="Two nodes, as 1-2.")], /, *, door: DoorOptions = DEFAULT_DOOR
+) -> ExitCode:
+    """Let no message pass between two nodes."""
+    return _send("cut", {"link": parse_link(link)}, door)
+
+
+@app.command(help_epilogue=_examples("heal"))
+def heal(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """End every partition, cut, delay and drop."""
+    return _send("heal", {}, door)
+
+
+@app.command(help_epilogue=_examples("delay 20", "delay 0"))
+def delay(ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Delay every message between nodes."""
+    return _send("delay", {"ms": ms}, door)
+
+
+@app.command(help_epilogue=_examples("drop 10", "drop 0"))
+def drop(
+    percent: Annotated[float, Parameter(validator=Number(gte=0, lte=100), help="0 to 100; 0 ends it.")],
+    /,
+    *,
+    door: DoorOptions = DEFAULT_DOOR,
+) -> ExitCode:
+    """Lose messages between nodes by chance."""
+    return _send("drop", {"percent": percent}, door)
+
+
+@app.command(help_epilogue=_examples("slow-disk 2 50", "slow-disk 2 0"))
+def slow_disk(node: Node, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Make every sync of a node's disk take longer."""
+    return _send("slow-disk", {"node": node, "ms": ms}, door)
+
+
+@app.command(help_epilogue=_examples("fail-disk 2"))
+def fail_disk(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Let a node's next write to its disk fail: the node stops."""
+    return _send("fail-disk", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("transfer 3"))
+def transfer(target: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Hand leadership over to a node."""
+    return _send("transfer", {"target": target}, door)
+
+
+@app.command(help_epilogue=_examples("snapshot 2"))
+def snapshot(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Let a node take a snapshot and drop the log behind it."""
+    return _send("snapshot", {"node": node}, door)
+
+
+@app.command(help_epilogue=_examples("rebuild 2"))
+def rebuild(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Give a node whose files are lost or damaged a new copy from the others."""
+    return _send("rebuild", {"node": node}, door)
+
+
+def parse_groups(text: str) -> list[list[int]]:
+    """Return the groups of `1,2/3,4,5`.
+
+    Raises:
+        UsageError: it is something else, or names a node twice.
+
+    """
+    try:
+        groups = [[int(node) for node in group.split(",")] for group in text.split("/")]
+    except ValueError as error:
+        raise UsageError(f"{text!r} are no groups of nodes; write 1,2/3,4,5") from error
+    nodes = [node for group in groups for node in group]
+    if len(set(nodes)) != len(nodes):
+        raise UsageError(f"{text!r} names a node twice")
+    return groups
+
+
+def parse_link(text: str) -> list[int]:
+    """Return the two nodes of `1-2`.
+
+    Raises:
+        UsageError: it is something else.
+
+    """
+    match text.split("-"):
+        case [first, second] if first.isdecimal() and second.isdecimal() and first != second:
+            return [int(first), int(second)]
+        case _:
+            raise UsageError(f"{text!r} is no pair of nodes; write 1-2")

@@ -1,0 +1,287 @@
+"""The commands and their options. What they do stands in the modules beside this one.
+
+One-shot commands don't import Trio: a script that calls them in a loop feels every tenth of a second.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import attrs
+import msgspec
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.types import NonNegativeInt, Port, PositiveFloat
+
+from trio_kv import __version__
+from trio_kv.cli import control
+from trio_kv.cli.options import ServeOptions, UsageError
+from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
+from trio_kv.client.client import (
+    DEFAULT_PORT,
+    NOTHING,
+    Client,
+    NotConnectedError,
+    OutcomeUnknownError,
+)
+from trio_kv.wire.requests import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
+
+EXIT_CODES = (
+    "Exit codes: 0 ok · 1 not found, or a condition did not hold · 2 usage · 3 no connection or no leader ·"
+    " 4 outcome unknown · 130 interrupted."
+)
+
+
+def _examples(*lines: str) -> str:
+    return "Examples:\n\n" + "\n".join(f"  $ {line}" for line in lines)
+
+
+app = App(
+    name="trio-kv",
+    help="A replicated key-value store on Raft. Without a command: serve.",
+    version=__version__,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    help_format="plaintext",
+    help_epilogue=_examples(
+        "python -m trio_kv                         # five nodes, clients on port 3001",
+        "trio-kv set snack chips && trio-kv get snack",
+        "trio-kv status",
+        "trio-kv ctl crash 1",
+    )
+    + f"\n\n{EXIT_CODES}",
+)
+app.command(control.app)
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Target:
+    """Which server to ask, and how long to wait."""
+
+    host: Annotated[str, Parameter(env_var="TRIO_KV_HOST", help="Address of the server.")] = "127.0.0.1"
+    port: Annotated[Port, Parameter(env_var="TRIO_KV_PORT", help="Its port for clients.")] = DEFAULT_PORT
+    timeout_s: Annotated[
+        PositiveFloat,
+        Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait, at most 60."),
+    ] = TIMEOUT_S_DEFAULT
+
+    def connect(self) -> Client:
+        """Return a client; it connects when it is first used."""
+        if self.timeout_s > TIMEOUT_S_MAX:
+            raise UsageError(
+                f"--timeout {self.timeout_s:g} is over the protocol's limit of {TIMEOUT_S_MAX:g}"
+            )
+        return Client(self.host, self.port, timeout_s=self.timeout_s)
+
+
+OutputOption = Annotated[
+    Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
+]
+Key = Annotated[str, Parameter(help="1 to 4096 bytes.", allow_leading_hyphen=True)]
+Value = Annotated[
+    str, Parameter(help="JSON; what is no JSON is taken as a string.", allow_leading_hyphen=True)
+]
+Revision = Annotated[
+    NonNegativeInt | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
+]
+
+EXIT_CODE_OF_ERROR = {
+    UsageError: ExitCode.USAGE,
+    NotConnectedError: ExitCode.NOT_CONNECTED,
+    OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
+}
+
+DEFAULT_TARGET = Target()
+DEFAULT_OPTIONS = ServeOptions()
+
+
+@app.default
+def default(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_OPTIONS) -> ExitCode:
+    """Run the store, as `serve` does."""
+    return serve(options=options)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "python -m trio_kv serve --nodes 3 --data-dir /var/lib/trio_kv",
+        "python -m trio_kv serve --ephemeral --port 0 --log-json",
+        "TRIO_KV_PORT=4001 python -m trio_kv serve --trace run.jsonl",
+    )
+)
+def serve(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_OPTIONS) -> ExitCode:
+    """Run the store: a cluster of nodes in one process, and its doors."""
+    options.check()
+    from trio_kv.cli.serve import serve as run_server
+
+    return run_server(options)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "trio-kv client                            # a shell; `help` inside tells the commands",
+        "echo 'get snack' | trio-kv client",
+        'echo \'{"op":"status"}\' | trio-kv client',
+    )
+)
+def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
+    """Open a shell that takes commands and raw lines of the protocol."""
+    from trio_kv.cli.shell import run_shell
+
+    return run_shell(target.host, target.port, target.timeout_s)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "trio-kv get snack",
+        "trio-kv get snack --output json          # with revision, node and term",
+        "trio-kv get snack --stale                # from one follower, at once",
+    )
+)
+def get(
+    key: Key,
+    /,
+    *,
+    stale: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Be content with what one follower knows.")
+    ] = False,
+    output: OutputOption = "table",
+    target: Target = DEFAULT_TARGET,
+) -> ExitCode:
+    """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
+    with target.connect() as store:
+        answer = store.get(key, is_stale=stale, meta=output == "json")
+    return show_answer(answer, output, has_value=True)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "trio-kv set snack chips",
+        "trio-kv set limits '{\"retries\": 3}'",
+        "trio-kv set snack nuts --if-revision 17",
+        'trio-kv set copy -- "$(trio-kv get snack)"',
+    )
+)
+def set(
+    key: Key,
+    value: Value,
+    /,
+    *,
+    if_revision: Revision = None,
+    output: OutputOption = "table",
+    target: Target = DEFAULT_TARGET,
+) -> ExitCode:
+    """Give a key a value."""
+    with target.connect() as store:
+        answer = store.set(key, parse_value(value), if_revision=if_revision, meta=output == "json")
+    return show_answer(answer, output, has_value=False)
+
+
+@app.command(
+    help_epilogue=_examples("trio-kv delete snack", "trio-kv delete snack --if-revision 17"),
+)
+def delete(
+    key: Key,
+    /,
+    *,
+    if_revision: Revision = None,
+    output: OutputOption = "table",
+    target: Target = DEFAULT_TARGET,
+) -> ExitCode:
+    """Remove a key and print the value it had."""
+    with target.connect() as store:
+        answer = store.delete(key, if_revision=if_revision, meta=output == "json")
+    return show_answer(answer, output, has_value=True)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "trio-kv cas lock alice                    # only if there is no lock",
+        "trio-kv cas lock bob --expected alice",
+    )
+)
+def cas(
+    key: Key,
+    value: Value,
+    /,
+    *,
+    expected: Annotated[
+        str | None,
+        Parameter(
+            help="The value it must have now; left out: the key must not exist.", allow_leading_hyphen=True
+        ),
+    ] = None,
+    output: OutputOption = "table",
+    target: Target = DEFAULT_TARGET,
+) -> ExitCode:
+    """Give a key a value if it now has the expected one."""
+    old = NOTHING if expected is None else parse_value(expected)
+    with target.connect() as store:
+        answer = store.cas(key, parse_value(value), expected=old, meta=output == "json")
+    return show_answer(answer, output, has_value=False)
+
+
+@app.command(
+    help_epilogue=_examples("trio-kv status", "trio-kv status --output json | jq .leader"),
+)
+def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
+    """Show every node: role, state, term, how far its log goes; the leader has a star."""
+    with target.connect() as store:
+        answer = store.status()
+    if answer.code != "ok":
+        return show_answer(answer, output, has_value=False)
+    return show_status(msgspec.json.decode(answer.line), output)
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Carry out a command line and return its exit code.
+
+    Args:
+        tokens: the arguments; those of the process if None.
+
+    """
+    tokens = sys.argv[1:] if tokens is None else list(tokens)
+    refusal = _refusal(tokens)
+    if refusal is not None:
+        say(refusal)
+        return ExitCode.USAGE
+    try:
+        return app(tokens, exit_on_error=False, print_error=True) or ExitCode.OK
+    except CycloptsError:
+        return ExitCode.USAGE
+    except tuple(EXIT_CODE_OF_ERROR) as error:
+        say(str(error))
+        return EXIT_CODE_OF_ERROR[type(error)]
+    except UnicodeEncodeError:
+        say("keys and values are UTF-8")
+        return ExitCode.USAGE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def run() -> NoReturn:
+    """Carry out the process' command line and exit."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output is gone: nobody is left to tell, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.OK
+    sys.exit(code)
+
+
+def _refusal(tokens: Sequence[str]) -> str | None:
+    """Return why nothing at all can be done, if so."""
+    if os.name == "nt":
+        return "Windows is not supported: the log needs fdatasync and POSIX locks. Try WSL"
+    if not __debug__:
+        return "python -O removes the asserts that guard the data: run without it"
+    if tokens and not tokens[0].startswith("-"):
+        commands = [name for name in app if not name.startswith("-")]
+        if tokens[0] not in commands:
+            near = difflib.get_close_matches(tokens[0], commands, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(commands))}"
+            return f"there is no command {tokens[0]!r}: {hint}"
+    return None

@@ -1,0 +1,265 @@
+"""`client`: a plain shell. A line is a command, or, if it begins with a brace, a request of the protocol.
+
+It also works in a pipe: no prompt then, and the exit code is that of the last command. A background thread
+pings while nothing is typed, so that the server does not end the connection for being idle; when a connection
+is lost all the same, the next command opens another and says so.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import msgspec
+
+from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show_answer, show_status
+from trio_kv.client.client import NOTHING, Client, NotConnectedError, OutcomeUnknownError
+from trio_kv.wire.requests import ReplyLine
+
+PROMPT = "trio-kv> "
+
+PING_INTERVAL_S = 3.0
+"""A third of the server's default idle time-out."""
+
+HELP: Final = """\
+  get KEY                      the value of a key
+  set KEY VALUE                VALUE is JSON; what is no JSON is taken as a string, spaces included
+  delete KEY                   remove a key, print what it held
+  cas KEY VALUE [EXPECTED]     set, if the key now has EXPECTED, or does not exist
+  status                       the nodes
+  ping                         a sign of life of the server
+  {"key": ...}                 a line of the protocol, answered as it comes
+  help, exit                   (Ctrl-D leaves, too)
+A KEY or EXPECTED with spaces is written as a JSON string: get "my key"."""
+
+
+class CommandError(ValueError):
+    """A line that is no command, in words for a person."""
+
+
+@attrs.frozen
+class Arguments:
+    """What stands behind the command's word, taken off from the left."""
+
+    rest: str
+
+    def take(self, name: str) -> tuple[str, "Arguments"]:
+        """Return the next word, or the next JSON value as it stands, and what is behind it.
+
+        Raises:
+            CommandError: there is none.
+
+        """
+        rest = self.rest.lstrip()
+        if not rest:
+            raise CommandError(f"{name} is missing")
+        end = _json_end(rest) if rest[0] in '"{[' else None
+        if end is None:
+            end = next((place for place, character in enumerate(rest) if character.isspace()), len(rest))
+        return rest[:end], Arguments(rest[end:])
+
+    def take_key(self) -> tuple[str, "Arguments"]:
+        """Return the next word as a key: itself, or what a JSON string says.
+
+        Raises:
+            CommandError: there is none.
+
+        """
+        word, rest = self.take("KEY")
+        return (_decode_string(word) if word.startswith('"') else word), rest
+
+    def end(self) -> None:
+        """Make sure that nothing is left.
+
+        Raises:
+            CommandError: something is.
+
+        """
+        if self.rest.strip():
+            raise CommandError(f"{self.rest.strip()!r} is too much; see help")
+
+
+class Shell:
+    """Carries out lines, one at a time; its pings come from another thread.
+
+    Args:
+        client: the way to the store.
+
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._lock = threading.Lock()  # the client is not safe for threads
+        self._was_used = False
+
+    def run_line(self, line: str) -> ExitCode:
+        """Carry out a line and print what came of it."""
+        line = line.strip()
+        try:
+            if line.startswith("{"):
+                return self._run_raw(line)
+            return self._run_command(line)
+        except CommandError as error:
+            say(str(error))
+            return ExitCode.USAGE
+        except NotConnectedError as error:
+            say(str(error))
+            return ExitCode.NOT_CONNECTED
+        except OutcomeUnknownError as error:
+            say(str(error))
+            return ExitCode.OUTCOME_UNKNOWN
+        except UnicodeEncodeError:
+            say("keys and values are UTF-8")
+            return ExitCode.USAGE
+
+    def ping_if_idle(self) -> None:
+        """Send a ping, if there is a connection that was not used since the last call.
+
+        A connection that is lost meanwhile is no matter: the next command opens another.
+        """
+        if not self._lock.acquire(blocking=False):
+            return  # a command is under way, which is better than a ping
+        try:
+            if self._client.is_connected and not self._was_used:
+                self._client.ping()
+        except NotConnectedError:
+            self._client.close()
+        finally:
+            self._was_used = False
+            self._lock.release()
+
+    def _ask(self, question: Callable[[Client], ReplyLine]) -> ReplyLine:
+        with self._lock:
+            self._was_used = True
+            return question(self._client)
+
+    def _run_raw(self, line: str) -> ExitCode:
+        answer = self._ask(lambda client: client.send_line(line.encode(errors="surrogateescape")))
+        print(answer.line.decode().rstrip())
+        return exit_code(answer)
+
+    def _run_command(self, line: str) -> ExitCode:
+        word, _, rest = line.partition(" ")
+        arguments = Arguments(rest)
+        match word:
+            case "get" | "delete":
+                return self._run_get_or_delete(word, arguments)
+            case "set":
+                return self._run_set(arguments)
+            case "cas":
+                return self._run_cas(arguments)
+            case "status":
+                arguments.end()
+                return self._run_status()
+            case "ping":
+                arguments.end()
+                answer = self._ask(lambda client: client.ping())
+                return show_answer(answer, "table", has_value=False)
+            case "help":
+                print(HELP)
+                return ExitCode.OK
+            case _:
+                raise CommandError(f"there is no command {word!r}; see help")
+
+    def _run_get_or_delete(self, word: str, arguments: Arguments) -> ExitCode:
+        key, rest = arguments.take_key()
+        rest.end()
+        answer = self._ask(lambda client: client.get(key) if word == "get" else client.delete(key))
+        return show_answer(answer, "table", has_value=True)
+
+    def _run_set(self, arguments: Arguments) -> ExitCode:
+        key, rest = arguments.take_key()
+        if not rest.rest.strip():
+            raise CommandError("VALUE is missing")
+        value = parse_value(rest.rest.strip())
+        return show_answer(self._ask(lambda client: client.set(key, value)), "table", has_value=False)
+
+    def _run_cas(self, arguments: Arguments) -> ExitCode:
+        key, rest = arguments.take_key()
+        value_text, rest = rest.take("VALUE")
+        value = parse_value(value_text)
+        expected: object = NOTHING
+        if rest.rest.strip():
+            expected_text, rest = rest.take("EXPECTED")
+            rest.end()
+            expected = parse_value(expected_text)
+        answer = self._ask(lambda client: client.cas(key, value, expected=expected))
+        return show_answer(answer, "table", has_value=False)
+
+    def _run_status(self) -> ExitCode:
+        answer = self._ask(lambda client: client.status())
+        if answer.code != "ok":
+            return show_answer(answer, "table", has_value=False)
+        return show_status(msgspec.json.decode(answer.line), "table")
+
+
+def run_shell(host: str, port: int, timeout_s: float) -> ExitCode:
+    """Read lines until the input ends; return the last command's exit code, or OK from a terminal."""
+    is_terminal = sys.stdin.isatty()
+    client = Client(host, port, timeout_s=timeout_s, on_reconnected=say)
+    shell = Shell(client)
+    is_over = threading.Event()
+    pinger = threading.Thread(target=_keep_alive, args=(shell, is_over), name="ping", daemon=True)
+    pinger.start()
+    if is_terminal:
+        _set_up_terminal()
+        print(f"trio_kv at {client.address}; `help` tells the commands, Ctrl-D leaves", file=sys.stderr)
+    try:
+        code = _read_lines(shell, is_terminal=is_terminal)
+    finally:
+        is_over.set()
+        pinger.join(timeout_s)
+        client.close()
+    return ExitCode.OK if is_terminal else code
+
+
+def _keep_alive(shell: Shell, is_over: threading.Event) -> None:
+    while not is_over.wait(PING_INTERVAL_S):
+        shell.ping_if_idle()
+
+
+def _read_lines(shell: Shell, *, is_terminal: bool) -> ExitCode:
+    code = ExitCode.OK
+    while True:
+        try:
+            line = input(PROMPT if is_terminal else "").strip()
+            if line in {"exit", "quit"}:
+                return code
+            if line:
+                code = shell.run_line(line)
+                sys.stdout.flush()
+        except EOFError:
+            if is_terminal:
+                print()
+            return code
+        except KeyboardInterrupt:
+            if not is_terminal:
+                raise
+            print()  # Ctrl-C drops the line, or stops waiting for an answer
+
+
+def _set_up_terminal() -> None:
+    try:
+        import readline
+    except ImportError:
+        return  # line editing is a comfort that not every Python has
+    readline.parse_and_bind("tab: self-insert")
+
+
+def _json_end(text: str) -> int | None:
+    """Return where the JSON value at the start of `text` ends, or None if there is none."""
+    import json
+
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return end
+
+
+def _decode_string(text: str) -> str:
+    try:
+        return msgspec.json.decode(text, type=str)
+    except msgspec.DecodeError as error:
+        raise CommandError(f"{text} is no JSON string: {error}") from error

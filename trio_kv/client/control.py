@@ -1,0 +1,188 @@
+"""The way to the control door: where it is, and one command at a time over its WebSocket.
+
+A server writes its door's address, token and process id into `control.json` in its data directory, or, if it
+keeps nothing on disk, into the user's run-time directory. Only that user can read the file; the token in it
+is what opens the door, and it goes into the first message and nowhere else.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import ProtocolError
+
+DEFAULT_CONTROL_PORT = 3002
+MESSAGE_BYTES_MAX = 16 << 20
+"""A longer answer is not ours: the connection is given up."""
+
+
+class NoDoorError(ConnectionError):
+    """There is no control door to be found, or it does not let us in."""
+
+
+@attrs.frozen
+class Door:
+    """What a door file says."""
+
+    address: str
+    """host:port"""
+    token: str = attrs.field(repr=False)
+    pid: int
+
+    def endpoint(self) -> tuple[str, int]:
+        """Return host and port.
+
+        Raises:
+            ValueError: the address has no port.
+
+        """
+        address = self.address.split("://")[-1].rstrip("/")
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def data_door_path(data_dir: Path) -> Path:
+    """Return where a server with a data directory leaves its door file."""
+    return data_dir / "control.json"
+
+
+def ephemeral_door_path(control_port: int) -> Path:
+    """Return where a server without a data directory leaves its door file."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    directory = Path(base) / "trio_kv" if base else Path(tempfile.gettempdir()) / f"trio_kv-{os.getuid()}"
+    return directory / f"control-{control_port}.json"
+
+
+def find_door(data_dir: Path, control_port: int | None) -> Door:
+    """Return the door of the server that runs on `data_dir`, or of the one that listens on `control_port`.
+
+    Raises:
+        NoDoorError: there is none, in words for a person.
+
+    """
+    paths = [data_door_path(data_dir), ephemeral_door_path(control_port or DEFAULT_CONTROL_PORT)]
+    doors = [door for door in map(_read_door, paths) if door is not None]
+    if control_port is not None:
+        doors = [door for door in doors if door.endpoint()[1] == control_port]
+    if not doors:
+        wanted = f"{paths[0]} nor {paths[1]}"
+        port = "" if control_port is None else f" tells of port {control_port}"
+        raise NoDoorError(f"neither {wanted}{port or ' is there'}: does a server run, with this --data-dir?")
+    living = [door for door in doors if _is_alive(door.pid)]
+    if not living:
+        raise NoDoorError(f"the server that left {paths[0]} (process {doors[0].pid}) is gone")
+    return living[0]
+
+
+def _read_door(path: Path) -> Door | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise NoDoorError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        door = msgspec.json.decode(data, type=Door)
+        door.endpoint()
+    except ValueError as error:
+        raise NoDoorError(f"{path} is not a door file: {error}") from error
+    return door
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    """Send one command through the door and return the reply's members.
+
+    Raises:
+        NoDoorError: nobody opens, in words for a person.
+
+    """
+    try:
+        with socket.create_connection(door.endpoint(), timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            return _converse(connection, door, {"id": 1, "command": name, **arguments})
+    except TimeoutError as error:
+        raise NoDoorError(f"the door at {door.address} does not answer") from error
+    except OSError as error:
+        if isinstance(error, NoDoorError):
+            raise
+        raise NoDoorError(f"no door at {door.address}: {error.strerror or error}") from error
+    except ProtocolError as error:
+        raise NoDoorError(f"what answers at {door.address} is no control door: {error}") from error
+
+
+def _converse(connection: socket.socket, door: Door, request: dict[str, Any]) -> dict[str, Any]:
+    host, port = door.endpoint()
+    websocket = WSConnection(ConnectionType.CLIENT)
+    connection.sendall(websocket.send(Request(host=f"{host}:{port}", target="/ws")))
+    text: list[str] = []
+    for event in _events(connection, websocket, door):
+        match event:
+            case AcceptConnection():
+                for message in ({"auth": door.token}, request):
+                    encoded = msgspec.json.encode(message).decode()
+                    connection.sendall(websocket.send(TextMessage(data=encoded)))
+            case TextMessage():
+                text.append(event.data)
+                if event.message_finished:
+                    reply = _read_reply("".join(text), request, door)
+                    text.clear()
+                    if reply is not None:
+                        connection.sendall(websocket.send(CloseConnection(code=1000)))
+                        return reply
+            case RejectConnection():
+                raise NoDoorError(f"the door at {door.address} refuses with HTTP status {event.status_code}")
+            case Ping():
+                connection.sendall(websocket.send(event.response()))
+            case CloseConnection():
+                raise NoDoorError(f"the door at {door.address} closed: {event.reason or event.code}")
+            case _:
+                pass  # pongs and the bodies of refusals say nothing new
+    raise NoDoorError(f"the door at {door.address} closed without an answer")
+
+
+def _events(connection: socket.socket, websocket: WSConnection, door: Door) -> Iterator[Event]:
+    received_bytes = 0
+    while data := connection.recv(65_536):
+        received_bytes += len(data)
+        if received_bytes > MESSAGE_BYTES_MAX:
+            raise NoDoorError(f"the door at {door.address} says more than {MESSAGE_BYTES_MAX} bytes")
+        websocket.receive_data(data)
+        yield from websocket.events()
+
+
+def _read_reply(text: str, request: dict[str, Any], door: Door) -> dict[str, Any] | None:
+    """Return the reply to our request, or None if this message is another."""
+    try:
+        reply = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise NoDoorError(f"what answers at {door.address} is no control door: {error}") from error
+    if reply.get("id") == request["id"]:
+        return reply
+    if reply.get("error") == "unauthorized":
+        raise NoDoorError(f"the door at {door.address} refuses the token")
+    return None

@@ -1,0 +1,1 @@
+"""The control door: events out, commands in, over WebSocket with a token."""

@@ -1,0 +1,376 @@
+"""The commands of the control door: what may be asked for, and how it is carried out.
+
+Each command is a class with its arguments; the JSON names are the attributes. Decoding is strict (a number
+in quotes is no number), and an error tells what would be right, because a person has typed it.
+"""
+
+import inspect
+from typing import Annotated, Any, ClassVar, Protocol
+
+import msgspec
+from msgspec import Meta
+
+MS_MAX = 60_000
+NODE_MAX = 9
+
+Node = Annotated[int, Meta(ge=1, le=NODE_MAX)]
+Milliseconds = Annotated[float, Meta(ge=0, le=MS_MAX)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+
+class Faults(Protocol):
+    """What can be done to a running cluster. Every method may be a coroutine function or a plain one.
+
+    A method raises `ValueError` with words for a person if what is asked makes no sense now: a node that
+    does not exist, or is already down.
+    """
+
+    def crash(self, node: int) -> object:
+        """Let a node die; it comes back by itself."""
+        ...
+
+    def stop(self, node: int) -> object:
+        """Stop a node; it stays down."""
+        ...
+
+    def restart(self, node: int) -> object:
+        """Start a node that is down."""
+        ...
+
+    def pause(self, node: int) -> object:
+        """Let a node do nothing."""
+        ...
+
+    def resume(self, node: int) -> object:
+        """Let a paused node go on."""
+        ...
+
+    def partition(self, groups: list[list[int]]) -> object:
+        """Cut all links between nodes of different groups."""
+        ...
+
+    def cut(self, a: int, b: int) -> object:
+        """Cut one link."""
+        ...
+
+    def heal(self) -> object:
+        """End all faults of links."""
+        ...
+
+    def delay(self, seconds: float) -> object:
+        """Delay every message; 0 ends it."""
+        ...
+
+    def drop(self, fraction: float) -> object:
+        """Lose this share of all messages; 0 ends it."""
+        ...
+
+    def slow_disk(self, node: int, seconds: float) -> object:
+        """Let every sync of a node's disk take longer; 0 ends it."""
+        ...
+
+    def fail_disk(self, node: int) -> object:
+        """Let a node's next write fail."""
+        ...
+
+    def transfer(self, node: int) -> object:
+        """Hand leadership to a node."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """Return the members of the protocol's status reply, but for `status` itself."""
+        ...
+
+
+class CommandError(Exception):
+    """A message that is no command, or one that cannot be done. Its argument says what would be right."""
+
+    def __init__(self, message: str, id: msgspec.Raw = msgspec.Raw()) -> None:  # noqa: B008
+        """Say what is wrong.
+
+        Args:
+            message: for a person.
+            id: the text of the message's id, if it has one that can be read.
+
+        """
+        super().__init__(message)
+        self.id = id
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="command"):
+    """A command. Its reply echoes `id`."""
+
+    usage: ClassVar[str]
+    """How it looks, for people."""
+
+    id: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def name(self) -> str:
+        """What it is called in JSON."""
+        return str(self.__struct_config__.tag)
+
+    def carry_out(self, faults: Faults) -> object:
+        """Do it; return what the method of `faults` returned.
+
+        Raises:
+            ValueError: it makes no sense now, or its arguments don't fit together.
+
+        """
+        raise NotImplementedError
+
+
+class Status(Command, frozen=True, tag="status"):
+    """Tell what the cluster looks like."""
+
+    usage = '{"command": "status"}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.status()
+
+
+class Events(Command, frozen=True, tag="events"):
+    """Send all further events to this connection."""
+
+    usage = '{"command": "events"}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class; nothing is done to the cluster."""
+        del faults
+        return None
+
+
+class NodeCommand(Command, frozen=True):
+    """A command for one node."""
+
+    node: Node
+
+
+class Crash(NodeCommand, frozen=True, tag="crash"):
+    """Let a node die; it comes back by itself."""
+
+    usage = '{"command": "crash", "node": 2}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.crash(self.node)
+
+
+class Stop(NodeCommand, frozen=True, tag="stop"):
+    """Stop a node; it stays down."""
+
+    usage = '{"command": "stop", "node": 2}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.stop(self.node)
+
+
+class Restart(NodeCommand, frozen=True, tag="restart"):
+    """Start a node that is down."""
+
+    usage = '{"command": "restart", "node": 2}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.restart(self.node)
+
+
+class Pause(NodeCommand, frozen=True, tag="pause"):
+    """Let a node do nothing."""
+
+    usage = '{"command": "pause", "node": 2}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.pause(self.node)
+
+
+class Resume(NodeCommand, frozen=True, tag="resume"):
+    """Let a paused node go on."""
+
+    usage = '{"command": "resume", "node": 2}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.resume(self.node)
+
+
+class Partition(Command, frozen=True, tag="partition"):
+    """Cut all links between nodes of different groups."""
+
+    usage = '{"command": "partition", "groups": [[1, 2], [3, 4, 5]]}'
+    groups: Annotated[list[Annotated[list[Node], Meta(min_length=1)]], Meta(min_length=2)]
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        nodes = [node for group in self.groups for node in group]
+        if len(set(nodes)) != len(nodes):
+            raise ValueError("a node stands in two groups, or twice in one")
+        return faults.partition(self.groups)
+
+
+class Cut(Command, frozen=True, tag="cut"):
+    """Cut one link."""
+
+    usage = '{"command": "cut", "link": [1, 2]}'
+    link: tuple[Node, Node]
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        first, second = self.link
+        if first == second:
+            raise ValueError("a link has two different ends")
+        return faults.cut(first, second)
+
+
+class Heal(Command, frozen=True, tag="heal"):
+    """End all faults of links."""
+
+    usage = '{"command": "heal"}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.heal()
+
+
+class Delay(Command, frozen=True, tag="delay"):
+    """Delay every message."""
+
+    usage = '{"command": "delay", "ms": 50}'
+    ms: Milliseconds
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.delay(self.ms / 1000)
+
+
+class Drop(Command, frozen=True, tag="drop"):
+    """Lose a share of all messages."""
+
+    usage = '{"command": "drop", "percent": 10}'
+    percent: Percent
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.drop(self.percent / 100)
+
+
+class SlowDisk(NodeCommand, frozen=True, tag="slow-disk"):
+    """Let every sync of a node's disk take longer."""
+
+    usage = '{"command": "slow-disk", "node": 2, "ms": 50}'
+    ms: Milliseconds
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.slow_disk(self.node, self.ms / 1000)
+
+
+class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
+    """Let a node's next write fail."""
+
+    usage = '{"command": "fail-disk", "node": 2}'
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.fail_disk(self.node)
+
+
+class Transfer(Command, frozen=True, tag="transfer"):
+    """Hand leadership to a node, which is named `node` or `target`."""
+
+    usage = '{"command": "transfer", "node": 2}'
+    node: Node | None = None
+    target: Node | None = None
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        named = [node for node in (self.node, self.target) if node is not None]
+        if len(named) != 1:
+            raise ValueError("name one node to hand over to")
+        return faults.transfer(named[0])
+
+
+class Later(NodeCommand, frozen=True):
+    """A command that this version does not know yet."""
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        del faults
+        raise ValueError("this command comes with a later version")
+
+
+class Snapshot(Later, frozen=True, tag="snapshot"):
+    """Take a snapshot."""
+
+    usage = '{"command": "snapshot", "node": 2}'
+
+
+class Rebuild(Later, frozen=True, tag="rebuild"):
+    """Rebuild a node from the others."""
+
+    usage = '{"command": "rebuild", "node": 2}'
+
+
+COMMANDS: tuple[type[Command], ...] = (
+    Status, Events, Crash, Stop, Restart, Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk,
+    FailDisk, Transfer, Snapshot, Rebuild,
+)  # fmt: skip
+BY_NAME: dict[str, type[Command]] = {str(command.__struct_config__.tag): command for command in COMMANDS}
+
+
+class _Named(msgspec.Struct):
+    """What every message must have, whatever else is wrong with it."""
+
+    command: str = ""
+    id: msgspec.Raw = msgspec.Raw()
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode
+_decoders = {name: msgspec.json.Decoder(command) for name, command in BY_NAME.items()}
+
+
+def parse_command(message: str | bytes) -> Command:
+    """Return the command in a message.
+
+    Raises:
+        CommandError: it is none; says what would be right.
+
+    """
+    try:
+        named = _decode_named(message)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f'{error}; a command looks like {{"id": 1, "command": "status"}}') from None
+    decoder = _decoders.get(named.command)
+    if decoder is None:
+        wrong = f"there is no command {named.command!r}" if named.command else "`command` is missing"
+        raise CommandError(f"{wrong}; the commands are {', '.join(BY_NAME)}", named.id)
+    try:
+        return decoder.decode(message)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{error}; right would be {BY_NAME[named.command].usage}", named.id) from None
+
+
+async def carry_out(command: Command, faults: Faults) -> dict[str, Any]:
+    """Carry a command out; return the members of its reply, but for `id` and `status`.
+
+    Raises:
+        CommandError: it makes no sense now, or its arguments don't fit together.
+
+    """
+    try:
+        result = command.carry_out(faults)
+        if inspect.isawaitable(result):
+            result = await result
+    except ValueError as error:
+        raise CommandError(f"{error}; a right one would be {command.usage}", command.id) from error
+    return result if isinstance(result, dict) else {}
+
+
+def describe(command: Command) -> str:
+    """Return a command's arguments as a person would write them."""
+    members = msgspec.structs.asdict(command)
+    members.pop("id")
+    return " ".join(f"{name}={value}" for name, value in members.items() if value is not None)

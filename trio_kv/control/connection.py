@@ -1,0 +1,142 @@
+"""One client of the control door, once it has a WebSocket: token first, then commands and events."""
+
+import hmac
+from collections.abc import Mapping
+
+import attrs
+import msgspec
+import trio
+from trio_websocket import WebSocketConnection
+
+from trio_kv.control.commands import (
+    Command,
+    CommandError,
+    Events,
+    Faults,
+    Status,
+    carry_out,
+    describe,
+    parse_command,
+)
+from trio_kv.control.config import ControlConfig
+from trio_kv.control.events import EventQueue
+from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import ControlCommanded
+from trio_kv.wire.requests import encode_error
+
+CLOSE_S = 1.0
+"""How long the closing handshake of a WebSocket may take."""
+POLICY_VIOLATION = 1008
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class _Auth(msgspec.Struct, forbid_unknown_fields=True):
+    auth: str
+
+
+_decode_auth = msgspec.json.Decoder(_Auth).decode
+
+
+@attrs.define(eq=False)
+class ControlConnection:
+    """What one client may do, and what is under way for it.
+
+    Args:
+        websocket: an open connection.
+        nursery: where the task that sends events runs.
+        token: what the client has to show.
+        faults: what carries the commands out.
+        config: the door's limits.
+        trace: where events go, and where this client may listen.
+
+    """
+
+    _websocket: WebSocketConnection
+    _nursery: trio.Nursery
+    _token: str
+    _faults: Faults
+    _config: ControlConfig
+    _trace: Trace
+    _queue: EventQueue | None = None
+
+    async def serve(self, auth_deadline_s: float) -> None:
+        """Serve the client until it leaves.
+
+        Args:
+            auth_deadline_s: until when, by Trio's clock, the token must have come.
+
+        Raises:
+            trio_websocket.ConnectionClosed: the client left.
+            trio.TooSlowError: the token did not come in time, or the client does not take its messages.
+
+        """
+        with trio.fail_at(auth_deadline_s):
+            first = await self._websocket.get_message()
+        if not self._is_authorized(first):
+            await self._send(_error("unauthorized", 'the first message must be {"auth": TOKEN}'))
+            with trio.move_on_after(CLOSE_S):
+                await self._websocket.aclose(POLICY_VIOLATION, "unauthorized")
+            return
+        try:
+            while True:
+                await self._answer(await self._websocket.get_message())
+        finally:
+            if self._queue is not None:
+                self._trace.remove_sink(self._queue)
+
+    def _is_authorized(self, message: str | bytes) -> bool:
+        try:
+            auth = _decode_auth(message).auth
+        except (ValueError, RecursionError):
+            return False
+        return hmac.compare_digest(auth.encode(), self._token.encode())
+
+    async def _answer(self, message: str | bytes) -> None:
+        try:
+            command = parse_command(message)
+        except CommandError as error:
+            await self._send(_error("bad_request", str(error), error.id))
+            return
+        if isinstance(command, Events):
+            # The reply goes first, so that a client knows events from the reply it waits for.
+            await self._send(_reply(command, {}))
+            self._listen()
+            return
+        if not isinstance(command, Status):
+            self._trace.emit(ControlCommanded(command.name, describe(command)))
+        await self._send(await self._carry_out(command))
+
+    async def _carry_out(self, command: Command) -> str:
+        try:
+            with trio.fail_after(self._config.command_timeout_s):
+                members = await carry_out(command, self._faults)
+        except CommandError as error:
+            return _error("bad_request", str(error), error.id)
+        except trio.TooSlowError:
+            return _error("timeout", "the command takes too long; it may still take effect", command.id)
+        return _reply(command, members)
+
+    def _listen(self) -> None:
+        if self._queue is None:
+            self._queue = EventQueue(self._config.events_max)
+            self._trace.add_sink(self._queue)
+            self._nursery.start_soon(self._send_events, self._queue)
+
+    async def _send_events(self, queue: EventQueue) -> None:
+        while True:
+            for message in await queue.wait_messages():
+                await self._send(message)
+
+    async def _send(self, message: str) -> None:
+        with trio.fail_after(self._config.send_timeout_s):
+            await self._websocket.send_message(message)
+
+
+def _reply(command: Command, members: Mapping[str, object]) -> str:
+    lead = {"id": command.id} if len(command.id) else {}
+    return _encode({**lead, "status": "ok", **members}).decode()
+
+
+def _error(code: str, message: str, id: msgspec.Raw = msgspec.Raw()) -> str:  # noqa: B008
+    return encode_error(code, message, None, id).decode().rstrip("\n")

@@ -1,0 +1,188 @@
+"""The control door: one loopback port, WebSocket behind a token, commands in and events out.
+
+Each client is a task with everything of its own: its time limits, its bounded queue of events, and a
+boundary for whatever goes wrong. Commands of one client are carried out one after the other. The head of a
+request is read and judged here before any of it reaches the WebSocket library, so what is not for `/ws`
+costs nothing further.
+"""
+
+import os
+import traceback
+
+import trio
+import trio_websocket
+from wsproto.utilities import ProtocolError
+
+from trio_kv.control.commands import Faults
+from trio_kv.control.config import ControlConfig
+from trio_kv.control.connection import ControlConnection
+from trio_kv.control.head import Refusal, check_head, encode_refusal, parse_head
+from trio_kv.control.token import (
+    ControlFile,
+    control_path,
+    make_token,
+    remove_control_file,
+    write_control_file,
+)
+from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import ClientFailed
+
+MESSAGES_MAX = 16
+"""Messages of one client that wait to be read; further ones wait in the client."""
+
+GONE_ERRORS = (
+    OSError,
+    ProtocolError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    trio.TooSlowError,
+    trio_websocket.ConnectionClosed,
+    trio_websocket.HandshakeError,
+)
+"""A client that is gone, too slow, or speaks something else. Its connection ends, and that is all."""
+
+
+class ControlDoor:
+    """The control door.
+
+    Its driver starts it with `await nursery.start(door.serve)`, which returns the port once the token file
+    is in place, and ends it by cancelling or by `stop`; the file is removed then.
+
+    Args:
+        faults: what carries the commands out.
+        config: the door's limits.
+        trace: where events go, and where clients listen to them.
+
+    """
+
+    def __init__(self, faults: Faults, config: ControlConfig, trace: Trace) -> None:
+        """Prepare a door that is closed; see the class."""
+        self.port = 0
+        """The port on which it listens, once it does."""
+        self._faults = faults
+        self._config = config
+        self._trace = trace
+        self._token = make_token()
+        self._connection_count = 0
+        self._client_count = 0
+        self._scope = trio.CancelScope()
+
+    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open the port, write the token file, tell the port through `task_status`, and serve until stopped.
+
+        Raises:
+            OSError: the port cannot be opened, or the token file cannot be written.
+
+        """
+        host = self._config.host
+        listeners = await trio.open_tcp_listeners(self._config.port, host=host)
+        self.port = listeners[0].socket.getsockname()[1]
+        path = control_path(self._config.data_dir, self.port)
+        address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        write_control_file(path, ControlFile(address, self._token, os.getpid()))
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(trio.serve_listeners, self._serve_stream, listeners)
+                    task_status.started(self.port)
+        finally:
+            remove_control_file(path, self._token)
+
+    def stop(self) -> None:
+        """Close the door and all its connections."""
+        self._scope.cancel()
+
+    async def _serve_stream(self, stream: trio.SocketStream) -> None:
+        self._connection_count += 1
+        self._client_count += 1
+        client = self._client_count
+        try:
+            await self._serve_client(stream)
+        except* GONE_ERRORS:
+            # What the client did to its connection; there is nobody left to tell.
+            pass
+        except* Exception as group:  # noqa: BLE001
+            # The boundary of one client: whatever this bug is, the cluster goes on and it is told.
+            text = "".join(traceback.format_exception(group))
+            self._trace.emit(ClientFailed(client=client, address="control door", traceback=text))
+        finally:
+            self._connection_count -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def _serve_client(self, stream: trio.SocketStream) -> None:
+        deadline_s = trio.current_time() + self._config.auth_timeout_s
+        head: bytes | Refusal | None = None
+        with trio.move_on_at(deadline_s):
+            head = await self._read_head(stream)
+        if head is None:
+            return
+        if isinstance(head, Refusal):
+            with trio.fail_after(self._config.send_timeout_s):
+                await stream.send_all(encode_refusal(head))
+                await stream.send_eof()
+            return
+        async with trio.open_nursery() as nursery:
+            with trio.fail_at(deadline_s):
+                request = await trio_websocket.wrap_server_stream(
+                    nursery,
+                    ReplayStream(head, stream),
+                    message_queue_size=MESSAGES_MAX,
+                    max_message_size=self._config.message_bytes_max,
+                )
+                websocket = await request.accept()
+            connection = ControlConnection(
+                websocket, nursery, self._token, self._faults, self._config, self._trace
+            )
+            await connection.serve(deadline_s)
+            nursery.cancel_scope.cancel()
+
+    async def _read_head(self, stream: trio.SocketStream) -> bytes | Refusal | None:
+        """Return the bytes of an acceptable request, why it is not, or None if the client left."""
+        if self._connection_count > self._config.connections_max:
+            return Refusal(503, f"{self._config.connections_max} connections are open, which is the limit")
+        data = b""
+        while True:
+            chunk = await stream.receive_some()
+            if not chunk:
+                return None
+            data += chunk
+            # Only a head that has its end is parsed, so a head in many small pieces costs no more than one.
+            head = data[: self._config.head_bytes_max]
+            if b"\n\r\n" in head or b"\n\n" in head:
+                request = parse_head(data)
+                if isinstance(request, Refusal):
+                    return request
+                if request is not None:
+                    return check_head(request) or data
+            elif len(data) > len(head):
+                return Refusal(431, f"the head of a request has at most {len(head)} bytes")
+
+
+class ReplayStream(trio.abc.Stream):
+    """A stream whose first bytes were read already, and are given again."""
+
+    def __init__(self, data: bytes, stream: trio.abc.Stream) -> None:
+        """Give `data` first, then what `stream` has."""
+        self._data = data
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes; see `trio.abc.ReceiveStream`."""
+        if self._data:
+            await trio.lowlevel.checkpoint()
+            size = max_bytes or len(self._data)
+            data, self._data = self._data[:size], self._data[size:]
+            return data
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes; see `trio.abc.SendStream`."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait; see `trio.abc.SendStream`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Close; see `trio.abc.AsyncResource`."""
+        await self._stream.aclose()

@@ -1,0 +1,107 @@
+"""The token of the control door, and the file through which the owner's other processes find it.
+
+Whoever can read the file may break the cluster, so it is its owner's alone from the moment it exists, and
+is replaced as a whole: a reader finds an old file or a new one, never half of one. A crash may leave the
+file behind; the process id in it tells, and the next start replaces it.
+"""
+
+import contextlib
+import os
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+
+import attrs
+import msgspec
+
+FILE_NAME = "control.json"
+TOKEN_BYTES = 32
+
+
+@attrs.frozen
+class ControlFile:
+    """How to reach a running server's control door."""
+
+    address: str
+    """Host and port, as in a URL."""
+    token: str = attrs.field(repr=False)
+    pid: int
+
+
+def make_token() -> str:
+    """Return a new secret."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def control_path(data_dir: Path | None, port: int) -> Path:
+    """Return where the file of a door is.
+
+    Args:
+        data_dir: the server's data directory, or None if it keeps nothing.
+        port: the door's port, which tells apart the servers that keep nothing.
+
+    Raises:
+        OSError: the user's run-time directory cannot be made, or is not the user's alone.
+
+    """
+    if data_dir is not None:
+        return data_dir / FILE_NAME
+    return runtime_directory() / f"control-{port}.json"
+
+
+def runtime_directory() -> Path:
+    """Return our place in the user's run-time directory, or one of the user's alone if the system has none.
+
+    Raises:
+        OSError: it cannot be made, or what is there is not the user's alone.
+
+    """
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(given) / "trio_kv" if given else Path(tempfile.gettempdir()) / f"trio_kv-{os.getuid()}"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Anybody may have made it before us, in a place where all may write.
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{path} is not a directory of this user alone; remove it")
+    return path
+
+
+def write_control_file(path: Path, content: ControlFile) -> None:
+    """Put a file in place at once, readable by its owner alone.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    # A name that nobody has: with O_EXCL inside, so that a link put there is not followed, and mode 0600.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(content) + b"\n")
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_control_file(path: Path) -> ControlFile:
+    """Read a file that `write_control_file` wrote.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it holds something else.
+
+    """
+    content = path.read_bytes()
+    try:
+        return msgspec.json.decode(content, type=ControlFile)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path} is not a control file") from error
+
+
+def remove_control_file(path: Path, token: str) -> None:
+    """Remove the file if it is still the one with this token: a later server may have replaced it."""
+    with contextlib.suppress(OSError, ValueError):
+        if read_control_file(path).token == token:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""The client door: lines of JSON over TCP."""

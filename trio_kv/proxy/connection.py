@@ -1,0 +1,397 @@
+"""One client's connection: chunks of bytes in, replies out, in program order.
+
+The life of a chunk: read up to 64 KiB, split it into lines, decode them, cut them into runs of writes and
+runs of reads, hand each run to the store and wait for its answer, send all replies at once. The next run
+starts when the last is answered, so requests take effect in their order; the socket is not read
+meanwhile, which is what holds a fast client back.
+
+The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its
+own: with one request in flight on each of many connections those would cost more than all the rest. So
+this module uses the socket itself, waits for it once a chunk, and writes down what is in flight in
+plain attributes: a connection that is cut short by a stopping door knows from them what it still owes.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+
+import trio
+
+from trio_kv.gateway.store import Answer, Store, View
+from trio_kv.kv.reply import Reply
+from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
+from trio_kv.proxy.halves import HalfLines
+from trio_kv.wire.requests import (
+    CLOSE_SHUTDOWN,
+    BadRequestError,
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    PingRequest,
+    Request,
+    SetRequest,
+    StatusRequest,
+    WriteRequest,
+    encode_error,
+    encode_reply,
+    encode_status,
+    is_http,
+    parse_line,
+)
+
+CHUNK_BYTES_MAX = 65536
+"""How much is read at once. More waits in the kernel, whose window then holds the client back."""
+REPLY_BYTES_MAX = 262144
+"""Replies kept before they are sent; beyond it they go out before the chunk is done."""
+PARSE_LINES_MAX = 256
+"""Lines decoded before other tasks get their turn: bad lines are slow to explain."""
+
+WRITES = (SetRequest, DeleteRequest, CasRequest)
+
+
+class ConnectionLostError(Exception):
+    """The client is gone, or takes nothing. Its argument says which."""
+
+
+class Connection:
+    """A connection and what it has in flight.
+
+    Invariants:
+        - While `is_busy`, a chunk is being worked on, and nobody but this connection's task may cut it
+          short before the deadline of a stop. While not, the task only waits for the client.
+        - `_items[:_done]` have their replies in `_out`, `_unsent` or on the way; `_items[_done:_handed]`
+          were handed to the store; the rest has not begun.
+        - What is sent is whole lines: `_unsent` is the end of a line that was begun.
+
+    Args:
+        sock: a connected socket that does not block. The connection owns it.
+        store: what answers the requests.
+        config: the door's limits.
+        halves: the books of half lines over all connections.
+        now: the clock of the run, in seconds.
+
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        store: Store,
+        config: ProxyConfig,
+        halves: HalfLines,
+        now: Callable[[], float],
+    ) -> None:
+        """Begin idle; see the class."""
+        self.reason = "end of input"
+        """Why it ended, once it has."""
+        self.is_refused = False
+        """Whether it is ended because of what came over it."""
+        self.request_count = 0
+        """How many lines it has completed, good ones and bad ones."""
+        self.is_busy = False
+        self.active_s = now()
+        """When it last completed a line or was sent a reply."""
+        self._scope = trio.CancelScope()
+        self._stop_deadline_s = float("inf")
+        self._farewell: bytes | None = None
+        self._sock = sock
+        self._store = store
+        self._config = config
+        self._halves = halves
+        self._now = now
+        self._view = View()
+        self._buffer = LineBuffer(config.line_bytes_max)
+        self._half_bytes = 0
+        self._is_between_lines = True
+        self._items: Sequence[Request | bytes] = ()
+        self._done = 0
+        self._handed = 0
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._unsent = memoryview(b"")
+
+    async def serve(self) -> None:
+        """Answer the client until it or the door ends the connection; `reason` tells which."""
+        try:
+            with self._scope:
+                await self._work()
+            if self._farewell is CLOSE_SHUTDOWN and not self.is_busy:
+                # It waited for the client when the door stopped: what had come by then is still answered.
+                with trio.CancelScope(deadline=self._stop_deadline_s):
+                    await self._work()
+            with trio.move_on_after(self._config.farewell_s):
+                await self._leave()
+        except ConnectionLostError as error:
+            self.reason = str(error)
+
+    def retire(self, farewell: bytes, reason: str) -> None:
+        """End the connection with these last bytes, once it has answered what it is working on."""
+        if self._farewell is None:
+            self._farewell, self.reason = farewell, reason
+            if not self.is_busy:
+                self._scope.cancel()
+
+    def stop(self, deadline_s: float) -> None:
+        """End the connection once all that has come is answered, or at the deadline of the run's clock."""
+        self._stop_deadline_s = deadline_s
+        self._scope.deadline = min(self._scope.deadline, deadline_s)
+        self.retire(CLOSE_SHUTDOWN, "shutdown")
+
+    def refuse(self, code: str, message: str) -> None:
+        """End the connection with an error, because of what came over it."""
+        self.is_refused = True
+        self.retire(encode_error(code, message), message)
+
+    def evict(self) -> None:
+        """Drop the half line, which is one too many over all connections, and close."""
+        self._buffer.drop()
+        self._half_bytes = 0
+        self.refuse("overloaded", "too many unfinished lines on all connections; send a whole line at once")
+
+    def close(self) -> None:
+        """Close the socket and forget the half line. Call it when `serve` has ended."""
+        self._halves.forget(self)
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+
+    async def _work(self) -> None:
+        """Answer chunk after chunk until the input ends or the connection is retired."""
+        sock, line_bytes_max = self._sock, self._config.line_bytes_max
+        descriptor = sock.fileno()
+        while True:
+            farewell = self._farewell
+            if farewell is None:
+                await trio.lowlevel.wait_readable(descriptor)
+                if self._farewell is not None:
+                    return
+            elif farewell is CLOSE_SHUTDOWN:
+                await trio.lowlevel.checkpoint()
+            else:
+                return
+            try:
+                chunk = sock.recv(CHUNK_BYTES_MAX)
+            except BlockingIOError:
+                if farewell is not None:
+                    return
+                continue
+            except OSError as error:
+                raise ConnectionLostError(f"receiving failed: {error}") from error
+            size = len(chunk)
+            if (
+                self._is_between_lines
+                and chunk.startswith(b"{")
+                and chunk.find(b"\n") == size - 1
+                and size <= line_bytes_max
+            ):
+                # One whole line, which is what a client sends that waits for each answer.
+                await self._answer_one(chunk[:-1])
+            elif size:
+                await self._answer_chunk(self._buffer.feed(chunk))
+            else:
+                await self._answer_chunk(self._buffer.end())
+                self._farewell = self._farewell or b""
+                return
+            # Thousands of silent connections must not keep their last chunk in memory.
+            del chunk
+
+    async def _answer_one(self, line: Line) -> None:
+        """Answer one line, when there is no other."""
+        self.is_busy = True
+        self.request_count += 1
+        request = self._decode(line)
+        self._items, self._done, self._handed = (request,), 0, 1
+        if isinstance(request, GetRequest):
+            answer = await self._store.read(
+                (request.key,), timeout_s=request.timeout, is_stale=request.is_stale, view=self._view
+            )
+            data = encode_reply(request, answer.replies[0], answer.node, answer.term)
+        elif isinstance(request, WRITES):
+            answer = await self._store.write((request,), timeout_s=request.timeout)
+            data = encode_reply(request, answer.replies[0], answer.node, answer.term)
+        else:
+            data = self._answer_here(request)
+        self._items = ()
+        sent = self._send_nowait(data)
+        if sent != len(data):
+            await self._send_rest(data, sent)
+        self.active_s = self._now()
+        self.is_busy = False
+
+    async def _answer_chunk(self, lines: list[Line]) -> None:
+        """Answer the lines that a chunk completed, in order, and write down what it left over."""
+        buffer = self._buffer
+        self._is_between_lines = buffer.is_between_lines
+        if self._half_bytes or buffer.half_bytes:
+            self._half_bytes = buffer.half_bytes
+            self._halves.note(self, self._half_bytes, is_new=bool(lines))
+        if not lines:
+            return
+        if not self.request_count and lines[0] is not TOO_LARGE and is_http(lines[0]):
+            self.refuse("bad_request", "this door speaks JSON, one object a line, and not HTTP")
+        elif len(lines) == 1:
+            await self._answer_one(lines[0])
+        else:
+            self.is_busy = True
+            self.request_count += len(lines)
+            self._done = self._handed = 0
+            self._items = await self._decode_all(lines)
+            await self._answer_all()
+            self._items = ()
+            self.active_s = self._now()
+            self.is_busy = False
+
+    async def _answer_all(self) -> None:
+        """Answer the items, in order."""
+        items = self._items
+        while self._done < len(items):
+            item = items[self._done]
+            if isinstance(item, WRITES):
+                await self._write_run(item)
+            elif isinstance(item, GetRequest):
+                await self._read_run(item)
+            else:
+                self._put(self._answer_here(item))
+            if self._out_bytes > REPLY_BYTES_MAX:
+                await self._flush()
+        await self._flush()
+
+    def _decode(self, line: Line) -> Request | bytes:
+        """Return a line's request, or the reply to a line that is none."""
+        if line is TOO_LARGE:
+            message = f"a line has at most {self._config.line_bytes_max} bytes; the rest of it is skipped"
+            return encode_error("too_large", message)
+        try:
+            return parse_line(line)
+        except BadRequestError as error:
+            return encode_error(error.code, error.message, error.key, error.id)
+
+    async def _decode_all(self, lines: list[Line]) -> list[Request | bytes]:
+        items: list[Request | bytes] = []
+        for start in range(0, len(lines), PARSE_LINES_MAX):
+            if start:
+                # Shielded: a chunk that is cut short must know all that it owes.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            items += [self._decode(line) for line in lines[start : start + PARSE_LINES_MAX]]
+        return items
+
+    async def _write_run(self, first: WriteRequest) -> None:
+        """Hand the run of writes that begins with `first` to the store, and put its replies."""
+        run: list[WriteRequest] = [first]
+        for item in self._items[self._done + 1 : self._done + self._config.run_requests_max]:
+            if not isinstance(item, WRITES) or item.timeout != first.timeout:
+                break
+            run.append(item)
+        self._handed = self._done + len(run)
+        await self._put_run(run, await self._store.write(run, timeout_s=first.timeout))
+
+    async def _read_run(self, first: GetRequest) -> None:
+        """Hand the run of reads that begins with `first` to the store, and put its replies."""
+        run = [first]
+        is_stale, timeout_s = first.is_stale, first.timeout
+        for item in self._items[self._done + 1 : self._done + self._config.run_requests_max]:
+            # One time-out and one consistency a run, so that the store need know no more of it than that.
+            if not isinstance(item, GetRequest) or item.timeout != timeout_s or item.is_stale != is_stale:
+                break
+            run.append(item)
+        self._handed = self._done + len(run)
+        keys = [request.key for request in run]
+        await self._put_run(
+            run, await self._store.read(keys, timeout_s=timeout_s, is_stale=is_stale, view=self._view)
+        )
+
+    async def _put_run(self, run: Sequence[WriteRequest | GetRequest], answer: Answer) -> None:
+        node, term = answer.node, answer.term
+        for request, reply in zip(run, answer.replies, strict=True):
+            self._put(encode_reply(request, reply, node, term))
+            if self._out_bytes > REPLY_BYTES_MAX:
+                await self._flush()
+
+    def _answer_here(self, item: Request | bytes) -> bytes:
+        """Return the reply to what needs no run."""
+        if isinstance(item, bytes):
+            return item
+        if isinstance(item, StatusRequest):
+            return encode_status(item, self._store.status())
+        assert isinstance(item, PingRequest), item
+        return encode_reply(item, Reply("ok"))
+
+    def _put(self, line: bytes) -> None:
+        """Add the reply to the first item that has none."""
+        self._out.append(line)
+        self._out_bytes += len(line)
+        self._done += 1
+
+    async def _flush(self) -> None:
+        """Send the replies that are ready."""
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._out_bytes = 0
+            await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        """Send bytes; wait for a client that is slow, but not for one that takes nothing.
+
+        Raises:
+            ConnectionLostError: the client is gone, or took nothing for `send_stall_s`.
+
+        """
+        sent = self._send_nowait(data)
+        if sent != len(data):
+            await self._send_rest(data, sent)
+
+    async def _send_rest(self, data: bytes, sent: int) -> None:
+        """Send what the kernel did not take at once, `sent` bytes in."""
+        self._unsent = memoryview(data)[sent:]
+        while self._unsent:
+            with trio.move_on_after(self._config.send_stall_s) as scope:
+                await trio.lowlevel.wait_writable(self._sock)
+            if scope.cancelled_caught:
+                raise ConnectionLostError(f"the client took nothing for {self._config.send_stall_s:g} s")
+            self._unsent = self._unsent[self._send_nowait(self._unsent) :]
+
+    def _send_nowait(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLostError(f"sending failed: {error}") from error
+
+    async def _leave(self) -> None:
+        """Say what is still owed and the last words, then wait for the client to close its side."""
+        owed = [bytes(self._unsent), *self._out]
+        owed += [self._give_up(index) for index in range(self._done, len(self._items))]
+        assert self._farewell is not None
+        await self._send(b"".join((*owed, self._farewell)))
+        if not self._farewell:
+            return
+        # To close a socket with bytes unread would reset the connection, and the reset may overtake the
+        # last words on their way to the client (RFC 2525 §2.17). So the rest is read and dropped first.
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise ConnectionLostError(f"shutting down failed: {error}") from error
+        while self._receive() != b"":
+            await trio.lowlevel.wait_readable(self._sock)
+
+    def _receive(self) -> bytes | None:
+        """Return the next chunk, b"" at the end of input, None if there is nothing now."""
+        try:
+            return self._sock.recv(CHUNK_BYTES_MAX)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ConnectionLostError(f"receiving failed: {error}") from error
+
+    def _give_up(self, index: int) -> bytes:
+        """Return the reply to an item that gets no result because the door stops."""
+        item = self._items[index]
+        if isinstance(item, WRITES) and index < self._handed:
+            reply = Reply("timeout", message="the server stops; this write may still take effect")
+        elif isinstance(item, GetRequest | SetRequest | DeleteRequest | CasRequest):
+            reply = Reply("unavailable", message="the server stops; this request had no effect")
+        else:
+            return self._answer_here(item)
+        return encode_reply(item, reply)

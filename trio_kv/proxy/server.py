@@ -1,0 +1,250 @@
+"""The client door: a TCP port, its connections, and what is common to them.
+
+Each connection is a task. What would need a timer or a task a connection is done once for all: one
+sweeper finds idle connections, asleep until the first of them can expire, and the books of half lines
+are kept in one place. An error on a socket ends its connection only; so does a bug of ours, which is
+told as an event with its traceback. Neither takes the door down.
+"""
+
+import contextlib
+import resource
+import socket
+import traceback
+
+import trio
+
+from trio_kv.gateway.store import Store
+from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.halves import HalfLines
+from trio_kv.raft.events import DEBUG
+from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import (
+    AcceptFailed,
+    ClientConnected,
+    ClientDisconnected,
+    ClientFailed,
+    ClientRefused,
+)
+from trio_kv.wire.requests import CLOSE_OK, encode_error
+
+BACKLOG_MAX = 2048
+"""Connections that wait to be accepted; further ones wait in their clients."""
+DESCRIPTORS_MAX = 65536
+"""File descriptors asked for where the system sets no limit."""
+DESCRIPTORS_KEPT = 128
+"""File descriptors left for logs, snapshots and the control door."""
+ACCEPT_PAUSE_S = 0.1
+"""How long the door waits before it accepts again when the system gave no connection."""
+SWEEP_INTERVAL_MIN_S = 0.02
+"""Idle connections that expire within this time are closed in one sweep."""
+
+
+class Proxy:
+    """The client door.
+
+    Its driver starts it with `await nursery.start(proxy.serve)`, which returns the port, and ends it
+    with `await proxy.stop()`. Cancelling `serve` instead ends all connections at once and without a word.
+
+    Args:
+        store: what answers the requests.
+        config: the door's limits.
+        trace: where events go.
+
+    """
+
+    def __init__(self, store: Store, config: ProxyConfig, trace: Trace) -> None:
+        """Prepare a door that is closed; see the class."""
+        self.port = 0
+        """The port on which it listens, once it does."""
+        self._store = store
+        self._config = config
+        self._trace = trace
+        self._halves = HalfLines(config.pending_bytes_max)
+        self._connections: set[Connection] = set()
+        self._is_occupied = trio.Event()
+        self._doors = trio.CancelScope()
+        self._ended = trio.Event()
+        self._is_stopping = False
+        self._connections_max = config.connections_max
+        self._client_count = 0
+
+    @property
+    def connection_count(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
+    def half_bytes(self) -> int:
+        """How many bytes of half lines all connections hold together."""
+        return self._halves.total_bytes
+
+    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open the port, tell it through `task_status`, and serve until stopped.
+
+        Raises:
+            OSError: the port cannot be opened.
+
+        """
+        free = max(raise_descriptor_limit() - DESCRIPTORS_KEPT, 1)
+        self._connections_max = min(self._config.connections_max, free)
+        listeners = await open_listeners(self._config.host, self._config.port)
+        self.port = listeners[0].getsockname()[1]
+        try:
+            async with trio.open_nursery() as connections:
+                with contextlib.ExitStack() as stack:
+                    for listener in listeners:
+                        stack.enter_context(listener)
+                        stack.callback(trio.lowlevel.notify_closing, listener)
+                    with self._doors:
+                        async with trio.open_nursery() as doors:
+                            for listener in listeners:
+                                doors.start_soon(self._accept, listener, connections)
+                            if self._config.idle_timeout_s:
+                                doors.start_soon(self._sweep)
+                            task_status.started(self.port)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Accept no more, answer what has come within `stop_grace_s`, say so to all, close.
+
+        What is not answered by then gets `timeout` if it is a write that the store has, else `unavailable`.
+        """
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._doors.cancel()
+            deadline_s = trio.current_time() + self._config.stop_grace_s
+            for connection in list(self._connections):
+                connection.stop(deadline_s)
+        await self._ended.wait()
+
+    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
+        now = trio.lowlevel.current_clock().current_time
+        is_failing = False
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                # Out of descriptors or memory, most likely. The client stays in the backlog and the
+                # listener stays readable, so without a pause this would spin.
+                if not is_failing:
+                    self._trace.emit(AcceptFailed(str(error)))
+                is_failing = True
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            is_failing = False
+            if len(self._connections) >= self._connections_max:
+                self._refuse(sock, format_address(address))
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(
+                sock, store=self._store, config=self._config, halves=self._halves, now=now
+            )
+            self._connections.add(connection)
+            self._is_occupied.set()
+            connections.start_soon(self._serve_connection, connection, format_address(address))
+
+    def _count(self) -> int:
+        """Return the number of the next client."""
+        self._client_count += 1
+        return self._client_count
+
+    def _refuse(self, sock: socket.socket, address: str) -> None:
+        """Tell a client that the door is full."""
+        reason = f"{self._connections_max} connections are open, which is the limit; try again later"
+        with sock:
+            sock.setblocking(False)
+            # The client may be gone already, which leaves nobody to tell.
+            with contextlib.suppress(OSError):
+                sock.send(encode_error("overloaded", reason))
+        self._trace.emit(ClientRefused(client=self._count(), address=address, reason=reason))
+
+    async def _serve_connection(self, connection: Connection, address: str) -> None:
+        client = self._count()
+        try:
+            if self._trace.level <= DEBUG:
+                self._trace.emit(ClientConnected(client=client, address=address))
+            await connection.serve()
+        except Exception:  # noqa: BLE001
+            # The boundary of one client: whatever this bug is, the others keep their door. It is told
+            # with its traceback, and the client sees a closed connection: its outcome is unknown.
+            connection.reason = "failed"
+            text = traceback.format_exc()
+            self._trace.emit(ClientFailed(client=client, address=address, traceback=text))
+        finally:
+            connection.close()
+            self._connections.discard(connection)
+        if connection.is_refused:
+            self._trace.emit(ClientRefused(client=client, address=address, reason=connection.reason))
+        if self._trace.level <= DEBUG:
+            requests = connection.request_count
+            self._trace.emit(ClientDisconnected(client=client, reason=connection.reason, requests=requests))
+
+    async def _sweep(self) -> None:
+        """Close connections that were silent for too long."""
+        idle_timeout_s = self._config.idle_timeout_s
+        while True:
+            if not self._connections:
+                self._is_occupied = trio.Event()
+                await self._is_occupied.wait()
+            now = trio.current_time()
+            first = now
+            for connection in self._connections:
+                # One with a request in flight is not idle: it will be active when it is answered.
+                if not connection.is_busy:
+                    if connection.active_s + idle_timeout_s <= now:
+                        connection.retire(CLOSE_OK, "idle")
+                    else:
+                        first = min(first, connection.active_s)
+            await trio.sleep_until(max(first + idle_timeout_s, now + SWEEP_INTERVAL_MIN_S))
+
+
+async def open_listeners(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address of a host; with port 0 on one free port for all of them.
+
+    Raises:
+        OSError: the host has no address, or a port cannot be opened.
+
+    """
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with contextlib.ExitStack() as stack:
+        listeners = []
+        for family, kind, protocol, _, address in found:
+            listener = stack.enter_context(socket.socket(family, kind, protocol))
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address[0], port, *address[2:]))
+            listener.listen(BACKLOG_MAX)
+            port = listener.getsockname()[1]
+            listeners.append(listener)
+        stack.pop_all()
+    return listeners
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as it may; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return DESCRIPTORS_MAX
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else hard
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            # macOS has a second limit, which it does not tell; then the door makes do with what it has.
+            return soft
+        return wanted
+    return soft
+
+
+def format_address(address: tuple[str, int]) -> str:
+    """Return a client's address for people."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
