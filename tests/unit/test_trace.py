@@ -177,7 +177,7 @@ def test_people_read_short_aligned_lines(stamped: Record, line: str) -> None:
 
 def test_a_text_of_another_can_not_speak_to_the_terminal() -> None:
     """Control characters are escaped and long texts cut, so that a log line stays one line of plain text."""
-    line = render_console(record(ElectionStarted(is_pre_vote=False, reason="\x1b[2Jgone\n" + "x" * 500)))
+    line = render_console(record(ElectionStarted(reason="\x1b[2Jgone\n" + "x" * 500)))
     assert "\x1b" not in line
     assert "\n" not in line
     assert len(line) < 300

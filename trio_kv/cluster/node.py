@@ -11,10 +11,11 @@ import trio
 
 from trio_kv.cluster.inbox import DiskFailed, Inbox, Stored, TimerFired, Transfer
 from trio_kv.cluster.registry import NodeStatus
+from trio_kv.raft.events import TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Propose, Read, Refused
+from trio_kv.replica.requests import Propose, Read, Refused, Unknown
 from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
 
@@ -87,6 +88,8 @@ class Node:
         self._timer_taken = trio.Event()
         self._wants_debug = self.replica.raft.wants_debug
         self._told: tuple[str, int, int | None] | None = None
+        self._batch: list[object] = []
+        """What is being worked on: whoever asked is answered even if that kills the node."""
 
     def pause(self) -> None:
         """Do nothing more until resumed: messages and completions pile up, as with a stopped process."""
@@ -116,7 +119,8 @@ class Node:
 
     async def _run_inbox(self) -> None:
         while True:
-            items = await self.inbox.receive()
+            self._batch = []
+            items = self._batch = await self.inbox.receive()
             if self._resumed is not None:
                 await self._resumed.wait()
                 items += self.inbox.drain()
@@ -141,7 +145,7 @@ class Node:
             elif isinstance(item, TimerFired):
                 is_timer_due = True
             elif isinstance(item, Transfer):
-                replica.raft.transfer(now, item.target)
+                self._transfer(now, item.target)
             elif isinstance(item, DiskFailed):
                 raise DiskFailedError(str(item.error)) from item.error
             else:
@@ -149,6 +153,15 @@ class Node:
         if is_timer_due:
             replica.timeout(now)
             self._timer_taken.set()
+
+    def _transfer(self, now: float, target: int) -> None:
+        try:
+            self.replica.raft.transfer(now, target)
+        except ValueError as error:
+            raft = self.replica.raft
+            self._trace.emit(
+                TransferEnded(target, str(error)), node=raft.id, term=raft.term, role=raft.role.name
+            )
 
     def _carry_out(self, now: float) -> None:
         """Do what the replica wants, in the order that `Ready` prescribes."""
@@ -216,6 +229,9 @@ class Node:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
         for source, answer in self.replica.stop():
             source.deliver(answer)
+        for item in self._batch:
+            if isinstance(item, Propose | Read):
+                item.source.deliver(Unknown(item.number, self._status.node))
         for item in self.inbox.drain():
             if isinstance(item, Propose | Read):
                 item.source.deliver(Refused(item.number, self._status.node, None))

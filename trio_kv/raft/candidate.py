@@ -25,8 +25,7 @@ class Candidate(Role):
         super().__init__(raft)
         self.is_pre_vote = is_pre_vote
         self.is_transfer = is_transfer
-        # The own vote counts as any other: once it is on disk (on_stored). A pre-vote needs no disk.
-        self.votes: set[int] = {raft.id} if is_pre_vote else set()
+        self.pre_votes: set[int] = {raft.id}
         config = raft.config
         spread_s = config.election_timeout_max_s - config.election_timeout_min_s
         self.deadline = now + config.election_timeout_min_s + raft.random.random() * spread_s
@@ -51,32 +50,33 @@ class Candidate(Role):
         self.raft.become_candidate(now, reason="no majority in time", is_pre_vote=True)
 
     def on_stored(self, now: float) -> None:
-        """Count the own vote, now that it can't be forgotten (scenario D1)."""
-        if not self.is_pre_vote and self.raft.durable_term == self.raft.term:
-            self._count(now, self.raft.id)
+        """Count the own vote as any other: now that it can't be forgotten (scenario D1)."""
+        if self.raft.vote == self.raft.id and self.raft.durable_term == self.raft.term:
+            self._count_vote(now, self.raft.id)
 
     def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:
         """Count a pre-vote, if it answers what is asked now."""
         if self.is_pre_vote and message.is_granted and message.asked_term == self.raft.term:
-            self._count(now, message.source)
+            self.pre_votes.add(message.source)
+            self.maybe_stand(now)
 
     def on_vote_reply(self, now: float, message: VoteReply) -> None:
-        """Count a vote of this term."""
-        if not self.is_pre_vote and message.is_granted:
-            self._count(now, message.source)
+        """Count a vote of this term, also when the next pre-vote has begun: on slow disks votes come late."""
+        if message.is_granted:
+            self._count_vote(now, message.source)
 
-    def maybe_win(self, now: float) -> None:
-        """Go on to the next step if a majority is for it."""
-        if len(self.votes) < majority_size(len(self.raft.peers) + 1):
-            return
-        if self.is_pre_vote:
+    def maybe_stand(self, now: float) -> None:
+        """Stand for election, if a majority would vote for this node."""
+        if self.is_pre_vote and self._is_majority(self.pre_votes):
             self.raft.become_candidate(now, reason="would win", is_pre_vote=False)
-        else:
+
+    def _count_vote(self, now: float, voter: int) -> None:
+        self.raft.votes.add(voter)
+        if self._is_majority(self.raft.votes):
             self.raft.become_leader(now)
 
-    def _count(self, now: float, voter: int) -> None:
-        self.votes.add(voter)
-        self.maybe_win(now)
+    def _is_majority(self, votes: set[int]) -> bool:
+        return len(votes) >= majority_size(len(self.raft.peers) + 1)
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Somebody else leads this term: follow it (paper §5.2)."""
@@ -92,5 +92,5 @@ class Candidate(Role):
         """Return an equal candidate for a copy of the node."""
         twin = super().copy(raft)
         assert isinstance(twin, Candidate)
-        twin.votes = self.votes.copy()
+        twin.pre_votes = self.pre_votes.copy()
         return twin

@@ -32,4 +32,6 @@ class RaftConfig:
     @heartbeat_interval_s.validator
     def _is_below_election(self, _: object, value: float) -> None:
         if value * 2 > self.election_timeout_min_s:
-            raise ValueError(f"heartbeat_interval_s must be at most half of election_timeout_min_s, not {value}")
+            raise ValueError(
+                f"heartbeat_interval_s must be at most half of election_timeout_min_s, not {value}"
+            )

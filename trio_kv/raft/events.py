@@ -23,10 +23,18 @@ class Event:
 
 @attrs.frozen
 class ElectionStarted(Event):
-    """A node stands for election; `is_pre_vote` asks only whether it would win (thesis §9.6)."""
+    """A node entered a new term and stands for election."""
 
     name: ClassVar[str] = "election.started"
-    is_pre_vote: bool
+    reason: str
+
+
+@attrs.frozen
+class PreVoteStarted(Event):
+    """A node asks whether it would win an election (thesis §9.6). A node that is cut off goes on asking."""
+
+    name: ClassVar[str] = "prevote.started"
+    level: ClassVar[int] = DEBUG
     reason: str
 
 
@@ -36,7 +44,23 @@ class VoteGranted(Event):
 
     name: ClassVar[str] = "vote.granted"
     candidate: int
-    is_pre_vote: bool
+
+
+@attrs.frozen
+class PreVoteGranted(Event):
+    """A pre-vote was given: it binds nobody."""
+
+    name: ClassVar[str] = "prevote.granted"
+    level: ClassVar[int] = DEBUG
+    candidate: int
+
+
+@attrs.frozen
+class LeaderLost(Event):
+    """This node heard nothing of its leader for an election time-out."""
+
+    name: ClassVar[str] = "leader.lost"
+    leader: int
 
 
 @attrs.frozen

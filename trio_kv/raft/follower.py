@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from trio_kv.raft.events import AppendRefused
+from trio_kv.raft.events import AppendRefused, LeaderLost
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
@@ -43,7 +43,8 @@ class Follower(Role):
             self.was_late = True
             self.deadline = now + min(lateness_s, self.raft.config.election_timeout_min_s)
             return
-        self.raft.leader = None
+        if self.raft.leader is not None:
+            self.raft.tell(LeaderLost(self.raft.leader))
         self.raft.become_candidate(now, reason="heard no leader", is_pre_vote=True)
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:

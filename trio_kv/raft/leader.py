@@ -77,6 +77,9 @@ class Leader(Role):
                 self._hand_over_stalled(now)
                 return
             self.heartbeat_at = now + config.heartbeat_interval_s
+            # The request to take over may have been lost; it is asked again as long as the transfer lasts.
+            self.is_transfer_sent = False
+            self._maybe_finish_transfer()
             self._begin_round(is_timer=True)
         self._set_deadline()
 
@@ -187,7 +190,9 @@ class Leader(Role):
 
     def _next_run(self, first: int) -> tuple[Entry, ...]:
         config = self.raft.config
-        entries = self.raft.log.slice(first, min(self.raft.log.last_index, first + config.append_entries_max - 1))
+        entries = self.raft.log.slice(
+            first, min(self.raft.log.last_index, first + config.append_entries_max - 1)
+        )
         size = 0
         for count, entry in enumerate(entries):
             size += len(entry.encoded)
@@ -256,7 +261,9 @@ class Leader(Role):
                 if question.source is None:
                     raft.confirm_reads([question.context], index)
                 else:
-                    reply = ReadIndexReply(*raft.header(question.source), question.nonce, question.counter, index)
+                    reply = ReadIndexReply(
+                        *raft.header(question.source), question.nonce, question.counter, index
+                    )
                     raft.send(reply)
 
     def leave(self) -> None:

@@ -127,7 +127,11 @@ class Log:
     def copy(self) -> "Log":
         """Return a log of its own with the same entries (the entries themselves are shared)."""
         twin = Log.__new__(Log)
-        twin.base_index, twin.base_term, twin.base_time_us = self.base_index, self.base_term, self.base_time_us
+        twin.base_index, twin.base_term, twin.base_time_us = (
+            self.base_index,
+            self.base_term,
+            self.base_time_us,
+        )
         twin._entries = self._entries.copy()  # noqa: SLF001 - a twin of this class
         twin._terms = self._terms.copy()  # noqa: SLF001
         twin._first_indexes = self._first_indexes.copy()  # noqa: SLF001

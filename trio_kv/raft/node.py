@@ -29,6 +29,8 @@ from trio_kv.raft.events import (
     LeaderFollowed,
     LeaderSteppedDown,
     LogTruncated,
+    PreVoteGranted,
+    PreVoteStarted,
     ReadsConfirmed,
     TermAdvanced,
     VoteGranted,
@@ -114,6 +116,8 @@ class Raft:
         self.wants_debug = events_level <= DEBUG
         self.term = hard_state.term
         self.vote = hard_state.vote
+        self.votes: set[int] = set()
+        """Who voted for this node in its term, itself included, as far as it knows."""
         self.log = Log() if log is None else log
         self.commit = self.log.base_index
         self.fresh_index: int | None = None
@@ -182,7 +186,9 @@ class Raft:
         if (refusal := role.refuses()) is not None:
             return refusal
         first, term, time_us = self.log.last_index + 1, self.term, role.time_us(now)
-        self.append([make_entry(first + offset, term, time_us, command) for offset, command in enumerate(commands)])
+        self.append(
+            [make_entry(first + offset, term, time_us, command) for offset, command in enumerate(commands)]
+        )
         return term, first
 
     def read(self, now: float, context: Any) -> None:
@@ -208,7 +214,11 @@ class Raft:
         durable = min(
             [
                 done.write.ticket.last_index,
-                *(later.write.truncate_from - 1 for later in self._pending if later.write.truncate_from is not None),
+                *(
+                    later.write.truncate_from - 1
+                    for later in self._pending
+                    if later.write.truncate_from is not None
+                ),
                 *((self._truncate_from - 1,) if self._truncate_from is not None else ()),
             ]
         )
@@ -305,7 +315,7 @@ class Raft:
         twin.role = self.role.copy(twin)
         pending = [attrs.evolve(write, messages=write.messages.copy()) for write in self._pending]
         twin._pending = deque(pending)  # noqa: SLF001 - a twin of this class
-        for name in ("_outbox", "_waiting", "_reads", "_events", "_incarnations", "_retired"):
+        for name in ("votes", "_outbox", "_waiting", "_reads", "_events", "_incarnations", "_retired"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -393,18 +403,20 @@ class Raft:
         self.asker.give_up()
         self.role = Follower(self, now)
 
-    def become_candidate(self, now: float, *, reason: str, is_pre_vote: bool, is_transfer: bool = False) -> None:
+    def become_candidate(
+        self, now: float, *, reason: str, is_pre_vote: bool, is_transfer: bool = False
+    ) -> None:
         """Stand for election, or ask whether one would win."""
         self.leader = None
         self.asker.give_up()
         if not is_pre_vote:
             self._enter(self.term + 1)
             self.vote = self.id
-        self.tell(ElectionStarted(is_pre_vote, reason))
+        self.tell(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
         role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
         self.role = role
         role.ask()
-        role.maybe_win(now)
+        role.maybe_stand(now)
 
     def become_leader(self, now: float) -> None:
         """Lead this term, and open it with a no-op (paper §8)."""
@@ -412,7 +424,7 @@ class Raft:
         assert self.vote == self.id
         first = self.log.last_index + 1
         role = Leader(self, now, first)
-        self.tell(LeaderElected(tuple(sorted(self.role.votes)), first))
+        self.tell(LeaderElected(tuple(sorted(self.votes)), first))
         self.role = role
         self.leader = self.id
         self.append([make_entry(first, self.term, role.time_us(now), None)])
@@ -425,6 +437,7 @@ class Raft:
             if self.wants_debug:
                 self.tell(TermAdvanced(self.term))
             self.term, self.vote = term, None
+            self.votes = set()
 
     def _enter_term_of(self, now: float, message: Message) -> bool:
         """Enter the newer term of a message, unless it must not move us; return whether to go on with it."""
@@ -450,7 +463,7 @@ class Raft:
             reason = "log is behind"
         else:
             reason = ""
-            self.tell(VoteGranted(message.source, True))
+            self.tell(PreVoteGranted(message.source))
         if reason:
             self._tell_refused(message, reason)
         reply = PreVoteReply(*self.header(message.source), message.term, not reason)
@@ -467,7 +480,7 @@ class Raft:
         else:
             reason = ""
             self.vote = message.source
-            self.tell(VoteGranted(message.source, False))
+            self.tell(VoteGranted(message.source))
             if isinstance(self.role, Follower):
                 self.role.restart_timer(now)
         if reason:

@@ -46,7 +46,8 @@ class Progress:
 
     def sent(self, last: int, now: float) -> None:
         """Note that entries up to `last` are on their way. A probe leaves `next` where it is: it may fail."""
-        if not self.in_flight or self.in_flight[-1] != last:  # Asking again for a position must not fill the window.
+        # Asking again for the same position must not fill the window.
+        if not self.in_flight or self.in_flight[-1] != last:
             self.in_flight.append(last)
         if not self.is_probing:
             self.next = last + 1

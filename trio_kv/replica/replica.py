@@ -26,6 +26,9 @@ from trio_kv.trace.vocabulary import EntriesApplied
 
 _MISSING = Reply("missing")
 
+READS_WAITING_MAX = 16_384
+"""Reads that wait here at a time, for a leader or for entries; a further one is refused, and asked elsewhere."""
+
 
 @attrs.define(eq=False)
 class _Waiter:
@@ -85,6 +88,7 @@ class Replica:
         self._reads: list[tuple[int, list[Read]]] = []
         """Confirmed reads that wait for an index to be applied."""
         self._stale_reads: list[Read] = []
+        self._reads_waiting = 0
         self._answers: list[tuple[Any, Answer]] = []
         self._expire = (0, 0)
         """(term, index) of the Expire entry under way: no second one is proposed in that term meanwhile."""
@@ -121,6 +125,10 @@ class Replica:
 
     def read(self, read: Read) -> None:
         """Take a read. All that come before the next `ready` share one question to the leader."""
+        if self._reads_waiting >= READS_WAITING_MAX:
+            self._answers.append((read.source, Refused(read.number, self.id, self.raft.leader)))
+            return
+        self._reads_waiting += 1
         if read.is_stale:
             self._stale_reads.append(read)
         else:
@@ -225,6 +233,7 @@ class Replica:
 
     def _tell(self, reads: list[Read]) -> None:
         get, term, applied = self.machine.get, self.raft.term, self.machine.applied
+        self._reads_waiting -= len(reads)
         for read in reads:
             replies = []
             for key in read.keys:

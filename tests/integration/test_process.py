@@ -1,0 +1,206 @@
+"""Claims about the real process: its command line, its signals, its death by kill -9, and what is there afterwards."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from trio_kv.client.control import NoDoorError, command, find_door
+
+READY_S = 30.0
+KEYS = 2000
+
+
+@attrs.define
+class Server:
+    process: subprocess.Popen[str]
+    ready: dict[str, Any]
+
+    def connect(self) -> "Connection":
+        sock = socket.create_connection(("127.0.0.1", self.ready["port"]), timeout=READY_S)
+        return Connection(sock, sock.makefile("rb"))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(READY_S)
+
+    def terminate(self) -> int:
+        self.process.terminate()
+        return self.process.wait(READY_S)
+
+
+@attrs.define
+class Connection:
+    socket: socket.socket
+    lines: Any
+
+    def ask(self, *lines: bytes) -> list[bytes]:
+        self.socket.sendall(b"".join(line + b"\n" for line in lines))
+        return [self.lines.readline() for _ in lines]
+
+    def close(self) -> None:
+        self.lines.close()
+        self.socket.close()
+
+
+def command_line(data_dir: Path, *options: str) -> list[str]:
+    ports = ["--port", "0", "--control-port", "0", "--log-json"]
+    return [
+        sys.executable,
+        "-m",
+        "trio_kv",
+        "serve",
+        *ports,
+        "--data-dir",
+        str(data_dir),
+        "--segment-bytes",
+        "65536",
+        *options,
+    ]
+
+
+@contextlib.contextmanager
+def serving(data_dir: Path, *options: str) -> Iterator[Server]:
+    """Run the store; it is ready inside the block, and killed at its end if it still runs."""
+    with subprocess.Popen(command_line(data_dir, *options), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            seen = []
+            for line in process.stderr:
+                seen.append(line)
+                event = json.loads(line)
+                if event["event"] == "server.started":
+                    yield Server(process, event)
+                    break
+            else:
+                pytest.fail("the store did not start:\n" + "".join(seen))
+        finally:
+            process.kill()
+
+
+def terms(connection: Connection) -> list[int]:
+    status = json.loads(connection.ask(b'{"op":"status"}')[0])
+    return [node["term"] for node in status["nodes"]]
+
+
+def test_base_requests_to_the_letter(tmp_path: Path) -> None:
+    """SET, GET and GET of a missing key are answered byte for byte as the protocol says, then the end closes."""
+    with serving(tmp_path) as server:
+        connection = server.connect()
+        replies = connection.ask(b'{"key":"snack","value":"chips"}', b'{"key":"snack"}', b'{"key":"nope"}')
+        assert replies == [
+            b'{"key": "snack", "value": "chips", "status": "ok"}\n',
+            b'{"key": "snack", "value": "chips", "status": "ok"}\n',
+            b'{"key": "nope", "value": null, "status": "error"}\n',
+        ]
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.lines.readline() == b""
+        connection.close()
+
+
+def test_a_silent_connection_is_told_and_closed(tmp_path: Path) -> None:
+    """After the idle time-out a connection hears `{"close": "ok"}` and ends."""
+    with serving(tmp_path, "--idle-timeout", "0.2") as server:
+        connection = server.connect()
+        assert connection.lines.readline() == b'{"close": "ok"}\n'
+        assert connection.lines.readline() == b""
+        connection.close()
+
+
+def test_D5_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """D5, D3: killed right after the last answer and started again, every value is there and no term went back."""
+    lines = [b'{"key":"key%d","value":%d}' % (number, number) for number in range(KEYS)]
+    with serving(tmp_path) as server:
+        connection = server.connect()
+        assert all(b'"ok"' in reply for reply in connection.ask(*lines))
+        before = terms(connection)
+        server.kill()
+        connection.close()
+    with serving(tmp_path) as server:
+        connection = server.connect()
+        replies = connection.ask(*[b'{"key":"key%d"}' % number for number in range(KEYS)])
+        assert [json.loads(reply)["value"] for reply in replies] == list(range(KEYS))
+        assert all(after >= term for after, term in zip(terms(connection), before, strict=True))
+        connection.close()
+
+
+def test_kill_9_again_and_again_under_load(tmp_path: Path) -> None:
+    """Killed in the middle of pipelined writes, five times: what was answered is there each time."""
+    acknowledged = 0
+    for _ in range(5):
+        with serving(tmp_path, "--nodes", "3") as server:
+            connection = server.connect()
+            if acknowledged:
+                replies = connection.ask(*[b'{"key":"key%d"}' % number for number in range(acknowledged)])
+                assert [json.loads(reply)["value"] for reply in replies] == list(range(acknowledged))
+            batch = range(acknowledged, acknowledged + 400)
+            connection.socket.sendall(b"".join(b'{"key":"key%d","value":%d}\n' % (n, n) for n in batch))
+            for _ in range(150):
+                assert b'"ok"' in connection.lines.readline()
+                acknowledged += 1
+            server.kill()
+            connection.close()
+
+
+def test_another_number_of_nodes_is_refused_with_a_word(tmp_path: Path) -> None:
+    """`--nodes` is fixed at the first start; a later start with another number says so and changes nothing."""
+    with serving(tmp_path, "--nodes", "3") as server:
+        assert server.terminate() == 0
+    line = command_line(tmp_path, "--nodes", "5")
+    refused = subprocess.run(line, capture_output=True, text=True, timeout=READY_S, check=False)
+    assert refused.returncode == 1
+    assert "holds a cluster of 3 nodes" in refused.stderr
+    with serving(tmp_path):
+        pass
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    """Two processes can't share a data directory; the second one says who has it."""
+    with serving(tmp_path) as server:
+        line = command_line(tmp_path)
+        refused = subprocess.run(line, capture_output=True, text=True, timeout=READY_S, check=False)
+        assert refused.returncode == 1
+        assert str(server.process.pid) in refused.stderr
+
+
+def test_a_signal_stops_in_order(tmp_path: Path) -> None:
+    """SIGTERM: what was asked is answered, all are told, and the exit code is 0."""
+    with serving(tmp_path) as server:
+        connection = server.connect()
+        assert b'"ok"' in connection.ask(b'{"key":"a","value":1}')[0]
+        server.process.send_signal(signal.SIGTERM)
+        assert connection.lines.readline() == b'{"close": "shutdown"}\n'
+        assert connection.lines.readline() == b""
+        connection.close()
+        assert server.process.wait(READY_S) == 0
+
+
+def test_faults_through_the_control_door(tmp_path: Path) -> None:
+    """`crash` of the leader through the door: writes go on without an error, and the node comes back."""
+    with serving(tmp_path) as server:
+        connection = server.connect()
+        door = find_door(tmp_path, None)
+        for number in range(3):
+            leader = json.loads(connection.ask(b'{"op":"status"}')[0])["leader"]
+            reply = command(door, "crash", {"node": leader}, timeout_s=READY_S)
+            assert reply["status"] == "ok", reply
+            lines = [b'{"key":"key%d","value":%d,"timeout":20}' % (n, number) for n in range(200)]
+            assert all(b'"ok"' in answer for answer in connection.ask(*lines))
+            states: set[str] = set()
+            while states != {"up"}:
+                status = json.loads(connection.ask(b'{"op":"status"}')[0])
+                states = {node["state"] for node in status["nodes"]}
+        refused = command(door, "crash", {"node": 9}, timeout_s=READY_S)
+        assert refused["error"] == "bad_request"
+        connection.close()
+        assert server.terminate() == 0
+    with pytest.raises(NoDoorError):
+        find_door(tmp_path, None)

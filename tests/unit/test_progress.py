@@ -1,0 +1,107 @@
+"""What a leader knows of one follower: probing, replicating, the window, and answers in any order."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trio_kv.raft.progress import Progress
+
+
+def replicating(match: int, window: int = 3) -> Progress:
+    """Return the progress of a follower whose log is known to join ours at `match`."""
+    progress = Progress(match + 1, 0.0, window)
+    progress.accepted(match)
+    return progress
+
+
+def test_one_probe_at_a_time() -> None:
+    """While the place where the logs join is unknown, one append is in flight, and `next` stays."""
+    progress = Progress(5, 0.0, 3)
+    assert progress.has_room()
+    progress.sent(7, 0.0)
+    assert not progress.has_room()
+    assert progress.next == 5
+
+
+def test_an_accepted_probe_opens_the_window() -> None:
+    """Once the logs join, appends follow one another without waiting."""
+    progress = Progress(5, 0.0, 3)
+    progress.sent(7, 0.0)
+    assert progress.accepted(7)
+    assert (progress.is_probing, progress.match, progress.next) == (False, 7, 8)
+    for last in (8, 9, 10):
+        assert progress.has_room()
+        progress.sent(last, 0.0)
+    assert not progress.has_room()
+    assert progress.next == 11
+
+
+def test_one_answer_covers_all_appends_before_it() -> None:
+    """Answers that got lost don't fill the window for ever: a later one stands for them."""
+    progress = replicating(1)
+    for last in (2, 3, 4):
+        progress.sent(last, 0.0)
+    assert progress.accepted(4)
+    assert not progress.in_flight
+
+
+def test_an_old_answer_is_no_news() -> None:
+    """`match` never decreases, whatever comes late or twice (scenario L4)."""
+    progress = replicating(6)
+    assert not progress.accepted(4)
+    assert not progress.accepted(6)
+    assert (progress.match, progress.next) == (6, 7)
+
+
+def test_a_rejection_goes_back_no_further_than_what_is_known() -> None:
+    """The next append never starts below `match`."""
+    progress = replicating(6)
+    progress.sent(9, 0.0)
+    progress.rejected(2)
+    assert (progress.is_probing, progress.next, list(progress.in_flight)) == (True, 7, [])
+
+
+def test_asking_again_does_not_fill_the_window() -> None:
+    """A follower that answers heartbeats and nothing else is asked where it is over and over: one place in flight."""
+    progress = replicating(1)
+    progress.sent(5, 0.0)
+    for _ in range(100):
+        progress.sent(5, 0.0)
+    assert len(progress.in_flight) == 1
+
+
+def test_a_new_disk_starts_from_nothing() -> None:
+    """What a former self acknowledged, rounds and told commits included, is forgotten (scenario L8)."""
+    progress = replicating(6)
+    progress.acked_round, progress.commit_told = 4, 6
+    progress.reset(7)
+    assert (progress.match, progress.acked_round, progress.commit_told) == (0, 0, 0)
+    assert progress.is_probing
+    assert progress.next == 7
+
+
+def test_a_copy_is_its_own() -> None:
+    """A copy shares nothing that changes."""
+    progress = replicating(1)
+    progress.sent(2, 0.0)
+    twin = progress.copy()
+    twin.accepted(2)
+    assert (progress.match, list(progress.in_flight)) == (1, [2])
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(["send", "accept", "reject"]), st.integers(0, 20)), max_size=40))
+def test_whatever_comes_in_whatever_order(steps: list[tuple[str, int]]) -> None:
+    """`match < next` and `match` only rises, for every order of sends, acknowledgements and rejections."""
+    progress = Progress(5, 0.0, 4)
+    stored = 0
+    for what, number in steps:
+        before = progress.match
+        if what == "send" and progress.has_room():
+            stored = max(stored, progress.next - 1 + number % 3)
+            progress.sent(progress.next - 1 + number % 3, 0.0)
+        elif what == "accept":
+            progress.accepted(min(number, stored))
+        elif what == "reject":
+            progress.rejected(min(number, progress.next - 1))
+        assert before <= progress.match < progress.next
+        assert len(progress.in_flight) <= 4

@@ -1,0 +1,459 @@
+"""One node's brain: who is answered when, with what, and who is told that nobody knows."""
+
+from collections.abc import Iterable
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
+from trio_kv.raft.ready import HardState, Write
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused, Unknown
+
+CONFIG = RaftConfig(election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05)
+
+
+class Cluster:
+    """Replicas whose messages are delivered when told to, and whose disks write at once unless held."""
+
+    def __init__(self, size: int) -> None:
+        self.now = 0.0
+        numbers = range(1, size + 1)
+        self.nodes = {
+            number: self.make(number, [peer for peer in numbers if peer != number]) for number in numbers
+        }
+        self.wire: list[Message] = []
+        self.answers: list[tuple[Any, Answer]] = []
+        self.queues: dict[int, list[Write]] = {number: [] for number in numbers}
+        self.held: set[int] = set()
+        self.cut: set[int] = set()
+        self.entries_max = 0
+
+    def make(
+        self, number: int, peers: Iterable[int], log: Log | None = None, state: HardState | None = None
+    ) -> Replica:
+        return Replica(
+            id=number,
+            peers=tuple(peers),
+            config=CONFIG,
+            random=Random(f"replica/{number}"),
+            incarnation=number,
+            now=self.now,
+            hard_state=state or HardState(),
+            log=log,
+        )
+
+    def settle(self, number: int) -> None:
+        """Carry out what a node wants."""
+        node = self.nodes[number]
+        while True:
+            ready = node.ready(self.now)
+            self.wire += [m for m in ready.messages if m.source not in self.cut and m.target not in self.cut]
+            if ready.write is not None:
+                self.queues[number].append(ready.write)
+            self.answers += node.apply(ready)
+            if self.queues[number] and number not in self.held:
+                node.stored(self.now, self.queues[number].pop(0).ticket)
+            elif not ready.messages and ready.write is None and not ready.committed:
+                return
+
+    def deliver(self) -> None:
+        """Deliver until nothing is on the wire."""
+        while self.wire:
+            message = self.wire.pop(0)
+            if message.source in self.cut or message.target in self.cut:
+                continue
+            self.nodes[message.target].receive(self.now, message)
+            self.settle(message.target)
+
+    def elect(self, number: int) -> None:
+        """Let a node win an election."""
+        self.now += 0.5
+        self.nodes[number].raft.become_candidate(self.now, reason="test", is_pre_vote=False)
+        self.settle(number)
+        self.deliver()
+        assert self.nodes[number].raft.is_leader
+
+    def propose(self, number: int, request: int, *keys: str, session: int = 1) -> None:
+        commands = [
+            Set(session, request * 100 + place, 0, key, value(request)) for place, key in enumerate(keys)
+        ]
+        self.nodes[number].propose(Propose("client", request, commands))
+        self.settle(number)
+
+    def read(
+        self, number: int, request: int, *keys: str, is_stale: bool = False, applied_min: int = 0
+    ) -> None:
+        self.nodes[number].read(Read("client", request, keys, is_stale, applied_min))
+        self.settle(number)
+
+    def heartbeat(self, number: int) -> None:
+        """Let the leader's heartbeat fall due, and all answer."""
+        self.now += 0.06
+        self.nodes[number].timeout(self.now)
+        self.settle(number)
+        self.deliver()
+
+    def taken(self) -> list[Answer]:
+        """Return and forget the answers so far."""
+        answers, self.answers = self.answers, []
+        return [answer for _, answer in answers]
+
+
+def value(number: int) -> msgspec.Raw:
+    return msgspec.Raw(str(number).encode())
+
+
+@pytest.fixture
+def three() -> Cluster:
+    """Three nodes; node 1 leads; there is a session."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.nodes[1].propose(Propose("client", 0, [OpenSession(60_000_000)]))
+    cluster.settle(1)
+    cluster.deliver()
+    (opened,) = cluster.taken()
+    assert isinstance(opened, Done)
+    cluster.session = opened.replies[0].revision  # type: ignore[attr-defined]
+    return cluster
+
+
+def session(cluster: Cluster) -> int:
+    number: int = cluster.session  # type: ignore[attr-defined]
+    return number
+
+
+def test_a_write_is_answered_when_it_is_applied(three: Cluster) -> None:
+    """Not when it is appended, nor when one node has it: once a majority has it on disk and it is applied here."""
+    three.propose(1, 1, "a", "b", session=session(three))
+    assert three.taken() == []
+    three.deliver()
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert (done.number, done.node, done.term) == (1, 1, three.nodes[1].raft.term)
+    assert [reply.code for reply in done.replies] == ["ok", "ok"]
+    assert done.replies[1].revision == done.replies[0].revision + 1 == done.applied
+
+
+def test_runs_taken_together_are_answered_apart(three: Cluster) -> None:
+    """All that comes before a `ready` is one append; each request gets the replies of its own commands."""
+    for request, keys in ((1, "ab"), (2, "c"), (3, "de")):
+        commands = [
+            Set(session(three), request * 10 + n, 0, key, value(request)) for n, key in enumerate(keys)
+        ]
+        three.nodes[1].propose(Propose("client", request, commands))
+    three.settle(1)
+    appends = [message for message in three.wire if isinstance(message, AppendEntries)]
+    assert [len(message.entries) for message in appends] == [5, 5]
+    three.deliver()
+    assert [(done.number, len(done.replies)) for done in three.taken() if isinstance(done, Done)] == [
+        (1, 2),
+        (2, 1),
+        (3, 2),
+    ]
+
+
+def test_a_run_that_is_committed_in_pieces_is_answered_whole(three: Cluster) -> None:
+    """Replies of the first piece are kept until the last command is applied."""
+    three.propose(1, 1, "a", "b", session=session(three))
+    cut = []
+    for message in three.wire:
+        assert isinstance(message, AppendEntries)
+        cut.append(with_entries(message, message.entries[:1]))
+    three.wire = list(cut)
+    three.deliver()
+    assert three.taken() == []
+    three.heartbeat(1)
+    three.heartbeat(1)
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert [reply.code for reply in done.replies] == ["ok", "ok"]
+
+
+def with_entries(message: AppendEntries, entries: Any) -> AppendEntries:
+    return AppendEntries(
+        message.source,
+        message.target,
+        message.term,
+        message.incarnation,
+        message.prev_index,
+        message.prev_term,
+        tuple(entries),
+        message.commit,
+    )
+
+
+def test_who_does_not_lead_refuses(three: Cluster) -> None:
+    """A follower appends nothing, says so for certain, and names the leader."""
+    three.propose(2, 1, "a", session=session(three))
+    assert three.taken() == [Refused(1, 2, 1)]
+    assert three.wire == []
+
+
+def test_C10_a_deposed_leaders_writes_are_unknown_at_once(three: Cluster) -> None:
+    """Scenario C10: who stops leading can't tell what becomes of its writes: it neither waits nor denies."""
+    three.cut = {1}
+    three.propose(1, 1, "a", session=session(three))
+    three.elect(2)
+    assert three.taken() == []
+    three.cut = set()
+    three.heartbeat(2)
+    assert three.taken() == [Unknown(1, 1)]
+
+
+def test_C10_a_write_that_committed_after_all_is_not_denied(three: Cluster) -> None:
+    """The next leader may have the entry: it is applied, and the answer *unknown* was the right one."""
+    three.propose(1, 1, "a", session=session(three))
+    appends, three.wire, three.cut = three.wire, [], {1}
+    for message in appends:
+        three.nodes[message.target].receive(three.now, message)
+        three.settle(message.target)
+    three.elect(2)
+    three.cut = set()
+    three.heartbeat(2)
+    assert three.taken() == [Unknown(1, 1)]
+    assert three.nodes[2].machine.get("a") is not None
+
+
+def test_C10_a_run_whose_tail_was_replaced_is_unknown(three: Cluster) -> None:
+    """A new leader keeps a run's first entry and puts its own behind it; one message brings, and commits, all of that.
+
+    The old leader then applies its own first command and somebody else's second in one batch, and must not take the
+    other's reply for its own.
+    """
+    leader, follower = three.nodes[1], three.nodes[2]
+    three.propose(1, 1, "a", "b", session=session(three))
+    three.wire = [with_entries(m, m.entries[:1]) for m in three.wire if isinstance(m, AppendEntries)]
+    three.cut = {1}
+    for message in three.wire:
+        three.nodes[message.target].receive(three.now, message)
+    three.wire = []
+    for number in (2, 3):
+        three.settle(number)
+    three.elect(2)
+    three.propose(2, 2, "c", session=session(three))
+    three.deliver()
+    three.taken()
+    first = leader.raft.commit + 1
+    assert follower.raft.commit == first + 2  # The run's first entry, the no-op, and c.
+    log = follower.raft.log
+    entries = log.slice(first, log.last_index)
+    assert entries[0].term < entries[1].term
+    message = AppendEntries(
+        2, 1, follower.raft.term, 2, first - 1, log.term_at(first - 1) or 0, entries, log.last_index
+    )
+    three.cut = set()
+    leader.receive(three.now, message)
+    three.settle(1)
+    assert leader.machine.applied == log.last_index
+    assert three.taken() == [Unknown(1, 1)]
+
+
+def test_a_follower_reads_once_it_has_applied_what_the_leader_noted(three: Cluster) -> None:
+    """A follower's answer is as new as what was committed when it asked, though it had not heard of that commit."""
+    three.propose(1, 1, "a", session=session(three))
+    late: list[Message] = []
+    while three.wire:  # The follower is told of no commit: heartbeats to it come later.
+        message = three.wire.pop(0)
+        if isinstance(message, Heartbeat) and message.target == 2:
+            late.append(message)
+            continue
+        three.nodes[message.target].receive(three.now, message)
+        three.settle(message.target)
+    three.taken()
+    assert three.nodes[2].machine.get("a") is None
+    three.nodes[2].raft.confirm_reads([[Read("client", 7, ["a"])]], three.nodes[1].raft.commit)
+    three.settle(2)
+    assert three.taken() == []
+    three.wire = late
+    three.deliver()
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert (done.number, done.node, done.replies[0].code, done.replies[0].value) == (7, 2, "ok", value(1))
+
+
+def test_reads_of_one_batch_share_one_question(three: Cluster) -> None:
+    """A hundred reads that come together cost one question and one round."""
+    for request in range(100):
+        three.nodes[2].read(Read("client", request, ["a"]))
+    three.settle(2)
+    assert len(three.wire) == 1
+    three.deliver()
+    assert [answer.number for answer in three.taken()] == list(range(100))
+
+
+def test_a_missing_key_is_missing(three: Cluster) -> None:
+    """A read replies key by key, in order."""
+    three.propose(1, 1, "a", session=session(three))
+    three.deliver()
+    three.taken()
+    three.read(2, 2, "a", "nope", "a")
+    three.deliver()
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert [reply.code for reply in done.replies] == ["ok", "missing", "ok"]
+
+
+def test_a_stale_read_asks_nobody(three: Cluster) -> None:
+    """It is answered at once from what is applied."""
+    three.read(2, 1, "a", is_stale=True)
+    assert three.wire == []
+    assert [answer.number for answer in three.taken()] == [1]
+
+
+def test_a_stale_read_never_goes_back_in_time(three: Cluster) -> None:
+    """A node that has not applied what the connection has seen waits until it has."""
+    three.read(2, 1, "a", is_stale=True, applied_min=three.nodes[2].machine.applied + 1)
+    assert three.taken() == []
+    three.propose(1, 2, "a", session=session(three))
+    three.deliver()
+    answers = {answer.number: answer for answer in three.taken()}
+    stale = answers[1]
+    assert isinstance(stale, Done)
+    assert stale.replies[0].value == value(2)
+
+
+def restarted(cluster: Cluster, number: int) -> Replica:
+    """Return the node as it comes back from its disk, with nothing applied."""
+    raft = cluster.nodes[number].raft
+    entries = raft.log.slice(1, raft.log.last_index)
+    return cluster.make(number, raft.peers, Log(entries), HardState(raft.term, raft.vote))
+
+
+def test_a_restarted_node_answers_no_stale_read_before_it_caught_up(three: Cluster) -> None:
+    """After a start nothing is applied: a stale read waits for a commit index learned from a leader, and its apply."""
+    three.propose(1, 1, "a", session=session(three))
+    three.deliver()
+    three.taken()
+    three.nodes[2] = restarted(three, 2)
+    three.read(2, 2, "a", is_stale=True)
+    assert three.taken() == []
+    three.heartbeat(1)
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert done.replies[0].value == value(1)
+
+
+def test_a_leader_that_restarted_too_makes_nobody_fresh(three: Cluster) -> None:
+    """When all restart, the new leader's commit index begins at nothing: its first word is no proof of being fresh."""
+    three.propose(1, 1, "a", session=session(three))
+    three.deliver()
+    three.taken()
+    three.nodes = {number: restarted(three, number) for number in three.nodes}
+    three.read(3, 2, "a", is_stale=True)
+    three.now += 0.5
+    three.nodes[1].raft.become_candidate(three.now, reason="test", is_pre_vote=False)
+    three.settle(1)
+    while three.wire:
+        message = three.wire.pop(0)
+        is_told = isinstance(message, AppendEntries | Heartbeat)
+        three.nodes[message.target].receive(three.now, message)
+        three.settle(message.target)
+        if is_told and message.target == 3:
+            break
+    assert three.nodes[3].raft.leader == 1
+    assert three.taken() == []
+    three.deliver()
+    three.heartbeat(1)
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert done.replies[0].value == value(1)
+
+
+def test_an_expiry_is_proposed_once_when_it_is_due() -> None:
+    """A single leader writes nothing while nothing is due, then one entry, at the instant that it asked to be woken."""
+    cluster = Cluster(1)
+    cluster.elect(1)
+    node = cluster.nodes[1]
+    node.propose(Propose("client", 0, [OpenSession(1_234_567)]))
+    cluster.settle(1)
+    before = node.raft.log.last_index
+    for _ in range(1000):
+        cluster.now = node.deadline
+        node.timeout(cluster.now)
+        cluster.settle(1)
+        if not node.machine.sessions.by_id:
+            break
+    assert node.raft.log.last_index == before + 1
+    assert node.machine.expires_at_us is None
+
+
+@pytest.mark.parametrize("timeout_us", [1, 3, 1_000_003, 7_777_777, 999_999_999])
+def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
+    """Whatever the fractions of a second: what is due by the clock is due in cluster time, too."""
+    cluster = Cluster(1)
+    cluster.now = 12_345.678_9
+    cluster.nodes = {1: cluster.make(1, [])}
+    cluster.elect(1)
+    node = cluster.nodes[1]
+    cluster.now += 0.1
+    node.propose(Propose("client", 0, [OpenSession(timeout_us)]))
+    cluster.settle(1)
+    due_us = node.machine.expires_at_us
+    assert due_us is not None
+    last = node.raft.log.last_index
+    role: Any = node.raft.role
+    cluster.now = role.when(due_us)
+    node.timeout(cluster.now)
+    cluster.settle(1)
+    assert node.raft.log.last_index == last + 1
+    assert not node.machine.sessions.by_id
+
+
+def test_no_second_expiry_while_the_first_is_under_way(three: Cluster) -> None:
+    """Without a majority the expiry can't be committed, and is not proposed over and over."""
+    three.cut = {2, 3}
+    last = three.nodes[1].raft.log.last_index
+    three.now += 61
+    for _ in range(3):
+        three.nodes[1].timeout(three.now)
+        three.settle(1)
+    assert three.nodes[1].raft.log.last_index == last + 1
+
+
+def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) -> None:
+    """A leader whose Expire was cut away, and who leads again, proposes another, whatever index the first one had."""
+    node = three.nodes[1]
+    three.cut = {1}
+    three.propose(1, 1, *"abcdefgh", session=session(three))
+    three.now += 61
+    node.timeout(three.now)
+    three.settle(1)
+    lost = node.raft.log.last_index
+    three.elect(2)
+    three.cut = set()
+    three.heartbeat(2)
+    three.heartbeat(2)
+    three.elect(1)
+    assert node.raft.log.last_index < lost
+    three.now += 61
+    node.timeout(three.now)
+    three.settle(1)
+    three.deliver()
+    assert not node.machine.sessions.by_id
+
+
+def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:
+    """Requests in every stage get an answer, and no request gets two."""
+    follower = three.nodes[2]
+    follower.read(Read("client", 1, ["a"]))  # Not asked yet.
+    three.settle(2)  # Asked; the answer never comes.
+    follower.read(Read("client", 2, ["a"]))
+    three.settle(2)  # Waits for the next question.
+    follower.read(Read("client", 3, ["a"]))
+    follower.read(Read("client", 4, ["a"], is_stale=True, applied_min=10**6))
+    follower.propose(Propose("client", 5, [OpenSession(1)]))
+    follower.raft.confirm_reads([[Read("client", 6, ["a"])]], 1)
+    assert sorted(answer.number for _, answer in follower.stop()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_leader_that_stops_answers_its_own_reads_and_writes(three: Cluster) -> None:
+    """Own reads that wait for a round, and writes that wait for a majority, are unknown."""
+    three.propose(1, 1, "a", session=session(three))
+    three.read(1, 2, "a")
+    assert three.nodes[1].stop() == [("client", Unknown(1, 1)), ("client", Unknown(2, 1))]
