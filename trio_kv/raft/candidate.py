@@ -46,7 +46,11 @@ class Candidate(Role):
                 raft.send(request, waits_for_disk=True)
 
     def on_timeout(self, now: float) -> None:
-        """Begin again: the vote was split, or nobody answered."""
+        """Begin again: the vote was split, or nobody answered. A disk that is slow to store the term gets more time."""
+        if self.raft.durable_term != self.raft.term:
+            # Another term would only queue another write behind the one that is late.
+            self.deadline = now + self.raft.config.election_timeout_min_s
+            return
         self.raft.become_candidate(now, reason="no majority in time", is_pre_vote=True)
 
     def on_stored(self, now: float) -> None:

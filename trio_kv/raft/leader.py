@@ -45,6 +45,7 @@ class Leader(Role):
         self.transfer_target: int | None = None
         self.transfer_deadline = float("inf")
         self.is_transfer_sent = False
+        self.was_transfer_sent = False
         self.heartbeat_at = now
         self.deadline = now
 
@@ -73,13 +74,13 @@ class Leader(Role):
             if now - self._quorum_heard_at(now) >= config.election_timeout_max_s:
                 raft.become_follower(now, raft.term, reason="no majority answers")
                 return
-            if raft.oldest_write_at is not None and now - raft.oldest_write_at >= config.write_stall_s:
+            if self._is_stalled(now):
                 self._hand_over_stalled(now)
                 return
             self.heartbeat_at = now + config.heartbeat_interval_s
             # The request to take over may have been lost; it is asked again as long as the transfer lasts.
             self.is_transfer_sent = False
-            self._maybe_finish_transfer()
+            self._maybe_finish_transfer(now)
             self._begin_round(is_timer=True)
         self._set_deadline()
 
@@ -93,16 +94,23 @@ class Leader(Role):
         """Return whether a majority answered this leader so lately that a vote would only disturb."""
         return now < self._quorum_heard_at(now) + self.raft.config.election_timeout_min_s
 
+    def _is_stalled(self, now: float) -> bool:
+        """Return whether the disk stands still, and somebody else could do better."""
+        oldest_at = self.raft.oldest_write_at
+        return (
+            bool(self.progress)
+            and oldest_at is not None
+            and now - oldest_at >= self.raft.config.write_stall_s
+        )
+
     def _hand_over_stalled(self, now: float) -> None:
         """Leave to a follower what a stalled disk keeps from being committed (scenario E1).
 
         Heartbeats flow although nothing gets durable, so nobody else would ever notice.
         """
-        raft = self.raft
-        if self.progress:
-            progress = self.progress
-            target = max(progress, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
-            raft.send(TimeoutNow(*raft.header(target)))
+        raft, progress = self.raft, self.progress
+        target = max(progress, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
+        raft.send(TimeoutNow(*raft.header(target)))
         raft.become_follower(now, raft.term, reason="the disk stands still")
 
     # Writing
@@ -124,7 +132,7 @@ class Leader(Role):
         assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
         if progress.accepted(message.match):
             self._maybe_commit()
-            self._maybe_finish_transfer()
+            self._maybe_finish_transfer(now)
 
     def _maybe_commit(self) -> None:
         log = self.raft.log
@@ -276,17 +284,22 @@ class Leader(Role):
         """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
-        self.is_transfer_sent = False
+        self.is_transfer_sent = self.was_transfer_sent = False
         self.raft.tell(TransferStarted(target))
         self._set_deadline()
-        self._maybe_finish_transfer()
+        self._maybe_finish_transfer(now)
 
-    def _maybe_finish_transfer(self) -> None:
+    def _maybe_finish_transfer(self, now: float) -> None:
         target = self.transfer_target
         if target is None or self.is_transfer_sent:
             return
         if self.progress[target].match == self.raft.log.last_index:
             self.is_transfer_sent = True
+            if not self.was_transfer_sent:
+                # The target may depose us from now on: taking commands again too soon would only make it lose.
+                self.was_transfer_sent = True
+                self.transfer_deadline = now + self.raft.config.election_timeout_min_s
+                self._set_deadline()
             self.raft.send(TimeoutNow(*self.raft.header(target)))
 
     def _end_transfer(self, reason: str) -> None:

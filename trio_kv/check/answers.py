@@ -1,0 +1,148 @@
+"""What clients may be told: no lost write, no stale read, one answer a request.
+
+Every answer tells the index up to which its node had applied. With it linearizability (Herlihy and Wing 1990) is judged
+without search: commands take effect in the order of the log, so it is enough that
+- a write stands behind everything that was committed anywhere when it was asked for, and its answer is
+  the one that its (session, seq) got in the log;
+- a read tells what the key held at an index, and that index covers everything that was committed anywhere when the read
+  was asked for (thesis §6.4).
+Beside it, without looking into nodes: a key's revision never goes back for whoever reads after an answer.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from trio_kv.check.durability import Durability
+from trio_kv.check.reference import Outcome
+from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
+from trio_kv.check.violation import Violation
+from trio_kv.kv.commands import Cas, Command, Delete, Set
+from trio_kv.kv.reply import Reply
+
+
+@attrs.frozen
+class _Asked:
+    """A request under way."""
+
+    node: int
+    commit: int
+    """The highest index committed anywhere when it was asked."""
+    keys: Sequence[str] = ()
+    revisions: tuple[int, ...] = ()
+    """The highest revision of each key that anybody had been told of."""
+    commands: Sequence[Command] = ()
+
+
+class Answers:
+    """Judges each answer at the moment at which a node gives it."""
+
+    def __init__(self, chronicle: StateMachineSafety, durability: Durability) -> None:
+        """Judge by what was committed and what is durable."""
+        self._chronicle = chronicle
+        self._durability = durability
+        self._asked: dict[int, _Asked] = {}
+        self._taken: set[int] = set()
+        self._told: dict[str, int] = {}
+        self._first_asked: dict[tuple[int, int], int] = {}
+        """(session, seq) -> the highest index committed anywhere when it was first asked."""
+        self.judged = 0
+
+    def asked_to_write(self, number: int, node: int, commands: Sequence[Command]) -> None:
+        """Note a request."""
+        commit = self._chronicle.commit
+        self._asked[number] = _Asked(node, commit, commands=commands)
+        for command in commands:
+            if isinstance(command, Set | Delete | Cas):
+                self._first_asked.setdefault((command.session, command.seq), commit)
+
+    def asked_to_read(self, number: int, node: int, keys: Sequence[str]) -> None:
+        """Note a request."""
+        revisions = tuple(self._told.get(key, 0) for key in keys)
+        self._asked[number] = _Asked(node, self._chronicle.commit, keys, revisions)
+
+    def given_up(self, number: int) -> None:
+        """Note that a request is not answered: it got lost, or its node died."""
+        self._asked.pop(number, None)
+        self._taken.discard(number)
+
+    def taken(self, number: int) -> None:
+        """Note that a node took a request: it owes an answer as long as it lives."""
+        self._taken.add(number)
+
+    def died(self, node: int) -> None:
+        """Note that a node owes no answers any more."""
+        for number in [number for number in self._taken if self._asked[number].node == node]:
+            self.given_up(number)
+
+    def no_answer(self, number: int, node: int) -> None:
+        """Judge an answer that tells no outcome.
+
+        Raises:
+            Violation: the request had its answer already.
+
+        """
+        self._take(number, node)
+
+    def answered(self, number: int, node: int, applied: int, replies: Sequence[Reply]) -> bool:
+        """Judge an answer that tells an outcome; return whether it is the answer to a read.
+
+        Raises:
+            Violation: it is wrong, stale, or promises what a crash may take back.
+
+        """
+        asked = self._take(number, node)
+        self.judged += 1
+        if len(replies) != len(asked.commands) + len(asked.keys):
+            raise Violation(f"{asked} got {len(replies)} replies from node {node}")
+        if asked.keys:
+            self._judge_read(asked, applied, replies)
+            return True
+        for command, reply in zip(asked.commands, replies, strict=True):
+            self._judge_write(node, command, outcome_of(reply))
+        return False
+
+    def _judge_write(self, node: int, command: Command, given: Outcome) -> None:
+        if isinstance(command, Set | Delete | Cas):
+            known = self._chronicle.outcomes.get((command.session, command.seq), [])
+            if given not in known:
+                raise Violation(f"node {node} answered {command} with {given}; its entries got {known}")
+            if given.code == "ok":
+                if given.revision <= self._first_asked[command.session, command.seq]:
+                    raise Violation(f"node {node} answered {command} with an index older than the request")
+                self._told[command.key] = max(given.revision, self._told.get(command.key, 0))
+        if given.code == "ok" and given.revision:
+            entry = self._chronicle.entries[given.revision - 1]
+            self._durability.require(entry, f"node {node} told a client that {command} was done by it")
+
+    def _judge_read(self, asked: _Asked, applied: int, replies: Sequence[Reply]) -> None:
+        node = asked.node
+        if applied < asked.commit:
+            raise Violation(
+                f"a read at node {node} saw index {applied}, though {asked.commit} was committed before it"
+            )
+        for key, told, reply in zip(asked.keys, asked.revisions, replies, strict=True):
+            held = self._chronicle.reference.at(key, applied)
+            due = Outcome("missing") if held is None else Outcome("ok", *held)
+            given = outcome_of(reply)
+            if given != due:
+                raise Violation(
+                    f"a read of {key} at node {node}, index {applied}, gave {given} instead of {due}"
+                )
+            if given.code == "ok":
+                if given.revision < told:
+                    raise Violation(
+                        f"a read of {key} at node {node} gave revision {given.revision} after {told}"
+                    )
+                self._told[key] = max(given.revision, self._told.get(key, 0))
+
+    def under_way(self) -> dict[int, int]:
+        """Return which requests at which nodes have no answer yet."""
+        return {number: asked.node for number, asked in self._asked.items()}
+
+    def _take(self, number: int, node: int) -> _Asked:
+        asked = self._asked.pop(number, None)
+        self._taken.discard(number)
+        if asked is None or asked.node != node:
+            raise Violation(f"node {node} answered request {number}, which has its answer or is not its own")
+        return asked

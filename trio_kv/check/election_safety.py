@@ -1,0 +1,43 @@
+"""Election Safety: at most one leader can be elected in a given term (paper figure 3, §5.2).
+
+Over all history, restarts included. A vote is given once a term, also across restarts (paper §5.2, scenario D1);
+that is judged by what voters tell others: what nobody heard of can't be counted twice.
+"""
+
+from trio_kv.check.violation import Violation
+from trio_kv.check.watch import Judge, View
+from trio_kv.raft.messages import Message, RequestVote, VoteReply
+
+
+class ElectionSafety(Judge):
+    """Knows who led each term and whom each node said it votes for."""
+
+    def __init__(self) -> None:
+        """Know of no election."""
+        self.leaders: dict[int, int] = {}
+        self.votes: dict[tuple[int, int], int] = {}
+        """(term, voter) -> candidate."""
+        self.candidates: dict[int, set[int]] = {}
+
+    def elected(self, view: View) -> None:
+        """Compare with who led this term before."""
+        leader = self.leaders.setdefault(view.term, view.id)
+        if leader != view.id:
+            raise Violation(f"term {view.term} has two leaders: node {leader}, and now {view}")
+
+    def sent(self, node: int, message: Message) -> None:
+        """Compare a vote with what was told before."""
+        if isinstance(message, VoteReply) and message.is_granted:
+            self._vote(message.term, node, message.target)
+        elif isinstance(message, RequestVote):
+            self._vote(message.term, node, node)
+            self.candidates.setdefault(message.term, set()).add(node)
+
+    def split_votes(self) -> int:
+        """Return in how many terms several nodes stood for election and none won."""
+        return sum(len(nodes) > 1 and term not in self.leaders for term, nodes in self.candidates.items())
+
+    def _vote(self, term: int, voter: int, candidate: int) -> None:
+        known = self.votes.setdefault((term, voter), candidate)
+        if known != candidate:
+            raise Violation(f"node {voter} votes twice in term {term}: for {known}, and now for {candidate}")

@@ -1,0 +1,88 @@
+"""State Machine Safety: no two nodes ever apply different entries at one index (paper figure 3, §5.4.3).
+
+Neither does one node before and after a restart; and nodes that applied the same entries hold the same state, which
+their digests tell. The digests to be met are those of one more state machine, which gets each committed entry once and
+alone, so nodes are compared at every index and not only where two of them happen to stop.
+"""
+
+from trio_kv.check.reference import Outcome, Reference
+from trio_kv.check.violation import Violation
+from trio_kv.check.watch import Judge, View
+from trio_kv.kv.commands import Cas, Delete, Set
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.reply import Reply
+from trio_kv.raft.entry import Entry
+
+SessionSeq = tuple[int, int]
+
+
+def outcome_of(reply: Reply) -> Outcome:
+    """Return a reply without its words for people."""
+    return Outcome(reply.code, None if reply.value is None else bytes(reply.value), reply.revision)
+
+
+class StateMachineSafety(Judge):
+    """The chronicle of what was committed, in order, with what each entry is to be answered.
+
+    It also judges exactly-once (thesis §6.3): a (session, seq) takes effect once, and whenever it is repeated it
+    gets its first answer, or none any more.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing committed."""
+        self.entries: list[Entry] = []
+        self.reference = Reference()
+        self.outcomes: dict[SessionSeq, list[Outcome]] = {}
+        """What each (session, seq) was answered, one for each time it was committed."""
+        self.retries_answered = 0
+        self._machine = Machine()
+        self._digests: list[tuple[int, int]] = [(0, 0)]
+
+    @property
+    def commit(self) -> int:
+        """The highest index that any node ever knew to be committed."""
+        return len(self.entries)
+
+    def committed(self, view: View, first: int, last: int) -> None:
+        """Compare with what was committed there before; go on with what is new."""
+        entries = self.entries
+        for entry in view.entries[first - 1 : last]:
+            if entry.index > len(entries):
+                self._go_on(entry)
+            elif entry is not entries[entry.index - 1] and entry.encoded != entries[entry.index - 1].encoded:
+                raise Violation(
+                    f"{view} committed {entry}, where {entries[entry.index - 1]} was committed before"
+                )
+
+    def applied(self, view: View, last: int) -> None:
+        """Compare the digests."""
+        machine = view.machine
+        digests = machine.entries_digest, machine.state_digest
+        if digests != self._digests[last]:
+            raise Violation(
+                f"{view} holds another state than others at index {last}: {digests}, {self._digests[last]}"
+            )
+
+    def _go_on(self, entry: Entry) -> None:
+        self.entries.append(entry)
+        given = outcome_of(self._machine.apply([entry])[0])
+        self._digests.append((self._machine.entries_digest, self._machine.state_digest))
+        due = self.reference.apply(entry)
+        command = entry.command
+        if isinstance(command, Set | Delete | Cas):
+            self._judge_once(entry, (command.session, command.seq), given)
+        if given != due:
+            raise Violation(f"entry {entry} {command} was answered {given} instead of {due}")
+
+    def _judge_once(self, entry: Entry, name: SessionSeq, given: Outcome) -> None:
+        before = self.outcomes.setdefault(name, [])
+        for outcome in before:
+            if outcome.code == "session_expired" and given.code != "session_expired":
+                raise Violation(f"entry {entry}: (session, seq) {name} took effect after it was refused")
+            if given not in (outcome, Outcome("session_expired")):
+                raise Violation(
+                    f"entry {entry}: (session, seq) {name} was answered {given}, and before {outcome}"
+                )
+        if before and given.code != "session_expired":
+            self.retries_answered += 1
+        before.append(given)

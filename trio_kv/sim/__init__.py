@@ -1,0 +1,1 @@
+"""Seeded worlds: the real code under faults that can be replayed."""

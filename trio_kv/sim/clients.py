@@ -1,0 +1,238 @@
+"""Simulated clients: each is a gateway of its own, with a session, retries under the same seq, and reads anywhere.
+
+Everything a client does hangs on events: its timers and the answers that reach it. It knows nothing of the world but
+how to send a request and how to be called later.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import attrs
+import msgspec
+
+from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused
+from trio_kv.sim.plan import Plan
+
+
+@attrs.define(eq=False)
+class Operation:
+    """One operation of a client, over all its attempts."""
+
+    kind: str
+    """open, get, set, delete or cas."""
+    keys: tuple[str, ...]
+    began_at_s: float
+    session: int = 0
+    seqs: tuple[int, ...] = ()
+    templates: tuple[Command, ...] = ()
+    """The commands, `done` as it was at first."""
+    attempts: int = 0
+    numbers: list[int] = attrs.field(factory=list)
+    """The requests under which it was asked."""
+    node: int = 0
+    """Whom to ask next; 0: who is thought to lead."""
+    asked: int = 0
+    """Who was asked last."""
+    ended_at_s: float | None = None
+    outcome: str = ""
+
+    def __str__(self) -> str:
+        ended = "..." if self.ended_at_s is None else f"{self.ended_at_s:.6f}"
+        return f"{self.began_at_s:.6f} {ended} {self.kind} {','.join(self.keys)} {self.seqs} {self.outcome}"
+
+
+@attrs.frozen
+class Port:
+    """What a client can do."""
+
+    now: Callable[[], float]
+    after: Callable[..., None]
+    """(delay_s, callback, *arguments)."""
+    send: Callable[[int, Propose | Read], None]
+    next_number: Callable[[], int]
+
+
+class Client:
+    """A client with some lanes, one operation under way in each, all in one session."""
+
+    def __init__(self, name: int, plan: Plan, random: Random, port: Port) -> None:
+        """Prepare; `start` begins."""
+        self.name = name
+        self.history: list[Operation] = []
+        self.is_stopping = False
+        self._plan = plan
+        self._random = random
+        self._port = port
+        self._session = 0
+        self._opening: Operation | None = None
+        self._seq = 0
+        self._awaited: set[int] = set()
+        self._values = 0
+        self._read: dict[str, msgspec.Raw] = {}
+        """What was last seen of each key: what a cas expects."""
+        self._under_way: dict[int, Operation] = {}
+        self._leader = random.randint(1, plan.nodes)
+
+    def start(self) -> None:
+        """Let each lane begin an operation soon."""
+        for _ in range(self._plan.lanes):
+            self._pause()
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self.is_stopping = True
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no operation is under way."""
+        return all(operation.ended_at_s is not None for operation in self.history[-self._plan.lanes * 4 :])
+
+    def take(self, answer: Answer) -> None:
+        """Hear an answer. One to an attempt that was given up already counts as well: it is true all the same."""
+        operation = self._under_way.pop(answer.number, None)
+        if operation is None or operation.ended_at_s is not None:
+            return
+        if isinstance(answer, Done):
+            self._done(operation, answer)
+        elif answer.number == operation.numbers[-1]:
+            hint = answer.hint if isinstance(answer, Refused) else None
+            self._leader = hint if hint is not None else self._random.randint(1, self._plan.nodes)
+            self._port.after(
+                self._random.uniform(0.005, 0.05), self._retry, operation, operation.attempts, self._leader
+            )
+
+    def probe(self, node: int, key: str, kind: str) -> Operation:
+        """Begin an operation of the liveness phase, first asked of this node.
+
+        Args:
+            node: the first to be asked.
+            key: what to read or write.
+            kind: open, get or set; set only after an open has ended.
+
+        """
+        now = self._port.now()
+        if kind == "get":
+            operation = Operation(kind, (key,), now)
+        elif kind == "open":
+            operation = self._opening = Operation(kind, (), now, templates=(OpenSession(60_000_000),))
+        else:
+            seq, self._seq = self._seq, self._seq + 1
+            self._awaited.add(seq)
+            command = self._command(kind, key, seq)
+            operation = Operation(kind, (key,), now, self._session, (seq,), (command,))
+        self._begin(operation, node)
+        return operation
+
+    def _pause(self) -> None:
+        self._port.after(self._random.expovariate(1 / self._plan.pause_between_s), self._next)
+
+    def _next(self) -> None:
+        if self.is_stopping:
+            return
+        random, plan = self._random, self._plan
+        if random.random() < plan.read_share:
+            count = random.choice((1, 1, 2))
+            keys = tuple(f"k{random.randrange(plan.keys)}" for _ in range(count))
+            self._begin(
+                Operation("get", keys, self._port.now()), random.choice((0, *range(1, plan.nodes + 1)))
+            )
+        elif self._session:
+            self._begin(self._draw_write(), 0)
+        elif self._opening is None:
+            self._opening = Operation(
+                "open", (), self._port.now(), templates=(OpenSession(plan.session_timeout_us),)
+            )
+            self._begin(self._opening, 0)
+        else:
+            self._pause()
+
+    def _draw_write(self) -> Operation:
+        random = self._random
+        kind = random.choice(("set", "set", "delete", "cas"))
+        count = random.choice((1, 1, 3))
+        keys = tuple(f"k{random.randrange(self._plan.keys)}" for _ in range(count))
+        seqs = tuple(range(self._seq, self._seq + count))
+        self._seq += count
+        self._awaited.update(seqs)
+        commands = tuple(self._command(kind, key, seq) for key, seq in zip(keys, seqs, strict=True))
+        return Operation(kind, keys, self._port.now(), self._session, seqs, commands)
+
+    def _command(self, kind: str, key: str, seq: int) -> Command:
+        session, done = self._session, min(self._awaited)
+        if kind == "delete":
+            return Delete(session, seq, done, key)
+        self._values += 1
+        # Now and then a value of several sectors: only such a write can be torn.
+        fill = "x" * self._random.choice((0, 0, 700, 2500))
+        value = msgspec.Raw(f'"c{self.name}-{self._values}{fill}"'.encode())
+        if kind == "set":
+            return Set(session, seq, done, key, value, self._random.choice((None, None, None, 0)))
+        known = self._read.get(key)
+        return Cas(session, seq, done, key, value, () if known is None else (known,))
+
+    def _begin(self, operation: Operation, node: int) -> None:
+        self.history.append(operation)
+        operation.node = node
+        self._attempt(operation)
+
+    def _attempt(self, operation: Operation) -> None:
+        number = self._port.next_number()
+        operation.attempts += 1
+        operation.numbers.append(number)
+        self._under_way[number] = operation
+        node = operation.asked = operation.node or self._leader
+        request: Propose | Read
+        if operation.kind == "get":
+            request = Read(self.name, number, operation.keys)
+        else:
+            request = Propose(self.name, number, self._commands(operation))
+        self._port.send(node, request)
+        # More patient each time: clients that only ask faster keep a slow cluster slow.
+        patience = min(operation.attempts, 3)
+        timeout_s = self._plan.client_timeout_s * patience * self._random.uniform(0.7, 1.3)
+        self._port.after(timeout_s, self._retry, operation, operation.attempts)
+
+    def _commands(self, operation: Operation) -> Sequence[Command]:
+        """Return the commands with what is awaited now: `done` may have moved on since the first attempt."""
+        if operation.session != self._session or not operation.seqs:
+            return operation.templates
+        done = min(self._awaited)
+        return [msgspec.structs.replace(command, done=done) for command in operation.templates]
+
+    def _retry(self, operation: Operation, attempts: int, hint: int = 0) -> None:
+        """Ask again, elsewhere, unless an answer came or another retry was made meanwhile."""
+        if operation.ended_at_s is not None or operation.attempts != attempts:
+            return
+        random, nodes = self._random, self._plan.nodes
+        # After some tries all nodes take turns: by luck alone one could ask dead nodes for long.
+        other = random.randint(1, nodes) if operation.attempts <= 2 else operation.asked % nodes + 1
+        if operation.kind == "get":
+            operation.node = other
+        else:
+            operation.node = hint
+            if not hint and (random.random() < 0.4 or operation.attempts > 2):
+                self._leader = other
+        self._attempt(operation)
+
+    def _done(self, operation: Operation, answer: Done) -> None:
+        operation.ended_at_s = self._port.now()
+        operation.outcome = ",".join(f"{reply.code}:{reply.revision}" for reply in answer.replies)
+        if operation.kind == "open":
+            if operation is self._opening:
+                self._opening = None
+                self._session, self._seq = answer.replies[0].revision, 0
+                self._awaited = set()
+        elif operation.kind == "get":
+            for key, reply in zip(operation.keys, answer.replies, strict=True):
+                if reply.value is not None:
+                    self._read[key] = reply.value
+        elif operation.session == self._session:
+            self._leader = answer.node
+            self._awaited.difference_update(operation.seqs)
+            if any(reply.code == "session_expired" for reply in answer.replies):
+                self._session = 0
+        for number in operation.numbers:
+            self._under_way.pop(number, None)
+        if not self.is_stopping:
+            self._pause()

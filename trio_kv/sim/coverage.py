@@ -1,0 +1,36 @@
+"""The situations that a set of runs must have reached: a judge that never saw the danger has judged nothing."""
+
+from collections import Counter
+
+SITUATIONS = (
+    "tail truncated",
+    "old entries committed by a no-op",
+    "retry answered from the session table",
+    "torn tail cut",
+    "unsynced data lost",
+    "read pending over a leader change",
+    "split vote",
+    "paused leader resumed",
+    "stalled leader stepped down",
+    "session expired",
+    "recovery interrupted",
+    "leadership transferred",
+    "disk failed",
+    "segment filled",
+    "leader cut off from the majority stepped down",
+    "read answered by a follower",
+)
+
+
+class Coverage(Counter[str]):
+    """How often each situation was reached."""
+
+    def reach(self, situation: str, times: int = 1) -> None:
+        """Count a situation of the list."""
+        assert situation in SITUATIONS, situation
+        if times:
+            self[situation] += times
+
+    def missing(self) -> list[str]:
+        """Return the situations never reached, in the order of the list."""
+        return [situation for situation in SITUATIONS if not self[situation]]

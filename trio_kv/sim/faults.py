@@ -1,0 +1,127 @@
+"""The faults of the core world, as values: a schedule is drawn before a run, can be printed, and cut down.
+
+A fault that names node 0 means whoever leads when it happens. Each fault with `for_s` ends by itself; of several of one
+kind on one node, or on the links, the end of the last one ends them all.
+"""
+
+import attrs
+
+from trio_kv.transport.links import LinkFault
+
+
+@attrs.frozen
+class Fault:
+    """Something that goes wrong at a moment of the run."""
+
+    at_s: float
+
+
+@attrs.frozen
+class Crash(Fault):
+    """Power fails at one node; it comes back later."""
+
+    node: int
+    for_s: float
+    is_answered: bool
+    """Whether clients are told at once that the outcome is unknown, as by the supervisor of a task, or never."""
+    is_interrupted_again: bool
+    """Power fails once more while the node recovers."""
+    is_in_batch: bool = False
+    """It waits until the disk is in the middle of a batch."""
+
+
+@attrs.frozen
+class CrashAll(Fault):
+    """Power fails everywhere; each node comes back at its own time."""
+
+    for_s: tuple[float, ...]
+
+
+@attrs.frozen
+class Pause(Fault):
+    """A node does nothing for a while: what comes piles up, its timers are late."""
+
+    node: int
+    for_s: float
+
+
+@attrs.frozen
+class Partition(Fault):
+    """Links between groups are cut."""
+
+    groups: tuple[tuple[int, ...], ...]
+    for_s: float
+
+
+@attrs.frozen
+class Isolate(Fault):
+    """One node is cut off: in one direction, or in both."""
+
+    node: int
+    is_deaf: bool
+    is_mute: bool
+    for_s: float
+
+
+@attrs.frozen
+class Bridge(Fault):
+    """Two groups hear each other only by way of one node that is in both."""
+
+    node: int
+    groups: tuple[tuple[int, ...], ...]
+    for_s: float
+
+
+@attrs.frozen
+class Weather(Fault):
+    """All links lose, delay, double and reorder messages."""
+
+    links: LinkFault
+    for_s: float
+
+
+@attrs.frozen
+class Replay(Fault):
+    """Messages of the past arrive once more."""
+
+    count: int
+
+
+@attrs.frozen
+class SlowDisk(Fault):
+    """A disk takes longer."""
+
+    node: int
+    factor: float
+    for_s: float
+
+
+@attrs.frozen
+class StallDisk(Fault):
+    """A disk finishes nothing for a while."""
+
+    node: int
+    for_s: float
+
+
+@attrs.frozen
+class FailDisk(Fault):
+    """A disk fails its next write or sync, for good: its node stays down."""
+
+    node: int
+    steps: int
+
+
+@attrs.frozen
+class Transfer(Fault):
+    """Whoever leads is told to hand over."""
+
+    target: int
+
+
+@attrs.frozen
+class Drift(Fault):
+    """A node's clock runs at another rate from now on."""
+
+    node: int
+    rate: float

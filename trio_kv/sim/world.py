@@ -1,0 +1,420 @@
+"""The core world: replicas, disks, links and clients, driven by one heap of events. No Trio, no clock, no thread.
+
+One `random.Random(seed)` decides everything, and events of one moment happen in the order in which they were made, so
+a seed always gives the same run. The judges of `check` look after each step.
+
+A run has two phases. In the first, faults happen as planned and only safety is judged. Then everything is healed, and
+within bounds of simulated time there must be a leader, a write and a read asked of each node must succeed, and all
+nodes must hold the same.
+"""
+
+import hashlib
+import heapq
+import struct
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import attrs
+
+from trio_kv.check.answers import Answers
+from trio_kv.check.commit_rule import CommitRule
+from trio_kv.check.convergence import has_converged, require_equal
+from trio_kv.check.durability import Durability
+from trio_kv.check.election_safety import ElectionSafety
+from trio_kv.check.leader_append_only import LeaderAppendOnly
+from trio_kv.check.leader_completeness import LeaderCompleteness
+from trio_kv.check.log_matching import LogMatching
+from trio_kv.check.monotonic import Monotonic
+from trio_kv.check.read_rounds import ReadRounds
+from trio_kv.check.state_machine_safety import StateMachineSafety
+from trio_kv.check.violation import Violation
+from trio_kv.check.watch import Watch
+from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
+from trio_kv.raft.messages import Message
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.requests import Answer, Done, Propose, Read
+from trio_kv.sim.clients import Client, Port
+from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.injector import Injector
+from trio_kv.sim.node import SimulatedNode
+from trio_kv.sim.plan import Plan
+from trio_kv.transport.links import Links
+
+EVENTS_MAX = 400_000
+"""A run with more events is a storm: something goes round in circles."""
+MESSAGES_KEPT_MAX = 2000
+"""Messages of the past from which a replay is drawn."""
+STRAGGLER_S = 2.0
+"""How much longer than others a straggling message takes at most."""
+LEADER_WITHIN_ELECTIONS = 20
+"""After healing a leader is followed by all within so many election time-outs."""
+_PACK = struct.Struct("<dBBQQQ").pack
+_LOOK_S = 0.02
+"""How often the liveness phase looks whether it is there yet."""
+
+
+@attrs.frozen
+class Result:
+    """What a run came to."""
+
+    seed: int
+    trace_hash: str
+    events: int
+    simulated_s: float
+    operations: int
+    crashes: int
+    recovered_after_s: float
+    """From healing until all followed one leader."""
+    coverage: Coverage
+
+
+class World:
+    """One run of one plan."""
+
+    def __init__(self, plan: Plan, tell: Callable[[str], None] | None = None) -> None:
+        """Prepare a run.
+
+        Args:
+            plan: what is to happen.
+            tell: takes a line for each thing that happens, for people.
+
+        """
+        self.plan = plan
+        self.random = Random(plan.seed ^ 0x5EED)
+        self.now = 0.0
+        self.events = 0
+        self.members = tuple(range(1, plan.nodes + 1))
+        self.coverage = Coverage()
+        self.events_level = INFO if tell is None else DEBUG
+        self._tell = tell
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.links = Links(self.random)
+        self.past: list[Message] = []
+        self._crashes = 0
+        self._number = 0
+        self.transfers: set[int] = set()
+        """Nodes that were to take over, and did not yet."""
+        self._is_healed = False
+
+        self.elections = ElectionSafety()
+        self.commit_rule = CommitRule()
+        self.chronicle = StateMachineSafety()
+        self.durability = Durability(self.members)
+        self.answers = Answers(self.chronicle, self.durability)
+        # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
+        self.watch = Watch(
+            (
+                self.durability,
+                self.elections,
+                Monotonic(),
+                LeaderAppendOnly(),
+                LogMatching(),
+                LeaderCompleteness(),
+                self.commit_rule,
+                ReadRounds(self.members),
+                self.chronicle,
+            )
+        )
+        self.nodes = {id: SimulatedNode(self, id) for id in self.members}
+        self._injector = Injector(self)
+        port = Port(lambda: self.now, self.after, self.request, self._next_number)
+        self.clients = [
+            Client(name, plan, Random(self.random.getrandbits(64)), port) for name in range(plan.clients + 1)
+        ]
+        """Client 0 only probes."""
+
+    # Time
+
+    def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen at a time."""
+        self._order += 1
+        heapq.heappush(self._heap, (time_s, self._order, callback, arguments))
+
+    def after(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen later."""
+        self.at(self.now + delay_s, callback, *arguments)
+
+    def say(self, line: str) -> None:
+        """Tell a person what happens."""
+        if self._tell is not None:
+            self._tell(f"{self.now:.6f} {line}")
+
+    def run(self) -> Result:
+        """Run both phases.
+
+        Raises:
+            Violation: a judge found something.
+
+        """
+        plan = self.plan
+        for node in self.nodes.values():
+            node.start()
+        self.clients[0].stop()
+        for client in self.clients[1:]:
+            client.start()
+        for fault in plan.faults:
+            self.at(fault.at_s, self._injector.happen, fault)
+        self._run_until(plan.fault_phase_s)
+        self._heal()
+        recovered_after_s = self._run_liveness()
+        self._judge_end()
+        self.coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
+        self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
+        self.coverage.reach("unsynced data lost", self.durability.unsynced_lost)
+        self.coverage.reach("split vote", self.elections.split_votes())
+        return Result(
+            plan.seed,
+            self._trace_hash(),
+            self.events,
+            self.now,
+            self.answers.judged,
+            self._crashes,
+            recovered_after_s,
+            self.coverage,
+        )
+
+    def _run_until(self, end_s: float) -> None:
+        heap = self._heap
+        pop = heapq.heappop
+        while heap and heap[0][0] <= end_s:
+            self.now, _, callback, arguments = pop(heap)
+            self.events += 1
+            callback(*arguments)
+        self.now = end_s
+        if self.events > EVENTS_MAX:
+            raise Violation(f"a storm: {self.events} events by {self.now:.3f} s")
+
+    def _run_until_true(self, what: str, within_s: float, is_true: Callable[[], bool]) -> float:
+        began_s = self.now
+        while not is_true():
+            if self.now - began_s > within_s:
+                raise Violation(
+                    f"{what}: not within {within_s:.2f} s after {began_s:.2f} s; {self._describe()}"
+                )
+            self._run_until(self.now + _LOOK_S)
+        return self.now - began_s
+
+    def _describe(self) -> str:
+        return "; ".join(
+            f"n{node.id} {'down' if node.replica is None else _describe(node.replica)}"
+            for node in self.nodes.values()
+        )
+
+    # The network
+
+    def send(self, message: Message) -> None:
+        """Let a message be on its way: lost, late, or twice."""
+        past = self.past
+        if len(past) < MESSAGES_KEPT_MAX:
+            past.append(message)
+        else:
+            past[self._order % MESSAGES_KEPT_MAX] = message
+        draw, stragglers = self.random.random, self.plan.stragglers
+        for delay_s in self.links.route(message.source, message.target):
+            took_s = delay_s + self.plan.latency_s * (0.5 + 1.5 * draw())
+            if stragglers and not self._is_healed and draw() < stragglers:
+                self.after(took_s + STRAGGLER_S * draw(), self.deliver_late, message)
+            else:
+                self.after(took_s, self._deliver, message)
+
+    def _deliver(self, message: Message) -> None:
+        # A link that was cut meanwhile lets nothing through any more.
+        if not self.links.is_cut(message.source, message.target):
+            self.deliver_late(message)
+
+    def deliver_late(self, message: Message) -> None:
+        """Deliver a message whatever was cut since it was sent."""
+        if self._tell is not None:
+            self._tell(f"{self.now:.6f} {message}")
+        self.nodes[message.target].post(message)
+
+    # Clients
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def request(self, target: int, request: Propose | Read) -> None:
+        """Let a client's request be on its way."""
+        if isinstance(request, Propose):
+            self.answers.asked_to_write(request.number, target, request.commands)
+        else:
+            self.answers.asked_to_read(request.number, target, request.keys)
+        self.after(
+            self.plan.latency_s * self.random.uniform(0.5, 2.0), self._deliver_request, target, request
+        )
+
+    def _deliver_request(self, target: int, request: Propose | Read) -> None:
+        if self._tell is not None:
+            self._tell(f"{self.now:.6f} c{request.source} -> n{target} {request}")
+        node = self.nodes[target]
+        if node.has_room:
+            self.answers.taken(request.number)
+            node.post(request)
+        else:
+            self.answers.given_up(request.number)
+
+    def answer(self, node: SimulatedNode, source: int, answer: Answer) -> None:
+        """Judge an answer, and let it be on its way to the client or get lost."""
+        if isinstance(answer, Done):
+            is_read = self.answers.answered(answer.number, node.id, answer.applied, answer.replies)
+            if is_read and node.replica is not None and not node.replica.raft.is_leader:
+                self.coverage.reach("read answered by a follower")
+            if any(reply.code == "session_expired" for reply in answer.replies):
+                self.coverage.reach("session expired")
+        else:
+            self.answers.no_answer(answer.number, node.id)
+        self._hash.update(_PACK(self.now, node.id, 255, answer.number, 0, 0))
+        if self._tell is not None:
+            self._tell(f"{self.now:.6f} n{node.id} -> c{source} {answer}")
+        if self._is_healed or self.random.random() >= self.plan.answer_loss:
+            self.after(self.plan.latency_s * self.random.uniform(0.5, 2.0), self.clients[source].take, answer)
+
+    # What nodes tell
+
+    def stepped(self, node: SimulatedNode, replica: Replica) -> None:
+        """Put a step into the trace."""
+        raft = replica.raft
+        self._hash.update(
+            _PACK(self.now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit)
+        )
+
+    def told(self, node: SimulatedNode, event: Event) -> None:
+        """Hear of an event of the core."""
+        if self._tell is not None:
+            assert node.replica is not None
+            self._tell(f"{self.now:.6f} n{node.id}@{node.replica.raft.term} {event.name} {event}")
+        if isinstance(event, LogTruncated):
+            self.coverage.reach("tail truncated")
+        elif isinstance(event, LeaderSteppedDown):
+            if event.reason == "the disk stands still":
+                self.coverage.reach("stalled leader stepped down")
+            elif event.reason == "no majority answers":
+                self.coverage.reach("leader cut off from the majority stepped down")
+        elif isinstance(event, LeaderElected) and node.id in self.transfers:
+            self.coverage.reach("leadership transferred")
+            self.transfers.clear()
+
+    def node_died(self, node: SimulatedNode) -> None:
+        """Note that what a node had taken gets no answer any more."""
+        self.say(f"n{node.id} dies")
+        self.watch.crashed(node.id)
+        self.answers.died(node.id)
+
+    # Faults
+
+    def leader(self) -> SimulatedNode | None:
+        """Return the living leader of the highest term."""
+        best: SimulatedNode | None = None
+        best_term = -1
+        for node in self.nodes.values():
+            if (
+                node.replica is not None
+                and node.replica.raft.is_leader
+                and node.replica.raft.term > best_term
+            ):
+                best, best_term = node, node.replica.raft.term
+        return best
+
+    def crash(self, node: SimulatedNode, for_s: float, *, is_answered: bool, interruptions: int) -> None:
+        """Let power fail at a node, and come back later; nothing happens to one that is down."""
+        if not node.is_up:
+            return
+        self._crashes += 1
+        node.crash(is_answered=is_answered)
+        self.after(for_s, self._restart, node, node.life, interruptions)
+
+    def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
+        if node.life == life and not node.is_up and not node.is_failed:
+            self.say(f"n{node.id} starts")
+            node.start(interruptions)
+
+    # The liveness phase
+
+    def _heal(self) -> None:
+        self._is_healed = True
+        self._injector.stop()
+        self.links.heal()
+        for node in self.nodes.values():
+            node.files.clear_faults()
+            node.in_next_batch = None
+            node.set_rate(1.0)
+            node.mend_disk()
+            node.resume()
+            if not node.is_up and not node.is_failed:
+                node.start()
+
+    def living(self) -> list[Replica]:
+        """Return the replicas that are up."""
+        return [node.replica for node in self.nodes.values() if node.replica is not None]
+
+    def _is_led(self) -> bool:
+        leader = self.leader()
+        if leader is None or leader.replica is None:
+            return False
+        term = leader.replica.raft.term
+        return all(each.raft.term == term and each.raft.leader == leader.id for each in self.living())
+
+    def _run_liveness(self) -> float:
+        plan = self.plan
+        election_s = plan.raft.election_timeout_max_s
+        within_s = LEADER_WITHIN_ELECTIONS * election_s + 50 * (plan.disk_s + plan.latency_s)
+        recovered_after_s = self._run_until_true("all follow one leader", within_s, self._is_led)
+        leader = self.leader()
+        assert leader is not None
+        assert leader.replica is not None
+        term = leader.replica.raft.term
+        prober = self.clients[0]
+        within_s = 10 * election_s + 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s)
+        opened = prober.probe(leader.id, "", "open")
+        self._run_until_true("a new session", within_s, lambda: opened.ended_at_s is not None)
+        nodes = [replica.id for replica in self.living()]
+        probes = [prober.probe(node, "k0", kind) for node in nodes for kind in ("set", "get")]
+        self._run_until_true(
+            "a write and a read at each node",
+            within_s,
+            lambda: all(each.ended_at_s is not None for each in probes),
+        )
+        for client in self.clients:
+            client.stop()
+        self._run_until_true(
+            "all operations end", 2 * within_s, lambda: all(each.is_idle for each in self.clients)
+        )
+        # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
+        self._run_until_true("all requests are answered", within_s, lambda: not self.answers.under_way())
+        self._run_until_true("all nodes hold the same", within_s, self._has_converged)
+        # A leader that works is deposed by nobody, but for a transfer that was under way when all was healed. Where
+        # time-outs are drawn nearly equal on purpose, votes are split a few times.
+        is_tied = plan.raft.election_timeout_max_s < 1.2 * plan.raft.election_timeout_min_s
+        if any(replica.raft.term > term + (8 if is_tied else 2) for replica in self.living()):
+            raise Violation(f"terms went on from {term} without a fault: {self._describe()}")
+        return recovered_after_s
+
+    def _has_converged(self) -> bool:
+        living = self.living()
+        return has_converged([each.raft for each in living], [each.machine for each in living])
+
+    def _judge_end(self) -> None:
+        living = self.living()
+        require_equal([each.machine for each in living], self.chronicle.reference)
+
+    def _trace_hash(self) -> str:
+        for client in self.clients:
+            for operation in client.history:
+                self._hash.update(str(operation).encode())
+        for replica in self.living():
+            machine = replica.machine
+            state = machine.applied, machine.entries_digest, machine.state_digest
+            self._hash.update(_PACK(self.now, replica.id, 0, *state))
+        return self._hash.hexdigest()
+
+
+def _describe(replica: Replica) -> str:
+    raft = replica.raft
+    return (
+        f"{raft.role.name}@{raft.term} leader={raft.leader} last={raft.log.last_index}@{raft.log.last_term}"
+        f" durable={raft.log.durable} commit={raft.commit} applied={replica.machine.applied}"
+    )
