@@ -47,6 +47,13 @@ def refusal(line: bytes | str) -> BadRequestError:
     return caught.value
 
 
+def test_a_reply_gives_its_value_as_an_object() -> None:
+    """`data` is the value decoded; None for no value and for null."""
+    assert parse_reply(b'{"key": "a", "value": {"b": [1, null]}, "status": "ok"}').data == {"b": [1, None]}
+    assert parse_reply(b'{"key": "a", "value": null, "status": "ok"}').data is None
+    assert parse_reply(b'{"status": "ok"}').data is None
+
+
 @pytest.mark.parametrize(
     ("line", "request_"),
     [

@@ -112,6 +112,11 @@ class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
     """Why the server closes the connection: `ok` for an idle one, `shutdown`."""
 
     @property
+    def data(self) -> Any:
+        """The value as a Python object; None for no value, for null, and in an error."""
+        return None if self.value is None else msgspec.json.decode(self.value)
+
+    @property
     def code(self) -> str:
         """`ok`, `missing` for the error without a code, the code of an error, or `closed`."""
         if self.close is not None:
