@@ -1,8 +1,14 @@
-"""What all tests share: failures inside a nursery are shown as if there were none."""
+"""What all tests share: options, and failures inside a nursery are shown as if there were none."""
 
 from collections.abc import Generator
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what makes a test run for longer."""
+    parser.addoption("--kills", type=int, default=5, help="how often the real process is killed under load")
+    parser.addoption("--kills-seed", type=int, default=1, help="draws the moments of the kills")
 
 
 @pytest.hookimpl(wrapper=True)

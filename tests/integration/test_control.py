@@ -47,6 +47,10 @@ class FakeFaults:
             await trio.sleep_forever()
         self.calls.append(("crash", node))
 
+    async def backup(self) -> dict[str, object]:
+        await trio.sleep(0.1)
+        return {"path": "here/a.snap", "index": 17, "term": 3}
+
     def status(self) -> dict[str, object]:
         return {"leader": 1, "term": 3, "nodes": []}
 
@@ -150,6 +154,8 @@ async def test_status(door: Door) -> None:
         ({"command": "fail-disk", "node": 3}, ("fail_disk", 3)),
         ({"command": "transfer", "node": 3}, ("transfer", 3)),
         ({"command": "transfer", "target": 3}, ("transfer", 3)),
+        ({"command": "snapshot", "node": 3}, ("snapshot", 3)),
+        ({"command": "rebuild", "node": 3}, ("rebuild", 3)),
     ],
 )
 async def test_a_command_is_carried_out(
@@ -184,8 +190,8 @@ async def test_a_command_is_carried_out(
         ('{"id":7,"command":"drop","percent":101}', '"percent": 10'),
         ('{"id":7,"command":"delay","ms":-1}', '"ms": 50'),
         ('{"id":7,"command":"transfer"}', "name one node"),
-        ('{"id":7,"command":"snapshot","node":1}', "later version"),
-        ('{"id":7,"command":"rebuild","node":1}', "later version"),
+        ('{"id":7,"command":"snapshot"}', '{"command": "snapshot", "node": 2}'),
+        ('{"id":7,"command":"backup","node":1}', '{"command": "backup"}'),
         ("[" * 30_000 + "]" * 30_000, '"command": "status"'),
     ],
 )
@@ -374,6 +380,23 @@ async def test_a_command_that_hangs(door: Door) -> None:
         await door.enter(websocket)
         assert (await ask(websocket, id=1, command="crash", node=7))["error"] == "timeout"
         assert (await ask(websocket, id=2, command="crash", node=1))["status"] == "ok"
+
+
+@pytest.mark.parametrize("limits", [{"command_timeout_s": 0.02}])
+async def test_a_backup_may_take_its_time(door: Door) -> None:
+    """`backup` tells the snapshot by an absolute path, and is not held to the limit of quick commands."""
+    async with door.open() as websocket:
+        await door.enter(websocket)
+        reply = await ask(websocket, id=1, command="backup")
+    path = str(Path.cwd() / "here" / "a.snap")  # noqa: ASYNC240 - asks no disk
+    assert reply == {"id": 1, "status": "ok", "path": path, "index": 17, "term": 3}
+
+
+async def test_what_the_cluster_refuses_is_not_called_a_typing_mistake(door: Door) -> None:
+    """A command that is right, but makes no sense now, is answered with the reason alone."""
+    async with door.open() as websocket:
+        await door.enter(websocket)
+        assert (await ask(websocket, command="crash", node=9))["message"] == "there is no node 9"
 
 
 async def test_a_bug_ends_one_connection(door: Door) -> None:

@@ -1,6 +1,7 @@
 """The state machine against a plain model of it, and however its log is cut, copied or restored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from itertools import islice
 
 import msgspec
 from hypothesis import given
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 
 from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set, decode_command
 from trio_kv.kv.equality import is_equal_json
-from trio_kv.kv.machine import Machine
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.layers import Layers
+from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.reply import Item, Reply
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
 
 KEYS = st.sampled_from(["a", "b", "\u00e9"])
@@ -17,6 +19,8 @@ VALUES = st.sampled_from(["null", "1", "1.0", '"x"', "[1, 2]", '{"b":1,"a":2}'])
 SESSIONS = st.integers(1, 4)
 SEQS = st.integers(0, 6)
 REVISIONS = st.none() | st.integers(0, 12)
+
+Writes = list[tuple[int, bool]]
 
 commands = st.one_of(
     st.none(),
@@ -130,7 +134,7 @@ def test_cutting_a_run_changes_nothing(log: list[Entry], data: st.DataObject) ->
         replies += cut.apply(log[place : place + size])
         place += size
     assert whole.apply(log) == replies
-    assert whole.snapshot() == cut.snapshot()
+    assert tell(whole) == tell(cut)
 
 
 @given(logs(), st.data())
@@ -139,13 +143,13 @@ def test_restored_or_copied_anywhere_it_behaves_the_same(log: list[Entry], data:
     place = data.draw(st.integers(0, len(log)))
     machine = Machine()
     machine.apply(log[:place])
-    others = [Machine.restore(machine.snapshot()), machine.copy()]
+    others = [restore(tell(machine)), machine.copy()]
     rest = machine.apply(log[place:])
     for other in others:
         assert other.applied == place
         assert other.apply(log[place:]) == rest
         assert other.expires_at_us == machine.expires_at_us
-        assert other.snapshot() == machine.snapshot()
+        assert tell(other) == tell(machine)
 
 
 @given(logs())
@@ -154,4 +158,95 @@ def test_entries_that_travelled_do_the_same(log: list[Entry]) -> None:
     leader, follower = Machine(), Machine()
     travelled = list(decode_entries(b"".join(entry.encoded for entry in log), decode_command))
     assert leader.apply(log) == follower.apply(travelled)
-    assert leader.snapshot() == follower.snapshot()
+    assert tell(leader) == tell(follower)
+
+
+@given(logs(), st.data())
+def test_frozen_anywhere_it_behaves_the_same(log: list[Entry], data: st.DataObject) -> None:
+    """Frozen, thawed and settled at any moments, a machine never differs from one that was not.
+
+    Each snapshot tells the state of the machine that stopped there, in the same bytes, while entries go on being
+    applied between its chunks.
+    """
+    plain_one, machine = Machine(), Machine()
+    expected: list[bytes] = []
+    chunks: Iterator[bytes] | None = None
+    taken: list[bytes] = []
+    for entry in log:
+        match data.draw(st.sampled_from(["apply", "freeze", "chunk", "thaw", "settle"])):
+            case "freeze" if chunks is None and isinstance(machine.items, dict):
+                expected, taken = tell(plain_one), []
+                chunks = machine.freeze().chunks()
+            case "chunk" if chunks is not None:
+                taken.extend(islice(chunks, 1))
+            case "thaw" if chunks is not None:
+                taken.extend(chunks)
+                assert taken == expected
+                chunks = None
+                machine.thaw()
+            case "settle":
+                machine.settle(data.draw(st.integers(0, 3)))
+            case _:
+                pass
+        assert machine.apply([entry]) == plain_one.apply([entry])
+        assert list(machine.items.items()) == list(plain_one.items.items())
+        assert len(machine.items) == len(plain_one.items)
+        assert machine.expires_at_us == plain_one.expires_at_us
+    if chunks is not None:
+        taken.extend(chunks)
+        assert taken == expected
+        machine.thaw()
+    while not machine.settle(1):
+        assert machine.items == plain_one.items
+    assert tell(machine) == tell(plain_one)
+    assert machine.state_digest == plain_one.state_digest
+
+
+writes = st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=40)
+"""Which key, and whether it is deleted (if it is there) or set."""
+
+
+@given(writes, writes, writes, st.integers(0, 3))
+def test_layers_are_one_dict(before: Writes, during: Writes, after: Writes, settled: int) -> None:
+    """Writes before, during and after freezing leave what they leave in one dict, order included."""
+    plain_one: dict[str, Item] = {}
+    below: dict[str, Item] = {}
+    write_all(before, 0, plain_one, below)
+    frozen, kept = below, list(below.items())
+    layers = Layers(below)
+    write_all(during, 100, plain_one, layers)
+    assert list(frozen.items()) == kept
+    layers.thaw()
+    for place, write in enumerate(after):
+        layers.settle(settled)
+        write_all([write], 200 + place, plain_one, layers)
+        assert list(layers.items()) == list(plain_one.items())
+        assert len(layers) == len(plain_one)
+    one = layers.settle(1_000)
+    assert one is frozen
+    assert list(one.items()) == list(plain_one.items())
+
+
+def write_all(writes: Writes, revision: int, *places: MutableMapping[str, Item]) -> None:
+    """Carry the same writes out in each place."""
+    for number, (key, is_delete) in enumerate(writes):
+        for items in places:
+            if not is_delete:
+                items[str(key)] = Item(msgspec.Raw(b"1"), revision + number)
+            elif str(key) in items:
+                del items[str(key)]
+
+
+def tell(machine: Machine) -> list[bytes]:
+    """Return a machine's snapshot."""
+    chunks = list(machine.freeze().chunks())
+    machine.thaw()
+    return chunks
+
+
+def restore(chunks: Iterable[bytes]) -> Machine:
+    """Return the machine of a snapshot."""
+    restorer = Restorer()
+    for chunk in chunks:
+        restorer.feed(chunk)
+    return restorer.finish()

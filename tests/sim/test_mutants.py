@@ -10,10 +10,14 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_kv.kv import machine as machine_module
+from trio_kv.kv.image import encode_chunks
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft import candidate, quorum
 from trio_kv.raft.entry import Entry
+from trio_kv.raft.errors import ReadOnly
+from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.follower import Follower
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.log import Log
@@ -33,6 +37,7 @@ from trio_kv.raft.quorum import quorum_value
 from trio_kv.raft.reads import Asker
 from trio_kv.raft.ready import HardState, Ready, Write
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.snapshots import Snapshots
 from trio_kv.sim.run import SimulationFailedError, run_seed
 
 Patch = pytest.MonkeyPatch
@@ -87,7 +92,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
         log = self.raft.log
-        index = quorum_value([log.last_index, *(progress.match for progress in self.progress.values())])
+        counted = [progress.counted_match for progress in self.progress.values()]
+        index = quorum_value([log.last_index, *counted])
         if index > self.raft.commit and index >= self.first_index:
             self.raft.commit_to(index)
             self.raft.note_leader_commit(index)
@@ -99,7 +105,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
         log = self.raft.log
-        index = quorum_value([log.durable, *(progress.match for progress in self.progress.values())])
+        index = quorum_value([log.durable, *(progress.counted_match for progress in self.progress.values())])
         if index > self.raft.commit:
             self.raft.commit_to(index)
             self.raft.note_leader_commit(index)
@@ -288,6 +294,189 @@ def _(patch: Patch) -> None:
 @mutant("E3 a lower term gets no answer")
 def _(patch: Patch) -> None:
     patch.setattr(Raft, "_answer_late", lambda self, message: None)
+
+
+# Snapshots, disks that are full, disks that are lost (N snapshots and compaction, D durable state)
+
+
+@mutant("N a snapshot lacks the sessions")
+def _(patch: Patch) -> None:
+    patch.setattr(
+        machine_module, "encode_chunks", lambda head, sessions, items: encode_chunks(head, {}, items)
+    )
+
+
+@mutant("N a snapshot holds what is written while it is made")
+def _(patch: Patch) -> None:
+    real = Machine.freeze
+
+    def freeze(self: Machine) -> Any:
+        frozen = real(self)
+        frozen._items = self.items
+        return frozen
+
+    patch.setattr(Machine, "freeze", freeze)
+
+
+@mutant("N2 a conflicting log is dropped in memory, and not on the disk")
+def _(patch: Patch) -> None:
+    real = Raft.installed
+
+    def installed(self: Raft, now: float, index: int, term: int, time_us: int) -> bool:
+        is_news = real(self, now, index, term, time_us)
+        self._base = None
+        return is_news
+
+    patch.setattr(Raft, "installed", installed)
+
+
+@mutant("N2 an install is acknowledged before the disk has dropped the log")
+def _(patch: Patch) -> None:
+    def tell_installed(self: Raft) -> None:
+        if self.leader is not None and isinstance(self.role, Follower):
+            self._outbox.append(AppendAccepted(*self.header(self.leader), self.commit, self.room_bytes))
+
+    patch.setattr(Raft, "_tell_installed", tell_installed)
+
+
+@mutant("N6 the log is dropped when a snapshot is begun, not when it is durable")
+def _(patch: Patch) -> None:
+    real = Snapshots.begin
+
+    def begin(self: Snapshots, machine: Machine) -> None:
+        real(self, machine)
+        self._compact_to = machine.applied
+
+    patch.setattr(Snapshots, "begin", begin)
+
+
+@mutant("N9 a state machine is installed before its snapshot is durable")
+def _(patch: Patch) -> None:
+    real = Replica.apply
+
+    def apply(self: Replica, ready: Ready) -> Any:
+        answers = real(self, ready)
+        receiving = self.snapshots._receiving
+        if receiving is not None and receiving.machine is not None:
+            self.snapshot_stored(0.0, receiving.snapshot, 0)
+        return answers
+
+    patch.setattr(Replica, "apply", apply)
+
+
+@mutant("D8 a node that is being rebuilt votes")
+def _(patch: Patch) -> None:
+    real = Raft._on_request_vote
+
+    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
+        was, self.is_rebuilding = self.is_rebuilding, False
+        real(self, now, message)
+        self.is_rebuilding = was
+
+    patch.setattr(Raft, "_on_request_vote", on_request_vote)
+
+
+@mutant("D8 a node that is being rebuilt stands for election")
+def _(patch: Patch) -> None:
+    real = Follower.on_timeout
+
+    def on_timeout(self: Follower, now: float) -> None:
+        was, self.raft.is_rebuilding = self.raft.is_rebuilding, False
+        real(self, now)
+        self.raft.is_rebuilding = was
+
+    patch.setattr(Follower, "on_timeout", on_timeout)
+
+
+@mutant("D8 a node that is being rebuilt counts for commits")
+def _(patch: Patch) -> None:
+    patch.setattr(Progress, "counted_match", property(lambda self: self.match))
+
+
+@mutant("D8 a node that is being rebuilt counts for reads")
+def _(patch: Patch) -> None:
+    patch.setattr(Progress, "counted_round", property(lambda self: self.acked_round))
+
+
+@mutant("D8 a rebuild ends when nothing was asked yet")
+def _(patch: Patch) -> None:
+    real = Raft._maybe_end_rebuild
+
+    def maybe_end_rebuild(self: Raft) -> None:
+        if self._rebuilt_index is None and self.leader is not None:
+            self._rebuilt_index = 0
+        real(self)
+
+    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+
+
+@mutant("D8 a rebuild ends before what it took is durable")
+def _(patch: Patch) -> None:
+    def maybe_end_rebuild(self: Raft) -> None:
+        if self._rebuilt_index is not None and self.log.last_index >= self._rebuilt_index:
+            self.is_rebuilding = False
+            self.tell(RebuildEnded(self._rebuilt_index))
+
+    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+
+
+@mutant("D8 a node that is being rebuilt does not say so")
+def _(patch: Patch) -> None:
+    patch.setattr(Raft, "header", lambda self, target: (self.id, target, self.term, self.incarnation, False))
+
+
+@mutant("D8 a node that is being rebuilt is never done when its leader changes")
+def _(patch: Patch) -> None:
+    def confirm_reads(self: Raft, contexts: list[Any], index: int) -> None:
+        contexts = [context for context in contexts if isinstance(context, list)]
+        if contexts:
+            self._reads.extend([(context, index) for context in contexts])
+
+    patch.setattr(Raft, "confirm_reads", confirm_reads)
+
+
+@mutant("D12 commands are taken whatever room there is")
+def _(patch: Patch) -> None:
+    patch.setattr(Leader, "_refuses_full", lambda self, now, size_bytes: None)
+
+
+@mutant("D12 the room that commands need is not counted whole")
+def _(patch: Patch) -> None:
+    real = Leader._refuses_full
+    patch.setattr(Leader, "_refuses_full", lambda self, now, size_bytes: real(self, now, 0))
+
+
+@mutant("D12 a follower with a full disk takes all entries")
+def _(patch: Patch) -> None:
+    patch.setattr(Raft, "fitting", lambda self, entries: entries)
+
+
+@mutant("D12 commands that are refused take effect")
+def _(patch: Patch) -> None:
+    real = Raft.propose
+
+    def propose(self: Raft, now: float, commands: Any) -> Any:
+        answer = real(self, now, commands)
+        if isinstance(answer, ReadOnly):
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(Leader, "refuses", lambda self, now, commands: None)
+                real(self, now, commands)
+        return answer
+
+    patch.setattr(Raft, "propose", propose)
+
+
+@mutant("D12 nobody asks a full disk whether it has room again")
+def _(patch: Patch) -> None:
+    real = Leader.on_append_accepted
+
+    def on_append_accepted(self: Leader, now: float, message: AppendAccepted) -> None:
+        known = self.progress[message.source].room_bytes
+        real(self, now, message)
+        if known is not None:
+            self.progress[message.source].room_bytes = known
+
+    patch.setattr(Leader, "on_append_accepted", on_append_accepted)
 
 
 def seeds_until_killed(seeds: Sequence[int]) -> tuple[int, SimulationFailedError] | None:

@@ -20,6 +20,7 @@ import trio
 from trio_kv import __version__
 from trio_kv.cli import control as control_commands
 from trio_kv.cli import serve as serve_module
+from trio_kv.cli import wal as wal_commands
 from trio_kv.cli.house import StartError
 from trio_kv.cli.main import app, main
 from trio_kv.cli.options import ServeOptions, UsageError, is_loopback
@@ -138,8 +139,13 @@ COMMANDS = [
     ["delete"],
     ["cas"],
     ["status"],
+    ["backup"],
+    ["restore"],
+    ["rebuild"],
     ["ctl"],
     *[["ctl", name] for name in control_commands.app if not name.startswith("-")],
+    ["wal"],
+    *[["wal", name] for name in wal_commands.app if not name.startswith("-")],
 ]
 
 
@@ -176,7 +182,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("tokens", "hint"),
     [
         (["gett", "k"], "did you mean get?"),
-        (["frobnicate"], "there are cas, client"),
+        (["frobnicate"], "there are backup, cas, client"),
         (["--prot", "3"], "--port"),
         (["get"], "KEY"),
         (["get", "k", "surplus"], "surplus"),
@@ -191,6 +197,11 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["ctl", "partition", "1,2/x"], "write 1,2/3,4,5"),
         (["ctl", "partition", "1,2/2"], "twice"),
         (["ctl", "drop", "101"], "<= 100"),
+        (["backup"], "FILE"),
+        (["restore", "a.snap", "--nodes", "10"], "<= 9"),
+        (["rebuild"], "NODE"),
+        (["rebuild", "0"], ">= 1"),
+        (["wal", "verify"], "DIRECTORY"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -521,7 +532,7 @@ def test_an_unused_connection_is_kept_alive_by_pings(serve_store: Callable[[Answ
         (["fail-disk", "2"], "fail-disk", {"node": 2}),
         (["transfer", "3"], "transfer", {"target": 3}),
         (["snapshot", "3"], "snapshot", {"node": 3}),
-        (["rebuild", "3"], "rebuild", {"node": 3}),
+        (["rebuild", "3", "-o", "json"], "rebuild", {"node": 3}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -544,7 +555,23 @@ def test_ctl_sends_what_was_typed(
     monkeypatch.setattr(control, "command", command)
     assert main(["ctl", *tokens]) == 0
     assert sent == [(name, arguments)]
-    assert capsys.readouterr().out == "ok\n"
+    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else "ok\n"
+    assert capsys.readouterr().out == printed
+
+
+def test_ctl_tells_where_a_rebuilt_nodes_old_files_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ctl rebuild` says where the old directory was moved, if there was one, and what happens next."""
+    monkeypatch.setattr(control, "find_door", lambda *_: Door("127.0.0.1:1", "secret", 1))
+    for moved_to in ("/data/node-3.replaced-1f", None):
+        reply = {"id": 1, "status": "ok", "moved_to": moved_to}
+        monkeypatch.setattr(control, "command", lambda *_, reply=reply, **__: reply)
+        assert main(["ctl", "rebuild", "3"]) == 0
+        shown = capsys.readouterr().out
+        assert "counts\nfor no majority" in shown
+        assert ("/data/node-3.replaced-1f" in shown) == (moved_to is not None)
+        assert "None" not in shown
 
 
 def test_ctl_tells_a_refusal_and_a_missing_door_apart(
@@ -660,6 +687,10 @@ class FakeHouse:
     has_stopped: trio.Event = attrs.field(factory=trio.Event)
     may_stop: trio.Event = attrs.field(factory=trio.Event)
     is_asked_to_stop: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def is_loading(self) -> bool:
+        return False
 
     async def wait_leader(self) -> int:
         if self.leader is None:

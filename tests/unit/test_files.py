@@ -36,6 +36,28 @@ def test_files_round_trip(files: Files) -> None:
     files.close()
 
 
+def test_growing_files_round_trip(files: Files) -> None:
+    """A file grows under a temporary name, is read in parts, and gets its final name when it is whole."""
+    files.begin("b.tmp")
+    for _ in range(3):
+        files.append("b.tmp", b"x" * 700)
+    files.sync("b.tmp")
+    files.append("b.tmp", b"end")
+    files.sync("b.tmp")
+    assert (files.size("b.tmp"), files.read("b.tmp")) == (2103, b"x" * 2100 + b"end")
+    assert files.read_at("b.tmp", 2098, 10) == b"xxend"
+    assert files.read_at("b.tmp", 5000, 10) == b""
+    files.create("a", 10)
+    assert files.read_at("a", 0, 3) == bytes(3)
+    files.rename("b.tmp", "a")
+    files.uncache("a")
+    assert files.names() == ["a"]
+    assert files.read_at("a", 2100, 3) == b"end"
+    files.begin("b.tmp")
+    assert files.read("b.tmp") == b""
+    files.close()
+
+
 def test_real_files_keep_few_open(tmp_path: Path) -> None:
     """However many files are written to, only a few stay open."""
     files = RealFiles(tmp_path, is_synced=False)
@@ -93,6 +115,58 @@ def test_the_twin_loses_what_was_not_synced() -> None:
     files.sync("a")
     files.crash(Random(0))
     assert files.read("a")[:1] == b"3"
+
+
+def test_the_twin_may_lose_what_a_file_grew_by() -> None:
+    """After a power cut a file has one of the sizes since its last sync, and zeros where nothing arrived."""
+    outcomes = set()
+    for seed in range(100):
+        files = MemoryFiles()
+        files.begin("a")
+        files.append("a", b"1" * 600)
+        files.sync("a")
+        files.sync_directory()
+        files.append("a", b"2" * 500)
+        files.append("a", b"3" * 500)
+        files.crash(Random(seed))
+        data = files.read("a")
+        assert data[:600] == b"1" * 600
+        outcomes.add((len(data), data[-1:]))
+    assert outcomes == {
+        (600, b"1"),
+        *((1100, end) for end in (b"2", b"\0")),
+        *((1600, end) for end in (b"3", b"\0")),
+    }
+
+
+def test_the_twin_keeps_as_much_as_it_is_told() -> None:
+    """A file that grew is as long as the sectors need that come back."""
+    for kept, size_bytes in (((), 100), ([("a", 0)], 512), ([("a", 2)], 1300)):
+        files = MemoryFiles()
+        files.begin("a")
+        files.append("a", b"1" * 100)
+        files.sync("a")
+        files.append("a", b"2" * 1200)
+        assert files.unsynced() == [("a", 0), ("a", 1), ("a", 2)]
+        files.crash_keeping(kept)
+        assert files.size("a") == size_bytes
+        assert files.read("a")[:100] == b"1" * 100
+
+
+def test_D12_the_twin_can_be_full() -> None:
+    """A directory with a capacity refuses what does not fit, and leaves nothing of it behind."""
+    files = MemoryFiles()
+    files.capacity_bytes = 1000
+    files.create("a", 600)
+    with pytest.raises(OSError, match="no space") as caught:
+        files.create("b", 500)
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="no space"):
+        files.append("a", b"x" * 500)
+    assert (files.names(), files.size("a")) == (["a"], 600)
+    files.create("b", 400)
+    files.delete("a")
+    files.create("c", 600)
 
 
 def test_the_twin_forgets_after_a_failed_sync() -> None:

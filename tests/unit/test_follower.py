@@ -18,7 +18,7 @@ def follower(*terms: int, term: int) -> Raft:
     return Raft(
         id=1,
         peers=[2],
-        config=RaftConfig(),
+        config=RaftConfig(log_entries_kept=0),
         random=Random("follower"),
         incarnation=1,
         now=0.0,
@@ -30,7 +30,7 @@ def follower(*terms: int, term: int) -> Raft:
 def append(term: int, prev: tuple[int, int], *terms: int, commit: int = 0) -> AppendEntries:
     """Return node 2's append of entries of these terms behind `prev`."""
     entries = tuple(make_entry(prev[0] + 1 + place, of, 0, None) for place, of in enumerate(terms))
-    return AppendEntries(2, 1, term, 2, *prev, entries, commit)
+    return AppendEntries(2, 1, term, 2, False, *prev, entries, commit)
 
 
 def test_L6_an_append_commits_no_further_than_it_verifies() -> None:
@@ -43,7 +43,7 @@ def test_L6_an_append_commits_no_further_than_it_verifies() -> None:
 def test_L6_a_heartbeat_commits_no_further_than_the_entry_it_names() -> None:
     """Scenario L6, with a heartbeat."""
     raft = follower(1, 2, 2, 2, term=3)
-    raft.receive(0.0, Heartbeat(2, 1, 3, 2, 0, 1, 1, 4))
+    raft.receive(0.0, Heartbeat(2, 1, 3, 2, False, 0, 1, 1, 4))
     assert raft.commit == 1
 
 
@@ -53,7 +53,7 @@ def test_a_tail_without_conflict_is_kept() -> None:
     raft.receive(0.0, append(1, (0, 0), 1, 1))
     assert raft.log.last_index == 3
     (reply,) = raft.ready(0.0).messages
-    assert reply == AppendAccepted(1, 2, 1, 1, 2)
+    assert reply == AppendAccepted(1, 2, 1, 1, False, 2)
 
 
 def test_a_committed_entry_is_never_cut_away() -> None:
@@ -66,10 +66,12 @@ def test_a_committed_entry_is_never_cut_away() -> None:
 
 def test_two_leaders_of_one_term_are_an_error() -> None:
     """Election Safety is asserted where it would be seen to break (paper figure 3)."""
-    raft = Raft(id=1, peers=[2, 3], config=RaftConfig(), random=Random("f"), incarnation=1, now=0.0)
-    raft.receive(0.0, Heartbeat(2, 1, 1, 2, 0, 0, 0, 0))
+    raft = Raft(
+        id=1, peers=[2, 3], config=RaftConfig(log_entries_kept=0), random=Random("f"), incarnation=1, now=0.0
+    )
+    raft.receive(0.0, Heartbeat(2, 1, 1, 2, False, 0, 0, 0, 0))
     with pytest.raises(AssertionError, match="two leaders"):
-        raft.receive(0.0, Heartbeat(3, 1, 1, 3, 0, 0, 0, 0))
+        raft.receive(0.0, Heartbeat(3, 1, 1, 3, False, 0, 0, 0, 0))
 
 
 def test_a_log_too_short_says_where_it_ends() -> None:
@@ -77,7 +79,7 @@ def test_a_log_too_short_says_where_it_ends() -> None:
     raft = follower(1, 1, term=1)
     raft.receive(0.0, append(1, (7, 1), 1))
     (reply,) = raft.ready(0.0).messages
-    assert reply == AppendRejected(1, 2, 1, 1, 7, 0, 3)
+    assert reply == AppendRejected(1, 2, 1, 1, False, 7, 0, 3)
 
 
 def test_a_conflict_names_the_whole_term() -> None:
@@ -85,7 +87,7 @@ def test_a_conflict_names_the_whole_term() -> None:
     raft = follower(1, 2, 2, 2, term=3)
     raft.receive(0.0, append(3, (4, 1), 3))
     (reply,) = raft.ready(0.0).messages
-    assert reply == AppendRejected(1, 2, 3, 1, 4, 2, 2)
+    assert reply == AppendRejected(1, 2, 3, 1, False, 4, 2, 2)
 
 
 def test_an_append_below_the_base_is_taken_from_the_base_on() -> None:
@@ -93,7 +95,7 @@ def test_an_append_below_the_base_is_taken_from_the_base_on() -> None:
     raft = follower(1, 1, 1, term=1)
     raft.receive(0.0, append(1, (3, 1), commit=3))
     raft.ready(0.0)
-    raft.compacted(2)
+    assert raft.compact(2) == 2
     raft.receive(0.0, append(1, (0, 0), 1, 1, 1, 1))
     assert raft.log.last_index == 4
 
@@ -101,8 +103,8 @@ def test_an_append_below_the_base_is_taken_from_the_base_on() -> None:
 def test_a_message_for_another_node_or_of_a_stranger_is_ignored() -> None:
     """Neither moves the term."""
     raft = follower(1, term=1)
-    raft.receive(0.0, Heartbeat(9, 1, 5, 2, 0, 0, 0, 0))
-    raft.receive(0.0, Heartbeat(2, 3, 5, 2, 0, 0, 0, 0))
+    raft.receive(0.0, Heartbeat(9, 1, 5, 2, False, 0, 0, 0, 0))
+    raft.receive(0.0, Heartbeat(2, 3, 5, 2, False, 0, 0, 0, 0))
     assert raft.term == 1
 
 

@@ -15,6 +15,7 @@ from trio_kv.wire.frames import (
     Identity,
     Kind,
     Record,
+    Reset,
     SegmentHeader,
     Truncate,
     decode_records,
@@ -133,14 +134,14 @@ def test_a_run_of_zeros_is_refused() -> None:
 def test_records_round_trip() -> None:
     """All records come back in order; entries with the very bytes they were made with."""
     some = entries(5)
-    records: list[Record] = [HardState(4, None), Base(9, 2), HardState(5, 3), Truncate(8), some]
+    records: list[Record] = [HardState(4, None), Base(9, 2), HardState(5, 3), Truncate(8), Reset(70, 4), some]
     assert list(decode_records(payload_of(records), decode_command)) == records
 
 
 def test_records_cut_short_are_refused() -> None:
     """A payload that ends inside a record is refused, whatever byte it ends at."""
-    payload = payload_of([HardState(5, 3), Truncate(8), Base(1, 1), entries(2)])
-    whole = {0, 13, 22, 39}
+    payload = payload_of([HardState(5, 3), Truncate(8), Base(1, 1), Reset(2, 1), entries(2)])
+    whole = {0, 13, 22, 39, 56}
     for length in set(range(len(payload))) - whole:
         with pytest.raises(ValueError, match="cut short"):
             list(decode_records(payload[:length], decode_command))

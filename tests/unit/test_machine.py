@@ -3,15 +3,12 @@
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, Set
+from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.raft.entry import Entry, make_entry
 
 SESSION = 1
-
-LABEL = b'{"format":"trio_kv state","version":1}'
-"""How a snapshot begins."""
 
 
 def raw(text: str) -> msgspec.Raw:
@@ -171,60 +168,164 @@ def test_copy_changes_on_its_own(log: Log) -> None:
     """What is applied to a copy does not show in the original, and the other way round."""
     log.set("k", "1")
     twin = log.machine.copy()
-    before = twin.snapshot()
     log.set("k", "2")
     log.delete("k")
-    assert twin.snapshot() == before
+    assert twin.get("k") == Item(raw("1"), 2)
+    assert list(twin.sessions.by_id[SESSION].replies) == [1]
     twin.apply([Entry(3, 1, 10**9, Expire(), b"")])
     assert len(twin.sessions) == 0
     assert len(log.machine.sessions) == 1
 
 
-def test_snapshot_holds_everything(log: Log) -> None:
-    """A restored machine is the same machine, answers of sessions and null values included."""
-    log.set("k", "null")
-    log.set('\u00e9\n\u2028"', "[1,\r 2]")
-    log.delete("k")
-    log.cas("x", "1", "2")
-    restored = Machine.restore(log.machine.snapshot())
-    assert restored.snapshot() == log.machine.snapshot()
-    assert restored.items == log.machine.items
-    kept, original = (machine.sessions.by_id[SESSION].replies for machine in (restored, log.machine))
-    assert kept == original
-    assert kept[3].value == raw("null")
-    assert kept[1].value is None
+def test_frozen_state_stays_as_it_is(log: Log) -> None:
+    """What is applied after `freeze` shows in the machine and not in the frozen state, sessions included."""
+    for key in ("a", "b", "c"):
+        log.set(key, '"old"')
+    before = tell(log.machine)
+    frozen = log.machine.freeze()
+    log.set("a", '"new"')
+    log.delete("b")
+    log.set("d", '"new"')
+    log.apply(RenewSession(SESSION))
+    log.apply(OpenSession(5))
+    assert (frozen.applied, frozen.applied_term) == (4, 1)
+    assert list(frozen.chunks()) == before
+    assert [(key, item.value) for key, item in log.machine.items.items()] == [
+        ("a", raw('"new"')),
+        ("c", raw('"old"')),
+        ("d", raw('"new"')),
+    ]
+    assert len(log.machine.items) == 3
+    assert log.machine.get("b") is None
+    assert "b" not in log.machine.items
 
 
-def test_snapshot_comes_in_parts_of_bounded_size() -> None:
-    """Many keys make many parts, so that whoever writes them can pause in between."""
-    log = Log()
-    for number in range(3_000):
-        log.set(f"key{number}", "1")
-    parts = list(log.machine.snapshot_parts())
-    assert len(parts) > 12
-    assert Machine.restore(b"".join(parts)).items == log.machine.items
+def test_settling_keeps_the_order_of_one_dict(log: Log) -> None:
+    """A key overwritten while frozen keeps its place; one that was deleted and came back stands at the end."""
+    for key in ("a", "b", "c", "d"):
+        log.set(key, "1")
+    log.machine.freeze()
+    log.set("new", "1")
+    for key in ("a", "c"):
+        log.delete(key)
+    log.set("b", "2")
+    log.set("a", "2")
+    for key in ("new", "a"):
+        log.delete(key)
+        log.set(key, "3")
+    order = ["b", "d", "new", "a"]
+    assert list(log.machine.items) == order
+    log.machine.thaw()
+    rounds = 0
+    while not log.machine.is_settled:
+        assert list(log.machine.items) == order
+        log.machine.settle(1)
+        rounds += 1
+    assert rounds == 4
+    assert isinstance(log.machine.items, dict)
+    assert list(log.machine.items) == order
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "truncated"),
-        (b"{}\n", "format"),
-        (b'{"format":"trio_kv state","version":2}\n[]', "version 2, not 'trio_kv state' version 1"),
-        (b'{"format":"shopping list","version":1}\n', "shopping list"),
-        (b'{"format":"trio_kv state","version":1}\n{"head":[0,0,0,0,0],"sessions":[', "truncated"),
-        (
-            b"\n".join(
-                [
-                    LABEL,
-                    b'{"head":[0,0,0,0,0],"sessions":[],"replies":[[9,1,"ok",null,false,1,""]],"items":[]}',
-                ]
-            ),
-            "session 9",
-        ),
-    ],
-)
-def test_what_is_no_snapshot_is_refused(data: bytes, message: str) -> None:
-    """A damaged snapshot, or one of another format, raises and says which."""
-    with pytest.raises(ValueError, match=message):
-        Machine.restore(data)
+def test_settling_ends_under_a_load_of_overwrites(log: Log) -> None:
+    """However many old keys are overwritten between two slices, each slice brings the end nearer."""
+    keys = [f"k{number}" for number in range(50)]
+    for key in keys:
+        log.set(key, "1")
+    log.machine.freeze()
+    for key in keys[:10]:
+        log.set(key, "2")
+    log.machine.thaw()
+    for _ in range(4):
+        for key in keys:
+            log.set(key, "3")
+        assert not log.machine.settle(2)
+    assert log.machine.settle(2)
+    assert all(item.value == raw("3") for item in log.machine.items.values())
+
+
+def test_settle_does_nothing_where_there_is_nothing_to_do(log: Log) -> None:
+    """A machine that is frozen, or was never, is settled; one to which nothing was applied meanwhile is at once."""
+    assert log.machine.is_settled
+    assert log.machine.settle(1)
+    log.set("k", "1")
+    frozen = log.machine.freeze()
+    assert log.machine.is_settled
+    assert log.machine.settle(1)
+    assert len(list(frozen.chunks())) == 4
+    log.machine.thaw()
+    assert log.machine.is_settled
+    assert isinstance(log.machine.items, dict)
+
+
+def test_one_state_is_frozen_at_a_time(log: Log) -> None:
+    """A second freeze is refused until the first is thawed and settled; so is a thaw without a freeze."""
+    log.machine.freeze()
+    with pytest.raises(AssertionError, match="frozen already"):
+        log.machine.freeze()
+    log.set("k", "1")
+    log.machine.thaw()
+    with pytest.raises(AssertionError, match="not settled"):
+        log.machine.freeze()
+    with pytest.raises(AssertionError, match="no state is frozen"):
+        log.machine.thaw()
+    log.machine.settle(10)
+    assert log.machine.freeze().applied == 2
+
+
+def test_thawed_state_is_not_read(log: Log) -> None:
+    """Whoever asks for more chunks of a state that was thawed hears so, instead of getting a mixture."""
+    log.set("k", "1")
+    chunks = log.machine.freeze().chunks()
+    next(chunks)
+    log.machine.thaw()
+    with pytest.raises(AssertionError, match="thawed"):
+        next(chunks)
+
+
+def test_copy_of_a_frozen_machine_is_not_frozen(log: Log) -> None:
+    """A copy taken while a snapshot is made is a machine of its own, in one layer."""
+    log.set("k", "1")
+    frozen = log.machine.freeze()
+    before = list(frozen.chunks())
+    log.set("k", "2")
+    log.set("l", "2")
+    twin = log.machine.copy()
+    assert twin.items == log.machine.items
+    twin.apply([make_entry(5, 1, 0, Delete(SESSION, 9, 0, "k"))])
+    assert list(twin.freeze().chunks()) != before
+    assert list(frozen.chunks()) == before
+    assert log.machine.get("k") == Item(raw("2"), 3)
+
+
+def test_machine_is_dismantled_in_slices(log: Log) -> None:
+    """A machine that is not needed any more lets go of its keys bit by bit, settled or not; not while frozen."""
+    for number in range(5):
+        log.set(f"k{number}", "1")
+    log.machine.freeze()
+    log.set("new", "1")
+    with pytest.raises(AssertionError, match="frozen"):
+        log.machine.dismantle(1)
+    log.machine.thaw()
+    assert [log.machine.dismantle(2) for _ in range(3)] == [False, False, True]
+    assert log.machine.dismantle(2)
+    assert not log.machine.items
+
+
+def test_layers_miss_like_a_dict(log: Log) -> None:
+    """Looking up or deleting a key that is not there is an error in two layers as in one."""
+    log.set("gone", "1")
+    log.machine.freeze()
+    log.delete("gone")
+    for key in ("gone", "never"):
+        with pytest.raises(KeyError):
+            log.machine.items[key]
+        with pytest.raises(KeyError):
+            del log.machine.items[key]
+        assert log.machine.items.get(key, Item(raw("0"), 0)) == Item(raw("0"), 0)
+
+
+def tell(machine: Machine) -> list[bytes]:
+    """Return a machine's snapshot."""
+    chunks = list(machine.freeze().chunks())
+    machine.thaw()
+    return chunks

@@ -32,7 +32,7 @@ def make(path: Path, nodes: int = 3) -> None:
     """Make a cluster and let every node write one entry."""
     with open_directory(path, nodes) as directory:
         for node in directory.nodes:
-            wal, _ = directory.node(node).open_wal()
+            wal = directory.node(node).open().wal
             wal.append([Write(Ticket(1, 1, 1), HardState(1, 1), None, (make_entry(1, 1, 0, None),))])
             wal.close()
 
@@ -51,7 +51,8 @@ def test_first_start_makes_five_nodes(tmp_path: Path) -> None:
         for node in directory.nodes:
             found = directory.node(node)
             assert (found.state, found.reason) == ("ok", "")
-            wal, recovered = found.open_wal()
+            opened = found.open()
+            wal, recovered = opened.wal, opened.recovered
             wal.close()
             assert (recovered.hard_state, recovered.entries) == (HardState(), [])
     assert sorted(file.name for file in path.iterdir()) == [
@@ -66,7 +67,8 @@ def test_later_starts_find_the_same_cluster(tmp_path: Path) -> None:
     make(tmp_path)
     first = (tmp_path / "manifest.json").read_bytes()
     with open_directory(tmp_path, 3, seed=99) as directory:
-        wal, recovered = directory.node(2).open_wal()
+        opened = directory.node(2).open()
+        wal, recovered = opened.wal, opened.recovered
         wal.close()
         assert [entry.index for entry in recovered.entries] == [1]
     assert (tmp_path / "manifest.json").read_bytes() == first
@@ -190,7 +192,7 @@ def test_another_nodes_log_is_damage(tmp_path: Path) -> None:
     make(tmp_path)
     shutil.copy(tmp_path / "node-1" / SEGMENT, tmp_path / "node-2" / SEGMENT)
     with open_directory(tmp_path) as directory, pytest.raises(DamagedError, match="belongs to") as caught:
-        directory.node(2).open_wal()
+        directory.node(2).open()
     assert caught.value.file == str(tmp_path / "node-2" / SEGMENT)
 
 
@@ -232,7 +234,7 @@ def test_a_first_start_that_was_interrupted_begins_anew(
         with open_directory(tmp_path / str(stop_at), 2, seed=stop_at) as directory:
             assert directory.nodes == (1, 2)
             for node in directory.nodes:
-                directory.node(node).open_wal()[0].close()
+                directory.node(node).open().wal.close()
 
 
 def test_what_is_written_is_plain_json(tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def _(patch: Patch) -> None:
 
 @mutant("transfer_E9", "E9: commands are taken during a transfer")
 def _(patch: Patch) -> None:
-    patch.setattr(Leader, "refuses", lambda self: None)
+    patch.setattr(Leader, "refuses", lambda self, now, commands: None)
 
 
 @mutant("incarnation_new_disk_voids_acks", "L8: what a former self acknowledged counts")

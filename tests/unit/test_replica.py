@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
@@ -176,16 +177,7 @@ def test_a_run_that_is_committed_in_pieces_is_answered_whole(three: Cluster) -> 
 
 
 def with_entries(message: AppendEntries, entries: Any) -> AppendEntries:
-    return AppendEntries(
-        message.source,
-        message.target,
-        message.term,
-        message.incarnation,
-        message.prev_index,
-        message.prev_term,
-        tuple(entries),
-        message.commit,
-    )
+    return attrs.evolve(message, entries=tuple(entries))
 
 
 def test_who_does_not_lead_refuses(three: Cluster) -> None:
@@ -245,7 +237,7 @@ def test_C10_a_run_whose_tail_was_replaced_is_unknown(three: Cluster) -> None:
     entries = log.slice(first, log.last_index)
     assert entries[0].term < entries[1].term
     message = AppendEntries(
-        2, 1, follower.raft.term, 2, first - 1, log.term_at(first - 1) or 0, entries, log.last_index
+        *follower.raft.header(1), first - 1, log.term_at(first - 1) or 0, entries, log.last_index
     )
     three.cut = set()
     leader.receive(three.now, message)

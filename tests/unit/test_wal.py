@@ -14,10 +14,10 @@ from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files, RealFiles
-from trio_kv.storage.memory import MemoryFiles
+from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.recovery import Recovered, segment_name
-from trio_kv.storage.wal import Wal
-from trio_kv.wire.frames import SECTOR_BYTES, Identity, SegmentHeader
+from trio_kv.storage.wal import WRITE_OVERHEAD_BYTES_MAX, Wal
+from trio_kv.wire.frames import SECTOR_BYTES, Base, Identity, SegmentHeader
 
 IDENTITY = Identity("c0ffee" * 5 + "42", 2, 123456789)
 SEGMENT_BYTES = 16384
@@ -32,9 +32,14 @@ def entry(index: int, term: int = 1, size_bytes: int = 150) -> Entry:
     )
 
 
-def write(*entries: Entry, hard_state: HardState | None = None, truncate_from: int | None = None) -> Write:
+def write(
+    *entries: Entry,
+    hard_state: HardState | None = None,
+    truncate_from: int | None = None,
+    base: tuple[int, int] | None = None,
+) -> Write:
     """Return a write. Its ticket is of no concern to the log."""
-    return Write(Ticket(0, 0, 0), hard_state, truncate_from, entries)
+    return Write(Ticket(0, 0, 0), hard_state, truncate_from, entries, base)
 
 
 def create(files: Files, *, term: int = 1) -> Wal:
@@ -44,12 +49,12 @@ def create(files: Files, *, term: int = 1) -> Wal:
     return wal
 
 
-def reopen(files: Files) -> tuple[Wal, Recovered]:
-    return Wal.open(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+def reopen(files: Files, covered_index: int = 0) -> tuple[Wal, Recovered]:
+    return Wal.open(files, IDENTITY, segment_bytes=SEGMENT_BYTES, covered_index=covered_index)
 
 
-def recover(files: Files) -> Recovered:
-    return reopen(files)[1]
+def recover(files: Files, covered_index: int = 0) -> Recovered:
+    return reopen(files, covered_index)[1]
 
 
 @pytest.fixture(params=["memory", "real"])
@@ -80,9 +85,7 @@ def test_log_round_trip(files: Files) -> None:
     assert wal.segment > 2
     wal, recovered = reopen(files)
     expected = [entry(index, 1 if index < 40 else 2) for index in range(1, 150)]
-    assert recovered == Recovered(
-        HardState(2, None), attrs.evolve(recovered.base, index=0, term=0), expected, ()
-    )
+    assert recovered == Recovered(HardState(2, None), Base(0, 0), expected, ())
     assert (wal.hard_state, wal.last_index) == (HardState(2, None), 149)
     wal.append([write(entry(150, 2))])
     wal.close()
@@ -143,6 +146,7 @@ def test_size_of_segments_may_change(segment_bytes: int) -> None:
         pytest.param(write(hard_state=HardState(3, 1)), id="votes twice"),
         pytest.param(write(truncate_from=5), id="truncates nothing"),
         pytest.param(write(truncate_from=0), id="truncates the base"),
+        pytest.param(write(base=(9, 4)), id="reset to a term that isn't durable"),
     ],
 )
 def test_D7_a_write_that_does_not_follow_is_a_bug(wrong: Write) -> None:
@@ -188,7 +192,7 @@ def judge(files: MemoryFiles, expected: Recovered, name: str) -> str:
     """Open a log that was tampered with: it holds all that was acknowledged, or names the place."""
     damage, recovered = None, None
     try:
-        recovered = recover(files)
+        recovered = recover(files, expected.base.index)
     except DamagedError as error:
         damage = error
     if damage is not None:
@@ -354,7 +358,7 @@ def test_a_name_that_was_read_is_durable() -> None:
     wal.append([write(*map(entry, range(1, 51)))])
     wal.append([write(*map(entry, range(51, 90)))])
     assert wal.segment == 2
-    files.crash_keeping((), keeps_names=False)
+    files.crash_keeping((), image=0)
     assert len(recover(files).entries) == 89
 
 
@@ -372,6 +376,322 @@ def test_a_seal_that_was_read_is_durable() -> None:
     wal.append([write(entry(50))])
     files.crash_keeping(())
     assert len(recover(files).entries) == 50
+
+
+# A snapshot in place of the log, and in place of its beginning.
+
+
+def grow(wal: Wal, last: int, term: int = 1) -> None:
+    """Append entries one by one, up to this index."""
+    for index in range(wal.last_index + 1, last + 1):
+        wal.append([write(entry(index, term))])
+
+
+def test_N2_a_reset_drops_the_whole_log(files: Files) -> None:
+    """Behind the record of a reset the log holds only what came later, in the same write and after it."""
+    wal = create(files)
+    grow(wal, 30)
+    wal.append(
+        [
+            write(entry(31), truncate_from=31),
+            write(entry(101, 3), hard_state=HardState(3, None), base=(100, 2)),
+        ]
+    )
+    assert (wal.base, wal.last_index, wal.term_at(100), wal.term_at(30)) == (Base(100, 2), 101, 2, None)
+    wal.append([write(entry(101, 3), truncate_from=101), write(entry(102, 3))])
+    wal.close()
+    wal, recovered = reopen(files, 100)
+    assert recovered == Recovered(HardState(3, None), Base(100, 2), [entry(101, 3), entry(102, 3)], ())
+    # A conflicting log may have been longer than the snapshot.
+    wal.append([write(base=(50, 3)), write(entry(51, 3))])
+    wal.close()
+    wal, recovered = reopen(files, 50)
+    assert (recovered.base, recovered.entries) == (Base(50, 3), [entry(51, 3)])
+    wal.close()
+
+
+def test_segments_that_a_snapshot_covers_are_deleted(files: Files) -> None:
+    """Whole segments go, the one that is written to never; the rest can be read, and goes on."""
+    wal = create(files, term=2)
+    grow(wal, 100)
+    grow(wal, 300, term=2)
+    assert wal.segment > 4
+    before = recover(files) if isinstance(files, MemoryFiles) else None
+    assert wal.compact(0) == 0
+    deleted = wal.compact(150)
+    assert deleted > 0
+    assert wal.compact(150) == 0
+    assert 0 < wal.base.index <= 150
+    assert files.names()[0] == segment_name(1 + deleted)
+    grow(wal, 310, term=2)
+    wal.close()
+    wal, recovered = reopen(files, 150)
+    assert recovered.base == wal.base
+    assert recovered.hard_state == HardState(2, 2)
+    assert [each.index for each in recovered.entries] == list(range(wal.base.index + 1, 311))
+    assert before is None or recovered.entries[:-10] == before.entries[wal.base.index :]
+    wal.compact(310)
+    assert files.names()[0] == segment_name(wal.segment)
+    grow(wal, 400, term=2)
+    wal.compact(400)
+    wal.close()
+    wal, recovered = reopen(files, 400)
+    assert (wal.last_index, wal.term_at(400), recovered.hard_state) == (400, 2, HardState(2, 2))
+    wal.append([write(entry(401, 2))])
+    wal.close()
+
+
+def log_before_a_beginning() -> MemoryFiles:
+    """Return a log of term 7 whose first segment is sealed, and whose second one holds nothing yet."""
+    files = MemoryFiles()
+    wal = create(files, term=7)
+    last = 0
+    while wal.segment == 1:
+        last += 1
+        grow(wal, last, term=7)
+    files = MemoryFiles()
+    wal = create(files, term=7)
+    grow(wal, last - 1, term=7)
+    wal.prepare()
+    files.fail_after(2, PowerLossError())  # behind the write and the sync of the seal
+    with pytest.raises(PowerLossError):
+        grow(wal, last, term=7)
+    files.crash_keeping(())
+    return files
+
+
+def test_a_segment_that_was_not_begun_keeps_the_one_before() -> None:
+    """Only a segment's first frame says what came before it: without one, term and vote would be lost."""
+    files = log_before_a_beginning()
+    wal, recovered = reopen(files)
+    assert wal.segment == 2
+    assert wal.compact(recovered.entries[-1].index) == 0
+    assert recover(files).hard_state == HardState(7, 2)
+    grow(wal, wal.last_index + 1, term=7)
+    assert wal.compact(wal.last_index) == 1
+    assert recover(files, wal.last_index).hard_state == HardState(7, 2)
+
+
+def test_a_truncation_behind_a_segments_beginning_keeps_the_one_before() -> None:
+    """A log can't begin with a segment that says to drop entries of the one before; later it may again."""
+    files = MemoryFiles()
+    wal = create(files, term=3)
+    while wal.segment == 1:
+        grow(wal, wal.last_index + 1)
+    last = wal.last_index
+    wal.append([write(entry(last - 9, 3), truncate_from=last - 9)])
+    grow(wal, last + 10, term=3)
+    assert wal.segment == 2
+    assert wal.compact(last + 10) == 0
+    assert recover(files).entries[-1].index == last + 10
+    while wal.segment == 2:
+        grow(wal, wal.last_index + 1, term=3)
+    assert wal.compact(wal.last_index) == 2
+    wal, recovered = reopen(files, wal.last_index)
+    assert recovered.entries[-1].index == wal.last_index
+    assert wal.term_at(wal.last_index) == 3
+
+
+def interrupt_compaction(files: MemoryFiles, wal: Wal) -> None:
+    """Delete the first segment, and let power fail at the second one."""
+    files.fail_after(2, PowerLossError())
+    with pytest.raises(PowerLossError):
+        wal.compact(wal.last_index)
+    files.crash_keeping(())
+    assert files.names()[0] == SECOND
+
+
+def test_N6_an_interrupted_compaction_may_leave_what_goes_back_behind_the_log() -> None:
+    """A segment that should be gone as well may drop entries that are gone already: all of that is covered."""
+    files = MemoryFiles()
+    wal = create(files, term=3)
+    while wal.segment == 1:
+        grow(wal, wal.last_index + 1)
+    wal.append([write(entry(20, 3), truncate_from=20)])
+    while wal.segment == 2:
+        grow(wal, wal.last_index + 1, term=3)
+    last = wal.last_index
+    interrupt_compaction(files, wal)
+    wal, recovered = reopen(files, last)
+    assert recovered.entries == [entry(index, 3) for index in range(20, last + 1)]
+    assert (recovered.base.index, wal.term_at(20)) == (19, 3)
+    with pytest.raises(AssertionError, match="truncation at 15"):
+        wal.append([write(truncate_from=15)])
+    wal, _ = reopen(files, last)
+    assert wal.compact(last) == 1
+    grow(wal, last + 1, term=3)
+    assert recover(files, last).entries[-1] == entry(last + 1, 3)
+    files.lose(THIRD)
+    with pytest.raises(DamagedError):
+        recover(files, last)
+
+
+def test_N6_an_interrupted_compaction_may_leave_a_segment_without_records() -> None:
+    """A segment that was sealed before it held anything says nothing of what came before it; the next one does."""
+    files = log_before_a_beginning()
+    wal, recovered = reopen(files)
+    last = recovered.entries[-1].index
+    wal.append([write(entry(last + 1, 7, size_bytes=40_000))])
+    assert wal.segment == 3
+    interrupt_compaction(files, wal)
+    assert recover(files, last).entries == [entry(last + 1, 7, size_bytes=40_000)]
+    assert recover(files, last).hard_state == HardState(7, 2)
+    with pytest.raises(DamagedError, match=f"the log begins after entry {last}"):
+        recover(files, last - 1)
+
+
+@pytest.mark.parametrize("is_truncated", [False, True])
+def test_a_reset_frees_the_segments_before_it(is_truncated: bool) -> None:
+    """After a reset nothing older is needed, unless its segment can't be understood without that."""
+    files = MemoryFiles()
+    wal = create(files, term=3)
+    while wal.segment < 3:
+        grow(wal, wal.last_index + 1)
+    if is_truncated:
+        wal.append([write(truncate_from=wal.last_index - 15)])
+    wal.append([write(entry(1001, 3), base=(1000, 2))])
+    assert wal.compact(1000) == (0 if is_truncated else 2)
+    wal, recovered = reopen(files, 1000)
+    assert (recovered.base, recovered.entries) == (Base(1000, 2), [entry(1001, 3)])
+    while wal.segment == 3:
+        grow(wal, wal.last_index + 1, term=3)
+    wal.compact(wal.last_index)
+    assert files.names() == [segment_name(4)]
+    assert recover(files, wal.last_index).base.index < wal.last_index
+
+
+def compacted_log() -> tuple[MemoryFiles, Recovered]:
+    """Return a log whose first segments are gone, and what it holds."""
+    files = MemoryFiles()
+    wal = Wal.create(files, IDENTITY, segment_bytes=4096)
+    wal.append([write(hard_state=HardState(2, 2))])
+    grow(wal, 20)
+    grow(wal, 50, term=2)
+    wal.append([write(entry(47, 2), truncate_from=47)])
+    wal.compact(30)
+    wal.prepare()
+    return files, recover(files, 30)
+
+
+def test_D10_every_wrong_byte_of_a_compacted_log_is_damage(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log without its beginning is as safe as a whole one: each used byte wrong, or cut, stops the node."""
+    files, expected = compacted_log()
+    cases = 0
+    for name in files.names():
+        for offset in range(used_bytes(files, name)):
+            flipped, cut = files.copy(), files.copy()
+            flipped.flip(name, offset, (0x01, 0x80, 0xFF)[offset % 3])
+            assert judge(flipped, expected, name) == "damaged", (name, offset)
+            cut.cut(name, offset)
+            assert judge(cut, expected, name) == "damaged", (name, offset)
+            cases += 2
+    with capsys.disabled():
+        print(f" {cases} cases", end="")  # noqa: T201 - how much was tried is part of the claim
+    assert cases > 10_000
+
+
+def test_D10_a_missing_segment_of_a_compacted_log_is_damage() -> None:
+    """What is missing in the middle, or needed at the beginning, is noticed; not what the snapshot covers."""
+    files, expected = compacted_log()
+    names = files.names()[:-1]
+    assert len(names) > 2
+    for name in names:
+        twin = files.copy()
+        twin.lose(name)
+        with pytest.raises(DamagedError, match="is damaged at byte 0: the file is missing"):
+            recover(twin, 30)
+    twin = files.copy()
+    twin.lose(names[0])
+    assert recover(twin, 46).entries[-1] == expected.entries[-1]
+    for name in names:
+        files.lose(name)
+    with pytest.raises(DamagedError, match="was not begun"):
+        recover(files, 46)
+
+
+@pytest.mark.parametrize("error", [PowerLossError(), OSError(errno.EIO, "broken")])
+def test_N6_a_fault_at_each_step_of_a_compaction(error: OSError) -> None:
+    """However far the deletion of segments came, the log is whole behind the snapshot, and has no hole."""
+    sound = MemoryFiles()
+    wal = create(sound)
+    grow(wal, 300)
+    expected = recover(sound).entries
+    for step in range(2 * (wal.segment - 1)):
+        for image in (0, -1):
+            files = sound.copy()
+            wal, _ = reopen(files)
+            files.fail_after(step, error)
+            with pytest.raises(OSError, match=r"power lost|broken"):
+                wal.compact(300)
+            with pytest.raises(AssertionError, match="failed before"):
+                wal.compact(300)
+            files.crash_keeping((), image=image)
+            wal, recovered = reopen(files, 300)
+            assert recovered.entries == expected[recovered.base.index :]
+            wal.compact(300)
+            assert files.names() == [segment_name(wal.segment)]
+
+
+# A disk that is full.
+
+
+def test_D12_space_is_taken_before_it_is_promised() -> None:
+    """The next segment is wanted when a quarter is used; without it there is room for three quarters more."""
+    files = MemoryFiles()
+    wal = create(files)
+    while not wal.wants_spare:
+        grow(wal, wal.last_index + 1)
+    assert SEGMENT_BYTES // 4 <= wal.statistics().offset < SEGMENT_BYTES // 2
+    room_bytes = wal.room_bytes
+    assert room_bytes > SEGMENT_BYTES // 2
+    wal.prepare()
+    assert wal.room_bytes > room_bytes + SEGMENT_BYTES * 3 // 4
+    assert not wal.wants_spare
+
+
+@pytest.mark.parametrize("size_bytes", [20, 400, 1500, 5000])
+def test_D12_what_fits_into_the_room_is_written_and_votes_after_it(size_bytes: int) -> None:
+    """On a full disk all that the room is said to hold can be written; then hard states, for there is more."""
+    files = MemoryFiles()
+    wal = create(files)
+    files.capacity_bytes = SEGMENT_BYTES
+    with pytest.raises(OSError, match="no space"):
+        wal.prepare()
+    written = 0
+    while len(
+        (new := entry(wal.last_index + 1, size_bytes=size_bytes)).encoded
+    ) + WRITE_OVERHEAD_BYTES_MAX <= (wal.room_bytes):
+        wal.append([write(new)])
+        written += 1
+    assert written > 1
+    for term in range(2, 5):
+        wal.append([write(hard_state=HardState(term, 1))])
+    assert (wal.segment, files.names()) == (1, [FIRST])
+    with pytest.raises(OSError, match="no space"):
+        grow(wal, wal.last_index + 100, term=4)
+    files.capacity_bytes = None
+    wal, recovered = reopen(files)
+    assert len(recovered.entries) >= written
+    assert recovered.hard_state == HardState(4, 1)
+    grow(wal, wal.last_index + 100, term=4)
+
+
+def test_D12_a_write_waits_for_room_if_it_is_let() -> None:
+    """What does not fit into a full disk is tried again as often as its caller wants, and nothing is lost."""
+    files = MemoryFiles()
+    wal = create(files)
+    files.capacity_bytes = SEGMENT_BYTES
+    waits = []
+
+    def wait() -> None:
+        waits.append(wal.statistics().offset)
+        if len(waits) % 3 == 0:
+            files.capacity_bytes = len(files.names()) * SEGMENT_BYTES + SEGMENT_BYTES
+
+    wal.wait_for_room = wait
+    wal.append([write(*map(entry, range(1, 300)))])
+    assert len(waits) > 6
+    assert len(recover(files).entries) == 299
 
 
 # A disk that fails.

@@ -75,14 +75,16 @@ class Answers:
         for number in [number for number in self._taken if self._asked[number].node == node]:
             self.given_up(number)
 
-    def no_answer(self, number: int, node: int) -> None:
-        """Judge an answer that tells no outcome.
+    def no_answer(self, number: int, node: int, *, is_refused: bool) -> None:
+        """Judge an answer that tells no outcome; one that refuses says that there is none and will be none.
 
         Raises:
-            Violation: the request had its answer already.
+            Violation: the request had its answer already, or took effect although it was refused.
 
         """
-        self._take(number, node)
+        asked = self._take(number, node)
+        if is_refused:
+            self._chronicle.refused(asked.commands)
 
     def answered(self, number: int, node: int, applied: int, replies: Sequence[Reply]) -> bool:
         """Judge an answer that tells an outcome; return whether it is the answer to a read.

@@ -28,6 +28,6 @@ def require_equal(machines: Iterable[Machine], reference: Reference) -> None:
     """
     due = reference.items
     for machine in machines:
-        held = {key: (bytes(item.value), item.revision) for key, item in machine.items.items()}
+        held = {key: (bytes(item.value), item.revision) for key, item in machine.copy().items.items()}
         if held != due:
             raise Violation(f"a node holds {held} at index {machine.applied} instead of {due}")

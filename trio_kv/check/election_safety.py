@@ -15,8 +15,8 @@ class ElectionSafety(Judge):
     def __init__(self) -> None:
         """Know of no election."""
         self.leaders: dict[int, int] = {}
-        self.votes: dict[tuple[int, int], int] = {}
-        """(term, voter) -> candidate."""
+        self.votes: dict[tuple[int, int, int], int] = {}
+        """(term, voter, its incarnation) -> candidate."""
         self.candidates: dict[int, set[int]] = {}
 
     def elected(self, view: View) -> None:
@@ -28,16 +28,19 @@ class ElectionSafety(Judge):
     def sent(self, node: int, message: Message) -> None:
         """Compare a vote with what was told before."""
         if isinstance(message, VoteReply) and message.is_granted:
-            self._vote(message.term, node, message.target)
+            self._vote(message, message.target)
         elif isinstance(message, RequestVote):
-            self._vote(message.term, node, node)
+            self._vote(message, node)
             self.candidates.setdefault(message.term, set()).add(node)
 
     def split_votes(self) -> int:
         """Return in how many terms several nodes stood for election and none won."""
         return sum(len(nodes) > 1 and term not in self.leaders for term, nodes in self.candidates.items())
 
-    def _vote(self, term: int, voter: int, candidate: int) -> None:
-        known = self.votes.setdefault((term, voter), candidate)
+    def _vote(self, message: Message, candidate: int) -> None:
+        voter, term = message.source, message.term
+        if message.is_rebuilding:
+            raise Violation(f"{message} left, although its sender is being rebuilt")
+        known = self.votes.setdefault((term, voter, message.incarnation), candidate)
         if known != candidate:
             raise Violation(f"node {voter} votes twice in term {term}: for {known}, and now for {candidate}")

@@ -49,6 +49,8 @@ class ReadRounds(Judge):
         if isinstance(message, Heartbeat):
             self._begun[node] = max(self._begun[node], message.round)
         elif isinstance(message, HeartbeatReply):
+            if message.is_rebuilding:
+                return  # What it knew of later terms is lost: it can't tell whether this leader still leads.
             replied = self._replied.setdefault((message.target, message.term), {})
             replied[node] = max(message.round, replied.get(node, 0))
         elif isinstance(message, ReadIndexReply):

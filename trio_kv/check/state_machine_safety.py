@@ -5,10 +5,12 @@ their digests tell. The digests to be met are those of one more state machine, w
 alone, so nodes are compared at every index and not only where two of them happen to stop.
 """
 
+from collections.abc import Sequence
+
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.kv.commands import Cas, Delete, Set
+from trio_kv.kv.commands import Cas, Command, Delete, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import Entry
@@ -35,6 +37,9 @@ class StateMachineSafety(Judge):
         self.outcomes: dict[SessionSeq, list[Outcome]] = {}
         """What each (session, seq) was answered, one for each time it was committed."""
         self.retries_answered = 0
+        self._refused: dict[int, Command] = {}
+        """Commands that must not be committed, by identity: a later attempt is another object."""
+        self._came: set[int] = set()
         self._machine = Machine()
         self._digests: list[tuple[int, int]] = [(0, 0)]
 
@@ -63,7 +68,30 @@ class StateMachineSafety(Judge):
                 f"{view} holds another state than others at index {last}: {digests}, {self._digests[last]}"
             )
 
+    def restored(self, view: View) -> None:
+        """Compare a machine that was made of a snapshot with one that applied all entries, record by record."""
+        machine = view.machine
+        due = Machine()
+        due.apply(self.entries[: machine.applied])
+        if list(machine.copy().freeze().chunks()) != list(due.copy().freeze().chunks()):
+            raise Violation(f"{view} restored another state than others have at index {machine.applied}")
+
+    def refused(self, commands: Sequence[Command]) -> None:
+        """Note commands of which a node said that they have no effect.
+
+        Raises:
+            Violation: they had.
+
+        """
+        for command in commands:
+            if id(command) in self._came:
+                raise Violation(f"{command} was committed, though it was refused")
+            self._refused[id(command)] = command
+
     def _go_on(self, entry: Entry) -> None:
+        if id(entry.command) in self._refused:
+            raise Violation(f"entry {entry} {entry.command} was committed, though it was refused")
+        self._came.add(id(entry.command))
         self.entries.append(entry)
         given = outcome_of(self._machine.apply([entry])[0])
         self._digests.append((self._machine.entries_digest, self._machine.state_digest))

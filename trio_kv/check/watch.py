@@ -4,6 +4,9 @@ A judge that compared whole logs after each step would make a long run quadratic
 of each node, finds the difference after each step, and calls only those judges whose business it is. The copy is
 the watch's own: a node that changes its log behind its own events is found out all the same.
 
+A log may begin behind a snapshot. The copy then goes on to hold what came before, as it was committed: judges see
+all logs whole.
+
 Judges may look into `Raft` and never change it.
 """
 
@@ -28,12 +31,14 @@ class View:
     raft: Raft
     machine: Machine
     entries: list[Entry]
-    """The log, from index 1."""
+    """The log, from index 1; what a snapshot covers as it was committed."""
     term: int
     vote: int | None
     commit: int
     applied: int
     is_leader: bool = False
+    base: int = 0
+    """What the node itself holds of the log begins behind this index."""
 
     def __str__(self) -> str:
         last = self.entries[-1] if self.entries else "0@0"
@@ -49,7 +54,13 @@ class Judge:
     """
 
     def started(self, view: View, hard_state: HardState) -> None:
-        """See a node start from what its disk held: `hard_state` and `view.entries`."""
+        """See a node start from what its disk held: `hard_state`, `view.entries` behind `view.base`, `view.machine`."""
+
+    def wiped(self, node: int) -> None:
+        """See a node that is down get an empty disk; it is rebuilt at its next start, and maybe at more of them."""
+
+    def rebuilt(self, node: int) -> None:
+        """See a node end its rebuild: it votes and counts from now on."""
 
     def crashed(self, node: int) -> None:
         """See a node die, its disk keep what is durable and any part of what was under way."""
@@ -69,6 +80,21 @@ class Judge:
     def applied(self, view: View, last: int) -> None:
         """See a node apply up to `last`; `view.applied` is what it was before."""
 
+    def restored(self, view: View) -> None:
+        """See a state machine that was made of a snapshot; `view.machine` is it, and applied nothing since."""
+
+    def compacted(self, view: View) -> None:
+        """See a node forget its log up to `view.base`, which is new."""
+
+    def flipped(self, node: int) -> None:
+        """See the disk of a node that is down forget something."""
+
+    def dropping(self, node: int, index: int) -> None:
+        """See a disk begin to drop the log up to an index."""
+
+    def snapshot_stored(self, node: int, place: tuple[int, int]) -> None:
+        """See a snapshot up to (index, term) become durable."""
+
     def took(self, node: int, message: Message) -> None:
         """See a node take a message in."""
 
@@ -85,9 +111,18 @@ class Judge:
 class Watch:
     """Shows every step of every node to the judges, in the order in which they are given."""
 
-    def __init__(self, judges: Sequence[Judge]) -> None:
-        """Watch no node yet."""
+    def __init__(self, judges: Sequence[Judge], committed: Sequence[Entry]) -> None:
+        """Watch no node yet.
+
+        Args:
+            judges: who is shown everything.
+            committed: all that was ever committed, kept up to date by one of them.
+
+        """
         self.judges = tuple(judges)
+        self.conflicts_dropped = 0
+        """How often entries were dropped because a snapshot contradicts them."""
+        self._committed_ever = committed
         self.views: dict[int, View] = {}
         self._started = self._hooks("started")
         self._crashed = self._hooks("crashed")
@@ -100,6 +135,13 @@ class Watch:
         self._sent = self._hooks("sent")
         self._submitted = self._hooks("submitted")
         self._stored = self._hooks("stored")
+        self._wiped = self._hooks("wiped")
+        self._rebuilt = self._hooks("rebuilt")
+        self._restored = self._hooks("restored")
+        self._compacted = self._hooks("compacted")
+        self._flipped = self._hooks("flipped")
+        self._dropping = self._hooks("dropping")
+        self._snapshot_stored = self._hooks("snapshot_stored")
 
     def _hooks(self, name: str) -> tuple[Callable[..., Any], ...]:
         """Return the hooks of the judges that have this one: calling the others would cost time on each step."""
@@ -109,14 +151,60 @@ class Watch:
             if getattr(type(judge), name) is not getattr(Judge, name)
         )
 
-    def started(self, raft: Raft, machine: Machine) -> None:
+    def started(
+        self, raft: Raft, machine: Machine, hard_state: HardState, *, is_rebuilding: bool = False
+    ) -> None:
         """See a node start; called before it takes anything in."""
         log = raft.log
-        entries = list(log.slice(log.base_index + 1, log.last_index))
+        if raft.is_rebuilding != is_rebuilding:
+            raise Violation(f"n{raft.id} starts and does not know whether it is being rebuilt")
+        covered = self._covered(raft)
+        entries = [*covered, *log.slice(log.base_index + 1, log.last_index)]
         view = View(raft.id, raft, machine, entries, raft.term, raft.vote, raft.commit, machine.applied)
+        view.base = log.base_index
         self.views[raft.id] = view
         for hook in self._started:
-            hook(view, HardState(raft.term, raft.vote))
+            hook(view, hard_state)
+        if machine.applied:
+            for hook in self._restored:
+                hook(view)
+
+    def _covered(self, raft: Raft) -> Sequence[Entry]:
+        """Return what a log's base stands for."""
+        log = raft.log
+        index = log.base_index
+        if index > len(self._committed_ever):
+            raise Violation(f"n{raft.id} has a snapshot up to {index}, which is not committed")
+        if index and self._committed_ever[index - 1].term != log.base_term:
+            raise Violation(
+                f"n{raft.id} has a snapshot up to {index}@{log.base_term}, which was not committed"
+            )
+        return self._committed_ever[:index]
+
+    def wiped(self, node: int) -> None:
+        """See a node lose its disk."""
+        for hook in self._wiped:
+            hook(node)
+
+    def rebuilt(self, node: int) -> None:
+        """See a node end its rebuild."""
+        for hook in self._rebuilt:
+            hook(node)
+
+    def flipped(self, node: int) -> None:
+        """See a disk forget something."""
+        for hook in self._flipped:
+            hook(node)
+
+    def dropping(self, node: int, index: int) -> None:
+        """See a disk drop a part of the log."""
+        for hook in self._dropping:
+            hook(node, index)
+
+    def snapshot_stored(self, node: int, place: tuple[int, int]) -> None:
+        """See a snapshot become durable."""
+        for hook in self._snapshot_stored:
+            hook(node, place)
 
     def crashed(self, node: int) -> None:
         """See a node die."""
@@ -144,7 +232,7 @@ class Watch:
         for hook in self._stored:
             hook(node, ticket)
 
-    def stepped(self, node: int) -> None:
+    def stepped(self, node: int, machine: Machine) -> None:
         """Look for what a node changed in its last step. Costs little when it is nothing."""
         view = self.views[node]
         raft = view.raft
@@ -158,13 +246,26 @@ class Watch:
             for hook in self._elected:
                 hook(view)
         if raft.commit != view.commit:
-            if raft.commit > len(view.entries):
-                raise Violation(f"{view}: commit index {raft.commit} passes the end of the log")
-            first, view.commit = view.commit + 1, raft.commit
-            if raft.commit < first:
-                raise Violation(f"{view}: the commit index went back from {first - 1}")
-            for hook in self._committed:
-                hook(view, first, raft.commit)
+            self._see_commit(view)
+        self._see_machine(view, machine)
+
+    def _see_commit(self, view: View) -> None:
+        commit = view.raft.commit
+        if commit > len(view.entries):
+            raise Violation(f"{view}: commit index {commit} passes the end of the log")
+        first, view.commit = view.commit + 1, commit
+        if commit < first:
+            raise Violation(f"{view}: the commit index went back from {first - 1}")
+        for hook in self._committed:
+            hook(view, first, commit)
+
+    def _see_machine(self, view: View, machine: Machine) -> None:
+        if machine is not view.machine:
+            view.machine = machine
+            # What was applied since, in the same step, is judged with the rest.
+            if machine.applied == view.raft.log.base_index:
+                for hook in self._restored:
+                    hook(view)
         if view.machine.applied != view.applied:
             last = view.machine.applied
             for hook in self._applied:
@@ -174,14 +275,39 @@ class Watch:
     def _see_log(self, view: View) -> None:
         log, entries = view.raft.log, view.entries
         last = log.last_index
-        if last == len(entries) and (not last or log.slice(last, last)[0] is entries[-1]):
+        if log.base_index != view.base:
+            self._see_base(view)
+        elif last == len(entries) and (last <= log.base_index or log.slice(last, last)[0] is entries[-1]):
             return
-        kept = min(last, len(entries))
-        while kept and log.slice(kept, kept)[0] is not entries[kept - 1]:
+        base, kept = log.base_index, min(last, len(entries))
+        while kept > base and log.slice(kept, kept)[0] is not entries[kept - 1]:
             kept -= 1
         added = log.slice(kept + 1, last)
         dropped = entries[kept:]
+        if not added and not dropped:
+            return
         for hook in self._log_changed:
             hook(view, kept, dropped, added)
         del entries[kept:]
         entries.extend(added)
+
+    def _see_base(self, view: View) -> None:
+        """See a log begin later: behind what was in it, or behind a snapshot that came from elsewhere."""
+        log, entries = view.raft.log, view.entries
+        covered = self._covered(view.raft)
+        base = log.base_index
+        if base < view.base:
+            raise Violation(f"{view}: the log begins behind {base} again")
+        view.base = base
+        if len(entries) < base or entries[base - 1].term != log.base_term:
+            kept = min(view.commit, base)
+            while kept < min(len(entries), base) and entries[kept].encoded == covered[kept].encoded:
+                kept += 1
+            dropped, added = entries[kept:], covered[kept:]
+            self.conflicts_dropped += bool(dropped)
+            for hook in self._log_changed:
+                hook(view, kept, dropped, added)
+            del entries[kept:]
+            entries.extend(added)
+        for hook in self._compacted:
+            hook(view)

@@ -46,7 +46,18 @@ class DoorOptions:
     ] = "table"
 
 
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class SlowDoorOptions(DoorOptions):
+    """How to find the door, for what may take its time."""
+
+    timeout_s: Annotated[
+        PositiveFloat, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
+    ] = 100.0
+
+
 DEFAULT_DOOR = DoorOptions()
+DEFAULT_SLOW_DOOR = SlowDoorOptions()
 
 Node = Annotated[int, Parameter(validator=Number(gte=1, lte=9), help="The node's number.")]
 Milliseconds = Annotated[NonNegativeFloat, Parameter(help="Milliseconds; 0 ends it.")]
@@ -68,6 +79,11 @@ def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) ->
     is_ok = reply.get("status") == "ok"
     if is_ok and name == "status":
         return show_status(reply, door_options.output)
+    if is_ok and name == "rebuild" and door_options.output == "table":
+        from trio_kv.cli.rebuild import tell_rebuilt
+
+        print(tell_rebuilt(arguments["node"], reply, "The"))
+        return ExitCode.OK
     if door_options.output == "json":
         import msgspec
 
@@ -181,9 +197,12 @@ def snapshot(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     return _send("snapshot", {"node": node}, door)
 
 
-@app.command(help_epilogue=_examples("rebuild 2"))
-def rebuild(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Give a node whose files are lost or damaged a new copy from the others."""
+@app.command(help_epilogue=_examples("stop 2", "rebuild 2"))
+def rebuild(node: Node, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
+    """Give a node that is down, because its files are lost or damaged, a new copy from the others.
+
+    Its old directory is moved aside. Without a running server: `trio-kv rebuild`.
+    """
     return _send("rebuild", {"node": node}, door)
 
 

@@ -43,6 +43,11 @@ class House(Protocol):
         """How many nodes there are."""
         ...
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether nodes still read what their disks hold."""
+        ...
+
     async def wait_leader(self) -> int:
         """Wait until a node leads, and return it."""
         ...
@@ -62,6 +67,11 @@ class RaftHouse:
     nodes: int
     port: int
     control_port: int
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether nodes still read what their disks hold."""
+        return self.cluster.is_loading
 
     async def wait_leader(self) -> int:
         """Wait until a node leads, and return it."""

@@ -7,15 +7,17 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import attrs
 import msgspec
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.types import NonNegativeInt, Port, PositiveFloat
+from cyclopts.validators import Number
 
 from trio_kv import __version__
-from trio_kv.cli import control
+from trio_kv.cli import control, wal
 from trio_kv.cli.options import ServeOptions, UsageError
 from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
 from trio_kv.client.client import (
@@ -49,10 +51,12 @@ app = App(
         "trio-kv set snack chips && trio-kv get snack",
         "trio-kv status",
         "trio-kv ctl crash 1",
+        "trio-kv backup today.snap",
     )
     + f"\n\n{EXIT_CODES}",
 )
 app.command(control.app)
+app.command(wal.app)
 
 
 @Parameter(name="*")
@@ -85,6 +89,10 @@ Value = Annotated[
 ]
 Revision = Annotated[
     NonNegativeInt | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
+]
+
+DataDir = Annotated[
+    Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="Where the nodes keep their logs and snapshots.")
 ]
 
 EXIT_CODE_OF_ERROR = {
@@ -232,6 +240,72 @@ def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -
     if answer.code != "ok":
         return show_answer(answer, output, has_value=False)
     return show_status(msgspec.json.decode(answer.line), output)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "trio-kv backup today.snap",
+        "trio-kv backup today.snap --data-dir /var/lib/trio_kv --force",
+    )
+)
+def backup(
+    file: Annotated[Path, Parameter(help="Where to put it. It gets its name when it is whole.")],
+    /,
+    *,
+    force: Annotated[
+        bool, Parameter(negative=(), show_default=False, help="Replace a file that is there.")
+    ] = False,
+    door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
+) -> ExitCode:
+    """Copy all data of a running cluster into a file: every write acknowledged before is in it."""
+    from trio_kv.cli.backup import backup as run_backup
+
+    return run_backup(file, door, is_forced=force)
+
+
+@app.command(
+    help_epilogue=_examples(
+        "trio-kv restore today.snap --data-dir new-data",
+        "trio-kv restore trio_kv-data/node-3/snapshot-*.snap --data-dir new-data --nodes 3",
+    )
+)
+def restore(
+    file: Annotated[Path, Parameter(help="A backup, or the newest .snap file of any node.")],
+    /,
+    *,
+    data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
+    nodes: Annotated[
+        int,
+        Parameter(
+            env_var="TRIO_KV_NODES", validator=Number(gte=1, lte=9), help="Nodes of the new cluster, 1 to 9."
+        ),
+    ] = 5,
+    output: OutputOption = "table",
+) -> ExitCode:
+    """Make a new cluster, in a new data directory, that begins with what a backup holds."""
+    from trio_kv.cli.backup import restore as run_restore
+
+    return run_restore(file, data_dir, nodes=nodes, output=output)
+
+
+@app.command(
+    help_epilogue=_examples("trio-kv rebuild 2", "trio-kv rebuild 2 --data-dir /var/lib/trio_kv"),
+)
+def rebuild(
+    node: control.Node,
+    /,
+    *,
+    data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
+    output: OutputOption = "table",
+) -> ExitCode:
+    """Give a node whose files are lost or damaged a new directory, while no server runs.
+
+    The other nodes fill it when the server is started. The old directory is moved aside, never deleted. With a running
+    server: `trio-kv ctl rebuild`.
+    """
+    from trio_kv.cli.rebuild import rebuild as run_rebuild
+
+    return run_rebuild(node, data_dir, output)
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

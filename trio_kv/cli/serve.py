@@ -23,7 +23,7 @@ from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ERROR, ServerStarted, ServerStopped, ServerStopping
 
 LEADER_WAIT_S = 5.0
-"""How long start-up waits for a leader before it says that there is none yet."""
+"""How long start-up waits for a leader, when all nodes have read their disks, before it says that there is none yet."""
 
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 
@@ -77,8 +77,11 @@ async def _exit_on_next(signals: AsyncIterator[int], exit_now: Callable[[int], o
 async def _announce(options: ServeOptions, house: House, trace: Trace) -> None:
     """Tell people and programs that the store is open, once a leader is there."""
     leader = None
-    with trio.move_on_after(LEADER_WAIT_S):
-        leader = await house.wait_leader()
+    is_waiting = True
+    while leader is None and is_waiting:
+        with trio.move_on_after(LEADER_WAIT_S):
+            leader = await house.wait_leader()
+        is_waiting = house.is_loading
     data_dir = "" if options.is_ephemeral else str(options.data_dir)
     started = ServerStarted(
         options.host, house.port, house.control_port, house.nodes, data_dir, os.getpid(), leader

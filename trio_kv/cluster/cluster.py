@@ -1,52 +1,88 @@
-"""The supervisor: keeps each node of a cluster running in a crash scope of its own, and breaks it on request.
+"""The supervisor: keeps each node of a cluster running in a crash scope of its own, and breaks it on
+request.
 
-A node that raises, or is told to crash, ends alone; it comes back from what its disk holds, with a new inbox and a
-new nonce, after its disk thread has ended. A node whose disk failed or is damaged stays down: the reason
-stands in its status.
+A node that raises, or is told to crash, ends alone; it comes back from what its disk holds, with a new
+inbox and a new nonce, after its disk thread has ended. A node whose disk failed or is damaged stays
+down: the reason stands in its status.
 
 The faults are one API, used by the control door, the dashboard and the chaos command alike.
 """
 
+import gc
 import traceback
+from functools import partial
+from pathlib import Path
 from random import Random
 
 import attrs
 import trio
 
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.inbox import DiskFailed, Inbox, Stored, Transfer
-from trio_kv.cluster.node import Clock, DiskFailedError, Node
+from trio_kv.cluster.inbox import (
+    ChunkAdded,
+    ChunkWasRead,
+    DiskFailed,
+    Inbox,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotStored,
+    Stored,
+    TakeSnapshot,
+    Transfer,
+)
+from trio_kv.cluster.node import Clock, DiskFailedError, Node, Turn
 from trio_kv.cluster.registry import NodeStatus, Registry, State
+from trio_kv.kv.commands import decode_command
+from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.raft.entry import SharingDecoder
 from trio_kv.raft.log import Log
 from trio_kv.raft.ready import Ticket
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.storage.disk import DiskThread
-from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.errors import DamagedError, StorageError
 from trio_kv.storage.manifest import DataDirectory, NodeDirectory
+from trio_kv.storage.opening import Opened
+from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 from trio_kv.storage.recovery import Recovered
-from trio_kv.storage.wal import Wal
+from trio_kv.storage.snapshots import SnapshotInfo, snapshot_name
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     DiskFailed as DiskFailedEvent,
 )
 from trio_kv.trace.vocabulary import (
     DiskSlowed,
+    DiskStalled,
     LinkCut,
     LinkFaulted,
     LinksHealed,
     LinksPartitioned,
     NodeCrashed,
     NodeDamaged,
+    NodeLoading,
     NodePaused,
     NodeRebuildNeeded,
     NodeRestarted,
     NodeResumed,
     NodeStarted,
     NodeStopped,
+    RebuildStarted,
     WalTornTailCut,
 )
 from trio_kv.transport.links import LinkFault, Links
 from trio_kv.transport.memory import MemoryNetwork
+
+LOADING_TOLD_S = 1.0
+"""How often a node that reads a large snapshot tells how far it is."""
+
+
+SERVING_FIRST_S = 10.0
+"""At a start with much data the last nodes are read only when the first ones serve, or after this long."""
+SERVING_CHECKED_S = 0.02
+LARGE_BYTES = 16 << 20
+"""From this size of its snapshot on a node takes long to read."""
+BACKUP_S = 60.0
+"""How long a backup waits for its snapshot."""
 
 
 class FaultError(ValueError):
@@ -60,6 +96,8 @@ class _Member:
     directory: NodeDirectory
     status: NodeStatus
     is_wanted: bool = True
+    is_living: bool = False
+    """From before its disk is opened until after its disk thread has ended."""
     crashes: int = 0
     """In a row."""
     attempts: int = 0
@@ -91,6 +129,12 @@ class Cluster:
         self._config = config
         self._trace = trace
         self._random = random
+        self._turn = Turn()
+        self._loading = trio.Lock()
+        """Nodes are loaded one after the other: each takes the whole processor, and three of five can elect."""
+        self._loads = 0
+        """Nodes that are loaded or wait for it."""
+        self._decoder = SharingDecoder(decode_command)
         self._directory = directory
         self._members = {
             node: _Member(directory.node(node), self.registry.nodes[node]) for node in directory.nodes
@@ -106,13 +150,13 @@ class Cluster:
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
         while (leader := self.registry.leader()) is None:
-            changed = trio.Event()
-            unlisten = self.registry.listen(changed.set)
-            try:
-                await changed.wait()
-            finally:
-                unlisten()
+            await self._wait_change()
         return leader.node
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether nodes still read what their disks hold."""
+        return self._loads > 0
 
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply."""
@@ -132,7 +176,11 @@ class Cluster:
                 self._trace.emit(NodeRestarted(member.attempts), node=node)
             member.attempts += 1
             started_at = trio.current_time()
-            crash = await self._live(member)
+            member.is_living = True
+            try:
+                crash = await self._live(member)
+            finally:
+                member.is_living = False
             if crash is None:
                 await _wait_wake(member)
                 continue
@@ -196,11 +244,11 @@ class Cluster:
         member.directory = await trio.to_thread.run_sync(self._directory.node, member.status.node)
         if member.directory.state != "ok":
             return
-        wal, recovered = await trio.to_thread.run_sync(member.directory.open_wal)
+        opened, machine = await self._load_in_turn(member)
         inbox = Inbox()
-        disk = self._open_disk(member, wal, inbox)
+        disk = self._open_disk(member, opened, inbox)
         try:
-            await self._run_node(member, inbox, disk, recovered)
+            await self._run_node(member, inbox, disk, opened.recovered, machine)
         finally:
             member.node = member.disk = None
             member.status.inbox = member.status.refresh = None
@@ -209,23 +257,108 @@ class Cluster:
             with trio.CancelScope(shield=True):
                 await disk.stop(drop_queued=True)
 
-    def _open_disk(self, member: _Member, wal: Wal, inbox: Inbox) -> DiskThread:
+    async def _load_in_turn(self, member: _Member) -> tuple[Opened, Machine]:
+        self._loads += 1
+        member.status.reason = "its disk is being read"
+        try:
+            async with self._loading:
+                if await trio.to_thread.run_sync(_snapshot_bytes, member.directory.path) >= LARGE_BYTES:
+                    with trio.move_on_after(SERVING_FIRST_S):
+                        await self._let_majority_serve()
+                return await trio.to_thread.run_sync(self._load, member)
+        finally:
+            self._loads -= 1
+            if not self._loads:
+                self._decoder = SharingDecoder(decode_command)
+
+    async def _let_majority_serve(self) -> None:
+        """Once a majority runs, let it elect and apply its logs before further nodes take the processor."""
+        running = [each.node for each in self._members.values() if each.node is not None]
+        if len(running) <= len(self._members) // 2:
+            return
+        # What it waits for is looked up, not told: it happens once, at a start with much data.
+        while self.registry.leader() is None or any(  # noqa: ASYNC110
+            node.replica.raft.has_more for node in running
+        ):
+            await trio.sleep(SERVING_CHECKED_S)
+
+    def _load(self, member: _Member) -> tuple[Opened, Machine]:
+        """Open a node's log and restore its state machine from the newest snapshot. Runs in a thread of
+        its own.
+
+        Millions of objects are made, of which Python's collector could free none: it would only walk
+        over all of them again and again, so it rests meanwhile.
+        """
+        gc.disable()
+        try:
+            return self._open_and_restore(member)
+        finally:
+            gc.enable()
+
+    def _open_and_restore(self, member: _Member) -> tuple[Opened, Machine]:
+        opened = member.directory.open(self._decoder)
+        info = opened.recovered.snapshot
+        if info is None:
+            return opened, Machine()
+        running = [other.node.replica.machine for other in self._members.values() if other.node is not None]
+        restorer = Restorer(running[0].get if running else None)
+        told_at, done_bytes = self._trace.mono_s(), 0
+        for chunk in opened.snapshots.chunks(info):
+            restorer.feed(chunk)
+            done_bytes += len(chunk)
+            if self._trace.mono_s() - told_at >= LOADING_TOLD_S:
+                told_at = self._trace.mono_s()
+                loading = NodeLoading(100 * done_bytes // info.total_bytes, info.total_bytes)
+                trio.from_thread.run_sync(partial(self._trace.emit, loading, node=member.status.node))
+        return opened, restorer.finish()
+
+    def _open_disk(self, member: _Member, opened: Opened, inbox: Inbox) -> DiskThread:
         def on_stored(ticket: Ticket) -> None:
             inbox.post(Stored(ticket))
 
         def on_failed(error: Exception) -> None:
             inbox.post(DiskFailed(error))
 
-        disk = DiskThread(wal, on_stored=on_stored, on_failed=on_failed, name=f"disk-{member.status.node}")
+        def on_snapshot_added(index: int, term: int, number: int) -> None:
+            inbox.post(ChunkAdded(index, term, number))
+
+        def on_snapshot_stored(info: SnapshotInfo) -> None:
+            inbox.post(SnapshotStored(info.index, info.term, info.total_bytes))
+
+        def on_snapshot_failed(index: int, term: int, reason: str) -> None:
+            inbox.post(SnapshotFailed(f"snapshot {index}@{term}: {reason}"))
+
+        def on_chunk_read(index: int, term: int, number: int, data: bytes | None, is_last: bool) -> None:
+            del number
+            inbox.post(ChunkWasRead(index, term, data, is_last))
+
+        def on_room(room_bytes: int | None) -> None:
+            inbox.post(RoomChanged(room_bytes))
+
+        disk = DiskThread(
+            opened.wal,
+            opened.snapshots,
+            on_stored=on_stored,
+            on_failed=on_failed,
+            name=f"disk-{member.status.node}",
+            on_snapshot_added=on_snapshot_added,
+            on_snapshot_stored=on_snapshot_stored,
+            on_snapshot_failed=on_snapshot_failed,
+            on_chunk_read=on_chunk_read,
+            on_room=on_room,
+        )
         disk.delay_s = member.disk_delay_s
         member.disk = disk
         return disk
 
-    async def _run_node(self, member: _Member, inbox: Inbox, disk: DiskThread, recovered: Recovered) -> None:
+    async def _run_node(
+        self, member: _Member, inbox: Inbox, disk: DiskThread, recovered: Recovered, machine: Machine
+    ) -> None:
         node, status = member.status.node, member.status
         for warning in recovered.warnings:
             self._trace.emit(WalTornTailCut(warning), node=node)
-        log = Log(recovered.entries)
+        base, snapshot = recovered.base, recovered.snapshot
+        log = Log(recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us)
 
         def make_replica(now: float) -> Replica:
             return Replica(
@@ -234,9 +367,15 @@ class Cluster:
                 config=self._config.raft,
                 random=Random(self._random.getrandbits(64)),
                 incarnation=member.directory.incarnation,
+                incarnations=self._directory.manifest.incarnations,
                 now=now,
                 hard_state=recovered.hard_state,
+                is_rebuilding=member.directory.is_rebuilding,
                 log=log,
+                machine=machine,
+                snapshot=None if snapshot is None else (snapshot.index, snapshot.term),
+                snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
+                snapshot_log_bytes_min=member.directory.segment_bytes // 2,
                 events_level=self._trace.level,
             )
 
@@ -247,8 +386,10 @@ class Cluster:
             send=self.network.send_nowait,
             status=status,
             publish=self.registry.changed,
+            rebuilt=partial(end_rebuild, member.directory),
             trace=self._trace,
             clock=member.clock,
+            turn=self._turn,
         )
         self.network.attach(node, inbox.post_peer)
         status.inbox = inbox
@@ -335,8 +476,11 @@ class Cluster:
     def heal(self) -> None:
         """Make all links and disks sound again (a disk that failed stays failed)."""
         self.links.heal()
-        for node in self._members:
+        for node, member in self._members.items():
             self._set_disk_delay(node, 0.0)
+            if member.disk is not None:
+                member.disk.unstall()
+                member.disk.unfill()
         self._trace.emit(LinksHealed())
 
     def delay(self, delay_s: float) -> None:
@@ -361,6 +505,19 @@ class Cluster:
         self._set_disk_delay(node, delay_s)
         self._trace.emit(DiskSlowed(delay_s), node=node)
 
+    def stall_disk(self, node: int) -> None:
+        """Let a node's disk stand still until `heal`, or until the node starts again."""
+        member = self._live_member(node)
+        assert member.disk is not None
+        member.disk.stall()
+        self._trace.emit(DiskStalled(), node=node)
+
+    def fill_disk(self, node: int) -> None:
+        """Let a node's disk be full: nothing new can be made on it, until `heal` or the node starts again."""
+        member = self._live_member(node)
+        assert member.disk is not None
+        member.disk.fill()
+
     def fail_disk(self, node: int) -> None:
         """Let a node's next write fail: it stops."""
         member = self._live_member(node)
@@ -371,6 +528,63 @@ class Cluster:
         """Let a node's clock run at another rate; 1 is true."""
         self._member(node).clock.set_rate(rate)
 
+    def snapshot(self, node: int) -> None:
+        """Let a node take a snapshot now."""
+        inbox = self._live_member(node).status.inbox
+        assert inbox is not None
+        inbox.post(TakeSnapshot())
+
+    async def rebuild(self, node: int) -> dict[str, object]:
+        """Give a node that is down a new directory, and start it to be filled by the others.
+
+        Returns:
+            where the old one was `moved_to`, or None if there was none.
+
+        Raises:
+            FaultError: it runs, or too few of the others have all of their data.
+
+        """
+        member = self._member(node)
+        if member.is_living:
+            raise FaultError(f"node {node} runs: stop it first")
+        # It must not come back by itself while its directory is replaced.
+        member.is_wanted = False
+        member.wake.set()
+        try:
+            aside = await trio.to_thread.run_sync(rebuild_node, self._directory, node, self._random)
+        except StorageError as error:
+            raise FaultError(str(error)) from error
+        self._trace.emit(RebuildStarted(str(aside or "")), node=node)
+        self.restart(node)
+        return {"moved_to": None if aside is None else str(aside.absolute())}
+
+    async def backup(self) -> dict[str, object]:
+        """Take a snapshot that holds every write acknowledged before this call, for somebody to copy.
+
+        Returns:
+            its `path`, and the `index` and `term` up to which it goes. The file stays until the node's
+            next snapshot.
+
+        Raises:
+            FaultError: no node could take it in time.
+
+        """
+        with trio.move_on_after(BACKUP_S):
+            await self.wait_leader()
+            for status in self.registry.readable():
+                reader = _Reader()
+                assert status.inbox is not None
+                status.inbox.post_request(Read(reader, 0, ()))
+                done = await reader.wait()
+                if isinstance(done, Done):
+                    # Applied on that node is all that was acknowledged before: a linearizable read has
+                    # said so.
+                    status.inbox.post(TakeSnapshot())
+                    index, term = await self._wait_snapshot(status.node, done.applied)
+                    path = self._members[status.node].directory.path / snapshot_name(index, term)
+                    return {"path": str(path), "index": index, "term": term}
+        raise FaultError("no node could take a snapshot in time: is there a leader, and room on the disk?")
+
     def transfer(self, node: int) -> None:
         """Ask the leader to hand over to a node."""
         member = self._live_member(node)
@@ -380,6 +594,23 @@ class Cluster:
         if leader.node == node:
             raise FaultError(f"node {node} leads already")
         leader.inbox.post(Transfer(member.status.node))
+
+    async def _wait_snapshot(self, node: int, applied: int) -> tuple[int, int]:
+        """Wait for a snapshot of a node that holds what it had applied up to there."""
+        member = self._members[node]
+        while True:
+            stored = None if member.node is None else member.node.replica.snapshots.stored
+            if stored is not None and stored[0] >= applied:
+                return stored
+            await self._wait_change()
+
+    async def _wait_change(self) -> None:
+        changed = trio.Event()
+        unlisten = self.registry.listen(changed.set)
+        try:
+            await changed.wait()
+        finally:
+            unlisten()
 
     def _set_link_fault(self, fault: LinkFault) -> None:
         self.links.set_fault(fault)
@@ -401,6 +632,28 @@ class Cluster:
         if member.node is None:
             raise FaultError(f"node {node} does not run: it is {member.status.state}")
         return member
+
+
+class _Reader:
+    """Asks a node directly, and waits for its answer."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+        self._came = trio.Event()
+
+    def deliver(self, answer: Answer) -> None:
+        self._answer = answer
+        self._came.set()
+
+    async def wait(self) -> Answer:
+        await self._came.wait()
+        assert self._answer is not None
+        return self._answer
+
+
+def _snapshot_bytes(path: Path) -> int:
+    """Return the size of the largest snapshot in a node's directory."""
+    return max((file.stat().st_size for file in path.glob("*.snap")), default=0)
 
 
 async def _wait_wake(member: _Member) -> None:

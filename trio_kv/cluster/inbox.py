@@ -40,6 +40,61 @@ class DiskFailed:
 
 
 @attrs.frozen
+class ChunkAdded:
+    """The disk took a chunk of the snapshot that is being written."""
+
+    index: int
+    term: int
+    number: int
+
+
+@attrs.frozen
+class SnapshotStored:
+    """A snapshot is durable, and was proved readable."""
+
+    index: int
+    term: int
+    size_bytes: int
+
+
+@attrs.frozen
+class SnapshotFailed:
+    """The disk had no room for a snapshot: what was written of it is gone."""
+
+    reason: str
+
+
+@attrs.frozen
+class ChunkWasRead:
+    """A chunk of a snapshot was read for a follower; no data says that the snapshot is gone."""
+
+    index: int
+    term: int
+    data: bytes | None
+    is_last: bool
+
+
+@attrs.frozen
+class RoomChanged:
+    """How much zero-filled log space a full disk has left; None when it is not full."""
+
+    room_bytes: int | None
+
+
+@attrs.frozen
+class TakeSnapshot:
+    """Take a snapshot, whatever the size of the log."""
+
+
+@attrs.frozen
+class GoOn:
+    """The node left work undone in its last pass, so that others could run."""
+
+
+Completion = Stored | DiskFailed | ChunkAdded | SnapshotStored | SnapshotFailed | ChunkWasRead | RoomChanged
+
+
+@attrs.frozen
 class TimerFired:
     """The core's deadline has passed."""
 
@@ -63,7 +118,7 @@ class Inbox:
         self.lost = 0
         """Messages of peers that found no room."""
 
-    def post(self, item: Stored | DiskFailed | TimerFired | Transfer) -> None:
+    def post(self, item: "Completion | TimerFired | Transfer | TakeSnapshot | GoOn") -> None:
         """Put a completion or a command into the first lane."""
         self._send.send_nowait(item)
 

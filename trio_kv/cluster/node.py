@@ -9,15 +9,38 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from trio_kv.cluster.inbox import DiskFailed, Inbox, Stored, TimerFired, Transfer
+from trio_kv.cluster.inbox import (
+    ChunkAdded,
+    ChunkWasRead,
+    DiskFailed,
+    GoOn,
+    Inbox,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotStored,
+    Stored,
+    TakeSnapshot,
+    TimerFired,
+    Transfer,
+)
 from trio_kv.cluster.registry import NodeStatus
-from trio_kv.raft.events import TransferEnded
+from trio_kv.raft.events import Event, RebuildEnded, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    CompactLog,
+    FinishSnapshot,
+    Job,
+    ReadChunk,
+    ReleaseSnapshot,
+)
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read, Refused, Unknown
 from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
 
 
 class DiskFailedError(Exception):
@@ -46,6 +69,25 @@ class Clock:
         self.rate = rate
 
 
+@attrs.define
+class Turn:
+    """Who of the nodes of a process takes a snapshot now: one at a time, so that the others stay quick."""
+
+    queue: list[int] = attrs.field(factory=list)
+    """The node whose turn it is, and those that wait, in the order in which they asked."""
+
+    def take(self, node: int) -> bool:
+        """Queue for a turn; return whether it has come."""
+        if node not in self.queue:
+            self.queue.append(node)
+        return self.queue[0] == node
+
+    def give_back(self, node: int) -> None:
+        """End a node's turn, or its wait."""
+        if node in self.queue:
+            self.queue.remove(node)
+
+
 class Node:
     """A running node. It lives as long as `run` does, and is never started again: a restart makes a new one."""
 
@@ -58,8 +100,10 @@ class Node:
         send: Callable[[Message], None],
         status: NodeStatus,
         publish: Callable[[], None],
+        rebuilt: Callable[[], None],
         trace: Trace,
         clock: Clock,
+        turn: Turn,
     ) -> None:
         """Join the parts of a node.
 
@@ -70,8 +114,10 @@ class Node:
             send: takes a message for a peer, at once.
             status: what the registry knows of this node; kept up to date here.
             publish: is called after a change of role, term or leader.
+            rebuilt: is called in a thread when a rebuilt node counts again.
             trace: takes events.
             clock: the node's clock.
+            turn: whose turn it is to take a snapshot.
 
         """
         self.clock = clock
@@ -81,13 +127,17 @@ class Node:
         self._send = send
         self._status = status
         self._publish = publish
+        self._rebuilt = rebuilt
+        self._nursery: trio.Nursery | None = None
         self._trace = trace
+        self._turn = turn
         self._resumed: trio.Event | None = None
         self._timer_scope = trio.CancelScope()
         self._timer_at = 0.0
         self._timer_taken = trio.Event()
         self._wants_debug = self.replica.raft.wants_debug
         self._told: tuple[str, int, int | None] | None = None
+        self._is_going_on = False
         self._batch: list[object] = []
         """What is being worked on: whoever asked is answered even if that kills the node."""
 
@@ -110,9 +160,9 @@ class Node:
 
         """
         try:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as self._nursery:
                 self._carry_out(self.clock.now())
-                nursery.start_soon(self._run_timer)
+                self._nursery.start_soon(self._run_timer)
                 await self._run_inbox()
         finally:
             self._answer_all()
@@ -146,22 +196,49 @@ class Node:
                 is_timer_due = True
             elif isinstance(item, Transfer):
                 self._transfer(now, item.target)
-            elif isinstance(item, DiskFailed):
-                raise DiskFailedError(str(item.error)) from item.error
             else:
-                raise AssertionError(f"no rule for {item!r}")  # noqa: TRY004 - a bug of ours, not an argument
+                self._take_rare(now, item)
         if is_timer_due:
             replica.timeout(now)
             self._timer_taken.set()
+
+    def _take_rare(self, now: float, item: object) -> None:
+        """Take what comes seldom."""
+        replica = self.replica
+        match item:
+            case ChunkAdded():
+                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
+            case ChunkWasRead():
+                snapshot = (item.index, item.term)
+                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+            case SnapshotStored():
+                replica.snapshot_stored(now, (item.index, item.term), item.size_bytes)
+                self._emit(SnapshotTaken(item.index, item.term, item.size_bytes))
+                self._publish()
+            case SnapshotFailed():
+                replica.snapshot_failed()
+                self._emit(SnapshotGivenUp(item.reason))
+            case RoomChanged():
+                replica.raft.set_room(item.room_bytes)
+                self._emit(DiskRoomChanged(item.room_bytes))
+            case TakeSnapshot():
+                replica.snapshots.ask()
+            case GoOn():
+                self._is_going_on = False
+            case DiskFailed():
+                raise DiskFailedError(str(item.error)) from item.error
+            case _:
+                raise AssertionError(f"no rule for {item!r}")
+
+    def _emit(self, event: Event) -> None:
+        raft = self.replica.raft
+        self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
 
     def _transfer(self, now: float, target: int) -> None:
         try:
             self.replica.raft.transfer(now, target)
         except ValueError as error:
-            raft = self.replica.raft
-            self._trace.emit(
-                TransferEnded(target, str(error)), node=raft.id, term=raft.term, role=raft.role.name
-            )
+            self._emit(TransferEnded(target, str(error)))
 
     def _carry_out(self, now: float) -> None:
         """Do what the replica wants, in the order that `Ready` prescribes."""
@@ -173,18 +250,50 @@ class Node:
             self._disk.submit(ready.write)
         for source, answer in self.replica.apply(ready):
             source.deliver(answer)
+        self._look_after_snapshots()
         if ready.events or (self._wants_debug and ready.committed):
             self._tell(ready)
         self._note()
         self._set_timer()
 
+    def _look_after_snapshots(self) -> None:
+        """Begin a snapshot that is due, give the disk its jobs, and see to it that what is left undone goes on."""
+        replica = self.replica
+        if replica.is_snapshot_due:
+            if self._turn.take(self._status.node):
+                replica.begin_snapshot()
+        elif not replica.snapshots.is_taking:
+            self._turn.give_back(self._status.node)
+        for job in replica.take_jobs():
+            self._submit(job)
+        if replica.has_more and not self._is_going_on:
+            self._is_going_on = True
+            self.inbox.post(GoOn())
+
+    def _submit(self, job: Job) -> None:
+        disk = self._disk
+        match job:
+            case BeginSnapshot():
+                disk.snapshot_begin(job.index, job.term)
+            case AddChunk():
+                disk.snapshot_add(job.number, job.data)
+            case FinishSnapshot():
+                disk.snapshot_finish()
+            case CompactLog():
+                disk.compact(job.index)
+            case ReadChunk():
+                disk.read_chunk(job.snapshot, job.number)
+            case ReleaseSnapshot():
+                disk.snapshot_release(job.index, job.term)
+
     def _tell(self, ready: Ready) -> None:
-        raft = self.replica.raft
         for event in ready.events:
-            self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
+            self._emit(event)
+            if isinstance(event, RebuildEnded):
+                assert self._nursery is not None
+                self._nursery.start_soon(trio.to_thread.run_sync, self._rebuilt)
         if self._wants_debug and ready.committed:
-            event = self.replica.applied_event(ready)
-            self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
+            self._emit(self.replica.applied_event(ready))
 
     def _note(self) -> None:
         """Keep the registry's view up to date; tell it aloud only when it matters to others."""
@@ -227,6 +336,7 @@ class Node:
 
     def _answer_all(self) -> None:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
+        self._turn.give_back(self._status.node)
         for source, answer in self.replica.stop():
             source.deliver(answer)
         for item in self._batch:

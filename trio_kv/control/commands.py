@@ -5,6 +5,8 @@ in quotes is no number), and an error tells what would be right, because a perso
 """
 
 import inspect
+import os
+from collections.abc import Awaitable
 from typing import Annotated, Any, ClassVar, Protocol
 
 import msgspec
@@ -77,9 +79,28 @@ class Faults(Protocol):
         """Hand leadership to a node."""
         ...
 
+    def snapshot(self, node: int) -> object:
+        """Let a node take a snapshot."""
+        ...
+
+    def rebuild(self, node: int) -> object:
+        """Give a node that is down a new directory, to be filled by the others.
+
+        Returns, or gives when awaited, the members of the reply: where the old one was `moved_to`, or None.
+        """
+        ...
+
+    def backup(self) -> Awaitable[dict[str, object]]:
+        """Take a snapshot of all that was acknowledged; return its `path`, `index` and `term`."""
+        ...
+
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply, but for `status` itself."""
         ...
+
+
+class ArgumentsError(ValueError):
+    """The arguments of a command don't fit together: whatever the cluster is like, this can't be done."""
 
 
 class CommandError(Exception):
@@ -102,6 +123,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     usage: ClassVar[str]
     """How it looks, for people."""
+    is_slow: ClassVar[bool] = False
+    """Whether it works through much data, and may take its time."""
 
     id: msgspec.Raw = msgspec.Raw()
 
@@ -114,7 +137,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Do it; return what the method of `faults` returned.
 
         Raises:
-            ValueError: it makes no sense now, or its arguments don't fit together.
+            ArgumentsError: its arguments don't fit together.
+            ValueError: it makes no sense now.
 
         """
         raise NotImplementedError
@@ -207,7 +231,7 @@ class Partition(Command, frozen=True, tag="partition"):
         """See the class."""
         nodes = [node for group in self.groups for node in group]
         if len(set(nodes)) != len(nodes):
-            raise ValueError("a node stands in two groups, or twice in one")
+            raise ArgumentsError("a node stands in two groups, or twice in one")
         return faults.partition(self.groups)
 
 
@@ -221,7 +245,7 @@ class Cut(Command, frozen=True, tag="cut"):
         """See the class."""
         first, second = self.link
         if first == second:
-            raise ValueError("a link has two different ends")
+            raise ArgumentsError("a link has two different ends")
         return faults.cut(first, second)
 
 
@@ -289,34 +313,51 @@ class Transfer(Command, frozen=True, tag="transfer"):
         """See the class."""
         named = [node for node in (self.node, self.target) if node is not None]
         if len(named) != 1:
-            raise ValueError("name one node to hand over to")
+            raise ArgumentsError("name one node to hand over to")
         return faults.transfer(named[0])
 
 
-class Later(NodeCommand, frozen=True):
-    """A command that this version does not know yet."""
-
-    def carry_out(self, faults: Faults) -> object:
-        """See the class."""
-        del faults
-        raise ValueError("this command comes with a later version")
-
-
-class Snapshot(Later, frozen=True, tag="snapshot"):
-    """Take a snapshot."""
+class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
+    """Let a node take a snapshot, and drop the log behind it."""
 
     usage = '{"command": "snapshot", "node": 2}'
 
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.snapshot(self.node)
 
-class Rebuild(Later, frozen=True, tag="rebuild"):
-    """Rebuild a node from the others."""
+
+class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
+    """Rebuild a node that is down from the others."""
 
     usage = '{"command": "rebuild", "node": 2}'
+    is_slow = True
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        return faults.rebuild(self.node)
+
+
+class Backup(Command, frozen=True, tag="backup"):
+    """Take a snapshot that holds all that was acknowledged, for somebody to copy."""
+
+    usage = '{"command": "backup"}'
+    is_slow = True
+
+    async def carry_out(self, faults: Faults) -> dict[str, object]:
+        """See the class."""
+        members = await faults.backup()
+        return {**members, "path": _absolute(str(members["path"]))}
+
+
+def _absolute(path: str) -> str:
+    """Return a path for others: they work in another directory than this process does. Asks no disk."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps what stands before a ".."
 
 
 COMMANDS: tuple[type[Command], ...] = (
     Status, Events, Crash, Stop, Restart, Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk,
-    FailDisk, Transfer, Snapshot, Rebuild,
+    FailDisk, Transfer, Snapshot, Rebuild, Backup,
 )  # fmt: skip
 BY_NAME: dict[str, type[Command]] = {str(command.__struct_config__.tag): command for command in COMMANDS}
 
@@ -364,8 +405,10 @@ async def carry_out(command: Command, faults: Faults) -> dict[str, Any]:
         result = command.carry_out(faults)
         if inspect.isawaitable(result):
             result = await result
-    except ValueError as error:
+    except ArgumentsError as error:
         raise CommandError(f"{error}; a right one would be {command.usage}", command.id) from error
+    except ValueError as error:
+        raise CommandError(str(error), command.id) from error
     return result if isinstance(result, dict) else {}
 
 

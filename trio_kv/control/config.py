@@ -35,5 +35,7 @@ class ControlConfig:
     """A client that does not take a message in this time is dropped."""
     command_timeout_s: float = attrs.field(default=10.0, validator=validators.gt(0))
     """A command that takes longer is answered `timeout`; it may still take effect."""
+    slow_command_timeout_s: float = attrs.field(default=90.0, validator=validators.gt(0))
+    """The same for a command that works through much data."""
     events_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """Events that wait for one client; further ones are dropped, counted, and told as `trace.lost`."""

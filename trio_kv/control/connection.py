@@ -108,8 +108,10 @@ class ControlConnection:
         await self._send(await self._carry_out(command))
 
     async def _carry_out(self, command: Command) -> str:
+        config = self._config
+        timeout_s = config.slow_command_timeout_s if command.is_slow else config.command_timeout_s
         try:
-            with trio.fail_after(self._config.command_timeout_s):
+            with trio.fail_after(timeout_s):
                 members = await carry_out(command, self._faults)
         except CommandError as error:
             return _error("bad_request", str(error), error.id)

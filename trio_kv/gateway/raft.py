@@ -31,7 +31,7 @@ from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX
 from trio_kv.replica.requests import Answer as NodeAnswer
-from trio_kv.replica.requests import Done, Propose, Read, Refused
+from trio_kv.replica.requests import Done, Full, Propose, Read, Refused
 from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 READS_MAX = 65_536
@@ -324,11 +324,15 @@ class RaftStore:
         """Deal with a node that could not answer."""
         write = self._writes.get(answer.number)
         if write is not None:
-            if isinstance(answer, Refused):
+            if isinstance(answer, Refused | Full):
                 write.unresolved = max(0, write.unresolved - 1)
+            if isinstance(answer, Full) and not write.unresolved:
+                full = "the disks of a majority are full: nothing was written"
+                self._end(self._writes, write, _all("read_only", full, len(write.commands)))
+                return
             if write.handed_to is not None and write.handed_to[0] == answer.node:
                 write.handed_to = None
-                if not isinstance(answer, Refused):
+                if not isinstance(answer, Refused | Full):
                     self._hand_over(write)
             return
         read = self._reads.get(answer.number)

@@ -1,38 +1,38 @@
-"""A snapshot's bytes: the state machine as lines of JSON text.
+"""A snapshot's bytes: the state machine as chunks of JSON text.
 
-The first line tells format and version. The rest is one JSON object: digests and cluster time, then the
-sessions, the answers they keep, and the items, each an array. Keys and values stand in it as JSON text, so a
-person can read it, it never holds a run of zero bytes, and a value keeps every digit. An array may grow at
-its end: an item will carry its expiry there.
+Each chunk is one JSON object and a newline, and says its number. The first tells format, version and what there
+is one of: digests, cluster time, and how many records follow. Then come the sessions, the answers that they keep,
+and the items, each record an array. Keys and values stand in it as JSON text, so a person can read it, it never
+holds a run of zero bytes, and a value keeps every digit. A record may grow at its end: an item will carry its
+expiry there.
 
-Order is the order of the state machine's own dicts, which follows from the log alone: machines that applied
-the same entries write the same bytes, whether or not one of them was restored on the way.
+A chunk is small, so that it is made, sent, stored and read back in a moment, and needs no other one to be
+understood. Where one ends depends on nothing but the records: machines that applied the same entries make the
+same chunks, whether or not one of them was restored or frozen on the way.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import Session, Sessions
+from trio_kv.kv.sessions import Session
 
 FORMAT = "trio_kv state"
 VERSION = 1
 
-PART_RECORDS = 512
-"""Records in one part of a snapshot. A part is encoded in one go: this bounds how long nothing else runs."""
+CHUNK_BYTES_MAX = 128 * 1024
+"""Bytes of a chunk, unless it holds a single record that is larger."""
+
+CHUNK_RECORDS_MAX = 1024
+"""Records in a chunk: they are made one by one, so this bounds how long nothing else runs."""
+
+FRAME_BYTES_MAX = 64
+"""Bytes of a chunk around its records."""
 
 
-class Label(msgspec.Struct, frozen=True):
-    """The first line: what this is."""
-
-    format: str
-    version: int
-
-
-class Head(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What there is one of."""
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What a state machine has one of."""
 
     applied: int
     applied_term: int
@@ -41,7 +41,31 @@ class Head(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     state_digest: int
 
 
-class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many records of each kind a snapshot holds."""
+
+    sessions: int
+    replies: int
+    items: int
+
+
+class Label(msgspec.Struct, frozen=True):
+    """The beginning of the first chunk: what this is."""
+
+    format: str
+    version: int
+
+
+class FirstChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands before the records."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    head: Head
+    counts: Counts
+
+
+class SessionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One open session."""
 
     session: int
@@ -50,7 +74,7 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     done: int
 
 
-class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
+class ReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One answer that a session keeps."""
 
     session: int
@@ -63,7 +87,7 @@ class ReplyRecord(msgspec.Struct, frozen=True, array_like=True):
     message: str
 
 
-class ItemRecord(msgspec.Struct, frozen=True, array_like=True):
+class ItemRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One key."""
 
     key: str
@@ -71,80 +95,96 @@ class ItemRecord(msgspec.Struct, frozen=True, array_like=True):
     revision: int
 
 
-class Body(msgspec.Struct, frozen=True):
-    """What stands after the first line."""
+class Records(msgspec.Struct, frozen=True):
+    """Any chunk but the first: records of one kind."""
 
-    head: Head
-    sessions: list[SessionRecord]
-    replies: list[ReplyRecord]
-    items: list[ItemRecord]
+    chunk: int
+    """Its number; the first chunk is 0."""
+    sessions: list[SessionRecord] = []
+    replies: list[ReplyRecord] = []
+    items: list[ItemRecord] = []
 
 
 _NULL = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 _label_decoder = msgspec.json.Decoder(Label)
-_body_decoder = msgspec.json.Decoder(Body)
+_first_decoder = msgspec.json.Decoder(FirstChunk)
+_records_decoder = msgspec.json.Decoder(Records)
 
 
-def encode_image(head: Head, sessions: Sessions, items: dict[str, Item]) -> Iterator[bytes]:
-    """Yield the parts of a snapshot; joined they are its bytes. Nothing may change between two parts."""
-    yield _encode(Label(FORMAT, VERSION)) + b'\n{"head":' + _encode(head) + b',"sessions":['
-    yield from _encode_records(
-        SessionRecord(session_id, session.timeout_us, session.used_us, session.done)
-        for session_id, session in sessions
-    )
-    yield b'],"replies":['
-    yield from _encode_records(
-        ReplyRecord(
-            session_id,
-            seq,
-            reply.code,
-            _NULL if reply.value is None else reply.value,
-            reply.value is not None,
-            reply.revision,
-            reply.message,
-        )
-        for session_id, session in sessions
-        for seq, reply in session.replies.items()
-    )
-    yield b'],"items":['
-    yield from _encode_records(ItemRecord(key, item.value, item.revision) for key, item in items.items())
-    yield b"]}\n"
+def encode_chunks(head: Head, sessions: Mapping[int, Session], items: Mapping[str, Item]) -> Iterator[bytes]:
+    """Yield the chunks of a snapshot. Nothing of what is given may change between two of them."""
+    replies = sum(len(session.replies) for session in sessions.values())
+    counts = Counts(sessions=len(sessions), replies=replies, items=len(items))
+    yield _encode(FirstChunk(head=head, counts=counts)) + b"\n"
+    number = 1
+    for kind, records in (
+        ("sessions", _tell_sessions(sessions)),
+        ("replies", _tell_replies(sessions)),
+        ("items", _tell_items(items)),
+    ):
+        for text in _cut(records):
+            yield b'{"chunk":%d,"%s":[%s]}\n' % (number, kind.encode(), text)
+            number += 1
 
 
-def decode_image(data: bytes) -> tuple[Head, Sessions, dict[str, Item]]:
-    """Read a snapshot. Values are copied, so that they don't keep `data` in memory.
+def decode_first(chunk: bytes) -> FirstChunk:
+    """Read the first chunk of a snapshot.
 
     Raises:
-        ValueError: these are not the bytes of a snapshot, or of one in a format that is not known here.
+        ValueError: this is no such chunk, or one in a format that is not known here.
 
     """
-    first_line, _, rest = data.partition(b"\n")
-    label = _label_decoder.decode(first_line)
+    label = _label_decoder.decode(chunk)
     if label != Label(FORMAT, VERSION):
         raise ValueError(
             f"this is {label.format!r} version {label.version}, not {FORMAT!r} version {VERSION}"
         )
-    body = _body_decoder.decode(rest)
-    sessions = Sessions()
-    for record in body.sessions:
-        sessions.add(record.session, Session(record.timeout_us, record.used_us, record.done))
-    for answer in body.replies:
-        if answer.session not in sessions.by_id:
-            raise ValueError(
-                f"seq {answer.seq} belongs to session {answer.session}, which is not in the snapshot"
-            )
-        value = answer.value.copy() if answer.has_value else None
-        reply = Reply(answer.code, value, answer.revision, answer.message)
-        sessions.by_id[answer.session].replies[answer.seq] = reply
-    items = {record.key: Item(record.value.copy(), record.revision) for record in body.items}
-    return body.head, sessions, items
+    return _first_decoder.decode(chunk)
 
 
-def _encode_records(records: Iterable[msgspec.Struct]) -> Iterator[bytes]:
-    """Yield the insides of one JSON array, `PART_RECORDS` records at a time."""
-    iterator = iter(records)
-    lead = b"\n"
-    while part := list(islice(iterator, PART_RECORDS)):
-        yield lead + _encode(part)[1:-1]
-        lead = b",\n"
+def decode_records(chunk: bytes) -> Records:
+    """Read any other chunk. Values are views: whoever keeps one has to copy it, or it keeps the chunk.
+
+    Raises:
+        ValueError: this is no such chunk.
+
+    """
+    return _records_decoder.decode(chunk)
+
+
+def _tell_sessions(sessions: Mapping[int, Session]) -> Iterator[bytes]:
+    for session_id, session in sessions.items():
+        yield _encode(SessionRecord(session_id, session.timeout_us, session.used_us, session.done))
+
+
+def _tell_replies(sessions: Mapping[int, Session]) -> Iterator[bytes]:
+    for session_id, session in sessions.items():
+        for seq, reply in session.replies.items():
+            yield _encode(_tell_reply(session_id, seq, reply))
+
+
+def _tell_reply(session_id: int, seq: int, reply: Reply) -> ReplyRecord:
+    value, has_value = (_NULL, False) if reply.value is None else (reply.value, True)
+    return ReplyRecord(session_id, seq, reply.code, value, has_value, reply.revision, reply.message)
+
+
+def _tell_items(items: Mapping[str, Item]) -> Iterator[bytes]:
+    for key, item in items.items():
+        yield _encode(ItemRecord(key, item.value, item.revision))
+
+
+def _cut(records: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the insides of JSON arrays, each of as many records as a chunk may hold."""
+    room_bytes = CHUNK_BYTES_MAX - FRAME_BYTES_MAX
+    part: list[bytes] = []
+    part_bytes = 0
+    for record in records:
+        size_bytes = len(record) + 1
+        if part and (part_bytes + size_bytes > room_bytes or len(part) == CHUNK_RECORDS_MAX):
+            yield b",".join(part)
+            part, part_bytes = [], 0
+        part.append(record)
+        part_bytes += size_bytes
+    if part:
+        yield b",".join(part)

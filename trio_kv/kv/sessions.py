@@ -12,8 +12,8 @@ same index.
 """
 
 import heapq
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 from trio_kv.kv.reply import Reply
 
@@ -83,12 +83,35 @@ class Session:
         return Session(self.timeout_us, self.used_us, self.done, self.replies.copy())
 
 
+class _CopiedOnUse(dict[int, Session]):
+    """Sessions of which some are still shared with a snapshot under way.
+
+    Whoever changes a session has it from `get`, so there it stops being shared.
+    """
+
+    __slots__ = ("_frozen",)
+
+    def __init__(self, frozen: dict[int, Session]) -> None:
+        """Share all of them."""
+        super().__init__(frozen)
+        self._frozen = frozen
+
+    def get(self, session_id: int, default: Any = None, /) -> Any:
+        """Return a session to use and change."""
+        session = super().get(session_id)
+        if session is None:
+            return default
+        if session is self._frozen.get(session_id):
+            session = self[session_id] = session.copy()
+        return session
+
+
 class Sessions:
     """All open sessions, in the order in which they were opened.
 
     The earliest due time is found with a heap that is put right only when it is asked: using a session
-    touches nothing but the session. Invariant: each open session has exactly one item in the heap, and its
-    time there is at most the session's due time.
+    touches nothing but the session. Invariants: each open session has exactly one item in the heap, and its
+    time there is at most the session's due time; a session is only changed by who has it from `by_id.get`.
     """
 
     __slots__ = ("_heap", "by_id")
@@ -146,6 +169,19 @@ class Sessions:
             # The session was used since: its due time only ever grows, so its place is further down.
             heapq.heapreplace(heap, (due_us, session_id))
         return None
+
+    def freeze(self) -> Mapping[int, Session]:
+        """Return the sessions as they are now, and let each be copied when it is next used, until `thaw`.
+
+        Copying all of them at once would take 0.1 s when there are as many as there may be.
+        """
+        frozen = self.by_id
+        self.by_id = _CopiedOnUse(frozen)
+        return frozen
+
+    def thaw(self) -> None:
+        """Stop copying: nobody reads what `freeze` returned any more."""
+        self.by_id = dict(self.by_id)
 
     def copy(self) -> Self:
         """Return sessions that change on their own."""

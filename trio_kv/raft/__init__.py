@@ -27,8 +27,10 @@ that index.
 acknowledged: `Ready` keeps the messages that say so back until the write behind them is done. The commit
 index needs no disk: it is found again.
 
-**What this is not** (see docs/divergence.md): membership is fixed, there is no lease, and there are no
-snapshot messages yet, though the log may begin anywhere.
+**Snapshots** (§7). A log can't grow for ever: what a durable snapshot holds is forgotten, and a follower that
+needs it gets the snapshot instead, chunk by chunk.
+
+**What this is not** (see docs/divergence.md): membership is fixed, and there is no lease.
 
 Where to look: `node.Raft` is the class to drive and lists the driver's duties; `follower`, `candidate`
 and `leader` hold a rule each where the paper has it; `log`, `progress`, `reads` and `quorum` are the

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from trio_kv.raft.messages import (
     AppendEntries,
     Heartbeat,
+    InstallSnapshot,
     PreVoteReply,
     RequestPreVote,
     RequestVote,
@@ -74,6 +75,10 @@ class Candidate(Role):
         if self.is_pre_vote and self._is_majority(self.pre_votes):
             self.raft.become_candidate(now, reason="would win", is_pre_vote=False)
 
+    def peer_was_replaced(self, peer: int) -> None:
+        """Forget the pre-vote of a node that came back with another disk."""
+        self.pre_votes.discard(peer)
+
     def _count_vote(self, now: float, voter: int) -> None:
         self.raft.votes.add(voter)
         if self._is_majority(self.raft.votes):
@@ -91,6 +96,11 @@ class Candidate(Role):
         """Somebody else leads this term: follow it."""
         self.raft.become_follower(now, self.raft.term)
         self.raft.role.on_heartbeat(now, message)
+
+    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
+        """Somebody else leads this term: follow it."""
+        self.raft.become_follower(now, self.raft.term)
+        self.raft.role.on_install_snapshot(now, message)
 
     def copy(self, raft: "Raft") -> "Candidate":
         """Return an equal candidate for a copy of the node."""

@@ -21,6 +21,10 @@ class RaftConfig:
     append_entries_max: int = attrs.field(default=4096, validator=validators.ge(1))
     append_window: int = attrs.field(default=16, validator=validators.ge(1))
     """AppendEntries in flight to one follower; further entries wait for an answer."""
+    committed_entries_max: int = attrs.field(default=4096, validator=validators.ge(1))
+    """Entries in one `Ready.committed`: applying them must not take long, also after a start with a long log."""
+    log_entries_kept: int = attrs.field(default=4096, validator=validators.ge(0))
+    """Entries kept behind a snapshot for followers that are a little late."""
     write_stall_s: float = attrs.field(default=2.0, validator=validators.gt(0))
     """A leader whose oldest write is not durable after this long steps down (scenario E1)."""
 

@@ -48,6 +48,24 @@ def make_entry(index: int, term: int, time_us: int, command: Command | None) -> 
     return Entry(index, term, time_us, command, HEADER.pack(index, term, time_us, len(data)) + data)
 
 
+class SharingDecoder:
+    """Decodes commands for the nodes of one process that read their logs: what one has read, the others share.
+
+    Their logs hold the same entries, and a node that found one equal to a byte needs neither the time to
+    decode it nor the memory to hold it again.
+    """
+
+    def __init__(self, decode_command: Callable[[bytes], Command]) -> None:
+        """Know no entry yet."""
+        self.known: dict[int, Entry] = {}
+        """The entry last read at each index."""
+        self._decode_command = decode_command
+
+    def __call__(self, data: bytes) -> Command:
+        """Decode a command."""
+        return self._decode_command(data)
+
+
 def decode_entries(data: bytes, decode_command: Callable[[bytes], Command]) -> Iterator[Entry]:
     """Yield the entries whose bytes stand one after the other in `data`.
 
@@ -55,14 +73,24 @@ def decode_entries(data: bytes, decode_command: Callable[[bytes], Command]) -> I
         ValueError: `data` ends inside an entry, or a command can't be decoded.
 
     """
-    offset = 0
-    while offset < len(data):
+    known = decode_command.known if isinstance(decode_command, SharingDecoder) else {}
+    is_sharing = isinstance(decode_command, SharingDecoder)
+    offset, size = 0, len(data)
+    while offset < size:
         end = offset + HEADER.size
-        if end > len(data):
+        if end > size:
             raise ValueError(f"entry header cut short at byte {offset}")
         index, term, time_us, length = HEADER.unpack_from(data, offset)
-        if end + length > len(data):
+        shared = known.get(index)
+        if shared is not None and data.startswith(shared.encoded, offset):
+            yield shared
+            offset = end + length
+            continue
+        if end + length > size:
             raise ValueError(f"entry {index} cut short at byte {offset}")
         command = decode_command(data[end : end + length]) if length else None
-        yield Entry(index, term, time_us, command, data[offset : end + length])
+        entry = Entry(index, term, time_us, command, data[offset : end + length])
+        if is_sharing:
+            known[index] = entry
+        yield entry
         offset = end + length

@@ -9,3 +9,8 @@ class NotLeader:
 
     hint: int | None
     """The node that leads, as far as this one knows."""
+
+
+@attrs.frozen
+class ReadOnly:
+    """The disks of a majority are full. Nothing was appended."""

@@ -189,3 +189,49 @@ class ReadsConfirmed(Event):
     level: ClassVar[int] = DEBUG
     index: int
     count: int
+
+
+@attrs.frozen
+class InstallStarted(Event):
+    """The leader began to send its snapshot to a follower whose next entry is gone."""
+
+    name: ClassVar[str] = "install.started"
+    peer: int
+    next_index: int
+
+
+@attrs.frozen
+class SnapshotInstalled(Event):
+    """A leader's snapshot took the place of this node's state; `is_log_kept`: the log agreed with it."""
+
+    name: ClassVar[str] = "snapshot.installed"
+    index: int
+    index_term: int
+    is_log_kept: bool
+
+
+@attrs.frozen
+class SnapshotRefused(Event):
+    """A leader's snapshot can't be read here."""
+
+    name: ClassVar[str] = "snapshot.refused"
+    level: ClassVar[int] = WARNING
+    reason: str
+
+
+@attrs.frozen
+class LogCompacted(Event):
+    """Entries that a snapshot holds were forgotten."""
+
+    name: ClassVar[str] = "log.compacted"
+    level: ClassVar[int] = DEBUG
+    first: int
+    """The log begins here now."""
+
+
+@attrs.frozen
+class RebuildEnded(Event):
+    """A rebuilt node has all that was committed when its rebuild began: it counts and votes again."""
+
+    name: ClassVar[str] = "rebuild.ended"
+    index: int

@@ -9,8 +9,11 @@ from trio_kv.raft.messages import (
     AppendRejected,
     Heartbeat,
     HeartbeatReply,
+    InstallReply,
+    InstallSnapshot,
     TimeoutNow,
 )
+from trio_kv.raft.ready import Chunk
 from trio_kv.raft.role import Role
 
 if TYPE_CHECKING:
@@ -45,7 +48,13 @@ class Follower(Role):
             return
         if self.raft.leader is not None:
             self.raft.tell(LeaderLost(self.raft.leader))
-        self.raft.become_candidate(now, reason="heard no leader", is_pre_vote=True)
+            self.raft.leader = None
+        if self.raft.is_rebuilding:
+            # Its disk lacks what it once acknowledged: nobody could know what its election would lose.
+            self.raft.asker.give_up()
+            self.restart_timer(now)
+        else:
+            self.raft.become_candidate(now, reason="heard no leader", is_pre_vote=True)
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Join the leader's entries to the log, or say where they don't join."""
@@ -65,6 +74,9 @@ class Follower(Role):
         if not log.has(prev_index, prev_term):
             self._reject(message)
             return
+        if raft.incoming is not None and not raft.incoming.is_complete:
+            raft.incoming = None  # The log goes on without a snapshot.
+        entries = raft.fitting(entries)
         verified = prev_index + len(entries)
         if prev_index != log.last_index:
             entries = self._skip_known(entries)
@@ -72,7 +84,43 @@ class Follower(Role):
             raft.append(entries)
         # Not min(commit, last index): what stands behind the verified part may conflict (scenario L6).
         raft.commit_to(min(message.commit, verified))
-        raft.send(AppendAccepted(*raft.header(message.source), verified), waits_for_disk=True)
+        self.accept(message.source, verified)
+
+    def accept(self, leader: int, match: int) -> None:
+        """Tell the leader that the logs are equal up to `match`, once that is durable."""
+        raft = self.raft
+        raft.send(AppendAccepted(*raft.header(leader), match, raft.room_bytes), waits_for_disk=True)
+
+    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
+        """Take the next chunk of the leader's snapshot, or say which one is (paper §7)."""
+        raft = self.raft
+        raft.heard_from_leader(now, message.source)
+        self.restart_timer(now)
+        if message.index <= raft.commit:
+            # All of it is here already, and committed, hence equal.
+            self.accept(message.source, message.index)
+            return
+        incoming = raft.incoming
+        if incoming is not None and incoming.is_complete:
+            return
+        if incoming is None or incoming.snapshot != (message.index, message.index_term):
+            incoming = raft.begin_incoming(message.index, message.index_term)
+        if incoming.is_storing:
+            return
+        if message.number == incoming.next_number:
+            incoming.is_storing, incoming.is_complete = True, message.is_last
+            raft.take_chunk(
+                Chunk(message.index, message.index_term, message.number, message.data, message.is_last)
+            )
+        else:
+            # Lost, doubled, or sent by a leader that doesn't know how far the one before it came: go on from there.
+            self.ask_chunk(message.source)
+
+    def ask_chunk(self, leader: int) -> None:
+        """Say which chunk is wanted next."""
+        incoming = self.raft.incoming
+        assert incoming is not None
+        self.raft.send(InstallReply(*self.raft.header(leader), *incoming.snapshot, incoming.next_number))
 
     def _skip_known(self, entries: tuple) -> tuple:  # type: ignore[type-arg]
         """Return the entries that the log lacks; truncate it where it conflicts with them, and only there.
@@ -110,5 +158,5 @@ class Follower(Role):
 
     def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
         """Stand for election at once, without asking whether one would win: the leader wants it (thesis §3.10)."""
-        if message.source == self.raft.leader:
+        if message.source == self.raft.leader and not self.raft.is_rebuilding:
             self.raft.become_candidate(now, reason="leadership transfer", is_pre_vote=False, is_transfer=True)

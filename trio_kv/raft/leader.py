@@ -1,27 +1,38 @@
 """The leader: appends, replicates, commits, confirms reads (paper §5.3, §5.4, §8)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trio_kv.raft.entry import Entry
-from trio_kv.raft.errors import NotLeader
-from trio_kv.raft.events import TransferEnded, TransferStarted
+from trio_kv.raft.entry import HEADER, Command, Entry
+from trio_kv.raft.errors import NotLeader, ReadOnly
+from trio_kv.raft.events import InstallStarted, TransferEnded, TransferStarted
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
     AppendRejected,
     Heartbeat,
     HeartbeatReply,
+    InstallReply,
+    InstallSnapshot,
+    Message,
     ReadIndex,
     ReadIndexReply,
     TimeoutNow,
 )
-from trio_kv.raft.progress import Progress
-from trio_kv.raft.quorum import quorum_value
+from trio_kv.raft.progress import Install, Progress
+from trio_kv.raft.quorum import majority_size, quorum_value
 from trio_kv.raft.reads import Answerer, Question
+from trio_kv.raft.ready import ChunkRead
 from trio_kv.raft.role import Role
+from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
 if TYPE_CHECKING:
     from trio_kv.raft.node import Raft
+
+INSTALL_TRIES_MAX = 20
+"""After so many tries of one chunk the newest snapshot is sent, from its start."""
+INSTALL_RETRY_HEARTBEATS = 10
+"""A chunk without an answer is sent again after so many heartbeats: its receiver may have a slow disk."""
 
 
 class Leader(Role):
@@ -88,7 +99,7 @@ class Leader(Role):
         self.deadline = min(self.heartbeat_at, self.transfer_deadline)
 
     def _quorum_heard_at(self, now: float) -> float:
-        return quorum_value([now, *(progress.heard_at for progress in self.progress.values())])
+        return quorum_value([now, *(progress.counted_heard_at for progress in self.progress.values())])
 
     def hears_leader(self, now: float) -> bool:
         """Return whether a majority answered this leader so lately that a vote would only disturb."""
@@ -115,11 +126,40 @@ class Leader(Role):
 
     # Writing
 
-    def refuses(self) -> NotLeader | None:
-        """Return why no command is taken now, or None."""
+    def refuses(self, now: float, commands: Sequence[Command]) -> NotLeader | ReadOnly | None:
+        """Return why these commands are not taken now, or None."""
         if self.transfer_target is not None:
             return NotLeader(self.transfer_target)
-        return None
+        if self.raft.room_bytes is None and all(each.room_bytes is None for each in self.progress.values()):
+            return None
+        # Only a full disk wants to know what they take; to encode them twice is cheap then, for most are refused.
+        return self._refuses_full(now, sum(HEADER.size + len(command.encode()) for command in commands))
+
+    def _refuses_full(self, now: float, size_bytes: int) -> NotLeader | ReadOnly | None:
+        """Take a command only if a majority has zero-filled log space for it and for all that is under way.
+
+        What is admitted never meets a full disk at its write: space is reserved before it is promised. A leader that is
+        short alone hands over to a node that isn't.
+        """
+        raft = self.raft
+        others = [peer for peer in self.progress if self._has_room(peer, size_bytes)]
+        has_own = raft.has_room(size_bytes)
+        if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):
+            return None
+        if not has_own and len(others) >= majority_size(len(self.progress) + 1):
+            target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
+            self.transfer(now, target)
+            return NotLeader(target)
+        return ReadOnly()
+
+    def _has_room(self, peer: int, size_bytes: int) -> bool:
+        progress, log = self.progress[peer], self.raft.log
+        if progress.is_rebuilding:
+            return False
+        if progress.room_bytes is None:
+            return True
+        under_way = log.size_bytes(progress.match + 1, log.last_index)
+        return under_way + size_bytes <= progress.room_bytes
 
     def on_stored(self, now: float) -> None:  # noqa: ARG002 - as the other roles
         """Count the own disk towards the majority (thesis §10.2.1: it writes beside its followers)."""
@@ -129,6 +169,7 @@ class Leader(Role):
         """Count a follower's disk towards the majority."""
         progress = self.progress[message.source]
         progress.heard_at = now
+        progress.room_bytes = message.room_bytes
         assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
         if progress.accepted(message.match):
             self._maybe_commit()
@@ -136,7 +177,7 @@ class Leader(Role):
 
     def _maybe_commit(self) -> None:
         log = self.raft.log
-        index = quorum_value([log.durable, *(progress.match for progress in self.progress.values())])
+        index = quorum_value([log.durable, *(progress.counted_match for progress in self.progress.values())])
         # Only an entry of the own term proves, by a majority that holds it, that what lies before it can't be
         # overwritten any more (paper figure 8). Entries of older terms are committed along with it.
         if index > self.raft.commit and index >= self.first_index:
@@ -165,29 +206,114 @@ class Leader(Role):
             if self.answerer.pending:
                 self._confirm_reads()
         silent_since = progress.sent_at + self.raft.config.heartbeat_interval_s
-        if progress.match < self.raft.log.last_index and now >= silent_since:
+        if progress.install is not None:
+            self._check_install(now, message.source, progress)
+        elif (
+            progress.match < self.raft.log.last_index or progress.room_bytes is not None
+        ) and now >= silent_since:
             self._check_position(now, message.source, progress)
 
     def _check_position(self, now: float, peer: int, progress: Progress) -> None:
-        """Ask a follower that stayed silent whether the last append came; a probe is simply sent again."""
-        if progress.is_probing and progress.next <= self.raft.log.last_index:
+        """Ask a follower that stayed silent whether the last append came; a probe is simply sent again.
+
+        One whose disk is full is asked without entries, which it might not take: it tells its room with the answer.
+        """
+        is_full = progress.room_bytes is not None
+        if progress.is_probing and progress.next <= self.raft.log.last_index and not is_full:
             progress.in_flight.clear()
         elif progress.next > self.raft.log.base_index:
             # With a probe, too, that has nothing to send: a follower with a new disk, while nothing is written.
             self._send_append(now, peer, progress, ())
 
+    # Snapshots for followers that are far behind
+
+    def _check_install(self, now: float, peer: int, progress: Progress) -> None:
+        """Send a chunk again if it stayed without an answer: it or the answer got lost."""
+        install = progress.install
+        assert install is not None
+        retry_s = INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s
+        if install.is_reading or now < install.sent_at + retry_s:
+            return
+        install.tries += 1
+        if install.tries < INSTALL_TRIES_MAX:
+            self._want_chunk(peer, install, install.number)
+        else:
+            # It lives and takes nothing: what is kept for it, snapshot and log, must not be kept for ever.
+            progress.install = None
+
+    def _want_chunk(self, peer: int, install: Install, number: int) -> None:
+        install.tries = 0 if number != install.number else install.tries
+        install.number = number
+        install.is_reading = True
+        self.raft.want_chunk(ChunkRead(peer, number, install.snapshot))
+
+    def chunk_read(
+        self,
+        now: float,
+        read: ChunkRead,
+        snapshot: tuple[int, int] | None,
+        data: bytes | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Send a chunk that was read; with no data that snapshot is gone, and the newest one is sent from its start."""
+        progress = self.progress[read.peer]
+        install = progress.install
+        if install is None or not install.is_reading:
+            return
+        if (install.snapshot, install.number) != (read.snapshot, read.number):
+            return
+        if data is None or snapshot is None:
+            progress.install = Install(sent_at=now)
+            self._want_chunk(read.peer, progress.install, 0)
+            return
+        install.snapshot, install.is_reading, install.sent_at = snapshot, False, now
+        header = self.raft.header(read.peer)
+        self.raft.send(InstallSnapshot(*header, *snapshot, read.number, data, is_last))
+
+    def on_install_reply(self, now: float, message: InstallReply) -> None:
+        """Send the chunk that the follower wants next."""
+        progress = self.progress[message.source]
+        progress.heard_at = now
+        install = progress.install
+        if install is None or install.is_reading or install.snapshot != (message.index, message.index_term):
+            return
+        if message.next_number != install.number:
+            self._want_chunk(message.source, install, message.next_number)
+
+    def snapshots_sent(self) -> set[tuple[int, int]]:
+        """Return (index, term) of the snapshots that are being sent."""
+        installs = [progress.install for progress in self.progress.values()]
+        return {
+            install.snapshot for install in installs if install is not None and install.snapshot is not None
+        }
+
     # Sending
 
     def make_messages(self, now: float) -> None:
         """Send entries, a commit index that nobody told yet, and a round for new questions."""
-        last = self.raft.log.last_index
-        commit = self.raft.commit
+        base, last, commit = self.raft.log.base_index, self.raft.log.last_index, self.raft.commit
+        gone_s = self.raft.config.election_timeout_max_s
         runs: dict[int, tuple[Entry, ...]] = {}
         for peer, progress in self.progress.items():
-            while progress.next <= last and progress.has_room() and progress.next > self.raft.log.base_index:
+            if now - progress.heard_at >= gone_s:
+                # A follower that is down must not keep the log, and a snapshot, from being dropped.
+                progress.install = None
+            elif progress.next <= base and progress.install is None:
+                self.raft.tell(InstallStarted(peer, progress.next))
+                progress.install = Install(sent_at=now)
+                self._want_chunk(peer, progress.install, 0)
+            while base < progress.next <= last and progress.has_room():
                 entries = runs.get(progress.next)
                 if entries is None:
                     entries = runs[progress.next] = self._next_run(progress.next)
+                if progress.room_bytes is not None:
+                    # A full disk takes one append at a time, as far as there is room. More would only be rejected, as
+                    # fast as it can be sent again.
+                    left = progress.room_bytes - WRITE_BYTES_EXTRA
+                    entries = () if progress.in_flight else fitting(entries, left)
+                    if not entries:
+                        break
                 self._send_append(now, peer, progress, entries)
                 if progress.is_probing:
                     break
@@ -263,7 +389,7 @@ class Leader(Role):
 
     def _confirm_reads(self) -> None:
         raft = self.raft
-        acked = [self.answerer.round, *(progress.acked_round for progress in self.progress.values())]
+        acked = [self.answerer.round, *(progress.counted_round for progress in self.progress.values())]
         for index, questions in self.answerer.confirmed(quorum_value(acked)):
             for question in questions:
                 if question.source is None:
@@ -288,6 +414,10 @@ class Leader(Role):
         self.raft.tell(TransferStarted(target))
         self._set_deadline()
         self._maybe_finish_transfer(now)
+
+    def peer_said(self, message: Message) -> None:
+        """Note what every message of a follower tells."""
+        self.progress[message.source].is_rebuilding = message.is_rebuilding
 
     def _maybe_finish_transfer(self, now: float) -> None:
         target = self.transfer_target

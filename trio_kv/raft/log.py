@@ -121,6 +121,18 @@ class Log:
         del self._entries[: index - self.base_index]
         self.base_index, self.base_term, self.base_time_us = base.index, base.term, base.time_us
 
+    def reset(self, index: int, term: int, time_us: int) -> None:
+        """Drop everything: a durable snapshot up to (index, term) takes the place of the log."""
+        self._entries.clear()
+        self._terms.clear()
+        self._first_indexes.clear()
+        self.base_index, self.base_term, self.base_time_us = index, term, time_us
+        self.durable = index
+
+    def size_bytes(self, first: int, last: int) -> int:
+        """Return how many bytes the entries from `first` to `last` have."""
+        return sum(len(entry.encoded) for entry in self.slice(max(first, self.base_index + 1), last))
+
     def _run_end(self, run: int) -> int:
         return self._first_indexes[run + 1] - 1 if run + 1 < len(self._first_indexes) else self.last_index
 

@@ -1,8 +1,9 @@
 """The messages between nodes: one frozen class each, with the paper's names.
 
 Every message carries its sender, its receiver, the sender's term and the sender's incarnation: a random
-number made together with the node's directory. A node that comes back with an empty disk has another
-one, so that what its former self acknowledged no longer counts.
+number made together with the node's directory. A node that comes back with a new disk has a higher
+one, so that what its former self acknowledged no longer counts. As long as it is being rebuilt from the others
+it says so, and counts for no majority.
 """
 
 import attrs
@@ -18,6 +19,7 @@ class Message:
     target: int
     term: int
     incarnation: int
+    is_rebuilding: bool
 
     def __str__(self) -> str:
         return f"n{self.source}@{self.term} -> n{self.target} {type(self).__name__}{self.detail()}"
@@ -92,9 +94,12 @@ class AppendAccepted(Message):
     """The sender's durable log equals the leader's up to `match`."""
 
     match: int
+    room_bytes: int | None = None
+    """Log space that the sender has left while its disk is full; None as long as it is not."""
 
     def detail(self) -> str:
-        return f" match={self.match}"
+        room = "" if self.room_bytes is None else f" room={self.room_bytes}"
+        return f" match={self.match}{room}"
 
 
 @attrs.frozen(str=False)
@@ -169,3 +174,32 @@ class ReadIndexReply(Message):
 @attrs.frozen(str=False)
 class TimeoutNow(Message):
     """Stand for election now, without waiting (thesis §3.10)."""
+
+
+@attrs.frozen(str=False)
+class InstallSnapshot(Message):
+    """One chunk of the leader's snapshot, for a follower whose next entry is gone (paper §7)."""
+
+    index: int
+    """The snapshot holds the effect of the log up to here."""
+    index_term: int
+    number: int
+    """Which chunk, from 0."""
+    data: bytes
+    is_last: bool
+
+    def detail(self) -> str:
+        last = " last" if self.is_last else ""
+        return f" {self.index}@{self.index_term} chunk={self.number}{last} ({len(self.data)} bytes)"
+
+
+@attrs.frozen(str=False)
+class InstallReply(Message):
+    """Send this chunk next. After the last one the answer is that the logs are equal: `AppendAccepted`."""
+
+    index: int
+    index_term: int
+    next_number: int
+
+    def detail(self) -> str:
+        return f" {self.index}@{self.index_term} next={self.next_number}"

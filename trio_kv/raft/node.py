@@ -7,7 +7,7 @@ for the disk, and the rules of voting, which do not depend on the role.
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -17,7 +17,7 @@ import crc32c
 from trio_kv.raft.candidate import Candidate
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Command, Entry, make_entry
-from trio_kv.raft.errors import NotLeader
+from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import (
     DEBUG,
     ElectionStarted,
@@ -28,10 +28,14 @@ from trio_kv.raft.events import (
     LeaderElected,
     LeaderFollowed,
     LeaderSteppedDown,
+    LogCompacted,
     LogTruncated,
     PreVoteGranted,
     PreVoteStarted,
     ReadsConfirmed,
+    RebuildEnded,
+    SnapshotInstalled,
+    SnapshotRefused,
     TermAdvanced,
     VoteGranted,
     VoteRefused,
@@ -45,6 +49,8 @@ from trio_kv.raft.messages import (
     AppendRejected,
     Heartbeat,
     HeartbeatReply,
+    InstallReply,
+    InstallSnapshot,
     Message,
     PreVoteReply,
     ReadIndex,
@@ -55,8 +61,9 @@ from trio_kv.raft.messages import (
     VoteReply,
 )
 from trio_kv.raft.reads import Asker, Question
-from trio_kv.raft.ready import HardState, Ready, Ticket, Write
+from trio_kv.raft.ready import Chunk, ChunkRead, HardState, Ready, Ticket, Write
 from trio_kv.raft.role import Role
+from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
 
 @attrs.frozen
@@ -66,6 +73,23 @@ class _PendingWrite:
     write: Write
     issued_at: float
     messages: list[Message]
+
+
+@attrs.define
+class Incoming:
+    """A snapshot that a leader is sending: what came of it stays across leaders, as all make the same chunks of it."""
+
+    snapshot: tuple[int, int]
+    """(index, term)"""
+    next_number: int = 0
+    is_storing: bool = False
+    """The chunk `next_number` is being written."""
+    is_complete: bool = False
+    """That is the last one: the snapshot is going to be installed, whatever else comes meanwhile."""
+
+
+_REBUILT = object()
+"""The context of the read by which a node that is rebuilt learns what it must have before it counts again."""
 
 
 class Raft:
@@ -90,6 +114,8 @@ class Raft:
         random: Random,
         incarnation: int,
         now: float,
+        incarnations: Mapping[int, int] | None = None,
+        is_rebuilding: bool = False,
         hard_state: HardState = HardState(),  # noqa: B008 - frozen
         log: Log | None = None,
         events_level: int = DEBUG,
@@ -103,6 +129,11 @@ class Raft:
             random: draws election time-outs and this start's nonce, nothing else.
             incarnation: the random number made with this node's directory.
             now: the driver's clock, in seconds.
+            incarnations: those of all nodes, as far as they are known: messages of lower ones are void.
+            is_rebuilding: this node's directory was made anew in place of one that was lost. Until it has
+                again what a majority of the *others* confirms was committed when this start began, it votes
+                for nobody, stands for no election and counts for no majority: what its former self
+                acknowledged must not be counted on.
             hard_state: what the disk held.
             log: what the disk held.
             events_level: events below this level are not made.
@@ -137,8 +168,16 @@ class Raft:
         self._waiting: list[Message] = []
         self._reads: list[tuple[Any, int]] = []
         self._events: list[Event] = []
-        self._incarnations: dict[int, int] = {}
-        self._retired: set[tuple[int, int]] = set()
+        self._incarnations: dict[int, int] = dict(incarnations or {})
+        self.is_rebuilding = is_rebuilding
+        self._rebuilt_index: int | None = None
+        if is_rebuilding:
+            self.asker.waiting.append(_REBUILT)
+        self.incoming: Incoming | None = None
+        self.room_bytes: int | None = None
+        self._base: tuple[int, int] | None = None
+        self._chunks: list[Chunk] = []
+        self._chunk_reads: list[ChunkRead] = []
         self.role: Role = Follower(self, now)
 
     # What the driver calls
@@ -150,6 +189,11 @@ class Raft:
         if asker.asked:
             return min(self.role.deadline, asker.asked_at + self.config.heartbeat_interval_s)
         return self.role.deadline
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are committed entries that the last `Ready` had no place for: call `ready` again soon."""
+        return self.commit > self._delivered
 
     @property
     def is_leader(self) -> bool:
@@ -172,18 +216,19 @@ class Raft:
         if now >= self.role.deadline:
             self.role.on_timeout(now)
 
-    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader:
+    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:
         """Append commands to the log, if this node leads.
 
         Returns:
-            (term, index of the first command): the commands stand in a row from there. Whether they get committed is
-            seen when they come out of `Ready.committed` with this term. `NotLeader`: nothing was appended.
+            (term, index of the first command): the commands stand in a row from there. Whether they get
+            committed is seen when they come out of `Ready.committed` with this term. `NotLeader` and
+            `ReadOnly`: nothing was appended.
 
         """
         role = self.role
         if not isinstance(role, Leader):
             return NotLeader(self.leader)
-        if (refusal := role.refuses()) is not None:
+        if (refusal := role.refuses(now, commands)) is not None:
             return refusal
         first, term, time_us = self.log.last_index + 1, self.term, role.time_us(now)
         self.append(
@@ -199,7 +244,8 @@ class Raft:
     def unanswered_reads(self) -> list[Any]:
         """Return the contexts of all reads that did not come out of `ready` yet."""
         own = self.role.answerer.own_contexts() if isinstance(self.role, Leader) else []
-        return [context for context, _ in self._reads] + own + self.asker.contexts() + self.asker.waiting
+        contexts = [context for context, _ in self._reads] + own + self.asker.contexts() + self.asker.waiting
+        return [context for context in contexts if context is not _REBUILT]
 
     def stored(self, now: float, ticket: Ticket) -> None:
         """Note that this write, and all before it, are durable."""
@@ -219,7 +265,9 @@ class Raft:
                     for later in self._pending
                     if later.write.truncate_from is not None
                 ),
+                *(later.write.base[0] for later in self._pending if later.write.base is not None),
                 *((self._truncate_from - 1,) if self._truncate_from is not None else ()),
+                *((self._base[0],) if self._base is not None else ()),
             ]
         )
         if durable > self.log.durable:
@@ -244,14 +292,108 @@ class Raft:
         self.role.transfer(now, target)
         return None
 
-    def compacted(self, index: int) -> None:
-        """Forget the log up to `index`: a durable snapshot holds it. Never passes what is durable and delivered."""
-        self.log.compact(min(index, self.log.durable, self._delivered))
+    def compact(self, snapshot_index: int, entries_max: int = 1 << 62) -> int:
+        """Forget the log behind a durable snapshot of this node, but for what followers may still need soon.
+
+        Kept are the last `log_entries_kept` entries, and what follows a snapshot that is being sent (scenario N8): its
+        receiver would otherwise need the next one as soon as it has this one.
+
+        Args:
+            snapshot_index: the index of the snapshot.
+            entries_max: forget no more entries than this in one call: to free millions takes long.
+
+        Returns:
+            the index up to which the log was forgotten; its disk may forget it too.
+
+        """
+        index = snapshot_index - self.config.log_entries_kept
+        if isinstance(self.role, Leader):
+            index = min([index, *(sent for sent, _ in self.role.snapshots_sent())])
+        index = min(index, self.log.durable, self._delivered, self.log.base_index + entries_max)
+        index = max(self.log.base_index, index)
+        if index > self.log.base_index:
+            self.log.compact(index)
+            if self.wants_debug:
+                self.tell(LogCompacted(index + 1))
+        return index
+
+    def installed(self, now: float, index: int, term: int, time_us: int) -> bool:
+        """Go on from a leader's snapshot, which is durable: its state takes the place of the log up to `index`.
+
+        Returns:
+            whether it is news: else this node has all of it already, and keeps its own state machine.
+
+        """
+        del now
+        self.incoming = None
+        if index <= self.commit:
+            self._tell_installed()
+            return False
+        is_log_kept = self.log.has(index, term)
+        if is_log_kept:
+            # What follows agrees with the leader that took the snapshot, and may be acknowledged (paper §7).
+            self.log.durable = max(self.log.durable, index)
+            self.log.compact(index)
+            if self._unsaved_from <= index:
+                # What leads up to it is not written yet, and forgotten: the disk, too, goes on from the snapshot.
+                self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
+        else:
+            # What this log holds beyond and before it contradicts what is committed; none of it may ever be
+            # replicated (scenarios N1, N2). The disk drops it before this node says that it has the snapshot.
+            self.log.reset(index, term, time_us)
+            self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
+        self.commit = self._delivered = index
+        self.tell(SnapshotInstalled(index, term, is_log_kept))
+        self._tell_installed()
+        return True
+
+    def _tell_installed(self) -> None:
+        if self.leader is not None and isinstance(self.role, Follower):
+            self.role.accept(self.leader, self.commit)
+
+    def chunk_stored(self, now: float, index: int, term: int, number: int) -> None:
+        """Note that a chunk was taken up: ask for the next one. Not called after the last one."""
+        del now
+        incoming = self.incoming
+        if incoming is None or incoming.snapshot != (index, term) or incoming.next_number != number:
+            return
+        incoming.next_number += 1
+        incoming.is_storing = False
+        if self.leader is not None and isinstance(self.role, Follower):
+            self.role.ask_chunk(self.leader)
+
+    def chunk_failed(self) -> None:
+        """Note that the disk has no room for the snapshot that is coming: it begins anew when it is sent again."""
+        self.incoming = None
+
+    def refuse_snapshot(self, reason: str) -> None:
+        """Note that a chunk of the snapshot that is coming can't be read."""
+        self.tell(SnapshotRefused(reason))
+        self.incoming = None
+
+    def chunk_read(
+        self,
+        now: float,
+        read: ChunkRead,
+        snapshot: tuple[int, int] | None,
+        data: bytes | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Take a chunk that `Ready.chunk_reads` asked for; no data says that the snapshot is gone."""
+        if isinstance(self.role, Leader):
+            self.role.chunk_read(now, read, snapshot, data, is_last=is_last)
+
+    def set_room(self, room_bytes: int | None) -> None:
+        """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""
+        self.room_bytes = room_bytes
 
     def receive(self, now: float, message: Message) -> None:  # noqa: C901, PLR0912 - one case a message is the point
         """Take a message from a peer."""
         if message.source not in self.peers or message.target != self.id or self._is_void(message):
             return
+        if isinstance(self.role, Leader):
+            self.role.peer_said(message)
         if message.term > self.term and not self._enter_term_of(now, message):
             return
         if message.term < self.term and not isinstance(message, PreVoteReply):
@@ -271,6 +413,10 @@ class Raft:
                 role.on_read_index(now, message)
             case ReadIndexReply():
                 self.confirm_reads(self.asker.answered(message.nonce, message.counter), message.index)
+            case InstallSnapshot():
+                role.on_install_snapshot(now, message)
+            case InstallReply():
+                role.on_install_reply(now, message)
             case AppendRejected():
                 role.on_append_rejected(now, message)
             case RequestPreVote():
@@ -299,11 +445,29 @@ class Raft:
             self._waiting = []
         committed: tuple[Entry, ...] = ()
         if self.commit > self._delivered:
-            committed = self.log.slice(self._delivered + 1, self.commit)
-            self._delivered = self.commit
-        ready = Ready(tuple(self._outbox), write, committed, tuple(self._reads), tuple(self._events))
+            last = min(self.commit, self._delivered + self.config.committed_entries_max)
+            committed = self.log.slice(self._delivered + 1, last)
+            self._delivered = last
+        if self.is_rebuilding:
+            self._maybe_end_rebuild()
+        ready = Ready(
+            tuple(self._outbox),
+            write,
+            committed,
+            tuple(self._reads),
+            tuple(self._chunks),
+            tuple(self._chunk_reads),
+            tuple(self._events),
+        )
         self._outbox, self._reads, self._events = [], [], []
+        self._chunks, self._chunk_reads = [], []
         return ready
+
+    def _maybe_end_rebuild(self) -> None:
+        """Count and vote again, once all is durable here that was committed when the question was answered."""
+        if self._rebuilt_index is not None and self.log.durable >= self._rebuilt_index:
+            self.is_rebuilding = False
+            self.tell(RebuildEnded(self._rebuilt_index))
 
     def copy(self) -> "Raft":
         """Return a node of its own in the same state, to try what happens next. Entries are shared."""
@@ -313,17 +477,49 @@ class Raft:
         twin.log = self.log.copy()
         twin.asker = self.asker.copy()
         twin.role = self.role.copy(twin)
+        twin.incoming = None if self.incoming is None else attrs.evolve(self.incoming)
         pending = [attrs.evolve(write, messages=write.messages.copy()) for write in self._pending]
         twin._pending = deque(pending)  # noqa: SLF001 - a twin of this class
-        for name in ("votes", "_outbox", "_waiting", "_reads", "_events", "_incarnations", "_retired"):
+        names = ("votes", "_outbox", "_waiting", "_reads", "_events", "_incarnations")
+        for name in (*names, "_chunks", "_chunk_reads"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
     # What the roles call
 
-    def header(self, target: int) -> tuple[int, int, int, int]:
+    def header(self, target: int) -> tuple[int, int, int, int, bool]:
         """Return the members that every message begins with."""
-        return self.id, target, self.term, self.incarnation
+        return self.id, target, self.term, self.incarnation, self.is_rebuilding
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Return whether the log has space for so many bytes more, beside all that is under way to the disk."""
+        if self.room_bytes is None:
+            return True
+        return self._under_way_bytes() + size_bytes + WRITE_BYTES_EXTRA <= self.room_bytes
+
+    def _under_way_bytes(self) -> int:
+        written = [len(entry.encoded) for each in self._pending for entry in each.write.entries]
+        unsaved = self.log.size_bytes(self._unsaved_from, self.log.last_index)
+        return sum(written) + unsaved + WRITE_BYTES_EXTRA * len(self._pending)
+
+    def fitting(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return those of these entries that a full disk has space for; the leader sends the others again."""
+        if self.room_bytes is None:
+            return entries
+        return fitting(entries, self.room_bytes - self._under_way_bytes() - WRITE_BYTES_EXTRA)
+
+    def begin_incoming(self, index: int, term: int) -> Incoming:
+        """Begin to take up a leader's snapshot."""
+        self.incoming = Incoming((index, term))
+        return self.incoming
+
+    def take_chunk(self, chunk: Chunk) -> None:
+        """Let the driver store a chunk."""
+        self._chunks.append(chunk)
+
+    def want_chunk(self, read: ChunkRead) -> None:
+        """Let the driver read a chunk for a follower."""
+        self._chunk_reads.append(read)
 
     def send(self, message: Message, *, waits_for_disk: bool = False) -> None:
         """Send a message: now, or when what was to be written up to now is durable.
@@ -378,6 +574,9 @@ class Raft:
 
     def confirm_reads(self, contexts: list[Any], index: int) -> None:
         """Let these reads be answered as soon as `index` is applied."""
+        if _REBUILT in contexts:
+            contexts = [context for context in contexts if context is not _REBUILT]
+            self._rebuilt_index = index
         if contexts:
             self._reads.extend([(context, index) for context in contexts])
             if self.wants_debug:
@@ -459,6 +658,8 @@ class Raft:
     def _on_request_pre_vote(self, now: float, message: RequestPreVote) -> None:
         if self.role.hears_leader(now):
             reason = "hears a leader"
+        elif self.is_rebuilding:
+            reason = "is being rebuilt"
         elif not self.log.is_up_to_date(message.last_index, message.last_term):
             reason = "log is behind"
         else:
@@ -475,6 +676,8 @@ class Raft:
             reason = f"voted for {self.vote}"
         elif self.leader is not None:
             reason = f"{self.leader} leads this term"
+        elif self.is_rebuilding:
+            reason = "is being rebuilt"
         elif not self.log.is_up_to_date(message.last_index, message.last_term):
             reason = "log is behind"
         else:
@@ -492,17 +695,19 @@ class Raft:
             self.tell(VoteRefused(message.source, isinstance(message, RequestPreVote), reason))
 
     def _is_void(self, message: Message) -> bool:
-        """Return whether a message comes from a disk that is gone; note it when a new one appears."""
+        """Return whether a message comes from a disk that is gone; note it when a new one appears.
+
+        A node's incarnations rise, so that a late message of its former self is known as such, whichever comes first.
+        """
         known = self._incarnations.get(message.source)
         if known == message.incarnation:
             return False
-        if (message.source, message.incarnation) in self._retired:
+        if known is not None and message.incarnation < known:
             return True
         self._incarnations[message.source] = message.incarnation
         if known is not None:
-            self._retired.add((message.source, known))
-            if isinstance(self.role, Leader):
-                self.role.peer_was_replaced(message.source)
+            self.votes.discard(message.source)  # It may vote again, having forgotten for whom it did.
+            self.role.peer_was_replaced(message.source)
         return False
 
     # Effects
@@ -524,7 +729,12 @@ class Raft:
         hard_state = HardState(self.term, self.vote)
         is_changed = hard_state != self._saved
         last = self.log.last_index
-        if not is_changed and self._unsaved_from > last and self._truncate_from is None:
+        if (
+            not is_changed
+            and self._unsaved_from > last
+            and self._truncate_from is None
+            and self._base is None
+        ):
             return None
         self._tickets += 1
         entries = self.log.slice(self._unsaved_from, last) if self._unsaved_from <= last else ()
@@ -533,8 +743,10 @@ class Raft:
             hard_state if is_changed else None,
             self._truncate_from,
             entries,
+            self._base,
         )
         self._saved = hard_state
+        self._base = None
         self._unsaved_from = last + 1
         self._truncate_from = None
         self._pending.append(_PendingWrite(write, now, []))

@@ -2,10 +2,28 @@
 
 PROBE: the leader doesn't know where the logs part; one AppendEntries at a time looks for it.
 REPLICATE: the logs join; AppendEntries follow one another without waiting, up to a window.
-(etcd's tracker has the same two, and a third for snapshots.)
+INSTALL: what the follower needs next is gone from the log; it gets the snapshot, one chunk at a time.
+(etcd's tracker has the same three.)
 """
 
 from collections import deque
+
+import attrs
+
+
+@attrs.define
+class Install:
+    """A snapshot on its way to a follower: one chunk in flight, which is all the back-pressure it needs."""
+
+    snapshot: tuple[int, int] | None = None
+    """(index, term), once it is known."""
+    number: int = 0
+    """The chunk that is being read or is in flight."""
+    is_reading: bool = True
+    """The chunk is being read from the leader's disk."""
+    sent_at: float = 0.0
+    tries: int = 0
+    """How often the chunk was sent without an answer."""
 
 
 class Progress:
@@ -19,9 +37,12 @@ class Progress:
         "commit_told",
         "heard_at",
         "in_flight",
+        "install",
         "is_probing",
+        "is_rebuilding",
         "match",
         "next",
+        "room_bytes",
         "sent_at",
         "window",
     )
@@ -39,10 +60,29 @@ class Progress:
         self.heard_at = now
         self.acked_round = 0
         self.commit_told = 0
+        self.install: Install | None = None
+        self.is_rebuilding = False
+        self.room_bytes: int | None = None
+        """Log space that the follower has left while its disk is full; None as long as it is not."""
+
+    @property
+    def counted_match(self) -> int:
+        """How far the follower counts for a commit: not at all while it is rebuilt."""
+        return 0 if self.is_rebuilding else self.match
+
+    @property
+    def counted_round(self) -> int:
+        """Which heartbeat round the follower counts for."""
+        return 0 if self.is_rebuilding else self.acked_round
+
+    @property
+    def counted_heard_at(self) -> float:
+        """When the follower was heard, for check-quorum."""
+        return float("-inf") if self.is_rebuilding else self.heard_at
 
     def has_room(self) -> bool:
         """Return whether another AppendEntries may be sent now."""
-        return len(self.in_flight) < (1 if self.is_probing else self.window)
+        return self.install is None and len(self.in_flight) < (1 if self.is_probing else self.window)
 
     def sent(self, last: int, now: float) -> None:
         """Note that entries up to `last` are on their way. A probe leaves `next` where it is: it may fail."""
@@ -60,6 +100,10 @@ class Progress:
         is_news = match > self.match
         if is_news:
             self.match = match
+        if self.install is not None and self.install.snapshot and match >= self.install.snapshot[0]:
+            self.install = None
+            self.is_probing = True
+            self.next = self.match + 1
         if self.is_probing and (is_news or match >= self.next - 1):
             # The place where the logs join is found.
             self.is_probing = False
@@ -78,6 +122,7 @@ class Progress:
         self.match = 0
         self.acked_round = 0
         self.commit_told = 0
+        self.install = None
         self.rejected(next_index)
 
     def copy(self) -> "Progress":
@@ -86,4 +131,5 @@ class Progress:
         for name in self.__slots__:
             setattr(twin, name, getattr(self, name))
         twin.in_flight = self.in_flight.copy()
+        twin.install = None if self.install is None else attrs.evolve(self.install)
         return twin

@@ -34,8 +34,8 @@ class Ticket:
 class Write:
     """One write to the log: its parts are carried out in the order of the fields.
 
-    Afterwards the log on disk is: what was there before `truncate_from`, then `entries`. All of it
-    becomes durable together; `Raft.stored(ticket)` is called then, and not before.
+    Afterwards the log on disk is: what was there before `truncate_from` (nothing, with a `base`), then
+    `entries`. All of it becomes durable together; `Raft.stored(ticket)` is called then, and not before.
     """
 
     ticket: Ticket
@@ -43,6 +43,29 @@ class Write:
     truncate_from: int | None = None
     """Drop every entry with this index or a higher one."""
     entries: tuple[Entry, ...] = ()
+    base: tuple[int, int] | None = None
+    """Before all else, drop the whole log: a durable snapshot up to this (index, term) has taken its place."""
+
+
+@attrs.frozen
+class ChunkRead:
+    """Read a chunk of this node's newest snapshot, or of the one named, for a follower."""
+
+    peer: int
+    number: int
+    snapshot: tuple[int, int] | None
+    """(index, term); None asks for the newest, from its first chunk."""
+
+
+@attrs.frozen
+class Chunk:
+    """A chunk of a leader's snapshot that came for this node."""
+
+    index: int
+    index_term: int
+    number: int
+    data: bytes
+    is_last: bool
 
 
 @attrs.frozen
@@ -54,11 +77,16 @@ class Ready:
        the messages that had to wait for it come out of the next `Ready`.
     3. `committed` entries are applied, in order.
     4. `reads` are answered once the state machine has applied the index beside them.
-    5. `events` are told to whoever listens.
+    5. `chunks` are put into the snapshot that is being received; after each, `Raft.chunk_stored` is called. After the
+       last one that snapshot is made durable, the state machine is restored from it, and `Raft.installed` is called.
+    6. `chunk_reads` are read, and given to `Raft.chunk_read`.
+    7. `events` are told to whoever listens.
     """
 
     messages: tuple[Message, ...] = ()
     write: Write | None = None
     committed: tuple[Entry, ...] = ()
     reads: tuple[tuple[Any, int], ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+    chunk_reads: tuple[ChunkRead, ...] = ()
     events: tuple[Event, ...] = ()

@@ -8,6 +8,8 @@ from trio_kv.raft.messages import (
     AppendRejected,
     Heartbeat,
     HeartbeatReply,
+    InstallReply,
+    InstallSnapshot,
     PreVoteReply,
     ReadIndex,
     TimeoutNow,
@@ -41,6 +43,12 @@ class Role:
     def on_heartbeat(self, now: float, message: Heartbeat) -> None:
         """Hear from the leader of this term."""
 
+    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
+        """Hear from the leader of this term."""
+
+    def on_install_reply(self, now: float, message: InstallReply) -> None:
+        """Learn which chunk a follower wants next."""
+
     def on_append_accepted(self, now: float, message: AppendAccepted) -> None:
         """Learn how far a follower is."""
 
@@ -68,6 +76,9 @@ class Role:
     def hears_leader(self, now: float) -> bool:
         """Return whether a vote now would disturb a leader that works (thesis §6.4.1, §9.6)."""
         return now < self.raft.heard_leader_at + self.raft.config.election_timeout_min_s
+
+    def peer_was_replaced(self, peer: int) -> None:
+        """Forget what a peer said before it came back with another disk."""
 
     def leave(self) -> None:
         """Give back what a later role must go on with."""

@@ -1,9 +1,11 @@
-"""One node's brain: Raft and the state machine, joined. Synchronous, so that the simulator runs the real thing.
+"""One node's brain: Raft and the state machine, joined. Synchronous, so that the simulator runs the real
+thing.
 
 What it owns: who waits for which entry, which reads wait for which index, when something is due to expire.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
@@ -14,18 +16,26 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry
-from trio_kv.raft.errors import NotLeader
+from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import DEBUG
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ready, Ticket
-from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused, Unknown
+from trio_kv.replica.jobs import Job
+from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused, Unknown
+from trio_kv.replica.snapshots import Snapshots
 from trio_kv.trace.vocabulary import EntriesApplied
 
 _MISSING = Reply("missing")
 
+SETTLE_ITEMS_MAX = 500
+"""Keys put back in place in one pass after a snapshot: a millisecond at most."""
+COMPACT_ENTRIES_MAX = 5000
+"""Entries forgotten in one pass after a snapshot."""
+EXPIRY_RETRY_S = 1.0
+"""What is due to expire waits so long when no entry could be appended: a transfer, or full disks."""
 READS_WAITING_MAX = 16_384
 """Reads that wait here at a time, for a leader or for entries; a further one is refused, and asked elsewhere."""
 
@@ -50,8 +60,8 @@ class Replica:
     3. `ready.events` are told;
     4. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
 
-    Invariants: a write is answered only once its entry is applied here; a linearizable read is answered from a
-    state that holds every write which was answered anywhere before the read came (thesis §6.4).
+    Invariants: a write is answered only once its entry is applied here; a linearizable read is answered
+    from a state that holds every write which was answered anywhere before the read came (thesis §6.4).
     """
 
     def __init__(
@@ -64,11 +74,19 @@ class Replica:
         incarnation: int,
         now: float,
         hard_state: HardState = HardState(),  # noqa: B008 - frozen
+        incarnations: Mapping[int, int] | None = None,
+        is_rebuilding: bool = False,
         log: Log | None = None,
         machine: Machine | None = None,
+        snapshot: tuple[int, int] | None = None,
+        snapshot_bytes: int = 0,
+        snapshot_log_bytes_min: int = 4 << 20,
         events_level: int = DEBUG,
     ) -> None:
-        """Start from what the disk held. Arguments as for `Raft`; `machine` is what a snapshot held."""
+        """Start from what the disk held.
+
+        Arguments as for `Raft` and `Snapshots`; `machine` is what the newest snapshot held.
+        """
         self.id = id
         self.machine = Machine() if machine is None else machine
         self.raft = Raft(
@@ -78,10 +96,16 @@ class Replica:
             random=random,
             incarnation=incarnation,
             now=now,
+            incarnations=incarnations,
+            is_rebuilding=is_rebuilding,
             hard_state=hard_state,
             log=log,
             events_level=events_level,
         )
+        self.snapshots = Snapshots(
+            self.raft, stored=snapshot, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min
+        )
+        self._expiry_retry_at = float("-inf")
         self._proposals: list[Propose] = []
         self._new_reads: list[Read] = []
         self._waiters: deque[_Waiter] = deque()
@@ -116,8 +140,10 @@ class Replica:
         self.raft.timeout(now)
         if now >= self._expiry_deadline():
             appended = self.raft.propose(now, [Expire()])
-            if not isinstance(appended, NotLeader):
+            if isinstance(appended, tuple):
                 self._expire = appended
+            else:
+                self._expiry_retry_at = now + EXPIRY_RETRY_S
 
     def propose(self, propose: Propose) -> None:
         """Take commands. All that come before the next `ready` are appended together."""
@@ -147,14 +173,54 @@ class Replica:
         """Apply what is committed; return (source, answer) pairs to deliver."""
         if ready.committed:
             replies = self.machine.apply(ready.committed)
+            self.snapshots.applied(sum([len(entry.encoded) for entry in ready.committed]))
             if self._waiters:
                 self._answer_writes(ready.committed, replies)
         if self._waiters:
             self._give_up_lost()
         if ready.reads or self._reads or self._stale_reads:
             self._answer_reads(ready)
+        for chunk in ready.chunks:
+            self.snapshots.take(self.machine, chunk)
+        for read in ready.chunk_reads:
+            self.snapshots.read(read)
+        self.snapshots.release_unread()
+        if not self.machine.is_settled:
+            self.machine.settle(SETTLE_ITEMS_MAX)
+        self.snapshots.make_chunks()
+        self.snapshots.free_replaced(SETTLE_ITEMS_MAX)
+        self.snapshots.compact(COMPACT_ENTRIES_MAX)
         answers, self._answers = self._answers, []
         return answers
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is work left that needs no input: the driver calls `ready` and `apply` again soon."""
+        snapshots = self.snapshots
+        is_tidy = self.machine.is_settled and snapshots.replaced is None and not snapshots.is_compacting
+        return self.raft.has_more or snapshots.is_making or not is_tidy
+
+    def take_jobs(self) -> list[Job]:
+        """Return what the disk has to do besides writes, since the last call."""
+        jobs, self.snapshots.jobs = self.snapshots.jobs, []
+        return jobs
+
+    @property
+    def is_snapshot_due(self) -> bool:
+        """Whether `begin_snapshot` should be called as soon as no other node of the process takes one."""
+        return self.snapshots.is_due and self.machine.is_settled
+
+    def begin_snapshot(self) -> None:
+        """Begin to take a snapshot."""
+        self.snapshots.begin(self.machine)
+
+    def snapshot_stored(self, now: float, snapshot: tuple[int, int], size_bytes: int) -> None:
+        """Note that a snapshot is durable and was proved readable."""
+        self.machine = self.snapshots.snapshot_stored(now, self.machine, snapshot, size_bytes)
+
+    def snapshot_failed(self) -> None:
+        """Note that the disk had no room for a snapshot."""
+        self.snapshots.failed(self.machine)
 
     def applied_event(self, ready: Ready) -> EntriesApplied:
         """Return the event that tells what `apply` did with this batch."""
@@ -177,7 +243,9 @@ class Replica:
         for propose in self._proposals:
             commands.extend(propose.commands)
         appended = self.raft.propose(now, commands)
-        if isinstance(appended, NotLeader):
+        if isinstance(appended, ReadOnly):
+            self._answers.extend([(each.source, Full(each.number, self.id)) for each in self._proposals])
+        elif isinstance(appended, NotLeader):
             refusals = [
                 (each.source, Refused(each.number, self.id, appended.hint)) for each in self._proposals
             ]
@@ -197,8 +265,9 @@ class Replica:
             waiter = self._waiters[0]
             begin, end = max(waiter.first, base) - base, min(waiter.last, last_applied) - base + 1
             if begin < end and committed[end - 1].term != waiter.term:
-                # Another term has this index: the commands may have been dropped (scenario C10). The last entry is the
-                # one to look at: a newer leader may have kept the first ones and put others behind them.
+                # Another term has this index: the commands may have been dropped (scenario C10). The
+                # last entry is the one to look at: a newer leader may have kept the first ones and put
+                # others behind them.
                 self._waiters.popleft()
                 self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
                 continue
@@ -244,8 +313,8 @@ class Replica:
     def _expiry_deadline(self) -> float:
         role = self.raft.role
         due_us = self.machine.expires_at_us
-        if due_us is None or not isinstance(role, Leader) or role.refuses() is not None:
+        if due_us is None or not isinstance(role, Leader):
             return float("inf")
         if self._expire[0] == self.raft.term and self._expire[1] > self.machine.applied:
             return float("inf")
-        return role.when(due_us)
+        return max(role.when(due_us), self._expiry_retry_at)

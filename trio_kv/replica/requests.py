@@ -1,8 +1,8 @@
 """What a gateway asks of a node, and what a node answers: the two ends may be in different processes.
 
-Every request is answered exactly once by a node that lives: `Done`, `Refused` or `Unknown`. Only `Refused` says
-that nothing happened and nothing will. A request to a node that dies is answered `Unknown` by what
-stops it.
+Every request is answered exactly once by a node that lives: `Done`, `Refused`, `Full` or `Unknown`.
+`Refused` and `Full` say that nothing happened and nothing will. A request to a node that dies is answered
+`Unknown` by what stops it.
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,13 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
     hint: int | None
 
 
+class Full(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was appended: the disks of a majority are full."""
+
+    number: int
+    node: int
+
+
 class Unknown(msgspec.Struct, frozen=True, gc=False):
     """The commands may or may not take effect: this node can't tell any more."""
 
@@ -62,4 +69,4 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
 
 
 Request = Propose | Read
-Answer = Done | Refused | Unknown
+Answer = Done | Refused | Full | Unknown

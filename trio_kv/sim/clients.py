@@ -195,8 +195,9 @@ class Client:
 
     def _commands(self, operation: Operation) -> Sequence[Command]:
         """Return the commands with what is awaited now: `done` may have moved on since the first attempt."""
+        # New objects each time: by them the judges tell the attempts apart.
         if operation.session != self._session or not operation.seqs:
-            return operation.templates
+            return [msgspec.structs.replace(command) for command in operation.templates]
         done = min(self._awaited)
         return [msgspec.structs.replace(command, done=done) for command in operation.templates]
 

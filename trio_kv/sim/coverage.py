@@ -19,6 +19,19 @@ SITUATIONS = (
     "segment filled",
     "leader cut off from the majority stepped down",
     "read answered by a follower",
+    "snapshot taken",
+    "snapshot installed",
+    "snapshot installed over a conflicting log",
+    "install resumed by another leader",
+    "two snapshots back to back",
+    "crash while a snapshot was written",
+    "log compacted",
+    "restart from snapshot",
+    "rebuild finished",
+    "read_only answered",
+    "full disk recovered",
+    "snapshot aborted by full disk",
+    "damage refused",
 )
 
 

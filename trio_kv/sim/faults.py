@@ -28,6 +28,10 @@ class Crash(Fault):
     """Power fails once more while the node recovers."""
     is_in_batch: bool = False
     """It waits until the disk is in the middle of a batch."""
+    is_in_job: bool = False
+    """It waits until the disk is in the middle of ending a snapshot, or of dropping a part of the log."""
+    is_in_install: bool = False
+    """It waits until a snapshot is being sent by anybody."""
 
 
 @attrs.frozen
@@ -106,10 +110,52 @@ class StallDisk(Fault):
 
 @attrs.frozen
 class FailDisk(Fault):
-    """A disk fails its next write or sync, for good: its node stays down."""
+    """A disk fails one of its next steps, for good: its node stays down."""
 
     node: int
     steps: int
+
+
+@attrs.frozen
+class SlowJobs(Fault):
+    """A disk takes longer for snapshots, and not for the log."""
+
+    node: int
+    factor: float
+    for_s: float
+
+
+@attrs.frozen
+class FillDisk(Fault):
+    """A disk has only so much space left for a while."""
+
+    node: int
+    free_bytes: int
+    for_s: float
+
+
+@attrs.frozen
+class FillAll(Fault):
+    """All disks have only so much space left for a while: they are one disk, say."""
+
+    free_bytes: int
+    for_s: float
+
+
+@attrs.frozen
+class FlipBit(Fault):
+    """A node dies, and while it is down its disk forgets a bit."""
+
+    node: int
+    for_s: float
+
+
+@attrs.frozen
+class Wipe(Fault):
+    """A node's disk is lost; the node is rebuilt from the others."""
+
+    node: int
+    for_s: float
 
 
 @attrs.frozen

@@ -31,17 +31,12 @@ class Injector:
             case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Weather():
                 self._break_links(fault)
                 self._end_later("links", 0, fault.for_s, self._world.links.heal)
-            case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk():
+            case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk() | faults.SlowJobs():
                 self._break_disk(fault)
-            case faults.Crash():
-                self._crash(fault)
-            case faults.CrashAll():
-                for node, for_s in zip(self._world.nodes.values(), fault.for_s, strict=True):
-                    self._world.crash(node, for_s, is_answered=False, interruptions=0)
-            case faults.Pause():
-                node = self._pick(fault.node)
-                node.pause()
-                self._end_later("pause", node.id, fault.for_s, node.resume)
+            case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
+                self._take_away(fault)
+            case faults.Crash() | faults.CrashAll() | faults.Pause():
+                self._stop(fault)
             case faults.Replay():
                 self._replay(fault.count)
             case faults.Transfer():
@@ -54,6 +49,28 @@ class Injector:
             case _:
                 raise AssertionError(f"no rule for {fault}")
 
+    def _stop(self, fault: faults.Crash | faults.CrashAll | faults.Pause) -> None:
+        match fault:
+            case faults.Crash():
+                self._crash(fault)
+            case faults.CrashAll():
+                for node, for_s in zip(self._world.nodes.values(), fault.for_s, strict=True):
+                    self._world.crash(node, for_s, is_answered=False, interruptions=0)
+            case faults.Pause():
+                node = self._pick(fault.node)
+                node.pause()
+                self._end_later("pause", node.id, fault.for_s, node.resume)
+
+    def _take_away(self, fault: faults.FillDisk | faults.FillAll | faults.FlipBit | faults.Wipe) -> None:
+        match fault:
+            case faults.FillDisk():
+                self._fill(self._pick(fault.node), fault)
+            case faults.FillAll():
+                for node in self._world.nodes.values():
+                    self._fill(node, fault)
+            case faults.FlipBit() | faults.Wipe():
+                self._lose(fault)
+
     def _pick(self, number: int) -> SimulatedNode:
         if number:
             return self._world.nodes[number]
@@ -64,10 +81,15 @@ class Injector:
 
         def crash() -> None:
             interruptions = int(fault.is_interrupted_again)
-            self._world.crash(node, fault.for_s, is_answered=fault.is_answered, interruptions=interruptions)
+            victim = self._pick(fault.node) if fault.is_in_install else node
+            self._world.crash(victim, fault.for_s, is_answered=fault.is_answered, interruptions=interruptions)
 
-        if fault.is_in_batch:
-            node.in_next_batch = crash
+        if fault.is_in_install:
+            self._world.in_next_install = crash
+        elif fault.is_in_job:
+            node.condition.in_next_job = crash
+        elif fault.is_in_batch:
+            node.condition.in_next_batch = crash
         else:
             crash()
 
@@ -92,19 +114,59 @@ class Injector:
             case faults.Weather():
                 links.set_fault(fault.links)
 
-    def _break_disk(self, fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk) -> None:
+    def _break_disk(
+        self, fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.SlowJobs
+    ) -> None:
         node = self._pick(fault.node)
         match fault:
             case faults.SlowDisk():
-                node.disk_factor = fault.factor
+                node.condition.factor = fault.factor
                 self._end_later("slow", node.id, fault.for_s, node.end_slowness)
+            case faults.SlowJobs():
+                node.condition.job_factor = fault.factor
+                self._end_later("slow jobs", node.id, fault.for_s, node.end_slow_jobs)
             case faults.StallDisk():
-                node.is_stalled = True
+                node.condition.is_stalled = True
                 self._end_later("stall", node.id, fault.for_s, node.unstall)
             case faults.FailDisk():
-                # It fails with its next write; what a recovery would meet is another fault.
-                if node.is_up:
+                # It fails with one of its next writes; what a recovery would meet is another fault.
+                if node.is_up and self._may_lose(node):
+                    node.is_armed = True
                     node.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
+
+    def _fill(self, node: SimulatedNode, fault: faults.FillDisk | faults.FillAll) -> None:
+        used_bytes = sum(node.files.size(name) for name in node.files.names())
+        node.files.capacity_bytes = used_bytes + fault.free_bytes
+        self._end_later("full", node.id, fault.for_s, node.empty_disk)
+
+    def _may_lose(self, node: SimulatedNode) -> bool:
+        """Return whether a majority would be left with all of its data: nothing could bring back more."""
+        lost = sum(other.is_lost for other in self._world.nodes.values() if other is not node)
+        return len(self._world.members) - lost - 1 > len(self._world.members) // 2
+
+    def _lose(self, fault: faults.FlipBit | faults.Wipe) -> None:
+        """Let a node forget a bit, or all. Only a node that is lost already, or may be lost too."""
+        world, node = self._world, self._pick(fault.node)
+        if not self._may_lose(node):
+            return
+        if node.is_up:
+            world.crash(node, fault.for_s, is_answered=False, interruptions=0)
+        if isinstance(fault, faults.Wipe):
+            node.wipe()
+            world.restart_later(node, fault.for_s)
+        elif not (node.is_failed or node.is_damaged):
+            self._flip(node)
+
+    def _flip(self, node: SimulatedNode) -> None:
+        """Flip a bit of a byte that is in use: what is not is written before it is read again."""
+        random, files = self._world.random, node.files
+        name = random.choice(files.names())
+        data = files.read(name)
+        used = data.rstrip(b"\0")
+        if used:
+            node.is_flipped = True
+            self._world.watch.flipped(node.id)
+            files.flip(name, random.randrange(len(used)), 1 << random.randrange(8))
 
     def _replay(self, count: int) -> None:
         world = self._world

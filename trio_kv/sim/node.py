@@ -4,18 +4,33 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
-from collections.abc import Callable
-from random import Random
 from typing import TYPE_CHECKING
 
-from trio_kv.kv.machine import Machine
-from trio_kv.raft.log import Log
-from trio_kv.raft.messages import Message
+import attrs
+
+from trio_kv.cluster.inbox import (
+    ChunkAdded,
+    ChunkWasRead,
+    GoOn,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotStored,
+    TakeSnapshot,
+)
+from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.raft.ready import Ready, Ticket
+from trio_kv.replica.jobs import CompactLog
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read
-from trio_kv.storage.memory import MemoryDisk, MemoryFiles, PowerLossError
-from trio_kv.storage.wal import Wal
+from trio_kv.sim.clock import Clock
+from trio_kv.sim.disk import Condition, TimedDisk
+from trio_kv.sim.starting import make_replica
+from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.storage.opening import Opened, open_node
+from trio_kv.storage.wal import FULL, Wal
 from trio_kv.wire.frames import Identity
 
 if TYPE_CHECKING:
@@ -27,29 +42,6 @@ _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
 
 
-class Clock:
-    """A node's clock: runs at its own rate."""
-
-    def __init__(self, offset_s: float) -> None:
-        """Show `offset_s` when the world begins."""
-        self.rate = 1.0
-        self._base = offset_s
-        self._world_base = 0.0
-
-    def at(self, world_s: float) -> float:
-        """Return what the clock shows at a time of the world."""
-        return self._base + (world_s - self._world_base) * self.rate
-
-    def to_world(self, at: float) -> float:
-        """Return the world's time at which the clock will show `at`."""
-        return self._world_base + (at - self._base) / self.rate
-
-    def set_rate(self, world_s: float, rate: float) -> None:
-        """Go on from here at this rate."""
-        self._base, self._world_base = self.at(world_s), world_s
-        self.rate = rate
-
-
 class SimulatedNode:
     """A node with its disk, from the first start over all crashes to the end of the world."""
 
@@ -59,31 +51,35 @@ class SimulatedNode:
         self.world = world
         self.id = id
         self.clock = Clock(random.uniform(0.0, 1000.0))
-        self.incarnation = random.getrandbits(63)
-        self.identity = Identity(f"{random.getrandbits(128):032x}", id, self.incarnation)
+        self.incarnation = random.getrandbits(60)
+        self.identity = Identity(world.cluster, id, self.incarnation)
         self.files = MemoryFiles(f"n{id}")
         self.life = 0
         """Counts the starts: an event meant for an earlier life is void."""
         self.replica: Replica | None = None
         self.is_failed = False
+        """The disk failed: the node stays down, unless it is rebuilt."""
+        self.is_damaged = False
+        """The disk did not keep what it was given: the node refuses to start, unless it is rebuilt."""
+        self.is_flipped = False
+        """Bits were flipped while it was down: whether that is noticed shows at its start."""
+        self.is_armed = False
+        """The disk is going to fail."""
+        self.is_rebuilding = False
+        """The directory says that it is to be filled by the others."""
         self.is_paused = False
-        self.is_stalled = False
-        self.disk_factor = 1.0
-        self.in_next_batch: Callable[[], None] | None = None
-        """What is to happen in the middle of the next batch."""
-        self._disk: MemoryDisk | None = None
+        self.condition = Condition()
+        self.disk: TimedDisk | None = None
         self._inbox: list[object] = []
         self._is_thinking = False
-        self._is_disk_busy = False
-        self._batch = 0
-        """How many writes the disk carries out just now, if it is busy."""
-        self._batch_number = 0
-        """Names the batch: a completion of another one is void."""
-        self._is_batch_held = False
-        """Whether a stalled disk should have finished its batch."""
+        self._is_going_on = False
         self._timer_at = float("inf")
         self._timer_number = 0
         self._asked_leader: int | None = None
+        self._chunk_from: tuple[tuple[int, int], int] | None = None
+        """(snapshot, leader) of the last chunk taken."""
+        self._dropped = 0
+        """Its log was dropped up to here."""
         Wal.create(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
 
     @property
@@ -99,57 +95,93 @@ class SimulatedNode:
         assert not self.is_failed
         world, random = self.world, self.world.random
         for _ in range(interruptions):
-            self.files.fail_after(random.randrange(4), PowerLossError())
+            self.files.fail_after(random.randrange(8), PowerLossError())
             try:
-                Wal.open(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
+                self._open()
             except PowerLossError:
                 world.coverage.reach("recovery interrupted")
+            except DamagedError:
+                pass
             self.files.crash(random)
-        wal, recovered = Wal.open(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
-        if any("interrupted" in warning for warning in recovered.warnings):
-            world.coverage.reach("torn tail cut")
+        try:
+            opened = self._open()
+        except DamagedError as error:
+            if not self.is_flipped:
+                raise
+            world.say(f"n{self.id} refuses to start: {error}")
+            world.coverage.reach("damage refused")
+            self.is_damaged = True
+            return
+        except OSError as error:
+            if error.errno not in FULL or self.files.capacity_bytes is None:
+                raise
+            world.say(f"n{self.id} can't start: its disk is full")
+            world.restart_later(self, 0.2)
+            return
+        self.is_flipped = False
         self.life += 1
-        self._disk = MemoryDisk(wal, self.files)
-        self.replica = Replica(
-            id=self.id,
-            peers=tuple(other for other in world.members if other != self.id),
-            config=world.plan.raft,
-            random=Random(random.getrandbits(64)),
-            incarnation=self.incarnation,
-            now=self.clock.at(world.now),
-            hard_state=recovered.hard_state,
-            log=Log(recovered.entries),
-            machine=Machine(),
-            events_level=world.events_level,
+        self.disk = TimedDisk(
+            world, self.id, self.files, opened, self.condition, post=self.post, fail=self.fail
         )
+        self.replica = make_replica(self, opened)
         self._inbox = []
-        self._is_thinking = self._is_disk_busy = self._is_batch_held = False
-        self._batch_number += 1
+        self._is_thinking = self._is_going_on = False
         self._timer_at = float("inf")
-        self._asked_leader = None
-        world.watch.started(self.replica.raft, self.replica.machine)
+        self._asked_leader = self._chunk_from = None
+        world.watch.started(
+            self.replica.raft,
+            self.replica.machine,
+            opened.recovered.hard_state,
+            is_rebuilding=self.is_rebuilding,
+        )
         self._step(is_timer=False)
+
+    def _open(self) -> Opened:
+        return open_node(self.files, self.files, self.identity, segment_bytes=self.world.plan.segment_bytes)
 
     def crash(self, *, is_answered: bool) -> None:
         """Lose power. What a client hears is up to whoever crashes the node."""
-        replica, disk = self.replica, self._disk
+        replica, disk = self.replica, self.disk
         assert replica is not None
         assert disk is not None
         if disk.wal.segment > 1:
             self.world.coverage.reach("segment filled")
         self._die(replica, is_answered=is_answered)
+        self.is_armed = False
         disk.crash(self.world.random)
 
     def fail(self) -> None:
         """Stop for good: the disk failed (scenario D11)."""
-        assert self.replica is not None
-        self.is_failed = True
+        if self.replica is None:
+            return
+        self.is_failed, self.is_armed = True, False
         self.world.coverage.reach("disk failed")
         self._die(self.replica, is_answered=True)
 
+    def wipe(self) -> None:
+        """Get a new directory in place of the one that is lost: empty, of a higher incarnation, to be rebuilt."""
+        assert self.replica is None
+        random = self.world.random
+        self.incarnation += random.randint(1, 1 << 20)
+        self.identity = attrs.evolve(self.identity, incarnation=self.incarnation)
+        self.files = MemoryFiles(f"n{self.id}")
+        self.is_failed = self.is_damaged = self.is_flipped = self.is_armed = False
+        self.is_rebuilding = True
+        self.life += 1
+        Wal.create(self.files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+        self.world.watch.wiped(self.id)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the node has not all of its data, or may not have it soon."""
+        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed or self.is_rebuilding
+
     def _die(self, replica: Replica, *, is_answered: bool) -> None:
-        self.replica = self._disk = None
+        assert self.disk is not None
+        self.disk.close()
+        self.replica = self.disk = None
         self.is_paused = False
+        self.world.turn.give_back(self.id)
         answers = replica.stop()
         if is_answered:
             for source, answer in answers:
@@ -180,7 +212,7 @@ class SimulatedNode:
 
     def post(self, item: object) -> None:
         """Take a message, a request or a completion, or lose it."""
-        if self.replica is None or not (self.has_room or isinstance(item, Ticket)):
+        if self.replica is None or (isinstance(item, Message | Propose | Read) and not self.has_room):
             return
         self._inbox.append(item)
         if self.is_paused or self._is_thinking:
@@ -250,15 +282,15 @@ class SimulatedNode:
         items, self._inbox = self._inbox, []
         for item in items:
             if isinstance(item, Message):
-                world.watch.took(self.id, item)
-                replica.receive(now, item)
+                self._receive(now, replica, item)
             elif isinstance(item, Ticket):
                 replica.stored(now, item)
             elif isinstance(item, Propose):
                 replica.propose(item)
-            else:
-                assert isinstance(item, Read)
+            elif isinstance(item, Read):
                 replica.read(item)
+            else:
+                self._take_rare(now, replica, item)
         if is_timer:
             replica.timeout(now)
         ready = replica.ready(now)
@@ -266,21 +298,96 @@ class SimulatedNode:
             world.watch.sent(self.id, message)
             world.send(message)
         if ready.write is not None:
-            assert self._disk is not None
+            assert self.disk is not None
             world.watch.submitted(self.id, ready.write)
-            self._disk.submit(ready.write)
-            self._maybe_begin_batch()
+            self.disk.submit(ready.write, is_full_known=replica.raft.room_bytes is not None)
         answers = replica.apply(ready)
-        world.watch.stepped(self.id)
+        world.watch.stepped(self.id, replica.machine)
         for source, answer in answers:
             world.answer(self, source, answer)
+        self._look_after_snapshots(replica)
         self._note(replica, ready)
         world.stepped(self, replica)
         self._set_timer(replica)
 
+    def _receive(self, now: float, replica: Replica, message: Message) -> None:
+        self.world.watch.took(self.id, message)
+        if not isinstance(message, InstallSnapshot):
+            replica.receive(now, message)
+            return
+        before = replica.raft.incoming
+        was_storing = before is not None and before.is_storing
+        replica.receive(now, message)
+        incoming = replica.raft.incoming
+        if incoming is not None and incoming.is_storing and not was_storing:
+            if message.number and self._chunk_from not in {None, (incoming.snapshot, message.source)}:
+                self.world.coverage.reach("install resumed by another leader")
+            self._chunk_from = incoming.snapshot, message.source
+
+    def _take_rare(self, now: float, replica: Replica, item: object) -> None:
+        """Take what comes seldom, as `cluster.node` does."""
+        world = self.world
+        match item:
+            case ChunkAdded():
+                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
+            case ChunkWasRead():
+                snapshot = (item.index, item.term)
+                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+            case SnapshotStored():
+                role, place = replica.raft.role, (item.index, item.term)
+                if replica.snapshots.is_taking:
+                    world.coverage.reach("snapshot taken")
+                if isinstance(role, Leader) and role.snapshots_sent() - {place}:
+                    world.coverage.reach("two snapshots back to back")
+                replica.snapshot_stored(now, place, item.size_bytes)
+            case SnapshotFailed():
+                replica.snapshot_failed()
+                world.coverage.reach("snapshot aborted by full disk")
+            case RoomChanged():
+                replica.raft.set_room(item.room_bytes)
+            case TakeSnapshot():
+                replica.snapshots.ask()
+            case GoOn():
+                self._is_going_on = False
+            case _:
+                raise AssertionError(f"no rule for {item!r}")
+
+    def _look_after_snapshots(self, replica: Replica) -> None:
+        """Begin a snapshot that is due, give the disk its jobs, and go on with what is left undone."""
+        world = self.world
+        if replica.is_snapshot_due and world.turn.take(self.id):
+            replica.begin_snapshot()
+        elif not replica.snapshots.is_taking:
+            world.turn.give_back(self.id)
+        disk = self.disk
+        assert disk is not None
+        for job in replica.take_jobs():
+            if isinstance(job, CompactLog) and job.index > self._dropped:
+                self._dropped = job.index
+                world.coverage.reach("log compacted")
+            disk.do(job)
+        if replica.has_more and not self._is_going_on:
+            self._is_going_on = True
+            world.after(_TICK_S, self._go_on, self.life)
+
+    def _go_on(self, life: int) -> None:
+        if life == self.life:
+            self.post(GoOn())
+
+    def _end_rebuild(self, life: int) -> None:
+        """Forget durably that the node was to be rebuilt; a crash before that lets it begin once more."""
+        if life == self.life:
+            self.is_rebuilding = False
+
     def _note(self, replica: Replica, ready: Ready) -> None:
         """Count what this step reached."""
         for event in ready.events:
+            if isinstance(event, RebuildEnded):
+                self.world.watch.rebuilt(self.id)
+                self.world.coverage.reach("rebuild finished")
+                self.world.after(self.world.plan.disk_s, self._end_rebuild, self.life)
+            elif isinstance(event, SnapshotInstalled):
+                self.world.coverage.reach("snapshot installed")
             self.world.told(self, event)
         raft = replica.raft
         if not (raft.asker.asked or raft.asker.waiting):
@@ -292,56 +399,30 @@ class SimulatedNode:
 
     # The disk
 
-    def _maybe_begin_batch(self) -> None:
-        disk = self._disk
-        if disk is None or self._is_disk_busy or not len(disk):
-            return
-        self._is_disk_busy = True
-        plan, random = self.world.plan, self.world.random
-        took_s = plan.disk_s * (0.5 + 1.5 * random.random()) * self.disk_factor
-        self._batch = len(disk)
-        self._batch_number += 1
-        if self.in_next_batch is not None:
-            self.world.after(took_s / 2, self.in_next_batch)
-            self.in_next_batch = None
-        self.world.after(took_s, self._batch_is_due, self._batch_number)
+    def end_slowness(self) -> None:
+        """Let the disk be as fast as others from its next batch on."""
+        self.condition.factor = 1.0
 
-    def _batch_is_due(self, number: int) -> None:
-        if number != self._batch_number:
-            return
-        if self.is_stalled:
-            self._is_batch_held = True
-        else:
-            self._finish_batch()
-
-    def _finish_batch(self) -> None:
-        if self._disk is None or not self._is_disk_busy:
-            return
-        writes, self._is_batch_held = self._batch, False
-        self._batch_number += 1
-        try:
-            ticket = self._disk.step(writes)
-        except OSError:
-            self.fail()
-            return
-        assert ticket is not None
-        self._is_disk_busy = False
-        self.world.watch.stored(self.id, ticket)
-        self._maybe_begin_batch()
-        self.post(ticket)
+    def end_slow_jobs(self) -> None:
+        """Let the jobs of snapshots be as fast as others from the next one on."""
+        self.condition.job_factor = 1.0
 
     def unstall(self) -> None:
         """Let the disk finish what it held back."""
-        self.is_stalled = False
-        if self._is_batch_held:
-            self._finish_batch()
+        self.condition.is_stalled = False
+        if self.disk is not None:
+            self.disk.unstall()
 
-    def end_slowness(self) -> None:
-        """Let the disk be as fast as others from its next batch on."""
-        self.disk_factor = 1.0
+    def empty_disk(self) -> None:
+        """Let there be room on the disk."""
+        self.files.capacity_bytes = None
+        if self.disk is not None:
+            self.disk.look_for_room()
 
     def mend_disk(self) -> None:
         """Let the disk be as fast as others, and finish at once what it does slowly just now."""
-        self.disk_factor = 1.0
-        self.is_stalled = False
-        self._finish_batch()
+        self.empty_disk()
+        self.condition.factor = self.condition.job_factor = 1.0
+        self.condition.is_stalled = False
+        if self.disk is not None:
+            self.disk.mend()

@@ -3,8 +3,8 @@
 Swarm testing (Groce et al., ISSTA 2012): each seed switches some kinds of faults off altogether, so that those which
 are left reach deeper than they would if everything always happened at once.
 
-The budget: at most a minority of the disks fails for good, and all else ends by itself or is healed, so a majority can
-always be brought back for the liveness phase.
+The budget: at most a minority of the disks is failed, damaged or being rebuilt at any time, and all else ends by
+itself or is healed, so a majority can always be brought back for the liveness phase.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from trio_kv.transport.links import LinkFault
 KINDS = (
     "crash", "crash_all", "pause", "partition", "isolate", "bridge", "weather", "replay",
     "slow_disk", "stall_disk", "fail_disk", "transfer", "drift",
+    "slow_jobs", "fill_disk", "fill_all", "flip_bit", "wipe",
 )  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Plan:
     think_s: float
     """A node takes in what came within this time as one batch; 0: each message alone."""
     segment_bytes: int
+    snapshot_log_bytes_min: int
     clients: int
     lanes: int
     """Requests that a client has under way at a time."""
@@ -79,6 +81,8 @@ def draw_plan(seed: int) -> Plan:
         append_entries_max=entries_max,
         append_bytes_max=random.choice((200, 1 << 20)),
         append_window=window,
+        committed_entries_max=random.choice((3, 4096, 4096)),
+        log_entries_kept=random.choice((0, 0, 5, 50)),
         write_stall_s=random.uniform(0.6, 2.0),
     )
     # A world of more nodes has more messages for each operation: less simulated time for the same effort.
@@ -94,7 +98,11 @@ def draw_plan(seed: int) -> Plan:
         stragglers=random.choice((0.0, 0.0, 0.01, 0.1)),
         disk_s=random.choice((0.0001, 0.002, 0.01)),
         think_s=random.choice((0.0, 0.0, 0.001, 0.004)),
-        segment_bytes=random.choice((4096, 8192, 32768)),
+        # While a disk is full votes need room, and with small segments hardly any is kept.
+        segment_bytes=random.choice(
+            (16384, 32768) if {"fill_disk", "fill_all"} & {*kinds} else (4096, 8192, 16384)
+        ),
+        snapshot_log_bytes_min=random.choice((200, 1000, 1000, 5000, 20_000, 1 << 30)),
         clients=random.randint(1, 3),
         lanes=random.randint(1, 3),
         pause_between_s=random.choice((0.02, 0.1, 0.3)),
@@ -111,16 +119,10 @@ def draw_plan(seed: int) -> Plan:
 def _draw_faults(random: Random, kinds: tuple[str, ...], nodes: int, phase_s: float) -> tuple[Fault, ...]:
     drawn: list[Fault] = []
     makers = [_MAKERS[kind] for kind in kinds if nodes > 1 or kind not in _FOR_SEVERAL]
-    failed = 0
     gap_s = random.choice((0.1, 0.3, 0.7))
     at_s = random.expovariate(1 / gap_s)
     while makers and at_s < phase_s:
         fault = random.choice(makers)(random, at_s, nodes)
-        if isinstance(fault, faults.FailDisk):
-            failed += 1
-            if failed > (nodes - 1) // 2:
-                makers = [maker for maker in makers if maker is not _fail_disk]
-                continue
         drawn.append(fault)
         at_s += random.expovariate(1 / gap_s)
         if isinstance(fault, faults.Partition | faults.Isolate | faults.Pause) and random.random() < 0.4:
@@ -155,7 +157,7 @@ def _split(random: Random, nodes: int) -> tuple[tuple[int, ...], ...]:
 def _crash(random: Random, at_s: float, nodes: int) -> Fault:
     for_s = random.choice((0.01, 0.3, random.uniform(0.0, 2.0)))
     return faults.Crash(
-        at_s, _node(random, nodes), for_s, *(random.random() < share for share in (0.5, 0.2, 0.5))
+        at_s, _node(random, nodes), for_s, *(random.random() < share for share in (0.5, 0.2, 0.5, 0.3, 0.2))
     )
 
 
@@ -207,7 +209,32 @@ def _stall_disk(random: Random, at_s: float, nodes: int) -> Fault:
 
 
 def _fail_disk(random: Random, at_s: float, nodes: int) -> Fault:
-    return faults.FailDisk(at_s, _node(random, nodes), random.randint(0, 1))
+    return faults.FailDisk(at_s, _node(random, nodes), random.choice((0, 1, random.randint(2, 30))))
+
+
+def _slow_jobs(random: Random, at_s: float, nodes: int) -> Fault:
+    return faults.SlowJobs(
+        at_s, _node(random, nodes), random.choice((5.0, 50.0, 300.0)), random.uniform(0.5, 4.0)
+    )
+
+
+def _fill_disk(random: Random, at_s: float, nodes: int) -> Fault:
+    return faults.FillDisk(
+        at_s, _node(random, nodes), random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0)
+    )
+
+
+def _fill_all(random: Random, at_s: float, nodes: int) -> Fault:
+    del nodes
+    return faults.FillAll(at_s, random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0))
+
+
+def _flip_bit(random: Random, at_s: float, nodes: int) -> Fault:
+    return faults.FlipBit(at_s, _node(random, nodes), random.uniform(0.05, 1.0))
+
+
+def _wipe(random: Random, at_s: float, nodes: int) -> Fault:
+    return faults.Wipe(at_s, _node(random, nodes), random.uniform(0.0, 1.0))
 
 
 def _transfer(random: Random, at_s: float, nodes: int) -> Fault:
@@ -219,7 +246,7 @@ def _drift(random: Random, at_s: float, nodes: int) -> Fault:
     return faults.Drift(at_s, random.randint(1, nodes), rate)
 
 
-_FOR_SEVERAL = frozenset({"partition", "isolate", "bridge", "transfer", "fail_disk"})
+_FOR_SEVERAL = frozenset({"partition", "isolate", "bridge", "transfer", "fail_disk", "flip_bit", "wipe"})
 _MAKERS: dict[str, Callable[[Random, float, int], Fault]] = {
     "crash": _crash,
     "crash_all": _crash_all,
@@ -234,4 +261,9 @@ _MAKERS: dict[str, Callable[[Random, float, int], Fault]] = {
     "fail_disk": _fail_disk,
     "transfer": _transfer,
     "drift": _drift,
+    "slow_jobs": _slow_jobs,
+    "fill_disk": _fill_disk,
+    "fill_all": _fill_all,
+    "flip_bit": _flip_bit,
+    "wipe": _wipe,
 }

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from trio_kv.sim.plan import draw_plan
-from trio_kv.sim.world import Result, World
+from trio_kv.sim.result import Result
+from trio_kv.sim.world import World
 
 
 class SimulationFailedError(AssertionError):

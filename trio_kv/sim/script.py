@@ -16,7 +16,7 @@ from random import Random
 import attrs
 
 from trio_kv.raft.config import RaftConfig
-from trio_kv.raft.errors import NotLeader
+from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import INFO, Event
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message
@@ -183,6 +183,8 @@ class World:
         answer = one.raft.propose(self.now, commands)
         if isinstance(answer, NotLeader):
             self._lines.append(f"n{node} refuses: hint={answer.hint}")
+        elif isinstance(answer, ReadOnly):
+            self._lines.append(f"n{node} refuses: the disks are full")
         else:
             self._lines.append(
                 f"n{node} takes {answer[1]}@{answer[0]}..{answer[1] + len(commands) - 1}@{answer[0]}"

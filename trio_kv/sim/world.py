@@ -15,9 +15,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import attrs
-
 from trio_kv.check.answers import Answers
+from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.commit_rule import CommitRule
 from trio_kv.check.convergence import has_converged, require_equal
 from trio_kv.check.durability import Durability
@@ -30,15 +29,18 @@ from trio_kv.check.read_rounds import ReadRounds
 from trio_kv.check.state_machine_safety import StateMachineSafety
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
+from trio_kv.cluster.node import Turn
 from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
-from trio_kv.raft.messages import Message
+from trio_kv.raft.messages import InstallSnapshot, Message
+from trio_kv.raft.ready import Write
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Answer, Done, Propose, Read
+from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.injector import Injector
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.result import Result, describe
 from trio_kv.transport.links import Links
 
 EVENTS_MAX = 400_000
@@ -52,21 +54,6 @@ LEADER_WITHIN_ELECTIONS = 20
 _PACK = struct.Struct("<dBBQQQ").pack
 _LOOK_S = 0.02
 """How often the liveness phase looks whether it is there yet."""
-
-
-@attrs.frozen
-class Result:
-    """What a run came to."""
-
-    seed: int
-    trace_hash: str
-    events: int
-    simulated_s: float
-    operations: int
-    crashes: int
-    recovered_after_s: float
-    """From healing until all followed one leader."""
-    coverage: Coverage
 
 
 class World:
@@ -97,12 +84,16 @@ class World:
         self._number = 0
         self.transfers: set[int] = set()
         """Nodes that were to take over, and did not yet."""
-        self._is_healed = False
+        self.is_healed = False
+        self.in_next_install: Callable[[], None] | None = None
+        """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
+        self.cluster = f"{self.random.getrandbits(128):032x}"
+        self.turn = Turn()
 
         self.elections = ElectionSafety()
         self.commit_rule = CommitRule()
         self.chronicle = StateMachineSafety()
-        self.durability = Durability(self.members)
+        self.durability = Durability(self.members, self.chronicle.entries)
         self.answers = Answers(self.chronicle, self.durability)
         # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
         self.watch = Watch(
@@ -116,10 +107,11 @@ class World:
                 self.commit_rule,
                 ReadRounds(self.members),
                 self.chronicle,
-            )
+            ),
+            self.chronicle.entries,
         )
         self.nodes = {id: SimulatedNode(self, id) for id in self.members}
-        self._injector = Injector(self)
+        self.injector = Injector(self)
         port = Port(lambda: self.now, self.after, self.request, self._next_number)
         self.clients = [
             Client(name, plan, Random(self.random.getrandbits(64)), port) for name in range(plan.clients + 1)
@@ -149,15 +141,28 @@ class World:
             Violation: a judge found something.
 
         """
-        plan = self.plan
+        self.begin()
+        self.run_until(self.plan.fault_phase_s)
+        return self.finish()
+
+    def begin(self) -> None:
+        """Start all nodes and clients, and plan the faults."""
         for node in self.nodes.values():
             node.start()
         self.clients[0].stop()
         for client in self.clients[1:]:
             client.start()
-        for fault in plan.faults:
-            self.at(fault.at_s, self._injector.happen, fault)
-        self._run_until(plan.fault_phase_s)
+        for fault in self.plan.faults:
+            self.at(fault.at_s, self.injector.happen, fault)
+
+    def finish(self) -> Result:
+        """Heal everything, and judge what comes of it.
+
+        Raises:
+            Violation: a judge found something.
+
+        """
+        plan = self.plan
         self._heal()
         recovered_after_s = self._run_liveness()
         self._judge_end()
@@ -165,6 +170,7 @@ class World:
         self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
         self.coverage.reach("unsynced data lost", self.durability.unsynced_lost)
         self.coverage.reach("split vote", self.elections.split_votes())
+        self.coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
         return Result(
             plan.seed,
             self._trace_hash(),
@@ -176,30 +182,37 @@ class World:
             self.coverage,
         )
 
-    def _run_until(self, end_s: float) -> None:
+    def run_until(self, end_s: float) -> None:
+        """Let happen what is due until then."""
         heap = self._heap
         pop = heapq.heappop
         while heap and heap[0][0] <= end_s:
             self.now, _, callback, arguments = pop(heap)
             self.events += 1
+            if self.events > EVENTS_MAX:
+                raise Violation(f"a storm: {self.events} events by {self.now:.3f} s; {self._describe()}")
             callback(*arguments)
         self.now = end_s
-        if self.events > EVENTS_MAX:
-            raise Violation(f"a storm: {self.events} events by {self.now:.3f} s")
 
-    def _run_until_true(self, what: str, within_s: float, is_true: Callable[[], bool]) -> float:
+    def run_until_true(self, what: str, within_s: float, is_true: Callable[[], bool]) -> float:
+        """Go on until something is true; return how long that took.
+
+        Raises:
+            Violation: it takes too long.
+
+        """
         began_s = self.now
         while not is_true():
             if self.now - began_s > within_s:
                 raise Violation(
                     f"{what}: not within {within_s:.2f} s after {began_s:.2f} s; {self._describe()}"
                 )
-            self._run_until(self.now + _LOOK_S)
+            self.run_until(self.now + _LOOK_S)
         return self.now - began_s
 
     def _describe(self) -> str:
         return "; ".join(
-            f"n{node.id} {'down' if node.replica is None else _describe(node.replica)}"
+            f"n{node.id} {'down' if node.replica is None else describe(node.replica)}"
             for node in self.nodes.values()
         )
 
@@ -208,6 +221,9 @@ class World:
     def send(self, message: Message) -> None:
         """Let a message be on its way: lost, late, or twice."""
         past = self.past
+        if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
+            self.after(self.plan.latency_s * 4, self.in_next_install)
+            self.in_next_install = None
         if len(past) < MESSAGES_KEPT_MAX:
             past.append(message)
         else:
@@ -215,7 +231,7 @@ class World:
         draw, stragglers = self.random.random, self.plan.stragglers
         for delay_s in self.links.route(message.source, message.target):
             took_s = delay_s + self.plan.latency_s * (0.5 + 1.5 * draw())
-            if stragglers and not self._is_healed and draw() < stragglers:
+            if stragglers and not self.is_healed and draw() < stragglers:
                 self.after(took_s + STRAGGLER_S * draw(), self.deliver_late, message)
             else:
                 self.after(took_s, self._deliver, message)
@@ -266,11 +282,13 @@ class World:
             if any(reply.code == "session_expired" for reply in answer.replies):
                 self.coverage.reach("session expired")
         else:
-            self.answers.no_answer(answer.number, node.id)
+            if isinstance(answer, Full):
+                self.coverage.reach("read_only answered")
+            self.answers.no_answer(answer.number, node.id, is_refused=isinstance(answer, Full | Refused))
         self._hash.update(_PACK(self.now, node.id, 255, answer.number, 0, 0))
         if self._tell is not None:
             self._tell(f"{self.now:.6f} n{node.id} -> c{source} {answer}")
-        if self._is_healed or self.random.random() >= self.plan.answer_loss:
+        if self.is_healed or self.random.random() >= self.plan.answer_loss:
             self.after(self.plan.latency_s * self.random.uniform(0.5, 2.0), self.clients[source].take, answer)
 
     # What nodes tell
@@ -325,26 +343,48 @@ class World:
             return
         self._crashes += 1
         node.crash(is_answered=is_answered)
+        self.restart_later(node, for_s, interruptions)
+
+    def restart_later(self, node: SimulatedNode, for_s: float, interruptions: int = 0) -> None:
+        """Let a node that is down come back."""
         self.after(for_s, self._restart, node, node.life, interruptions)
 
+    def incarnations(self) -> dict[int, int]:
+        """Return the incarnations of all nodes, as the manifest has them."""
+        return {node.id: node.incarnation for node in self.nodes.values()}
+
+    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
+        """Refuse writes of clients that do not fit, given by a node that knew how full its disk is.
+
+        Raises:
+            Violation: there are any.
+
+        """
+        commands = [entry for write in writes for entry in write.entries if entry.command is not None]
+        if commands:
+            raise Violation(
+                f"n{node} took {commands[0]}..{commands[-1]} on a full disk with {room_bytes} bytes of room"
+            )
+
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
-        if node.life == life and not node.is_up and not node.is_failed:
+        if node.life == life and not node.is_up and not (node.is_failed or node.is_damaged):
             self.say(f"n{node.id} starts")
             node.start(interruptions)
 
     # The liveness phase
 
     def _heal(self) -> None:
-        self._is_healed = True
-        self._injector.stop()
+        self.is_healed = True
+        self.injector.stop()
         self.links.heal()
         for node in self.nodes.values():
             node.files.clear_faults()
-            node.in_next_batch = None
+            node.condition.in_next_batch = node.condition.in_next_job = self.in_next_install = None
+            node.is_armed = False
             node.set_rate(1.0)
             node.mend_disk()
             node.resume()
-            if not node.is_up and not node.is_failed:
+            if not node.is_up and not (node.is_failed or node.is_damaged):
                 node.start()
 
     def living(self) -> list[Replica]:
@@ -362,7 +402,7 @@ class World:
         plan = self.plan
         election_s = plan.raft.election_timeout_max_s
         within_s = LEADER_WITHIN_ELECTIONS * election_s + 50 * (plan.disk_s + plan.latency_s)
-        recovered_after_s = self._run_until_true("all follow one leader", within_s, self._is_led)
+        recovered_after_s = self.run_until_true("all follow one leader", within_s, self._is_led)
         leader = self.leader()
         assert leader is not None
         assert leader.replica is not None
@@ -370,22 +410,22 @@ class World:
         prober = self.clients[0]
         within_s = 10 * election_s + 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s)
         opened = prober.probe(leader.id, "", "open")
-        self._run_until_true("a new session", within_s, lambda: opened.ended_at_s is not None)
+        self.run_until_true("a new session", within_s, lambda: opened.ended_at_s is not None)
         nodes = [replica.id for replica in self.living()]
         probes = [prober.probe(node, "k0", kind) for node in nodes for kind in ("set", "get")]
-        self._run_until_true(
+        self.run_until_true(
             "a write and a read at each node",
             within_s,
             lambda: all(each.ended_at_s is not None for each in probes),
         )
         for client in self.clients:
             client.stop()
-        self._run_until_true(
+        self.run_until_true(
             "all operations end", 2 * within_s, lambda: all(each.is_idle for each in self.clients)
         )
         # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
-        self._run_until_true("all requests are answered", within_s, lambda: not self.answers.under_way())
-        self._run_until_true("all nodes hold the same", within_s, self._has_converged)
+        self.run_until_true("all requests are answered", within_s, lambda: not self.answers.under_way())
+        self.run_until_true("all nodes hold the same", within_s, self._has_converged)
         # A leader that works is deposed by nobody, but for a transfer that was under way when all was healed. Where
         # time-outs are drawn nearly equal on purpose, votes are split a few times.
         is_tied = plan.raft.election_timeout_max_s < 1.2 * plan.raft.election_timeout_min_s
@@ -395,11 +435,20 @@ class World:
 
     def _has_converged(self) -> bool:
         living = self.living()
+        if any(node.disk is not None and not node.disk.is_idle for node in self.nodes.values()):
+            return False
+        if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
+            return False
         return has_converged([each.raft for each in living], [each.machine for each in living])
 
     def _judge_end(self) -> None:
         living = self.living()
         require_equal([each.machine for each in living], self.chronicle.reference)
+        for node in self.nodes.values():
+            if node.replica is not None:
+                raft = node.replica.raft
+                sizes = {name: node.files.size(name) for name in node.files.names()}
+                require_bounded(node.id, sizes, raft.log, raft.term, self.plan.segment_bytes)
 
     def _trace_hash(self) -> str:
         for client in self.clients:
@@ -410,11 +459,3 @@ class World:
             state = machine.applied, machine.entries_digest, machine.state_digest
             self._hash.update(_PACK(self.now, replica.id, 0, *state))
         return self._hash.hexdigest()
-
-
-def _describe(replica: Replica) -> str:
-    raft = replica.raft
-    return (
-        f"{raft.role.name}@{raft.term} leader={raft.leader} last={raft.log.last_index}@{raft.log.last_term}"
-        f" durable={raft.log.durable} commit={raft.commit} applied={replica.machine.applied}"
-    )

@@ -7,8 +7,13 @@ queue; what waited while one batch was under way becomes the next batch: **one f
 of group commit. Completions come back by `TrioToken.run_sync_soon`, one call a batch: tickets complete in
 order, so the last one speaks for all.
 
-An idle thread sleeps in `SimpleQueue.get`; nothing polls. **A disk that failed once has failed** (scenario
-D11): nothing is tried again, the failure is told once, and the thread ends.
+Snapshots are written, read back and sent by a second thread (`storage.helper`), so that no write of the log waits for
+them. Their jobs keep their own order; a snapshot may become durable before a write that was taken earlier.
+
+An idle thread sleeps in `SimpleQueue.get`; nothing polls, but for a disk that is full. **A disk that failed once
+has failed** (scenario D11): nothing is tried again, the failure is told once, and the threads end. **A disk that is
+full has not failed** (D12): it is told how much room is left, and when there is space again. What does not fit
+waits, and all behind it: whoever heeds the room never sees that.
 
 For `--ephemeral` there is no other disk: the same thread works on a temporary directory that isn't synced, so
 a crashed node finds its log again as long as the process lives.
@@ -19,26 +24,56 @@ import errno
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol
 
 import attrs
 import trio
 
 from trio_kv.raft.ready import Ticket, Write
+from trio_kv.storage.helper import FULL_RETRY_S, Helper
+from trio_kv.storage.jobs import JOBS_WAITING_MAX, Job, SnapshotJobs, SnapshotListener, ignore
+from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
 from trio_kv.storage.wal import Wal
 
 WRITES_WAITING_MAX = 65_536
 """Writes that may wait. The node's own limits (inbox lanes, append window) keep far below it. A disk that
 lets more wait is taken for a failed one: waiting longer would only use up memory."""
-_T = TypeVar("_T")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Storage(Protocol):
-    """Where a node's writes go. Completions come by callbacks, in the order of `submit`."""
+    """Where a node's writes and snapshots go. Nothing blocks; completions come by callbacks, in order."""
 
     def submit(self, write: Write) -> None:
-        """Take a write. Never blocks."""
+        """Take a write."""
+        ...  # pragma: no cover
+
+    def compact(self, index: int) -> None:
+        """Delete what the log holds up to an entry, as far as that fills whole segments; behind all writes."""
+        ...  # pragma: no cover
+
+    def snapshot_begin(self, index: int, term: int) -> None:
+        """Begin a snapshot, in place of one that was begun and not finished."""
+        ...  # pragma: no cover
+
+    def snapshot_add(self, number: int, chunk: bytes) -> None:
+        """Write its next chunk."""
+        ...  # pragma: no cover
+
+    def snapshot_finish(self) -> None:
+        """Make it durable and the newest one."""
+        ...  # pragma: no cover
+
+    def snapshot_abort(self) -> None:
+        """Remove what was written of it."""
+        ...  # pragma: no cover
+
+    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
+        """Read a chunk of the snapshot up to (index, term), or of the newest."""
+        ...  # pragma: no cover
+
+    def snapshot_release(self, index: int, term: int) -> None:
+        """Tell that no more chunks of a snapshot will be read: it need not outlive the next one."""
         ...  # pragma: no cover
 
     async def stop(self, *, drop_queued: bool = True) -> None:
@@ -54,17 +89,36 @@ class DiskStatistics:
     writes: int
     waiting: int
     """Writes that were taken and not begun."""
+    jobs_waiting: int = 0
+    """The same of snapshots' jobs."""
+
+
+@attrs.frozen
+class _Compact:
+    index: int
+
+
+class _DroppedError(Exception):
+    """The disk was stopped while it waited for room."""
 
 
 class DiskThread:
-    """Carries out one node's writes, and closes the log at its end. Make it inside Trio; it works at once.
+    """Carries out one node's writes and snapshots, and closes both at its end. Make it inside Trio; it works at once.
 
     Args:
         wal: the node's log, which belongs to the thread from now on.
+        snapshots: its snapshots, likewise; None if it takes none.
         on_stored: called in Trio with the last ticket of each batch that is durable.
-        on_failed: called in Trio, once, with what ended the thread: an OSError is a failed disk, anything
-            else a bug. Neither may raise.
-        name: the thread's name.
+        on_failed: called in Trio, once, with what ended the thread: an OSError is a failed disk, a DamagedError one
+            that does not give back what was written, anything else a bug.
+        on_room: called in Trio when the disk becomes full, with how many bytes of log can still be written, and again
+            after each batch as long as it is; with None when there is space again.
+        on_snapshot_added: called in Trio when a chunk was taken (`storage.jobs.SnapshotListener`, also the next).
+        on_snapshot_stored: called in Trio when a snapshot is durable.
+        on_snapshot_failed: called in Trio when a snapshot was given up, for the disk is full.
+        on_chunk_read: called in Trio with a chunk that was asked for. No callback may raise.
+        name: the threads' name.
+        retry_s: how long to wait before a full disk is tried again.
 
     Invariants: `on_stored` tells of durable writes only, in the order of their tickets; nothing is told after
     a failure.
@@ -73,20 +127,27 @@ class DiskThread:
     def __init__(
         self,
         wal: Wal,
+        snapshots: SnapshotStore | None = None,
         *,
         on_stored: Callable[[Ticket], object],
         on_failed: Callable[[Exception], object],
+        on_room: Callable[[int | None], object] = ignore,
+        on_snapshot_added: Callable[[int, int, int], object] = ignore,
+        on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
+        on_snapshot_failed: Callable[[int, int, str], object] = ignore,
+        on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
         name: str = "disk",
+        retry_s: float = FULL_RETRY_S,
     ) -> None:
-        """Start the thread."""
+        """Start the threads."""
         self.delay_s = 0.0
-        """Fault: each batch waits this long first."""
+        """Fault: each batch, and each job, waits this long first."""
         self._wal = wal
         self._on_stored = on_stored
         self._on_failed = on_failed
         self._token = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
-        self._queue: queue.SimpleQueue[Write | OSError | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Write | _Compact | Exception | None] = queue.SimpleQueue()
         """None asks the thread to end; an error ends it as a failed disk."""
         self._is_closed = False
         """Whether nothing more is taken: the queue was full once, or the thread has ended."""
@@ -97,8 +158,18 @@ class DiskThread:
         self._fault: OSError | None = None
         self._batches = 0
         self._writes = 0
-        self._helper: threading.Thread | None = None
-        self._prepared_after = 0
+        self._compact_index: int | None = None
+        listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
+        self._jobs = None if snapshots is None else SnapshotJobs(snapshots, listener, self._tell)
+        wal.wait_for_room = self._wait_for_room
+        self._helper = Helper(
+            wal,
+            self._pass_gate,
+            on_room=lambda room_bytes: self._tell(on_room, room_bytes),
+            on_failed=self._queue.put,
+            name=f"{name}-helper",
+            retry_s=retry_s,
+        )
         # A daemon: a disk that never answers must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -113,8 +184,37 @@ class DiskThread:
             self._is_closed = True
             self._queue.put(OSError(errno.ENOBUFS, f"{WRITES_WAITING_MAX} writes wait for the disk"))
 
+    def compact(self, index: int) -> None:
+        """Delete what the log holds up to an entry, as far as that fills whole segments; behind all writes."""
+        if not self._is_closed:
+            self._queue.put(_Compact(index))
+
+    def snapshot_begin(self, index: int, term: int) -> None:
+        """Begin a snapshot, in place of one that was begun and not finished."""
+        self._do(partial(self._snapshots.begin, index, term))
+
+    def snapshot_add(self, number: int, chunk: bytes) -> None:
+        """Write its next chunk; told by `on_snapshot_added`."""
+        self._do(partial(self._snapshots.add, number, chunk))
+
+    def snapshot_finish(self) -> None:
+        """Make it durable and the newest one; told by `on_snapshot_stored`."""
+        self._do(self._snapshots.finish)
+
+    def snapshot_abort(self) -> None:
+        """Remove what was written of it."""
+        self._do(self._snapshots.abort)
+
+    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
+        """Read a chunk of the snapshot up to (index, term), or of the newest; told by `on_chunk_read`."""
+        self._do(partial(self._snapshots.read, snapshot, number))
+
+    def snapshot_release(self, index: int, term: int) -> None:
+        """Tell that no more chunks of a snapshot will be read: it need not outlive the next one."""
+        self._do(partial(self._snapshots.release, (index, term)))
+
     async def stop(self, *, drop_queued: bool = True) -> None:
-        """End the thread and wait for it. May be called again.
+        """End the threads and wait for them. May be called again.
 
         Args:
             drop_queued: forget what waits, also behind a stall that was asked for. False carries it out
@@ -128,98 +228,130 @@ class DiskThread:
         await self._ended.wait()
 
     async def aclose(self) -> None:
-        """End the thread, dropping what waits."""
+        """End the threads, dropping what waits."""
         await self.stop()
 
     def statistics(self) -> DiskStatistics:
-        """Return what was done so far; `waiting` is a moment's guess."""
-        return DiskStatistics(self._batches, self._writes, self._queue.qsize())
+        """Return what was done so far; what waits is a moment's guess."""
+        return DiskStatistics(self._batches, self._writes, self._queue.qsize(), len(self._helper))
 
     def fail_next(self) -> None:
         """Fault: the next batch fails with an input/output error."""
         self._fault = OSError(errno.EIO, "a fault that was asked for")
 
     def stall(self) -> None:
-        """Fault: the disk stands still, from the next batch on."""
+        """Fault: the disk stands still, from the next batch or job on."""
         self._gate.clear()
 
     def unstall(self) -> None:
         """End a stall."""
         self._gate.set()
 
-    # What follows runs in the thread.
+    def fill(self) -> None:
+        """Fault: the disk is full. No segment and no snapshot can be made."""
+        self._set_filled(is_filled=True)
+
+    def unfill(self) -> None:
+        """End it: within a second the disk finds its space."""
+        self._set_filled(is_filled=False)
+
+    def _set_filled(self, *, is_filled: bool) -> None:
+        self._wal.is_filled = is_filled
+        if self._jobs is not None:
+            self._jobs.is_filled = is_filled
+
+    @property
+    def _snapshots(self) -> SnapshotJobs:
+        assert self._jobs is not None, "this disk has no snapshots"
+        return self._jobs
+
+    def _do(self, job: Job) -> None:
+        if self._is_closed:
+            return
+        if len(self._helper) < JOBS_WAITING_MAX:
+            self._helper.submit(job)
+        else:
+            self._is_closed = True
+            self._queue.put(OSError(errno.ENOBUFS, f"{JOBS_WAITING_MAX} jobs wait for the disk"))
+
+    # What follows runs in the threads.
 
     def _run(self) -> None:
         try:
             self._work()
+        except _DroppedError:
+            pass
         except Exception as error:  # noqa: BLE001 - told, for nobody must wait for a thread that died
+            self._is_dropping.set()
+            self._gate.set()
             self._tell(self._on_failed, error)
         finally:
             self._is_closed = True
-            if self._helper is not None:
-                self._helper.join()
+            self._helper.stop()
             # Whatever was acknowledged was synced, so closing can't lose anything.
             with contextlib.suppress(OSError):
                 self._wal.close()
+            if self._jobs is not None:
+                with contextlib.suppress(OSError):
+                    self._jobs.close()
             self._tell(_set, self._ended)
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            self._gate.wait()
-            if self.delay_s > 0:
-                self._is_dropping.wait(self.delay_s)
-            if self._is_dropping.is_set():
+        while True:
+            batch = self._next_batch()
+            if (not batch and self._compact_index is None) or not self._pass_gate():
                 return
             if self._fault is not None:
                 raise self._fault
-            self._wal.append(batch)
-            self._batches += 1
-            self._writes += len(batch)
-            self._tell(self._on_stored, batch[-1].ticket)
-            self._maybe_prepare()
+            if batch:
+                self._wal.append(batch)
+                self._batches += 1
+                self._writes += len(batch)
+                self._tell(self._on_stored, batch[-1].ticket)
+                self._helper.appended()
+            if self._compact_index is not None:
+                self._wal.compact(self._compact_index)
+                self._compact_index = None
 
     def _next_batch(self) -> list[Write]:
-        """Wait for a write and return it with all that came since; nothing means the end.
+        """Wait for a write or a compaction, and return the writes with all that came since; else it is the end.
 
         Raises:
-            OSError: the disk failed elsewhere.
+            Exception: the disk failed elsewhere.
 
         """
         batch: list[Write] = []
         while not self._is_ending:
             try:
-                item = self._queue.get(block=not batch)
+                item = self._queue.get(block=not batch and self._compact_index is None)
             except queue.Empty:
                 break
-            if isinstance(item, OSError):
-                raise item
-            if item is None:
-                self._is_ending = True
-            else:
-                batch.append(item)
-        return [] if self._is_dropping.is_set() else batch
+            match item:
+                case Write():
+                    batch.append(item)
+                case _Compact(index):
+                    self._compact_index = index
+                case Exception():
+                    raise item
+                case None:
+                    self._is_ending = True
+        return batch
 
-    def _maybe_prepare(self) -> None:
-        """Let the next segment be made beside the writes, once a segment."""
-        if self._wal.wants_spare and self._prepared_after < self._wal.segment:
-            self._prepared_after = self._wal.segment
-            self._helper = threading.Thread(
-                target=self._prepare, name=f"{self._thread.name}-spare", daemon=True
-            )
-            self._helper.start()
+    def _pass_gate(self, is_delayed: bool = True) -> bool:
+        """Wait as long as a fault says; return whether to go on."""
+        self._gate.wait()
+        if is_delayed and self.delay_s > 0:
+            self._is_dropping.wait(self.delay_s)
+        return not self._is_dropping.is_set()
 
-    def _prepare(self) -> None:
+    def _wait_for_room(self) -> None:
+        self._helper.found_full()
+        if self._is_dropping.wait(self._helper.retry_s):
+            raise _DroppedError
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> None:
         try:
-            self._wal.prepare()
-        except OSError as error:
-            # A full disk may have room again when the segment is needed; it is tried then, and fails the
-            # batch.
-            if error.errno not in _FULL:
-                self._queue.put(error)
-
-    def _tell(self, callback: Callable[[_T], object], value: _T) -> None:
-        try:
-            self._token.run_sync_soon(callback, value)
+            self._token.run_sync_soon(callback, *args)
         except trio.RunFinishedError:
             # Nobody is left to listen, so nothing that follows would be acknowledged either.
             self._is_dropping.set()

@@ -6,7 +6,9 @@ on their twin in memory (`storage.memory`), where power fails on purpose. What t
 - A file appears under its name whole or not at all: it is written under a temporary name, synced, renamed,
   and the directory is synced. Renaming before syncing would let a crash leave an empty file under the final
   name.
-- `write` is durable after `sync`, and not before. What is read shows the newest write, durable or not.
+- `write` and `append` are durable after `sync`, and not before. What is read shows the newest write, durable or
+  not.
+- A file whose size isn't known beforehand grows under its temporary name: `begin`, `append`, `sync`, `rename`.
 - An OSError leaves the file in an unknown state. After a failed sync the kernel may have thrown the pages
   away and marked them clean, so that a second sync "succeeds"
   (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried again here, and recovery writes the
@@ -23,12 +25,15 @@ from typing import Protocol
 TEMPORARY_SUFFIX = ".tmp"
 """A file with such a name is one whose making was interrupted. It may be deleted."""
 OPEN_FILES_MAX = 4
-"""Files that `RealFiles` keeps open; beyond it the one opened first is closed."""
+"""Files that `RealFiles` keeps open to write, and as many to read; beyond it the one opened first is closed."""
 _ZEROS = bytes(1 << 20)
 
 
 class Files(Protocol):
-    """The files of one directory. For one thread at a time; `create` may run beside the rest."""
+    """The files of one directory. For one thread at a time; `create` may run beside the rest.
+
+    Two threads that share a directory each have their own.
+    """
 
     def location(self, name: str) -> str:
         """Return how a person finds the file."""
@@ -50,8 +55,32 @@ class Files(Protocol):
         """Write inside the file: its size never changes."""
         ...  # pragma: no cover
 
+    def size(self, name: str) -> int:
+        """Return a file's size, in bytes."""
+        ...  # pragma: no cover
+
+    def read_at(self, name: str, offset: int, length: int) -> bytes:
+        """Return that part of a file; less, where the file ends."""
+        ...  # pragma: no cover
+
+    def begin(self, name: str) -> None:
+        """Make an empty file that `append` may let grow. An older one is replaced; the name isn't durable."""
+        ...  # pragma: no cover
+
+    def append(self, name: str, data: bytes) -> None:
+        """Write behind the file's end."""
+        ...  # pragma: no cover
+
     def sync(self, name: str) -> None:
-        """Make all writes to the file durable."""
+        """Make all writes to the file durable, and its size."""
+        ...  # pragma: no cover
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file its final name, durably. Whoever calls it has synced the file."""
+        ...  # pragma: no cover
+
+    def uncache(self, name: str) -> None:
+        """Let what is read next come from the disk and not from memory, where the system can do that."""
         ...  # pragma: no cover
 
     def sync_directory(self) -> None:
@@ -84,6 +113,9 @@ class RealFiles:
         self.path = path
         self.is_synced = is_synced
         self._descriptors: dict[str, int] = {}
+        """Of files that are written to."""
+        self._readers: dict[str, int] = {}
+        """Of files that are read in parts: they may stand where nothing can be written."""
 
     def location(self, name: str) -> str:
         """Return the file's path."""
@@ -126,10 +158,46 @@ class RealFiles:
         """Write inside the file."""
         _write_all(self._descriptor(name), offset, data)
 
+    def size(self, name: str) -> int:
+        """Return a file's size, in bytes."""
+        return (self.path / name).stat().st_size
+
+    def read_at(self, name: str, offset: int, length: int) -> bytes:
+        """Return that part of a file; less, where the file ends."""
+        descriptor = self._open(self._readers, name, os.O_RDONLY)
+        data = os.pread(descriptor, length, offset)
+        # One call returns 2 GiB at most; a file that ends returns nothing.
+        while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data
+
+    def begin(self, name: str) -> None:
+        """Make an empty file that `append` may let grow."""
+        self._forget(name)
+        self._open(self._descriptors, name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+    def append(self, name: str, data: bytes) -> None:
+        """Write behind the file's end."""
+        descriptor = self._descriptor(name)
+        _write_all(descriptor, os.fstat(descriptor).st_size, data)
+
     def sync(self, name: str) -> None:
-        """Make all writes to the file durable."""
+        """Make all writes to the file durable, and its size."""
         if self.is_synced:
             sync_descriptor(self._descriptor(name))
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a file its final name, durably."""
+        self._forget(source)
+        self._forget(target)
+        (self.path / source).replace(self.path / target)
+        self.sync_directory()
+
+    def uncache(self, name: str) -> None:
+        """Drop the file's pages from the page cache. macOS has no call for it."""
+        if self.is_synced and sys.platform != "darwin":
+            descriptor = self._open(self._readers, name, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def sync_directory(self) -> None:
         """Make the names durable."""
@@ -144,22 +212,30 @@ class RealFiles:
 
     def close(self) -> None:
         """Close what is open."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
+        for table in (self._descriptors, self._readers):
+            while table:
+                os.close(table.popitem()[1])
 
     def _descriptor(self, name: str) -> int:
-        descriptor = self._descriptors.get(name)
+        return self._open(self._descriptors, name, os.O_RDWR)
+
+    @staticmethod
+    def _close_in(table: dict[str, int], name: str) -> None:
+        descriptor = table.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _open(self, table: dict[str, int], name: str, flags: int) -> int:
+        descriptor = table.get(name)
         if descriptor is None:
-            descriptor = os.open(self.path / name, os.O_RDWR | os.O_CLOEXEC)
-            self._descriptors[name] = descriptor
-            if len(self._descriptors) > OPEN_FILES_MAX:
-                self._forget(next(iter(self._descriptors)))
+            descriptor = table[name] = os.open(self.path / name, flags | os.O_CLOEXEC, 0o600)
+            if len(table) > OPEN_FILES_MAX:
+                self._close_in(table, next(iter(table)))
         return descriptor
 
     def _forget(self, name: str) -> None:
-        descriptor = self._descriptors.pop(name, None)
-        if descriptor is not None:
-            os.close(descriptor)
+        self._close_in(self._descriptors, name)
+        self._close_in(self._readers, name)
 
 
 def _write_all(descriptor: int, offset: int, data: bytes) -> None:

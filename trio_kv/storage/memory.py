@@ -8,27 +8,24 @@ since.
 
 Two subtle ways of real disks are kept. What is read before a crash is the newest write, durable or not, as
 from a page cache. And after a *failed* sync the pages count as clean: a second sync leaves them as they are,
-only writing them again makes them durable.
-
-`MemoryDisk` is the twin of `storage.disk.DiskThread`: it works when the simulator says so, which thereby
-decides how long a write takes, or that it never ends.
+only writing them again makes them durable. A file that grows has its size among what may be lost: it comes back
+with any that it had since its last sync, and with zeros where nothing arrived.
 """
 
-import contextlib
 import errno
-from collections import deque
-from collections.abc import Collection
+import functools
+import threading
+from collections.abc import Callable, Collection
 from random import Random
-from typing import Self
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import attrs
-import trio
 
-from trio_kv.raft.ready import Ticket, Write
-from trio_kv.storage.disk import WRITES_WAITING_MAX
 from trio_kv.storage.files import TEMPORARY_SUFFIX
-from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import SECTOR_BYTES, ZERO_SECTOR
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class PowerLossError(OSError):
@@ -50,13 +47,20 @@ class _File:
     """What else a sector may hold after a power cut: its durable content, and what was written since."""
     dirty: set[int] = attrs.field(factory=set)
     """Sectors that the next sync makes durable."""
+    older_sizes: tuple[int, ...] = ()
+    """What else its size may be after a power cut: the durable one, and those since."""
+    is_size_dirty: bool = False
+    """Whether the next sync makes the size durable."""
 
     def copy(self) -> "_File":
-        return _File(self.size_bytes, dict(self.sectors), dict(self.older), set(self.dirty))
+        return attrs.evolve(self, sectors=dict(self.sectors), older=dict(self.older), dirty=set(self.dirty))
 
-    def read(self) -> bytes:
-        count = -(-self.size_bytes // SECTOR_BYTES)
-        return b"".join([self.sectors.get(number, ZERO_SECTOR) for number in range(count)])[: self.size_bytes]
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        end = self.size_bytes if length is None else min(offset + length, self.size_bytes)
+        first = offset // SECTOR_BYTES
+        numbers = range(first, -(-end // SECTOR_BYTES))
+        data = b"".join([self.sectors.get(number, ZERO_SECTOR) for number in numbers])
+        return data[offset - first * SECTOR_BYTES : end - first * SECTOR_BYTES]
 
     def write(self, offset: int, data: bytes) -> None:
         assert 0 <= offset <= self.size_bytes - len(data), "a write may not change the size of a file"
@@ -77,13 +81,30 @@ class _File:
             self.sectors[number] = new
             self.dirty.add(number)
 
+    def append(self, data: bytes) -> None:
+        self.older_sizes = (*self.older_sizes, self.size_bytes)
+        self.is_size_dirty = True
+        self.size_bytes += len(data)
+        self.write(self.size_bytes - len(data), data)
+
     def sync(self) -> None:
         for number in self.dirty:
             del self.older[number]
         self.dirty.clear()
+        if self.is_size_dirty:
+            self.older_sizes, self.is_size_dirty = (), False
 
     def sync_failed(self) -> None:
         self.dirty.clear()
+        self.is_size_dirty = False
+
+    def settle_size(self, size_bytes: int) -> None:
+        """Decide how long a file is after a power cut."""
+        self.size_bytes, self.older_sizes, self.is_size_dirty = size_bytes, (), False
+        for number in [number for number in self.sectors if number * SECTOR_BYTES >= size_bytes]:
+            del self.sectors[number]
+            self.older.pop(number, None)
+            self.dirty.discard(number)
 
     def settle(self, number: int, image: bytes) -> None:
         """Decide what a sector holds after a power cut."""
@@ -102,6 +123,19 @@ class _File:
             self.dirty.discard(number)
 
 
+def _locked(
+    method: "Callable[Concatenate[MemoryFiles, _P], _T]",
+) -> "Callable[Concatenate[MemoryFiles, _P], _T]":
+    """Let one thread at a time into the twin: a disk thread and its helper share one."""
+
+    @functools.wraps(method)
+    def locked(self: "MemoryFiles", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
 class MemoryFiles:
     """A directory in memory, as a `storage.files.Files`, with faults.
 
@@ -113,6 +147,11 @@ class MemoryFiles:
         """Make an empty, durable directory; `name` is for messages."""
         self.name = name
         self.steps = 0
+        self.capacity_bytes: int | None = None
+        """Fault: all files together can't become larger than this."""
+        self.before_step: Callable[[], object] | None = None
+        """Called before each step, with all that the steps before it left: where power may fail."""
+        self._lock = threading.RLock()
         self._names: dict[str, _File] = {}
         self._older_names: list[dict[str, _File]] = []
         """What else the directory may hold after a power cut, oldest (the durable one) first."""
@@ -123,6 +162,7 @@ class MemoryFiles:
         """Return a twin of the twin, with its unsynced writes and without its pending fault."""
         twin = type(self)(self.name)
         twin.steps = self.steps
+        twin.capacity_bytes = self.capacity_bytes
         directories = [self._names, *self._older_names]
         files = {id(file): file.copy() for directory in directories for file in directory.values()}
         copies = [{name: files[id(file)] for name, file in directory.items()} for directory in directories]
@@ -135,20 +175,24 @@ class MemoryFiles:
         """Return how a person finds the file."""
         return f"{self.name}/{name}"
 
+    @_locked
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
         return sorted(self._names)
 
+    @_locked
     def read(self, name: str) -> bytes:
         """Return the whole file."""
         return self._file(name).read()
 
+    @_locked
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
         temporary = name + TEMPORARY_SUFFIX
         file = _File(max(size_bytes, len(head)))
         try:
             self._step()
+            self._check_space(file.size_bytes)
             self._change_names({**self._names, temporary: file})
             self._write(file, 0, head)
             self._sync(file)
@@ -156,30 +200,68 @@ class MemoryFiles:
         except PowerLossError:
             raise
         except OSError:
-            self._change_names({other: kept for other, kept in self._names.items() if other != temporary})
+            self._change_names(_without(self._names, temporary))
             raise
-        renamed = {other: kept for other, kept in self._names.items() if other != temporary}
-        self._change_names({**renamed, name: file})
+        self._change_names({**_without(self._names, temporary), name: file})
         self.sync_directory()
 
+    @_locked
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file: it can be read now, and is durable after `sync`."""
         self._write(self._file(name), offset, data)
 
+    @_locked
+    def size(self, name: str) -> int:
+        """Return a file's size, in bytes."""
+        return self._file(name).size_bytes
+
+    @_locked
+    def read_at(self, name: str, offset: int, length: int) -> bytes:
+        """Return that part of a file; less, where the file ends."""
+        return self._file(name).read(offset, length)
+
+    @_locked
+    def begin(self, name: str) -> None:
+        """Make an empty file that `append` may let grow."""
+        self._step()
+        self._change_names({**self._names, name: _File(0)})
+
+    @_locked
+    def append(self, name: str, data: bytes) -> None:
+        """Write behind the file's end."""
+        file = self._file(name)
+        self._check_space(len(data))
+        file.append(data)
+        self._step()
+
+    @_locked
     def sync(self, name: str) -> None:
-        """Make all writes to the file durable."""
+        """Make all writes to the file durable, and its size."""
         self._sync(self._file(name))
 
+    @_locked
+    def rename(self, source: str, target: str) -> None:
+        """Give a file its final name, durably."""
+        file = self._file(source)
+        self._step()
+        self._change_names({**_without(self._names, source), target: file})
+        self.sync_directory()
+
+    def uncache(self, name: str) -> None:
+        """Do nothing: what is read is what was written last, as from a page cache."""
+
+    @_locked
     def sync_directory(self) -> None:
         """Make the names durable."""
         self._step()
         self._older_names.clear()
 
+    @_locked
     def delete(self, name: str) -> None:
         """Remove a file, durably."""
         self._file(name)
         self._step()
-        self._change_names({other: file for other, file in self._names.items() if other != name})
+        self._change_names(_without(self._names, name))
         self.sync_directory()
 
     def close(self) -> None:
@@ -209,6 +291,8 @@ class MemoryFiles:
             # A whole write is often kept or lost as one; sectors drawn one by one would almost never show
             # that.
             fate = random.choice(("any", "any", "newest", "oldest"))
+            if file.older_sizes:
+                file.settle_size(random.choice((*file.older_sizes, file.size_bytes)))
             for number in sorted(file.older):
                 candidates = (*file.older[number], file.sectors[number])
                 chosen = {"newest": len(candidates) - 1, "oldest": 0}.get(
@@ -217,22 +301,30 @@ class MemoryFiles:
                 file.settle(number, candidates[chosen])
         self.clear_faults()
 
-    def crash_keeping(self, kept: Collection[tuple[str, int]], *, keeps_names: bool = True) -> None:
+    def crash_keeping(self, kept: Collection[tuple[str, int]], *, image: int = -1) -> None:
         """Cut the power, with a known outcome.
 
         Args:
             kept: of all sectors that are not durable these, as (name, sector), come back as they were written
-                last, and the others as they were at the last sync.
-            keeps_names: False brings the directory back as it was at its last sync.
+                last, and the others as they were at the last sync; a file is as long as these need.
+            image: which of the `name_images` the directory comes back as: 0 is the one at its last sync, -1
+                the newest.
 
         """
-        if self._older_names and not keeps_names:
-            self._names = self._older_names[0]
+        self._names = [*self._older_names, self._names][image]
         self._older_names = []
         for name, file in self._names.items():
+            if file.older_sizes:
+                needed = max(((sector + 1) * SECTOR_BYTES for at, sector in kept if at == name), default=0)
+                file.settle_size(max(file.older_sizes[0], min(needed, file.size_bytes)))
             for number in sorted(file.older):
                 file.settle(number, file.sectors[number] if (name, number) in kept else file.older[number][0])
         self.clear_faults()
+
+    @property
+    def name_images(self) -> int:
+        """How many images the directory may come back as after a power cut."""
+        return len(self._older_names) + 1
 
     def unsynced(self) -> list[tuple[str, int]]:
         """Return the sectors that are not durable, as (name, sector)."""
@@ -266,6 +358,8 @@ class MemoryFiles:
 
     def _step(self) -> None:
         """Count a step, or let it fail."""
+        if self.before_step is not None:
+            self.before_step()
         self.steps += 1
         if self._failing_step is not None and self.steps > self._failing_step:
             error = self._error
@@ -289,71 +383,15 @@ class MemoryFiles:
             raise
         file.sync()
 
+    def _check_space(self, size_bytes: int) -> None:
+        used_bytes = sum(file.size_bytes for file in self._names.values())
+        if self.capacity_bytes is not None and used_bytes + size_bytes > self.capacity_bytes:
+            raise OSError(errno.ENOSPC, "no space is left")
+
     def _change_names(self, names: dict[str, _File]) -> None:
         self._older_names.append(self._names)
         self._names = names
 
 
-class MemoryDisk:
-    """A node's disk in the simulator: takes writes like `DiskThread`, carries them out when told to.
-
-    The simulator's duties: `step` whenever the disk should have finished something, report the ticket to the
-    node, and on an OSError report the failure and never step again. A disk that stalls is one that isn't
-    stepped.
-    """
-
-    def __init__(self, wal: Wal, files: MemoryFiles) -> None:
-        """Drive `wal`, which stands on `files`."""
-        self.wal = wal
-        self.files = files
-        self._waiting: deque[Write] = deque()
-        self._is_failed = False
-
-    def __len__(self) -> int:
-        """Return how many writes wait."""
-        return len(self._waiting)
-
-    def submit(self, write: Write) -> None:
-        """Let a write wait for its turn. After a failure it is dropped: the failure was told."""
-        assert len(self._waiting) < WRITES_WAITING_MAX, "the simulator does not step this disk"
-        if not self._is_failed:
-            self._waiting.append(write)
-
-    def step(self, writes_max: int | None = None) -> Ticket | None:
-        """Make what waits durable, as one batch, and return its last ticket; None if nothing waits.
-
-        Args:
-            writes_max: take only so many of them, as if the others had come while this batch was under way.
-
-        Raises:
-            OSError: the disk failed.
-
-        """
-        batch = [
-            self._waiting.popleft() for _ in range(min(len(self._waiting), writes_max or WRITES_WAITING_MAX))
-        ]
-        if not batch:
-            return None
-        # Until it is done: whatever ends it early leaves a failed disk.
-        self._is_failed = True
-        self.wal.append(batch)
-        if self.wal.wants_spare:
-            self.wal.prepare()
-        self._is_failed = False
-        return batch[-1].ticket
-
-    def crash(self, random: Random) -> None:
-        """Cut the power. What waited is lost, or in part on the disk: the batch may have been under way."""
-        if self._waiting and not self._is_failed and random.random() < 0.75:
-            self.files.fail_after(random.randrange(3), PowerLossError())
-            with contextlib.suppress(PowerLossError):
-                self.step(random.randint(1, len(self._waiting)))
-        self._waiting.clear()
-        self.files.crash(random)
-
-    async def stop(self, *, drop_queued: bool = True) -> None:
-        """Forget what waits, as when only the process dies. With False, carry it out first."""
-        if not drop_queued and not self._is_failed:
-            self.step()
-        self._waiting.clear()
-        await trio.lowlevel.checkpoint()
+def _without(names: dict[str, _File], name: str) -> dict[str, _File]:
+    return {other: file for other, file in names.items() if other != name}

@@ -7,8 +7,11 @@ the last frame of the log can be incomplete, and each of its sectors is as it wa
 A frame is **torn** if it is not whole, at least one of its sectors is still zero, and nothing was written
 after it. It was never acknowledged: what is left of it is zeroed, with a warning. **All else is damage**, and
 the node refuses to start: a wrong frame without a zero sector, a valid one after it, a file that is short or
-missing, an entry that does not follow on the one before it, the log of another node. (Scenarios D9 and D10;
-why the two must be told apart: "Protocol-Aware Recovery", https://doi.org/10.1145/3241062.)
+missing, an entry that does not follow on the one before it, the log of another node. (Scenarios D9 and D10; why
+the two must be told apart: "Protocol-Aware Recovery", https://doi.org/10.1145/3241062.)
+
+The segments before a snapshot's place may be gone, in order: the first one that is left says what came before it.
+A log that begins later than the snapshot ends lacks entries, and is damaged.
 
 What no rule can tell from a torn frame: a disk that turns a whole sector of the last frame back into zeros.
 
@@ -18,7 +21,7 @@ written once more and synced before the node believes in them.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -27,6 +30,7 @@ from trio_kv.raft.ready import HardState
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
 from trio_kv.storage.shape import LogShape, ShapeError
+from trio_kv.storage.snapshots import SnapshotInfo
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     ZERO_SECTOR,
@@ -35,6 +39,8 @@ from trio_kv.wire.frames import (
     FrameError,
     Identity,
     Kind,
+    Record,
+    Reset,
     SegmentHeader,
     Truncate,
     decode_records,
@@ -42,6 +48,7 @@ from trio_kv.wire.frames import (
     read_frame,
 )
 
+SEGMENT_SUFFIX = ".log"
 _ZEROS = bytes(1 << 16)
 _NAME = re.compile(r"wal-(\d{16})\.log")
 
@@ -62,10 +69,12 @@ class Recovered:
 
     hard_state: HardState
     base: Base
-    """The entry before the first one: (0, 0) as long as the log is whole."""
+    """The entry before the first one: (0, 0) as long as the log is whole, later the snapshot's place."""
     entries: list[Entry]
     warnings: tuple[str, ...]
     """For people: what was cut off."""
+    snapshot: SnapshotInfo | None = None
+    """The newest snapshot, if `storage.opening` has put the two together."""
 
 
 @attrs.frozen
@@ -80,9 +89,9 @@ class Segment:
 
 @attrs.define
 class Recovery:
-    """Reads the segments of one log, in order. `run` does it all.
+    """Reads the segments of one log, in order, and judges them (`read`); then repairs them (`repair`).
 
-    Raises of `run`:
+    Raises of both:
         DamagedError: the log can't be believed; no file was changed.
         OSError: the disk refused.
 
@@ -91,24 +100,29 @@ class Recovery:
     files: Files
     identity: Identity
     decode_command: Callable[[bytes], Command]
+    covered_index: int = 0
+    """A snapshot holds all up to here: the log may begin behind it, and not later."""
     shape: LogShape = attrs.field(factory=LogShape)
     entries: list[Entry] = attrs.field(factory=list)
     warnings: list[str] = attrs.field(factory=list)
+    torn: tuple[str, int] | None = None
+    """File and offset of an interrupted write."""
     current: Segment | None = None
     """The segment that the log goes on in: the first one that is not sealed."""
     spare: SegmentHeader | None = None
     _last_frame: tuple[str, int, bytes] | None = None
+    _is_begun: bool = True
+    """Whether it is known what came before the first record that is left."""
 
-    def run(self) -> Recovered:
-        """Read everything, judge it, and only then repair it."""
-        names = self.files.names()
-        self._read_segments(segment_numbers(names))
-        self._repair([name for name in names if name.endswith(TEMPORARY_SUFFIX)])
+    def read(self) -> Recovered:
+        """Read everything and judge it. Nothing is changed."""
+        self._read_segments(segment_numbers(self.files.names()))
         return Recovered(self.shape.hard_state, self.shape.base, self.entries, tuple(self.warnings))
 
     def _read_segments(self, numbers: list[int]) -> None:
-        last = max(numbers, default=1)
-        for number in range(1, last + 1):
+        first, last = min(numbers, default=1), max(numbers, default=1)
+        self._is_begun = first == 1
+        for number in range(first, last + 1):
             name = segment_name(number)
             if number not in numbers:
                 raise self._damage(name, 0, "the file is missing")
@@ -123,6 +137,22 @@ class Recovery:
                 segment_name(last + 1),
                 0,
                 f"the file is missing: segment {last} says that the log goes on there",
+            )
+        self.shape.is_beginning_gone = False
+        self._check_beginning(first)
+
+    def _check_beginning(self, first: int) -> None:
+        """Check that what is gone before the first segment isn't needed."""
+        name = segment_name(max(first - 1, 1))
+        gone = "the file is missing: " if first > 1 else ""
+        if not self._is_begun:
+            raise self._damage(name, 0, f"{gone}segment {first} was not begun")
+        if self.shape.base.index > self.covered_index:
+            raise self._damage(
+                name,
+                0,
+                f"{gone}the log begins after entry {self.shape.base.index}, and the snapshot ends at"
+                f" {self.covered_index}",
             )
 
     def _read_header(self, name: str, number: int, data: bytes) -> SegmentHeader:
@@ -157,17 +187,18 @@ class Recovery:
     def _read_frames(self, name: str, header: SegmentHeader, data: bytes) -> None:
         """Read one segment's frames; afterwards the log ends here, unless a seal says that it goes on."""
         seed = header.seed
+        self.shape.segment = header.number
         offset = SECTOR_BYTES
         while offset < len(data):
             frame = read_frame(data, seed, offset)
             if frame is None or not frame.is_whole(data):
                 break
             self._last_frame = (name, offset, data[offset : frame.end])
-            offset = frame.end
             if frame.kind == Kind.SEAL:
-                self._check_unused(name, data, offset)
+                self._check_unused(name, data, frame.end)
                 return
             self._read_records(name, frame, data)
+            offset = frame.end
         if _next_used(data, offset) < len(data):
             self._judge(name, seed, data, offset)
         self.current = Segment(header, seed, offset)
@@ -182,18 +213,38 @@ class Recovery:
         if frame.kind != Kind.RECORDS:
             raise self._damage(name, frame.offset, f"unknown kind of frame {frame.kind}")
         try:
-            for record in decode_records(frame.payload(data), self.decode_command):
-                self.shape.put(record)
-                if isinstance(record, Truncate):
-                    del self.entries[record.index - self.shape.base.index - 1 :]
-                elif isinstance(record, list):
-                    self.entries += record
+            records = list(decode_records(frame.payload(data), self.decode_command))
+            if not self._is_begun:
+                self._begin(records)
+            for record in records:
+                self._put(record)
         except ShapeError as error:
             raise self._damage(name, frame.offset, str(error)) from error
         except ValueError as error:
             raise self._damage(
                 name, frame.offset, f"its check is right, but it can't be read: {error}"
             ) from error
+
+    def _begin(self, records: Sequence[Record]) -> None:
+        """Take over what the first segment says of those that are gone."""
+        match records:
+            case [HardState() as hard_state, Base() as base, *_]:
+                self.shape.begin(hard_state, base)
+                self._is_begun = True
+            case _:
+                raise FrameError("it does not begin with the hard state and the last entry before it")
+
+    def _put(self, record: Record) -> None:
+        self.shape.put(record)
+        match record:
+            case Truncate(index):
+                del self.entries[index - self.shape.base.index - 1 :]
+            case Reset(index, _):
+                self.entries.clear()
+            case list():
+                self.entries += record
+            case _:
+                pass
 
     def _judge(self, name: str, seed: int, data: bytes, offset: int) -> None:
         """Decide about a frame at `offset` that is not whole: torn, or damage."""
@@ -215,12 +266,13 @@ class Recovery:
                     name, offset, "a frame is not as it was written, though all its sectors were"
                 )
             self._check_unused(name, data, frame.end)
+        self.torn = (self.files.location(name), offset)
         self.warnings.append(
             f"{self.files.location(name)}: the write at byte {offset} was interrupted before it was complete."
             " It was never acknowledged and is cut off."
         )
 
-    def _repair(self, temporary: list[str]) -> None:
+    def repair(self) -> None:
         """Make durable what was read, and remove what is left of an interrupted write.
 
         Each step may be interrupted in its turn, and may have been before.
@@ -235,8 +287,9 @@ class Recovery:
         name, offset = segment_name(self.current.header.number), self.current.offset
         self.files.write(name, offset, bytes(self.current.header.size_bytes - offset))
         self.files.sync(name)
-        for name in temporary:
-            self.files.delete(name)
+        for name in self.files.names():
+            if name.endswith(SEGMENT_SUFFIX + TEMPORARY_SUFFIX):
+                self.files.delete(name)
         # A process that died right after the rename may have left a name that is not durable: frames that
         # are synced into that file would vanish together with it.
         self.files.sync_directory()

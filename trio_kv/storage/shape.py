@@ -4,14 +4,16 @@ The same few rules guard both sides. Broken before a write they are a bug of the
 happen; broken after a read they are damage of the disk, and the node doesn't start.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import assert_never
 
 import attrs
 
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.ready import HardState
-from trio_kv.wire.frames import Base, Record, Truncate
+from trio_kv.wire.frames import Base, Record, Reset, Truncate
 
 
 class ShapeError(ValueError):
@@ -30,8 +32,18 @@ class LogShape:
 
     hard_state: HardState = attrs.field(factory=HardState)
     base: Base = Base(0, 0)  # noqa: RUF009 - frozen
-    """The entry before the first one. Later, what a snapshot covers is dropped up to here."""
+    """The entry before the first one: what a snapshot covers is dropped up to here, or up to some way before."""
     last_index: int = 0
+    segment: int = 1
+    """The segment that records come from or go to. Set by the owner, before its first record."""
+    is_beginning_gone: bool = False
+    """While a log is read whose first segments are gone, some of what is left may make sense only with them.
+
+    So it is if their deletion was interrupted: up to where it should have come the log may go back behind its own
+    beginning. What was there is covered, so nothing is lost; but its term is unknown, which is written as 0, until the
+    next segment says it."""
+    _cuts: list[tuple[int, Base]] = attrs.field(factory=list)
+    """Where the log could begin: (segment, entry before it). The log never went back behind that entry since."""
     _terms: list[tuple[int, int]] = attrs.field(factory=list)
     """(first index, term) of each run of entries of one term: a short list, for terms are few."""
 
@@ -39,6 +51,37 @@ class LogShape:
     def last(self) -> Base:
         """Index and term of the log's last entry."""
         return Base(self.last_index, self._terms[-1][1] if self._terms else self.base.term)
+
+    def term_at(self, index: int) -> int | None:
+        """Return the term of an entry, or of the base; None if the log does not hold it."""
+        if not self.base.index <= index <= self.last_index:
+            return None
+        run = bisect_right(self._terms, index, key=itemgetter(0)) - 1
+        return self._terms[run][1] if run >= 0 else self.base.term
+
+    def begin(self, hard_state: HardState, base: Base) -> None:
+        """Take over what the first segment that is left says of those before it."""
+        self.is_beginning_gone = True
+        self.hard_state, self.base, self.last_index = hard_state, base, base.index
+
+    def cut(self, index: int) -> tuple[int, Base] | None:
+        """Return the last segment that the log could begin with, if it needs no entry up to `index`.
+
+        With it comes the entry before it, which is one of those that aren't needed. A segment into which a
+        truncation fell that reaches behind its beginning can't be understood without the one before.
+        """
+        return next((cut for cut in reversed(self._cuts) if cut[1].index <= index), None)
+
+    def compact(self, base: Base) -> None:
+        """Forget all entries up to an entry of the log, which becomes its base."""
+        assert self.term_at(base.index) == base.term, f"the log does not hold {_place(base)}"
+        self.base = base
+        while len(self._terms) > 1 and self._terms[1][0] <= base.index + 1:
+            del self._terms[0]
+        if self._terms and self._terms[0][0] <= base.index:
+            self._terms[0] = (base.index + 1, self._terms[0][1])
+        if self.last_index == base.index:
+            self._terms.clear()
 
     def put(self, record: Record) -> None:
         """Carry out a record.
@@ -52,15 +95,33 @@ class LogShape:
                 self._vote(record)
             case Truncate(index):
                 self._truncate(index)
-            case Base():
+            case Base(index, _):
+                if self.is_beginning_gone and self.last == Base(index, 0):
+                    self.base = record
                 if record != self.last:
                     raise ShapeError(
                         f"the log ends at {_place(self.last)}, but a segment goes on from {_place(record)}"
                     )
+                self._cuts.append((self.segment, record))
+            case Reset(index, term):
+                self._reset(Base(index, term))
             case Sequence():
                 self._extend(record)
             case _:
                 assert_never(record)
+
+    def _reset(self, base: Base) -> None:
+        if base.term > self.hard_state.term:
+            raise ShapeError(f"a log of term {self.hard_state.term} is reset to {_place(base)}")
+        self.base, self.last_index = base, base.index
+        self._terms.clear()
+        # Nothing before is needed any more; but the records between the segment's beginning and this one must
+        # make sense without what came before them.
+        self._cuts = [(self.segment, base)] if self._is_cut else []
+
+    @property
+    def _is_cut(self) -> bool:
+        return bool(self._cuts) and self._cuts[-1][0] == self.segment
 
     def _vote(self, new: HardState) -> None:
         old = self.hard_state
@@ -71,12 +132,16 @@ class LogShape:
         self.hard_state = new
 
     def _truncate(self, index: int) -> None:
+        if self.is_beginning_gone and 0 < index <= self.base.index:
+            self.base = Base(index - 1, 0)
         if not self.base.index < index <= self.last_index + 1:
             raise ShapeError(
                 f"truncation at {index}, but the log goes from {self.base.index + 1} to {self.last_index}"
             )
         while self._terms and self._terms[-1][0] >= index:
             self._terms.pop()
+        while self._cuts and self._cuts[-1][1].index >= index:
+            self._cuts.pop()
         self.last_index = index - 1
 
     def _extend(self, entries: Sequence[Entry]) -> None:

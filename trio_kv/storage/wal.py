@@ -12,37 +12,42 @@ never durable before the term it belongs to (scenario D7).
   that writing does not wait for it. A batch that doesn't fit in what is left goes into the next segment.
 - Before that the old one is **sealed**: a frame says that the log goes on, so that a lost last file is
   noticed. Each segment's first frame **restates** the hard state and the last entry before it: a segment can
-  be understood without those before it, which a log that drops what a snapshot covers needs, and a hole is
-  noticed.
+  be understood without those before it, and a hole is noticed.
+- What a snapshot covers is dropped by whole segments (`compact`), the oldest first. Where a snapshot takes the place
+  of a log that does not lead to it, a record says so (`Reset`): on disk like all else, in its order.
+- **Space is taken before it is promised.** The next segment is made when a quarter of this one is used. If the disk
+  is full then, there is room for what is under way (`room_bytes`), and the disk's user can stop in time. A full
+  disk meets the making of a segment only, never a frame: a segment has all of its space.
 - An OSError leaves the log unusable for good (scenario D11): what is on disk is unknown until it is read
   again.
 
 The log holds no entries in memory, only its shape, against which each batch is checked before it is written.
 """
 
+import errno
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import attrs
 
 from trio_kv.kv.commands import decode_command as decode_kv_command
-from trio_kv.raft.entry import Command, Entry
+from trio_kv.raft.entry import Command
 from trio_kv.raft.ready import HardState, Write
+from trio_kv.storage.batches import encode, merge, size_bytes, split
 from trio_kv.storage.files import Files
-from trio_kv.storage.recovery import Recovered, Recovery, Segment, segment_name
+from trio_kv.storage.recovery import Recovered, Recovery, Segment, segment_name, segment_numbers
 from trio_kv.storage.shape import LogShape, ShapeError
 from trio_kv.wire.frames import (
-    ENTRIES_HEADER_BYTES,
     RESTATEMENT_BYTES,
     SECTOR_BYTES,
+    Base,
     Identity,
     Kind,
     Record,
+    Reset,
     SegmentHeader,
-    Truncate,
     encode_frame,
-    encode_record,
     frame_bytes,
 )
 
@@ -50,6 +55,12 @@ SEGMENT_BYTES = 8 << 20
 """Default size of a segment."""
 SEGMENT_BYTES_MIN = 4096
 SEGMENT_BYTES_MAX = 1 << 30
+KEPT_BYTES = 64 << 10
+"""Room that is not told of, kept for hard states: a node with a full disk still votes. That is 128 elections."""
+WRITE_OVERHEAD_BYTES_MAX = 1024
+"""What a write takes at most besides its entries' own bytes: records, frame and fill."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that say that a disk is full, and not that it is broken."""
 _OVERHEAD_BYTES = SECTOR_BYTES + frame_bytes(0)
 """What a segment holds besides frames with records: its header and its seal."""
 
@@ -87,6 +98,7 @@ class Wal:
     The driver's duties: `append` one batch after the other, from one thread; acknowledge a batch when
     `append` has returned; after an OSError acknowledge nothing more and `close`; when `wants_spare`, call
     `prepare` soon, from whatever thread. A log without its spare works, but makes it while a batch waits.
+    `compact` runs in the thread of `append`.
     """
 
     def __init__(
@@ -102,6 +114,13 @@ class Wal:
         self._offset = current.offset
         self._spare = spare
         self._spare_lock = threading.Lock()
+        self.wait_for_room: Callable[[], object] | None = None
+        """Called when a batch needs a segment and the disk is full; after it, the making is tried again.
+
+        Without one, `append` raises the error. Nothing of the batch is written then that wasn't acknowledged."""
+        self.is_filled = False
+        """Fault: no segment can be made, as on a full disk."""
+        self._first = min(segment_numbers(files.names()))
         self._is_usable = True
         self._frames = 0
         self._bytes_written = 0
@@ -125,6 +144,7 @@ class Wal:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         decode_command: Callable[[bytes], Command] = decode_kv_command,
+        covered_index: int = 0,
     ) -> tuple[Self, Recovered]:
         """Read a log back; what is returned is durable.
 
@@ -133,16 +153,28 @@ class Wal:
             identity: whose log it must be.
             segment_bytes: size of segments made from now on.
             decode_command: what turns the bytes of a command into the command.
+            covered_index: a snapshot holds all up to here; a log that begins later is damaged.
 
         Raises:
             DamagedError: the log can't be believed; no file was changed.
             OSError: the disk refused.
 
         """
-        recovery = Recovery(files, identity, decode_command)
-        recovered = recovery.run()
+        recovery = Recovery(files, identity, decode_command, covered_index)
+        recovered = recovery.read()
+        return cls.resume(files, recovery, segment_bytes=segment_bytes), recovered
+
+    @classmethod
+    def resume(cls, files: Files, recovery: Recovery, *, segment_bytes: int = SEGMENT_BYTES) -> Self:
+        """Repair a log that was read, and go on with it.
+
+        Raises:
+            OSError: the disk refused.
+
+        """
+        recovery.repair()
         assert recovery.current is not None
-        return cls(files, recovery.shape, recovery.current, recovery.spare, segment_bytes), recovered
+        return cls(files, recovery.shape, recovery.current, recovery.spare, segment_bytes)
 
     @property
     def hard_state(self) -> HardState:
@@ -155,14 +187,38 @@ class Wal:
         return self._shape.last_index
 
     @property
+    def base(self) -> Base:
+        """The entry before the first one on disk."""
+        return self._shape.base
+
+    def term_at(self, index: int) -> int | None:
+        """Return the term of an entry on disk, or of the base; None if the log does not hold it."""
+        return self._shape.term_at(index)
+
+    @property
     def segment(self) -> int:
         """Number of the segment that is written to."""
         return self._header.number
 
     @property
     def wants_spare(self) -> bool:
-        """Whether the segment is half full and the next one isn't made yet."""
-        return self._spare is None and self._offset * 2 >= self._header.size_bytes
+        """Whether a quarter of the segment is used and the next one isn't made yet."""
+        return self._spare is None and self._offset * 4 >= self._header.size_bytes
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes can be written without making a segment; `KEPT_BYTES` are kept back for hard states.
+
+        A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. That writes which fit into these
+        bytes do fit holds while there is no spare, as on a disk that is full: in the last bytes before a spare a
+        frame may not fit.
+        """
+        # A small segment keeps less.
+        kept = min(KEPT_BYTES, self._header.size_bytes // 8)
+        spare = self._spare
+        spare_bytes = 0 if spare is None else self._room(spare.size_bytes)
+        free = self._header.size_bytes - self._offset - frame_bytes(0)
+        return max(0, free + spare_bytes - kept)
 
     def statistics(self) -> WalStatistics:
         """Return what was done so far."""
@@ -179,14 +235,53 @@ class Wal:
         assert self._is_usable, "the log failed before: what is on disk is unknown until it is read again"
         assert writes, "a batch holds at least one write"
         self._is_usable = False
-        records = _merge(writes)
-        parts = _encode(records)
-        if _size(parts) <= self._room(self._segment_bytes):
+        records = merge(writes)
+        parts = encode(records)
+        if size_bytes(parts) <= self._room(self._segment_bytes):
             self._write(records, parts)
         else:
-            for piece in self._split(records):
-                self._write(piece, _encode(piece))
+            for piece in split(records, self._room(self._segment_bytes)):
+                self._write(piece, encode(piece))
         self._is_usable = True
+
+    def reset(self, index: int, term: int) -> None:
+        """Let a durable snapshot up to (index, term) take the place of the whole log, durably.
+
+        Raises:
+            OSError: the disk refused; the log must not be used any more.
+
+        """
+        # The snapshot may have become durable before the term in which it came. Having seen a term binds to
+        # nothing; a vote in it was not given, for it would be here.
+        hard_state = self.hard_state if term <= self.hard_state.term else HardState(term, None)
+        records: list[Record] = [hard_state, Reset(index, term)]
+        self._is_usable = False
+        self._write(records, encode(records))
+        self._is_usable = True
+
+    def compact(self, index: int) -> int:
+        """Delete the segments all of whose entries are at or below `index`; return how many.
+
+        The caller holds a durable snapshot up to `index`, or one beyond it. The segment that is written to stays.
+
+        Raises:
+            OSError: the disk refused; the log must not be used any more.
+
+        """
+        assert self._is_usable, "the log failed before: what is on disk is unknown until it is read again"
+        cut = self._shape.cut(index)
+        if cut is None or cut[0] == self._first:
+            return 0
+        self._is_usable = False
+        first, base = cut
+        # The oldest first, each durably: whatever ends this early leaves no hole.
+        for number in range(self._first, first):
+            self._files.delete(segment_name(number))
+        deleted, self._first = first - self._first, first
+        if base.index > self._shape.base.index:
+            self._shape.compact(base)
+        self._is_usable = True
+        return deleted
 
     def prepare(self) -> None:
         """Make the next segment, if it isn't there. May run in another thread, beside `append`.
@@ -198,8 +293,8 @@ class Wal:
         with self._spare_lock:
             if self._spare is None:
                 header = self._header
-                self._spare = _create_segment(
-                    self._files, SegmentHeader(header.identity, header.number + 1, self._segment_bytes)
+                self._spare = self._make(
+                    SegmentHeader(header.identity, header.number + 1, self._segment_bytes)
                 )
 
     def close(self) -> None:
@@ -210,12 +305,13 @@ class Wal:
     def _write(self, records: Sequence[Record], parts: list[bytes]) -> None:
         """Make one frame durable."""
         if (
-            self._offset + frame_bytes(RESTATEMENT_BYTES + _size(parts)) + frame_bytes(0)
+            self._offset + frame_bytes(RESTATEMENT_BYTES + size_bytes(parts)) + frame_bytes(0)
             > self._header.size_bytes
         ):
-            self._roll(_size(parts))
+            self._roll(size_bytes(parts))
         if self._offset == SECTOR_BYTES:
-            parts = [*_encode((self._shape.hard_state, self._shape.last)), *parts]
+            restated = (self._shape.hard_state, self._shape.last)
+            records, parts = [*restated, *records], [*encode(restated), *parts]
         for record in records:
             try:
                 self._shape.put(record)
@@ -233,23 +329,42 @@ class Wal:
 
     def _roll(self, payload_bytes: int) -> None:
         """Go on in the next segment, which has room for a first frame with such a payload."""
-        self.prepare()
+        spare = None
+        while spare is None:
+            try:
+                self.prepare()
+                spare = self._fitting_spare(payload_bytes)
+            except OSError as error:
+                if self.wait_for_room is None or error.errno not in FULL:
+                    raise
+                self.wait_for_room()
+        # The seal comes last: it says that the next segment is there.
+        self._put_frame(Kind.SEAL, ())
         with self._spare_lock:
-            spare = self._spare
-            assert spare is not None
-            if payload_bytes > self._room(spare.size_bytes):
-                # An entry larger than a segment: the spare, which holds nothing yet, gives way to a larger
-                # one.
-                size_bytes = max(
-                    self._segment_bytes, _OVERHEAD_BYTES + frame_bytes(RESTATEMENT_BYTES + payload_bytes)
-                )
-                spare = _create_segment(self._files, attrs.evolve(spare, size_bytes=size_bytes))
-            # The seal comes last: it says that the next segment is there.
-            self._put_frame(Kind.SEAL, ())
             self._header, self._spare = spare, None
             self._name = segment_name(spare.number)
             self._seed = spare.seed
             self._offset = SECTOR_BYTES
+            self._shape.segment = spare.number
+
+    def _fitting_spare(self, payload_bytes: int) -> SegmentHeader:
+        """Return the spare, with room for such a payload.
+
+        An entry may be larger than a segment: then the spare, which holds nothing yet, gives way to a larger one.
+        """
+        with self._spare_lock:
+            spare = self._spare
+            assert spare is not None
+            if payload_bytes > self._room(spare.size_bytes):
+                needed = _OVERHEAD_BYTES + frame_bytes(RESTATEMENT_BYTES + payload_bytes)
+                header = attrs.evolve(spare, size_bytes=max(self._segment_bytes, needed))
+                spare = self._spare = self._make(header)
+            return spare
+
+    def _make(self, header: SegmentHeader) -> SegmentHeader:
+        if self.is_filled:
+            raise OSError(errno.ENOSPC, "a full disk that was asked for")
+        return _create_segment(self._files, header)
 
     @staticmethod
     def _room(segment_bytes: int) -> int:
@@ -257,64 +372,7 @@ class Wal:
         # A frame has at least one byte of fill, and its header takes less than a sector.
         return segment_bytes - _OVERHEAD_BYTES - frame_bytes(0) - RESTATEMENT_BYTES
 
-    def _split(self, records: Sequence[Record]) -> Iterator[list[Record]]:
-        """Cut records into pieces that each fit into an empty segment, or hold one entry that does not."""
-        room = self._room(self._segment_bytes)
-        piece: list[Record] = []
-        free = room
-        for record in records:
-            for part, size in _cut(record, room):
-                if piece and size > free:
-                    yield piece
-                    piece, free = [], room
-                piece.append(part)
-                free -= size
-        yield piece
-
 
 def _create_segment(files: Files, header: SegmentHeader) -> SegmentHeader:
     files.create(segment_name(header.number), header.size_bytes, header.encode())
     return header
-
-
-def _merge(writes: Sequence[Write]) -> list[Record]:
-    """Return the records of a batch, in order; entries that follow on one another become one record."""
-    records: list[Record] = []
-    entries: list[Entry] | None = None
-    for write in writes:
-        if write.hard_state is not None:
-            records.append(write.hard_state)
-            entries = None
-        if write.truncate_from is not None:
-            records.append(Truncate(write.truncate_from))
-            entries = None
-        if write.entries:
-            if entries is None:
-                entries = []
-                records.append(entries)
-            entries += write.entries
-    return records
-
-
-def _encode(records: Sequence[Record]) -> list[bytes]:
-    return [part for record in records for part in encode_record(record)]
-
-
-def _size(parts: Sequence[bytes]) -> int:
-    return sum(map(len, parts))
-
-
-def _cut(record: Record, room: int) -> Iterator[tuple[Record, int]]:
-    """Cut a record of entries into ones of at most `room` bytes, if it can be; yield each with its size."""
-    if not isinstance(record, list):
-        yield record, _size(encode_record(record))
-        return
-    part: list[Entry] = []
-    size = ENTRIES_HEADER_BYTES
-    for entry in record:
-        if part and size + len(entry.encoded) > room:
-            yield part, size
-            part, size = [], ENTRIES_HEADER_BYTES
-        part.append(entry)
-        size += len(entry.encoded)
-    yield part, size

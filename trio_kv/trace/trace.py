@@ -87,7 +87,7 @@ class Trace:
         mono_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._wall_s = wall_s
-        self._mono_s = mono_s
+        self.mono_s = mono_s
         self._sinks: tuple[Sink, ...] = ()
         self._seq = 0
         self.level = OFF
@@ -130,7 +130,7 @@ class Trace:
         if level < self.level:
             return
         self._seq += 1
-        record = Record(self._wall_s(), self._mono_s(), self._seq, event, node, term, role)
+        record = Record(self._wall_s(), self.mono_s(), self._seq, event, node, term, role)
         for sink in self._sinks:
             if level >= sink.level:
                 sink.write(record)

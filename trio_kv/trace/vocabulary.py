@@ -183,6 +183,14 @@ class NodeRebuildNeeded(Event):
 
 
 @attrs.frozen
+class RebuildStarted(Event):
+    """A node got a new, empty directory, and is filled by the others; its old one was moved to `aside`."""
+
+    name: ClassVar[str] = "rebuild.started"
+    aside: str
+
+
+@attrs.frozen
 class TimerDelayed(Event):
     """A timer fired late by more than half a heartbeat, and was moved by its lateness."""
 
@@ -223,6 +231,50 @@ class DiskSlowed(Event):
 
     name: ClassVar[str] = "disk.slowed"
     delay_s: float
+
+
+@attrs.frozen
+class DiskStalled(Event):
+    """A node's disk stands still, on request."""
+
+    name: ClassVar[str] = "disk.stalled"
+
+
+@attrs.frozen
+class DiskRoomChanged(Event):
+    """A node's disk is full and has so much log space left, or it has room again (null)."""
+
+    name: ClassVar[str] = "disk.room_changed"
+    level: ClassVar[int] = WARNING
+    room_bytes: int | None
+
+
+@attrs.frozen
+class SnapshotTaken(Event):
+    """A snapshot up to `index` is durable and was proved readable."""
+
+    name: ClassVar[str] = "snapshot.taken"
+    index: int
+    index_term: int
+    size_bytes: int
+
+
+@attrs.frozen
+class SnapshotGivenUp(Event):
+    """A snapshot could not be written; what was written of it is gone."""
+
+    name: ClassVar[str] = "snapshot.given_up"
+    level: ClassVar[int] = WARNING
+    reason: str
+
+
+@attrs.frozen
+class NodeLoading(Event):
+    """A node reads its snapshot before it starts."""
+
+    name: ClassVar[str] = "node.loading"
+    percent: int
+    snapshot_bytes: int
 
 
 @attrs.frozen

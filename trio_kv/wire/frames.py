@@ -51,6 +51,7 @@ _HARD_STATE = struct.Struct("<BQI")
 """tag, term, vote (0 is none: nodes are counted from 1)."""
 _TRUNCATE = struct.Struct("<BQ")
 _BASE = struct.Struct("<BQQ")
+"""tag, index, term: a base or a reset."""
 _ENTRIES = struct.Struct("<BI")
 RESTATEMENT_BYTES = _HARD_STATE.size + _BASE.size
 """What the first frame of a segment holds besides its records."""
@@ -73,6 +74,7 @@ class _Tag(IntEnum):
     TRUNCATE = 2
     BASE = 3
     ENTRIES = 4
+    RESET = 5
 
 
 @attrs.frozen
@@ -210,7 +212,15 @@ class Base:
     term: int
 
 
-Record = HardState | Truncate | Base | Sequence[Entry]
+@attrs.frozen
+class Reset:
+    """Record: drop the whole log. It goes on after this place, up to which a durable snapshot holds all."""
+
+    index: int
+    term: int
+
+
+Record = HardState | Truncate | Base | Reset | Sequence[Entry]
 
 
 def encode_record(record: Record) -> list[bytes]:
@@ -223,6 +233,8 @@ def encode_record(record: Record) -> list[bytes]:
             return [_TRUNCATE.pack(_Tag.TRUNCATE, index)]
         case Base(index, term):
             return [_BASE.pack(_Tag.BASE, index, term)]
+        case Reset(index, term):
+            return [_BASE.pack(_Tag.RESET, index, term)]
         case Sequence():
             encoded = b"".join([entry.encoded for entry in record])
             return [_ENTRIES.pack(_Tag.ENTRIES, len(encoded)), encoded]
@@ -255,6 +267,9 @@ def decode_records(payload: bytes, decode_command: Callable[[bytes], Command]) -
                     offset += _TRUNCATE.size
                 case _Tag.BASE:
                     yield Base(*_BASE.unpack_from(payload, offset)[1:])
+                    offset += _BASE.size
+                case _Tag.RESET:
+                    yield Reset(*_BASE.unpack_from(payload, offset)[1:])
                     offset += _BASE.size
                 case _Tag.ENTRIES:
                     start = offset + _ENTRIES.size

@@ -1,0 +1,199 @@
+"""Claims about bad disks on a live cluster: full, stalled, damaged, replaced; and snapshots while clients write."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.registry import State
+from trio_kv.gateway.local import LocalCluster, open_cluster
+from trio_kv.gateway.store import View
+from trio_kv.kv.reply import Reply
+from trio_kv.raft.events import LeaderSteppedDown, RebuildEnded, SnapshotInstalled
+from trio_kv.trace.memory import MemorySink
+from trio_kv.trace.trace import Trace
+from trio_kv.wire.operations import SetRequest
+
+WAIT_S = 30.0
+SEGMENT_BYTES = 128 << 10
+CONFIG = ClusterConfig(restart_delay_min_s=0.1)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - what a person would watch is polled, not signalled
+            await trio.sleep(0.01)
+
+
+async def put(local: LocalCluster, first: int, count: int, size_bytes: int = 200) -> list[Reply]:
+    text = "x" * size_bytes
+    requests = [
+        SetRequest(key=f"key{number}", value=msgspec.Raw(b'"%d %s"' % (number, text.encode())))
+        for number in range(first, first + count)
+    ]
+    return list((await local.store.write(requests, timeout_s=WAIT_S)).replies)
+
+
+async def get(local: LocalCluster, number: int) -> int | None:
+    answer = await local.store.read([f"key{number}"], timeout_s=WAIT_S, is_stale=False, view=View())
+    value = answer.replies[0].value
+    return None if value is None else int(msgspec.json.decode(value).split()[0])
+
+
+def rows(local: LocalCluster) -> list[dict[str, Any]]:
+    status: Any = local.cluster.status()
+    nodes: list[dict[str, Any]] = status["nodes"]
+    return nodes
+
+
+def is_converged(local: LocalCluster) -> bool:
+    return len({(row["applied"], row["digest"], row["state"]) for row in rows(local)}) == 1
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path, nodes: int = 3) -> AsyncIterator[tuple[LocalCluster, MemorySink]]:
+    sink = MemorySink()
+    async with open_cluster(
+        path, nodes=nodes, config=CONFIG, segment_bytes=SEGMENT_BYTES, trace=Trace([sink])
+    ) as local:
+        await local.cluster.wait_leader()
+        await eventually(lambda: all(row["state"] == "up" for row in rows(local)))
+        yield local, sink
+
+
+def leader(local: LocalCluster) -> int:
+    status = local.cluster.registry.leader()
+    assert status is not None
+    return status.node
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system can't be mounted here: that takes root and mount")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+async def test_D12_a_full_disk_is_read_only_and_recovers(small_disk: Path) -> None:
+    """D12: all disks full: writes hear `read_only`, reads and elections go on, and with room again so do writes."""
+    ballast = small_disk / "ballast"
+    async with running(small_disk / "data") as (local, _):
+        await put(local, 0, 10)
+        with contextlib.suppress(OSError), ballast.open("wb") as file:
+            while True:
+                file.write(bytes(64 << 10))
+                file.flush()
+        written = 10
+        code = "ok"
+        while code == "ok":
+            replies = await put(local, written, 20)
+            code = replies[0].code
+            assert all(reply.code == code for reply in replies)
+            written += 20 if code == "ok" else 0
+        assert code == "read_only"
+        assert [await get(local, number) for number in (0, written - 1)] == [0, written - 1]
+        old = leader(local)
+        local.cluster.transfer(old % 3 + 1)
+        await eventually(lambda: local.cluster.registry.leader() is not None and leader(local) != old)
+        assert await get(local, written - 1) == written - 1
+        ballast.unlink()
+        with trio.fail_after(WAIT_S):
+            while (await put(local, written, 20))[0].code != "ok":  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        assert all(row["state"] == "up" for row in rows(local))
+    async with running(small_disk / "data") as (local, _):
+        assert [await get(local, number) for number in range(0, written, 50)] == list(range(0, written, 50))
+
+
+async def test_one_full_disk_disturbs_nobody(tmp_path: Path) -> None:
+    """A leader whose disk alone is full hands over, and writes go on without an error; healed, it catches up."""
+    async with running(tmp_path) as (local, _):
+        full = leader(local)
+        local.cluster.fill_disk(full)
+        for first in range(0, 3000, 100):
+            assert all(reply.code == "ok" for reply in await put(local, first, 100))
+        assert leader(local) != full
+        local.cluster.heal()
+        await eventually(lambda: is_converged(local))
+
+
+async def test_E1_a_stalled_disk_costs_the_lead(tmp_path: Path) -> None:
+    """E1, E2: the leader's disk stands still: another leads soon, writes go on, and what was late is fenced."""
+    async with running(tmp_path) as (local, sink):
+        stalled = leader(local)
+        await put(local, 0, 10)
+        local.cluster.stall_disk(stalled)
+        begin = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put, local, 100, 10)
+            await eventually(lambda: bool(sink.events(LeaderSteppedDown)))
+        assert trio.current_time() - begin < WAIT_S / 2
+        assert all(reply.code == "ok" for reply in await put(local, 200, 10))
+        assert leader(local) != stalled
+        local.cluster.heal()
+        await eventually(lambda: is_converged(local))
+        assert [await get(local, number) for number in (0, 100, 200)] == [0, 100, 200]
+
+
+async def test_N7_a_node_far_behind_gets_a_snapshot_while_writes_go_on(tmp_path: Path) -> None:
+    """A node that missed more than the log keeps is brought back by a snapshot, under load, and counts again."""
+    async with running(tmp_path) as (local, sink):
+        absent = leader(local) % 3 + 1
+        local.cluster.stop(absent)
+        for first in range(0, 9000, 100):
+            await put(local, first, 100)
+        assert min(row["log_first"] for row in rows(local) if row["state"] == "up") > 1
+        local.cluster.restart(absent)
+        for first in range(9000, 10000, 100):
+            assert all(reply.code == "ok" for reply in await put(local, first, 100))
+        await eventually(lambda: bool(sink.events(SnapshotInstalled)))
+        await eventually(lambda: is_converged(local))
+        assert [await get(local, number) for number in range(0, 10000, 999)] == list(range(0, 10000, 999))
+
+
+async def test_D8_a_lost_directory_is_rebuilt_from_the_others(tmp_path: Path) -> None:
+    """D8: a node without its directory stays down until it is rebuilt; then it has everything, and counts."""
+    async with running(tmp_path) as (local, _):
+        for first in range(0, 3000, 100):
+            await put(local, first, 100)
+    shutil.rmtree(tmp_path / "node-2")
+    sink = MemorySink()
+    async with open_cluster(
+        tmp_path, config=CONFIG, segment_bytes=SEGMENT_BYTES, trace=Trace([sink])
+    ) as local:
+        nodes = local.cluster.registry.nodes
+        await eventually(lambda: nodes[2].state is State.NEEDS_REBUILD)
+        await local.cluster.wait_leader()
+        await local.cluster.rebuild(2)
+        await eventually(lambda: bool(sink.events(RebuildEnded)))
+        await eventually(lambda: not (tmp_path / "node-2" / "rebuilding").exists())
+        await eventually(lambda: is_converged(local))
+        # Now it takes the rebuilt node to make a majority.
+        other = next(node for node in (1, 3) if node != leader(local))
+        local.cluster.stop(other)
+        assert all(reply.code == "ok" for reply in await put(local, 3000, 10))
+        assert await get(local, 3005) == 3005
+
+
+async def test_a_snapshot_on_request_survives_a_restart(tmp_path: Path) -> None:
+    """`snapshot N` takes one at once; a restart from it and the log behind it has every value."""
+    async with running(tmp_path) as (local, _):
+        await put(local, 0, 50)
+        local.cluster.snapshot(2)
+        await eventually(lambda: bool(list((tmp_path / "node-2").glob("*.snap"))))
+        await put(local, 50, 50)
+    async with running(tmp_path) as (local, _):
+        assert [await get(local, number) for number in range(100)] == list(range(100))
+        await eventually(lambda: is_converged(local))

@@ -1,0 +1,587 @@
+"""Scenarios of disks and snapshots, each as a run of the core world with one fault at one moment.
+
+The ids are those of the scenario list: D durable state, N snapshots and compaction, E a disk that stands still. What
+must hold is judged after every step by all judges, as in the runs with drawn faults; a test adds where the fault falls.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from trio_kv.cluster.inbox import TakeSnapshot
+from trio_kv.kv.commands import OpenSession
+from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import AppendAccepted
+from trio_kv.raft.node import Raft
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.requests import Propose
+from trio_kv.replica.snapshots import Snapshots
+from trio_kv.sim.node import SimulatedNode
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.world import World
+from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.transport.links import LinkFault
+
+RAFT = RaftConfig(
+    election_timeout_min_s=0.2,
+    election_timeout_max_s=0.4,
+    heartbeat_interval_s=0.05,
+    log_entries_kept=0,
+    write_stall_s=1.0,
+)
+PLAN = Plan(
+    seed=1,
+    nodes=3,
+    raft=RAFT,
+    fault_phase_s=0.0,
+    latency_s=0.001,
+    stragglers=0.0,
+    disk_s=0.001,
+    think_s=0.0,
+    segment_bytes=4096,
+    snapshot_log_bytes_min=1000,
+    clients=2,
+    lanes=2,
+    pause_between_s=0.02,
+    client_timeout_s=0.3,
+    keys=4,
+    read_share=0.3,
+    session_timeout_us=60_000_000,
+    answer_loss=0.0,
+    kinds=(),
+    faults=(),
+)
+
+
+def make_world(**changes: Any) -> World:
+    """Return a world that has a leader and some writes behind it."""
+    world = World(attrs.evolve(PLAN, **changes))
+    world.begin()
+    world.run_until(1.0)
+    return world
+
+
+def leader_of(world: World) -> SimulatedNode:
+    """Return who leads."""
+    leader = world.leader()
+    assert leader is not None
+    return leader
+
+
+def follower_of(world: World) -> SimulatedNode:
+    """Return a node that does not lead."""
+    leader = leader_of(world)
+    return next(node for node in world.nodes.values() if node is not leader and node.is_up)
+
+
+def stop(world: World, node: SimulatedNode) -> None:
+    """Cut the power of a node; it comes back when it is told to."""
+    world.crash(node, 1e6, is_answered=False, interruptions=0)
+
+
+def is_behind(world: World, node: SimulatedNode) -> bool:
+    """Return whether the leader's log does not reach back to the end of a node that is down."""
+    replica = leader_of(world).replica
+    assert replica is not None
+    return replica.raft.log.base_index > world.durability.shadows[node.id].last_index
+
+
+def fall_behind(world: World, node: SimulatedNode) -> None:
+    """Keep a node down until what it needs next is gone from the leader's log."""
+    stop(world, node)
+    world.run_until_true(
+        "the log is compacted", 20.0, lambda: world.leader() is not None and is_behind(world, node)
+    )
+
+
+def crash_at_step(world: World, node: SimulatedNode, step: int) -> None:
+    """Let power fail at the node's disk after so many steps of it from now on."""
+    files = node.files
+    last = files.steps + step
+
+    def before_step() -> None:
+        if files.steps >= last:
+            files.before_step = None
+            raise PowerLossError
+
+    files.before_step = before_step
+
+
+def with_crash_at_every_step(prepare: Callable[[], tuple[World, SimulatedNode]], for_s: float) -> int:
+    """Run a world again and again, with a power failure one step of a disk later each time; return how often.
+
+    It ends when nothing fails within `for_s` of simulated time any more, or after enough of it. The first steps are
+    taken one by one, the later ones by fives.
+    """
+    for step in [*range(16), *range(16, 120, 5)]:
+        world, node = prepare()
+        crash_at_step(world, node, step)
+        world.run_until(world.now + for_s)
+        was_hit = node.files.before_step is None
+        node.files.before_step = None
+        if node.is_failed:
+            # The twin called it an error of the disk; it was power.
+            node.is_failed = False
+            node.files.crash(world.random)
+        world.finish()
+        if not was_hit:
+            return step
+    return 120
+
+
+def test_N1_a_snapshot_replaces_a_conflicting_log() -> None:
+    """A deposed leader with entries nobody else has is brought up by a snapshot, and none of them survives."""
+    world = make_world()
+    old = leader_of(world)
+    others = [node.id for node in world.nodes.values() if node is not old]
+    world.links.partition(((old.id,), tuple(others)))
+    world.run_until_true("another leader", 5.0, lambda: leader_of(world) is not old)
+    assert old.replica is not None
+    tail = old.replica.raft.log.last_index
+    assert tail > old.replica.raft.commit, "it has nothing of its own"
+
+    def is_compacted() -> bool:
+        replica = leader_of(world).replica
+        return replica is not None and replica.raft.log.base_index > tail
+
+    world.run_until_true("the log is compacted", 20.0, is_compacted)
+    world.links.heal()
+    world.finish()
+    assert world.watch.conflicts_dropped
+
+
+def test_N1_a_snapshot_ends_inside_a_conflicting_log() -> None:
+    """What stands behind the snapshot's index contradicts it as well, and goes too."""
+    world = make_world(snapshot_log_bytes_min=1 << 30)
+    old = leader_of(world)
+    others = [node.id for node in world.nodes.values() if node is not old]
+    world.links.partition(((old.id,), tuple(others)))
+    assert old.replica is not None
+    begin = old.replica.raft.log.last_index
+    for number in range(1_000_000, 1_000_100):
+        world.request(old.id, Propose(0, number, [OpenSession(60_000_000)]))
+    world.run_until_true("another leader", 5.0, lambda: leader_of(world) is not old)
+
+    def is_committed() -> bool:
+        return world.chronicle.commit > begin + 10
+
+    world.run_until_true("writes go on", 5.0, is_committed)
+    new = leader_of(world)
+    new.post(TakeSnapshot())
+    assert new.replica is not None
+    log = new.replica.raft.log
+    world.run_until_true("the log is compacted", 5.0, lambda: log.base_index > begin)
+    assert log.base_index < old.replica.raft.log.last_index
+    world.links.heal()
+    world.finish()
+    assert world.watch.conflicts_dropped
+
+
+@pytest.mark.parametrize("is_conflicting", [False, True], ids=["short log", "conflicting log"])
+def test_N2_a_crash_at_each_step_of_an_install(is_conflicting: bool) -> None:
+    """Wherever power fails while a snapshot comes and takes the log's place, the node comes back and converges."""
+
+    def prepare() -> tuple[World, SimulatedNode]:
+        world = make_world(seed=2)
+        if is_conflicting:
+            node = leader_of(world)
+            world.links.partition(((node.id,), tuple(other for other in world.members if other != node.id)))
+            world.run_until_true("another leader", 5.0, lambda: leader_of(world) is not node)
+            stop(world, node)
+            world.run_until_true("the log is compacted", 20.0, lambda: is_behind(world, node))
+            world.links.heal()
+        else:
+            node = follower_of(world)
+            fall_behind(world, node)
+        node.start()
+        return world, node
+
+    assert with_crash_at_every_step(prepare, 0.4) > 20
+
+
+def test_N4_snapshots_back_to_back_while_one_is_being_sent() -> None:
+    """The one that is being sent outlives the next one, and its receiver gets all of it."""
+    world = make_world(snapshot_log_bytes_min=1 << 30, seed=4)
+    node = follower_of(world)
+    stop(world, node)
+    world.run_until(2.0)
+    leader_of(world).post(TakeSnapshot())
+    world.run_until_true("the log is compacted", 5.0, lambda: is_behind(world, node))
+    world.links.set_fault(LinkFault(delay_s=0.04))
+    node.start()
+    world.in_next_install = lambda: leader_of(world).post(TakeSnapshot())
+    world.run_until(3.0)
+    leader_of(world).post(TakeSnapshot())
+    world.run_until(3.2)
+    leader_of(world).post(TakeSnapshot())
+    world.run_until(5.0)
+    assert world.coverage["two snapshots back to back"]
+    assert world.coverage["snapshot installed"]
+    world.finish()
+
+
+def test_N4_a_snapshot_that_is_gone_is_sent_anew() -> None:
+    """Snapshots follow one another faster than a chunk arrives: the leader is told that the old one is gone."""
+    world = make_world(snapshot_log_bytes_min=200, seed=5, segment_bytes=16384)
+    node = follower_of(world)
+    fall_behind(world, node)
+    world.links.set_fault(LinkFault(delay_s=0.05))
+    node.start()
+    world.run_until(world.now + 3.0)
+    assert world.coverage["two snapshots back to back"]
+    world.finish()
+
+
+@pytest.mark.parametrize("is_leader", [False, True], ids=["follower", "leader"])
+def test_N6_a_crash_in_every_phase_of_a_snapshot_and_its_compaction(is_leader: bool) -> None:
+    """Snapshot and log go together whatever moment power fails at: no start is refused, nothing is missing."""
+
+    def prepare() -> tuple[World, SimulatedNode]:
+        world = make_world(seed=6, snapshot_log_bytes_min=1 << 30)
+        node = leader_of(world) if is_leader else follower_of(world)
+        node.post(TakeSnapshot())
+        return world, node
+
+    assert with_crash_at_every_step(prepare, 0.3) > 20
+
+
+@pytest.mark.parametrize("factor", [1.0, 100.0, 400.0])
+def test_N8_a_slow_receiver_under_aggressive_compaction_converges(factor: float) -> None:
+    """A snapshot takes longer to be received than many more take to be made: it is not taken away, and is enough."""
+    world = make_world(seed=8, snapshot_log_bytes_min=200)
+    node = follower_of(world)
+    fall_behind(world, node)
+    node.condition.job_factor = factor
+    node.start()
+    world.run_until_true("a snapshot is installed", 6.0, lambda: world.coverage["snapshot installed"] > 0)
+    world.run_until(world.now + 0.5)
+    leader = leader_of(world)
+    assert node.replica is not None
+    assert leader.replica is not None
+    assert node.replica.machine.applied > leader.replica.raft.commit - 20
+    assert world.coverage["snapshot installed"] == 1, "it goes from snapshot to snapshot"
+    world.finish()
+
+
+def test_N8_a_slow_link_under_aggressive_compaction_converges() -> None:
+    """Writes go on, nothing is kept behind snapshots, and they are taken all the time: a late node catches up."""
+    world = make_world(seed=8, snapshot_log_bytes_min=200)
+    node = follower_of(world)
+    fall_behind(world, node)
+    world.links.set_fault(LinkFault(delay_s=0.02, jitter_s=0.01))
+    node.start()
+
+    def is_close() -> bool:
+        leader = world.leader()
+        if leader is None or leader.replica is None or node.replica is None:
+            return False
+        return node.replica.machine.applied > leader.replica.raft.commit - 10
+
+    world.run_until_true("the late node catches up", 10.0, is_close)
+    world.run_until(world.now + 0.5)
+    began, installed = world.chronicle.commit, world.coverage["snapshot installed"]
+    world.run_until(world.now + 1.0)
+    assert world.chronicle.commit > began, "nobody wrote meanwhile"
+    assert world.coverage["snapshot installed"] == installed, "it goes from snapshot to snapshot"
+    assert is_close()
+    world.finish()
+
+
+@pytest.mark.parametrize("after_s", [0.001 * step for step in range(0, 40, 2)])
+def test_N9_the_connection_is_lost_after_an_install_and_before_it_is_durable(after_s: float) -> None:
+    """What was taken into memory only is gone with the node, and asked for again: no hole is left."""
+    world = make_world(seed=9)
+    node = follower_of(world)
+    fall_behind(world, node)
+    node.start()
+    world.run_until_true(
+        "chunks come", 2.0, lambda: node.replica is not None and node.replica.raft.incoming is not None
+    )
+    world.run_until(world.now + after_s)
+    node.condition.is_stalled = True
+    world.run_until(world.now + 0.05)
+    world.links.partition(((node.id,), tuple(other for other in world.members if other != node.id)))
+    stop(world, node)
+    world.run_until(world.now + 0.2)
+    world.finish()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_D3_power_fails_everywhere_at_once(seed: int) -> None:
+    """What was acknowledged is there, though every disk loses what it had not synced."""
+    world = make_world(seed=100 + seed, disk_s=0.01, pause_between_s=0.005)
+    for _ in range(4):
+        world.run_until(world.now + 0.5 + 0.013 * seed)
+        for node in world.nodes.values():
+            if node.is_up:
+                world.crash(node, 0.05, is_answered=False, interruptions=1)
+    result = world.finish()
+    assert result.coverage["unsynced data lost"]
+
+
+def test_D7_an_entry_is_never_durable_before_its_term() -> None:
+    """Power fails at each step of a follower's disk while terms change: no entry comes back without its term."""
+
+    def prepare() -> tuple[World, SimulatedNode]:
+        world = make_world(seed=7)
+        old, node = leader_of(world), follower_of(world)
+        world.links.partition(((old.id,), tuple(other for other in world.members if other != old.id)))
+        return world, node
+
+    assert with_crash_at_every_step(prepare, 0.7) > 20
+
+
+def test_D8_a_wiped_node_does_not_vote_before_it_has_all_again() -> None:
+    """The only other node with an entry is down: the wiped one and the one that lacks it elect nobody."""
+    world = make_world(seed=8)
+    keeper = leader_of(world)
+    wiped, lacking = (node for node in world.nodes.values() if node is not keeper)
+    stop(world, lacking)
+    world.run_until(2.0)
+    stop(world, keeper)
+    stop(world, wiped)
+    wiped.wipe()
+    wiped.start()
+    lacking.start()
+    commit = world.chronicle.commit
+    world.run_until(8.0)
+    assert world.leader() is None
+    assert world.chronicle.commit == commit
+    keeper.start()
+    world.finish()
+    assert wiped.replica is not None
+    assert not wiped.replica.raft.is_rebuilding
+    assert world.coverage["rebuild finished"] == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_D8_a_wiped_node_is_rebuilt_under_load(seed: int) -> None:
+    """Each node in turn loses its disk while clients write; each counts again, and nothing is lost."""
+    world = make_world(seed=seed)
+    for node in list(world.nodes.values()):
+        stop(world, node)
+        node.wipe()
+        node.start()
+        world.run_until_true("the rebuild ends", 5.0, lambda node=node: not node.is_rebuilding)  # type: ignore[misc]
+        world.run_until(world.now + 0.3)
+    world.finish()
+    assert world.coverage["rebuild finished"] == 3
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_D11_an_error_of_a_disk_stops_its_node_for_good(step: int) -> None:
+    """One error, whatever comes after it would work: nothing is tried again, and the others go on."""
+    world = make_world(seed=11)
+    node = leader_of(world)
+    node.files.fail_after(step, OSError(5, "once"))
+    world.run_until(2.5)
+    assert node.is_failed
+    assert not node.is_up
+    assert leader_of(world) is not node
+    world.finish()
+
+
+@pytest.mark.parametrize("free_bytes", [0, 300, 700, 1500, 3000, 4500, 6000, 9000, 17_000, 20_000])
+def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int) -> None:
+    """Wherever space ends, no node stops; clients hear `read_only`; with space again all goes on, and restarts."""
+    world = make_world(seed=12, segment_bytes=16384, session_timeout_us=60_000_000)
+    for node in world.nodes.values():
+        used_bytes = sum(node.files.size(name) for name in node.files.names())
+        node.files.capacity_bytes = used_bytes + free_bytes
+    world.run_until_true("clients hear of it", 30.0, lambda: world.coverage["read_only answered"] > 0)
+    reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
+    # A node that has no room for the last entries can't answer; the gateway asks another one then.
+    world.run_until_true("reads go on", 1.0, lambda: sum(read.ended_at_s is not None for read in reads) >= 2)
+    assert all(node.is_up for node in world.nodes.values())
+    stop(world, follower_of(world))
+    for node in world.nodes.values():
+        node.empty_disk()
+    commit = world.chronicle.commit
+    world.run_until_true("writes go on", 5.0, lambda: world.chronicle.commit > commit + 10)
+    for node in world.nodes.values():
+        if node.is_up:
+            stop(world, node)
+    world.finish()
+
+
+def test_E1_E2_a_leader_with_a_stalled_disk_hands_over_and_its_late_writes_are_void() -> None:
+    """Heartbeats flow, nothing gets durable: somebody else leads soon, and what the disk does later is fenced."""
+    world = make_world(seed=13)
+    old = leader_of(world)
+    assert old.replica is not None
+    term = old.replica.raft.term
+    old.condition.is_stalled = True
+    world.run_until_true("somebody else leads", 2.0, lambda: world.leader() not in {None, old})
+    commit = world.chronicle.commit
+    world.run_until_true("writes go on", 2.0, lambda: world.chronicle.commit > commit + 10)
+    old.unstall()
+    world.run_until(world.now + 1.0)
+    assert old.replica.raft.term > term
+    world.finish()
+
+
+# Each scenario can fail: the bug that it guards against is put back, and its test notices.
+
+Patch = pytest.MonkeyPatch
+MUTANTS: dict[str, tuple[Callable[[], object], Callable[[Patch], None]]] = {}
+
+
+def mutant(bug: str, scenario: Callable[[], object]) -> Callable[[Callable[[Patch], None]], None]:
+    def register(put_in: Callable[[Patch], None]) -> None:
+        MUTANTS[bug] = scenario, put_in
+
+    return register
+
+
+@mutant(
+    "N1: what stands at the snapshot's index is kept, whatever its term",
+    test_N1_a_snapshot_ends_inside_a_conflicting_log,
+)
+def _(patch: Patch) -> None:
+    real_installed, real_has = Raft.installed, Log.has
+
+    def installed(self: Raft, *arguments: Any) -> bool:
+        patch.setattr(Log, "has", lambda self, index, term: self.term_at(index) is not None)
+        is_news = real_installed(self, *arguments)
+        patch.setattr(Log, "has", real_has)
+        return is_news
+
+    patch.setattr(Raft, "installed", installed)
+
+
+@mutant("N2: a conflicting log is dropped in memory only", test_N1_a_snapshot_replaces_a_conflicting_log)
+def _(patch: Patch) -> None:
+    real = Raft.installed
+
+    def installed(self: Raft, *arguments: Any) -> bool:
+        is_news = real(self, *arguments)
+        self._base = None
+        return is_news
+
+    patch.setattr(Raft, "installed", installed)
+
+
+@mutant(
+    "N8: a node that is down keeps the log from being dropped", test_N1_a_snapshot_replaces_a_conflicting_log
+)
+def _(patch: Patch) -> None:
+    real = Leader.make_messages
+
+    def make_messages(self: Leader, now: float) -> None:
+        for progress in self.progress.values():
+            progress.heard_at = now
+        real(self, now)
+
+    patch.setattr(Leader, "make_messages", make_messages)
+
+
+@mutant(
+    "N8: the log behind a snapshot is dropped while it is being sent",
+    lambda: test_N8_a_slow_receiver_under_aggressive_compaction_converges(400.0),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Leader, "snapshots_sent", lambda self: set())
+
+
+@mutant(
+    "N6: the log is dropped before its snapshot is durable",
+    lambda: test_N6_a_crash_in_every_phase_of_a_snapshot_and_its_compaction(False),
+)
+def _(patch: Patch) -> None:
+    real = Snapshots.begin
+
+    def begin(self: Snapshots, machine: Any) -> None:
+        real(self, machine)
+        self._compact_to = machine.applied
+
+    patch.setattr(Snapshots, "begin", begin)
+
+
+@mutant(
+    "N9: a state machine is installed before its snapshot is durable",
+    lambda: [
+        test_N9_the_connection_is_lost_after_an_install_and_before_it_is_durable(0.002 * step)
+        for step in range(20)
+    ],
+)
+def _(patch: Patch) -> None:
+    real = Replica.apply
+
+    def apply(self: Replica, ready: Any) -> Any:
+        answers = real(self, ready)
+        receiving = self.snapshots._receiving
+        if receiving is not None and receiving.machine is not None:
+            self.snapshot_stored(0.0, receiving.snapshot, 0)
+        return answers
+
+    patch.setattr(Replica, "apply", apply)
+
+
+@mutant(
+    "D8: a wiped node votes and stands as if nothing was",
+    test_D8_a_wiped_node_does_not_vote_before_it_has_all_again,
+)
+def _(patch: Patch) -> None:
+    real = Raft.__init__
+
+    def init(self: Raft, **arguments: Any) -> None:
+        real(self, **{**arguments, "is_rebuilding": False})
+
+    patch.setattr(Raft, "__init__", init)
+
+
+@mutant(
+    "D3: an append is acknowledged before it is durable", lambda: test_D3_power_fails_everywhere_at_once(0)
+)
+def _(patch: Patch) -> None:
+    real = Raft.send
+
+    def send(self: Raft, message: Any, *, waits_for_disk: bool = False) -> None:
+        real(self, message, waits_for_disk=waits_for_disk and not isinstance(message, AppendAccepted))
+
+    patch.setattr(Raft, "send", send)
+
+
+@mutant(
+    "D11: a sync that failed is tried again",
+    lambda: [test_D11_an_error_of_a_disk_stops_its_node_for_good(step) for step in range(12)],
+)
+def _(patch: Patch) -> None:
+    real = MemoryFiles.sync
+
+    def sync(self: MemoryFiles, name: str) -> None:
+        try:
+            real(self, name)
+        except OSError:
+            real(self, name)
+
+    patch.setattr(MemoryFiles, "sync", sync)
+
+
+@mutant(
+    "D12: commands are taken whatever room there is",
+    lambda: test_D12_full_disks_are_read_only_and_recover_by_themselves(0),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Leader, "_refuses_full", lambda self, now, size_bytes: None)
+
+
+@mutant(
+    "E1: a leader with a stalled disk leads on",
+    test_E1_E2_a_leader_with_a_stalled_disk_hands_over_and_its_late_writes_are_void,
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Raft, "oldest_write_at", None)
+
+
+@pytest.mark.parametrize("bug", MUTANTS)
+def test_the_scenario_notices(bug: str, monkeypatch: Patch) -> None:
+    """With the bug put back its scenario fails."""
+    scenario, put_in = MUTANTS[bug]
+    put_in(monkeypatch)
+    with pytest.raises(AssertionError):
+        scenario()

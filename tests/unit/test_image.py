@@ -1,0 +1,165 @@
+"""Snapshots of the state machine: their chunks, and the way back."""
+
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.image import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
+from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.reply import Reply
+from trio_kv.raft.entry import make_entry
+
+SESSION = 1
+
+FIRST = (
+    b'{"format":"trio_kv state","version":1,'
+    b'"head":{"applied":9,"applied_term":1,"time_us":0,"entries_digest":0,"state_digest":0},'
+    b'"counts":{"sessions":1,"replies":1,"items":1}}\n'
+)
+SESSIONS = b'{"chunk":1,"sessions":[[1,10,5,2]]}\n'
+REPLIES = b'{"chunk":2,"replies":[[1,3,"ok",null,false,9,""]]}\n'
+ITEMS = b'{"chunk":3,"items":[["k","v",9]]}\n'
+
+
+def set_to(key: str, value: str, seq: int) -> Set:
+    return Set(SESSION, seq, 0, key, msgspec.Raw(value))
+
+
+def run(commands: Iterable[Command]) -> Machine:
+    """Return a machine with one session that applied these commands."""
+    machine = Machine()
+    opened: list[Command] = [OpenSession(1_000_000)]
+    machine.apply([make_entry(index, 1, 0, each) for index, each in enumerate([*opened, *commands], 1)])
+    return machine
+
+
+def tell(machine: Machine) -> list[bytes]:
+    """Return a machine's snapshot."""
+    chunks = list(machine.freeze().chunks())
+    machine.thaw()
+    return chunks
+
+
+def restore(chunks: Iterable[bytes]) -> Machine:
+    restorer = Restorer()
+    for chunk in chunks:
+        restorer.feed(chunk)
+    return restorer.finish()
+
+
+def test_snapshot_is_lines_for_people() -> None:
+    """The format is what the documents say, byte by byte: nodes of two versions read each other's."""
+    machine = run([set_to("k", '{"a": 1.0}', 1), Delete(SESSION, 2, 2, "k"), set_to("\u00e9", "null", 3)])
+    assert b"".join(tell(machine)).decode() == (
+        '{"format":"trio_kv state","version":1,"head":{"applied":4,"applied_term":1,"time_us":0,'
+        '"entries_digest":981782816,"state_digest":284870163},"counts":{"sessions":1,"replies":2,"items":1}}\n'
+        '{"chunk":1,"sessions":[[1,1000000,0,2]]}\n'
+        '{"chunk":2,"replies":[[1,2,"ok",{"a": 1.0},true,3,""],[1,3,"ok",null,false,4,""]]}\n'
+        '{"chunk":3,"items":[["\u00e9",null,4]]}\n'
+    )
+
+
+def test_snapshot_holds_everything() -> None:
+    """A restored machine is the same machine, answers of sessions and null values included."""
+    machine = run(
+        [
+            set_to("k", "null", 1),
+            set_to('\u00e9\n\u2028"', "[1,\r\n 2]", 2),
+            Delete(SESSION, 3, 0, "k"),
+            Cas(SESSION, 4, 0, "x", msgspec.Raw("1"), (msgspec.Raw("2"),)),
+        ]
+    )
+    restored = restore(tell(machine))
+    assert tell(restored) == tell(machine)
+    assert restored.items == machine.items
+    kept, original = (each.sessions.by_id[SESSION].replies for each in (restored, machine))
+    assert kept == original
+    assert kept[3].value == msgspec.Raw("null")
+    assert kept[1].value is None
+
+
+def test_empty_machine_has_a_snapshot() -> None:
+    """The state before the first entry is one chunk."""
+    chunks = tell(Machine())
+    assert len(chunks) == 1
+    assert tell(restore(chunks)) == chunks
+
+
+def test_chunks_are_small() -> None:
+    """Neither many keys nor large ones nor escaped ones make a chunk of more bytes or records than it may have."""
+    small = [set_to(f"key{number}", "1", number) for number in range(3_000)]
+    large = [set_to(f"large{number}", f'"{"x" * 40_000}"', 3_000 + number) for number in range(9)]
+    escaped = [set_to(f"{number}" + "\x01" * 4_000, "1", 4_000 + number) for number in range(50)]
+    machine = run([*small, *large, *escaped])
+    chunks = tell(machine)
+    assert max(map(len, chunks)) <= CHUNK_BYTES_MAX
+    lines = [msgspec.json.decode(chunk) for chunk in chunks[1:]]
+    assert [line["chunk"] for line in lines] == list(range(1, len(chunks)))
+    assert max(len(line.get("items", ())) for line in lines) == CHUNK_RECORDS_MAX
+    assert restore(chunks).items == machine.items
+
+
+def test_value_larger_than_a_chunk_has_one_of_its_own() -> None:
+    """The largest value is told whole, and no small one waits for it in the same chunk."""
+    large = f'"{"x" * (1 << 20)}"'
+    chunks = tell(run([set_to("a", "1", 1), set_to("b", large, 2), set_to("c", "1", 3)]))
+    assert [len(msgspec.json.decode(chunk)["items"]) for chunk in chunks[-3:]] == [1, 1, 1]
+    assert len(chunks[-2]) < len(large) + 64
+    assert restore(chunks).items["b"].value == msgspec.Raw(large)
+
+
+def test_values_do_not_keep_their_chunk() -> None:
+    """A restored value is a copy: one that stays must not hold a whole chunk in memory."""
+    restored = restore([FIRST, SESSIONS, REPLIES, ITEMS])
+    value = restored.items["k"].value
+    assert len(memoryview(value).obj) == len(value)  # type: ignore[arg-type]
+
+
+def test_progress_is_told() -> None:
+    """Whoever feeds the chunks can say how far he is."""
+    restorer = Restorer()
+    assert (restorer.head, restorer.records, restorer.records_total) == (None, 0, 0)
+    told = []
+    for chunk in (FIRST, SESSIONS, REPLIES, ITEMS):
+        restorer.feed(chunk)
+        told.append((restorer.records, restorer.records_total))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert restorer.head is not None
+    assert restorer.head.applied == 9
+
+
+def test_restored_sessions_know_their_answers() -> None:
+    """A repeated command is answered by the restored machine as by the one that applied it."""
+    machine = restore([FIRST, SESSIONS, REPLIES, ITEMS])
+    assert machine.expires_at_us == 15
+    assert machine.apply([make_entry(10, 1, 6, set_to("k", "2", 3))]) == [Reply("ok", None, 9)]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([b""], "truncated"),
+        ([b"{}\n"], "format"),
+        ([ITEMS], "format"),
+        ([b'{"format":"trio_kv state","version":2}\n'], "version 2, not 'trio_kv state' version 1"),
+        ([b'{"format":"shopping list","version":1}\n'], "shopping list"),
+        ([b'{"format":"trio_kv state","version":1}\n'], "head"),
+        ([FIRST, FIRST], "chunk"),
+        ([FIRST, ITEMS], "chunk 3 came where chunk 1 was due"),
+        ([FIRST, SESSIONS, SESSIONS], "chunk 1 came where chunk 2 was due"),
+        ([FIRST, SESSIONS[:-5]], "truncated"),
+        ([FIRST, SESSIONS, b'{"chunk":2,"replies":[[9,3,"ok",null,false,9,""]]}'], "session 9"),
+        ([FIRST, SESSIONS, b'{"chunk":2,"replies":[[1,3,"fine",null,false,9,""]]}'], "answered 'fine'"),
+        ([FIRST, SESSIONS, REPLIES, b'{"chunk":3,"items":[["k",1]]}'], "items"),
+        ([], "no chunk"),
+        ([FIRST], "0 sessions, 0 replies and 0 items came"),
+        ([FIRST, SESSIONS, REPLIES], "the snapshot has 1, 1 and 1"),
+        ([FIRST, SESSIONS, REPLIES, ITEMS, b'{"chunk":4,"items":[["l",1,9]]}'], "2 items came"),
+    ],
+)
+def test_what_is_no_snapshot_is_refused(chunks: list[bytes], message: str) -> None:
+    """A damaged or incomplete snapshot, or one of another format, raises and says what is wrong."""
+    with pytest.raises(ValueError, match=message):
+        restore(chunks)

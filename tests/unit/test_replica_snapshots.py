@@ -1,0 +1,356 @@
+"""Snapshots of one node, seen from its replica: taken beside its work, received from leaders, sent to followers."""
+
+from random import Random
+
+import attrs
+import msgspec
+
+from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv.machine import Machine
+from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import (
+    AppendAccepted,
+    AppendEntries,
+    Heartbeat,
+    InstallReply,
+    InstallSnapshot,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVote,
+    VoteReply,
+)
+from trio_kv.raft.ready import HardState, Ready, Write
+from trio_kv.replica.jobs import AddChunk, BeginSnapshot, CompactLog, FinishSnapshot, Job
+from trio_kv.replica.replica import Replica
+
+CONFIG = RaftConfig(
+    election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05, log_entries_kept=0
+)
+LEADER, OTHER = (2, 1, 5, 2, False), (3, 1, 6, 3, False)
+"""What messages of node 2, which leads term 5, begin with; and those of node 3, which leads term 6."""
+
+
+def entries(first: int, last: int, term: int) -> tuple[Entry, ...]:
+    """Return entries that open a session first, and write then."""
+    return tuple(
+        make_entry(
+            index,
+            term,
+            index,
+            OpenSession(60_000_000)
+            if index == 1
+            else Set(1, index, 0, f"k{index % 3}", msgspec.Raw(b"%d" % index)),
+        )
+        for index in range(first, last + 1)
+    )
+
+
+def machine_at(index: int) -> Machine:
+    """Return the state after so many entries of term 5."""
+    machine = Machine()
+    machine.apply(entries(1, index, 5))
+    return machine
+
+
+def chunks_at(index: int) -> list[bytes]:
+    """Return the snapshot of that state."""
+    return list(machine_at(index).freeze().chunks())
+
+
+def installs(header: tuple[int, int, int, int, bool], index: int) -> list[InstallSnapshot]:
+    """Return a whole snapshot of entries of term 5, chunk by chunk."""
+    chunks = chunks_at(index)
+    last = len(chunks) - 1
+    return [
+        InstallSnapshot(*header, index, 5, number, data, number == last) for number, data in enumerate(chunks)
+    ]
+
+
+class Node:
+    """Node 1 of three, a follower in term 5, and its disk, which does things when it is told to."""
+
+    def __init__(self, log: Log | None = None, *, is_rebuilding: bool = False) -> None:
+        self.replica = Replica(
+            id=1,
+            peers=(2, 3),
+            config=CONFIG,
+            random=Random("snapshots"),
+            incarnation=1,
+            now=0.0,
+            hard_state=HardState(5, None),
+            log=log,
+            is_rebuilding=is_rebuilding,
+        )
+        self.writes: list[Write] = []
+        self.jobs: list[Job] = []
+        self.sent: list[object] = []
+        self.events: list[object] = []
+
+    def step(self) -> Ready:
+        """Carry out what the node wants, but for the disk's work."""
+        ready = self.replica.ready(0.0)
+        self.sent += ready.messages
+        self.events += ready.events
+        if ready.write is not None:
+            self.writes.append(ready.write)
+        self.replica.apply(ready)
+        self.jobs += self.replica.take_jobs()
+        return ready
+
+    def receive(self, *messages: object) -> None:
+        """Take messages in one step."""
+        for message in messages:
+            self.replica.receive(0.0, message)  # type: ignore[arg-type]
+        self.step()
+
+    def store(self) -> None:
+        """Let all writes become durable."""
+        while self.writes:
+            self.replica.stored(0.0, self.writes.pop(0).ticket)
+        self.step()
+
+    def take(self, messages: list[InstallSnapshot]) -> None:
+        """Take a snapshot chunk by chunk, each stored before the next one comes."""
+        for message in messages:
+            self.receive(message)
+            if not message.is_last:
+                self.replica.snapshots.chunk_added(0.0, message.index, message.index_term, message.number)
+                self.step()
+
+    def snapshot_stored(self, index: int) -> None:
+        """Let a snapshot be durable."""
+        self.replica.snapshot_stored(0.0, (index, 5), 100)
+        self.step()
+
+    def told(self, kind: type) -> list[object]:
+        """Return and forget the messages of a kind."""
+        told = [message for message in self.sent if isinstance(message, kind)]
+        self.sent = [message for message in self.sent if not isinstance(message, kind)]
+        return told
+
+
+def test_a_snapshot_is_asked_for_chunk_by_chunk_and_acknowledged_when_it_is_durable() -> None:
+    """One chunk is under way at a time; the last one is answered when the snapshot is durable and the log gave way."""
+    node = Node()
+    messages = installs(LEADER, 7)
+    node.take(messages)
+    assert [reply.next_number for reply in node.told(InstallReply)] == list(range(1, len(messages)))  # type: ignore[attr-defined]
+    assert node.replica.machine.applied == 0
+    assert node.told(AppendAccepted) == []
+    assert [type(job) for job in node.jobs] == [BeginSnapshot, *[AddChunk] * len(messages), FinishSnapshot]
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+    (write,) = node.writes
+    assert write.base == (7, 5)
+    assert node.told(AppendAccepted) == [], "the log on the disk still holds something else"
+    node.store()
+    (accepted,) = node.told(AppendAccepted)
+    assert isinstance(accepted, AppendAccepted)
+    assert accepted.match == 7
+
+
+def test_N1_nothing_of_a_conflicting_log_is_left() -> None:
+    """Entries before and behind the snapshot's index go, from memory and in the write."""
+    node = Node(Log(entries(1, 20, 3)))
+    node.take(installs(LEADER, 7))
+    node.snapshot_stored(7)
+    log = node.replica.raft.log
+    assert (log.base_index, log.base_term, log.last_index, log.durable) == (7, 5, 7, 7)
+    assert [write.base for write in node.writes] == [(7, 5)]
+    (event,) = [event for event in node.events if isinstance(event, SnapshotInstalled)]
+    assert not event.is_log_kept
+
+
+def test_a_log_that_agrees_is_kept() -> None:
+    """What follows the snapshot's last entry in an equal log needs not be sent again, nor written."""
+    node = Node(Log(entries(1, 20, 5)))
+    node.take(installs(LEADER, 7))
+    node.snapshot_stored(7)
+    log = node.replica.raft.log
+    assert (log.base_index, log.last_index, log.durable) == (7, 20, 20)
+    assert node.writes == []
+    assert node.replica.machine.applied == 7
+
+
+def test_what_was_appended_just_before_an_install_is_written_behind_it() -> None:
+    """Entries that came in the same step and are covered are not written: the disk goes on from the snapshot."""
+    node = Node(Log(entries(1, 2, 5)))
+    node.take(installs(LEADER, 7))
+    node.replica.receive(0.0, AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 0))
+    node.snapshot_stored(7)
+    (write,) = node.writes
+    assert write.base == (7, 5)
+    assert [entry.index for entry in write.entries] == [8, 9]
+    assert node.replica.raft.log.durable == 7
+    node.store()
+    assert node.replica.raft.log.durable == 9
+
+
+def test_a_truncation_just_before_an_install_does_not_outlive_it() -> None:
+    """A conflicting tail was cut and replaced in the same step: the write begins at the snapshot, and cuts nothing."""
+    node = Node(Log((*entries(1, 2, 3), *entries(3, 12, 4))))
+    node.take(installs(LEADER, 7))
+    node.replica.receive(0.0, AppendEntries(*LEADER, 0, 0, entries(1, 9, 5), 0))
+    node.snapshot_stored(7)
+    (write,) = node.writes
+    assert (write.base, write.truncate_from) == ((7, 5), None)
+    assert [entry.index for entry in write.entries] == [8, 9]
+
+
+def test_an_install_never_moves_the_commit_index_back() -> None:
+    """The log overtook the snapshot while that was put into place: the node keeps its own state."""
+    node = Node(Log(entries(1, 2, 5)))
+    node.take(installs(LEADER, 7))
+    node.receive(AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 9))
+    own = node.replica.machine
+    assert own.applied == 9
+    node.snapshot_stored(7)
+    assert node.replica.machine is own
+    assert node.replica.raft.commit == 9
+    assert not [event for event in node.events if isinstance(event, SnapshotInstalled)]
+
+
+def test_a_snapshot_that_is_put_into_place_gives_way_to_no_other() -> None:
+    """Its last chunk was taken: an older snapshot of another leader must wait, or the disk would go back."""
+    node = Node()
+    node.take(installs(LEADER, 9))
+    node.jobs.clear()
+    node.receive(*installs(OTHER, 7)[:1])
+    assert node.jobs == []
+    node.snapshot_stored(9)
+    assert node.replica.machine.applied == 9
+    node.store()
+    node.told(AppendAccepted)
+    node.receive(*installs(OTHER, 7)[:1])
+    node.store()
+    (accepted,) = node.told(AppendAccepted)
+    assert isinstance(accepted, AppendAccepted)
+    assert accepted.match == 7
+
+
+def test_another_leader_goes_on_where_the_first_one_ended() -> None:
+    """All nodes make the same chunks of the same state, so what came of one is kept."""
+    node = Node()
+    messages = installs(LEADER, 7)
+    assert len(messages) > 2
+    node.take(messages[:2])
+    node.told(InstallReply)
+    resumed = installs(OTHER, 7)
+    node.receive(resumed[0])
+    node.store()
+    (reply,) = node.told(InstallReply)
+    assert isinstance(reply, InstallReply)
+    assert (reply.target, reply.next_number) == (3, 2)
+    node.take(resumed[2:])
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+    assert list(node.replica.machine.freeze().chunks()) == chunks_at(7)
+
+
+def test_doubled_and_reordered_chunks_are_taken_once() -> None:
+    """A chunk that comes again, or too early, is answered with the one that is wanted."""
+    node = Node()
+    messages = installs(LEADER, 7)
+    node.receive(messages[1], messages[0], messages[0])
+    assert [type(job) for job in node.jobs] == [BeginSnapshot, AddChunk]
+    node.replica.snapshots.chunk_added(0.0, 7, 5, 0)
+    node.receive(messages[0])
+    node.take(messages[1:])
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+
+
+def test_a_snapshot_that_can_not_be_read_is_refused_and_asked_for_anew() -> None:
+    """A chunk of another version leaves the node as it was, and the next attempt begins at the first chunk."""
+    node = Node()
+    messages = installs(LEADER, 7)
+    node.receive(attrs.evolve(messages[0], data=b"{}"))
+    node.receive(messages[1])
+    replies = node.told(InstallReply)
+    assert isinstance(replies[-1], InstallReply)
+    assert replies[-1].next_number == 0
+    node.take(messages)
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+
+
+def test_a_snapshot_without_room_leaves_no_trace() -> None:
+    """A full disk ends it; what the node has and answers stays as it was, and it is asked for anew."""
+    node = Node(Log(entries(1, 2, 5)))
+    messages = installs(LEADER, 7)
+    node.receive(messages[0])
+    node.replica.snapshot_failed()
+    node.receive(messages[1])
+    replies = node.told(InstallReply)
+    assert isinstance(replies[-1], InstallReply)
+    assert replies[-1].next_number == 0
+    assert node.replica.raft.log.last_index == 2
+
+
+def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropped_after_it() -> None:
+    """What is applied meanwhile is not in it, and the log is dropped when it is durable and not before."""
+    node = Node(Log(entries(1, 6, 5)))
+    node.receive(Heartbeat(*LEADER, 0, 6, 5, 6))
+    replica = node.replica
+    replica.snapshots.ask()
+    assert replica.is_snapshot_due
+    replica.begin_snapshot()
+    node.step()
+    node.receive(AppendEntries(*LEADER, 6, 5, entries(7, 9, 5), 9))
+    for _ in range(20):
+        for job in [job for job in node.jobs if isinstance(job, AddChunk)][-1:]:
+            replica.snapshots.chunk_added(0.0, 6, 5, job.number)
+        node.step()
+        if any(isinstance(job, FinishSnapshot) for job in node.jobs):
+            break
+    assert [job.data for job in node.jobs if isinstance(job, AddChunk)] == chunks_at(6)
+    assert not [job for job in node.jobs if isinstance(job, CompactLog)]
+    assert replica.raft.log.base_index == 0
+    node.store()
+    node.snapshot_stored(6)
+    while replica.has_more:
+        node.step()
+    assert replica.raft.log.base_index == 6
+    assert [job for job in node.jobs if isinstance(job, CompactLog)] == [CompactLog(6)]
+    assert replica.machine.applied == 9
+    assert replica.machine.is_settled
+
+
+def test_D8_a_node_that_is_rebuilt_counts_when_all_is_durable_again() -> None:
+    """It asks what is committed, says what it is, votes for nobody, and ends when it has all of that."""
+    node = Node(is_rebuilding=True)
+    node.receive(Heartbeat(*LEADER, 1, 0, 0, 0))
+    (question,) = node.told(ReadIndex)
+    assert isinstance(question, ReadIndex)
+    assert question.is_rebuilding
+    node.receive(AppendEntries(*LEADER, 0, 0, entries(1, 3, 5), 3))
+    node.store()
+    assert node.replica.raft.is_rebuilding, "nobody said yet what it must have"
+    node.receive(ReadIndexReply(*LEADER, question.nonce, question.counter, 5))
+    assert node.replica.raft.is_rebuilding, "it lacks two entries"
+    node.receive(RequestVote(3, 1, 6, 3, False, 9, 5, True))
+    node.store()
+    (vote,) = node.told(VoteReply)
+    assert isinstance(vote, VoteReply)
+    assert not vote.is_granted
+    node.receive(AppendEntries(*OTHER, 3, 5, entries(4, 5, 5), 5))
+    assert node.replica.raft.is_rebuilding, "they are not durable"
+    node.store()
+    assert [event for event in node.events if isinstance(event, RebuildEnded)] == [RebuildEnded(5)]
+
+
+def test_a_rebuild_without_a_leader_waits_without_turning_in_circles() -> None:
+    """Its question gets no answer and its leader is gone: the next deadline lies ahead."""
+    node = Node(is_rebuilding=True)
+    node.receive(Heartbeat(*LEADER, 1, 0, 0, 0))
+    now = 0.0
+    for _ in range(10):
+        assert node.replica.deadline > now or now == 0.0
+        now = max(now, node.replica.deadline)
+        node.replica.timeout(now)
+        node.replica.ready(now)
+    assert node.replica.deadline > now
+    assert now > 0.4

@@ -1,0 +1,53 @@
+"""Progress bars: on stderr, for a person at a terminal, and for nobody else."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+BYTES_STEPS = frozenset({"check", "copy"})
+"""Steps that count bytes; the others count nodes."""
+LABELS = {"copy": "copying", "check": "checking", "sync": "making durable", "open": "opening"}
+
+
+@contextmanager
+def show_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function to be told what is being done, how much of it is done, and how much there is to do."""
+    if not sys.stderr.isatty():
+        yield lambda _step, _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:>14}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(LABELS[step], total=total, amount="")
+            is_bytes = step in BYTES_STEPS
+            amount = f"{show_bytes(done)} of {show_bytes(total)}" if is_bytes else f"node {done} of {total}"
+            progress.update(tasks[step], completed=done, total=total, amount=amount)
+
+        yield tell
+
+
+def show_bytes(count: int) -> str:
+    """Return a number of bytes as people say it.
+
+    >>> show_bytes(999), show_bytes(1_234_567)
+    ('999 bytes', '1.2 MB')
+    """
+    if count < 1000:
+        return f"{count} byte" if count == 1 else f"{count} bytes"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"

@@ -1,0 +1,60 @@
+"""`rebuild`: gives a node whose files are lost or damaged a new directory, while no server runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import msgspec
+
+from trio_kv.cli.output import ExitCode, Output, say
+from trio_kv.storage.errors import LockedError, StorageError
+from trio_kv.storage.manifest import MANIFEST_NAME, open_data_directory
+from trio_kv.storage.rebuild import rebuild_node
+
+
+def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
+    """Carry out `rebuild`; return the exit code."""
+    if not (data_dir / MANIFEST_NAME).exists():
+        say(f"there is no cluster in {data_dir}: name its --data-dir")
+        return ExitCode.NOT_DONE
+    try:
+        with open_data_directory(data_dir, random=SystemRandom()) as directory:
+            if node not in directory.nodes:
+                nodes = ", ".join(map(str, directory.nodes))
+                say(f"there is no node {node}: the nodes are {nodes}")
+                return ExitCode.NOT_DONE
+            moved_to = rebuild_node(directory, node, SystemRandom())
+    except LockedError as error:
+        say(f"{error.message}\nIf that is the server, let it do it: trio-kv ctl rebuild {node}")
+        return ExitCode.NOT_DONE
+    except StorageError as error:
+        say(str(error))
+        return ExitCode.NOT_DONE
+    except OSError as error:
+        say(f"{error.filename or data_dir}: {error.strerror or error}")
+        return ExitCode.NOT_DONE
+    members = {"node": node, "moved_to": None if moved_to is None else str(moved_to)}
+    if output == "json":
+        print(msgspec.json.encode(members).decode())
+    else:
+        print(tell_rebuilt(node, members, "When the server is started, the"))
+    return ExitCode.OK
+
+
+def tell_rebuilt(node: int, members: Mapping[str, Any], beginning: str) -> str:
+    """Return what a person is told of a rebuild that has begun.
+
+    Args:
+        node: which node.
+        members: `moved_to`, if there was an old directory.
+        beginning: of the sentence that tells what happens next, up to "other nodes".
+
+    """
+    moved_to = members.get("moved_to")
+    moved = f"Its old one is now {moved_to}: remove it when the node is up again.\n" if moved_to else ""
+    return (
+        f"Node {node} has a new, empty directory.\n{moved}"
+        f"{beginning} other nodes fill it. Until it has all that was committed, it votes for nobody and counts\n"
+        "for no majority; `trio-kv status` shows how far it is."
+    )

@@ -1,0 +1,16 @@
+"""Space on a full disk: zero-filled log that was made before the disk was full, and what may still go there."""
+
+from trio_kv.raft.entry import Entry
+
+WRITE_BYTES_EXTRA = 1024
+"""What a write may need on the disk beyond the bytes of its entries."""
+
+
+def fitting(entries: tuple[Entry, ...], room_bytes: int) -> tuple[Entry, ...]:
+    """Return the first ones of these entries, as many as there is room for."""
+    for count, entry in enumerate(entries):
+        room_bytes -= len(entry.encoded)
+        # A no-op may use what is kept for votes: without it a new leader could not even let reads be answered.
+        if room_bytes < 0 and entry.command is not None:
+            return entries[:count]
+    return entries

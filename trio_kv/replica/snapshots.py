@@ -1,0 +1,269 @@
+"""Snapshots of one node: taken beside its work, received from a leader, sent to followers that are far
+behind.
+
+One snapshot is written at a time, chunk by chunk. Of our own, each pass of the node makes a few chunks,
+as long as few wait for the disk: that is the back-pressure, and what keeps each pass short. Of a
+leader's, the next chunk is asked for when the disk took the one before. A leader's goes before one of
+our own: it holds more.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+import attrs
+
+from trio_kv.kv.machine import Frozen, Machine, Restorer
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.node import Raft
+from trio_kv.raft.ready import Chunk, ChunkRead
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    CompactLog,
+    FinishSnapshot,
+    Job,
+    ReadChunk,
+    ReleaseSnapshot,
+)
+
+CHUNKS_WAITING_MAX = 16
+"""Chunks of our own snapshot that wait for the disk."""
+CHUNKS_MADE_MAX = 4
+"""Chunks made in one pass of the node, in 2 ms at the most."""
+
+
+@attrs.define
+class _Taking:
+    """A snapshot of our own state under way."""
+
+    frozen: Frozen
+    chunks: Iterator[bytes]
+    number: int = 0
+    added: int = 0
+    """Chunks that the disk has taken."""
+    is_finishing: bool = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another chunk may be given to the disk."""
+        return not self.is_finishing and self.number - self.added < CHUNKS_WAITING_MAX
+
+
+@attrs.define
+class _Receiving:
+    """A leader's snapshot under way: what came of it is fed to the state machine that will take the place of ours."""
+
+    snapshot: tuple[int, int]
+    restorer: Restorer = attrs.field(factory=Restorer)
+    machine: Machine | None = None
+    """The new state machine, once the last chunk came."""
+
+
+class Snapshots:
+    """The snapshots of one node. `jobs` collects what the disk has to do.
+
+    Invariants: the log is compacted only up to a snapshot that was proved readable; the state machine is
+    replaced only by one whose snapshot is durable here (scenario N9).
+    """
+
+    def __init__(
+        self, raft: Raft, *, stored: tuple[int, int] | None, stored_bytes: int, log_bytes_min: int
+    ) -> None:
+        """Go on from the newest snapshot of this node's disk.
+
+        Args:
+            raft: this node's core.
+            stored: (index, term) of the newest snapshot.
+            stored_bytes: its size.
+            log_bytes_min: a snapshot is due when this many bytes of log were applied since the last one, or
+                half as many as the last one has, whichever is more: what is written for snapshots stays in
+                proportion, and so does the log that a restart has to read.
+
+        """
+        self.stored = stored
+        self.jobs: list[Job] = []
+        self._compact_to: int | None = None
+        self.replaced: Machine | None = None
+        """The state machine that a leader's snapshot has taken the place of, until all of it is freed."""
+        self._raft = raft
+        self._stored_bytes = stored_bytes
+        self._log_bytes_min = log_bytes_min
+        self._log_bytes = 0
+        self._is_asked = False
+        self._taking: _Taking | None = None
+        self._receiving: _Receiving | None = None
+        self._reads: deque[ChunkRead] = deque()
+        self._read: set[tuple[int, int]] = set()
+        """Snapshots that were read for followers and not released."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a snapshot should be taken as soon as this node may."""
+        if self._taking is not None or (
+            self._receiving is not None and not self._is_forsaken(self._receiving)
+        ):
+            return False
+        if not self._is_asked and self._log_bytes < max(self._log_bytes_min, self._stored_bytes // 2):
+            return False
+        # The disk keeps the one before the newest while it is being sent, and none before that. A third one now would
+        # let a follower that takes longer than two snapshots begin anew for ever (scenario N8).
+        role = self._raft.role
+        return not (isinstance(role, Leader) and role.snapshots_sent() - {self.stored})
+
+    def _is_forsaken(self, receiving: _Receiving) -> bool:
+        """Return whether nothing more will come of a leader's snapshot: the log goes on without it."""
+        return self._raft.incoming is None and receiving.machine is None
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether a snapshot of our own is under way."""
+        return self._taking is not None
+
+    def applied(self, size_bytes: int) -> None:
+        """Note that so many bytes of log were applied."""
+        self._log_bytes += size_bytes
+
+    def ask(self) -> None:
+        """Let a snapshot be due, whatever the size of the log."""
+        self._is_asked = True
+
+    def begin(self, machine: Machine) -> None:
+        """Begin to take a snapshot of the state as it is now."""
+        assert self.is_due
+        self._is_asked = False
+        self._log_bytes = 0
+        self._receiving = None
+        frozen = machine.freeze()
+        self._taking = _Taking(frozen, frozen.chunks())
+        self.jobs.append(BeginSnapshot(frozen.applied, frozen.applied_term))
+
+    def chunk_added(self, now: float, index: int, term: int, number: int) -> None:
+        """Go on: the disk took a chunk."""
+        if self._taking is not None and (index, term) == self._taking_snapshot():
+            self._taking.added = number + 1
+            return
+        receiving = self._receiving
+        if receiving is not None and receiving.snapshot == (index, term) and receiving.machine is None:
+            self._raft.chunk_stored(now, index, term, number)
+
+    def snapshot_stored(
+        self, now: float, machine: Machine, snapshot: tuple[int, int], size_bytes: int
+    ) -> Machine:
+        """Forget the log behind a snapshot that is durable; return the state machine to go on with."""
+        self.stored, self._stored_bytes = snapshot, size_bytes
+        if self._taking is not None and snapshot == self._taking_snapshot():
+            self._taking = None
+            machine.thaw()
+        elif self._receiving is not None and self._receiving.snapshot == snapshot:
+            received, self._receiving = self._receiving.machine, None
+            assert received is not None
+            if self._raft.installed(now, *snapshot, received.time_us):
+                self.replaced = machine
+                machine = received
+                self._log_bytes = 0
+        self._compact_to = snapshot[0]
+        return machine
+
+    @property
+    def is_compacting(self) -> bool:
+        """Whether there is log left to forget."""
+        return self._compact_to is not None
+
+    def compact(self, entries_max: int) -> None:
+        """Forget some of the log behind the newest snapshot; the disk follows when all of it is done."""
+        if self._compact_to is None:
+            return
+        begin = self._raft.log.base_index
+        reached = self._raft.compact(self._compact_to, entries_max)
+        if reached - begin < entries_max:
+            self._compact_to = None
+            self.jobs.append(CompactLog(reached))
+
+    def failed(self, machine: Machine) -> None:
+        """Give up what was being written: the disk is full.
+
+        One of our own is due again with more log, a leader's is sent again.
+        """
+        if self._taking is not None:
+            self._taking = None
+            machine.thaw()
+        if self._receiving is not None:
+            self._receiving = None
+            self._raft.chunk_failed()
+
+    def take(self, machine: Machine, chunk: Chunk) -> None:
+        """Store a chunk of a leader's snapshot."""
+        snapshot = (chunk.index, chunk.index_term)
+        if chunk.number == 0:
+            if self._taking is not None:
+                self._taking = None
+                machine.thaw()
+            self._receiving = _Receiving(snapshot)
+            self.jobs.append(BeginSnapshot(*snapshot))
+        receiving = self._receiving
+        assert receiving is not None
+        assert receiving.snapshot == snapshot
+        try:
+            receiving.restorer.feed(chunk.data)
+            receiving.machine = receiving.restorer.finish() if chunk.is_last else None
+        except ValueError as error:
+            # Its bytes came as they were sent: a leader of another version, say, whose snapshot can't be
+            # read here.
+            self._receiving = None
+            self._raft.refuse_snapshot(str(error))
+            return
+        self.jobs.append(AddChunk(chunk.number, chunk.data))
+        if chunk.is_last:
+            self.jobs.append(FinishSnapshot())
+
+    def read(self, read: ChunkRead) -> None:
+        """Have a chunk read for a follower."""
+        self._reads.append(read)
+        self.jobs.append(ReadChunk(read.snapshot, read.number))
+
+    def chunk_read(
+        self, now: float, snapshot: tuple[int, int] | None, data: bytes | None, *, is_last: bool
+    ) -> None:
+        """Send a chunk that was read. Chunks are read in the order in which they were asked for."""
+        read = self._reads.popleft()
+        if snapshot is not None and data is not None:
+            self._read.add(snapshot)
+        self._raft.chunk_read(now, read, snapshot, data, is_last=is_last)
+
+    def free_replaced(self, items_max: int) -> None:
+        """Free some of the replaced state machine: all of a large one at once would take too long."""
+        if self.replaced is not None and self.replaced.dismantle(items_max):
+            self.replaced = None
+
+    def release_unread(self) -> None:
+        """Release the snapshots that no follower is being sent any more."""
+        if not self._read or self._reads:
+            return
+        role = self._raft.role
+        sent = role.snapshots_sent() if isinstance(role, Leader) else set()
+        for snapshot in sorted(self._read - sent):
+            self.jobs.append(ReleaseSnapshot(*snapshot))
+        self._read &= sent
+
+    def _taking_snapshot(self) -> tuple[int, int]:
+        assert self._taking is not None
+        return self._taking.frozen.applied, self._taking.frozen.applied_term
+
+    @property
+    def is_making(self) -> bool:
+        """Whether the next chunks of our own snapshot can be made right now."""
+        return self._taking is not None and self._taking.has_room
+
+    def make_chunks(self) -> None:
+        """Give the disk the next chunks of our own snapshot, or let it finish: as much as one pass has time for."""
+        taking = self._taking
+        for _ in range(CHUNKS_MADE_MAX):
+            if taking is None or not taking.has_room:
+                return
+            chunk = next(taking.chunks, None)
+            if chunk is None:
+                taking.is_finishing = True
+                self.jobs.append(FinishSnapshot())
+            else:
+                self.jobs.append(AddChunk(taking.number, chunk))
+                taking.number += 1

@@ -1,0 +1,328 @@
+"""The disk of one life of a simulated node: the twin of the disk thread, and how long everything takes.
+
+As in `storage.disk` there are two hands: one writes the log, batch after batch, the other one carries out the jobs
+of the snapshots. Neither waits for the other, so a snapshot may be durable before a write that was given earlier.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trio_kv.cluster.inbox import ChunkAdded, ChunkWasRead, RoomChanged, SnapshotFailed, SnapshotStored
+from trio_kv.raft.ready import Ticket, Write
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    CompactLog,
+    FinishSnapshot,
+    Job,
+    ReadChunk,
+    ReleaseSnapshot,
+)
+from trio_kv.storage.batches import encode, merge, size_bytes
+from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.storage.memory_disk import MemoryDisk
+from trio_kv.storage.opening import Opened
+from trio_kv.storage.snapshots import SnapshotInfo
+from trio_kv.storage.wal import Wal
+from trio_kv.wire.frames import RESTATEMENT_BYTES, frame_bytes
+
+if TYPE_CHECKING:
+    from trio_kv.sim.world import World
+
+LOOK_FOR_ROOM_S = 0.1
+"""A full disk is tried again so often."""
+JOB_STEPS_MAX = 10
+"""Power fails at one of so many steps of the jobs that wait."""
+
+
+@attrs.define
+class Condition:
+    """What is wrong with a disk, whichever life its node is in."""
+
+    factor: float = 1.0
+    job_factor: float = 1.0
+    is_stalled: bool = False
+    in_next_batch: Callable[[], None] | None = None
+    """What is to happen in the middle of the next batch of writes."""
+    in_next_job: Callable[[], None] | None = None
+    """What is to happen in the middle of the next job that ends a snapshot or drops a part of the log."""
+
+
+class TimedDisk:
+    """A twin that is stepped by the world's clock, from a start of its node to its death."""
+
+    def __init__(
+        self,
+        world: "World",
+        node: int,
+        files: MemoryFiles,
+        opened: Opened,
+        condition: Condition,
+        *,
+        post: Callable[[object], None],
+        fail: Callable[[], None],
+    ) -> None:
+        """Take over what was opened.
+
+        Args:
+            world: whose clock.
+            node: whose disk.
+            files: what it stands on.
+            opened: the log and the snapshots.
+            condition: what is wrong with it.
+            post: takes completions.
+            fail: is called when the disk failed.
+
+        """
+        self.wal = opened.wal
+        self._world = world
+        self._node = node
+        self._files = files
+        self._condition = condition
+        self._post = post
+        self._fail = fail
+        self._is_open = True
+        self._is_writing = False
+        self._is_working = False
+        self._is_batch_held = False
+        self._is_job_held = False
+        self._is_full = False
+        self._has_failed = False
+        self._writes: list[tuple[Write, bool]] = []
+        """The writes that wait, and whether their node knew that the disk was full when it gave them."""
+        self._jobs: list[Job] = []
+        self._batch = 0
+        """How many writes are carried out just now."""
+        self._number = 0
+        told = self._told = list[object]()
+        """What the twin told and the node does not know yet."""
+        self._twin = MemoryDisk(
+            opened.wal,
+            files,
+            opened.snapshots,
+            on_room=self._room_changed,
+            on_snapshot_added=lambda index, term, number: told.append(ChunkAdded(index, term, number)),
+            on_snapshot_stored=self._snapshot_stored,
+            on_snapshot_failed=lambda index, term, reason: told.append(
+                SnapshotFailed(f"{index}@{term}: {reason}")
+            ),
+            on_chunk_read=lambda index, term, _, data, is_last: told.append(
+                ChunkWasRead(index, term, data, is_last)
+            ),
+        )
+        # A batch that is larger than what is left may need several segments: the disk frees itself then.
+        opened.wal.wait_for_room = self._free
+
+    def submit(self, write: Write, *, is_full_known: bool) -> None:
+        """Take a write."""
+        self._writes.append((write, is_full_known))
+        self._twin.submit(write)
+        self._maybe_begin_batch()
+
+    def do(self, job: Job) -> None:
+        """Take a job."""
+        twin = self._twin
+        self._jobs.append(job)
+        match job:
+            case BeginSnapshot():
+                twin.snapshot_begin(job.index, job.term)
+            case AddChunk():
+                twin.snapshot_add(job.number, job.data)
+            case FinishSnapshot():
+                twin.snapshot_finish()
+            case CompactLog():
+                twin.compact(job.index)
+            case ReadChunk():
+                twin.read_chunk(job.snapshot, job.number)
+            case ReleaseSnapshot():
+                twin.snapshot_release(job.index, job.term)
+        self._maybe_begin_job()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to do."""
+        return not (self._writes or self._jobs)
+
+    def close(self) -> None:
+        """Finish nothing any more: the node is dead."""
+        self._is_open = False
+
+    def crash(self, random: Random) -> None:
+        """Cut the power, perhaps in the middle of what is under way."""
+        assert not self._is_open
+        if self._twin.jobs_waiting and random.random() < 0.6:
+            self._files.fail_after(random.randrange(JOB_STEPS_MAX), PowerLossError())
+            try:
+                while self._twin.jobs_waiting:
+                    self._twin.step_job()
+            except OSError:
+                self._world.coverage.reach("crash while a snapshot was written")
+        self._twin.crash(random)
+
+    def mend(self) -> None:
+        """Finish at once what is done slowly just now."""
+        if self._is_writing:
+            self._number += 1
+            self._finish_batch()
+        if self._is_working and self._is_open:
+            self._finish_job()
+
+    def unstall(self) -> None:
+        """Finish what was held back."""
+        if self._is_batch_held:
+            self._finish_batch()
+        if self._is_job_held:
+            self._finish_job()
+
+    def look_for_room(self) -> None:
+        """Try whether the disk is full still, and go on with what waits for that."""
+        self._look()
+        if self._is_batch_held and not self._condition.is_stalled:
+            self._finish_batch()
+
+    def _look(self) -> None:
+        if not self._is_open:
+            return
+        try:
+            self._twin.look_for_room()
+        except OSError:
+            self._has_failed = True
+            self._fail()
+        self._tell()
+
+    # The log
+
+    def _maybe_begin_batch(self) -> None:
+        if self._is_writing or not self._is_open or not self._twin.writes_waiting:
+            return
+        self._is_writing = True
+        self._batch = self._twin.writes_waiting
+        self._number += 1
+        took_s = self._draw_s() * self._condition.factor
+        if self._condition.in_next_batch is not None:
+            self._world.after(took_s / 2, self._condition.in_next_batch)
+            self._condition.in_next_batch = None
+        self._world.after(took_s, self._batch_is_due, self._number)
+
+    def _draw_s(self) -> float:
+        return self._world.plan.disk_s * (0.5 + 1.5 * self._world.random.random())
+
+    def _batch_is_due(self, number: int) -> None:
+        if number != self._number or not self._is_open:
+            return
+        if self._condition.is_stalled:
+            self._is_batch_held = True
+        else:
+            self._finish_batch()
+
+    def _finish_batch(self) -> None:
+        if not self._is_open or not self._is_writing:
+            return
+        self._number += 1
+        if self._waits_for_room([*self._writes[: self._batch]]):
+            self._is_batch_held = True
+            return
+        self._is_batch_held = False
+        if self._has_failed:
+            return
+        try:
+            ticket = self._twin.step(self._batch)
+        except OSError:
+            self._fail()
+            return
+        assert isinstance(ticket, Ticket)
+        del self._writes[: self._batch]
+        self._is_writing = False
+        self._world.watch.stored(self._node, ticket)
+        self._maybe_begin_batch()
+        self._told.append(ticket)
+        self._tell()
+
+    def _waits_for_room(self, batch: list[tuple[Write, bool]]) -> bool:
+        """Return whether a batch does not fit on the full disk. What a node admits as it knows of it must fit."""
+        writes = [write for write, _ in batch]
+        if self._files.capacity_bytes is None or _fits(self.wal, writes):
+            return False
+        if not self._is_full:
+            self._look()
+        if self._is_full and all(is_known for _, is_known in batch):
+            self._world.admitted_too_much(self._node, writes, self.wal.room_bytes)
+        return self._is_full
+
+    def _free(self) -> None:
+        self._files.capacity_bytes = None
+
+    # The jobs
+
+    def _maybe_begin_job(self) -> None:
+        if self._is_working or not self._is_open or not self._jobs:
+            return
+        self._is_working = True
+        took_s = self._draw_s() * self._condition.factor * self._condition.job_factor
+        if isinstance(self._jobs[0], FinishSnapshot | CompactLog) and self._condition.in_next_job is not None:
+            self._world.after(took_s / 2, self._condition.in_next_job)
+            self._condition.in_next_job = None
+        self._world.after(took_s, self._job_is_due, self._jobs[0])
+
+    def _job_is_due(self, job: Job) -> None:
+        if not self._is_open or not self._jobs or self._jobs[0] is not job:
+            return
+        if self._condition.is_stalled:
+            self._is_job_held = True
+        else:
+            self._finish_job()
+
+    def _finish_job(self) -> None:
+        if not self._is_open or not self._is_working:
+            return
+        self._is_job_held = False
+        job = self._jobs.pop(0)
+        if isinstance(job, CompactLog):
+            self._world.watch.dropping(self._node, job.index)
+        try:
+            self._twin.step_job()
+        except OSError:
+            self._fail()
+            return
+        self._is_working = False
+        self._maybe_begin_job()
+        self._tell()
+
+    # What the twin tells
+
+    def _tell(self) -> None:
+        """Tell the node, now that the twin takes orders again."""
+        told = self._told.copy()
+        self._told.clear()
+        for item in told:
+            self._post(item)
+
+    def _snapshot_stored(self, info: SnapshotInfo) -> None:
+        if self._is_open:
+            self._world.watch.snapshot_stored(self._node, info.place)
+            self._told.append(SnapshotStored(info.index, info.term, info.total_bytes))
+
+    def _room_changed(self, room_bytes: int | None) -> None:
+        if room_bytes is None and self._is_full:
+            self._world.coverage.reach("full disk recovered")
+        if room_bytes is not None and not self._is_full:
+            self._world.after(LOOK_FOR_ROOM_S, self._look_again)
+        self._is_full = room_bytes is not None
+        self._told.append(RoomChanged(room_bytes))
+
+    def _look_again(self) -> None:
+        self.look_for_room()
+        if self._is_full and self._is_open:
+            self._world.after(LOOK_FOR_ROOM_S, self._look_again)
+
+
+def _fits(wal: Wal, writes: list[Write]) -> bool:
+    """Return whether a batch can be written without making a segment."""
+    needed = frame_bytes(RESTATEMENT_BYTES + size_bytes(encode(merge(writes))))
+    header, spare = wal._header, wal._spare  # noqa: SLF001 - the twin's eyes
+    if wal._offset + needed + frame_bytes(0) <= header.size_bytes:  # noqa: SLF001
+        return True
+    return spare is not None and 512 + needed + 2 * frame_bytes(0) <= spare.size_bytes

@@ -1,0 +1,143 @@
+"""The second thread of a disk: what must not hold up the log, but takes its time.
+
+It makes the next segment ahead, carries out the jobs of snapshots, and while the disk is full tries again each second.
+A segment goes before jobs, also between the steps of one: the log may be waiting for it.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from trio_kv.storage.jobs import Job
+from trio_kv.storage.wal import FULL, Wal
+
+FULL_RETRY_S = 1.0
+"""How long a full disk is left alone before it is tried again."""
+
+
+class Helper:
+    """Runs beside the thread of a log.
+
+    Args:
+        wal: the log.
+        pass_gate: called before a job, with whether a delay that was asked for applies; False ends the thread.
+        on_room: called with how much room is left, or None when the disk isn't full any more, as soon as it changes.
+        on_failed: called with what ended the thread, if it didn't end by itself.
+        name: the thread's name.
+        retry_s: how long to wait before a full disk is tried again.
+
+    """
+
+    def __init__(
+        self,
+        wal: Wal,
+        pass_gate: Callable[[bool], bool],
+        *,
+        on_room: Callable[[int | None], object],
+        on_failed: Callable[[Exception], object],
+        name: str,
+        retry_s: float,
+    ) -> None:
+        """Start the thread."""
+        self.retry_s = retry_s
+        self._wal = wal
+        self._pass_gate = pass_gate
+        self._on_room = on_room
+        self._on_failed = on_failed
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        """None asks the thread to end when all before it is done."""
+        self._lock = threading.Lock()
+        """Held to change and to tell how full the disk is: two threads tell, in one order."""
+        self._is_full = False
+        self._is_woken = threading.Event()
+        self._retry_at_s = 0.0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """Return how many jobs wait."""
+        return self._queue.qsize()
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+        self._queue.put(job)
+
+    def stop(self) -> None:
+        """Wait for the thread's end: when what waits is done, or as soon as the gate says so."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def appended(self) -> None:
+        """Look after the log: a batch was written."""
+        if self._is_full:
+            with self._lock:
+                self._tell_room()
+        elif self._wal.wants_spare:
+            self._wake()
+
+    def found_full(self) -> None:
+        """Take note that a segment is needed, and can't be made."""
+        self._set_full(is_full=True)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._is_woken.is_set():
+            self._is_woken.set()
+            self._queue.put(_do_nothing)
+
+    def _tell_room(self) -> None:
+        if self._is_full:
+            self._on_room(self._wal.room_bytes)
+
+    def _set_full(self, *, is_full: bool) -> None:
+        with self._lock:
+            if self._is_full != is_full:
+                self._is_full = is_full
+                self._on_room(self._wal.room_bytes if is_full else None)
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - told: it ends the disk
+            self._on_failed(error)
+
+    def _work(self) -> None:
+        while True:
+            self._maybe_prepare()
+            job = self._next_job()
+            if job is None or not self._pass_gate(job is not _do_nothing):
+                return
+            for _ in job():
+                self._maybe_prepare()
+                if not self._pass_gate(False):
+                    return
+
+    def _next_job(self) -> Job | None:
+        try:
+            return self._queue.get(timeout=self.retry_s if self._is_full else None)
+        except queue.Empty:
+            return _do_nothing
+
+    def _maybe_prepare(self) -> None:
+        """Make the next segment, if it is time for it."""
+        self._is_woken.clear()
+        if not self._wal.wants_spare and not self._is_full:
+            return
+        if self._is_full and time.monotonic() < self._retry_at_s:
+            return
+        try:
+            self._wal.prepare()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._retry_at_s = time.monotonic() + self.retry_s
+            self._set_full(is_full=True)
+        else:
+            self._set_full(is_full=False)
+
+
+def _do_nothing() -> Iterable[None]:
+    return ()

@@ -1,0 +1,327 @@
+"""Looking at the files of nodes that don't run: what a start would find there, and each record, for people.
+
+`verify` judges by the very rules of recovery and changes nothing. `dump` shows what is there, up to where it can't be
+read any more. Both refuse a directory that a process uses: what they read there would change under their eyes.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from trio_kv.kv.commands import decode_command
+from trio_kv.raft.entry import Entry
+from trio_kv.raft.ready import HardState
+from trio_kv.storage.errors import DamagedError, LockedError
+from trio_kv.storage.files import Files, RealFiles
+from trio_kv.storage.manifest import (
+    IDENTITY_NAME,
+    LOCK_NAME,
+    DataDirectory,
+    NodeDirectory,
+    read_json,
+    read_manifest,
+)
+from trio_kv.storage.opening import Examination
+from trio_kv.storage.recovery import Recovered, Recovery, segment_name, segment_numbers
+from trio_kv.storage.snapshots import SnapshotScan, Stored, snapshot_names, snapshot_place
+from trio_kv.wire.frames import (
+    SECTOR_BYTES,
+    Base,
+    Frame,
+    FrameError,
+    Identity,
+    Kind,
+    Record,
+    Reset,
+    Truncate,
+    decode_records,
+    decode_segment_header,
+    read_frame,
+)
+
+State = Literal["sound", "torn", "damaged"]
+"""A node starts when it is sound. When it is torn it does too: what was never acknowledged is cut off. When it is
+damaged it refuses."""
+TEXT_MAX = 200
+"""Characters of a command that `dump` shows."""
+_RANK: dict[State, int] = {"sound": 0, "torn": 1, "damaged": 2}
+
+
+@attrs.frozen
+class NodeReport:
+    """What a start of one node would find."""
+
+    node: int
+    path: Path
+    state: State
+    explanation: str
+    """For people: sentences, one a line."""
+    file: str | None = None
+    """Where the trouble is."""
+    offset: int | None = None
+    """At which byte of it."""
+    term: int = 0
+    vote: int | None = None
+    snapshot_index: int = 0
+    """The last entry that the newest snapshot holds; 0 without one."""
+    last_index: int = 0
+    segments: int = 0
+
+
+@attrs.frozen
+class Report:
+    """What a start would find."""
+
+    path: Path
+    state: State
+    """The worst of the nodes'."""
+    nodes: tuple[NodeReport, ...]
+
+
+@attrs.frozen
+class Line:
+    """One thing that stands in a file."""
+
+    file: str
+    offset: int
+    """The byte where its frame begins."""
+    kind: str
+    """segment, hard_state, base, truncate, reset, entry, seal, snapshot, chunk, end; or torn or damaged."""
+    text: str
+
+
+def verify(path: Path) -> Report:
+    """Read every byte that a start would read, and judge it. Nothing is changed.
+
+    Args:
+        path: a data directory, or the directory of one node.
+
+    Raises:
+        LockedError: a process uses it.
+        ManifestError: which cluster it belongs to can't be told.
+        OSError: there is no such directory, or it can't be read.
+
+    """
+    with _shared_lock(path):
+        nodes = tuple(_verify_node(node) for node in _find_nodes(path))
+    return Report(path, max((node.state for node in nodes), key=_RANK.__getitem__), nodes)
+
+
+def dump(path: Path) -> Iterator[Line]:
+    """Yield all that the files of a data directory, or of one node, hold. Nothing is changed.
+
+    A file that can't be read to its end ends with a line that says so: `torn` or `damaged`.
+
+    Raises:
+        LockedError: a process uses it.
+        ManifestError: which cluster it belongs to can't be told.
+        OSError: there is no such directory, or it can't be read.
+
+    """
+    with _shared_lock(path):
+        for node in _find_nodes(path):
+            yield from _dump_node(node)
+
+
+@contextlib.contextmanager
+def _shared_lock(path: Path) -> Iterator[None]:
+    """Keep servers out, but not others who look. Nothing is written, and no lock file is made."""
+    if not path.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    lock = next((each / LOCK_NAME for each in (path, path.parent) if (each / LOCK_NAME).is_file()), None)
+    if lock is None:
+        yield
+        return
+    descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            raise LockedError(
+                f"{lock.parent} is in use by process {owner or '?'}: its files change while they are read.",
+                "Stop the server first; a running one tells of its nodes by `status`.",
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _find_nodes(path: Path) -> list[NodeDirectory]:
+    """Return the nodes of a data directory, or the one whose directory this is."""
+    for root in (path, path.resolve().parent):
+        manifest = read_manifest(root)
+        if manifest is not None:
+            directory = DataDirectory(root, manifest, -1, segment_bytes=0, is_synced=False)
+            nodes = [directory.node(node) for node in directory.nodes]
+            if root is path:
+                return nodes
+            found = [node for node in nodes if node.path == path.resolve()]
+            if found:
+                return found
+    # The directory of a node that was taken out of its cluster, or was replaced there.
+    identity = read_json(path / IDENTITY_NAME, Identity)
+    return [NodeDirectory(identity, path, "ok")]
+
+
+def _verify_node(directory: NodeDirectory) -> NodeReport:
+    node, path = directory.identity.node, directory.path
+    if directory.state != "ok":
+        return NodeReport(node, path, "damaged", f"{directory.reason}.\n{directory.way_out}", str(path))
+    files = RealFiles(path)
+    examination = Examination(files, directory.identity)
+    try:
+        recovery, recovered, stored = examination.run()
+    except DamagedError as error:
+        return NodeReport(node, path, "damaged", str(error), error.file, error.offset)
+    finally:
+        files.close()
+    state: State = "sound"
+    file, offset = recovery.torn or (None, None)
+    if recovery.torn is not None or examination.damaged:
+        state = "torn"
+    if examination.damaged and file is None:
+        file, offset = examination.damaged[0].file, examination.damaged[0].offset
+    segments = len(segment_numbers(files.names()))
+    sentences = [
+        _describe(recovered, stored, segments),
+        *_explain(directory, recovery, stored),
+        *recovered.warnings,
+    ]
+    sentences += [
+        f"{error.message}. The log still holds what is in it: the next start removes it."
+        for error in examination.damaged
+    ]
+    return NodeReport(
+        node,
+        path,
+        state,
+        "\n".join(sentences),
+        file,
+        offset,
+        recovered.hard_state.term,
+        recovered.hard_state.vote,
+        0 if stored is None else stored.info.index,
+        recovery.shape.last_index,
+        segments,
+    )
+
+
+def _describe(recovered: Recovered, stored: Stored | None, segments: int) -> str:
+    hard_state, base = recovered.hard_state, recovered.base
+    vote = "no vote in it" if hard_state.vote is None else f"a vote for node {hard_state.vote}"
+    snapshot = (
+        "no snapshot"
+        if stored is None
+        else f"a snapshot up to entry {stored.info.index} of {stored.info.total_bytes} bytes"
+    )
+    log = (
+        f"entries {base.index + 1} to {base.index + len(recovered.entries)}"
+        if recovered.entries
+        else "no entries"
+    )
+    return f"Term {hard_state.term}, {vote}; {snapshot}; a log of {log} in {segments} segments, the spare included."
+
+
+def _explain(directory: NodeDirectory, recovery: Recovery, stored: Stored | None) -> Iterator[str]:
+    """Yield what else the next start will do."""
+    if stored is not None and recovery.shape.term_at(stored.info.index) != stored.info.term:
+        yield "The log does not lead to the snapshot: the next start lets the snapshot take its place."
+    if directory.is_rebuilding:
+        yield "The node is being rebuilt: until the others have filled it, it votes for nobody and counts for nothing."
+
+
+def _dump_node(directory: NodeDirectory) -> Iterator[Line]:
+    path = directory.path
+    if directory.state != "ok":
+        yield Line(str(path), 0, "damaged", directory.reason)
+        if directory.state == "needs_rebuild":
+            return
+    files = RealFiles(path)
+    try:
+        names = files.names()
+        for name in reversed(snapshot_names(names)):
+            yield from _dump_snapshot(files, name)
+        for number in segment_numbers(names):
+            yield from _dump_segment(files, segment_name(number))
+    finally:
+        files.close()
+    report = _verify_node(directory)
+    if report.state != "sound" and directory.state == "ok":
+        yield Line(
+            report.file or str(path), report.offset or 0, report.state, report.explanation.replace("\n", " ")
+        )
+
+
+def _dump_snapshot(files: Files, name: str) -> Iterator[Line]:
+    location = files.location(name)
+    index, term = snapshot_place(name)
+    yield Line(location, 0, "snapshot", f"up to {index}@{term}")
+    scan = SnapshotScan(files, name)
+    try:
+        for offset, frame, _ in scan:
+            yield Line(location, offset, "chunk", f"{frame.number}: {frame.length} bytes")
+    except DamagedError as error:
+        yield Line(location, error.offset, "damaged", error.reason)
+        return
+    info = scan.stored.info
+    yield Line(location, files.size(name), "end", f"{info.chunks} chunks, {info.total_bytes} bytes")
+
+
+def _dump_segment(files: Files, name: str) -> Iterator[Line]:
+    location = files.location(name)
+    data = files.read(name)
+    try:
+        header = decode_segment_header(data)
+    except FrameError as error:
+        yield Line(location, 0, "damaged", str(error))
+        return
+    identity = header.identity
+    yield Line(
+        location,
+        0,
+        "segment",
+        f"{header.number} of node {identity.node}, incarnation {identity.incarnation}, cluster {identity.cluster},"
+        f" {header.size_bytes} bytes",
+    )
+    offset = SECTOR_BYTES
+    while (frame := read_frame(data, header.seed, offset)) is not None and frame.is_whole(data):
+        yield from _dump_frame(location, frame, data)
+        offset = frame.end
+
+
+def _dump_frame(location: str, frame: Frame, data: bytes) -> Iterator[Line]:
+    if frame.kind == Kind.SEAL:
+        yield Line(location, frame.offset, "seal", "the log goes on in the next segment")
+        return
+    try:
+        for record in decode_records(frame.payload(data), decode_command):
+            yield from (Line(location, frame.offset, kind, text) for kind, text in _show(record))
+    except ValueError as error:
+        yield Line(location, frame.offset, "damaged", f"its check is right, but it can't be read: {error}")
+
+
+def _show(record: Record) -> Iterator[tuple[str, str]]:
+    match record:
+        case HardState(term, vote):
+            yield "hard_state", f"term {term}, vote {vote or 'none'}"
+        case Truncate(index):
+            yield "truncate", f"from {index}"
+        case Base(index, term):
+            yield "base", f"{index}@{term}"
+        case Reset(index, term):
+            yield "reset", f"a snapshot up to {index}@{term} takes the place of the log"
+        case _:
+            yield from (("entry", _show_entry(entry)) for entry in record)
+
+
+def _show_entry(entry: Entry) -> str:
+    command = "no-op" if entry.command is None else entry.command.encode().decode(errors="backslashreplace")
+    text = command if len(command) <= TEXT_MAX else f"{command[:TEXT_MAX]}…"
+    return f"{entry.index}@{entry.term} at {entry.time_us} us: {text}"

@@ -1,0 +1,204 @@
+"""The twin of a node's disk thread: the same port, no thread. It works when the simulator says so.
+
+The simulator thereby decides how long a write takes, or that it never ends.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+import trio
+
+from trio_kv.raft.ready import Ticket, Write
+from trio_kv.storage.disk import WRITES_WAITING_MAX
+from trio_kv.storage.jobs import Job, SnapshotJobs, SnapshotListener, ignore
+from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
+from trio_kv.storage.wal import FULL, Wal
+
+
+class MemoryDisk:
+    """A node's disk in the simulator: takes writes like `DiskThread`, carries them out when told to.
+
+    The simulator's duties: `step` whenever the disk should have finished something, report the ticket to the
+    node, and on an OSError report the failure and never step again. A disk that stalls is one that isn't
+    stepped. All but the tickets and the failure is told by the callbacks, which are those of `DiskThread`.
+
+    A write that does not fit on a full disk is a failure here; `DiskThread` lets it wait.
+    """
+
+    def __init__(
+        self,
+        wal: Wal,
+        files: MemoryFiles,
+        snapshots: SnapshotStore | None = None,
+        *,
+        on_room: Callable[[int | None], object] = ignore,
+        on_snapshot_added: Callable[[int, int, int], object] = ignore,
+        on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
+        on_snapshot_failed: Callable[[int, int, str], object] = ignore,
+        on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
+    ) -> None:
+        """Drive `wal` and `snapshots`, which stand on `files`."""
+        self.wal = wal
+        self.files = files
+        self._on_room = on_room
+        listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
+        self._snapshots = None if snapshots is None else SnapshotJobs(snapshots, listener, _call)
+        self._waiting: deque[Write] = deque()
+        self._jobs: deque[Job] = deque()
+        self._is_failed = False
+        self._is_full = False
+
+    def __len__(self) -> int:
+        """Return how many writes and jobs wait."""
+        return len(self._waiting) + len(self._jobs)
+
+    @property
+    def writes_waiting(self) -> int:
+        """How many writes wait."""
+        return len(self._waiting)
+
+    @property
+    def jobs_waiting(self) -> int:
+        """How many jobs wait."""
+        return len(self._jobs)
+
+    def submit(self, write: Write) -> None:
+        """Let a write wait for its turn. After a failure it is dropped: the failure was told."""
+        assert len(self._waiting) < WRITES_WAITING_MAX, "the simulator does not step this disk"
+        if not self._is_failed:
+            self._waiting.append(write)
+
+    def compact(self, index: int) -> None:
+        """Delete what the log holds up to an entry, as far as that fills whole segments."""
+        self._do(partial(self._compact, index))
+
+    def snapshot_begin(self, index: int, term: int) -> None:
+        """Begin a snapshot, in place of one that was begun and not finished."""
+        self._do(partial(self._snapshot_jobs.begin, index, term))
+
+    def snapshot_add(self, number: int, chunk: bytes) -> None:
+        """Write its next chunk."""
+        self._do(partial(self._snapshot_jobs.add, number, chunk))
+
+    def snapshot_finish(self) -> None:
+        """Make it durable and the newest one."""
+        self._do(self._snapshot_jobs.finish)
+
+    def snapshot_abort(self) -> None:
+        """Remove what was written of it."""
+        self._do(self._snapshot_jobs.abort)
+
+    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
+        """Read a chunk of the snapshot up to (index, term), or of the newest."""
+        self._do(partial(self._snapshot_jobs.read, snapshot, number))
+
+    def snapshot_release(self, index: int, term: int) -> None:
+        """Tell that no more chunks of a snapshot will be read: it need not outlive the next one."""
+        self._do(partial(self._snapshot_jobs.release, (index, term)))
+
+    def step(self, writes_max: int | None = None) -> Ticket | None:
+        """Make what waits durable, as one batch, and return its last ticket; without writes do one job: None.
+
+        While the disk is full, each step tries whether it still is.
+
+        Args:
+            writes_max: take only so many of them, as if the others had come while this batch was under way.
+
+        Raises:
+            OSError: the disk failed.
+
+        """
+        batch = [
+            self._waiting.popleft() for _ in range(min(len(self._waiting), writes_max or WRITES_WAITING_MAX))
+        ]
+        # Until it is done: whatever ends it early leaves a failed disk.
+        self._is_failed = True
+        if batch:
+            self.wal.append(batch)
+        elif self._jobs:
+            for _ in self._jobs.popleft()():
+                pass
+        self._look_for_room(is_written=bool(batch))
+        self._is_failed = False
+        return batch[-1].ticket if batch else None
+
+    def step_job(self) -> None:
+        """Do the oldest job, although writes may wait: in `DiskThread` a second thread does them.
+
+        Raises:
+            OSError: the disk failed.
+
+        """
+        job = self._jobs.popleft()
+        self._is_failed = True
+        for _ in job():
+            pass
+        self._is_failed = False
+
+    def look_for_room(self) -> None:
+        """Try whether the disk is still full, as `DiskThread` does now and then.
+
+        Raises:
+            OSError: the disk failed.
+
+        """
+        if not self._is_failed:
+            self._look_for_room(is_written=False)
+
+    def crash(self, random: Random) -> None:
+        """Cut the power. What waited is lost, or in part on the disk: the batch may have been under way."""
+        if len(self) and not self._is_failed and random.random() < 0.75:
+            self.files.fail_after(random.randrange(3), PowerLossError())
+            with contextlib.suppress(PowerLossError):
+                self.step(random.randint(1, max(1, len(self._waiting))))
+        self._forget()
+        self.files.crash(random)
+
+    async def stop(self, *, drop_queued: bool = True) -> None:
+        """Forget what waits, as when only the process dies. With False, carry it out first."""
+        while len(self) and not drop_queued and not self._is_failed:
+            self.step()
+        self._forget()
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def _snapshot_jobs(self) -> SnapshotJobs:
+        assert self._snapshots is not None, "this disk has no snapshots"
+        return self._snapshots
+
+    def _do(self, job: Job) -> None:
+        if not self._is_failed:
+            self._jobs.append(job)
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._jobs.clear()
+
+    def _compact(self, index: int) -> tuple[()]:
+        self.wal.compact(index)
+        return ()
+
+    def _look_for_room(self, *, is_written: bool) -> None:
+        """Make the next segment if it is time for it, and tell how full the disk is."""
+        if not self.wal.wants_spare and not self._is_full:
+            return
+        try:
+            self.wal.prepare()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if is_written or not self._is_full:
+                self._on_room(self.wal.room_bytes)
+            self._is_full = True
+        else:
+            if self._is_full:
+                self._on_room(None)
+            self._is_full = False
+
+
+def _call(callback: Callable[..., object], *args: object) -> None:
+    callback(*args)
