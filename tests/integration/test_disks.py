@@ -2,13 +2,11 @@
 
 import contextlib
 import shutil
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 import trio
 
 from trio_kv.cluster.config import ClusterConfig
@@ -72,49 +70,6 @@ def leader(local: LocalCluster) -> int:
     status = local.cluster.registry.leader()
     assert status is not None
     return status.node
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(mount)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("a small file system can't be mounted here: that takes root and mount")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
-
-
-async def test_D12_a_full_disk_is_read_only_and_recovers(small_disk: Path) -> None:
-    """D12: all disks full: writes hear `read_only`, reads and elections go on, and with room again so do writes."""
-    ballast = small_disk / "ballast"
-    async with running(small_disk / "data") as (local, _):
-        await put(local, 0, 10)
-        with contextlib.suppress(OSError), ballast.open("wb") as file:
-            while True:
-                file.write(bytes(64 << 10))
-                file.flush()
-        written = 10
-        code = "ok"
-        while code == "ok":
-            replies = await put(local, written, 20)
-            code = replies[0].code
-            assert all(reply.code == code for reply in replies)
-            written += 20 if code == "ok" else 0
-        assert code == "read_only"
-        assert [await get(local, number) for number in (0, written - 1)] == [0, written - 1]
-        old = leader(local)
-        local.cluster.transfer(old % 3 + 1)
-        await eventually(lambda: local.cluster.registry.leader() is not None and leader(local) != old)
-        assert await get(local, written - 1) == written - 1
-        ballast.unlink()
-        with trio.fail_after(WAIT_S):
-            while (await put(local, written, 20))[0].code != "ok":  # noqa: ASYNC110
-                await trio.sleep(0.1)
-        assert all(row["state"] == "up" for row in rows(local))
-    async with running(small_disk / "data") as (local, _):
-        assert [await get(local, number) for number in range(0, written, 50)] == list(range(0, written, 50))
 
 
 async def test_one_full_disk_disturbs_nobody(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def with_crash_at_every_step(prepare: Callable[[], tuple[World, SimulatedNode]],
     It ends when nothing fails within `for_s` of simulated time any more, or after enough of it. The first steps are
     taken one by one, the later ones by fives.
     """
-    for step in [*range(16), *range(16, 120, 5)]:
+    steps: list[int] = [*range(16), *range(16, 120, 5)]
+    for step in steps:
         world, node = prepare()
         crash_at_step(world, node, step)
         world.run_until(world.now + for_s)
