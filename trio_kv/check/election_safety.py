@@ -15,6 +15,8 @@ class ElectionSafety(Judge):
     def __init__(self) -> None:
         """Know of no election."""
         self.leaders: dict[int, int] = {}
+        self._seen: set[tuple[int, int]] = set()
+        """(term, leader), each once."""
         self.votes: dict[tuple[int, int, int], int] = {}
         """(term, voter, its incarnation) -> candidate."""
         self.candidates: dict[int, set[int]] = {}
@@ -24,6 +26,9 @@ class ElectionSafety(Judge):
         leader = self.leaders.setdefault(view.term, view.id)
         if leader != view.id:
             raise Violation(f"term {view.term} has two leaders: node {leader}, and now {view}")
+        if (view.term, view.id) in self._seen:
+            raise Violation(f"{view} is elected in term {view.term} for the second time")
+        self._seen.add((view.term, view.id))
 
     def sent(self, node: int, message: Message) -> None:
         """Compare a vote with what was told before."""

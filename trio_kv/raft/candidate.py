@@ -80,6 +80,8 @@ class Candidate(Role):
         self.pre_votes.discard(peer)
 
     def _count_vote(self, now: float, voter: int) -> None:
+        if self.raft.standing_term != self.raft.term:
+            return  # It led this term already, or stood before it was restarted.
         self.raft.votes.add(voter)
         if self._is_majority(self.raft.votes):
             self.raft.become_leader(now)

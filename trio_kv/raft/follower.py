@@ -89,7 +89,7 @@ class Follower(Role):
     def accept(self, leader: int, match: int) -> None:
         """Tell the leader that the logs are equal up to `match`, once that is durable."""
         raft = self.raft
-        raft.send(AppendAccepted(*raft.header(leader), match, raft.room_bytes), waits_for_disk=True)
+        raft.send(AppendAccepted(*raft.header(leader), match, raft.room_left), waits_for_disk=True)
 
     def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
         """Take the next chunk of the leader's snapshot, or say which one is (paper §7)."""

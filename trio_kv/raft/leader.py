@@ -159,7 +159,9 @@ class Leader(Role):
         if progress.room_bytes is None:
             return True
         under_way = log.size_bytes(progress.match + 1, log.last_index)
-        return under_way + size_bytes <= progress.room_bytes
+        # In the worst case each entry comes in an append, and so in a write, of its own.
+        extra = (log.last_index - progress.match + 1) * WRITE_BYTES_EXTRA
+        return under_way + size_bytes + extra <= progress.room_bytes
 
     def on_stored(self, now: float) -> None:  # noqa: ARG002 - as the other roles
         """Count the own disk towards the majority (thesis §10.2.1: it writes beside its followers)."""
@@ -201,7 +203,8 @@ class Leader(Role):
         """Count the reply to its round, and see whether an append got lost."""
         progress = self.progress[message.source]
         progress.heard_at = now
-        if message.round > progress.acked_round:
+        # Not even later: a node that is being rebuilt can't know whether it voted in a newer term.
+        if message.round > progress.acked_round and not message.is_rebuilding:
             progress.acked_round = message.round
             if self.answerer.pending:
                 self._confirm_reads()

@@ -149,6 +149,9 @@ class Raft:
         self.vote = hard_state.vote
         self.votes: set[int] = set()
         """Who voted for this node in its term, itself included, as far as it knows."""
+        self.standing_term: int | None = None
+        """The last term in which this start of the node asked for votes, until it wins. Late votes are void after that:
+        elected twice in a term, it would begin its rounds anew, and with a part of its log lost, its entries too."""
         self.log = Log() if log is None else log
         self.commit = self.log.base_index
         self.fresh_index: int | None = None
@@ -497,6 +500,13 @@ class Raft:
             return True
         return self._under_way_bytes() + size_bytes + WRITE_BYTES_EXTRA <= self.room_bytes
 
+    @property
+    def room_left(self) -> int | None:
+        """How much space a full disk has beside all that is under way to it; None: it is not full."""
+        if self.room_bytes is None:
+            return None
+        return max(0, self.room_bytes - self._under_way_bytes() - WRITE_BYTES_EXTRA)
+
     def _under_way_bytes(self) -> int:
         written = [len(entry.encoded) for each in self._pending for entry in each.write.entries]
         unsaved = self.log.size_bytes(self._unsaved_from, self.log.last_index)
@@ -611,6 +621,7 @@ class Raft:
         if not is_pre_vote:
             self._enter(self.term + 1)
             self.vote = self.id
+            self.standing_term = self.term
         self.tell(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
         role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
         self.role = role
@@ -621,6 +632,8 @@ class Raft:
         """Lead this term, and open it with a no-op (paper §8)."""
         assert isinstance(self.role, Candidate)
         assert self.vote == self.id
+        assert self.standing_term == self.term
+        self.standing_term = None
         first = self.log.last_index + 1
         role = Leader(self, now, first)
         self.tell(LeaderElected(tuple(sorted(self.votes)), first))
