@@ -467,8 +467,12 @@ class Raft:
         return ready
 
     def _maybe_end_rebuild(self) -> None:
-        """Count and vote again, once all is durable here that was committed when the question was answered."""
-        if self._rebuilt_index is not None and self.log.durable >= self._rebuilt_index:
+        """Count and vote again, once all is durable here that was committed when the question was answered.
+
+        That the log is long enough says nothing: its end may have come from a leader that was deposed. What is known
+        here to be committed is what the others have committed.
+        """
+        if self._rebuilt_index is not None and min(self.commit, self.log.durable) >= self._rebuilt_index:
             self.is_rebuilding = False
             self.tell(RebuildEnded(self._rebuilt_index))
 
