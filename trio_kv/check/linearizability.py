@@ -83,10 +83,10 @@ class Verdict:
 
 
 def check_history(operations: Iterable[Operation], *, steps_max: int = STEPS_MAX) -> Verdict:
-    """Judge a history; each client's operations must stand in the order of their calls.
+    """Judge a history.
 
     Args:
-        operations: of all clients and keys.
+        operations: of all clients and keys, in any order.
         steps_max: how many configurations are looked at for one key whose values are not unique.
 
     """
