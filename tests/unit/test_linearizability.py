@@ -101,6 +101,23 @@ GOOD = {
     "an unknown read": [write(1, 0, 1, "a"), operation(2, "get", (2, None), "unknown")],
     "a failed write": [write(1, 0, 1, "a"), failed(write(2, 2, 3, "b")), read(1, 4, 5, "a")],
     "moments that touch are concurrent": [write(1, 0, 1, "a"), write(2, 1, 2, "b"), read(1, 2, 3, "a")],
+    "two deletes, of which one can wait": [
+        write(1, -2, -1, "x"),
+        write(2, 0, 100, "late"),
+        delete(3, 0, 100, "late"),
+        write(4, 0, 10, "early"),
+        delete(5, 0, 10, "early"),
+        read(1, 1, 2, None),
+        write(1, 20, 21, "y"),
+        read(1, 22, 23, "y"),
+        read(1, 30, 31, None),
+    ],
+    "two cas that need a missing key, of which one can wait": [
+        cas(1, 0, 100, None, "late"),
+        cas(2, 0, 10, None, "early"),
+        write(3, 20, 30, "x"),
+        delete(4, 20, 30, "x"),
+    ],
     "the same value again": [
         write(1, 0, 1, "a"),
         write(2, 2, 3, "b"),

@@ -2,7 +2,7 @@
 
 Each operation must seem to take effect at one moment between its call and its return, in the order that all its
 key's operations agree on. Keys are judged one by one: a history is linearizable if and only if each key's part
-of it is (their Theorem 1, locality). All keys are missing at the beginning, and equal values are equal bytes.
+of it is (their Theorem 1, locality; Horn and Kroening 2015 call it P-compositionality). All keys are missing at the beginning, and equal values are equal bytes.
 
 Each key goes through
 - `effects`: operations become steps that need a state and leave one; what can't matter is dropped;
