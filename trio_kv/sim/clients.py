@@ -36,6 +36,8 @@ class Operation:
     """Who was asked last."""
     ended_at_s: float | None = None
     outcome: str = ""
+    is_forged: bool = False
+    """Another command was sent under the same (session, seq): either of them took effect, or will."""
 
     def __str__(self) -> str:
         ended = "..." if self.ended_at_s is None else f"{self.ended_at_s:.6f}"
@@ -199,6 +201,14 @@ class Client:
         if operation.session != self._session or not operation.seqs:
             return [msgspec.structs.replace(command) for command in operation.templates]
         done = min(self._awaited)
+        if operation.attempts > 1 and self._random.random() < self._plan.forged_retries:
+            # A client that forgot what it asked: the first command of this (session, seq) that is applied counts.
+            operation.is_forged = True
+            forged = [self._command(operation.kind, key, 0) for key in operation.keys]
+            return [
+                msgspec.structs.replace(command, seq=seq, done=done)
+                for command, seq in zip(forged, operation.seqs, strict=True)
+            ]
         return [msgspec.structs.replace(command, done=done) for command in operation.templates]
 
     def _retry(self, operation: Operation, attempts: int, hint: int = 0) -> None:
