@@ -92,6 +92,13 @@ class SimulatedNode:
         """Whether the node lives, paused or not."""
         return self.replica is not None
 
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
+        condition = self.condition
+        is_disk_slow = condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
+        return self.clock.rate != 1.0 or bool(self.step_s) or is_disk_slow
+
     # Life and death
 
     def start(self, interruptions: int = 0) -> None:
