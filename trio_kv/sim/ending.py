@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.convergence import has_converged, require_equal
+from trio_kv.check.linearizability import check_history
 from trio_kv.check.queues import left_waiting
 from trio_kv.check.term_growth import require_quiet
+from trio_kv.check.violation import Violation
+from trio_kv.sim.histories import history_of
 
 if TYPE_CHECKING:
     from trio_kv.sim.world import World
@@ -100,6 +103,18 @@ def require_order(world: "World") -> None:
             raft = node.replica.raft
             sizes = {name: node.files.size(name) for name in node.files.names()}
             require_bounded(node.id, sizes, raft.log, raft.term, world.plan.segment_bytes)
+
+
+def require_linearizable(world: "World") -> None:
+    """Let the oracle judge what the clients saw.
+
+    Raises:
+        Violation: there is no order in which it could have happened.
+
+    """
+    verdict = check_history(history_of(world.clients))
+    if not verdict.is_valid:
+        raise Violation(verdict.words)
 
 
 def _is_led(world: "World") -> bool:

@@ -38,7 +38,7 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
-from trio_kv.sim.ending import heal, require_order, require_service, run_aftermath
+from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
 from trio_kv.sim.injector import Injector
 from trio_kv.sim.network import Network
 from trio_kv.sim.node import SimulatedNode
@@ -174,7 +174,7 @@ class World:
             run_aftermath(self)
         else:
             recovered_after_s = require_service(self)
-            self._judge_end()
+        self._judge_end()
         self.coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
         self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
         self.coverage.reach("unsynced data lost", self.durability.unsynced_lost)
@@ -365,7 +365,9 @@ class World:
         return [node.replica for node in self.nodes.values() if node.replica is not None]
 
     def _judge_end(self) -> None:
-        require_order(self)
+        if not self.plan.is_beyond_budget:
+            require_order(self)
+        require_linearizable(self)
 
     def _is_unsteady(self) -> bool:
         """Return whether messages, timers or disks are so late just now that elections follow on one another."""
