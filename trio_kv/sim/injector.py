@@ -218,10 +218,10 @@ class Injector:
         match fault:
             case faults.SlowDisk():
                 node.condition.factor = fault.factor
-                self._end_later("slow", node.id, fault.for_s, node.end_slowness)
+                self._end_later("slow", node.id, fault.for_s, node.condition.end_slowness)
             case faults.SlowJobs():
                 node.condition.job_factor = fault.factor
-                self._end_later("slow jobs", node.id, fault.for_s, node.end_slow_jobs)
+                self._end_later("slow jobs", node.id, fault.for_s, node.condition.end_slow_jobs)
             case faults.StallDisk():
                 node.condition.is_stalled = True
                 self._end_later("stall", node.id, fault.for_s, node.unstall)
