@@ -19,6 +19,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
     """For people; set on errors."""
 
+    def __repr__(self) -> str:
+        # What msgspec would show of a value is where it is in memory: another in each run.
+        value = "" if self.value is None else f" {bytes(self.value).decode()}"
+        message = f" {self.message}" if self.message else ""
+        return f"<{self.code}{value} @{self.revision}{message}>"
+
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One key's value and the index of the entry that gave it."""
