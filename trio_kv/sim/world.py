@@ -160,7 +160,7 @@ class World:
             run_aftermath(self)
         else:
             recovered_after_s = require_service(self)
-            require_order(self)
+            self.judge_end()
         self.coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
         self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
         self.coverage.reach("unsynced data lost", self.durability.unsynced_lost)
@@ -176,6 +176,10 @@ class World:
             recovered_after_s,
             self.coverage,
         )
+
+    def judge_end(self) -> None:
+        """Look at what every node holds in the end."""
+        require_order(self)
 
     def run_until(self, end_s: float) -> None:
         """Let happen what is due until then."""
