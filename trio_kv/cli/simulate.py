@@ -21,6 +21,8 @@ from trio_kv.sim.worlds import Draw, WorldKind, world_kind
 
 OUT_DEFAULT = Path("trio_kv-sim")
 SUMMARY_NAME = "summary.json"
+SHRINKING_TOLD_EVERY = 50
+"""Runs after which is told how small a plan is by now."""
 EVIDENCE_MAX = 3
 """For so many kinds of failures the first seed is shrunk."""
 
@@ -100,10 +102,17 @@ def _gather(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]
         say(f"shrinking seed {seed} of the {world} world, in at most {options.shrink_runs} runs")
         try:
             out = options.out or OUT_DEFAULT
-            gathered.append(gather(kind, plan, failure, out, runs_max=options.shrink_runs))
+            gathered.append(
+                gather(kind, plan, failure, out, runs_max=options.shrink_runs, on_run=_tell_shrinking)
+            )
         except NotRepeatableError as error:
             say(f"{error}: something in it is not decided by its seed")
     return gathered
+
+
+def _tell_shrinking(runs: int, plan: Plan) -> None:
+    if runs % SHRINKING_TOLD_EVERY == 0:
+        say(f"{runs} runs, {len(plan.faults)} faults left")
 
 
 def _run_file(options: SimOptions, path: Path) -> Verdict:

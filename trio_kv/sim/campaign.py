@@ -100,7 +100,7 @@ class Totals:
     crashes: int = 0
     simulated_s: float = 0.0
     used_s: float = 0.0
-    """Time of processes that ran these seeds."""
+    """What these seeds took of a processor."""
     slowest_s: float = 0.0
     """The longest recovery: from healing until all followed one leader."""
     slowest_seed: int | None = None

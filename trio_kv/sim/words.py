@@ -40,6 +40,8 @@ def _words(name: str) -> str:
 
 def _member(name: str, value: Any) -> str:
     match value:
+        case None:
+            said = ""
         case bool():
             said = name.removeprefix("is_").replace("_", " ") if value else ""
         case int() if name in {"node", "source", "target"}:

@@ -82,8 +82,12 @@ def world_kind(name: str) -> WorldKind:
         LookupError: there is none of that name.
 
     """
+    module = WORLDS.get(name, "")
     try:
-        kind: WorldKind = import_module(WORLDS[name]).KIND
-    except (KeyError, ModuleNotFoundError) as error:
+        kind: WorldKind = import_module(module).KIND
+    except (ValueError, ModuleNotFoundError) as error:
+        # What is missing inside of a world is a fault of that world.
+        if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or ""):
+            raise
         raise LookupError(f"there is no world {name!r}") from error
     return kind
