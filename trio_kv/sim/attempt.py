@@ -14,7 +14,7 @@ from trio_kv.sim.result import Result
 from trio_kv.sim.run import SimulationFailedError
 from trio_kv.sim.worlds import ANY, Draw, Tell, WorldKind, world_kind
 
-FRAMES_TOLD = 8
+FRAMES_TOLD = 14
 """How many of the innermost frames of a failure are told."""
 
 
