@@ -75,7 +75,8 @@ def coverage(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Run both simulated worlds for an hour on all cores; arguments after `--` go to bench/soak.py."""
     install(session, is_with_project=True)
-    session.run("python", "bench/soak.py", *session.posargs)
+    # After Ctrl-C there is a verdict over what was run until then.
+    session.run("python", "bench/soak.py", *session.posargs, interrupt_timeout=60.0)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])

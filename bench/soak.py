@@ -5,12 +5,13 @@
     python bench/soak.py --minutes 5 --world core
 
 Further arguments go to `trio-kv sim`, whose exit code is ours: 0 valid, 1 violation, 4 unknown. A run of an hour that
-stays below a figure is 1, too.
+stays below a figure is 1, too. Ctrl-C ends it in order.
 """
 
 import argparse
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -29,8 +30,12 @@ def main() -> int:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/soak"))
     options, others = parser.parse_known_args()
     command = [sys.executable, "-m", "trio_kv", "sim", "--world", options.world, "--out", str(options.out)]
-    code = subprocess.run([*command, "--minutes", str(options.minutes), *others], check=False).returncode
-    if code not in {0, 1, 4}:
+    with subprocess.Popen([*command, "--minutes", str(options.minutes), *others]) as simulation:
+        # Whoever ends this ends the simulation, in order; then comes the table of what there is.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: simulation.terminate())
+        code = simulation.wait()
+    if code not in {0, 1, 4, 130}:
         return code
     summary = json.loads((options.out / "summary.json").read_text())
     is_reached = show(summary)

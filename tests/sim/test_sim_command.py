@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -185,8 +185,18 @@ def test_a_violation_in_a_worker_ends_the_command_with_1(tmp_path: Path) -> None
     assert any((tmp_path / "trio_kv-sim").iterdir())
 
 
-def test_ctrl_c_on_the_command_ends_it_in_order(tmp_path: Path) -> None:
-    """SIGINT: the verdict so far, exit code 130, no traceback, and no process left behind."""
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let child processes take SIGINT, also where tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_command_ends_it_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C and SIGTERM: the verdict so far, exit code 130, no traceback, and no process left behind."""
     command = [sys.executable, "-m", "trio_kv", "sim", "--seeds", "1..", "--jobs", "2", "--verbose"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
@@ -196,7 +206,7 @@ def test_ctrl_c_on_the_command_ends_it_in_order(tmp_path: Path) -> None:
         assert process.stdout.readline().startswith("seed ")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         workers = [int(pid) for pid in children.read_text().split()] if children.exists() else []
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted: no violation until then" in out

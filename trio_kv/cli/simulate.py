@@ -1,7 +1,9 @@
 """What `sim` does: runs a campaign or a single plan, shows how far it is, tells the verdict and how to repeat it."""
 
 import math
-from contextlib import ExitStack
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -56,7 +58,7 @@ def simulate(options: SimOptions) -> Verdict:
 
 def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]) -> Verdict:
     order = campaign.order
-    with show_progress(campaign) as tell_progress:
+    with _ending_in_order(), show_progress(campaign) as tell_progress:
 
         def on_outcome(outcome: Outcome) -> None:
             if outcome.figures is None:
@@ -88,6 +90,16 @@ def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, Worl
             print(f"{each}\n")
         show_campaign(campaign)
     return campaign.verdict()
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM end a campaign as Ctrl-C does: with the verdict so far."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _gather(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]) -> list[Evidence]:
