@@ -17,8 +17,7 @@ class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
         return _encode(self)
 
     def __repr__(self) -> str:
-        # As it stands in the log. What msgspec would show of a value is where it is in memory: another in each run.
-        return self.encode().decode()
+        return self.encode().decode(errors="replace")
 
 
 class Set(Command, frozen=True, gc=False, array_like=True, tag="set"):

@@ -20,10 +20,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """For people; set on errors."""
 
     def __repr__(self) -> str:
-        # What msgspec would show of a value is where it is in memory: another in each run.
-        value = "" if self.value is None else f" {bytes(self.value).decode()}"
-        message = f" {self.message}" if self.message else ""
-        return f"<{self.code}{value} @{self.revision}{message}>"
+        value = "" if self.value is None else f" {bytes(self.value).decode(errors='replace')}"
+        return f"{self.code}@{self.revision}{value}"
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

@@ -45,5 +45,5 @@ class BareWorld(World):
         self.watch = watch
         self.answers = _Believer(self.chronicle, self.durability)
 
-    def judge_end(self) -> None:
+    def _judge_end(self) -> None:
         """Believe that all is well."""

@@ -33,6 +33,7 @@ class Injector:
     def happen(self, fault: faults.Fault) -> None:
         """Carry out a fault."""
         self._world.say(str(fault))
+        self._world.terms.disturbed()
         match fault:
             case (
                 faults.Partition()
@@ -217,10 +218,10 @@ class Injector:
         match fault:
             case faults.SlowDisk():
                 node.condition.factor = fault.factor
-                self._end_later("slow", node.id, fault.for_s, node.end_slowness)
+                self._end_later("slow", node.id, fault.for_s, node.condition.end_slowness)
             case faults.SlowJobs():
                 node.condition.job_factor = fault.factor
-                self._end_later("slow jobs", node.id, fault.for_s, node.end_slow_jobs)
+                self._end_later("slow jobs", node.id, fault.for_s, node.condition.end_slow_jobs)
             case faults.StallDisk():
                 node.condition.is_stalled = True
                 self._end_later("stall", node.id, fault.for_s, node.unstall)
@@ -281,6 +282,7 @@ class Injector:
 
         def maybe_act() -> None:
             if not self._world.is_healed:
+                self._world.terms.disturbed()
                 act(*arguments)
 
         self._world.after(delay_s, maybe_act)
@@ -294,6 +296,7 @@ class Injector:
 
         def maybe_end() -> None:
             if self._ends.get((kind, node)) == number:
+                self._world.terms.disturbed()
                 end(*arguments)
 
         self._world.after(for_s, maybe_end)

@@ -19,14 +19,13 @@ from trio_kv.cluster.inbox import (
     TakeSnapshot,
 )
 from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
-from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.raft.ready import Ready, Ticket
-from trio_kv.replica.jobs import CompactLog
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.disk import Condition, TimedDisk
+from trio_kv.sim.noticing import Noticing
 from trio_kv.sim.starting import make_replica
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
@@ -80,17 +79,20 @@ class SimulatedNode:
         self._is_going_on = False
         self._timer_at = float("inf")
         self._timer_number = 0
-        self._asked_leader: int | None = None
-        self._chunk_from: tuple[tuple[int, int], int] | None = None
-        """(snapshot, leader) of the last chunk taken."""
-        self._dropped = 0
-        """Its log was dropped up to here."""
+        self._noticing = Noticing(world.coverage)
         Wal.create(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
 
     @property
     def is_up(self) -> bool:
         """Whether the node lives, paused or not."""
         return self.replica is not None
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
+        condition = self.condition
+        is_disk_slow = condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
+        return self.clock.rate != 1.0 or bool(self.step_s) or is_disk_slow
 
     # Life and death
 
@@ -135,7 +137,7 @@ class SimulatedNode:
         self._inbox = []
         self._is_thinking = self._is_going_on = False
         self._timer_at = float("inf")
-        self._asked_leader = self._chunk_from = None
+        self._noticing.started()
         world.watch.started(
             self.replica.raft,
             self.replica.machine,
@@ -172,6 +174,7 @@ class SimulatedNode:
         # The process alone ended, or whoever sees to it turns the machine off.
         if world.random.random() < 0.5:
             files.crash(world.random)
+        world.coverage.reach("disk failed, node came back")
         world.restart_later(self, self.restart_after_s or START_AGAIN_S)
         self.restart_after_s = None
 
@@ -361,13 +364,10 @@ class SimulatedNode:
         replica.receive(now, message)
         incoming = replica.raft.incoming
         if incoming is not None and incoming.is_storing and not was_storing:
-            if message.number and self._chunk_from not in {None, (incoming.snapshot, message.source)}:
-                self.world.coverage.reach("install resumed by another leader")
-            self._chunk_from = incoming.snapshot, message.source
+            self._noticing.chunk_taken(replica, message)
 
     def _take_rare(self, now: float, replica: Replica, item: object) -> None:
         """Take what comes seldom, as `cluster.node` does."""
-        world = self.world
         match item:
             case ChunkAdded():
                 replica.snapshots.chunk_added(now, item.index, item.term, item.number)
@@ -375,15 +375,12 @@ class SimulatedNode:
                 snapshot = (item.index, item.term)
                 replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
             case SnapshotStored():
-                role, place = replica.raft.role, (item.index, item.term)
-                if replica.snapshots.is_taking:
-                    world.coverage.reach("snapshot taken")
-                if isinstance(role, Leader) and role.snapshots_sent() - {place}:
-                    world.coverage.reach("two snapshots back to back")
+                place = (item.index, item.term)
+                self._noticing.snapshot_stored(replica, place)
                 replica.snapshot_stored(now, place, item.size_bytes)
             case SnapshotFailed():
                 replica.snapshot_failed()
-                world.coverage.reach("snapshot aborted by full disk")
+                self.world.coverage.reach("snapshot aborted by full disk")
             case RoomChanged():
                 replica.raft.set_room(item.room_bytes)
             case TakeSnapshot():
@@ -403,9 +400,7 @@ class SimulatedNode:
         disk = self.disk
         assert disk is not None
         for job in replica.take_jobs():
-            if isinstance(job, CompactLog) and job.index > self._dropped:
-                self._dropped = job.index
-                world.coverage.reach("log compacted")
+            self._noticing.job_given(job)
             disk.do(job)
         if replica.has_more and not self._is_going_on:
             self._is_going_on = True
@@ -430,23 +425,9 @@ class SimulatedNode:
             elif isinstance(event, SnapshotInstalled):
                 self.world.coverage.reach("snapshot installed")
             self.world.told(self, event)
-        raft = replica.raft
-        if not (raft.asker.asked or raft.asker.waiting):
-            self._asked_leader = None
-        elif raft.leader is not None:
-            if self._asked_leader not in {None, raft.leader}:
-                self.world.coverage.reach("read pending over a leader change")
-            self._asked_leader = raft.leader
+        self._noticing.stepped(replica)
 
     # The disk
-
-    def end_slowness(self) -> None:
-        """Let the disk be as fast as others from its next batch on."""
-        self.condition.factor = 1.0
-
-    def end_slow_jobs(self) -> None:
-        """Let the jobs of snapshots be as fast as others from the next one on."""
-        self.condition.job_factor = 1.0
 
     def end_starvation(self) -> None:
         """Let the node be as fast as others from its next step on."""

@@ -63,6 +63,11 @@ class Plan:
     kinds: tuple[str, ...]
     faults: tuple[Fault, ...]
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether time-outs are nearly equal on purpose: then votes are split again and again."""
+        return self.raft.election_timeout_max_s < 1.2 * self.raft.election_timeout_min_s
+
     def __str__(self) -> str:
         lines = [
             f"  {name} = {value}"

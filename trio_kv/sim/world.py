@@ -18,12 +18,16 @@ from trio_kv.check.answers import Answers
 from trio_kv.check.commit_rule import CommitRule
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
+from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.leader_append_only import LeaderAppendOnly
 from trio_kv.check.leader_completeness import LeaderCompleteness
 from trio_kv.check.log_matching import LogMatching
+from trio_kv.check.match_index import MatchIndex
 from trio_kv.check.monotonic import Monotonic
 from trio_kv.check.read_rounds import ReadRounds
 from trio_kv.check.state_machine_safety import StateMachineSafety
+from trio_kv.check.term_growth import TermGrowth
+from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
 from trio_kv.cluster.node import Turn
@@ -34,15 +38,20 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
-from trio_kv.sim.ending import heal, require_order, require_service, run_aftermath
+from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
 from trio_kv.sim.injector import Injector
 from trio_kv.sim.network import Network
 from trio_kv.sim.node import SimulatedNode
-from trio_kv.sim.plan import Plan
+from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
+from trio_kv.transport.links import LinkFault
 
 EVENTS_MAX = 400_000
 """A run with more events is a storm: something goes round in circles."""
+TERMS_MAX = 10
+"""So many terms may begin after something was broken or mended."""
+TERMS_MAX_TIED = 100
+"""The same where votes are split again and again, as time-outs are nearly equal on purpose."""
 _PACK = struct.Struct("<dBBQQQ").pack
 _LOOK_S = 0.02
 """How often the liveness phase looks whether it is there yet."""
@@ -81,6 +90,7 @@ class World:
         self.turn = Turn()
 
         self.elections = ElectionSafety()
+        self.terms = TermGrowth(TERMS_MAX_TIED if plan.is_tied else TERMS_MAX, self._is_unsteady)
         self.commit_rule = CommitRule()
         self.chronicle = StateMachineSafety()
         self.durability = Durability(self.members, self.chronicle.entries)
@@ -90,13 +100,17 @@ class World:
             (
                 self.durability,
                 self.elections,
+                UpToDateVote(),
                 Monotonic(),
+                self.terms,
                 LeaderAppendOnly(),
                 LogMatching(),
                 LeaderCompleteness(),
+                MatchIndex(self.durability.shadows),
                 self.commit_rule,
                 ReadRounds(self.members),
                 self.chronicle,
+                IndexOrder(self.chronicle.entries),
             ),
             self.chronicle.entries,
         )
@@ -160,7 +174,7 @@ class World:
             run_aftermath(self)
         else:
             recovered_after_s = require_service(self)
-            self.judge_end()
+        self._judge_end()
         self.coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
         self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
         self.coverage.reach("unsynced data lost", self.durability.unsynced_lost)
@@ -176,10 +190,6 @@ class World:
             recovered_after_s,
             self.coverage,
         )
-
-    def judge_end(self) -> None:
-        """Look at what every node holds in the end."""
-        require_order(self)
 
     def run_until(self, end_s: float) -> None:
         """Let happen what is due until then."""
@@ -294,6 +304,7 @@ class World:
     def node_died(self, node: SimulatedNode) -> None:
         """Note that what a node had taken gets no answer any more."""
         self.say(f"n{node.id} dies")
+        self.terms.disturbed()
         self.watch.crashed(node.id)
         self.answers.died(node.id)
 
@@ -344,6 +355,7 @@ class World:
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
         if node.life == life and not node.is_up and not (node.is_failed or node.is_damaged):
             self.say(f"n{node.id} starts")
+            self.terms.disturbed()
             node.start(interruptions)
 
     # The end
@@ -351,6 +363,20 @@ class World:
     def living(self) -> list[Replica]:
         """Return the replicas that are up."""
         return [node.replica for node in self.nodes.values() if node.replica is not None]
+
+    def _judge_end(self) -> None:
+        if not self.plan.is_beyond_budget:
+            require_order(self)
+        require_linearizable(self)
+
+    def _is_unsteady(self) -> bool:
+        """Return whether messages, timers or disks are so late just now that elections follow on one another."""
+        network, nodes = self.network, self.nodes.values()
+        return not self.is_healed and (
+            bool(self.plan.stragglers or network.pipes or self.plan.inbox_max < INBOX_MAX)
+            or network.links.fault() != LinkFault()
+            or any(node.is_unsteady for node in nodes)
+        )
 
     def _trace_hash(self) -> str:
         for client in self.clients:
