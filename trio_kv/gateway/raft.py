@@ -61,7 +61,8 @@ class _Write:
     task: Any
     handed_to: tuple[int, int] | None = None
     """(node, term) of the attempt that may still be answered."""
-    handed_at: float = 0.0
+    retry_at: float = 0.0
+    """When it is handed over again, if the leader is still the same and there is no answer."""
     unresolved: int = 0
     """Attempts that may take effect, for all we know."""
     answer: Answer | None = None
@@ -242,7 +243,7 @@ class RaftStore:
         if not leader.inbox.post_request(propose):
             return False
         write.handed_to = (leader.node, leader.term)
-        write.handed_at = trio.current_time()
+        write.retry_at = trio.current_time() + RETRY_S
         write.unresolved += 1
         return True
 
@@ -310,7 +311,7 @@ class RaftStore:
         for write in list(self._writes.values()):
             if now >= write.deadline:
                 self._end_late_write(write)
-            elif write.handed_to != self._leader or (write.handed_to and now >= write.handed_at + RETRY_S):
+            elif write.handed_to != self._leader or (write.handed_to and now >= write.retry_at):
                 # Somebody else leads now, or there was no answer: ask (again), under the same seq.
                 self._hand_over(write)
         for read in list(self._reads.values()):
@@ -331,8 +332,12 @@ class RaftStore:
                 self._end(self._writes, write, _all("read_only", full, len(write.commands)))
                 return
             if write.handed_to is not None and write.handed_to[0] == answer.node:
-                write.handed_to = None
-                if not isinstance(answer, Refused | Full):
+                if isinstance(answer, Refused | Full):
+                    # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
+                    # once, both would do nothing else.
+                    write.retry_at = min(write.retry_at, now + HEDGE_S)
+                else:
+                    write.handed_to = None
                     self._hand_over(write)
             return
         read = self._reads.get(answer.number)
@@ -340,7 +345,10 @@ class RaftStore:
             if answer.node in read.asked:
                 read.asked.remove(answer.node)
             if not read.asked:
-                self._ask(now, read)
+                if isinstance(answer, Refused):
+                    read.hedge_at = min(read.hedge_at, now + HEDGE_S)
+                else:
+                    self._ask(now, read)
 
     def _hedge(self, now: float, read: _Read) -> None:
         """Ask another node too, and let the slow one rest."""
