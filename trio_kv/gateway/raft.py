@@ -53,6 +53,8 @@ class _Write:
     """A run of writes under way."""
 
     number: int
+    session: int | None
+    """Whose seqs these are; None of a run that opens one."""
     first: int
     """The run's first seq."""
     commands: Sequence[Command]
@@ -143,8 +145,7 @@ class RaftStore:
     async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
         """Apply a run of writes, each at most once. See `Store`."""
         deadline = trio.current_time() + timeout_s
-        oldest = next(iter(self._writes.values())).first if self._writes else self._seq + 1
-        if self._seq + len(operations) - oldest >= REPLIES_MAX:
+        if self._seq + len(operations) - self._first_awaited() >= REPLIES_MAX:
             # Beyond its window the session would refuse at apply, when a repeated attempt may already be
             # under way.
             return _all("overloaded", "too many requests are waiting: try again later", len(operations))
@@ -153,9 +154,8 @@ class RaftStore:
             if refusal is not None:
                 return refusal
         self._session_used_at = trio.current_time()
-        session, seq = self._session, self._seq + 1
+        session, seq, done = self._session, self._seq + 1, self._first_awaited()
         self._seq += len(operations)
-        done = next(iter(self._writes.values())).first if self._writes else seq
         commands: list[Command] = []
         size_bytes = 0
         for offset, operation in enumerate(operations):
@@ -174,7 +174,11 @@ class RaftStore:
                     )
                     commands.append(command)
                     size_bytes += len(memoryview(operation.value))
-        return await self._propose(commands, seq, size_bytes, deadline)
+        answer = await self._propose(commands, session, seq, size_bytes, deadline)
+        if answer.replies[-1].code == "session_expired" and self._session == session:
+            # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
+            self._session = 0
+        return answer
 
     async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
         """Read keys from a follower. See `Store`."""
@@ -199,6 +203,13 @@ class RaftStore:
 
     # Sessions
 
+    def _first_awaited(self) -> int:
+        """Return the lowest seq of the session that still waits for its answer; the next one if none does."""
+        for write in self._writes.values():
+            if write.session == self._session:
+                return write.first
+        return self._seq + 1
+
     def _needs_session(self) -> bool:
         """Return whether to open a session: there is none, or the cluster may have forgotten it, unused for so long."""
         if not self._session:
@@ -213,7 +224,7 @@ class RaftStore:
                 if not self._needs_session():
                     return None
                 opened = await self._propose(
-                    [OpenSession(int(self._session_timeout_s * 1_000_000))], 0, 0, deadline
+                    [OpenSession(int(self._session_timeout_s * 1_000_000))], None, 0, 0, deadline
                 )
                 if opened.replies[0].code == "ok":
                     self._session, self._seq = opened.replies[0].revision, 0
@@ -224,11 +235,11 @@ class RaftStore:
     # Writes
 
     async def _propose(
-        self, commands: Sequence[Command], first: int, size_bytes: int, deadline: float
+        self, commands: Sequence[Command], session: int | None, first: int, size_bytes: int, deadline: float
     ) -> Answer:
         self._number += 1
         task = trio.lowlevel.current_task()
-        write = _Write(self._number, first, commands, size_bytes, deadline, task)
+        write = _Write(self._number, session, first, commands, size_bytes, deadline, task)
         if not self._hand_over(write):
             return _all("overloaded", "the leader's queue is full: try again later", len(commands))
         self._writes[write.number] = write

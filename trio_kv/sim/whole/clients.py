@@ -144,7 +144,7 @@ class Client:
         """Ask one burst after the other, over one connection after the other."""
         plan, random = self._host.plan, self._random
         try:
-            while not self.is_stopping:
+            while True:
                 await trio.sleep(random.expovariate(1 / plan.pause_between_s))
                 if self.is_stopping:
                     break

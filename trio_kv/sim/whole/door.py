@@ -106,7 +106,10 @@ async def be_stranger(network: ClientNetwork, lines: Sequence[bytes], coverage: 
                 except BlockingIOError:
                     # Whoever sends and never reads must not stop the door: so it reads, too.
                     await end.wait(lambda: end.is_writable or end.is_readable)
-                    received += _receive(end.recv)
+                    chunk = end.recv(65536) if end.is_readable else None
+                    if chunk == b"":
+                        return  # It had enough.
+                    received += chunk or b""
             end.shutdown(1)
             while True:
                 await end.wait(lambda: end.is_readable)
@@ -121,13 +124,6 @@ async def be_stranger(network: ClientNetwork, lines: Sequence[bytes], coverage: 
     if scope.cancelled_caught:
         raise Violation(f"a stranger's {lines} were not answered within {STRANGER_S} s")
     _judge(lines, received, coverage)
-
-
-def _receive(recv: Callable[[int], bytes]) -> bytes:
-    try:
-        return recv(65536)
-    except BlockingIOError:
-        return b""
 
 
 def _judge(lines: Sequence[bytes], received: bytes, coverage: Coverage) -> None:

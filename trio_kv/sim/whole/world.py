@@ -29,6 +29,7 @@ from trio_kv.check.election_safety import ElectionSafety
 from trio_kv.check.history import Operation, RisingClock
 from trio_kv.check.leader_append_only import LeaderAppendOnly
 from trio_kv.check.leader_completeness import LeaderCompleteness
+from trio_kv.check.linearizability import check_history
 from trio_kv.check.log_matching import LogMatching
 from trio_kv.check.monotonic import Monotonic
 from trio_kv.check.read_rounds import ReadRounds
@@ -503,6 +504,10 @@ class WholeWorld:
             files = self.disks.drives[replica.id].files
             sizes = {name: files.size(name) for name in files.names()}
             require_bounded(replica.id, sizes, replica.raft.log, replica.raft.term, self.plan.segment_bytes)
+
+        verdict = check_history(self.history)
+        if not verdict.is_valid:
+            raise Violation(verdict.words)
 
     def describe(self) -> str:
         """Return where all nodes stand, in one line."""
