@@ -36,6 +36,7 @@ class FakeKind:
 
     name: str = "fake"
     kinds: tuple[str, ...] = ("crash",)
+    modes: tuple[str, ...] = ()
     situations: tuple[str, ...] = SITUATIONS
     seeds_for_coverage: int = 3
 

@@ -106,7 +106,9 @@ def show_campaign(campaign: Campaign) -> None:
         situations = dict.fromkeys(s for world in campaign.totals for s in campaign.situations(world))
         for situation in situations:
             cells = [
-                f"{totals.coverage[situation]:,}" if situation in campaign.situations(world) else ""
+                f"{totals.coverage[situation]:,}"
+                if totals.coverage[situation] or situation in campaign.situations(world)
+                else ""
                 for world, totals in campaign.totals.items()
             ]
             table.add_row(situation, *cells)

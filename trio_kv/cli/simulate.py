@@ -40,6 +40,7 @@ def simulate(options: SimOptions) -> Verdict:
         return _run_file(options, options.plan)
     seeds = _seeds(options)
     kinds = {world: _world_kind(world) for world in options.worlds}
+    _check_modes(options, kinds)
     draw = Draw(kinds=_fault_kinds(options, kinds), is_beyond_budget=options.is_beyond_budget)
     if seeds.is_one and (options.is_verbose or options.trace is not None):
         (kind,) = _only(kinds, options)
@@ -136,7 +137,9 @@ def _run_file(options: SimOptions, path: Path) -> Verdict:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except (BadPlanError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no plan that can be run: {error}") from error
-    return _run_plan(options, _world_kind(file.world), file.plan)
+    kind = _world_kind(file.world)
+    _check_modes(options, {kind.name: kind})
+    return _run_plan(options, kind, file.plan)
 
 
 def _run_plan(options: SimOptions, kind: WorldKind, plan: Plan) -> Verdict:
@@ -197,6 +200,13 @@ def _world_kind(name: str) -> WorldKind:
         raise UsageError(f"--world: {error.args[0]}") from error
 
 
+def _check_modes(options: SimOptions, kinds: dict[str, WorldKind]) -> None:
+    asked = {"beyond-budget": options.is_beyond_budget, "bare": options.is_bare}
+    for world in kinds.values():
+        for mode in [mode for mode, is_asked in asked.items() if is_asked and mode not in world.modes]:
+            raise UsageError(f"--{mode}: the {world.name} world can't do that")
+
+
 def _fault_kinds(options: SimOptions, kinds: dict[str, WorldKind]) -> tuple[str, ...] | None:
     if options.kinds is None:
         return None
@@ -204,7 +214,8 @@ def _fault_kinds(options: SimOptions, kinds: dict[str, WorldKind]) -> tuple[str,
     for world in kinds.values():
         for each in chosen:
             if each not in world.kinds:
+                what = f"has no {each!r}: it has {', '.join(world.kinds)}"
                 raise UsageError(
-                    f"--kinds: the {world.name} world has no {each!r}: it has {', '.join(world.kinds)}"
+                    f"--kinds: the {world.name} world {what if world.kinds else 'draws them itself'}"
                 )
     return chosen

@@ -8,7 +8,7 @@ from trio_kv.sim.coverage import SITUATIONS
 from trio_kv.sim.plan import KINDS, Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.run import run_plan
-from trio_kv.sim.worlds import Draw, Tell
+from trio_kv.sim.worlds import MODES, Draw, Tell
 
 
 @attrs.frozen
@@ -17,6 +17,7 @@ class CoreKind:
 
     name: str = "core"
     kinds: tuple[str, ...] = KINDS
+    modes: tuple[str, ...] = MODES
     situations: tuple[str, ...] = SITUATIONS
     seeds_for_coverage: int = 1000
 

@@ -15,6 +15,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.worlds import world_kind
 
 FORMAT = 1
 TAG = "fault"
@@ -31,7 +32,7 @@ class PlanFile:
     """What a file holds."""
 
     format: int = FORMAT
-    world: str = "core"
+    world: str
     plan: Plan
 
 
@@ -66,6 +67,11 @@ def read_plan(text: str) -> PlanFile:
     if members.get("format") != FORMAT:
         raise BadPlanError(f"its format is {members.get('format')}, and only {FORMAT} is known")
     try:
+        # With a world come its faults.
+        world_kind(str(members.get("world")))
+    except LookupError as error:
+        raise BadPlanError(str(error.args[0])) from error
+    try:
         return _converter().structure(members, PlanFile)
     except Exception as error:
         problems = transform_error(error, path="file", format_exception=_explain)
@@ -87,6 +93,9 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _strict(kind))
+    # Lines of clients need not be UTF-8: each byte is written as the character of its number.
+    converter.register_structure_hook(bytes, lambda text, _: _text(text).encode("latin-1"))
+    converter.register_unstructure_hook(bytes, lambda data: data.decode("latin-1"))
     converter.register_structure_hook_func(lambda kind: kind is Fault, _structure_fault)
     converter.register_unstructure_hook_func(lambda kind: kind is Fault, _unstructure_fault)
     return converter
@@ -103,6 +112,12 @@ def _strict(kind: type) -> Callable[[Any, Any], Any]:
         return kind(value)
 
     return structure
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _structure_fault(members: Any, _: Any) -> Fault:

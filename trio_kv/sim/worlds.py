@@ -17,6 +17,9 @@ Tell = Callable[[str], None]
 WORLDS = {"core": "trio_kv.sim.core_kind", "whole": "trio_kv.sim.whole.kind"}
 """Where each world is: a module whose `KIND` is its `WorldKind`."""
 
+MODES = ("beyond-budget", "bare")
+"""Other ways to run seeds: see `Draw.is_beyond_budget`, and `is_bare` of `WorldKind.run`."""
+
 
 class WorldKind(Protocol):
     """How to draw and run plans in one kind of world."""
@@ -28,7 +31,12 @@ class WorldKind(Protocol):
 
     @property
     def kinds(self) -> Sequence[str]:
-        """The kinds of faults that it knows."""
+        """The kinds of faults that may be asked for; none if each seed draws its own."""
+        ...
+
+    @property
+    def modes(self) -> Sequence[str]:
+        """Which of `MODES` it knows."""
         ...
 
     @property
