@@ -13,7 +13,7 @@ from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.plan import KINDS, draw_plan
 from trio_kv.sim.run import SimulationFailedError, run_seed
 
-BATCHES = [range(first, first + 25) for first in range(1, 301, 25)]
+BATCHES = [range(first, first + 10) for first in range(1, 301, 10)]
 
 
 @pytest.fixture(scope="module")

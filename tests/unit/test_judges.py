@@ -176,7 +176,7 @@ def test_what_is_left_in_queues_is_told() -> None:
     replica = Replica(
         id=1, peers=(2, 3), config=RaftConfig(), random=Random("q"), incarnation=1, now=0.0, events_level=0
     )
-    assert not left_waiting(replica, [1, 2, 3])
+    assert not left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3])
     replica.read(Read(0, 1, ("k",)))
     replica.ready(0.0)
-    assert left_waiting(replica, [1, 2, 3]) == {"requests": 1, "reads": 1}
+    assert left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3]) == {"requests": 1, "reads": 1}

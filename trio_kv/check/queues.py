@@ -6,23 +6,22 @@ What is left in a queue when everything has its answer stays there for good, and
 from collections.abc import Collection, Mapping
 
 from trio_kv.raft.leader import Leader
-from trio_kv.replica.replica import Replica
+from trio_kv.raft.node import Raft
 
 
-def left_waiting(replica: Replica, living: Collection[int]) -> Mapping[str, int]:
+def left_waiting(raft: Raft, requests: int, living: Collection[int]) -> Mapping[str, int]:
     """Return what waits in a node, and how many of it; nothing if all is done.
 
     Args:
-        replica: the node.
+        raft: the node.
+        requests: how many requests of clients have no answer yet, as the node itself counts them.
         living: all nodes that are up: others answer nothing.
 
     """
-    raft = replica.raft
     waiting = {
-        "requests": replica.requests_waiting,
+        "requests": requests,
         "reads": len(raft.unanswered_reads()),
         "writes": int(raft.oldest_write_at is not None),
-        "jobs": len(replica.snapshots.jobs),
     }
     if isinstance(raft.role, Leader):
         answerer = raft.role.answerer

@@ -132,6 +132,6 @@ def _has_converged(world: "World") -> bool:
     if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
         return False
     nodes = [each.id for each in living]
-    if any(left_waiting(each, nodes) for each in living):
+    if any(left_waiting(each.raft, each.requests_waiting, nodes) for each in living):
         return False
     return has_converged([each.raft for each in living], [each.machine for each in living])
