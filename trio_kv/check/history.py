@@ -80,7 +80,7 @@ class Fault:
 
 @attrs.frozen
 class History:
-    """All operations of a run, in any order (but each client's in its own), and its faults."""
+    """All operations of a run, in any order, and its faults."""
 
     operations: tuple[Operation, ...]
     faults: tuple[Fault, ...] = ()
@@ -249,7 +249,7 @@ def _find_problem(operation: Operation) -> str | None:
     if outcome not in outcomes:
         return f"the outcome of a {op} is {outcome!r}, not one of {', '.join(sorted(outcomes))}"
     if (operation.value is not None) != (op in ("set", "cas")):
-        return f"a {op} {'needs' if operation.value is None else 'has no'} value"
+        return f"a {op} {'needs a' if operation.value is None else 'has no'} value"
     if operation.expected is not None and op != "cas":
         return f"a {op} has no expected"
     return _find_problem_of_answer(operation)

@@ -47,6 +47,14 @@ class Condition:
     in_next_job: Callable[[], None] | None = None
     """What is to happen in the middle of the next job that ends a snapshot or drops a part of the log."""
 
+    def end_slowness(self) -> None:
+        """Be as fast as others from the next batch on."""
+        self.factor = 1.0
+
+    def end_slow_jobs(self) -> None:
+        """Be as fast as others with snapshots, from the next job on."""
+        self.job_factor = 1.0
+
 
 class TimedDisk:
     """A twin that is stepped by the world's clock, from a start of its node to its death."""
