@@ -34,6 +34,7 @@ from trio_kv.check.log_matching import LogMatching
 from trio_kv.check.monotonic import Monotonic
 from trio_kv.check.read_rounds import ReadRounds
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
+from trio_kv.check.unique_values import UniqueValues
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
 from trio_kv.cluster.cluster import Cluster
@@ -58,7 +59,7 @@ from trio_kv.sim.whole.sockets import ClientNetwork
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.trace.trace import Trace
 
-STEPS_MAX = 3_000_000
+STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
 LEADER_WITHIN_ELECTIONS = 20
 """After healing a leader is followed by all within so many election time-outs."""
@@ -116,6 +117,7 @@ class WholeWorld:
                 self.commit_rule,
                 ReadRounds(self.members),
                 self.chronicle,
+                UniqueValues(self.chronicle),
             ),
             self.chronicle.entries,
         )
