@@ -106,7 +106,9 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
-    "L1 an entry of an older term is committed by counting", world="core", tests=scripts("commit_L1_figure_8")
+    "L1 an entry of an older term is committed by counting",
+    world="core",
+    tests=scripts("commit_L1_figure_8", "read_path_7_no_read_of_what_may_be_undone"),
 )
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
@@ -121,7 +123,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "L2 a new leader appends nothing by itself",
-    tests=scripts("commit_no_op_commits_older_entries"),
+    tests=scripts("commit_L2_no_op_commits_older_entries"),
 )
 def _(patch: Patch) -> None:
     real = Raft.become_leader
@@ -225,7 +227,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "L8 what a former self acknowledged counts",
-    tests=scripts("incarnation_new_disk_voids_acks"),
+    tests=scripts("incarnation_L8_new_disk_voids_acks"),
 )
 def _(patch: Patch) -> None:
     patch.setattr(Raft, "_is_void", lambda self, message: False)
@@ -253,7 +255,11 @@ def _(patch: Patch) -> None:
     patch.setattr(Follower, "_skip_known", skip_known)
 
 
-@mutant("D2 the term is not written to the disk", world="core")
+@mutant(
+    "D2 the term is not written to the disk",
+    world="core",
+    tests=scenarios("test_D2_all_nodes_restart_one_after_the_other", file="core"),
+)
 def _(patch: Patch) -> None:
     real = Raft._next_write
 
@@ -281,12 +287,16 @@ def _(patch: Patch) -> None:
     patch.setattr(Follower, "on_append_entries", on_append_entries)
 
 
-@mutant("L7 a leader takes over a newer term and goes on appending in it", world="core")
+@mutant(
+    "L7 a leader takes over a newer term and goes on appending in it",
+    world="core",
+    tests=scripts("replication_L7_term_of_a_message"),
+)
 def _(patch: Patch) -> None:
     real = Raft._enter_term_of
 
     def enter_term_of(self: Raft, now: float, message: Message) -> bool:
-        if self.is_leader and not isinstance(message, RequestVote | RequestPreVote):
+        if self.is_leader and not isinstance(message, RequestPreVote):
             self._enter(message.term)
             return False
         return real(self, now, message)

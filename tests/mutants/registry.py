@@ -51,6 +51,6 @@ def scripts(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/unit/test_raft_scripts.py::test_script[{name}]" for name in names)
 
 
-def scenarios(*names: str) -> tuple[str, ...]:
+def scenarios(*names: str, file: str = "storage") -> tuple[str, ...]:
     """Return the tests of the scenarios with these names in the core world."""
-    return tuple(f"tests/sim/test_scenarios_storage.py::{name}" for name in names)
+    return tuple(f"tests/sim/test_scenarios_{file}.py::{name}" for name in names)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tests.mutants.registry import Patch, mutant
+from tests.mutants.registry import Patch, mutant, scenarios
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import Session, Sessions
@@ -99,7 +99,11 @@ def _(patch: Patch) -> None:
     patch.setattr(Sessions, "freeze", freeze)
 
 
-@mutant("C6 entries carry the clock of their leader", world="core")
+@mutant(
+    "C6 entries carry the clock of their leader",
+    world="core",
+    tests=scenarios("test_C6_C7_clocks_run_apart_and_all_nodes_forget_the_same_sessions", file="core"),
+)
 def _(patch: Patch) -> None:
     patch.setattr(Leader, "time_us", lambda self, now: int(now * 1_000_000))
 
@@ -107,7 +111,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "C6 a session dies by another node's clock than that of the log",
     world="core",
-    tests=session_tests("test_session_dies_only_by_an_expire_entry_at_its_due_time"),
+    tests=session_tests("test_C6_session_dies_only_by_an_expire_entry_at_its_due_time"),
 )
 def _(patch: Patch) -> None:
     real = Sessions.expire
@@ -129,7 +133,11 @@ def _(patch: Patch) -> None:
     patch.setattr(Machine, "_write", write)
 
 
-@mutant("C7 the time of an entry depends on those that are applied along with it", world="core")
+@mutant(
+    "C7 the time of an entry depends on those that are applied along with it",
+    world="core",
+    tests=scenarios("test_C6_C7_clocks_run_apart_and_all_nodes_forget_the_same_sessions", file="core"),
+)
 def _(patch: Patch) -> None:
     real = Machine.apply
 
