@@ -186,7 +186,7 @@ def _(patch: Patch) -> None:
 @mutant("L5 every append truncates, also where it matches", world="core")
 def _(patch: Patch) -> None:
     def skip_known(self: Follower, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        if self.raft.log.term_at(entries[0].index) is not None:
+        if entries and self.raft.log.term_at(entries[0].index) is not None:
             first = max(entries[0].index, self.raft.commit + 1)
             if first <= self.raft.log.last_index:
                 self.raft.truncate(first)
