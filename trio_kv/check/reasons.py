@@ -51,10 +51,14 @@ def explain(illegal: Step, steps: Sequence[Step], operations: Sequence[Operation
 
 def tell_value(value: bytes | None) -> str:
     """Return a value as people are told it."""
-    if value is None:
-        return "no key"
-    text = value.decode(errors="replace")
-    return text if len(text) <= VALUE_CHARACTERS_MAX else text[: VALUE_CHARACTERS_MAX - 1] + "…"
+    return "no key" if value is None else tell_text(value.decode(errors="replace"))
+
+
+def tell_text(text: str) -> str:
+    """Return a text that came from outside, not too long, and without characters that can't be seen."""
+    if len(text) > VALUE_CHARACTERS_MAX:
+        text = text[: VALUE_CHARACTERS_MAX - 1] + "…"
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
 def tell_operation(operation: Operation) -> str:

@@ -1,0 +1,166 @@
+"""A history as one HTML page: the verdict in words, the window of each violation, and the whole run over time.
+
+The page stands for itself: no script, no font, no other resource. What was asked and answered is not trusted, and is
+escaped wherever it is told.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from trio_kv.check.history import History, Operation
+from trio_kv.check.linearizability import BrokenKey, Verdict
+from trio_kv.check.picture_density import draw_density, left_out, longest_wait
+from trio_kv.check.picture_lanes import draw_lanes, draw_window
+from trio_kv.check.picture_style import STYLE
+from trio_kv.check.picture_svg import tag, text
+from trio_kv.check.reasons import moments, tell_operation, tell_text
+
+OPERATIONS_DRAWN_MAX = 120
+"""A longer history is drawn as density and not one by one."""
+CLIENTS_DRAWN_MAX = 24
+CONTEXT_OPERATIONS_MAX = 30
+"""Operations drawn around a violation, beside those that have no order."""
+VIOLATIONS_DRAWN_MAX = 8
+
+_HEADLINES = {
+    "valid": "Linearizable: all operations have an order.",
+    "violation": "Not linearizable.",
+    "unknown": "Not decided: some keys have too many orders to try.",
+}
+
+
+def draw_history(history: History, verdict: Verdict | None = None, title: str = "History") -> str:
+    """Return a page about a history.
+
+    Args:
+        history: of a run.
+        verdict: about that history; its violations are drawn first.
+        title: of the page.
+
+    """
+    parts = [_head(history, verdict, title)]
+    if verdict is not None:
+        broken = verdict.violations
+        parts += [_violation(history, each) for each in broken[:VIOLATIONS_DRAWN_MAX]]
+        if len(broken) > VIOLATIONS_DRAWN_MAX:
+            rest = ", ".join(tell_text(each.key) for each in broken[VIOLATIONS_DRAWN_MAX:])
+            parts.append(tag("section", tag("p", text(f"Not drawn: the violations of {rest}."))))
+        if verdict.undecided:
+            keys = ", ".join(tell_text(key) for key in verdict.undecided)
+            parts.append(tag("section", tag("p", text(f"Not decided: {keys}."))))
+    parts.append(_overview(history))
+    head = tag(
+        "head",
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        tag("title", text(title)),
+        tag("style", STYLE),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
+
+
+def _head(history: History, verdict: Verdict | None, title: str) -> str:
+    operations = history.operations
+    outcomes = Counter(operation.outcome for operation in operations)
+    facts = [
+        f"{len(operations):,} operations",
+        f"{len({operation.client for operation in operations}):,} clients",
+        f"{len({operation.key for operation in operations}):,} keys",
+        *(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items())),
+    ]
+    if history.faults:
+        facts.append(f"{len(history.faults):,} faults")
+    parts = [tag("h1", text(title))]
+    if verdict is not None:
+        badge = tag("span", text(verdict.outcome), class_=f"badge {verdict.outcome}")
+        parts.append(tag("p", badge, text(_HEADLINES[verdict.outcome])))
+    parts.append(tag("p", text(" · ".join(facts)), class_="soft"))
+    return tag("header", *parts)
+
+
+def _violation(history: History, broken: BrokenKey) -> str:
+    drawn, count = _choose_context(history.operations, broken)
+    note = "Time is stretched so that the order can be seen. Strong bars have no order; "
+    note += "pale ones are others on the same key."
+    if count:
+        note += f" {count:,} more of these between the first call and the last return are not drawn."
+    return tag(
+        "section",
+        tag("h2", text(f"{broken.kind.capitalize()} of key {tell_text(broken.key)}")),
+        tag("p", text(broken.words), class_="words"),
+        draw_window(drawn, history.faults, broken.operations, broken.illegal),
+        tag("p", text(note), class_="soft"),
+        _legend(is_density=False),
+        _table(broken),
+        class_="broken",
+    )
+
+
+def _choose_context(operations: Sequence[Operation], broken: BrokenKey) -> tuple[list[Operation], int]:
+    """Return what is drawn around a violation, and how many more there are in its window."""
+    shown = {id(operation) for operation in broken.operations}
+    from_s = min(operation.call_s for operation in broken.operations)
+    to_s = max(operation.return_s or operation.call_s for operation in broken.operations)
+    around = [
+        operation
+        for operation in operations
+        if operation.key == broken.key
+        and id(operation) not in shown
+        and operation.call_s <= to_s
+        and from_s <= (operation.return_s or operation.call_s)
+    ]
+    around.sort(key=lambda operation: abs(operation.call_s - broken.illegal.call_s))
+    drawn = around[:CONTEXT_OPERATIONS_MAX]
+    return [*broken.operations, *drawn], len(around) - len(drawn)
+
+
+def _table(broken: BrokenKey) -> str:
+    tell = moments(broken.operations)
+    names = ("client", "operation", "asked", "answered", "node")
+    rows = [tag("tr", *(tag("th", name) for name in names))]
+    for operation in broken.operations:
+        cells = (
+            str(operation.client),
+            tell_operation(operation),
+            tell(operation.call_s),
+            "never" if operation.return_s is None else tell(operation.return_s),
+            str(operation.node or ""),
+        )
+        kind = "worst" if operation is broken.illegal else "other"
+        rows.append(tag("tr", *(tag("td", text(cell)) for cell in cells), class_=kind))
+    return tag("table", *rows)
+
+
+def _overview(history: History) -> str:
+    operations = history.operations
+    if not operations:
+        return tag("section", tag("p", "There are no operations."))
+    clients = {operation.client for operation in operations}
+    is_small = len(operations) <= OPERATIONS_DRAWN_MAX and len(clients) <= CLIENTS_DRAWN_MAX
+    parts = [tag("h2", "All operations")]
+    if is_small:
+        parts += [draw_lanes(operations, history.faults), _legend(is_density=False)]
+    else:
+        wait_s, since_s = longest_wait(operations)
+        parts += [
+            draw_density(operations, history.faults),
+            _legend(is_density=True),
+            tag(
+                "p",
+                text(f"Longest time without an answer: {wait_s:.3f} s, from {since_s:.3f} s on."),
+                class_="soft",
+            ),
+            tag("p", text(left_out(operations)), class_="soft"),
+        ]
+    return tag("section", *parts)
+
+
+def _legend(*, is_density: bool) -> str:
+    if is_density:
+        names = {"get": "answered", "worse": "unknown or failed, at its call", "fault": "fault"}
+    else:
+        names = {"get": "get", "set": "set", "cas": "cas", "delete": "delete", "fault": "fault"}
+    parts = [tag("span", tag("i", class_=kind), text(name)) for kind, name in names.items()]
+    if not is_density:
+        parts.append(tag("span", "arrow and dashes: outcome unknown, open-ended"))
+        parts.append(tag("span", "pale with dashes: failed"))
+    return tag("p", *parts, class_="legend soft")

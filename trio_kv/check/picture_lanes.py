@@ -1,0 +1,144 @@
+"""Operations one by one: a lane for each client, a bar from call to return, what it was and what came of it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from trio_kv.check.history import Fault, Operation
+from trio_kv.check.picture_svg import (
+    LEFT,
+    RIGHT,
+    Axis,
+    even_axis,
+    fault_rows,
+    fit,
+    grid,
+    round_moments,
+    stretched_axis,
+    svg,
+    tag,
+    text,
+)
+from trio_kv.check.reasons import moments, tell_operation, tell_text
+
+LANE = 40
+BAR = 14
+BAR_WIDTH_MIN = 4
+OPEN_WIDTH_MIN = 26
+
+
+def draw_lanes(operations: Sequence[Operation], faults: Sequence[Fault]) -> str:
+    """Return all operations, to scale."""
+    ends = [_end_s(operation) for operation in operations]
+    axis = even_axis(min(operation.call_s for operation in operations), max(ends))
+    return _Lanes(operations, axis).draw(faults, round_moments(axis))
+
+
+def draw_window(
+    operations: Sequence[Operation], faults: Sequence[Fault], shown: Sequence[Operation], illegal: Operation
+) -> str:
+    """Return the operations around a violation, out of scale, so that their order can be seen.
+
+    Args:
+        operations: to draw.
+        faults: of the whole history.
+        shown: those that have no order; they are drawn strongly.
+        illegal: the one of them that is marked.
+
+    """
+    times = {each for operation in operations for each in (operation.call_s, _end_s(operation))}
+    axis = stretched_axis(times)
+    marks = [_end_s(illegal), illegal.call_s]
+    marks += [each for operation in shown for each in (_end_s(operation), operation.call_s)]
+    return _Lanes(operations, axis, shown, illegal).draw(faults, [*marks, *sorted(times)])
+
+
+def _end_s(operation: Operation) -> float:
+    return operation.call_s if operation.return_s is None else operation.return_s
+
+
+class _Lanes:
+    """Draws operations along an axis."""
+
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        axis: Axis,
+        shown: Sequence[Operation] = (),
+        illegal: Operation | None = None,
+    ) -> None:
+        self._axis = axis
+        self._illegal = illegal
+        self._tell = moments(shown or operations)
+        self._strong = {id(operation) for operation in shown or operations}
+        self._is_one_key = len({operation.key for operation in operations}) == 1
+        self._by_client: dict[int, list[Operation]] = defaultdict(list)
+        for operation in sorted(operations, key=lambda each: each.call_s):
+            self._by_client[operation.client].append(operation)
+
+    def draw(self, faults: Sequence[Fault], marks: Sequence[float]) -> str:
+        """Return the lanes, below the faults, with moments marked as far as there is room."""
+        height = len(self._by_client) * LANE
+        bands, top = fault_rows(faults, self._axis, height)
+        backs, bars = [], []
+        for row, client in enumerate(sorted(self._by_client)):
+            y = top + row * LANE
+            backs.append(
+                tag("rect", x=LEFT, y=y + 2, width=RIGHT - LEFT, height=LANE - 4, rx=3, class_="lane")
+            )
+            backs.append(tag("text", f"client {client}", x=LEFT - 8, y=y + LANE / 2 + 4, text_anchor="end"))
+            lane = self._by_client[client]
+            for operation, after in zip(lane, [*lane[1:], None], strict=True):
+                bars.append(self._bar(operation, y, RIGHT if after is None else self._axis.at(after.call_s)))
+        lines = grid(self._axis, marks, self._tell, top, top + height)
+        if self._illegal is not None:
+            place = self._axis.at(_end_s(self._illegal))
+            lines += tag("line", x1=place, x2=place, y1=top, y2=top + height, class_="moment")
+        count = sum(len(lane) for lane in self._by_client.values())
+        label = f"{count} operations of {len(self._by_client)} clients over time"
+        return svg(top + height + 24, *backs, bands, lines, *bars, label=label)
+
+    def _bar(self, operation: Operation, y: float, limit: float) -> str:
+        """Return a bar and its label; `limit` is where the next bar of the lane begins."""
+        left, right = self._axis.at(operation.call_s), self._axis.at(_end_s(operation))
+        is_open = operation.outcome == "unknown" or operation.return_s is None
+        if is_open:
+            right = max(min(limit - 3, RIGHT - 2), left + OPEN_WIDTH_MIN)
+        width = max(right - left, BAR_WIDTH_MIN)
+        top = y + LANE - BAR - 5
+        kinds = ["bar", operation.op] + [operation.outcome] * (operation.outcome in ("failed", "unknown"))
+        parts = [tag("rect", x=left, y=top, width=width, height=BAR, rx=2, class_=" ".join(kinds))]
+        if is_open:
+            middle, tip = top + BAR / 2, left + width - 3
+            arrow = f"M{tip - 6:.1f} {middle - 4:.1f}L{tip:.1f} {middle:.1f}L{tip - 6:.1f} {middle + 4:.1f}"
+            parts.append(tag("path", d=arrow, class_=f"open {operation.op}"))
+        if operation is self._illegal:
+            box = tag("rect", x=left - 3, y=top - 3, width=width + 6, height=BAR + 6, rx=4, class_="illegal")
+            parts.append(box)
+        is_strong = id(operation) in self._strong
+        if is_strong:
+            parts.append(self._label(operation, left, max(limit, left + width), top - 6))
+        return tag(
+            "g", tag("title", text(_title(operation))), *parts, class_="strong" if is_strong else "aside"
+        )
+
+    def _label(self, operation: Operation, left: float, limit: float, y: float) -> str:
+        """Return what was done; it begins above the bar's left end, or ends at the edge if there is more room."""
+        words = tell_operation(operation)
+        if not self._is_one_key:
+            words = f"{tell_text(operation.key)}: {words}"
+        kind = "bad" if operation is self._illegal else "label"
+        if limit >= RIGHT and fit(words, RIGHT - left) != words:
+            return tag("text", text(words), x=RIGHT - 2, y=y, text_anchor="end", class_=kind)
+        return tag("text", text(fit(words, limit - left - 4)), x=left, y=y, class_=kind)
+
+
+def _title(operation: Operation) -> str:
+    end = "never answered" if operation.return_s is None else f"answered at {operation.return_s:.6f} s"
+    node = f" by node {operation.node}" if operation.node else ""
+    late = (
+        "\nit may take effect at any time after its call, or never" if operation.outcome == "unknown" else ""
+    )
+    return (
+        f"client {operation.client}, key {tell_text(operation.key)}\n{tell_operation(operation)}\n"
+        f"asked at {operation.call_s:.6f} s, {end}{node}{late}"
+    )
