@@ -1,6 +1,7 @@
 """Claims about `chaos`: it finds what is wrong with a store, and nothing where nothing is wrong."""
 
 import contextlib
+import html
 import json
 import os
 import signal
@@ -263,7 +264,7 @@ async def test_a_faulty_server_is_found_guilty(tmp_path: Path, store: HonestStor
     assert summary.seconds < 30.0, "the first violation ends the load"
     kind, words = summary.violations[0].split(" of chaos-", 1)
     assert kind in kinds, summary.in_words()
-    assert words.split(": ", 1)[1] in (tmp_path / "run" / "timeline.html").read_text()
+    assert words.split(": ", 1)[1] in html.unescape((tmp_path / "run" / "timeline.html").read_text())
 
 
 async def test_nonsense_is_a_violation(tmp_path: Path) -> None:

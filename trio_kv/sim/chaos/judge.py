@@ -19,9 +19,13 @@ import trio
 
 from trio_kv.check.history import Fault, History, decode_history, encode_history
 from trio_kv.check.linearizability import check_history
+from trio_kv.check.picture import draw_history
 
 NICE = 10
-STOP_S = 5.0
+
+
+Ranges = Sequence[tuple[int, int]]
+"""Where operations stand in a file: offset and size in bytes of some parts of it."""
 
 
 class Opinion(msgspec.Struct, frozen=True):
@@ -32,7 +36,7 @@ class Opinion(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-def read_operations(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> History:
+def read_operations(file: BinaryIO, ranges: Ranges) -> History:
     """Return the operations that stand in these parts of a file of lines without a header."""
     lines = [*encode_history(())]
     for offset, size_bytes in ranges:
@@ -50,12 +54,26 @@ def form_opinion(history: History) -> Opinion:
     return Opinion(verdict.outcome, "too many orders to try" if verdict.undecided else "")
 
 
-def draw_picture(path: Path, ranges: Sequence[tuple[int, int]], faults: Sequence[Fault]) -> str:
-    """Return a page that shows a key's operations among the faults, and what is wrong with them."""
+def draw_picture(
+    path: Path, parts: Sequence[Ranges], guilty: Sequence[Ranges], faults: Sequence[Fault], title: str
+) -> str:
+    """Return a page that shows operations among the faults, and what is wrong with them.
+
+    Args:
+        path: of the file.
+        parts: where the operations of each key stand.
+        guilty: those of keys that are wrong.
+        faults: of the whole run.
+        title: of the page.
+
+    """
     with path.open("rb") as file:
-        history = read_operations(file, ranges)
-    opinion = form_opinion(history)
-    return f"<html>{opinion.reason} {len(faults)}"
+        history = read_operations(file, [each for part in parts for each in part])
+        accused = read_operations(file, [each for part in guilty for each in part])
+    verdict = attrs.evolve(
+        check_history(accused.operations), operations=len(history.operations), keys=len(parts)
+    )
+    return draw_history(attrs.evolve(history, faults=tuple(faults)), verdict, title)
 
 
 def main(path: str) -> None:

@@ -35,6 +35,8 @@ from trio_kv.sim.chaos.workload import Workload
 AUDIT_CLIENT = 1_000_000_000
 """The clients that read everything once more at the end have numbers from here on."""
 TELL_S = 0.5
+DRAWN_MAX = 200_000
+"""Operations of a run that is drawn as a whole; it must be read into memory for that."""
 
 
 @attrs.frozen
@@ -159,13 +161,18 @@ class Run:
         )
         async with trio.open_nursery() as watching:
             watching.start_soon(self._check_early, judge)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(workload.run)
-                nursery.start_soon(nemesis.run)
-                nursery.start_soon(self._tell_load, recorder, nemesis)
-                with trio.move_on_after(config.seconds):
-                    await self._stop.wait()
-                nursery.cancel_scope.cancel()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(workload.run)
+                    nursery.start_soon(nemesis.run)
+                    nursery.start_soon(self._tell_load, recorder, nemesis)
+                    with trio.move_on_after(config.seconds):
+                        await self._stop.wait()
+                    nursery.cancel_scope.cancel()
+            except* StartError as group:
+                # It was killed, and does not come up again: what it has done to itself is in its log.
+                for error in group.exceptions:
+                    self._accuse(f"after a kill: {error}")
             self._load_s = trio.current_time() - self._begin_s
             recorder.retire()
             # What waits is checked later, together with the last read of each key.
@@ -211,15 +218,15 @@ class Run:
 
     async def _check_all(
         self, recorder: Recorder, reads: dict[str, tuple[int, int]], judge: Judge
-    ) -> Group | None:
-        """Check all keys, their last reads included; return the first that is wrong."""
-        guilty: Group | None = None
+    ) -> list[Group]:
+        """Check all keys, their last reads included; return those that are wrong."""
+        guilty: list[Group] = []
         groups = list(recorder.groups.values())
         for number, group in enumerate(groups):
             self._tell(Progress("verdict", number, len(groups), recorder.recorded))
             opinion = await judge.ask(*_ranges(group, reads))
             if opinion.verdict == "violation":
-                guilty = guilty or group
+                guilty.append(group)
                 self._accuse(opinion.reason)
             elif opinion.verdict != "valid":
                 self.findings.doubts.append(f"key {group.key}: {opinion.reason}")
@@ -229,14 +236,21 @@ class Run:
         self,
         recorder: Recorder,
         reads: dict[str, tuple[int, int]],
-        guilty: Group | None,
+        guilty: list[Group],
         faults: Sequence[HistoryFault],
     ) -> None:
-        groups = recorder.groups.values()
-        shown = guilty or max(groups, key=lambda group: group.unknown, default=None)
-        if shown is not None:
-            page = draw_picture(self._groups, _ranges(shown, reads), faults)
-            (self._config.out / "timeline.html").write_text(page, encoding="utf-8")
+        """Draw the whole run, or, if it is long, what is wrong in it or the key that had the most trouble."""
+        shown = list(recorder.groups.values())
+        if sum(group.operations for group in shown) > DRAWN_MAX:
+            shown = guilty or [max(shown, key=lambda group: group.unknown)]
+        page = draw_picture(
+            self._groups,
+            [_ranges(group, reads) for group in shown],
+            [_ranges(group, reads) for group in guilty],
+            faults,
+            f"chaos, seed {self._config.seed}",
+        )
+        (self._config.out / "timeline.html").write_text(page, encoding="utf-8")
 
     async def _sum_up(
         self, recorder: Recorder, nemesis: Nemesis, nodes: int, situations: dict[str, int]
