@@ -23,6 +23,7 @@ import trio
 
 from trio_kv.check.history import Fault as HistoryFault
 from trio_kv.check.history import RisingClock
+from trio_kv.check.picture import VIOLATIONS_DRAWN_MAX
 from trio_kv.sim.chaos.config import COVERAGE_S, ChaosConfig
 from trio_kv.sim.chaos.judge import Judge, draw_picture, open_judge
 from trio_kv.sim.chaos.nemesis import Nemesis, possible_kinds, required_situations
@@ -246,7 +247,7 @@ class Run:
         page = draw_picture(
             self._groups,
             [_ranges(group, reads) for group in shown],
-            [_ranges(group, reads) for group in guilty],
+            [_ranges(group, reads) for group in guilty[:VIOLATIONS_DRAWN_MAX]],
             faults,
             f"chaos, seed {self._config.seed}",
         )
