@@ -67,7 +67,7 @@ def assert_no_server_left(folder: Path) -> None:
 def test_a_sound_store_is_valid(tmp_path: Path) -> None:
     """A few seconds of all faults on a server of its own: valid, and the folder holds what can be judged again."""
     folder = tmp_path / "run"
-    line = chaos_line(folder, "--nodes", "3", "--seconds", "6", "--seed", "1", "--trace")
+    line = chaos_line(folder, "--nodes", "3", "--seconds", "6", "--seed", "1")
     done = subprocess.run(line, capture_output=True, text=True, timeout=DONE_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout)
@@ -83,7 +83,7 @@ def test_a_sound_store_is_valid(tmp_path: Path) -> None:
     assert len(history.operations) == summary["checked"] + summary["keys"]
     assert len(history.faults) == sum(summary["faults"].values())
     assert "<html" in (folder / "timeline.html").read_text()
-    assert (folder / "trace-1.jsonl").exists()
+    assert (folder / "traces" / "001.jsonl").exists()
     assert not (folder / "data").exists()
     assert_no_server_left(folder)
 
@@ -108,7 +108,6 @@ def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
         (["--seconds", "5", "--minutes", "1"], "--seconds and --minutes"),
         (["--faults", "crush"], "did you mean crash?"),
         (["--data-dir", "somewhere"], "add --port"),
-        (["--port", "1", "--trace"], "--trace is for a server that is started here"),
         (["--out", "."], "is there already"),
         (["--clients", "0"], "Must be > 0"),
     ],

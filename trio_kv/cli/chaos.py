@@ -84,11 +84,9 @@ class ChaosOptions:
         bool,
         Parameter(
             name="--trace",
-            negative=(),
-            show_default=False,
             help="Let the server that is started write every event into the folder, too.",
         ),
-    ] = False
+    ] = True
     host: Annotated[
         str | None, Parameter(help="Address of a server that runs; without --host and --port one is started.")
     ] = None
@@ -126,8 +124,6 @@ class ChaosOptions:
             raise UsageError(
                 "--data-dir and --control-port tell of a server that runs: add --port, or leave them out"
             )
-        if self.is_on_running and self.has_trace:
-            raise UsageError("--trace is for a server that is started here; start yours with --trace FILE")
         if self.out is not None and self.out.exists():
             raise UsageError(f"--out {self.out} is there already: name a new folder")
 

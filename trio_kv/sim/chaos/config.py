@@ -65,7 +65,7 @@ class ChaosConfig:
     rate: float = attrs.field(default=1000.0, validator=validators.ge(0))
     """Operations a second, all clients together; 0 is as many as the store takes."""
     faults: frozenset[FaultKind] = frozenset()
-    has_trace: bool = False
+    has_trace: bool = True
     """Let a server of our own write every event into a file, too."""
     fault_command: str | None = None
     """A command line that is run with `start` and, some seconds later, with `stop` behind it."""

@@ -49,14 +49,14 @@ class LineStream:
         self._searched = 0
         return parse_reply(line)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close the connection as a program does that ends."""
-        await trio.aclose_forcefully(self._stream)
+        self._stream.socket.close()
 
-    async def reset(self) -> None:
+    def reset(self) -> None:
         """Break the connection off, as a machine does that loses its power: the other side hears a reset."""
         self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await self.close()
+        self.close()
 
 
 async def connect(host: str, port: int) -> LineStream:

@@ -139,17 +139,21 @@ class Nemesis:
                     nursery.start_soon(self._run_lane, wanted, Random(self._random.getrandbits(64)))
 
     async def _run_lane(self, cards: Sequence[Card], random: Random) -> None:
+        deck: list[Card] = []
+        refused = 0
         while True:
-            for card in random.sample(cards, len(cards)):
-                for _ in range(ATTEMPTS_MAX):
-                    await trio.sleep(random.uniform(0.1, 0.8))
-                    await self._target.wait_up()
-                    try:
-                        await self._carry_out(card, random)
-                    except (NoDoorError, RefusedError):
-                        self.refusals += 1
-                    else:
-                        break
+            await trio.sleep(random.uniform(0.1, 0.8))
+            await self._target.wait_up()
+            deck = deck or random.sample(cards, len(cards))
+            try:
+                await self._carry_out(deck[-1], random)
+            except (NoDoorError, RefusedError):
+                self.refusals += 1
+                refused += 1
+                if refused < ATTEMPTS_MAX:
+                    continue
+            deck.pop()
+            refused = 0
 
     async def _carry_out(self, card: Card, random: Random) -> None:
         match card.kind:

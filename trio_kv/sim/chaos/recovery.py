@@ -193,7 +193,7 @@ async def _open(target: Target) -> AsyncIterator[LineStream]:
     try:
         yield stream
     finally:
-        await stream.close()
+        stream.close()
 
 
 async def _ask(stream: LineStream, request: Request) -> ReplyLine:

@@ -5,7 +5,7 @@
 | `history.jsonl` | every operation and every fault, as `docs/histories.md` says |
 | `timeline.html` | a picture of the key that is wrong, or of the most troubled one |
 | `summary.json` | the verdict and the figures |
-| `server.log`, `trace-*.jsonl` | what our own server said, start by start |
+| `server.log`, `traces/` | what our own server said; every event of it, start by start |
 | `data/` | its data directory, kept unless the run is valid |
 """
 

@@ -160,7 +160,9 @@ class OwnServer:
 
         """
         self.starts += 1
-        trace = ["--trace", str(self._folder / f"trace-{self.starts}.jsonl")] if self._has_trace else []
+        trace_path = self._folder / "traces" / f"{self.starts:03}.jsonl"
+        trace = ["--trace", str(trace_path)] if self._has_trace else []
+        trace_path.parent.mkdir(exist_ok=True)
         command_line = [
             *(sys.executable, "-m", "trio_kv", "serve", "--log-json", "--port", "0", "--control-port", "0"),
             *("--nodes", str(self._nodes), "--data-dir", str(self.data_dir)),

@@ -104,7 +104,7 @@ class Workload:
             try:
                 await client.use(stream, self._pause_s)
             finally:
-                await stream.close()
+                stream.close()
 
     async def _connect(self, random: Random) -> LineStream:
         while True:
@@ -181,7 +181,7 @@ class _Client:
         try:
             # A whole line without its end still counts as one when the connection closes in order.
             await stream.send(line[: self._random.choice([len(line) // 2, len(line) - 1, len(line)])])
-            await self._random.choice([stream.reset, stream.close])()
+            self._random.choice([stream.reset, stream.close])()
         except GONE_ERRORS:
             pass
         finally:
