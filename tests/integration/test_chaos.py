@@ -88,6 +88,28 @@ def test_a_sound_store_is_valid(tmp_path: Path) -> None:
     assert_no_server_left(folder)
 
 
+def test_a_server_that_runs_is_broken_through_its_door(tmp_path: Path) -> None:
+    """With --port and --data-dir faults go through the door of a server that goes on when the run is over."""
+    data_dir, folder = tmp_path / "data", tmp_path / "run"
+    ports = ["--port", "0", "--control-port", "0", "--log-json"]
+    line = [sys.executable, "-m", "trio_kv", "serve", "--nodes", "3", "--data-dir", str(data_dir), *ports]
+    with subprocess.Popen(line, stderr=subprocess.PIPE) as server:
+        try:
+            assert server.stderr is not None
+            events = map(json.loads, server.stderr)
+            ready = next(event for event in events if event["event"] == "server.started")
+            line = chaos_line(folder, "--port", str(ready["port"]), "--data-dir", str(data_dir))
+            line += ["--seconds", "3", "--seed", "2"]
+            done = subprocess.run(line, capture_output=True, text=True, timeout=DONE_S, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            summary = json.loads(done.stdout)
+            assert summary["faults"]
+            assert not {"kill", "freeze"} & summary["faults"].keys(), "the process is not ours"
+            assert server.poll() is None
+        finally:
+            server.kill()
+
+
 def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
     """Ctrl-C ends load and faults; recovery and verdict follow, and no process is left."""
     folder = tmp_path / "run"

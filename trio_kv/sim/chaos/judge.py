@@ -63,7 +63,7 @@ def draw_picture(
         path: of the file.
         parts: where the operations of each key stand.
         guilty: those of keys that are wrong.
-        faults: of the whole run.
+        faults: of the whole run; those of another time are left out.
         title: of the page.
 
     """
@@ -73,7 +73,10 @@ def draw_picture(
     verdict = attrs.evolve(
         check_history(accused.operations), operations=len(history.operations), keys=len(parts)
     )
-    return draw_history(attrs.evolve(history, faults=tuple(faults)), verdict, title)
+    begin_s = min((operation.call_s for operation in history.operations), default=0.0)
+    end_s = max((operation.return_s or operation.call_s for operation in history.operations), default=0.0)
+    around = tuple(fault for fault in faults if fault.from_s <= end_s and (fault.to_s or end_s) >= begin_s)
+    return draw_history(attrs.evolve(history, faults=around), verdict, title)
 
 
 def main(path: str) -> None:

@@ -139,7 +139,7 @@ class Nemesis:
                     nursery.start_soon(self._run_lane, wanted, Random(self._random.getrandbits(64)))
 
     async def _run_lane(self, cards: Sequence[Card], random: Random) -> None:
-        deck: list[Card] = []
+        deck = first_deck(cards, random)
         refused = 0
         while True:
             await trio.sleep(random.uniform(0.1, 0.8))
@@ -314,7 +314,9 @@ class Nemesis:
 
     async def _shell(self, word: str) -> None:
         line = f"{self._fault_command} {word}"
-        done = await trio.run_process(line, shell=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S604
+        # What it prints is for people: our own output may be read by a program.
+        quiet = f"{line} >&2"
+        done = await trio.run_process(quiet, shell=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S604
         problem = f"the command {line!r} ended with {done.returncode}"
         if done.returncode and problem not in self.problems:
             self.problems.append(problem)
@@ -327,6 +329,13 @@ class Nemesis:
             yield
         finally:
             fault.to_s = self._now()
+
+
+def first_deck(cards: Sequence[Card], random: Random) -> list[Card]:
+    """Return a deck, to be dealt from its end, that begins with an example of each situation."""
+    mixed = random.sample(cards, len(cards))
+    first = {card.situation: card for card in mixed if card.situation}
+    return [*(card for card in mixed if card not in first.values()), *first.values()]
 
 
 def draw_partition(nodes: Sequence[int], leader: int | None, variant: str, random: Random) -> list[list[int]]:
