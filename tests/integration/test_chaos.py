@@ -131,6 +131,9 @@ def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
         (["--faults", "crush"], "did you mean crash?"),
         (["--data-dir", "somewhere"], "add --port"),
         (["--out", "."], "is there already"),
+        (["--port", "1", "--faults", "kill"], "leave --host and --port out"),
+        (["--port", "1", "--faults", "crash"], "add --data-dir or --control-port"),
+        (["--faults", "command"], "needs --fault-command"),
         (["--clients", "0"], "Must be > 0"),
     ],
 )
@@ -299,8 +302,9 @@ async def test_nonsense_is_a_violation(tmp_path: Path) -> None:
         return Reply("missing") if isinstance(request, SetRequest) and store.requests > 50 else reply
 
     async with serving(answer) as server:
-        summary = await run_on(server, tmp_path / "run", seconds=0.5)
+        summary = await run_on(server, tmp_path / "run", seconds=30.0)
     assert summary.verdict == "violation"
+    assert summary.seconds < 30.0, "it ends the load"
     assert any("can't find its key missing" in violation for violation in summary.violations)
 
 

@@ -14,7 +14,7 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.options import UsageError
 from trio_kv.cli.output import Output
-from trio_kv.sim.chaos.config import FAULT_KINDS, ChaosConfig, FaultKind
+from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, PROCESS_KINDS, ChaosConfig, FaultKind
 
 
 class Verdict(IntEnum):
@@ -119,13 +119,25 @@ class ChaosOptions:
         """
         if self.seconds is not None and self.minutes is not None:
             raise UsageError("--seconds and --minutes say the same: use one of them")
-        parse_faults(self.faults)
+        self._check_faults()
         if not self.is_on_running and (self.data_dir is not None or self.control_port is not None):
             raise UsageError(
                 "--data-dir and --control-port tell of a server that runs: add --port, or leave them out"
             )
         if self.out is not None and self.out.exists():
             raise UsageError(f"--out {self.out} is there already: name a new folder")
+
+    def _check_faults(self) -> None:
+        """Refuse faults that are named and can't be brought about; `all` means all that can."""
+        named = frozenset() if self.faults == "all" else parse_faults(self.faults)
+        if self.is_on_running and named & PROCESS_KINDS:
+            raise UsageError(
+                "kill and freeze are for a server that is started here: leave --host and --port out"
+            )
+        if self.is_on_running and named & DOOR_KINDS and self.data_dir is None and self.control_port is None:
+            raise UsageError("faults go through the control door: add --data-dir or --control-port")
+        if "command" in named and self.fault_command is None:
+            raise UsageError("the fault `command` needs --fault-command")
 
     def to_config(self) -> ChaosConfig:
         """Return what to do, with all that was left open drawn or named."""

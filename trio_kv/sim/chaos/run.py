@@ -158,7 +158,7 @@ class Run:
             Random(f"{config.seed} clients"),
             clients=config.clients,
             rate=config.rate,
-            on_nonsense=self._accuse,
+            on_nonsense=self._reject,
         )
         async with trio.open_nursery() as watching:
             watching.start_soon(self._check_early, judge)
@@ -291,6 +291,11 @@ class Run:
         (self._config.out / "summary.json").write_bytes(text + b"\n")
         if summary.verdict == "valid":
             shutil.rmtree(self._config.out / "data", ignore_errors=True)
+
+    def _reject(self, nonsense: str) -> None:
+        """End the load: whoever answers nonsense will do so again."""
+        self._accuse(nonsense)
+        self._stop.set()
 
     def _accuse(self, violation: str) -> None:
         if violation not in self.findings.violations:
