@@ -29,7 +29,9 @@ from trio_kv.wire.requests import (
     encode_request,
 )
 
-PIPELINE_MAX = 8
+PIPELINE_MAX = 16
+PIPELINED = 0.25
+"""Share of the times a client asks at which it asks several things at once."""
 REQUEST_TIMEOUTS_S = (0.2, 1.0, 1.0, 3.0)
 """Drawn for each connection: impatient clients meet `timeout`, patient ones see a fault through."""
 REPLY_GRACE_S = 1.0
@@ -135,7 +137,7 @@ class _Client:
         timeout_s = random.choice(REQUEST_TIMEOUTS_S)
         left = random.randint(1, 2 * CONNECTION_REQUESTS)
         while left > 0:
-            count = random.randint(2, PIPELINE_MAX) if random.random() < 0.1 else 1
+            count = random.randint(2, PIPELINE_MAX) if random.random() < PIPELINED else 1
             left -= count
             if pause_s:
                 await trio.sleep(random.expovariate(1 / (pause_s * count)))
