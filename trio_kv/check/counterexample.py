@@ -19,11 +19,17 @@ from trio_kv.check.effects import NONE, Step, cut
 Judge = Callable[[Sequence[Step]], bool]
 """Tells whether steps have no order, for sure."""
 
+TRIES_MAX = 500
+"""Parts that are judged while steps are left out; then what is left has to do."""
+STEPS_JUDGED_MAX = 1_000_000
+"""As `TRIES_MAX`: the steps of all these parts together."""
+
 
 def shrink(steps: Sequence[Step], has_no_order: Judge) -> tuple[list[Step], Step]:
     """Return the smallest part, in the order of calls, and its step after whose return no order is left.
 
-    Smallest means: no step can be left out, nor a row of them, with what depends on them.
+    Smallest means: no step can be left out, nor a row of them, with what depends on them. Where that takes too long,
+    because hundreds of steps are needed, it may be larger.
 
     Args:
         steps: of one key, which have no order.
@@ -43,20 +49,30 @@ def shrink(steps: Sequence[Step], has_no_order: Judge) -> tuple[list[Step], Step
 
 
 def _minimize(steps: Sequence[Step], has_no_order: Judge) -> list[Step]:
-    kept = list(steps)
+    """Leave out what is early, then rows of steps, then single steps."""
+
+    def tail(first: int) -> list[Step]:
+        return _leave_out(steps, list(steps[first:]))
+
+    # Without the earliest steps there may be an order again: the last number without one is what is looked for.
+    first = bisect_left(range(len(steps)), True, key=lambda number: not has_no_order(tail(number + 1)))
+    kept = tail(first) if first and has_no_order(tail(first)) else list(steps)
+    tries, judged = 0, 0
     size = max(1, len(kept) // 2)
-    while True:
-        length = len(kept)
-        place = 0
-        while place < len(kept):
-            rest = _leave_out(steps, kept[:place] + kept[place + size :])
-            if has_no_order(rest):
-                kept = rest
-            else:
-                place += size
-        if size == 1 and len(kept) == length:
-            return kept
-        size = max(1, min(size, len(kept)) // 2)
+    place = 0
+    is_smaller = False
+    while tries < TRIES_MAX and judged < STEPS_JUDGED_MAX:
+        if place >= len(kept):
+            if size == 1 and not is_smaller:
+                break
+            place, is_smaller, size = 0, False, max(1, min(size, len(kept)) // 2)
+        rest = _leave_out(steps, kept[:place] + kept[place + size :])
+        tries, judged = tries + 1, judged + len(rest)
+        if has_no_order(rest):
+            kept, is_smaller = rest, True
+        else:
+            place += size
+    return kept
 
 
 def _leave_out(steps: Sequence[Step], kept: list[Step]) -> list[Step]:

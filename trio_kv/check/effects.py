@@ -70,9 +70,10 @@ def prepare(operations: Iterable[Operation]) -> list[Step]:
 
 
 def cut(steps: Sequence[Step], end_s: float) -> list[Step]:
-    """Return what was known at a moment: what had not returned by then may or may not take effect.
+    """Return what was known at a moment: a write that had not returned by then may or may not take effect.
 
     A history is in order up to every moment, or it is not in order (linearizability is closed under prefixes).
+    Hindsight is used where it tells that an operation had no effect.
     """
     known = []
     for step in steps:

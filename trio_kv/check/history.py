@@ -249,7 +249,7 @@ def _find_problem(operation: Operation) -> str | None:
     if outcome not in outcomes:
         return f"the outcome of a {op} is {outcome!r}, not one of {', '.join(sorted(outcomes))}"
     if (operation.value is not None) != (op in ("set", "cas")):
-        return f"a {op} {'needs' if operation.value is None else 'has no'} value"
+        return f"a {op} {'needs a' if operation.value is None else 'has no'} value"
     if operation.expected is not None and op != "cas":
         return f"a {op} has no expected"
     return _find_problem_of_answer(operation)

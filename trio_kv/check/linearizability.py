@@ -27,7 +27,7 @@ from trio_kv.check.reasons import explain, tell_text
 STEPS_MAX = 1_000_000
 """Configurations that are looked at for one key."""
 
-SHRINKING_STEPS_MAX = 20_000
+SHRINKING_STEPS_MAX = 5_000
 """Configurations that are looked at for one part of a key's history, to find the smallest that has no order."""
 
 

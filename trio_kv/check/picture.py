@@ -4,6 +4,7 @@ The page stands for itself: no script, no font, no other resource. What was aske
 escaped wherever it is told.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,6 +21,8 @@ OPERATIONS_DRAWN_MAX = 120
 CLIENTS_DRAWN_MAX = 24
 CONTEXT_OPERATIONS_MAX = 30
 """Operations drawn around a violation, beside those that have no order."""
+WRITERS_DRAWN_MAX = 4
+"""Writers of the value that the illegal step met."""
 VIOLATIONS_DRAWN_MAX = 8
 
 _HEADLINES = {
@@ -79,14 +82,14 @@ def _head(history: History, verdict: Verdict | None, title: str) -> str:
 
 def _violation(history: History, broken: BrokenKey) -> str:
     drawn, count = _choose_context(history.operations, broken)
-    note = "Time is stretched so that the order can be seen. Strong bars have no order; "
-    note += "pale ones are others on the same key."
+    note = "Time is stretched so that the order can be seen. The strong bars have no order; pale ones are others on "
+    note += "the same key."
     if count:
         note += f" {count:,} more of these between the first call and the last return are not drawn."
     return tag(
         "section",
         tag("h2", text(f"{broken.kind.capitalize()} of key {tell_text(broken.key)}")),
-        tag("p", text(broken.words), class_="words"),
+        tag("p", re.sub(r"(?<=\d) s\b", "&nbsp;s", text(broken.words)), class_="words"),
         draw_window(drawn, history.faults, broken.operations, broken.illegal),
         tag("p", text(note), class_="soft"),
         _legend(is_density=False),
@@ -96,21 +99,28 @@ def _violation(history: History, broken: BrokenKey) -> str:
 
 
 def _choose_context(operations: Sequence[Operation], broken: BrokenKey) -> tuple[list[Operation], int]:
-    """Return what is drawn around a violation, and how many more there are in its window."""
+    """Return what is drawn around a violation, and how many more there are in its window.
+
+    Beside what overlaps with it, that is who wrote what the illegal step met.
+    """
     shown = {id(operation) for operation in broken.operations}
+    illegal = broken.illegal
+    met = illegal.expected if illegal.result is None else illegal.result
     from_s = min(operation.call_s for operation in broken.operations)
-    to_s = max(operation.return_s or operation.call_s for operation in broken.operations)
+    to_s = max(_end_s(operation) for operation in broken.operations)
+    others = [each for each in operations if each.key == broken.key and id(each) not in shown]
+    writers = [each for each in others if met is not None and each.value == met][:WRITERS_DRAWN_MAX]
+    known = {id(each) for each in writers}
     around = [
-        operation
-        for operation in operations
-        if operation.key == broken.key
-        and id(operation) not in shown
-        and operation.call_s <= to_s
-        and from_s <= (operation.return_s or operation.call_s)
+        each for each in others if id(each) not in known and each.call_s <= to_s and from_s <= _end_s(each)
     ]
-    around.sort(key=lambda operation: abs(operation.call_s - broken.illegal.call_s))
+    around.sort(key=lambda operation: abs(operation.call_s - illegal.call_s))
     drawn = around[:CONTEXT_OPERATIONS_MAX]
-    return [*broken.operations, *drawn], len(around) - len(drawn)
+    return [*broken.operations, *writers, *drawn], len(around) - len(drawn)
+
+
+def _end_s(operation: Operation) -> float:
+    return operation.call_s if operation.return_s is None else operation.return_s
 
 
 def _table(broken: BrokenKey) -> str:
@@ -141,16 +151,11 @@ def _overview(history: History) -> str:
         parts += [draw_lanes(operations, history.faults), _legend(is_density=False)]
     else:
         wait_s, since_s = longest_wait(operations)
-        parts += [
-            draw_density(operations, history.faults),
-            _legend(is_density=True),
-            tag(
-                "p",
-                text(f"Longest time without an answer: {wait_s:.3f} s, from {since_s:.3f} s on."),
-                class_="soft",
-            ),
-            tag("p", text(left_out(operations)), class_="soft"),
-        ]
+        note = (
+            f"Longest time without an answer: {wait_s:.3f} s, from {since_s:.3f} s on. {left_out(operations)}"
+        )
+        parts += [draw_density(operations, history.faults), _legend(is_density=True)]
+        parts.append(tag("p", text(note), class_="soft"))
     return tag("section", *parts)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from trio_kv.check.history import Fault, Operation
 from trio_kv.check.picture_svg import (
+    CHARACTER,
     LEFT,
     RIGHT,
     Axis,
@@ -24,6 +25,8 @@ LANE = 40
 BAR = 14
 BAR_WIDTH_MIN = 4
 OPEN_WIDTH_MIN = 26
+LABELS_MAX = 16
+"""With more operations, only those that have no order get a label."""
 
 
 def draw_lanes(operations: Sequence[Operation], faults: Sequence[Fault]) -> str:
@@ -70,6 +73,7 @@ class _Lanes:
         self._illegal = illegal
         self._tell = moments(shown or operations)
         self._strong = {id(operation) for operation in shown or operations}
+        self._is_all_labelled = len(operations) <= LABELS_MAX
         self._is_one_key = len({operation.key for operation in operations}) == 1
         self._by_client: dict[int, list[Operation]] = defaultdict(list)
         for operation in sorted(operations, key=lambda each: each.call_s):
@@ -86,9 +90,7 @@ class _Lanes:
                 tag("rect", x=LEFT, y=y + 2, width=RIGHT - LEFT, height=LANE - 4, rx=3, class_="lane")
             )
             backs.append(tag("text", f"client {client}", x=LEFT - 8, y=y + LANE / 2 + 4, text_anchor="end"))
-            lane = self._by_client[client]
-            for operation, after in zip(lane, [*lane[1:], None], strict=True):
-                bars.append(self._bar(operation, y, RIGHT if after is None else self._axis.at(after.call_s)))
+            bars += self._lane(self._by_client[client], y)
         lines = grid(self._axis, marks, self._tell, top, top + height)
         if self._illegal is not None:
             place = self._axis.at(_end_s(self._illegal))
@@ -97,14 +99,29 @@ class _Lanes:
         label = f"{count} operations of {len(self._by_client)} clients over time"
         return svg(top + height + 24, *backs, bands, lines, *bars, label=label)
 
-    def _bar(self, operation: Operation, y: float, limit: float) -> str:
-        """Return a bar and its label; `limit` is where the next bar of the lane begins."""
-        left, right = self._axis.at(operation.call_s), self._axis.at(_end_s(operation))
+    def _lane(self, lane: Sequence[Operation], y: float) -> list[str]:
+        """Return bars and labels, from right to left, as a label has room up to the next one."""
+        parts = []
+        bar_limit: float = RIGHT
+        label_limit: float = RIGHT
+        for operation in reversed(lane):
+            is_strong = id(operation) in self._strong
+            label = ""
+            left = self._axis.at(operation.call_s)
+            if is_strong or self._is_all_labelled:
+                label, label_limit = self._label(operation, left, label_limit, y + LANE - BAR - 11)
+            bar = self._bar(operation, left, bar_limit, y + LANE - BAR - 5)
+            title = tag("title", text(_title(operation)))
+            parts.append(tag("g", title, bar, label, class_="strong" if is_strong else "aside"))
+            bar_limit = left
+        return parts
+
+    def _bar(self, operation: Operation, left: float, limit: float, top: float) -> str:
+        right = self._axis.at(_end_s(operation))
         is_open = operation.outcome == "unknown" or operation.return_s is None
         if is_open:
             right = max(min(limit - 3, RIGHT - 2), left + OPEN_WIDTH_MIN)
         width = max(right - left, BAR_WIDTH_MIN)
-        top = y + LANE - BAR - 5
         kinds = ["bar", operation.op] + [operation.outcome] * (operation.outcome in ("failed", "unknown"))
         parts = [tag("rect", x=left, y=top, width=width, height=BAR, rx=2, class_=" ".join(kinds))]
         if is_open:
@@ -114,22 +131,18 @@ class _Lanes:
         if operation is self._illegal:
             box = tag("rect", x=left - 3, y=top - 3, width=width + 6, height=BAR + 6, rx=4, class_="illegal")
             parts.append(box)
-        is_strong = id(operation) in self._strong
-        if is_strong:
-            parts.append(self._label(operation, left, max(limit, left + width), top - 6))
-        return tag(
-            "g", tag("title", text(_title(operation))), *parts, class_="strong" if is_strong else "aside"
-        )
+        return "".join(parts)
 
-    def _label(self, operation: Operation, left: float, limit: float, y: float) -> str:
-        """Return what was done; it begins above the bar's left end, or ends at the edge if there is more room."""
+    def _label(self, operation: Operation, left: float, limit: float, y: float) -> tuple[str, float]:
+        """Return what was done, and where that begins: at the bar, or further left if it would pass the edge."""
         words = tell_operation(operation)
         if not self._is_one_key:
             words = f"{tell_text(operation.key)}: {words}"
         kind = "bad" if operation is self._illegal else "label"
-        if limit >= RIGHT and fit(words, RIGHT - left) != words:
-            return tag("text", text(words), x=RIGHT - 2, y=y, text_anchor="end", class_=kind)
-        return tag("text", text(fit(words, limit - left - 4)), x=left, y=y, class_=kind)
+        if limit == RIGHT:
+            left = max(LEFT, min(left, RIGHT - 2 - len(words) * CHARACTER))
+        words = fit(words, limit - left - 4)
+        return tag("text", text(words), x=left, y=y, class_=kind) if words else "", min(left, limit)
 
 
 def _title(operation: Operation) -> str:

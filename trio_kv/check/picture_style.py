@@ -1,12 +1,19 @@
 """How a picture looks, in light and in dark. Colours are named by what they stand for."""
 
 STYLE = """
-:root { color-scheme: light dark; --page: #fbfbfc; --card: #fff; --ink: #1d2330; --soft: #667085; --line: #e1e4ea;
-  --lane: #f4f5f8; --get: #3b7ddd; --set: #2e9e6b; --cas: #8a5cd6; --delete: #c77d1a; --bad: #d6293e; --bad-soft:
-  #fdecee; --fault: #b7791f; --band: #f2c94c; --good: #2e9e6b; }
-@media (prefers-color-scheme: dark) { :root { --page: #12151c; --card: #1a1e27; --ink: #e6e9f0; --soft: #98a2b3;
-  --line: #2d333f; --lane: #20252f; --get: #6aa5f5; --set: #52c490; --cas: #b394f0; --delete: #e3a34d; --bad:
-  #ff6b7d; --bad-soft: #3a1d24; --fault: #e9bd5c; --band: #b88a1a; --good: #52c490; }
+:root {
+  color-scheme: light dark;
+  --page: #fbfbfc; --card: #fff; --ink: #1d2330; --soft: #5d687a; --line: #e1e4ea; --lane: #f4f5f8;
+  --get: #3b7ddd; --set: #2e9e6b; --cas: #8a5cd6; --delete: #c77d1a;
+  --bad: #d6293e; --fault: #dca53a; --band: #f2c94c;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #12151c; --card: #1a1e27; --ink: #e6e9f0; --soft: #98a2b3; --line: #323947; --lane: #20252f;
+    --get: #6aa5f5; --set: #52c490; --cas: #b394f0; --delete: #e3a34d;
+    --bad: #ff6b7d; --fault: #c79a3a; --band: #d8a62a;
+  }
+}
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1200px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 22px; margin: 0 0 6px; }
@@ -17,8 +24,8 @@ section.broken { border-left: 5px solid var(--bad); }
 p { margin: 6px 0; }
 .soft { color: var(--soft); }
 .words { font-size: 17px; line-height: 1.45; max-width: 78ch; overflow-wrap: anywhere; }
-.badge { display: inline-block; padding: 1px 10px; border-radius: 99px; font-weight: 600; color: #fff; margin-right:
-  8px; }
+.badge { display: inline-block; padding: 1px 10px; border-radius: 99px; font-weight: 600; color: #fff;
+  margin-right: 8px; }
 .badge.valid { background: #217a52; }
 .badge.violation { background: #c42237; }
 .badge.unknown { background: #8a6416; }
@@ -34,7 +41,8 @@ svg .soft { fill: var(--soft); }
 .cas { fill: var(--cas); stroke: var(--cas); }
 .delete { fill: var(--delete); stroke: var(--delete); }
 .bar { stroke-width: 1; }
-.aside { opacity: .38; }
+.aside rect, .aside path { opacity: .38; }
+svg .aside text { fill: var(--soft); }
 .failed { fill-opacity: .12; stroke-dasharray: 3 2; }
 .unknown { fill-opacity: .3; stroke-dasharray: 4 3; }
 .open { fill: none; stroke-width: 1.6; }
@@ -53,7 +61,7 @@ th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 tr.worst td { color: var(--bad); font-weight: 600; }
-.legend span { margin-right: 16px; white-space: nowrap; }
+.legend span { margin-right: 16px; display: inline-block; }
 .legend i { display: inline-block; width: 12px; height: 10px; border-radius: 2px; margin-right: 5px; }
 .legend i.get { background: var(--get); }
 .legend i.set { background: var(--set); }

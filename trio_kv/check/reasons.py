@@ -14,6 +14,9 @@ from trio_kv.check.history import Operation
 VALUE_CHARACTERS_MAX = 40
 """Of a value that is told; the rest is left out."""
 
+OTHERS_TOLD_MAX = 4
+"""Of the operations that have no order together."""
+
 DIGITS_MIN, DIGITS_MAX = 3, 6
 """Of moments in seconds, after the point: as few as tell them apart."""
 
@@ -45,8 +48,10 @@ def explain(illegal: Step, steps: Sequence[Step], operations: Sequence[Operation
         if found is not None:
             kind, because = found
             return kind, f"{words.subject}, {because}"
-    others = " and ".join(words.span(step) for step in words.others)
-    return "no order", f"{words.subject}, which has no place in any order with {others}"
+    others = [words.span(step) for step in words.others[-OTHERS_TOLD_MAX:]]
+    if len(words.others) > len(others):
+        others.append(f"{len(words.others) - len(others)} more")
+    return "no order", f"{words.subject}, which has no place in any order with {' and '.join(others)}"
 
 
 def tell_value(value: bytes | None) -> str:
