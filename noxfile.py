@@ -72,6 +72,28 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Run both simulated worlds for an hour on all cores; arguments after `--` go to bench/soak.py."""
+    install(session, is_with_project=True)
+    # After Ctrl-C there is a verdict over what was run until then.
+    session.run("python", "bench/soak.py", *session.posargs, interrupt_timeout=60.0)
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def determinism(session: nox.Session) -> None:
+    """Run 1,000 seeds twice and compare their traces, also between versions; arguments go to bench/determinism.py."""
+    install(session, is_with_project=True)
+    session.run("python", "bench/determinism.py", *session.posargs)
+
+
+@nox.session
+def speed(session: nox.Session) -> None:
+    """Measure how fast the simulated worlds are; arguments after `--` go to bench/speed.py."""
+    install(session, is_with_project=True)
+    session.run("python", "bench/speed.py", *session.posargs)
+
+
+@nox.session
 def fix(session: nox.Session) -> None:
     """Rewrite what ruff can rewrite."""
     install(session, "lint")

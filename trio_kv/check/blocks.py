@@ -85,8 +85,6 @@ def _build(steps: Sequence[Step]) -> list[Block] | None:
                 firsts.append(step)
         elif not step.is_write:
             readers[step.needs].append(step)
-        elif step.needs in changers:
-            return None
         else:
             changers[step.needs] = step
     blocks: list[Block] = []
@@ -98,7 +96,8 @@ def _build(steps: Sequence[Step]) -> list[Block] | None:
         if block is None:
             return None
         blocks.append(block)
-    # What is left over needs a value that no step writes, or that only its own consequences write.
+    # What is left over needs a value that no step writes, that only its own consequences write, or that another
+    # step used up.
     is_all = used == len(steps) - len(_unknown_deletes(steps))
     return blocks if is_all else None
 

@@ -12,6 +12,8 @@ SNAPSHOTS_MAX = 2
 """The newest one, and the one before it while it is being sent."""
 SEGMENTS_MAX = 5
 """Segments beyond what the entries need: a partly used one at each end, the spare, two not dropped yet."""
+CONFLICT_BYTES = 64 << 10
+"""What entries took that were overwritten: segments that they reach into go with the next one that begins."""
 WRITE_BYTES = 1024
 """What an entry, or a term, may take on a disk beyond its own bytes: at most a frame of its own."""
 
@@ -37,5 +39,5 @@ def require_bounded(node: int, sizes: Mapping[str, int], log: Log, term: int, se
     entries = log.last_index - log.base_index
     # Twice: where a large entry does not fit any more, up to half of a small segment stays empty.
     needed_bytes = 2 * log.size_bytes(log.base_index + 1, log.last_index) + (entries + term) * WRITE_BYTES
-    if sum(segments.values()) > needed_bytes + SEGMENTS_MAX * segment_bytes:
+    if sum(segments.values()) > needed_bytes + CONFLICT_BYTES + SEGMENTS_MAX * segment_bytes:
         raise Violation(f"n{node} keeps {segments} for {entries} entries, {needed_bytes} bytes at most")

@@ -19,6 +19,8 @@ from trio_kv.check.effects import NONE, Step, cut
 Judge = Callable[[Sequence[Step]], bool]
 """Tells whether steps have no order, for sure."""
 
+TAIL_MIN = 16
+"""Steps that are tried first, the latest."""
 TRIES_MAX = 500
 """Parts that are judged while steps are left out; then what is left has to do."""
 STEPS_JUDGED_MAX = 1_000_000
@@ -49,14 +51,15 @@ def shrink(steps: Sequence[Step], has_no_order: Judge) -> tuple[list[Step], Step
 
 
 def _minimize(steps: Sequence[Step], has_no_order: Judge) -> list[Step]:
-    """Leave out what is early, then rows of steps, then single steps."""
-
-    def tail(first: int) -> list[Step]:
-        return _leave_out(steps, list(steps[first:]))
-
-    # Without the earliest steps there may be an order again: the last number without one is what is looked for.
-    first = bisect_left(range(len(steps)), True, key=lambda number: not has_no_order(tail(number + 1)))
-    kept = tail(first) if first and has_no_order(tail(first)) else list(steps)
+    """Leave out what is early, as most often only the last steps matter; then rows of steps; then single ones."""
+    count = TAIL_MIN
+    kept = list(steps)
+    while count < len(steps):
+        tail = _leave_out(steps, list(steps[-count:]))
+        if has_no_order(tail):
+            kept = tail
+            break
+        count *= 2
     tries, judged = 0, 0
     size = max(1, len(kept) // 2)
     place = 0

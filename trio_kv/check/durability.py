@@ -51,6 +51,16 @@ class Shadow:
     """While rebuilding: what was committed when this life began."""
 
     @property
+    def term(self) -> int:
+        """The durable term."""
+        return self.hard_state.term
+
+    @property
+    def end(self) -> int:
+        """The index up to which it holds entries, or a snapshot of them."""
+        return max(self.last_index, self.snapshot[0])
+
+    @property
     def last_index(self) -> int:
         """Index of the log's last entry."""
         return self.base[0] + len(self.entries)
@@ -158,7 +168,7 @@ class Durability(Judge):
     def rebuilt(self, node: int) -> None:
         """Refuse that a node counts that lacks something."""
         shadow = self.shadows[node]
-        if max(shadow.last_index, shadow.snapshot[0]) < shadow.due:
+        if shadow.end < shadow.due:
             raise Violation(
                 f"n{node} ends its rebuild with {shadow.last_index} entries and the snapshot {shadow.snapshot}, but"
                 f" {shadow.due} were committed when it began"

@@ -80,7 +80,7 @@ class Fault:
 
 @attrs.frozen
 class History:
-    """All operations of a run, in any order (but each client's in its own), and its faults."""
+    """All operations of a run, in any order, and its faults."""
 
     operations: tuple[Operation, ...]
     faults: tuple[Fault, ...] = ()

@@ -1,8 +1,9 @@
 """Is a history linearizable (Herlihy and Wing 1990), and if not, why?
 
-Each operation must seem to take effect at one moment between its call and its return, in the order that all its
-key's operations agree on. Keys are judged one by one: a history is linearizable if and only if each key's part
-of it is (their Theorem 1, locality). All keys are missing at the beginning, and equal values are equal bytes.
+Each operation must seem to take effect at one moment between its call and its return, in an order that fits the
+rules of get, set, delete and cas. Keys are judged one by one: a history is linearizable if and only if each key's
+part of it is (their theorem 1, locality; Horn and Kroening 2015 call it P-compositionality). All keys are missing at
+the beginning, and equal values are equal bytes.
 
 Each key goes through
 - `effects`: operations become steps that need a state and leave one; what can't matter is dropped;
@@ -83,10 +84,10 @@ class Verdict:
 
 
 def check_history(operations: Iterable[Operation], *, steps_max: int = STEPS_MAX) -> Verdict:
-    """Judge a history; each client's operations must stand in the order of their calls.
+    """Judge a history.
 
     Args:
-        operations: of all clients and keys.
+        operations: of all clients and keys, in any order.
         steps_max: how many configurations are looked at for one key whose values are not unique.
 
     """

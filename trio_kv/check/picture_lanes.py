@@ -140,7 +140,7 @@ class _Lanes:
             words = f"{tell_text(operation.key)}: {words}"
         kind = "bad" if operation is self._illegal else "label"
         if limit == RIGHT:
-            left = max(LEFT, min(left, RIGHT - 2 - len(words) * CHARACTER))
+            left = max(LEFT, min(left, RIGHT - 5 - (len(words) + 0.5) * CHARACTER))
         words = fit(words, limit - left - 4)
         return tag("text", text(words), x=left, y=y, class_=kind) if words else "", min(left, limit)
 

@@ -38,11 +38,11 @@ class ReadRounds(Judge):
             if leader == view.id:
                 del self._questions[leader, asker]
 
-    def took(self, node: int, message: Message) -> None:
+    def took(self, view: View, message: Message) -> None:
         """See a question come."""
         if isinstance(message, ReadIndex):
-            questions = self._questions.setdefault((node, message.source), {})
-            questions.setdefault((message.nonce, message.counter), self._begun[node])
+            questions = self._questions.setdefault((view.id, message.source), {})
+            questions.setdefault((message.nonce, message.counter), self._begun[view.id])
 
     def sent(self, node: int, message: Message) -> None:
         """See rounds begin and end, and judge answers."""

@@ -18,6 +18,7 @@ import attrs
 from trio_kv.check.violation import Violation
 from trio_kv.kv.machine import Machine
 from trio_kv.raft.entry import Entry
+from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ticket, Write
@@ -39,6 +40,8 @@ class View:
     is_leader: bool = False
     base: int = 0
     """What the node itself holds of the log begins behind this index."""
+    matches: dict[int, int] = attrs.field(factory=dict)
+    """While it leads: follower -> up to where it counts that one's log."""
 
     def __str__(self) -> str:
         last = self.entries[-1] if self.entries else "0@0"
@@ -95,8 +98,11 @@ class Judge:
     def snapshot_stored(self, node: int, place: tuple[int, int]) -> None:
         """See a snapshot up to (index, term) become durable."""
 
-    def took(self, node: int, message: Message) -> None:
-        """See a node take a message in."""
+    def took(self, view: View, message: Message) -> None:
+        """See a node take a message in; `view.raft` is as it was before, `view` maybe as it was before that."""
+
+    def matched(self, view: View, peer: int, before: int, match: int) -> None:
+        """See a leader count a follower's log up to `match`, in this term up to `before` until now."""
 
     def sent(self, node: int, message: Message) -> None:
         """See a message leave a node."""
@@ -132,6 +138,7 @@ class Watch:
         self._committed = self._hooks("committed")
         self._applied = self._hooks("applied")
         self._took = self._hooks("took")
+        self._matched = self._hooks("matched")
         self._sent = self._hooks("sent")
         self._submitted = self._hooks("submitted")
         self._stored = self._hooks("stored")
@@ -214,8 +221,9 @@ class Watch:
 
     def took(self, node: int, message: Message) -> None:
         """See a node take a message in."""
+        view = self.views[node]
         for hook in self._took:
-            hook(node, message)
+            hook(view, message)
 
     def sent(self, node: int, message: Message) -> None:
         """See a message leave a node."""
@@ -243,11 +251,22 @@ class Watch:
         is_new_leader = raft.is_leader and not (view.is_leader and view.term == raft.term)
         view.term, view.vote, view.is_leader = raft.term, raft.vote, raft.is_leader
         if is_new_leader:
+            view.matches = {}
             for hook in self._elected:
                 hook(view)
+        if isinstance(raft.role, Leader):
+            self._see_matches(view, raft.role)
         if raft.commit != view.commit:
             self._see_commit(view)
         self._see_machine(view, machine)
+
+    def _see_matches(self, view: View, role: Leader) -> None:
+        matches = view.matches
+        for peer, progress in role.progress.items():
+            if progress.match != matches.get(peer, 0):
+                for hook in self._matched:
+                    hook(view, peer, matches.get(peer, 0), progress.match)
+                matches[peer] = progress.match
 
     def _see_commit(self, view: View) -> None:
         commit = view.raft.commit

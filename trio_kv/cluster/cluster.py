@@ -1,55 +1,24 @@
-"""The supervisor: keeps each node of a cluster running in a crash scope of its own, and breaks it on
-request.
-
-A node that raises, or is told to crash, ends alone; it comes back from what its disk holds, with a new
-inbox and a new nonce, after its disk thread has ended. A node whose disk failed or is damaged stays
-down: the reason stands in its status.
+"""A cluster of one process: its nodes, the network between them, and the faults that can be asked for.
 
 The faults are one API, used by the control door, the dashboard and the chaos command alike.
 """
 
-import gc
-import traceback
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from random import Random
 
 import attrs
 import trio
 
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.inbox import (
-    ChunkAdded,
-    ChunkWasRead,
-    DiskFailed,
-    Inbox,
-    RoomChanged,
-    SnapshotFailed,
-    SnapshotStored,
-    Stored,
-    TakeSnapshot,
-    Transfer,
-)
-from trio_kv.cluster.node import Clock, DiskFailedError, Node, Turn
-from trio_kv.cluster.registry import NodeStatus, Registry, State
-from trio_kv.kv.commands import decode_command
-from trio_kv.kv.machine import Machine, Restorer
-from trio_kv.raft.entry import SharingDecoder
-from trio_kv.raft.log import Log
-from trio_kv.raft.ready import Ticket
-from trio_kv.replica.replica import Replica
+from trio_kv.cluster.disks import Disks
+from trio_kv.cluster.inbox import TakeSnapshot, Transfer
+from trio_kv.cluster.node import Node
+from trio_kv.cluster.registry import Registry, State
+from trio_kv.cluster.supervisor import Member, Supervisor
 from trio_kv.replica.requests import Answer, Done, Read
-from trio_kv.storage.disk import DiskThread
-from trio_kv.storage.errors import DamagedError, StorageError
-from trio_kv.storage.manifest import DataDirectory, NodeDirectory
-from trio_kv.storage.opening import Opened
-from trio_kv.storage.rebuild import end_rebuild, rebuild_node
-from trio_kv.storage.recovery import Recovered
-from trio_kv.storage.snapshots import SnapshotInfo, snapshot_name
+from trio_kv.storage.errors import StorageError
+from trio_kv.storage.snapshots import snapshot_name
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import (
-    DiskFailed as DiskFailedEvent,
-)
 from trio_kv.trace.vocabulary import (
     DiskSlowed,
     DiskStalled,
@@ -57,30 +26,13 @@ from trio_kv.trace.vocabulary import (
     LinkFaulted,
     LinksHealed,
     LinksPartitioned,
-    NodeCrashed,
-    NodeDamaged,
-    NodeLoading,
     NodePaused,
-    NodeRebuildNeeded,
-    NodeRestarted,
     NodeResumed,
-    NodeStarted,
-    NodeStopped,
     RebuildStarted,
-    WalTornTailCut,
 )
 from trio_kv.transport.links import LinkFault, Links
 from trio_kv.transport.memory import MemoryNetwork
 
-LOADING_TOLD_S = 1.0
-"""How often a node that reads a large snapshot tells how far it is."""
-
-
-SERVING_FIRST_S = 10.0
-"""At a start with much data the last nodes are read only when the first ones serve, or after this long."""
-SERVING_CHECKED_S = 0.02
-LARGE_BYTES = 16 << 20
-"""From this size of its snapshot on a node takes long to read."""
 BACKUP_S = 60.0
 """How long a backup waits for its snapshot."""
 
@@ -89,63 +41,52 @@ class FaultError(ValueError):
     """A fault was asked for that makes no sense now. The text says why."""
 
 
-@attrs.define(eq=False)
-class _Member:
-    """A node as its supervisor sees it."""
-
-    directory: NodeDirectory
-    status: NodeStatus
-    is_wanted: bool = True
-    is_living: bool = False
-    """From before its disk is opened until after its disk thread has ended."""
-    crashes: int = 0
-    """In a row."""
-    attempts: int = 0
-    clock: Clock = attrs.field(factory=Clock)
-    node: Node | None = None
-    disk: DiskThread | None = None
-    disk_delay_s: float = 0.0
-    scope: trio.CancelScope | None = None
-    paused_at: float = 0.0
-    wake: trio.Event = attrs.field(factory=trio.Event)
-
-
 class Cluster:
     """All nodes of one process. `run` keeps them going; everything else may be called meanwhile."""
 
-    def __init__(self, directory: DataDirectory, config: ClusterConfig, trace: Trace, random: Random) -> None:
-        """Supervise the nodes of a data directory.
+    def __init__(
+        self,
+        disks: Disks,
+        config: ClusterConfig,
+        trace: Trace,
+        random: Random,
+        *,
+        network: MemoryNetwork | None = None,
+        make_node: Callable[..., Node] = Node,
+    ) -> None:
+        """Make a cluster of the nodes that have disks.
 
         Args:
-            directory: where they live.
+            disks: where they live.
             config: time-outs and limits.
             trace: takes all events.
             random: seeds what the nodes and the links draw.
+            network: what joins the nodes; by default one whose links are sound.
+            make_node: makes a node of its parts, which are the arguments of `Node`.
 
         """
-        self.registry = Registry(list(directory.nodes))
-        self.links = Links(Random(random.getrandbits(64)))
-        self.network = MemoryNetwork(self.links)
-        self._config = config
+        self.registry = Registry(list(disks.nodes))
+        self.network = network or MemoryNetwork(Links(Random(random.getrandbits(64))))
+        self.links = self.network.links
+        self._disks = disks
         self._trace = trace
         self._random = random
-        self._turn = Turn()
-        self._loading = trio.Lock()
-        """Nodes are loaded one after the other: each takes the whole processor, and three of five can elect."""
-        self._loads = 0
-        """Nodes that are loaded or wait for it."""
-        self._decoder = SharingDecoder(decode_command)
-        self._directory = directory
-        self._members = {
-            node: _Member(directory.node(node), self.registry.nodes[node]) for node in directory.nodes
-        }
+        self._supervisor = Supervisor(
+            disks=disks,
+            registry=self.registry,
+            network=self.network,
+            config=config,
+            trace=trace,
+            random=random,
+            make_node=make_node,
+        )
+        self._members = self._supervisor.members
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.network.run)
-            for member in self._members.values():
-                nursery.start_soon(self._supervise, member)
+            nursery.start_soon(self._supervisor.run)
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
@@ -156,257 +97,11 @@ class Cluster:
     @property
     def is_loading(self) -> bool:
         """Whether nodes still read what their disks hold."""
-        return self._loads > 0
+        return self._supervisor.is_loading
 
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply."""
         return self.registry.status()
-
-    # One node's life
-
-    async def _supervise(self, member: _Member) -> None:
-        node = member.status.node
-        while True:
-            if not member.is_wanted:
-                self._trace.emit(NodeStopped(), node=node)
-                self._set_state(member, State.STOPPED, "asked to stop")
-                while not member.is_wanted:
-                    await _wait_wake(member)
-            if member.attempts:
-                self._trace.emit(NodeRestarted(member.attempts), node=node)
-            member.attempts += 1
-            started_at = trio.current_time()
-            member.is_living = True
-            try:
-                crash = await self._live(member)
-            finally:
-                member.is_living = False
-            if crash is None:
-                await _wait_wake(member)
-                continue
-            if self._is_stopping(member):
-                continue
-            if trio.current_time() - started_at >= self._config.restart_calm_s:
-                member.crashes = 0
-            delay_s = self._config.restart_delay_min_s * 2**member.crashes
-            delay_s = min(delay_s, self._config.restart_delay_max_s)
-            member.crashes += 1
-            self._trace.emit(attrs.evolve(crash, restart_in_s=delay_s), node=node, term=member.status.term)
-            self._set_state(member, State.CRASHED, crash.reason)
-            with trio.move_on_after(delay_s):
-                await _wait_wake(member)
-
-    @staticmethod
-    def _is_stopping(member: _Member) -> bool:
-        """Return whether `stop` was asked for while the node ran."""
-        return not member.is_wanted
-
-    async def _live(self, member: _Member) -> NodeCrashed | None:
-        """Run a node until it ends; return the crash it died of, or None if it can't come back by itself."""
-        crash: NodeCrashed | None = None
-        failure: Exception | None = None
-        with trio.CancelScope() as member.scope:
-            try:
-                await self._start_and_run(member)
-            except* (DiskFailedError, DamagedError, OSError) as group:
-                failure = _first(group)
-            except* Exception as group:  # noqa: BLE001 - whatever it is, it ends this node alone, and is told
-                text = "".join(traceback.format_exception(group))
-                crash = NodeCrashed(repr(_first(group)), False, None, text)
-        if member.scope.cancelled_caught:
-            return NodeCrashed("asked to crash", True, None)
-        if crash is None:
-            self._stay_down(member, failure)
-        return crash
-
-    def _stay_down(self, member: _Member, failure: Exception | None) -> None:
-        """Say why a node can't run: its disk failed, is damaged, or is not there."""
-        node, directory = member.status.node, member.directory
-        if isinstance(failure, DamagedError):
-            self._trace.emit(
-                NodeDamaged(failure.file, failure.offset, failure.reason, failure.way_out), node=node
-            )
-            self._set_state(member, State.DAMAGED, str(failure))
-        elif failure is not None:
-            self._trace.emit(DiskFailedEvent("write", str(failure)), node=node)
-            self._set_state(member, State.STOPPED, f"disk failed: {failure}")
-        elif directory.state == "damaged":
-            self._trace.emit(
-                NodeDamaged(str(directory.path), 0, directory.reason, directory.way_out), node=node
-            )
-            self._set_state(member, State.DAMAGED, directory.reason)
-        else:
-            self._trace.emit(NodeRebuildNeeded(directory.reason), node=node)
-            self._set_state(member, State.NEEDS_REBUILD, directory.reason)
-
-    async def _start_and_run(self, member: _Member) -> None:
-        # Looked at anew each time: a person may have brought the directory back meanwhile.
-        member.directory = await trio.to_thread.run_sync(self._directory.node, member.status.node)
-        if member.directory.state != "ok":
-            return
-        opened, machine = await self._load_in_turn(member)
-        inbox = Inbox()
-        disk = self._open_disk(member, opened, inbox)
-        try:
-            await self._run_node(member, inbox, disk, opened.recovered, machine)
-        finally:
-            member.node = member.disk = None
-            member.status.inbox = member.status.refresh = None
-            self.network.detach(member.status.node)
-            self.registry.changed()
-            with trio.CancelScope(shield=True):
-                await disk.stop(drop_queued=True)
-
-    async def _load_in_turn(self, member: _Member) -> tuple[Opened, Machine]:
-        self._loads += 1
-        member.status.reason = "its disk is being read"
-        try:
-            async with self._loading:
-                if await trio.to_thread.run_sync(_snapshot_bytes, member.directory.path) >= LARGE_BYTES:
-                    with trio.move_on_after(SERVING_FIRST_S):
-                        await self._let_majority_serve()
-                return await trio.to_thread.run_sync(self._load, member)
-        finally:
-            self._loads -= 1
-            if not self._loads:
-                self._decoder = SharingDecoder(decode_command)
-
-    async def _let_majority_serve(self) -> None:
-        """Once a majority runs, let it elect and apply its logs before further nodes take the processor."""
-        running = [each.node for each in self._members.values() if each.node is not None]
-        if len(running) <= len(self._members) // 2:
-            return
-        # What it waits for is looked up, not told: it happens once, at a start with much data.
-        while self.registry.leader() is None or any(  # noqa: ASYNC110
-            node.replica.raft.has_more for node in running
-        ):
-            await trio.sleep(SERVING_CHECKED_S)
-
-    def _load(self, member: _Member) -> tuple[Opened, Machine]:
-        """Open a node's log and restore its state machine from the newest snapshot. Runs in a thread of
-        its own.
-
-        Millions of objects are made, of which Python's collector could free none: it would only walk
-        over all of them again and again, so it rests meanwhile.
-        """
-        gc.disable()
-        try:
-            return self._open_and_restore(member)
-        finally:
-            gc.enable()
-
-    def _open_and_restore(self, member: _Member) -> tuple[Opened, Machine]:
-        opened = member.directory.open(self._decoder)
-        info = opened.recovered.snapshot
-        if info is None:
-            return opened, Machine()
-        running = [other.node.replica.machine for other in self._members.values() if other.node is not None]
-        restorer = Restorer(running[0].get if running else None)
-        told_at, done_bytes = self._trace.mono_s(), 0
-        for chunk in opened.snapshots.chunks(info):
-            restorer.feed(chunk)
-            done_bytes += len(chunk)
-            if self._trace.mono_s() - told_at >= LOADING_TOLD_S:
-                told_at = self._trace.mono_s()
-                loading = NodeLoading(100 * done_bytes // info.total_bytes, info.total_bytes)
-                trio.from_thread.run_sync(partial(self._trace.emit, loading, node=member.status.node))
-        return opened, restorer.finish()
-
-    def _open_disk(self, member: _Member, opened: Opened, inbox: Inbox) -> DiskThread:
-        def on_stored(ticket: Ticket) -> None:
-            inbox.post(Stored(ticket))
-
-        def on_failed(error: Exception) -> None:
-            inbox.post(DiskFailed(error))
-
-        def on_snapshot_added(index: int, term: int, number: int) -> None:
-            inbox.post(ChunkAdded(index, term, number))
-
-        def on_snapshot_stored(info: SnapshotInfo) -> None:
-            inbox.post(SnapshotStored(info.index, info.term, info.total_bytes))
-
-        def on_snapshot_failed(index: int, term: int, reason: str) -> None:
-            inbox.post(SnapshotFailed(f"snapshot {index}@{term}: {reason}"))
-
-        def on_chunk_read(index: int, term: int, number: int, data: bytes | None, is_last: bool) -> None:
-            del number
-            inbox.post(ChunkWasRead(index, term, data, is_last))
-
-        def on_room(room_bytes: int | None) -> None:
-            inbox.post(RoomChanged(room_bytes))
-
-        disk = DiskThread(
-            opened.wal,
-            opened.snapshots,
-            on_stored=on_stored,
-            on_failed=on_failed,
-            name=f"disk-{member.status.node}",
-            on_snapshot_added=on_snapshot_added,
-            on_snapshot_stored=on_snapshot_stored,
-            on_snapshot_failed=on_snapshot_failed,
-            on_chunk_read=on_chunk_read,
-            on_room=on_room,
-        )
-        disk.delay_s = member.disk_delay_s
-        member.disk = disk
-        return disk
-
-    async def _run_node(
-        self, member: _Member, inbox: Inbox, disk: DiskThread, recovered: Recovered, machine: Machine
-    ) -> None:
-        node, status = member.status.node, member.status
-        for warning in recovered.warnings:
-            self._trace.emit(WalTornTailCut(warning), node=node)
-        base, snapshot = recovered.base, recovered.snapshot
-        log = Log(recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us)
-
-        def make_replica(now: float) -> Replica:
-            return Replica(
-                id=node,
-                peers=tuple(other for other in self._members if other != node),
-                config=self._config.raft,
-                random=Random(self._random.getrandbits(64)),
-                incarnation=member.directory.incarnation,
-                incarnations=self._directory.manifest.incarnations,
-                now=now,
-                hard_state=recovered.hard_state,
-                is_rebuilding=member.directory.is_rebuilding,
-                log=log,
-                machine=machine,
-                snapshot=None if snapshot is None else (snapshot.index, snapshot.term),
-                snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
-                snapshot_log_bytes_min=member.directory.segment_bytes // 2,
-                events_level=self._trace.level,
-            )
-
-        member.node = Node(
-            make_replica=make_replica,
-            inbox=inbox,
-            disk=disk,
-            send=self.network.send_nowait,
-            status=status,
-            publish=self.registry.changed,
-            rebuilt=partial(end_rebuild, member.directory),
-            trace=self._trace,
-            clock=member.clock,
-            turn=self._turn,
-        )
-        self.network.attach(node, inbox.post_peer)
-        status.inbox = inbox
-        status.refresh = member.node.refresh_status
-        status.role = "follower"
-        self._set_state(member, State.UP, "")
-        self._trace.emit(
-            NodeStarted(log.base_index + 1, log.last_index, member.directory.incarnation),
-            node=node,
-            term=recovered.hard_state.term,
-        )
-        await member.node.run()
-
-    def _set_state(self, member: _Member, state: State, reason: str) -> None:
-        member.status.state = state
-        member.status.reason = reason
-        self.registry.changed()
 
     # Faults
 
@@ -442,7 +137,7 @@ class Cluster:
         member.node.pause()
         member.paused_at = trio.current_time()
         self._trace.emit(NodePaused(), node=node)
-        self._set_state(member, State.PAUSED, "asked to pause")
+        self._supervisor.set_state(member, State.PAUSED, "asked to pause")
 
     def resume(self, node: int) -> None:
         """Let a paused node go on."""
@@ -451,7 +146,7 @@ class Cluster:
             raise FaultError(f"node {node} is not paused, but {member.status.state}")
         member.node.resume()
         self._trace.emit(NodeResumed(trio.current_time() - member.paused_at), node=node)
-        self._set_state(member, State.UP, "")
+        self._supervisor.set_state(member, State.UP, "")
 
     def partition(self, groups: list[list[int]]) -> None:
         """Cut all links between the groups. A node in no group is alone."""
@@ -551,7 +246,7 @@ class Cluster:
         member.is_wanted = False
         member.wake.set()
         try:
-            aside = await trio.to_thread.run_sync(rebuild_node, self._directory, node, self._random)
+            aside = await self._disks.rebuild(node, self._random)
         except StorageError as error:
             raise FaultError(str(error)) from error
         self._trace.emit(RebuildStarted(str(aside or "")), node=node)
@@ -581,7 +276,9 @@ class Cluster:
                     # said so.
                     status.inbox.post(TakeSnapshot())
                     index, term = await self._wait_snapshot(status.node, done.applied)
-                    path = self._members[status.node].directory.path / snapshot_name(index, term)
+                    found = self._members[status.node].found
+                    assert found is not None
+                    path = found.path / snapshot_name(index, term)
                     return {"path": str(path), "index": index, "term": term}
         raise FaultError("no node could take a snapshot in time: is there a leader, and room on the disk?")
 
@@ -622,12 +319,12 @@ class Cluster:
         if member.disk is not None:
             member.disk.delay_s = delay_s
 
-    def _member(self, node: int) -> _Member:
+    def _member(self, node: int) -> Member:
         if node not in self._members:
             raise FaultError(f"there is no node {node}: the nodes are {', '.join(map(str, self._members))}")
         return self._members[node]
 
-    def _live_member(self, node: int) -> _Member:
+    def _live_member(self, node: int) -> Member:
         member = self._member(node)
         if member.node is None:
             raise FaultError(f"node {node} does not run: it is {member.status.state}")
@@ -649,22 +346,3 @@ class _Reader:
         await self._came.wait()
         assert self._answer is not None
         return self._answer
-
-
-def _snapshot_bytes(path: Path) -> int:
-    """Return the size of the largest snapshot in a node's directory."""
-    return max((file.stat().st_size for file in path.glob("*.snap")), default=0)
-
-
-async def _wait_wake(member: _Member) -> None:
-    await member.wake.wait()
-    member.wake = trio.Event()
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception:
-    """Return the first exception of a group that is none itself."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, Exception)
-    return found

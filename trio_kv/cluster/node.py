@@ -4,7 +4,7 @@ The task never waits for another node: it takes what its inbox holds, lets the r
 what it wants, and waits for its inbox again. One pass of that loop is one run of requests.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -42,6 +42,9 @@ from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
 
+ROUNDING_S = 1e-6
+"""More than what is lost by converting between clocks."""
+
 
 class DiskFailedError(Exception):
     """The node's disk failed a write or a sync: the node must stop, and nothing is retried (scenario D11)."""
@@ -60,8 +63,12 @@ class Clock:
         return self._base + (trio.current_time() - self._trio_base) * self.rate
 
     def to_trio(self, at: float) -> float:
-        """Return Trio's time at a time of this node."""
-        return self._trio_base + (at - self._base) / self.rate
+        """Return a time of Trio's at which it is `at` for this node, and not a rounding error before."""
+        trio_at = self._trio_base + (at - self._base) / self.rate
+        if self._base + (trio_at - self._trio_base) * self.rate < at:
+            # Whoever slept until then would find that it is too early, and sleep for no time at all.
+            trio_at += ROUNDING_S
+        return trio_at
 
     def set_rate(self, rate: float) -> None:
         """Let the clock go on from where it is, at this rate."""
@@ -100,7 +107,7 @@ class Node:
         send: Callable[[Message], None],
         status: NodeStatus,
         publish: Callable[[], None],
-        rebuilt: Callable[[], None],
+        rebuilt: Callable[[], Awaitable[None]],
         trace: Trace,
         clock: Clock,
         turn: Turn,
@@ -114,7 +121,7 @@ class Node:
             send: takes a message for a peer, at once.
             status: what the registry knows of this node; kept up to date here.
             publish: is called after a change of role, term or leader.
-            rebuilt: is called in a thread when a rebuilt node counts again.
+            rebuilt: is called when a rebuilt node counts again.
             trace: takes events.
             clock: the node's clock.
             turn: whose turn it is to take a snapshot.
@@ -291,7 +298,7 @@ class Node:
             self._emit(event)
             if isinstance(event, RebuildEnded):
                 assert self._nursery is not None
-                self._nursery.start_soon(trio.to_thread.run_sync, self._rebuilt)
+                self._nursery.start_soon(self._rebuilt)
         if self._wants_debug and ready.committed:
             self._emit(self.replica.applied_event(ready))
 

@@ -12,6 +12,7 @@ import trio
 
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.disks import RealDisks
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.manifest import open_data_directory
@@ -72,7 +73,8 @@ async def open_cluster(
         message = f"the data directory {path} can't be used: {error.strerror or error}"
         raise StorageError(message, "choose another one, or make it writable") from error
     with directory:
-        cluster = Cluster(directory, config or ClusterConfig(), trace or Trace(), source)
+        trace = trace or Trace()
+        cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
         store = RaftStore(cluster.registry, source, session_timeout_s=session_timeout_s)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cluster.run)

@@ -53,6 +53,8 @@ class _Write:
     """A run of writes under way."""
 
     number: int
+    session: int | None
+    """Whose seqs these are; None of a run that opens one."""
     first: int
     """The run's first seq."""
     commands: Sequence[Command]
@@ -61,7 +63,8 @@ class _Write:
     task: Any
     handed_to: tuple[int, int] | None = None
     """(node, term) of the attempt that may still be answered."""
-    handed_at: float = 0.0
+    retry_at: float = 0.0
+    """When it is handed over again, if the leader is still the same and there is no answer."""
     unresolved: int = 0
     """Attempts that may take effect, for all we know."""
     answer: Answer | None = None
@@ -142,8 +145,7 @@ class RaftStore:
     async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
         """Apply a run of writes, each at most once. See `Store`."""
         deadline = trio.current_time() + timeout_s
-        oldest = next(iter(self._writes.values())).first if self._writes else self._seq + 1
-        if self._seq + len(operations) - oldest >= REPLIES_MAX:
+        if self._seq + len(operations) - self._first_awaited() >= REPLIES_MAX:
             # Beyond its window the session would refuse at apply, when a repeated attempt may already be
             # under way.
             return _all("overloaded", "too many requests are waiting: try again later", len(operations))
@@ -152,9 +154,8 @@ class RaftStore:
             if refusal is not None:
                 return refusal
         self._session_used_at = trio.current_time()
-        session, seq = self._session, self._seq + 1
+        session, seq, done = self._session, self._seq + 1, self._first_awaited()
         self._seq += len(operations)
-        done = next(iter(self._writes.values())).first if self._writes else seq
         commands: list[Command] = []
         size_bytes = 0
         for offset, operation in enumerate(operations):
@@ -173,7 +174,11 @@ class RaftStore:
                     )
                     commands.append(command)
                     size_bytes += len(memoryview(operation.value))
-        return await self._propose(commands, seq, size_bytes, deadline)
+        answer = await self._propose(commands, session, seq, size_bytes, deadline)
+        if answer.replies[-1].code == "session_expired" and self._session == session:
+            # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
+            self._session = 0
+        return answer
 
     async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
         """Read keys from a follower. See `Store`."""
@@ -198,6 +203,13 @@ class RaftStore:
 
     # Sessions
 
+    def _first_awaited(self) -> int:
+        """Return the lowest seq of the session that still waits for its answer; the next one if none does."""
+        for write in self._writes.values():
+            if write.session == self._session:
+                return write.first
+        return self._seq + 1
+
     def _needs_session(self) -> bool:
         """Return whether to open a session: there is none, or the cluster may have forgotten it, unused for so long."""
         if not self._session:
@@ -212,7 +224,7 @@ class RaftStore:
                 if not self._needs_session():
                     return None
                 opened = await self._propose(
-                    [OpenSession(int(self._session_timeout_s * 1_000_000))], 0, 0, deadline
+                    [OpenSession(int(self._session_timeout_s * 1_000_000))], None, 0, 0, deadline
                 )
                 if opened.replies[0].code == "ok":
                     self._session, self._seq = opened.replies[0].revision, 0
@@ -223,11 +235,11 @@ class RaftStore:
     # Writes
 
     async def _propose(
-        self, commands: Sequence[Command], first: int, size_bytes: int, deadline: float
+        self, commands: Sequence[Command], session: int | None, first: int, size_bytes: int, deadline: float
     ) -> Answer:
         self._number += 1
         task = trio.lowlevel.current_task()
-        write = _Write(self._number, first, commands, size_bytes, deadline, task)
+        write = _Write(self._number, session, first, commands, size_bytes, deadline, task)
         if not self._hand_over(write):
             return _all("overloaded", "the leader's queue is full: try again later", len(commands))
         self._writes[write.number] = write
@@ -242,7 +254,7 @@ class RaftStore:
         if not leader.inbox.post_request(propose):
             return False
         write.handed_to = (leader.node, leader.term)
-        write.handed_at = trio.current_time()
+        write.retry_at = trio.current_time() + RETRY_S
         write.unresolved += 1
         return True
 
@@ -310,7 +322,7 @@ class RaftStore:
         for write in list(self._writes.values()):
             if now >= write.deadline:
                 self._end_late_write(write)
-            elif write.handed_to != self._leader or (write.handed_to and now >= write.handed_at + RETRY_S):
+            elif write.handed_to != self._leader or (write.handed_to and now >= write.retry_at):
                 # Somebody else leads now, or there was no answer: ask (again), under the same seq.
                 self._hand_over(write)
         for read in list(self._reads.values()):
@@ -331,8 +343,12 @@ class RaftStore:
                 self._end(self._writes, write, _all("read_only", full, len(write.commands)))
                 return
             if write.handed_to is not None and write.handed_to[0] == answer.node:
-                write.handed_to = None
-                if not isinstance(answer, Refused | Full):
+                if isinstance(answer, Refused | Full):
+                    # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
+                    # once, both would do nothing else.
+                    write.retry_at = min(write.retry_at, now + HEDGE_S)
+                else:
+                    write.handed_to = None
                     self._hand_over(write)
             return
         read = self._reads.get(answer.number)
@@ -340,7 +356,10 @@ class RaftStore:
             if answer.node in read.asked:
                 read.asked.remove(answer.node)
             if not read.asked:
-                self._ask(now, read)
+                if isinstance(answer, Refused):
+                    read.hedge_at = min(read.hedge_at, now + HEDGE_S)
+                else:
+                    self._ask(now, read)
 
     def _hedge(self, now: float, read: _Read) -> None:
         """Ask another node too, and let the slow one rest."""

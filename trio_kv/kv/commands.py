@@ -16,6 +16,9 @@ class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
         """Return the command's bytes."""
         return _encode(self)
 
+    def __repr__(self) -> str:
+        return self.encode().decode(errors="replace")
+
 
 class Set(Command, frozen=True, gc=False, array_like=True, tag="set"):
     """Give a key a value."""

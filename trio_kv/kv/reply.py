@@ -19,6 +19,10 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
     """For people; set on errors."""
 
+    def __repr__(self) -> str:
+        value = "" if self.value is None else f" {bytes(self.value).decode(errors='replace')}"
+        return f"{self.code}@{self.revision}{value}"
+
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One key's value and the index of the entry that gave it."""

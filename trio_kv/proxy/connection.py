@@ -21,6 +21,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
 from trio_kv.proxy.halves import HalfLines
+from trio_kv.proxy.sockets import Socket, Sockets
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
     BadRequestError,
@@ -65,6 +66,7 @@ class Connection:
 
     Args:
         sock: a connected socket that does not block. The connection owns it.
+        sockets: what it is one of, and is waited for by.
         store: what answers the requests.
         config: the door's limits.
         halves: the books of half lines over all connections.
@@ -74,8 +76,9 @@ class Connection:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: Socket,
         *,
+        sockets: Sockets,
         store: Store,
         config: ProxyConfig,
         halves: HalfLines,
@@ -95,6 +98,7 @@ class Connection:
         self._stop_deadline_s = float("inf")
         self._farewell: bytes | None = None
         self._sock = sock
+        self._sockets = sockets
         self._store = store
         self._config = config
         self._halves = halves
@@ -151,17 +155,17 @@ class Connection:
     def close(self) -> None:
         """Close the socket and forget the half line. Call it when `serve` has ended."""
         self._halves.forget(self)
-        trio.lowlevel.notify_closing(self._sock)
+        self._sockets.notify_closing(self._sock.fileno())
         self._sock.close()
 
     async def _work(self) -> None:
         """Answer chunk after chunk until the input ends or the connection is retired."""
         sock, line_bytes_max = self._sock, self._config.line_bytes_max
-        descriptor = sock.fileno()
+        descriptor, wait_readable = sock.fileno(), self._sockets.wait_readable
         while True:
             farewell = self._farewell
             if farewell is None:
-                await trio.lowlevel.wait_readable(descriptor)
+                await wait_readable(descriptor)
                 if self._farewell is not None:
                     return
             elif farewell is CLOSE_SHUTDOWN:
@@ -346,7 +350,7 @@ class Connection:
         self._unsent = memoryview(data)[sent:]
         while self._unsent:
             with trio.move_on_after(self._config.send_stall_s) as scope:
-                await trio.lowlevel.wait_writable(self._sock)
+                await self._sockets.wait_writable(self._sock.fileno())
             if scope.cancelled_caught:
                 raise ConnectionLostError(f"the client took nothing for {self._config.send_stall_s:g} s")
             self._unsent = self._unsent[self._send_nowait(self._unsent) :]
@@ -374,7 +378,7 @@ class Connection:
         except OSError as error:
             raise ConnectionLostError(f"shutting down failed: {error}") from error
         while self._receive() != b"":
-            await trio.lowlevel.wait_readable(self._sock)
+            await self._sockets.wait_readable(self._sock.fileno())
 
     def _receive(self) -> bytes | None:
         """Return the next chunk, b"" at the end of input, None if there is nothing now."""

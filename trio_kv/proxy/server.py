@@ -17,6 +17,7 @@ from trio_kv.gateway.store import Store
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.halves import HalfLines
+from trio_kv.proxy.sockets import KERNEL, Listener, Socket, Sockets
 from trio_kv.raft.events import DEBUG
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
@@ -28,8 +29,6 @@ from trio_kv.trace.vocabulary import (
 )
 from trio_kv.wire.requests import CLOSE_OK, encode_error
 
-BACKLOG_MAX = 2048
-"""Connections that wait to be accepted; further ones wait in their clients."""
 DESCRIPTORS_MAX = 65536
 """File descriptors asked for where the system sets no limit."""
 DESCRIPTORS_KEPT = 128
@@ -50,16 +49,18 @@ class Proxy:
         store: what answers the requests.
         config: the door's limits.
         trace: where events go.
+        sockets: what its connections come over.
 
     """
 
-    def __init__(self, store: Store, config: ProxyConfig, trace: Trace) -> None:
+    def __init__(self, store: Store, config: ProxyConfig, trace: Trace, sockets: Sockets = KERNEL) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
         """The port on which it listens, once it does."""
         self._store = store
         self._config = config
         self._trace = trace
+        self._sockets = sockets
         self._halves = HalfLines(config.pending_bytes_max)
         self._connections: set[Connection] = set()
         self._is_occupied = trio.Event()
@@ -88,14 +89,14 @@ class Proxy:
         """
         free = max(raise_descriptor_limit() - DESCRIPTORS_KEPT, 1)
         self._connections_max = min(self._config.connections_max, free)
-        listeners = await open_listeners(self._config.host, self._config.port)
+        listeners = await self._sockets.open_listeners(self._config.host, self._config.port)
         self.port = listeners[0].getsockname()[1]
         try:
             async with trio.open_nursery() as connections:
                 with contextlib.ExitStack() as stack:
                     for listener in listeners:
                         stack.enter_context(listener)
-                        stack.callback(trio.lowlevel.notify_closing, listener)
+                        stack.callback(self._sockets.notify_closing, listener.fileno())
                     with self._doors:
                         async with trio.open_nursery() as doors:
                             for listener in listeners:
@@ -119,11 +120,11 @@ class Proxy:
                 connection.stop(deadline_s)
         await self._ended.wait()
 
-    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
+    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         now = trio.lowlevel.current_clock().current_time
         is_failing = False
         while True:
-            await trio.lowlevel.wait_readable(listener)
+            await self._sockets.wait_readable(listener.fileno())
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -143,7 +144,12 @@ class Proxy:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(
-                sock, store=self._store, config=self._config, halves=self._halves, now=now
+                sock,
+                sockets=self._sockets,
+                store=self._store,
+                config=self._config,
+                halves=self._halves,
+                now=now,
             )
             self._connections.add(connection)
             self._is_occupied.set()
@@ -154,10 +160,10 @@ class Proxy:
         self._client_count += 1
         return self._client_count
 
-    def _refuse(self, sock: socket.socket, address: str) -> None:
+    def _refuse(self, sock: Socket, address: str) -> None:
         """Tell a client that the door is full."""
         reason = f"{self._connections_max} connections are open, which is the limit; try again later"
-        with sock:
+        with contextlib.closing(sock):
             sock.setblocking(False)
             # The client may be gone already, which leaves nobody to tell.
             with contextlib.suppress(OSError):
@@ -202,30 +208,6 @@ class Proxy:
                     else:
                         first = min(first, connection.active_s)
             await trio.sleep_until(max(first + idle_timeout_s, now + SWEEP_INTERVAL_MIN_S))
-
-
-async def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of a host; with port 0 on one free port for all of them.
-
-    Raises:
-        OSError: the host has no address, or a port cannot be opened.
-
-    """
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    with contextlib.ExitStack() as stack:
-        listeners = []
-        for family, kind, protocol, _, address in found:
-            listener = stack.enter_context(socket.socket(family, kind, protocol))
-            listener.setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((address[0], port, *address[2:]))
-            listener.listen(BACKLOG_MAX)
-            port = listener.getsockname()[1]
-            listeners.append(listener)
-        stack.pop_all()
-    return listeners
 
 
 def raise_descriptor_limit() -> int:

@@ -194,6 +194,11 @@ class Replica:
         return answers
 
     @property
+    def requests_waiting(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self._proposals) + len(self._waiters) + self._reads_waiting
+
+    @property
     def has_more(self) -> bool:
         """Whether there is work left that needs no input: the driver calls `ready` and `apply` again soon."""
         snapshots = self.snapshots

@@ -11,6 +11,7 @@ import attrs
 import msgspec
 
 from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.reply import Reply
 from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused
 from trio_kv.sim.plan import Plan
 
@@ -36,6 +37,12 @@ class Operation:
     """Who was asked last."""
     ended_at_s: float | None = None
     outcome: str = ""
+    lane: int = 0
+    """A lane has one operation under way at a time; 0: that of the probes."""
+    replies: Sequence[Reply] = ()
+    answered_by: int = 0
+    forged: list[Command] = attrs.field(factory=list)
+    """Other commands that were sent under the same (session, seq): one of all of them took effect, or will."""
 
     def __str__(self) -> str:
         ended = "..." if self.ended_at_s is None else f"{self.ended_at_s:.6f}"
@@ -76,8 +83,8 @@ class Client:
 
     def start(self) -> None:
         """Let each lane begin an operation soon."""
-        for _ in range(self._plan.lanes):
-            self._pause()
+        for lane in range(1, self._plan.lanes + 1):
+            self._pause(lane)
 
     def stop(self) -> None:
         """Begin nothing new."""
@@ -124,30 +131,28 @@ class Client:
         self._begin(operation, node)
         return operation
 
-    def _pause(self) -> None:
-        self._port.after(self._random.expovariate(1 / self._plan.pause_between_s), self._next)
+    def _pause(self, lane: int) -> None:
+        self._port.after(self._random.expovariate(1 / self._plan.pause_between_s), self._next, lane)
 
-    def _next(self) -> None:
+    def _next(self, lane: int) -> None:
         if self.is_stopping:
             return
         random, plan = self._random, self._plan
         if random.random() < plan.read_share:
             count = random.choice((1, 1, 2))
             keys = tuple(f"k{random.randrange(plan.keys)}" for _ in range(count))
-            self._begin(
-                Operation("get", keys, self._port.now()), random.choice((0, *range(1, plan.nodes + 1)))
-            )
+            node = random.choice((0, *range(1, plan.nodes + 1)))
+            self._begin(Operation("get", keys, self._port.now(), lane=lane), node)
         elif self._session:
-            self._begin(self._draw_write(), 0)
+            self._begin(self._draw_write(lane), 0)
         elif self._opening is None:
-            self._opening = Operation(
-                "open", (), self._port.now(), templates=(OpenSession(plan.session_timeout_us),)
-            )
+            commands = (OpenSession(plan.session_timeout_us),)
+            self._opening = Operation("open", (), self._port.now(), templates=commands, lane=lane)
             self._begin(self._opening, 0)
         else:
-            self._pause()
+            self._pause(lane)
 
-    def _draw_write(self) -> Operation:
+    def _draw_write(self, lane: int) -> Operation:
         random = self._random
         kind = random.choice(("set", "set", "delete", "cas"))
         count = random.choice((1, 1, 3))
@@ -156,7 +161,7 @@ class Client:
         self._seq += count
         self._awaited.update(seqs)
         commands = tuple(self._command(kind, key, seq) for key, seq in zip(keys, seqs, strict=True))
-        return Operation(kind, keys, self._port.now(), self._session, seqs, commands)
+        return Operation(kind, keys, self._port.now(), self._session, seqs, commands, lane=lane)
 
     def _command(self, kind: str, key: str, seq: int) -> Command:
         session, done = self._session, min(self._awaited)
@@ -199,6 +204,14 @@ class Client:
         if operation.session != self._session or not operation.seqs:
             return [msgspec.structs.replace(command) for command in operation.templates]
         done = min(self._awaited)
+        if operation.attempts > 1 and self._random.random() < self._plan.forged_retries:
+            # A client that forgot what it asked: the first command of this (session, seq) that is applied counts.
+            forged = [
+                self._command(operation.kind, key, seq)
+                for key, seq in zip(operation.keys, operation.seqs, strict=True)
+            ]
+            operation.forged += forged
+            return forged
         return [msgspec.structs.replace(command, done=done) for command in operation.templates]
 
     def _retry(self, operation: Operation, attempts: int, hint: int = 0) -> None:
@@ -218,6 +231,7 @@ class Client:
 
     def _done(self, operation: Operation, answer: Done) -> None:
         operation.ended_at_s = self._port.now()
+        operation.replies, operation.answered_by = answer.replies, answer.node
         operation.outcome = ",".join(f"{reply.code}:{reply.revision}" for reply in answer.replies)
         if operation.kind == "open":
             if operation is self._opening:
@@ -236,4 +250,4 @@ class Client:
         for number in operation.numbers:
             self._under_way.pop(number, None)
         if not self.is_stopping:
-            self._pause()
+            self._pause(operation.lane)

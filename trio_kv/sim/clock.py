@@ -18,6 +18,10 @@ class Clock:
         """Return the world's time at which the clock will show `at`."""
         return self._world_base + (at - self._base) / self.rate
 
+    def jump(self, by_s: float) -> None:
+        """Show so much more from here on."""
+        self._base += by_s
+
     def set_rate(self, world_s: float, rate: float) -> None:
         """Go on from here at this rate."""
         self._base, self._world_base = self.at(world_s), world_s

@@ -16,6 +16,7 @@ SITUATIONS = (
     "recovery interrupted",
     "leadership transferred",
     "disk failed",
+    "disk failed, node came back",
     "segment filled",
     "leader cut off from the majority stepped down",
     "read answered by a follower",

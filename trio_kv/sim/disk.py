@@ -6,7 +6,6 @@ of the snapshots. Neither waits for the other, so a snapshot may be durable befo
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 import attrs
 
@@ -21,6 +20,7 @@ from trio_kv.replica.jobs import (
     ReadChunk,
     ReleaseSnapshot,
 )
+from trio_kv.sim.host import Host
 from trio_kv.storage.batches import encode, merge, size_bytes
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
@@ -28,9 +28,6 @@ from trio_kv.storage.opening import Opened
 from trio_kv.storage.snapshots import SnapshotInfo
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import RESTATEMENT_BYTES, frame_bytes
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""
@@ -50,13 +47,21 @@ class Condition:
     in_next_job: Callable[[], None] | None = None
     """What is to happen in the middle of the next job that ends a snapshot or drops a part of the log."""
 
+    def end_slowness(self) -> None:
+        """Be as fast as others from the next batch on."""
+        self.factor = 1.0
+
+    def end_slow_jobs(self) -> None:
+        """Be as fast as others with snapshots, from the next job on."""
+        self.job_factor = 1.0
+
 
 class TimedDisk:
     """A twin that is stepped by the world's clock, from a start of its node to its death."""
 
     def __init__(
         self,
-        world: "World",
+        world: Host,
         node: int,
         files: MemoryFiles,
         opened: Opened,

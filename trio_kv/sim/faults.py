@@ -35,6 +35,17 @@ class Crash(Fault):
 
 
 @attrs.frozen
+class RollingRestart(Fault):
+    """One node after the other restarts, faster than elections follow."""
+
+    order: tuple[int, ...]
+    gap_s: float
+    """Between two crashes."""
+    for_s: float
+    """How long each one is down."""
+
+
+@attrs.frozen
 class CrashAll(Fault):
     """Power fails everywhere; each node comes back at its own time."""
 
@@ -46,6 +57,15 @@ class Pause(Fault):
     """A node does nothing for a while: what comes piles up, its timers are late."""
 
     node: int
+    for_s: float
+
+
+@attrs.frozen
+class SlowNode(Fault):
+    """A node is starved: it takes up what comes, and its timers, only so long after the last time."""
+
+    node: int
+    step_s: float
     for_s: float
 
 
@@ -73,6 +93,36 @@ class Bridge(Fault):
 
     node: int
     groups: tuple[tuple[int, ...], ...]
+    for_s: float
+
+
+@attrs.frozen
+class Ring(Fault):
+    """Each node hears only the two beside it: with four nodes or more nobody hears all."""
+
+    order: tuple[int, ...]
+    for_s: float
+
+
+@attrs.frozen
+class Swizzle(Fault):
+    """Nodes are cut off one after the other, and come back one after the other in another order."""
+
+    cut: tuple[int, ...]
+    mended: tuple[int, ...]
+    gap_s: float
+    """Between two of them."""
+
+
+@attrs.frozen
+class SlowLink(Fault):
+    """One direction of a link is a thin pipe: a message at a time, and what finds it full is lost."""
+
+    source: int
+    target: int
+    message_s: float
+    """How long one message takes."""
+    waiting_max: int
     for_s: float
 
 
@@ -110,10 +160,20 @@ class StallDisk(Fault):
 
 @attrs.frozen
 class FailDisk(Fault):
-    """A disk fails one of its next steps, for good: its node stays down."""
+    """A disk fails one of its next steps, once: its node stops at that, however well the disk works after it."""
 
     node: int
     steps: int
+    for_s: float | None = None
+    """Somebody restarts the node so long after it stopped; None: it stays down."""
+
+
+@attrs.frozen
+class FailReads(Fault):
+    """A disk can't read for a while: its node stops at the next thing it reads, or does not start."""
+
+    node: int
+    for_s: float
 
 
 @attrs.frozen
@@ -148,6 +208,8 @@ class FlipBit(Fault):
 
     node: int
     for_s: float
+    part: str = "any"
+    """Where: "any" file and byte, the "tail" of the log, or a "snapshot"."""
 
 
 @attrs.frozen
@@ -163,6 +225,30 @@ class Transfer(Fault):
     """Whoever leads is told to hand over."""
 
     target: int
+
+
+@attrs.frozen
+class ForceElection(Fault):
+    """A node stands for election although nothing is wrong."""
+
+    node: int
+    is_pre_vote: bool
+    """Whether it asks first, as at a time-out; else it enters a new term at once."""
+
+
+@attrs.frozen
+class ForceSnapshot(Fault):
+    """A node is asked for a snapshot, due or not."""
+
+    node: int
+
+
+@attrs.frozen
+class Jump(Fault):
+    """A node's clock jumps forward, as that of a machine that was suspended. A monotonic clock never goes back."""
+
+    node: int
+    by_s: float
 
 
 @attrs.frozen

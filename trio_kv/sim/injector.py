@@ -1,13 +1,19 @@
 """Carrying out the faults of a plan."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.sim import faults
+from trio_kv.sim.network import Pipe
 from trio_kv.sim.node import SimulatedNode
 
 if TYPE_CHECKING:
     from trio_kv.sim.world import World
+
+TAIL_BYTES = 100
+"""How much of the log's used end is its tail."""
 
 
 class Injector:
@@ -27,39 +33,96 @@ class Injector:
     def happen(self, fault: faults.Fault) -> None:
         """Carry out a fault."""
         self._world.say(str(fault))
+        self._world.terms.disturbed()
         match fault:
-            case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Weather():
+            case (
+                faults.Partition()
+                | faults.Isolate()
+                | faults.Bridge()
+                | faults.Ring()
+                | faults.Weather()
+                | faults.SlowLink()
+            ):
                 self._break_links(fault)
-                self._end_later("links", 0, fault.for_s, self._world.links.heal)
-            case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk() | faults.SlowJobs():
+                self._end_later("links", 0, fault.for_s, self._world.network.heal)
+            case faults.Swizzle():
+                self._swizzle(fault)
+            case (
+                faults.SlowDisk()
+                | faults.StallDisk()
+                | faults.FailDisk()
+                | faults.FailReads()
+                | faults.SlowJobs()
+            ):
                 self._break_disk(fault)
             case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
                 self._take_away(fault)
-            case faults.Crash() | faults.CrashAll() | faults.Pause():
+            case (
+                faults.Crash()
+                | faults.CrashAll()
+                | faults.RollingRestart()
+                | faults.Pause()
+                | faults.SlowNode()
+            ):
                 self._stop(fault)
             case faults.Replay():
-                self._replay(fault.count)
-            case faults.Transfer():
-                leader = self._world.leader()
-                if leader is not None:
-                    self._world.transfers.add(fault.target)
-                    leader.transfer(fault.target)
-            case faults.Drift():
-                self._world.nodes[fault.node].set_rate(fault.rate)
+                self._world.network.replay(fault.count)
+            case (
+                faults.Transfer()
+                | faults.ForceElection()
+                | faults.ForceSnapshot()
+                | faults.Drift()
+                | faults.Jump()
+            ):
+                self._order(fault)
             case _:
                 raise AssertionError(f"no rule for {fault}")
 
-    def _stop(self, fault: faults.Crash | faults.CrashAll | faults.Pause) -> None:
+    def _order(
+        self,
+        fault: faults.Transfer | faults.ForceElection | faults.ForceSnapshot | faults.Drift | faults.Jump,
+    ) -> None:
+        world = self._world
+        match fault:
+            case faults.Transfer():
+                leader = world.leader()
+                if leader is not None:
+                    world.transfers.add(fault.target)
+                    leader.transfer(fault.target)
+            case faults.ForceElection():
+                world.nodes[fault.node].stand(is_pre_vote=fault.is_pre_vote)
+            case faults.ForceSnapshot():
+                self._pick(fault.node).post(TakeSnapshot())
+            case faults.Drift():
+                world.nodes[fault.node].set_rate(fault.rate)
+            case faults.Jump():
+                self._pick(fault.node).jump(fault.by_s)
+
+    def _stop(
+        self,
+        fault: faults.Crash | faults.CrashAll | faults.RollingRestart | faults.Pause | faults.SlowNode,
+    ) -> None:
+        world = self._world
         match fault:
             case faults.Crash():
                 self._crash(fault)
             case faults.CrashAll():
-                for node, for_s in zip(self._world.nodes.values(), fault.for_s, strict=True):
-                    self._world.crash(node, for_s, is_answered=False, interruptions=0)
+                for node, for_s in zip(world.nodes.values(), fault.for_s, strict=True):
+                    world.crash(node, for_s, is_answered=False, interruptions=0)
+            case faults.RollingRestart():
+                for turn, number in enumerate(fault.order):
+                    self._do_later(turn * fault.gap_s, self._crash_one, number, fault.for_s)
             case faults.Pause():
                 node = self._pick(fault.node)
                 node.pause()
                 self._end_later("pause", node.id, fault.for_s, node.resume)
+            case faults.SlowNode():
+                node = self._pick(fault.node)
+                node.step_s = fault.step_s
+                self._end_later("slow node", node.id, fault.for_s, node.end_starvation)
+
+    def _crash_one(self, number: int, for_s: float) -> None:
+        self._world.crash(self._world.nodes[number], for_s, is_answered=True, interruptions=0)
 
     def _take_away(self, fault: faults.FillDisk | faults.FillAll | faults.FlipBit | faults.Wipe) -> None:
         match fault:
@@ -93,46 +156,83 @@ class Injector:
         else:
             crash()
 
-    def _break_links(self, fault: faults.Partition | faults.Isolate | faults.Bridge | faults.Weather) -> None:
+    def _break_links(
+        self,
+        fault: faults.Partition
+        | faults.Isolate
+        | faults.Bridge
+        | faults.Ring
+        | faults.Weather
+        | faults.SlowLink,
+    ) -> None:
         links, members = self._world.links, self._world.members
         match fault:
             case faults.Partition():
                 links.partition(fault.groups)
             case faults.Isolate():
-                node = self._pick(fault.node).id
-                for other in members:
-                    if other != node and fault.is_deaf:
-                        links.cut(other, node)
-                    if other != node and fault.is_mute:
-                        links.cut(node, other)
+                self._cut_off(self._pick(fault.node).id, is_deaf=fault.is_deaf, is_mute=fault.is_mute)
             case faults.Bridge():
                 left, right = (set(group) - {fault.node} for group in fault.groups)
                 for one in sorted(left):
                     for other in sorted(right):
                         links.cut(one, other)
                         links.cut(other, one)
+            case faults.Ring():
+                size = len(fault.order)
+                for place, one in enumerate(fault.order):
+                    beside = {fault.order[place - 1], one, fault.order[(place + 1) % size]}
+                    for other in members:
+                        if other not in beside:
+                            links.cut(one, other)
             case faults.Weather():
                 links.set_fault(fault.links)
+            case faults.SlowLink():
+                pipe = Pipe(fault.message_s, fault.waiting_max)
+                self._world.network.pipes[fault.source, fault.target] = pipe
+
+    def _cut_off(self, node: int, *, is_deaf: bool, is_mute: bool) -> None:
+        links = self._world.links
+        for other in self._world.members:
+            if other != node and is_deaf:
+                links.cut(other, node)
+            if other != node and is_mute:
+                links.cut(node, other)
+
+    def _swizzle(self, fault: faults.Swizzle) -> None:
+        """Cut nodes off one by one, and mend their links in another order (FoundationDB's "swizzle-clogging")."""
+        for turn, node in enumerate(fault.cut):
+            self._do_later(turn * fault.gap_s, partial(self._cut_off, node, is_deaf=True, is_mute=True))
+        for turn, node in enumerate(fault.mended, len(fault.cut)):
+            self._do_later(turn * fault.gap_s, self._mend, node)
+
+    def _mend(self, node: int) -> None:
+        for other in self._world.members:
+            self._world.links.mend(node, other)
+            self._world.links.mend(other, node)
 
     def _break_disk(
-        self, fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.SlowJobs
+        self,
+        fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.FailReads | faults.SlowJobs,
     ) -> None:
         node = self._pick(fault.node)
         match fault:
             case faults.SlowDisk():
                 node.condition.factor = fault.factor
-                self._end_later("slow", node.id, fault.for_s, node.end_slowness)
+                self._end_later("slow", node.id, fault.for_s, node.condition.end_slowness)
             case faults.SlowJobs():
                 node.condition.job_factor = fault.factor
-                self._end_later("slow jobs", node.id, fault.for_s, node.end_slow_jobs)
+                self._end_later("slow jobs", node.id, fault.for_s, node.condition.end_slow_jobs)
             case faults.StallDisk():
                 node.condition.is_stalled = True
                 self._end_later("stall", node.id, fault.for_s, node.unstall)
             case faults.FailDisk():
                 # It fails with one of its next writes; what a recovery would meet is another fault.
-                if node.is_up and self._may_lose(node):
-                    node.is_armed = True
+                if node.is_up and (fault.for_s is not None or self._may_lose(node)):
+                    node.is_armed, node.restart_after_s = fault.for_s is None, fault.for_s
                     node.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
+            case faults.FailReads():
+                node.files.is_unreadable = True
+                self._end_later("unreadable", node.id, fault.for_s, node.end_unreadable)
 
     def _fill(self, node: SimulatedNode, fault: faults.FillDisk | faults.FillAll) -> None:
         used_bytes = sum(node.files.size(name) for name in node.files.names())
@@ -141,6 +241,8 @@ class Injector:
 
     def _may_lose(self, node: SimulatedNode) -> bool:
         """Return whether a majority would be left with all of its data: nothing could bring back more."""
+        if self._world.plan.is_beyond_budget:
+            return True
         lost = sum(other.is_lost for other in self._world.nodes.values() if other is not node)
         return len(self._world.members) - lost - 1 > len(self._world.members) // 2
 
@@ -155,24 +257,35 @@ class Injector:
             node.wipe()
             world.restart_later(node, fault.for_s)
         elif not (node.is_failed or node.is_damaged):
-            self._flip(node)
+            self._flip(node, fault.part)
 
-    def _flip(self, node: SimulatedNode) -> None:
+    def _flip(self, node: SimulatedNode, part: str) -> None:
         """Flip a bit of a byte that is in use: what is not is written before it is read again."""
         random, files = self._world.random, node.files
-        name = random.choice(files.names())
-        data = files.read(name)
-        used = data.rstrip(b"\0")
+        names = files.names()
+        snapshots = [name for name in names if name.startswith("snapshot-")]
+        logs = [name for name in names if name not in snapshots and files.content(name).strip(b"\0")]
+        if part == "snapshot":
+            names = snapshots
+        elif part == "tail":
+            names = logs[-1:]
+        name = random.choice(names) if names else ""
+        used = len(files.content(name).rstrip(b"\0")) if name else 0
         if used:
             node.is_flipped = True
             self._world.watch.flipped(node.id)
-            files.flip(name, random.randrange(len(used)), 1 << random.randrange(8))
+            first = max(0, used - TAIL_BYTES) if part == "tail" else 0
+            files.flip(name, random.randrange(first, used), 1 << random.randrange(8))
 
-    def _replay(self, count: int) -> None:
-        world = self._world
-        for _ in range(count):
-            if world.past:
-                world.after(world.random.random() * 0.2, world.deliver_late, world.random.choice(world.past))
+    def _do_later(self, delay_s: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Go on with a fault that has several parts, unless all was healed meanwhile."""
+
+        def maybe_act() -> None:
+            if not self._world.is_healed:
+                self._world.terms.disturbed()
+                act(*arguments)
+
+        self._world.after(delay_s, maybe_act)
 
     def _end_later(
         self, kind: str, node: int, for_s: float, end: Callable[..., None], *arguments: Any
@@ -183,6 +296,7 @@ class Injector:
 
         def maybe_end() -> None:
             if self._ends.get((kind, node)) == number:
+                self._world.terms.disturbed()
                 end(*arguments)
 
         self._world.after(for_s, maybe_end)

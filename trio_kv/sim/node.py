@@ -4,6 +4,7 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
+import errno
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,14 +19,13 @@ from trio_kv.cluster.inbox import (
     TakeSnapshot,
 )
 from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
-from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.raft.ready import Ready, Ticket
-from trio_kv.replica.jobs import CompactLog
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.disk import Condition, TimedDisk
+from trio_kv.sim.noticing import Noticing
 from trio_kv.sim.starting import make_replica
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
@@ -36,8 +36,8 @@ from trio_kv.wire.frames import Identity
 if TYPE_CHECKING:
     from trio_kv.sim.world import World
 
-INBOX_MAX = 4096
-"""Messages and requests that wait for a paused node; what comes beyond it is lost."""
+START_AGAIN_S = 0.2
+"""A node whose disk can't be opened just now is started again so often."""
 _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
 
@@ -64,7 +64,11 @@ class SimulatedNode:
         self.is_flipped = False
         """Bits were flipped while it was down: whether that is noticed shows at its start."""
         self.is_armed = False
-        """The disk is going to fail."""
+        """The disk is going to fail for good."""
+        self.restart_after_s: float | None = None
+        """When its disk fails: somebody restarts the node after so long."""
+        self.step_s = 0.0
+        """The node is starved: it takes up what comes only so long after."""
         self.is_rebuilding = False
         """The directory says that it is to be filled by the others."""
         self.is_paused = False
@@ -75,17 +79,20 @@ class SimulatedNode:
         self._is_going_on = False
         self._timer_at = float("inf")
         self._timer_number = 0
-        self._asked_leader: int | None = None
-        self._chunk_from: tuple[tuple[int, int], int] | None = None
-        """(snapshot, leader) of the last chunk taken."""
-        self._dropped = 0
-        """Its log was dropped up to here."""
+        self._noticing = Noticing(world.coverage)
         Wal.create(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
 
     @property
     def is_up(self) -> bool:
         """Whether the node lives, paused or not."""
         return self.replica is not None
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
+        condition = self.condition
+        is_disk_slow = condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
+        return self.clock.rate != 1.0 or bool(self.step_s) or is_disk_slow
 
     # Life and death
 
@@ -100,8 +107,8 @@ class SimulatedNode:
                 self._open()
             except PowerLossError:
                 world.coverage.reach("recovery interrupted")
-            except DamagedError:
-                pass
+            except (DamagedError, OSError):
+                pass  # It is met again below.
             self.files.crash(random)
         try:
             opened = self._open()
@@ -113,10 +120,13 @@ class SimulatedNode:
             self.is_damaged = True
             return
         except OSError as error:
-            if error.errno not in FULL or self.files.capacity_bytes is None:
+            # A full disk is a fault of the plan's, and so is every error of a disk.
+            if not (
+                error.errno == errno.EIO or (error.errno in FULL and self.files.capacity_bytes is not None)
+            ):
                 raise
-            world.say(f"n{self.id} can't start: its disk is full")
-            world.restart_later(self, 0.2)
+            world.say(f"n{self.id} can't start: {error}")
+            world.restart_later(self, START_AGAIN_S)
             return
         self.is_flipped = False
         self.life += 1
@@ -127,7 +137,7 @@ class SimulatedNode:
         self._inbox = []
         self._is_thinking = self._is_going_on = False
         self._timer_at = float("inf")
-        self._asked_leader = self._chunk_from = None
+        self._noticing.started()
         world.watch.started(
             self.replica.raft,
             self.replica.machine,
@@ -147,16 +157,26 @@ class SimulatedNode:
         if disk.wal.segment > 1:
             self.world.coverage.reach("segment filled")
         self._die(replica, is_answered=is_answered)
-        self.is_armed = False
+        self.is_armed, self.restart_after_s = False, None
         disk.crash(self.world.random)
 
     def fail(self) -> None:
-        """Stop for good: the disk failed (scenario D11)."""
+        """Stop, for good or until somebody sees to it: the disk failed (scenario D11)."""
         if self.replica is None:
             return
-        self.is_failed, self.is_armed = True, False
-        self.world.coverage.reach("disk failed")
+        world, files = self.world, self.files
+        is_lasting = self.restart_after_s is None and not files.is_unreadable
+        self.is_failed, self.is_armed = is_lasting, False
+        world.coverage.reach("disk failed")
         self._die(self.replica, is_answered=True)
+        if is_lasting:
+            return
+        # The process alone ended, or whoever sees to it turns the machine off.
+        if world.random.random() < 0.5:
+            files.crash(world.random)
+        world.coverage.reach("disk failed, node came back")
+        world.restart_later(self, self.restart_after_s or START_AGAIN_S)
+        self.restart_after_s = None
 
     def wipe(self) -> None:
         """Get a new directory in place of the one that is lost: empty, of a higher incarnation, to be rebuilt."""
@@ -208,20 +228,19 @@ class SimulatedNode:
     @property
     def has_room(self) -> bool:
         """Whether a message or a request would be taken; completions always are."""
-        return self.replica is not None and len(self._inbox) < INBOX_MAX
+        return self.replica is not None and len(self._inbox) < self.world.plan.inbox_max
 
     def post(self, item: object) -> None:
         """Take a message, a request or a completion, or lose it."""
         if self.replica is None or (isinstance(item, Message | Propose | Read) and not self.has_room):
             return
         self._inbox.append(item)
-        if self.is_paused or self._is_thinking:
+        if self.is_paused:
             return
-        think_s = self.world.plan.think_s
+        think_s = self.step_s or self.world.plan.think_s
         if think_s:
-            self._is_thinking = True
-            self.world.after(think_s, self._think, self.life)
-        else:
+            self._think_later(think_s)
+        elif not self._is_thinking:
             self._step(is_timer=False)
 
     def transfer(self, target: int) -> None:
@@ -235,6 +254,22 @@ class SimulatedNode:
             return  # One is under way.
         self._step(is_timer=False)
 
+    def stand(self, *, is_pre_vote: bool) -> None:
+        """Let this node stand for election although nothing is wrong; one that leads, or may not, does nothing."""
+        replica = self.replica
+        if replica is None or self.is_paused or replica.raft.is_leader or replica.raft.is_rebuilding:
+            return
+        now = self.clock.at(self.world.now)
+        replica.raft.become_candidate(now, reason="it was told to", is_pre_vote=is_pre_vote)
+        self._step(is_timer=False)
+
+    def jump(self, by_s: float) -> None:
+        """Let the clock jump forward."""
+        self.clock.jump(by_s)
+        self._timer_at = float("inf")
+        if self.replica is not None:
+            self._set_timer(self.replica)
+
     def set_rate(self, rate: float) -> None:
         """Let the clock run at another rate."""
         self.clock.set_rate(self.world.now, rate)
@@ -242,12 +277,18 @@ class SimulatedNode:
         if self.replica is not None:
             self._set_timer(self.replica)
 
+    def _think_later(self, delay_s: float) -> None:
+        if not self._is_thinking:
+            self._is_thinking = True
+            self.world.after(delay_s, self._think, self.life)
+
     def _think(self, life: int) -> None:
         if life != self.life or self.replica is None:
             return
         self._is_thinking = False
         if not self.is_paused:
-            self._step(is_timer=False)
+            # A timer that is due is believed only now that all that came was heard.
+            self._step(is_timer=bool(self.step_s) and self.replica.deadline <= self.clock.at(self.world.now))
 
     # The timer
 
@@ -269,7 +310,10 @@ class SimulatedNode:
         if self.is_paused:
             return
         if replica.deadline <= self.clock.at(self.world.now):
-            self._step(is_timer=True)
+            if self.step_s:
+                self._think_later(self.step_s)
+            else:
+                self._step(is_timer=True)
         else:
             self._set_timer(replica)
 
@@ -296,7 +340,7 @@ class SimulatedNode:
         ready = replica.ready(now)
         for message in ready.messages:
             world.watch.sent(self.id, message)
-            world.send(message)
+            world.network.send(message)
         if ready.write is not None:
             assert self.disk is not None
             world.watch.submitted(self.id, ready.write)
@@ -320,13 +364,10 @@ class SimulatedNode:
         replica.receive(now, message)
         incoming = replica.raft.incoming
         if incoming is not None and incoming.is_storing and not was_storing:
-            if message.number and self._chunk_from not in {None, (incoming.snapshot, message.source)}:
-                self.world.coverage.reach("install resumed by another leader")
-            self._chunk_from = incoming.snapshot, message.source
+            self._noticing.chunk_taken(replica, message)
 
     def _take_rare(self, now: float, replica: Replica, item: object) -> None:
         """Take what comes seldom, as `cluster.node` does."""
-        world = self.world
         match item:
             case ChunkAdded():
                 replica.snapshots.chunk_added(now, item.index, item.term, item.number)
@@ -334,15 +375,12 @@ class SimulatedNode:
                 snapshot = (item.index, item.term)
                 replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
             case SnapshotStored():
-                role, place = replica.raft.role, (item.index, item.term)
-                if replica.snapshots.is_taking:
-                    world.coverage.reach("snapshot taken")
-                if isinstance(role, Leader) and role.snapshots_sent() - {place}:
-                    world.coverage.reach("two snapshots back to back")
+                place = (item.index, item.term)
+                self._noticing.snapshot_stored(replica, place)
                 replica.snapshot_stored(now, place, item.size_bytes)
             case SnapshotFailed():
                 replica.snapshot_failed()
-                world.coverage.reach("snapshot aborted by full disk")
+                self.world.coverage.reach("snapshot aborted by full disk")
             case RoomChanged():
                 replica.raft.set_room(item.room_bytes)
             case TakeSnapshot():
@@ -362,9 +400,7 @@ class SimulatedNode:
         disk = self.disk
         assert disk is not None
         for job in replica.take_jobs():
-            if isinstance(job, CompactLog) and job.index > self._dropped:
-                self._dropped = job.index
-                world.coverage.reach("log compacted")
+            self._noticing.job_given(job)
             disk.do(job)
         if replica.has_more and not self._is_going_on:
             self._is_going_on = True
@@ -389,23 +425,17 @@ class SimulatedNode:
             elif isinstance(event, SnapshotInstalled):
                 self.world.coverage.reach("snapshot installed")
             self.world.told(self, event)
-        raft = replica.raft
-        if not (raft.asker.asked or raft.asker.waiting):
-            self._asked_leader = None
-        elif raft.leader is not None:
-            if self._asked_leader not in {None, raft.leader}:
-                self.world.coverage.reach("read pending over a leader change")
-            self._asked_leader = raft.leader
+        self._noticing.stepped(replica)
 
     # The disk
 
-    def end_slowness(self) -> None:
-        """Let the disk be as fast as others from its next batch on."""
-        self.condition.factor = 1.0
+    def end_starvation(self) -> None:
+        """Let the node be as fast as others from its next step on."""
+        self.step_s = 0.0
 
-    def end_slow_jobs(self) -> None:
-        """Let the jobs of snapshots be as fast as others from the next one on."""
-        self.condition.job_factor = 1.0
+    def end_unreadable(self) -> None:
+        """Let the disk be read again."""
+        self.files.is_unreadable = False
 
     def unstall(self) -> None:
         """Let the disk finish what it held back."""
@@ -422,6 +452,7 @@ class SimulatedNode:
     def mend_disk(self) -> None:
         """Let the disk be as fast as others, and finish at once what it does slowly just now."""
         self.empty_disk()
+        self.end_unreadable()
         self.condition.factor = self.condition.job_factor = 1.0
         self.condition.is_stalled = False
         if self.disk is not None:

@@ -1,33 +1,39 @@
-"""Running seeds, and saying how to repeat what went wrong."""
+"""Running plans of the core world, and saying how to repeat what went wrong."""
 
 from collections.abc import Callable
 
-from trio_kv.sim.plan import draw_plan
+from trio_kv.sim.bare import BareWorld
+from trio_kv.sim.plan import Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.world import World
 
 
 class SimulationFailedError(AssertionError):
-    """A run went wrong; the message holds all that is needed to see it again."""
+    """A run went wrong; the message holds all that is needed to see it again, `__cause__` what went wrong."""
 
 
-def run_seed(seed: int, tell: Callable[[str], None] | None = None) -> Result:
-    """Run one seed.
+def run_plan(plan: Plan, tell: Callable[[str], None] | None = None, *, is_bare: bool = False) -> Result:
+    """Run a plan.
 
     Args:
-        seed: which run.
+        plan: what is to happen.
         tell: takes a line for each thing that happens.
+        is_bare: without judges.
 
     Raises:
         SimulationFailedError: a judge found a violation, or the code under test failed.
 
     """
-    plan = draw_plan(seed)
-    world = World(plan, tell)
+    world = BareWorld(plan, tell) if is_bare else World(plan, tell)
     try:
         return world.run()
     except Exception as error:
         raise SimulationFailedError(
-            f"seed {seed} failed at {world.now:.6f} s: {type(error).__name__}: {error}\n"
-            f"replay it: python -m trio_kv.sim --seed {seed} --verbose\n{plan}"
+            f"seed {plan.seed} failed at {world.now:.6f} s: {type(error).__name__}: {error}\n"
+            f"replay it: python -m trio_kv sim --seed {plan.seed} --verbose\n{plan}"
         ) from error
+
+
+def run_seed(seed: int, tell: Callable[[str], None] | None = None) -> Result:
+    """Run the plan of a seed, as `run_plan` does."""
+    return run_plan(draw_plan(seed), tell)

@@ -4,8 +4,7 @@ One `random.Random(seed)` decides everything, and events of one moment happen in
 a seed always gives the same run. The judges of `check` look after each step.
 
 A run has two phases. In the first, faults happen as planned and only safety is judged. Then everything is healed, and
-within bounds of simulated time there must be a leader, a write and a read asked of each node must succeed, and all
-nodes must hold the same.
+within bounds of simulated time the cluster must serve again (see `sim.ending`).
 """
 
 import hashlib
@@ -16,41 +15,43 @@ from random import Random
 from typing import Any
 
 from trio_kv.check.answers import Answers
-from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.commit_rule import CommitRule
-from trio_kv.check.convergence import has_converged, require_equal
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
+from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.leader_append_only import LeaderAppendOnly
 from trio_kv.check.leader_completeness import LeaderCompleteness
 from trio_kv.check.log_matching import LogMatching
+from trio_kv.check.match_index import MatchIndex
 from trio_kv.check.monotonic import Monotonic
 from trio_kv.check.read_rounds import ReadRounds
 from trio_kv.check.state_machine_safety import StateMachineSafety
+from trio_kv.check.term_growth import TermGrowth
+from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
 from trio_kv.cluster.node import Turn
 from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
-from trio_kv.raft.messages import InstallSnapshot, Message
+from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Write
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
 from trio_kv.sim.injector import Injector
+from trio_kv.sim.network import Network
 from trio_kv.sim.node import SimulatedNode
-from trio_kv.sim.plan import Plan
+from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
-from trio_kv.transport.links import Links
+from trio_kv.transport.links import LinkFault
 
 EVENTS_MAX = 400_000
 """A run with more events is a storm: something goes round in circles."""
-MESSAGES_KEPT_MAX = 2000
-"""Messages of the past from which a replay is drawn."""
-STRAGGLER_S = 2.0
-"""How much longer than others a straggling message takes at most."""
-LEADER_WITHIN_ELECTIONS = 20
-"""After healing a leader is followed by all within so many election time-outs."""
+TERMS_MAX = 10
+"""So many terms may begin after something was broken or mended."""
+TERMS_MAX_TIED = 100
+"""The same where votes are split again and again, as time-outs are nearly equal on purpose."""
 _PACK = struct.Struct("<dBBQQQ").pack
 _LOOK_S = 0.02
 """How often the liveness phase looks whether it is there yet."""
@@ -78,8 +79,6 @@ class World:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._hash = hashlib.blake2b(digest_size=16)
-        self.links = Links(self.random)
-        self.past: list[Message] = []
         self._crashes = 0
         self._number = 0
         self.transfers: set[int] = set()
@@ -91,6 +90,7 @@ class World:
         self.turn = Turn()
 
         self.elections = ElectionSafety()
+        self.terms = TermGrowth(TERMS_MAX_TIED if plan.is_tied else TERMS_MAX, self._is_unsteady)
         self.commit_rule = CommitRule()
         self.chronicle = StateMachineSafety()
         self.durability = Durability(self.members, self.chronicle.entries)
@@ -100,16 +100,22 @@ class World:
             (
                 self.durability,
                 self.elections,
+                UpToDateVote(),
                 Monotonic(),
+                self.terms,
                 LeaderAppendOnly(),
                 LogMatching(),
                 LeaderCompleteness(),
+                MatchIndex(self.durability.shadows),
                 self.commit_rule,
                 ReadRounds(self.members),
                 self.chronicle,
+                IndexOrder(self.chronicle.entries),
             ),
             self.chronicle.entries,
         )
+        self.network = Network(self)
+        self.links = self.network.links
         self.nodes = {id: SimulatedNode(self, id) for id in self.members}
         self.injector = Injector(self)
         port = Port(lambda: self.now, self.after, self.request, self._next_number)
@@ -162,9 +168,12 @@ class World:
             Violation: a judge found something.
 
         """
-        plan = self.plan
-        self._heal()
-        recovered_after_s = self._run_liveness()
+        plan, recovered_after_s = self.plan, 0.0
+        heal(self)
+        if plan.is_beyond_budget:
+            run_aftermath(self)
+        else:
+            recovered_after_s = require_service(self)
         self._judge_end()
         self.coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
         self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
@@ -190,7 +199,7 @@ class World:
             self.now, _, callback, arguments = pop(heap)
             self.events += 1
             if self.events > EVENTS_MAX:
-                raise Violation(f"a storm: {self.events} events by {self.now:.3f} s; {self._describe()}")
+                raise Violation(f"a storm: {self.events} events by {self.now:.3f} s; {self.describe()}")
             callback(*arguments)
         self.now = end_s
 
@@ -205,44 +214,20 @@ class World:
         while not is_true():
             if self.now - began_s > within_s:
                 raise Violation(
-                    f"{what}: not within {within_s:.2f} s after {began_s:.2f} s; {self._describe()}"
+                    f"{what}: not within {within_s:.2f} s after {began_s:.2f} s; {self.describe()}"
                 )
             self.run_until(self.now + _LOOK_S)
         return self.now - began_s
 
-    def _describe(self) -> str:
+    def describe(self) -> str:
+        """Return where all nodes stand."""
         return "; ".join(
             f"n{node.id} {'down' if node.replica is None else describe(node.replica)}"
             for node in self.nodes.values()
         )
 
-    # The network
-
-    def send(self, message: Message) -> None:
-        """Let a message be on its way: lost, late, or twice."""
-        past = self.past
-        if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
-            self.after(self.plan.latency_s * 4, self.in_next_install)
-            self.in_next_install = None
-        if len(past) < MESSAGES_KEPT_MAX:
-            past.append(message)
-        else:
-            past[self._order % MESSAGES_KEPT_MAX] = message
-        draw, stragglers = self.random.random, self.plan.stragglers
-        for delay_s in self.links.route(message.source, message.target):
-            took_s = delay_s + self.plan.latency_s * (0.5 + 1.5 * draw())
-            if stragglers and not self.is_healed and draw() < stragglers:
-                self.after(took_s + STRAGGLER_S * draw(), self.deliver_late, message)
-            else:
-                self.after(took_s, self._deliver, message)
-
-    def _deliver(self, message: Message) -> None:
-        # A link that was cut meanwhile lets nothing through any more.
-        if not self.links.is_cut(message.source, message.target):
-            self.deliver_late(message)
-
-    def deliver_late(self, message: Message) -> None:
-        """Deliver a message whatever was cut since it was sent."""
+    def deliver(self, message: Message) -> None:
+        """Let a message arrive."""
         if self._tell is not None:
             self._tell(f"{self.now:.6f} {message}")
         self.nodes[message.target].post(message)
@@ -319,6 +304,7 @@ class World:
     def node_died(self, node: SimulatedNode) -> None:
         """Note that what a node had taken gets no answer any more."""
         self.say(f"n{node.id} dies")
+        self.terms.disturbed()
         self.watch.crashed(node.id)
         self.answers.died(node.id)
 
@@ -369,86 +355,28 @@ class World:
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
         if node.life == life and not node.is_up and not (node.is_failed or node.is_damaged):
             self.say(f"n{node.id} starts")
+            self.terms.disturbed()
             node.start(interruptions)
 
-    # The liveness phase
-
-    def _heal(self) -> None:
-        self.is_healed = True
-        self.injector.stop()
-        self.links.heal()
-        for node in self.nodes.values():
-            node.files.clear_faults()
-            node.condition.in_next_batch = node.condition.in_next_job = self.in_next_install = None
-            node.is_armed = False
-            node.set_rate(1.0)
-            node.mend_disk()
-            node.resume()
-            if not node.is_up and not (node.is_failed or node.is_damaged):
-                node.start()
+    # The end
 
     def living(self) -> list[Replica]:
         """Return the replicas that are up."""
         return [node.replica for node in self.nodes.values() if node.replica is not None]
 
-    def _is_led(self) -> bool:
-        leader = self.leader()
-        if leader is None or leader.replica is None:
-            return False
-        term = leader.replica.raft.term
-        return all(each.raft.term == term and each.raft.leader == leader.id for each in self.living())
-
-    def _run_liveness(self) -> float:
-        plan = self.plan
-        election_s = plan.raft.election_timeout_max_s
-        within_s = LEADER_WITHIN_ELECTIONS * election_s + 50 * (plan.disk_s + plan.latency_s)
-        recovered_after_s = self.run_until_true("all follow one leader", within_s, self._is_led)
-        leader = self.leader()
-        assert leader is not None
-        assert leader.replica is not None
-        term = leader.replica.raft.term
-        prober = self.clients[0]
-        within_s = 10 * election_s + 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s)
-        opened = prober.probe(leader.id, "", "open")
-        self.run_until_true("a new session", within_s, lambda: opened.ended_at_s is not None)
-        nodes = [replica.id for replica in self.living()]
-        probes = [prober.probe(node, "k0", kind) for node in nodes for kind in ("set", "get")]
-        self.run_until_true(
-            "a write and a read at each node",
-            within_s,
-            lambda: all(each.ended_at_s is not None for each in probes),
-        )
-        for client in self.clients:
-            client.stop()
-        self.run_until_true(
-            "all operations end", 2 * within_s, lambda: all(each.is_idle for each in self.clients)
-        )
-        # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
-        self.run_until_true("all requests are answered", within_s, lambda: not self.answers.under_way())
-        self.run_until_true("all nodes hold the same", within_s, self._has_converged)
-        # A leader that works is deposed by nobody, but for a transfer that was under way when all was healed. Where
-        # time-outs are drawn nearly equal on purpose, votes are split a few times.
-        is_tied = plan.raft.election_timeout_max_s < 1.2 * plan.raft.election_timeout_min_s
-        if any(replica.raft.term > term + (8 if is_tied else 2) for replica in self.living()):
-            raise Violation(f"terms went on from {term} without a fault: {self._describe()}")
-        return recovered_after_s
-
-    def _has_converged(self) -> bool:
-        living = self.living()
-        if any(node.disk is not None and not node.disk.is_idle for node in self.nodes.values()):
-            return False
-        if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
-            return False
-        return has_converged([each.raft for each in living], [each.machine for each in living])
-
     def _judge_end(self) -> None:
-        living = self.living()
-        require_equal([each.machine for each in living], self.chronicle.reference)
-        for node in self.nodes.values():
-            if node.replica is not None:
-                raft = node.replica.raft
-                sizes = {name: node.files.size(name) for name in node.files.names()}
-                require_bounded(node.id, sizes, raft.log, raft.term, self.plan.segment_bytes)
+        if not self.plan.is_beyond_budget:
+            require_order(self)
+        require_linearizable(self)
+
+    def _is_unsteady(self) -> bool:
+        """Return whether messages, timers or disks are so late just now that elections follow on one another."""
+        network, nodes = self.network, self.nodes.values()
+        return not self.is_healed and (
+            bool(self.plan.stragglers or network.pipes or self.plan.inbox_max < INBOX_MAX)
+            or network.links.fault() != LinkFault()
+            or any(node.is_unsteady for node in nodes)
+        )
 
     def _trace_hash(self) -> str:
         for client in self.clients:

@@ -149,6 +149,8 @@ class MemoryFiles:
         self.steps = 0
         self.capacity_bytes: int | None = None
         """Fault: all files together can't become larger than this."""
+        self.is_unreadable = False
+        """Fault: nothing can be read, also after a power cut."""
         self.before_step: Callable[[], object] | None = None
         """Called before each step, with all that the steps before it left: where power may fail."""
         self._lock = threading.RLock()
@@ -183,6 +185,7 @@ class MemoryFiles:
     @_locked
     def read(self, name: str) -> bytes:
         """Return the whole file."""
+        self._check_readable()
         return self._file(name).read()
 
     @_locked
@@ -218,6 +221,7 @@ class MemoryFiles:
     @_locked
     def read_at(self, name: str, offset: int, length: int) -> bytes:
         """Return that part of a file; less, where the file ends."""
+        self._check_readable()
         return self._file(name).read(offset, length)
 
     @_locked
@@ -330,6 +334,10 @@ class MemoryFiles:
         """Return the sectors that are not durable, as (name, sector)."""
         return [(name, number) for name in self.names() for number in sorted(self._names[name].older)]
 
+    def content(self, name: str) -> bytes:
+        """Return what a file holds, whatever is wrong with the disk."""
+        return self._file(name).read()
+
     def flip(self, name: str, offset: int, mask: int) -> None:
         """Flip the bits of `mask` in one byte, durably: the disk forgot what it was given."""
         file = self._file(name)
@@ -382,6 +390,10 @@ class MemoryFiles:
             file.sync_failed()
             raise
         file.sync()
+
+    def _check_readable(self) -> None:
+        if self.is_unreadable:
+            raise OSError(errno.EIO, "a fault that was asked for")
 
     def _check_space(self, size_bytes: int) -> None:
         used_bytes = sum(file.size_bytes for file in self._names.values())

@@ -43,6 +43,11 @@ class Links:
         self._cut.add((source, target))
         self._note()
 
+    def mend(self, source: int, target: int) -> None:
+        """Let through again what a `cut` of this direction lost."""
+        self._cut.discard((source, target))
+        self._note()
+
     def partition(self, groups: Sequence[Iterable[int]]) -> None:
         """Cut all links between nodes of different groups, and no others. A node in no group is alone."""
         members = {node: number for number, group in enumerate(groups) for node in group}

@@ -1,0 +1,137 @@
+"""How a run ends: everything is healed, and the cluster must serve again (invariants I21, I25, I26, I27).
+
+Within bounds of simulated time all follow one leader, a write and a read that are asked of each node succeed, every
+request has its answer, and all nodes hold the same. Where majorities of the disks may be lost none of that is asked
+for; the run goes on for a while all the same, for the judges to see what comes of what is left.
+"""
+
+from typing import TYPE_CHECKING
+
+from trio_kv.check.boundedness import require_bounded
+from trio_kv.check.convergence import has_converged, require_equal
+from trio_kv.check.linearizability import check_history
+from trio_kv.check.queues import left_waiting
+from trio_kv.check.term_growth import require_quiet
+from trio_kv.check.violation import Violation
+from trio_kv.sim.histories import history_of
+
+if TYPE_CHECKING:
+    from trio_kv.sim.world import World
+
+LEADER_WITHIN_ELECTIONS = 20
+"""After healing a leader is followed by all within so many election time-outs."""
+AFTERMATH_ELECTIONS = 20
+"""So many election time-outs a run goes on that must not end well."""
+
+
+def heal(world: "World") -> None:
+    """Mend all that can be mended, and start what can be started."""
+    world.is_healed = True
+    world.injector.stop()
+    world.terms.disturbed()
+    world.network.heal()
+    for node in world.nodes.values():
+        node.files.clear_faults()
+        node.condition.in_next_batch = node.condition.in_next_job = world.in_next_install = None
+        node.is_armed, node.restart_after_s, node.step_s = False, None, 0.0
+        node.set_rate(1.0)
+        node.mend_disk()
+        node.resume()
+        if not node.is_up and not (node.is_failed or node.is_damaged):
+            node.start()
+
+
+def run_aftermath(world: "World") -> None:
+    """Go on for a while without faults, and ask for nothing but safety."""
+    world.run_until(world.now + AFTERMATH_ELECTIONS * world.plan.raft.election_timeout_max_s)
+    for client in world.clients:
+        client.stop()
+    world.run_until(world.now + 1.0)
+
+
+def require_service(world: "World") -> float:
+    """Go on until the cluster serves again; return how long it took until all followed one leader.
+
+    Raises:
+        Violation: it takes too long.
+
+    """
+    plan = world.plan
+    election_s = plan.raft.election_timeout_max_s
+    within_s = LEADER_WITHIN_ELECTIONS * election_s + 50 * (plan.disk_s + plan.latency_s)
+    recovered_after_s = world.run_until_true("all follow one leader", within_s, lambda: _is_led(world))
+    leader = world.leader()
+    assert leader is not None
+    assert leader.replica is not None
+    term = leader.replica.raft.term
+    prober = world.clients[0]
+    within_s = 10 * election_s + 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s)
+    opened = prober.probe(leader.id, "", "open")
+    world.run_until_true("a new session", within_s, lambda: opened.ended_at_s is not None)
+    nodes = [replica.id for replica in world.living()]
+    probes = [prober.probe(node, "k0", kind) for node in nodes for kind in ("set", "get")]
+    world.run_until_true(
+        "a write and a read at each node",
+        within_s,
+        lambda: all(each.ended_at_s is not None for each in probes),
+    )
+    for client in world.clients:
+        client.stop()
+    world.run_until_true(
+        "all operations end", 2 * within_s, lambda: all(each.is_idle for each in world.clients)
+    )
+    # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
+    world.run_until_true("all requests are answered", within_s, lambda: not world.answers.under_way())
+    world.run_until_true(
+        "all nodes hold the same, and nothing waits in them", within_s, lambda: _has_converged(world)
+    )
+    # But for a transfer that was under way when all was healed.
+    require_quiet([each.raft for each in world.living()], term, 8 if plan.is_tied else 2)
+    return recovered_after_s
+
+
+def require_order(world: "World") -> None:
+    """Look at what every node holds in the end.
+
+    Raises:
+        Violation: it is not what it should be.
+
+    """
+    require_equal([each.machine for each in world.living()], world.chronicle.reference)
+    for node in world.nodes.values():
+        if node.replica is not None:
+            raft = node.replica.raft
+            sizes = {name: node.files.size(name) for name in node.files.names()}
+            require_bounded(node.id, sizes, raft.log, raft.term, world.plan.segment_bytes)
+
+
+def require_linearizable(world: "World") -> None:
+    """Let the oracle judge what the clients saw.
+
+    Raises:
+        Violation: there is no order in which it could have happened.
+
+    """
+    verdict = check_history(history_of(world.clients))
+    if not verdict.is_valid:
+        raise Violation(verdict.words)
+
+
+def _is_led(world: "World") -> bool:
+    leader = world.leader()
+    if leader is None or leader.replica is None:
+        return False
+    term = leader.replica.raft.term
+    return all(each.raft.term == term and each.raft.leader == leader.id for each in world.living())
+
+
+def _has_converged(world: "World") -> bool:
+    living = world.living()
+    if any(node.disk is not None and not node.disk.is_idle for node in world.nodes.values()):
+        return False
+    if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
+        return False
+    nodes = [each.id for each in living]
+    if any(left_waiting(each.raft, each.requests_waiting, nodes) for each in living):
+        return False
+    return has_converged([each.raft for each in living], [each.machine for each in living])

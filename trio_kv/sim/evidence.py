@@ -1,0 +1,85 @@
+"""What is kept of a failure: a folder with the plan that fails, the trace of its run, and the violation in words."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+
+from trio_kv.sim.attempt import Failure, TraceText, attempt
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.plan_file import write_plan
+from trio_kv.sim.shrink import NotRepeatableError, Shrunk, shrink
+from trio_kv.sim.words import tell_schedule
+from trio_kv.sim.worlds import Tell, WorldKind
+
+PLAN_NAME, TRACE_NAME, VIOLATION_NAME = "plan.json", "trace.txt", "violation.txt"
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """A failure, its smallest plan, and where both are kept."""
+
+    folder: Path
+    faults_drawn: int
+    shrunk: Shrunk
+
+    @property
+    def replay_command(self) -> str:
+        """The command that repeats the run of the smallest plan."""
+        return f"python -m trio_kv sim --plan {self.folder / PLAN_NAME} --verbose"
+
+    def __str__(self) -> str:
+        plan, runs = self.shrunk.plan, self.shrunk.runs
+        kept = f"{len(plan.faults)} of {self.faults_drawn} faults are left after {runs} runs"
+        least = "none of them can be left out" if self.shrunk.is_minimal else "more might be left out"
+        return (
+            f"{kept}, {least}:\n{tell_schedule(plan)}\n  then {self.shrunk.failure.text}\n"
+            f"kept in {self.folder}; replay it: {self.replay_command}"
+        )
+
+
+def gather(
+    kind: WorldKind,
+    plan: Plan,
+    failure: Failure,
+    out: Path,
+    *,
+    runs_max: int,
+    on_run: Callable[[int, Plan], None] | None = None,
+) -> Evidence:
+    """Shrink a plan that failed, run what is left once more, and keep it all.
+
+    Args:
+        kind: the world in which it failed.
+        plan: the plan that did.
+        failure: how it did.
+        out: where the folder is made.
+        runs_max: how many runs may be made to shrink it.
+        on_run: as `shrink` takes it.
+
+    Raises:
+        NotRepeatableError: it does not fail again.
+
+    """
+
+    def attempt_failure(tried: Plan) -> Failure | None:
+        return _failure(kind, tried, None)
+
+    shrunk = shrink(plan, failure.kind, attempt_failure, runs_max=runs_max, on_run=on_run)
+    folder = out / f"{kind.name}-{plan.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / PLAN_NAME).write_text(write_plan(kind.name, shrunk.plan))
+    with (folder / TRACE_NAME).open("wb") as trace:
+        again = _failure(kind, shrunk.plan, TraceText(trace).tell)
+    if again is None or again.kind != failure.kind:
+        raise NotRepeatableError(
+            f"seed {plan.seed} does not fail with {failure.kind} while it is told what happens"
+        )
+    evidence = Evidence(folder=folder, faults_drawn=len(plan.faults), shrunk=shrunk)
+    (folder / VIOLATION_NAME).write_text(f"{evidence}\n\n{again.frames}\nas it was drawn:\n{plan}\n")
+    return evidence
+
+
+def _failure(kind: WorldKind, plan: Plan, tell: Tell | None) -> Failure | None:
+    result = attempt(kind, plan, tell)
+    return result if isinstance(result, Failure) else None

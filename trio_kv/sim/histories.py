@@ -1,0 +1,86 @@
+"""What the clients of a core world asked and were told, as a history for the oracle and for other checkers.
+
+An operation on several keys becomes one for each of them: they were under way at the same time. So does one of whose
+command others were sent under the same number: nobody knows then which of them took effect.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from trio_kv.check import history
+from trio_kv.kv.commands import Cas, Command, Delete, Set
+from trio_kv.kv.reply import Reply
+from trio_kv.sim.clients import Client, Operation
+
+PLACES_MAX = 100
+"""Lanes of a client, and keys of an operation, are numbered up to this: each is a client of the history's own."""
+_OUTCOMES = {"ok", "missing", "conflict"}
+
+
+def history_of(clients: Iterable[Client]) -> list[history.Operation]:
+    """Return all operations on keys, each client's in the order of their calls."""
+    return [
+        operation
+        for client in clients
+        for asked in client.history
+        if asked.keys
+        for operation in _operations(client.name, asked)
+    ]
+
+
+def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
+    first = (name * PLACES_MAX + asked.lane) * PLACES_MAX
+    if asked.kind == "get":
+        for place, key in enumerate(asked.keys):
+            reply = asked.replies[place] if asked.replies else None
+            yield _operation(first + place, asked, "get", key, reply)
+        return
+    for place, command in enumerate((*asked.templates, *asked.forged)):
+        is_known = asked.replies and not asked.forged
+        yield _write(first + place, asked, command, asked.replies[place] if is_known else None)
+
+
+def _write(client: int, asked: Operation, command: Command, reply: Reply | None) -> history.Operation:
+    match command:
+        case Delete():
+            return _operation(client, asked, "delete", command.key, reply)
+        case Cas():
+            expected = command.expected[0] if command.expected else None
+            return _operation(
+                client, asked, "cas", command.key, reply, value=command.value, expected=expected
+            )
+        case Set(if_revision=None):
+            return _operation(client, asked, "set", command.key, reply, value=command.value)
+        case Set(if_revision=0):
+            # Only if there is no such key: a cas that expects nothing.
+            return _operation(client, asked, "cas", command.key, reply, value=command.value)
+        case _:
+            raise AssertionError(f"no rule for {command}")
+
+
+def _operation(
+    client: int,
+    asked: Operation,
+    kind: str,
+    key: str,
+    reply: Reply | None,
+    *,
+    value: msgspec.Raw | None = None,
+    expected: msgspec.Raw | None = None,
+) -> history.Operation:
+    # A session that expired does not know any more whether it took the command before.
+    is_known = reply is not None and reply.code in _OUTCOMES
+    result = reply.value if reply is not None and is_known else None
+    return history.Operation(
+        client,
+        kind,
+        key,
+        asked.began_at_s,
+        asked.ended_at_s if is_known else None,
+        reply.code if reply is not None and is_known else "unknown",
+        None if value is None else bytes(value),
+        None if expected is None else bytes(expected),
+        None if result is None else bytes(result),
+        asked.answered_by if is_known else 0,
+    )

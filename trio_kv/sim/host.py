@@ -1,0 +1,42 @@
+"""What the twin of a disk needs of the world it is in: both worlds are such a host."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Protocol
+
+from trio_kv.check.watch import Watch
+from trio_kv.raft.ready import Write
+from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.plan import Plan
+
+
+class Host(Protocol):
+    """Gives time and chance, and hears what becomes of it."""
+
+    @property
+    def plan(self) -> Plan:
+        """All that the run depends on."""
+        ...
+
+    @property
+    def random(self) -> Random:
+        """Draws what is not in the plan."""
+        ...
+
+    @property
+    def watch(self) -> Watch:
+        """Shows what happens to the judges."""
+        ...
+
+    @property
+    def coverage(self) -> Coverage:
+        """Counts the situations that were reached."""
+        ...
+
+    def after(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen later."""
+        ...
+
+    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
+        """Refuse writes of clients that do not fit, given by a node that knew how full its disk is."""
+        ...

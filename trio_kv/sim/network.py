@@ -1,0 +1,88 @@
+"""The network of the core world: what becomes of a message on its way."""
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trio_kv.raft.messages import InstallSnapshot, Message
+from trio_kv.transport.links import Links
+
+if TYPE_CHECKING:
+    from trio_kv.sim.world import World
+
+MESSAGES_KEPT_MAX = 2000
+"""Messages of the past from which a replay is drawn."""
+STRAGGLER_S = 2.0
+"""How much longer than others a straggling message takes at most."""
+
+
+@attrs.define
+class Pipe:
+    """A link that takes one message at a time, and lets a few wait."""
+
+    message_s: float
+    waiting_max: int
+    free_at_s: float = 0.0
+
+    def take(self, now_s: float) -> float | None:
+        """Take a message; return how long it will be under way, or None: it is lost."""
+        waits_s = max(0.0, self.free_at_s - now_s)
+        if waits_s > self.waiting_max * self.message_s:
+            return None
+        self.free_at_s = now_s + waits_s + self.message_s
+        return waits_s + self.message_s
+
+
+class Network:
+    """All links between the nodes of a world."""
+
+    def __init__(self, world: "World") -> None:
+        """Make sound links."""
+        self._world = world
+        self.links = Links(world.random)
+        self.pipes: dict[tuple[int, int], Pipe] = {}
+        """(source, target) -> what makes that link slow."""
+        self._past: list[Message] = []
+        self._sent = 0
+
+    def heal(self) -> None:
+        """Make all links sound."""
+        self.links.heal()
+        self.pipes.clear()
+
+    def send(self, message: Message) -> None:
+        """Let a message be on its way: lost, late, or twice."""
+        world, past = self._world, self._past
+        if world.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
+            world.after(world.plan.latency_s * 4, world.in_next_install)
+            world.in_next_install = None
+        self._sent += 1
+        if len(past) < MESSAGES_KEPT_MAX:
+            past.append(message)
+        else:
+            past[self._sent % MESSAGES_KEPT_MAX] = message
+        draw, stragglers, latency_s = world.random.random, world.plan.stragglers, world.plan.latency_s
+        for delay_s in self.links.route(message.source, message.target):
+            took_s = delay_s + latency_s * (0.5 + 1.5 * draw())
+            if self.pipes:
+                pipe = self.pipes.get((message.source, message.target))
+                piped_s = 0.0 if pipe is None else pipe.take(world.now)
+                if piped_s is None:
+                    continue
+                took_s += piped_s
+            if stragglers and not world.is_healed and draw() < stragglers:
+                world.after(took_s + STRAGGLER_S * draw(), world.deliver, message)
+            else:
+                world.after(took_s, self._arrive, message)
+
+    def _arrive(self, message: Message) -> None:
+        # A link that was cut meanwhile lets nothing through any more.
+        if not self.links.is_cut(message.source, message.target):
+            self._world.deliver(message)
+
+    def replay(self, count: int) -> None:
+        """Let messages of the past arrive once more, whatever was cut since they were sent."""
+        world = self._world
+        for _ in range(count):
+            if self._past:
+                world.after(world.random.random() * 0.2, world.deliver, world.random.choice(self._past))

@@ -1,0 +1,448 @@
+"""Clients of the door: each speaks the protocol over connections of its own, and writes down what it was told.
+
+They know the protocol from its description alone and read replies with a plain JSON reader, so that what the house
+gets wrong both ways is not wrong here as well. What is true of one connection is judged at once: replies come in the
+order of the requests, each within its time-out, a chain of requests for a key that nobody else uses sees itself, and
+stale reads never go back. What is true of all clients together is for the history.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from trio_kv.check.history import Operation
+from trio_kv.check.violation import Violation
+from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.whole.sockets import ClientNetwork, Endpoint
+
+PORT = 3001
+RETRY_S = 0.05
+"""A client that finds no open door, or was told to come back later, waits so long."""
+GRACE_S = 3.0
+"""What comes later than its time-out and this much is not answered in time."""
+FAILED = frozenset({"unavailable", "overloaded", "read_only", "too_large", "bad_request"})
+"""Codes that say that nothing happened and nothing will."""
+UNKNOWN = frozenset({"timeout", "session_expired"})
+_BURST_MAX = 6
+_LANES_MAX = 16
+
+
+class ClientHost(Protocol):
+    """The world, as clients see it."""
+
+    @property
+    def plan(self) -> Plan:
+        """All that the run depends on."""
+        ...
+
+    @property
+    def coverage(self) -> Coverage:
+        """Counts the situations that were reached."""
+        ...
+
+    @property
+    def network(self) -> ClientNetwork:
+        """How to reach the door."""
+        ...
+
+    def stamp(self) -> float:
+        """Return a moment that is later than all before."""
+        ...
+
+    def record(self, operation: Operation) -> None:
+        """Put an operation into the history."""
+        ...
+
+    def line(self, client: int, arrow: str, line: bytes) -> None:
+        """See a line pass, to a client or from it."""
+        ...
+
+
+class LostError(Exception):
+    """The connection ended before all was answered."""
+
+
+@attrs.define(eq=False)
+class Asked:
+    """A request and what came of it."""
+
+    op: str
+    key: str
+    value: bytes | None = None
+    expected: bytes | None = None
+    id: int | None = None
+    timeout_s: float = 5.0
+    is_stale: bool = False
+    lane: int = 0
+    call_s: float = 0.0
+    outcome: str = ""
+    """Empty as long as there is none."""
+    result: bytes | None = None
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something."""
+        return self.op != "get"
+
+    def encode(self, random: Random) -> bytes:
+        """Return its line, in one of the ways in which it can be spelled."""
+        members: dict[str, Any] = {}
+        is_plain = self.op in ("get", "set") and random.random() < 0.5
+        if not is_plain:
+            members["op"] = self.op
+        members["key"] = self.key
+        if self.id is not None:
+            members["id"] = self.id
+        members["timeout"] = self.timeout_s
+        if self.is_stale:
+            members |= {"consistency": "stale", "meta": True}
+        texts = [json.dumps(members, ensure_ascii=False).encode()[:-1]]
+        for name, text in (("value", self.value), ("expected", self.expected)):
+            if text is not None:
+                texts.append(b'"' + name.encode() + b'": ' + text)
+        return b", ".join(texts) + random.choice((b"}\n", b"}\r\n", b"}\n\n"))
+
+
+class Client:
+    """One client. `run` it; `stop` lets it end what it has begun and leave.
+
+    Args:
+        number: its number; those of its requests in the history follow from it.
+        random: draws what it does.
+        host: the world.
+
+    """
+
+    def __init__(self, number: int, random: Random, host: ClientHost) -> None:
+        """Have done nothing; see the class."""
+        self.number = number
+        self.is_stopping = False
+        self.reads_again_at = 0.0
+        """It is slow to read until then."""
+        self._random = random
+        self._host = host
+        self._end: Endpoint | None = None
+        self._received = b""
+        self._known: dict[str, bytes] = {}
+        """What was last seen of each key: what a cas expects."""
+        self._own: bytes | None = None
+        """What its own key holds."""
+        self._own_number = 0
+        self._stale_seen: dict[str, int] = {}
+        self._values = 0
+        self._ids = 0
+        self._under_way: list[Asked] = []
+        self._left = trio.Event()
+
+    async def run(self) -> None:
+        """Ask one burst after the other, over one connection after the other."""
+        plan, random = self._host.plan, self._random
+        try:
+            while True:
+                await trio.sleep(random.expovariate(1 / plan.pause_between_s))
+                if self.is_stopping:
+                    break
+                if self._end is None and not self._connect():
+                    await trio.sleep(RETRY_S)
+                    continue
+                try:
+                    await self._ask(self._draw_burst())
+                except LostError:
+                    self._lose()
+        finally:
+            self._leave()
+            self._left.set()
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self.is_stopping = True
+
+    async def wait_left(self) -> None:
+        """Wait until it is done."""
+        await self._left.wait()
+
+    def disconnect(self, *, is_half_line: bool) -> None:
+        """Drop the connection in the midst of whatever is under way, perhaps behind half a line."""
+        end = self._end
+        if end is None:
+            return
+        if self._under_way:
+            self._host.coverage.reach("client left before its answer")
+        if is_half_line:
+            self._host.coverage.reach("connection ended behind half a line")
+            with contextlib.suppress(OSError):
+                end.send(b'{"op": "set", "key": "k0", "val')
+        end.close()
+        end.wake()
+
+    def read_nothing(self, for_s: float) -> None:
+        """Take no replies for a while."""
+        self.reads_again_at = trio.current_time() + for_s
+        if self._under_way:
+            self._host.coverage.reach("reader was slow")
+
+    async def probe(self, op: str) -> bool:
+        """Ask one thing of the healed cluster; return whether it worked."""
+        if self._end is None and not self._connect():
+            await trio.sleep(RETRY_S)
+            return False
+        asked = Asked(op, "k0", timeout_s=1.0, id=self._next_id())
+        if op == "set":
+            asked.value = self._next_value()
+        try:
+            await self._ask([asked])
+        except LostError:
+            self._lose()
+        return asked.outcome in ("ok", "missing")
+
+    # What to ask
+
+    def _draw_burst(self) -> list[Asked]:
+        random, plan = self._random, self._host.plan
+        if plan.lanes == 1 or random.random() < 0.3:
+            return [self._draw(f"k{random.randrange(plan.keys)}")]
+        count = random.randint(2, _BURST_MAX)
+        if random.random() < 0.3:
+            own = f"own{self.number}.{self._own_number}"
+            return [self._draw(own) for _ in range(count)]
+        return [self._draw(f"k{random.randrange(plan.keys)}") for _ in range(count)]
+
+    def _draw(self, key: str) -> Asked:
+        random, plan = self._random, self._host.plan
+        op = "get" if random.random() < plan.read_share else random.choice(("set", "set", "delete", "cas"))
+        asked = Asked(op, key, timeout_s=random.choice((0.2, 1.0, 3.0)))
+        if random.random() < 0.5:
+            asked.id = self._next_id()
+        if op == "get":
+            asked.is_stale = not key.startswith("own") and random.random() < 0.2
+        elif op != "delete":
+            asked.value = self._next_value()
+            if op == "cas":
+                asked.expected = self._known.get(key)
+        return asked
+
+    def _next_id(self) -> int:
+        self._ids += 1
+        return self._ids
+
+    def _next_value(self) -> bytes:
+        self._values += 1
+        # Now and then a value of several sectors: only such a write can be torn.
+        fill = "x" * self._random.choice((0, 0, 0, 700, 2500))
+        return f'"c{self.number}-{self._values}{fill}"'.encode()
+
+    # Asking
+
+    def _connect(self) -> bool:
+        try:
+            self._end = self._host.network.connect(PORT)
+        except ConnectionRefusedError:
+            return False
+        self._received = b""
+        self._stale_seen.clear()
+        return True
+
+    def _leave(self) -> None:
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+
+    def _lose(self) -> None:
+        """Note that what was not answered never will be."""
+        self._leave()
+        for asked in self._under_way:
+            if not asked.outcome:
+                asked.outcome = "unknown" if asked.is_write else "failed"
+                self._record(asked, None)
+        self._under_way = []
+        self._own = None
+        self._own_number += 1
+
+    async def _ask(self, burst: list[Asked]) -> None:
+        """Send all lines of a burst, and take the replies.
+
+        Raises:
+            LostError: the connection ended before.
+            Violation: a reply is wrong in itself, or does not come.
+
+        """
+        random, host = self._random, self._host
+        lines = [asked.encode(random) for asked in burst]
+        for lane, (asked, line) in enumerate(zip(burst, lines, strict=True)):
+            host.line(self.number, ">", line)
+            asked.lane, asked.call_s = lane, host.stamp()
+        self._under_way = list(burst)
+        if len(burst) > 1:
+            host.coverage.reach("requests pipelined")
+        due_s = sum(asked.timeout_s for asked in burst) + GRACE_S
+        patience_s = due_s if random.random() < 0.95 else random.uniform(0.0, 1.0)
+        with trio.move_on_after(patience_s) as patience:
+            await self._send(b"".join(lines))
+            for asked in burst:
+                await self._take_reply(asked, patience)
+        if patience.cancelled_caught:
+            if patience_s == due_s:
+                raise Violation(f"c{self.number}: no answer within {due_s} s to {self._under_way[0]}")
+            host.coverage.reach("client lost its patience")
+            raise LostError
+        self._under_way = []
+        self._judge_own(burst)
+
+    async def _send(self, data: bytes) -> None:
+        random = self._random
+        if random.random() < 0.1:
+            cut = random.randrange(len(data))
+            await self._send_all(data[:cut])
+            await trio.sleep(random.uniform(0.0, 0.05))
+            data = data[cut:]
+        await self._send_all(data)
+
+    async def _send_all(self, data: bytes) -> None:
+        end = self._end
+        assert end is not None
+        while data:
+            try:
+                data = data[end.send(data) :]
+            except BlockingIOError:
+                # Who sends and never reads waits for a door that waits for him.
+                await self._wait(end, lambda: end.is_writable or end.is_readable)
+                if end.is_readable:
+                    self._receive(end)
+            except OSError as error:
+                raise LostError from error
+
+    async def _take_reply(self, asked: Asked, patience: trio.CancelScope) -> None:
+        line = await self._receive_line(patience)
+        returned_s = self._host.stamp()
+        try:
+            reply = json.loads(line)
+        except ValueError as error:
+            raise Violation(f"c{self.number} got {line!r}, which is not JSON") from error
+        if "close" in reply:
+            if reply["close"] not in ("ok", "shutdown"):
+                raise Violation(f"c{self.number} got {line!r}")
+            self._host.coverage.reach("door said good-bye")
+            raise LostError
+        self._judge_reply(asked, reply)
+        self._under_way.remove(asked)
+        self._record(asked, returned_s)
+
+    async def _receive_line(self, patience: trio.CancelScope) -> bytes:
+        end = self._end
+        assert end is not None
+        while b"\n" not in self._received:
+            while trio.current_time() < self.reads_again_at:
+                # Its own slowness is nobody's fault.
+                patience.deadline += self.reads_again_at - trio.current_time()
+                await trio.sleep_until(self.reads_again_at)
+            await self._wait(end, lambda: end.is_readable)
+            self._receive(end)
+        line, _, self._received = self._received.partition(b"\n")
+        self._host.line(self.number, "<", line)
+        return line
+
+    def _receive(self, end: Endpoint) -> None:
+        try:
+            chunk = end.recv(65536)
+        except OSError as error:
+            raise LostError from error
+        if not chunk:
+            raise LostError
+        self._received += chunk
+
+    @staticmethod
+    async def _wait(end: Endpoint, is_true: Callable[[], bool]) -> None:
+        try:
+            await end.wait(is_true)
+        except trio.ClosedResourceError as error:
+            raise LostError from error
+
+    # What was answered
+
+    def _judge_reply(self, asked: Asked, reply: dict[str, Any]) -> None:
+        where = f"c{self.number} asked {asked} and got {reply}"
+        if reply.get("key") != asked.key or reply.get("id") != asked.id:
+            raise Violation(f"the reply to another request: {where}")
+        value = (
+            None if reply.get("value") is None else json.dumps(reply["value"], ensure_ascii=False).encode()
+        )
+        if reply.get("status") == "ok":
+            asked.outcome = "ok"
+            if asked.op in ("get", "delete"):
+                asked.result = value
+            elif value != asked.value:
+                raise Violation(f"another value than was written: {where}")
+        elif "error" not in reply:
+            if asked.op not in ("get", "delete") or value is not None:
+                raise Violation(f"no such key, of a write: {where}")
+            asked.outcome = "missing"
+        elif reply["error"] == "conflict" and asked.op == "cas":
+            asked.outcome, asked.result = "conflict", value
+        elif reply["error"] in FAILED - {"bad_request", "too_large"}:
+            asked.outcome = "failed"
+        elif reply["error"] in UNKNOWN and asked.is_write:
+            asked.outcome = "unknown"
+        else:
+            raise Violation(f"no such answer can be: {where}")
+        if asked.is_stale:
+            self._judge_stale(asked, reply)
+        elif asked.outcome == "ok" and asked.op == "get" and value is not None:
+            self._known[asked.key] = value
+
+    def _judge_stale(self, asked: Asked, reply: dict[str, Any]) -> None:
+        if asked.outcome != "ok":
+            return
+        revision, seen = reply["revision"], self._stale_seen.get(asked.key, 0)
+        if revision < seen:
+            raise Violation(f"c{self.number}: a stale read went back from revision {seen}: {asked} {reply}")
+        self._stale_seen[asked.key] = revision
+        self._host.coverage.reach("stale read")
+
+    def _record(self, asked: Asked, returned_s: float | None) -> None:
+        if asked.is_stale:
+            return
+        self._host.record(
+            Operation(
+                client=self.number * _LANES_MAX + asked.lane,
+                op=asked.op,
+                key=asked.key,
+                call_s=asked.call_s,
+                return_s=None if asked.outcome == "unknown" else returned_s,
+                outcome=asked.outcome,
+                value=asked.value,
+                expected=asked.expected,
+                result=asked.result,
+            )
+        )
+
+    def _judge_own(self, burst: Sequence[Asked]) -> None:
+        """Judge a chain of requests for a key that nobody else uses: each sees what those before it did."""
+        if not burst[0].key.startswith("own"):
+            return
+        if any(asked.outcome in ("unknown", "failed") for asked in burst):
+            self._own = None
+            self._own_number += 1
+            return
+        due: tuple[str, bytes | None]
+        for asked in burst:
+            held = self._own
+            if asked.op == "get":
+                due = ("missing", None) if held is None else ("ok", held)
+            elif asked.op == "set":
+                due, self._own = ("ok", None), asked.value
+            elif asked.op == "delete":
+                due = ("missing", None) if held is None else ("ok", held)
+                self._own = None
+            elif asked.expected == held:
+                due, self._own = ("ok", None), asked.value
+            else:
+                due = ("conflict", held)
+            if (asked.outcome, asked.result) != due:
+                raise Violation(f"c{self.number}: {asked}, where {due} was due after all that came before")
+        self._host.coverage.reach("chain of requests judged")

@@ -1,0 +1,348 @@
+"""The disks of the whole world: no thread, no file, and power that fails on purpose.
+
+`SimulatedDisks` stands where `cluster.disks.RealDisks` stands. Behind it is for each node a `Drive`, which outlives all
+lives of its node, and for each life the same twin of the disk thread that the core world uses.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_kv.cluster.disks import Completions, Decode, Found, Known, Loaded
+from trio_kv.cluster.inbox import Completion, DiskFailed
+from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    CompactLog,
+    FinishSnapshot,
+    ReadChunk,
+    ReleaseSnapshot,
+)
+from trio_kv.sim.disk import Condition, TimedDisk
+from trio_kv.sim.host import Host
+from trio_kv.storage.errors import DamagedError, StorageError
+from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.storage.opening import Opened, open_node
+from trio_kv.storage.wal import Wal
+from trio_kv.wire.frames import Identity
+
+
+class DiskHost(Host, Protocol):
+    """The world, as disks see it."""
+
+    def completed(self) -> None:
+        """Count a completion of a disk."""
+        ...
+
+
+class Drive:
+    """What a node's data lives on, from the first start to the end of the world."""
+
+    def __init__(self, host: DiskHost, cluster: str, node: int) -> None:
+        """Make an empty, durable log."""
+        self.host = host
+        self.node = node
+        self.identity = Identity(cluster, node, host.random.getrandbits(60))
+        self.files = MemoryFiles(f"n{node}")
+        self.condition = Condition()
+        self.disk: SimulatedDisk | None = None
+        """The disk of the life that goes on."""
+        self.is_failed = False
+        """The disk failed: the node stays down, unless it is rebuilt."""
+        self.is_damaged = False
+        """The disk did not keep what it was given: the node refuses to start, unless it is rebuilt."""
+        self.is_flipped = False
+        """Bits were flipped while the node was down: whether that is noticed shows at its start."""
+        self.is_armed = False
+        """The disk is going to fail."""
+        self.is_rebuilding = False
+        """The directory says that it is to be filled by the others."""
+        self.interruptions = 0
+        """So often power fails while the node recovers the next time."""
+        self._make_log()
+
+    def _make_log(self) -> None:
+        Wal.create(self.files, self.identity, segment_bytes=self.host.plan.segment_bytes).close()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the node has not all of its data, or may not have it soon."""
+        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed or self.is_rebuilding
+
+    def load(self, decode: Decode, known: Known | None) -> Loaded:
+        """Recover from what is there; power fails some times before that is done.
+
+        Raises:
+            DamagedError: a bit was flipped, and that was noticed.
+            OSError: the disk is full.
+
+        """
+        host = self.host
+        for _ in range(self.interruptions):
+            self.files.fail_after(host.random.randrange(8), PowerLossError())
+            try:
+                self._open(decode)
+            except PowerLossError:
+                host.coverage.reach("recovery interrupted")
+            except DamagedError:
+                pass
+            self.files.crash(host.random)
+        self.interruptions = 0
+        try:
+            opened = self._open(decode)
+        except DamagedError:
+            if self.is_flipped:
+                host.coverage.reach("damage refused")
+                self.is_damaged = True
+            raise
+        self.is_flipped = False
+        recovered = opened.recovered
+        if any("interrupted" in warning for warning in recovered.warnings):
+            host.coverage.reach("torn tail cut")
+        machine = Machine()
+        if recovered.snapshot is not None:
+            host.coverage.reach("restart from snapshot")
+            restorer = Restorer(known)
+            for chunk in opened.snapshots.chunks(recovered.snapshot):
+                restorer.feed(chunk)
+            machine = restorer.finish()
+        return Loaded(recovered, machine, partial(self._start, opened))
+
+    def _open(self, decode: Decode) -> Opened:
+        segment_bytes = self.host.plan.segment_bytes
+        return open_node(
+            self.files, self.files, self.identity, segment_bytes=segment_bytes, decode_command=decode
+        )
+
+    def _start(self, opened: Opened, post: Callable[[Completion], object]) -> "SimulatedDisk":
+        self.disk = SimulatedDisk(self, opened, post)
+        return self.disk
+
+    def cut_power(self) -> None:
+        """Lose or tear what is not durable, at this moment; nothing of this life reaches the disk any more."""
+        assert self.disk is not None
+        self.is_armed = False
+        self.disk.cut_power()
+        self.disk = None
+
+    def replace(self, random: Random) -> None:
+        """Put an empty disk in the place of the one that is lost: of a higher incarnation, to be rebuilt."""
+        assert self.disk is None
+        self.identity = attrs.evolve(
+            self.identity, incarnation=self.identity.incarnation + random.randint(1, 1 << 20)
+        )
+        self.files = MemoryFiles(f"n{self.node}")
+        self.is_failed = self.is_damaged = self.is_flipped = self.is_armed = False
+        self.is_rebuilding = True
+        self._make_log()
+        self.host.watch.wiped(self.node)
+
+    def fill(self, free_bytes: int) -> None:
+        """Leave so much room."""
+        self.files.capacity_bytes = sum(map(self.files.size, self.files.names())) + free_bytes
+
+    def unfill(self) -> None:
+        """Leave room enough."""
+        self.files.capacity_bytes = None
+        if self.disk is not None:
+            self.disk.timed.look_for_room()
+
+    def unstall(self) -> None:
+        """End a stall, in whatever life it began."""
+        self.condition.is_stalled = False
+        if self.disk is not None:
+            self.disk.timed.unstall()
+
+    def end_slow_jobs(self) -> None:
+        """Let jobs be as fast as writes again."""
+        self.condition.job_factor = 1.0
+
+    def mend(self) -> None:
+        """Let it be as fast as others, and finish at once what it does slowly just now."""
+        self.unfill()
+        self.files.clear_faults()
+        self.is_armed = False
+        self.condition.factor = self.condition.job_factor = 1.0
+        self.condition.is_stalled = False
+        self.condition.in_next_batch = self.condition.in_next_job = None
+        if self.disk is not None:
+            self.disk.timed.mend()
+
+
+class SimulatedDisk:
+    """The disk of one life of a node: a `cluster.disks.Disk` without threads."""
+
+    def __init__(self, drive: Drive, opened: Opened, post: Callable[[Completion], object]) -> None:
+        """Begin to work.
+
+        Args:
+            drive: what it writes to.
+            opened: the log and the snapshots.
+            post: takes completions.
+
+        """
+        self._drive = drive
+        self._post = post
+        self._told = Completions(post)
+        drive.condition.is_stalled = False
+        self.timed = TimedDisk(
+            drive.host,
+            drive.node,
+            drive.files,
+            opened,
+            drive.condition,
+            post=self._completed,
+            fail=self._failed,
+        )
+        self.is_full = False
+        """Whether the node was told that the disk is full."""
+        self.hard_state: HardState = opened.recovered.hard_state
+        """What this life began with."""
+
+    def submit(self, write: Write) -> None:
+        """Take a write."""
+        self._drive.host.watch.submitted(self._drive.node, write)
+        self.timed.submit(write, is_full_known=self.is_full)
+
+    def compact(self, index: int) -> None:
+        """Drop a part of the log, behind all writes."""
+        self.timed.do(CompactLog(index))
+
+    def snapshot_begin(self, index: int, term: int) -> None:
+        """Begin a snapshot."""
+        self.timed.do(BeginSnapshot(index, term))
+
+    def snapshot_add(self, number: int, chunk: bytes) -> None:
+        """Write its next chunk."""
+        self.timed.do(AddChunk(number, chunk))
+
+    def snapshot_finish(self) -> None:
+        """Make it durable."""
+        self.timed.do(FinishSnapshot())
+
+    def snapshot_abort(self) -> None:
+        """Do nothing: no node asks for it."""
+        raise NotImplementedError
+
+    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
+        """Read a chunk of a snapshot."""
+        self.timed.do(ReadChunk(snapshot, number))
+
+    def snapshot_release(self, index: int, term: int) -> None:
+        """Let a snapshot go."""
+        self.timed.do(ReleaseSnapshot(index, term))
+
+    async def stop(self, *, drop_queued: bool = True) -> None:
+        """End: what waits is dropped."""
+        assert drop_queued
+        self.timed.close()
+        if self._drive.disk is self:
+            self._drive.disk = None
+        await trio.lowlevel.checkpoint()
+
+    def cut_power(self) -> None:
+        """End with whatever is on the disk at this moment."""
+        self.timed.close()
+        self.timed.crash(self._drive.host.random)
+
+    # Faults
+
+    @property
+    def delay_s(self) -> float:
+        """How much longer each batch and job takes."""
+        return (self._drive.condition.factor - 1) * self._drive.host.plan.disk_s
+
+    @delay_s.setter
+    def delay_s(self, delay_s: float) -> None:
+        self._drive.condition.factor = 1 + delay_s / self._drive.host.plan.disk_s
+
+    def fail_next(self) -> None:
+        """Let the next step fail."""
+        self._drive.files.fail_next()
+
+    def stall(self) -> None:
+        """Finish nothing."""
+        self._drive.condition.is_stalled = True
+
+    def unstall(self) -> None:
+        """Finish what was held back."""
+        self._drive.condition.is_stalled = False
+        self.timed.unstall()
+
+    def fill(self) -> None:
+        """Be full."""
+        self._drive.fill(0)
+
+    def unfill(self) -> None:
+        """Have room."""
+        self._drive.unfill()
+
+    # What the twin tells
+
+    def _completed(self, item: object) -> None:
+        self._drive.host.completed()
+        if isinstance(item, Ticket):
+            self._told.stored(item)
+        else:
+            assert isinstance(item, Completion), item
+            self._post(item)
+
+    def _failed(self) -> None:
+        drive = self._drive
+        drive.is_failed, drive.is_armed = True, False
+        drive.host.coverage.reach("disk failed")
+        self._post(DiskFailed(OSError(5, "a fault that was planned")))
+
+
+class SimulatedDisks:
+    """All drives of a world."""
+
+    def __init__(self, host: DiskHost, nodes: tuple[int, ...]) -> None:
+        """Make empty drives for all nodes."""
+        cluster = f"{host.random.getrandbits(128):032x}"
+        self.nodes = nodes
+        self.drives = {node: Drive(host, cluster, node) for node in nodes}
+        self._host = host
+
+    @property
+    def incarnations(self) -> Mapping[int, int]:
+        """Each node's incarnation, as it is now."""
+        return {node: drive.identity.incarnation for node, drive in self.drives.items()}
+
+    async def examine(self, node: int) -> Found:
+        """See `cluster.disks.Disks`."""
+        await trio.lowlevel.checkpoint()
+        drive = self.drives[node]
+        return Found(
+            Path(drive.files.name),
+            "ok",
+            drive.identity.incarnation,
+            is_rebuilding=drive.is_rebuilding,
+            snapshot_log_bytes_min=self._host.plan.snapshot_log_bytes_min,
+        )
+
+    async def load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
+        """See `cluster.disks.Disks`."""
+        await trio.sleep(self._host.plan.disk_s * (0.5 + 1.5 * self._host.random.random()))
+        return self.drives[node].load(decode, known)
+
+    async def rebuild(self, node: int, random: Random) -> Path | None:
+        """See `cluster.disks.Disks`."""
+        await trio.sleep(self._host.plan.disk_s)
+        sound = [drive for drive in self.drives.values() if drive.node != node and not drive.is_lost]
+        if len(sound) < len(self.nodes) // 2 + 1:
+            raise StorageError(f"node {node} can't be rebuilt", "wait for the others")
+        self.drives[node].replace(random)
+        return None
+
+    async def end_rebuild(self, node: int) -> None:
+        """See `cluster.disks.Disks`."""
+        await trio.sleep(self._host.plan.disk_s)
+        self.drives[node].is_rebuilding = False

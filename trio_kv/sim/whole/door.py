@@ -1,0 +1,140 @@
+"""The door of the whole world: the real one, closed and opened again over the same store; and strangers at it."""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from trio_kv.check.violation import Violation
+from trio_kv.gateway.store import Store
+from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.server import Proxy
+from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.whole.clients import PORT
+from trio_kv.sim.whole.sockets import ClientNetwork
+from trio_kv.trace.trace import Trace
+
+LINE_BYTES_MAX = 8192
+STOP_GRACE_S = 0.3
+STRANGER_S = 5.0
+"""A stranger is answered within this time."""
+
+
+class Door:
+    """One door after the other. `run` keeps one open, but for the time of a restart."""
+
+    def __init__(
+        self,
+        store: Store,
+        trace: Trace,
+        network: ClientNetwork,
+        coverage: Coverage,
+        after: Callable[..., None],
+        *,
+        idle_timeout_s: float,
+    ) -> None:
+        """Open none yet.
+
+        Args:
+            store: what answers.
+            trace: where events go.
+            network: what clients come over.
+            coverage: counts restarts.
+            after: lets something happen later.
+            idle_timeout_s: silence after which a connection is closed.
+
+        """
+        self._store = store
+        self._trace = trace
+        self._network = network
+        self._coverage = coverage
+        self._after = after
+        self._config = ProxyConfig(
+            port=PORT,
+            idle_timeout_s=idle_timeout_s,
+            line_bytes_max=LINE_BYTES_MAX,
+            stop_grace_s=STOP_GRACE_S,
+            farewell_s=0.2,
+            run_requests_max=3,
+        )
+        self._proxy: Proxy | None = None
+        self._scope = trio.CancelScope()
+        self._may_open = trio.Event()
+        self._may_open.set()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Open a door, and another one whenever one was closed."""
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                await self._may_open.wait()
+                self._proxy = Proxy(self._store, self._config, self._trace, self._network)
+                with trio.CancelScope() as self._scope:
+                    await self._proxy.serve()
+                self._proxy = None
+
+    def restart(self, for_s: float, *, is_graceful: bool) -> None:
+        """Close the door, and let another one open so long after."""
+        if self._proxy is None or not self._may_open.is_set():
+            return
+        assert self._nursery is not None
+        self._coverage.reach("door restarted")
+        self._may_open = trio.Event()
+        self._after(for_s, self._may_open.set)
+        if is_graceful:
+            self._nursery.start_soon(self._proxy.stop)
+        else:
+            self._scope.cancel()
+
+
+async def be_stranger(network: ClientNetwork, lines: Sequence[bytes], coverage: Coverage) -> None:
+    """Send what is no request, and see each line answered by an error until the door has enough.
+
+    Raises:
+        Violation: it was answered by something else, or not in time.
+
+    """
+    try:
+        end = network.connect(PORT)
+    except ConnectionRefusedError:
+        return
+    data, received = b"".join(line + b"\n" for line in lines), b""
+    with trio.move_on_after(STRANGER_S) as scope:
+        try:
+            while data:
+                try:
+                    data = data[end.send(data) :]
+                except BlockingIOError:
+                    # Whoever sends and never reads must not stop the door: so it reads, too.
+                    await end.wait(lambda: end.is_writable or end.is_readable)
+                    chunk = end.recv(65536) if end.is_readable else None
+                    if chunk == b"":
+                        return  # It had enough.
+                    received += chunk or b""
+            end.shutdown(1)
+            while True:
+                await end.wait(lambda: end.is_readable)
+                chunk = end.recv(65536)
+                if not chunk:
+                    break
+                received += chunk
+        except OSError:
+            return  # The door was restarted, or had enough.
+        finally:
+            end.close()
+    if scope.cancelled_caught:
+        raise Violation(f"a stranger's {lines} were not answered within {STRANGER_S} s")
+    _judge(lines, received, coverage)
+
+
+def _judge(lines: Sequence[bytes], received: bytes, coverage: Coverage) -> None:
+    replies = received.splitlines()
+    if any(reply.startswith(b'{"close"') for reply in replies):
+        return
+    if any(b'"status": "error"' not in reply for reply in replies):
+        raise Violation(f"a stranger sent {lines} and got {replies}")
+    told = [line for line in lines if line.strip()]
+    # Behind a line of HTTP nothing more is answered.
+    due = 1 if told and told[0].startswith(b"GET ") else len(told)
+    if len(replies) != due:
+        raise Violation(f"a stranger sent {lines}, {due} of them to be answered, and got {replies}")
+    coverage.reach("stranger answered")

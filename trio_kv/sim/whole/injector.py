@@ -1,0 +1,222 @@
+"""Carrying out the faults of a plan on a real cluster: by its own API for faults, and at the twins of its disks."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trio_kv.cluster.registry import State
+from trio_kv.sim import faults
+from trio_kv.sim.faults import Fault
+from trio_kv.sim.whole import faults as door_faults
+
+if TYPE_CHECKING:
+    from trio_kv.sim.whole.world import WholeWorld
+
+
+class Injector:
+    """Lets faults happen in a world, and end."""
+
+    def __init__(self, world: "WholeWorld") -> None:
+        """Let nothing happen yet."""
+        self._world = world
+        self._ends: dict[tuple[str, int], int] = {}
+        """(kind, node) -> the fault that ends it; an earlier one of the kind ends nothing any more."""
+        self._number = 0
+
+    def stop(self) -> None:
+        """End no fault any more: the world mends everything itself."""
+        self._ends.clear()
+
+    def happen(self, fault: Fault) -> None:
+        """Carry out a fault."""
+        if self._world.is_healed:
+            return
+        self._world.say(str(fault))
+        match fault:
+            case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Weather():
+                self._break_links(fault)
+                self._end_later("links", 0, fault.for_s, self._world.cluster.links.heal)
+            case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk() | faults.SlowJobs():
+                self._break_disk(fault)
+            case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
+                self._take_away(fault)
+            case faults.Crash() | faults.CrashAll() | faults.Pause():
+                self._stop(fault)
+            case faults.Replay() | faults.Transfer() | faults.Drift():
+                self._confuse(fault)
+            case (
+                door_faults.Disconnect()
+                | door_faults.SlowReader()
+                | door_faults.RestartDoor()
+                | door_faults.Stranger()
+            ):
+                self._trouble_door(fault)
+            case _:
+                raise AssertionError(f"no rule for {fault}")
+
+    def _pick(self, number: int) -> int:
+        """Return a node: 0 is whoever leads."""
+        if number:
+            return number
+        leader = self._world.cluster.registry.leader()
+        return 1 if leader is None else leader.node
+
+    # Nodes
+
+    def _stop(self, fault: faults.Crash | faults.CrashAll | faults.Pause) -> None:
+        world = self._world
+        match fault:
+            case faults.Crash():
+                self._crash(fault)
+            case faults.CrashAll():
+                for node, for_s in zip(world.members, fault.for_s, strict=True):
+                    world.crash(node, for_s)
+            case faults.Pause():
+                node = self._pick(fault.node)
+                if world.is_up(node):
+                    if world.cluster.registry.nodes[node].state is not State.PAUSED:
+                        world.cluster.pause(node)
+                    self._end_later("pause", node, fault.for_s, world.resume, node)
+
+    def _crash(self, fault: faults.Crash) -> None:
+        world, node = self._world, self._pick(fault.node)
+        condition = world.disks.drives[node].condition
+
+        def crash() -> None:
+            victim = self._pick(fault.node) if fault.is_in_install else node
+            world.crash(victim, fault.for_s, int(fault.is_interrupted_again))
+
+        if fault.is_in_install:
+            world.node_network.in_next_install = lambda: world.after(world.plan.latency_s * 4, crash)
+        elif fault.is_in_job:
+            condition.in_next_job = crash
+        elif fault.is_in_batch:
+            condition.in_next_batch = crash
+        else:
+            crash()
+
+    def _confuse(self, fault: faults.Replay | faults.Transfer | faults.Drift) -> None:
+        world = self._world
+        match fault:
+            case faults.Replay():
+                for _ in range(fault.count):
+                    if world.node_network.past:
+                        message = world.random.choice(world.node_network.past)
+                        world.after(world.random.random() * 0.2, world.node_network.send_again, message)
+            case faults.Transfer():
+                leader = world.cluster.registry.leader()
+                if leader is not None and world.is_up(fault.target) and leader.node != fault.target:
+                    world.cluster.transfer(fault.target)
+            case faults.Drift():
+                world.cluster.skew_clock(fault.node, fault.rate)
+
+    # Links
+
+    def _break_links(self, fault: faults.Partition | faults.Isolate | faults.Bridge | faults.Weather) -> None:
+        world, cluster = self._world, self._world.cluster
+        match fault:
+            case faults.Partition():
+                cluster.partition([list(group) for group in fault.groups])
+            case faults.Isolate():
+                # One way: an operator's `cut` is always both.
+                node = self._pick(fault.node)
+                for other in world.members:
+                    if other != node and fault.is_deaf:
+                        cluster.links.cut(other, node)
+                    if other != node and fault.is_mute:
+                        cluster.links.cut(node, other)
+            case faults.Bridge():
+                left, right = (set(group) - {fault.node} for group in fault.groups)
+                for one in sorted(left):
+                    for other in sorted(right):
+                        cluster.cut(one, other)
+            case faults.Weather():
+                cluster.delay(fault.links.delay_s)
+                cluster.reorder(fault.links.jitter_s)
+                cluster.drop(fault.links.drop)
+                cluster.duplicate(fault.links.duplicate)
+
+    # Disks
+
+    def _break_disk(
+        self, fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.SlowJobs
+    ) -> None:
+        world, cluster = self._world, self._world.cluster
+        node = self._pick(fault.node)
+        drive = world.disks.drives[node]
+        match fault:
+            case faults.SlowDisk():
+                cluster.slow_disk(node, world.plan.disk_s * (fault.factor - 1))
+                self._end_later("slow", node, fault.for_s, cluster.slow_disk, node, 0.0)
+            case faults.SlowJobs():
+                drive.condition.job_factor = fault.factor
+                self._end_later("slow jobs", node, fault.for_s, drive.end_slow_jobs)
+            case faults.StallDisk():
+                if world.is_up(node):
+                    cluster.stall_disk(node)
+                    self._end_later("stall", node, fault.for_s, drive.unstall)
+            case faults.FailDisk():
+                # It fails with one of its next writes; what a recovery would meet is another fault.
+                if world.is_up(node) and self._may_lose(node):
+                    drive.is_armed = True
+                    drive.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
+
+    def _take_away(self, fault: faults.FillDisk | faults.FillAll | faults.FlipBit | faults.Wipe) -> None:
+        world = self._world
+        match fault:
+            case faults.FillDisk():
+                self._fill(self._pick(fault.node), fault)
+            case faults.FillAll():
+                for node in world.members:
+                    self._fill(node, fault)
+            case faults.FlipBit() | faults.Wipe():
+                node = self._pick(fault.node)
+                # Only a node that is lost already, or may be lost too.
+                if self._may_lose(node):
+                    if isinstance(fault, faults.Wipe):
+                        world.wipe(node, fault.for_s)
+                    else:
+                        world.flip(node, fault.for_s)
+
+    def _fill(self, node: int, fault: faults.FillDisk | faults.FillAll) -> None:
+        drive = self._world.disks.drives[node]
+        drive.fill(fault.free_bytes)
+        self._end_later("full", node, fault.for_s, drive.unfill)
+
+    def _may_lose(self, node: int) -> bool:
+        """Return whether a majority would be left with all of its data: nothing could bring back more."""
+        drives = self._world.disks.drives.values()
+        lost = sum(drive.is_lost for drive in drives if drive.node != node)
+        return len(drives) - lost - 1 > len(drives) // 2
+
+    # The door
+
+    def _trouble_door(
+        self,
+        fault: door_faults.Disconnect
+        | door_faults.SlowReader
+        | door_faults.RestartDoor
+        | door_faults.Stranger,
+    ) -> None:
+        world = self._world
+        match fault:
+            case door_faults.Disconnect():
+                world.clients[fault.client].disconnect(is_half_line=fault.is_half_line)
+            case door_faults.SlowReader():
+                world.clients[fault.client].read_nothing(fault.for_s)
+            case door_faults.RestartDoor():
+                world.door.restart(fault.for_s, is_graceful=fault.is_graceful)
+            case door_faults.Stranger():
+                world.let_in(fault.lines)
+
+    def _end_later(
+        self, kind: str, node: int, for_s: float, end: Callable[..., None], *arguments: Any
+    ) -> None:
+        """End a fault, unless one of its kind came meanwhile: then that one's end counts."""
+        self._number += 1
+        number = self._ends[kind, node] = self._number
+
+        def maybe_end() -> None:
+            if self._ends.get((kind, node)) == number:
+                end(*arguments)
+
+        self._world.after(for_s, maybe_end)

@@ -1,0 +1,82 @@
+"""The network between nodes: the real one, over links on which each message takes its time."""
+
+from collections.abc import Callable
+from random import Random
+
+from trio_kv.check.watch import Watch
+from trio_kv.raft.messages import InstallSnapshot, Message
+from trio_kv.transport.links import Links
+from trio_kv.transport.memory import MemoryNetwork
+
+MESSAGES_KEPT_MAX = 2000
+"""Messages of the past from which a replay is drawn."""
+STRAGGLER_S = 2.0
+"""How much longer than others a straggling message takes at most."""
+
+
+class LatentLinks(Links):
+    """Links on which a message takes between half and twice the latency, and sometimes much longer.
+
+    Args:
+        random: draws what each message meets.
+        latency_s: see above.
+        stragglers: share of the messages that take up to `STRAGGLER_S` longer.
+
+    """
+
+    def __init__(self, random: Random, latency_s: float, stragglers: float) -> None:
+        """Start with all links sound; see the class."""
+        super().__init__(random)
+        self.stragglers = stragglers
+        self._latency_s = latency_s
+        self._note()
+
+    def route(self, source: int, target: int) -> tuple[float, ...]:
+        """Return after how many seconds each copy of a message arrives."""
+        draw = self._random.random
+        delays = [
+            delay_s + self._latency_s * (0.5 + 1.5 * draw()) for delay_s in super().route(source, target)
+        ]
+        if self.stragglers:
+            delays = [
+                delay_s + STRAGGLER_S * draw() if draw() < self.stragglers else delay_s for delay_s in delays
+            ]
+        return tuple(delays)
+
+    def _note(self) -> None:
+        self.is_faulty = True  # Each message has to ask for its latency.
+
+
+class WatchedNetwork(MemoryNetwork):
+    """Shows what leaves a node to the judges, and keeps some of it for replays."""
+
+    def __init__(self, links: LatentLinks, watch: Watch) -> None:
+        """Connect nobody yet."""
+        super().__init__(links)
+        self.past: list[Message] = []
+        self.delivered = 0
+        self.in_next_install: Callable[[], None] | None = None
+        """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
+        self._watch = watch
+        self._sent = 0
+
+    def send_nowait(self, message: Message) -> None:
+        """Send a message to its target."""
+        self._watch.sent(message.source, message)
+        if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
+            self.in_next_install()
+            self.in_next_install = None
+        if len(self.past) < MESSAGES_KEPT_MAX:
+            self.past.append(message)
+        else:
+            self.past[self._sent % MESSAGES_KEPT_MAX] = message
+        self._sent += 1
+        super().send_nowait(message)
+
+    def send_again(self, message: Message) -> None:
+        """Let a message of the past be on its way once more."""
+        super().send_nowait(message)
+
+    def _deliver(self, message: Message) -> None:
+        self.delivered += 1
+        super()._deliver(message)

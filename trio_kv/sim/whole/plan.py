@@ -1,0 +1,96 @@
+"""The plan of a run of the whole world: that of the core world, shorter, and what goes wrong at the door besides."""
+
+from collections.abc import Callable
+from random import Random
+
+import attrs
+
+from trio_kv.sim import faults as core
+from trio_kv.sim.faults import Fault
+from trio_kv.sim.plan import Plan, draw_plan
+from trio_kv.sim.whole import faults
+
+SUPPORTED = (
+    core.Crash, core.CrashAll, core.Pause, core.Partition, core.Isolate, core.Bridge, core.Weather, core.Replay,
+    core.SlowDisk, core.StallDisk, core.FailDisk, core.SlowJobs, core.FillDisk, core.FillAll, core.FlipBit, core.Wipe,
+    core.Transfer, core.Drift,
+)  # fmt: skip
+"""Faults of the core world that are carried out here, too."""
+DOOR_KINDS = ("disconnect", "slow_reader", "restart_door", "stranger")
+PHASE_S = (4.0, 8.0)
+"""Bounds of the time with faults."""
+STRANGE_LINES = (
+    b"",
+    b"   ",
+    b"{",
+    b"[]",
+    b'"text"',
+    b"\xff\xfe",
+    b'{"key": "\xed\xa0\x80"}',
+    b'{"key": ""}',
+    b'{"key": "k0", "value": 1, "value": 2}',
+    b'{"op": "nothing", "key": "k0"}',
+    b'{"key": "k0", "timeout": -1}',
+    b'{"key": "k0", "value": ' + b"[" * 200 + b"]" * 200 + b"}",
+    b'{"key": "k0", "value": "' + b"x" * 20_000 + b'"}',
+    b"GET / HTTP/1.1",
+)
+"""None of these is a request."""
+
+
+def draw_whole_plan(seed: int) -> Plan:
+    """Return the plan of a seed: always the same."""
+    random = Random(seed ^ 0xD004)
+    plan = draw_plan(seed)
+    phase_s = random.uniform(*PHASE_S)
+    door_kinds = tuple(kind for kind in DOOR_KINDS if random.random() < 0.5)
+    drawn: list[Fault] = [
+        fault for fault in plan.faults if isinstance(fault, SUPPORTED) and fault.at_s < phase_s
+    ]
+    plan = attrs.evolve(plan, clients=random.randint(1, 4), pause_between_s=random.choice((0.01, 0.05, 0.1)))
+    drawn += _draw_door_faults(random, door_kinds, plan.clients, phase_s)
+    return attrs.evolve(
+        plan,
+        fault_phase_s=phase_s,
+        # A node takes what its inbox holds, and answers get lost with their connections.
+        think_s=0.0,
+        answer_loss=0.0,
+        kinds=(*plan.kinds, *door_kinds),
+        faults=tuple(sorted(drawn, key=lambda fault: fault.at_s)),
+    )
+
+
+def _draw_door_faults(random: Random, kinds: tuple[str, ...], clients: int, phase_s: float) -> list[Fault]:
+    drawn: list[Fault] = []
+    gap_s = random.choice((0.3, 0.8))
+    at_s = random.expovariate(1 / gap_s)
+    while kinds and at_s < phase_s:
+        drawn.append(_MAKERS[random.choice(kinds)](random, at_s, clients))
+        at_s += random.expovariate(1 / gap_s)
+    return drawn
+
+
+def _disconnect(random: Random, at_s: float, clients: int) -> Fault:
+    return faults.Disconnect(at_s, random.randint(1, clients), random.random() < 0.3)
+
+
+def _slow_reader(random: Random, at_s: float, clients: int) -> Fault:
+    return faults.SlowReader(at_s, random.randint(1, clients), random.uniform(0.1, 1.5))
+
+
+def _restart_door(random: Random, at_s: float, clients: int) -> Fault:
+    del clients
+    return faults.RestartDoor(at_s, random.choice((0.0, random.uniform(0.0, 0.5))), random.random() < 0.5)
+
+
+def _stranger(random: Random, at_s: float, clients: int) -> Fault:
+    del clients
+    return faults.Stranger(at_s, tuple(random.sample(STRANGE_LINES, random.randint(1, 5))))
+
+
+_MAKERS: dict[str, Callable[[Random, float, int], Fault]] = {
+    "disconnect": _disconnect,
+    "slow_reader": _slow_reader,
+    "restart_door": _restart_door,
+    "stranger": _stranger,
+}

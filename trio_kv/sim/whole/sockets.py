@@ -1,0 +1,288 @@
+"""Twins of the client door's sockets: bytes that travel in virtual time, split and merged on their way.
+
+A connection is two `Endpoint`s. What one sends arrives at the other in its order, in pieces of any size; what came
+before it was read is read as one. An endpoint takes no more than its peer has room for, so a peer that does not read
+holds its sender back. As with TCP, who closes with bytes unread resets the connection, and bytes that come to a
+closed endpoint are answered by a reset.
+"""
+
+import errno
+import itertools
+from collections.abc import Callable
+from random import Random
+from typing import Any, Self
+
+import trio
+
+from trio_kv.proxy.sockets import Listener, Socket
+
+WINDOW_BYTES = 4096
+"""How much may be on its way to an endpoint, or wait there to be read."""
+PIECES_MAX = 3
+"""In so many pieces one sending arrives at most."""
+
+
+class Endpoint:
+    """One end of a connection; also a `proxy.sockets.Socket`."""
+
+    def __init__(self, network: "ClientNetwork") -> None:
+        """Be one end; `ClientNetwork.connect` joins two."""
+        self.peer = self
+        self.descriptor = network.register(self)
+        self._network = network
+        self._came = bytearray()
+        self._taken_bytes = 0
+        """Of the peer's: on their way here, or not read yet."""
+        self._arrives_at = 0.0
+        self._is_at_end = False
+        self._is_reset = False
+        self._is_closed = False
+        self._is_shut = False
+        self._changed = trio.Event()
+
+    # The socket
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self.descriptor
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Do nothing: it never blocks."""
+
+    def setsockopt(self, level: int, optname: int, value: int, /) -> None:
+        """Do nothing."""
+
+    def recv(self, bufsize: int, /) -> bytes:
+        """Return what has come; nothing at the end of input."""
+        if self._came:
+            data = bytes(self._came[:bufsize])
+            del self._came[: len(data)]
+            self._taken_bytes -= len(data)
+            self.peer.wake()
+            return data
+        if self._is_reset:
+            raise ConnectionResetError(errno.ECONNRESET, "reset by the peer")
+        if self._is_at_end:
+            return b""
+        raise BlockingIOError
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Take as much as the peer has room for; return how much."""
+        if self._is_reset or self._is_shut:
+            raise BrokenPipeError(errno.EPIPE, "the peer is gone")
+        peer = self.peer
+        taken = bytes(data[: WINDOW_BYTES - peer._taken_bytes])  # noqa: SLF001 - the other end of the same thing
+        if not taken:
+            raise BlockingIOError
+        peer._taken_bytes += len(taken)  # noqa: SLF001
+        for piece in self._network.split(taken):
+            self._travel(peer._arrive, piece)  # noqa: SLF001
+        return len(taken)
+
+    def shutdown(self, how: int, /) -> None:
+        """Send nothing more."""
+        del how
+        if self._is_reset:
+            raise OSError(errno.ENOTCONN, "the peer is gone")
+        self._is_shut = True
+        self._travel(self.peer._end)  # noqa: SLF001
+
+    def close(self) -> None:
+        """Let go; what has come and was not read resets the connection."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._network.forget(self)
+        self._travel(self.peer._reset if self._came else self.peer._end)  # noqa: SLF001
+        self.wake()
+
+    # Waiting
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `recv` returns at once."""
+        return bool(self._came) or self._is_at_end or self._is_reset
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether `send` takes something, or raises."""
+        return self._is_reset or self.peer._taken_bytes < WINDOW_BYTES  # noqa: SLF001
+
+    async def wait(self, is_true: Callable[[], bool]) -> None:
+        """Wait until something is true of it.
+
+        Raises:
+            ClosedResourceError: it was closed meanwhile.
+
+        """
+        while not is_true():
+            await self._changed.wait()
+            if self._is_closed:
+                raise trio.ClosedResourceError
+        await trio.lowlevel.checkpoint()
+
+    def wake(self) -> None:
+        """Let who waits look again."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # What travels
+
+    def _travel(self, arrive: Callable[..., None], *arguments: object) -> None:
+        """Let something arrive at the peer, behind all that was sent before."""
+        now = trio.current_time()
+        self._arrives_at = max(self._arrives_at, now + self._network.draw_latency_s())
+        self._network.after(self._arrives_at - now, arrive, *arguments)
+
+    def _arrive(self, piece: bytes) -> None:
+        if self._is_closed:
+            self._travel(self.peer._reset)  # noqa: SLF001
+            return
+        self._came += piece
+        self.wake()
+
+    def _end(self) -> None:
+        self._is_at_end = True
+        self.wake()
+
+    def _reset(self) -> None:
+        self._is_reset = True
+        self.wake()
+        self.peer.wake()
+
+
+class DoorListener:
+    """A `proxy.sockets.Listener`: a port that is open."""
+
+    def __init__(self, network: "ClientNetwork", port: int) -> None:
+        """Listen."""
+        self.descriptor = network.register(self)
+        self.waiting: list[Endpoint] = []
+        self._network = network
+        self._port = port
+        self._came = trio.Event()
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+        return self.descriptor
+
+    def accept(self) -> tuple[Socket, Any]:
+        """Return the next connection, and its peer's address."""
+        if not self.waiting:
+            raise BlockingIOError
+        return self.waiting.pop(0), ("client", 0)
+
+    def getsockname(self) -> Any:
+        """Return its own address."""
+        return "door", self._port
+
+    def arrive(self, end: Endpoint) -> None:
+        """Let a connection wait to be accepted."""
+        self.waiting.append(end)
+        self._came.set()
+
+    async def wait(self) -> None:
+        """Wait until there is a connection."""
+        while not self.waiting:
+            self._came = trio.Event()
+            await self._came.wait()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Let nobody connect any more; who waited is cut off."""
+        self._network.forget(self)
+        self._network.close_port(self._port)
+        for end in self.waiting:
+            end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+
+class ClientNetwork:
+    """What lies between clients and the door: `proxy.sockets.Sockets`, and the way in for clients.
+
+    Args:
+        after: lets something happen later.
+        random: draws latencies and pieces.
+        latency_s: bytes take between half and twice as long.
+
+    """
+
+    def __init__(self, after: Callable[..., None], random: Random, latency_s: float) -> None:
+        """Have no open door; see the class."""
+        self.after = after
+        self._random = random
+        self._latency_s = latency_s
+        self._descriptors = 0
+        self._registered: dict[int, Endpoint | DoorListener] = {}
+        self._ports: dict[int, DoorListener] = {}
+
+    def draw_latency_s(self) -> float:
+        """Draw how long something takes."""
+        return self._latency_s * (0.5 + 1.5 * self._random.random())
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Cut bytes into pieces: mostly one."""
+        pieces = 1 if self._random.random() < 0.8 else self._random.randint(2, PIECES_MAX)
+        cuts = sorted(self._random.randint(0, len(data)) for _ in range(pieces - 1))
+        ends = [0, *cuts, len(data)]
+        return [data[start:end] for start, end in itertools.pairwise(ends) if start < end]
+
+    def register(self, end: Endpoint | DoorListener) -> int:
+        """Return a descriptor for something that can be waited for."""
+        self._descriptors += 1
+        self._registered[self._descriptors] = end
+        return self._descriptors
+
+    def forget(self, end: Endpoint | DoorListener) -> None:
+        """Take note that something is closed."""
+        self._registered.pop(end.descriptor, None)
+
+    def close_port(self, port: int) -> None:
+        """Let a port be closed."""
+        self._ports.pop(port, None)
+
+    def connect(self, port: int) -> Endpoint:
+        """Return the client's end of a new connection.
+
+        Raises:
+            ConnectionRefusedError: no door is open there.
+
+        """
+        listener = self._ports.get(port)
+        if listener is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "no door is open")
+        ours, theirs = Endpoint(self), Endpoint(self)
+        ours.peer, theirs.peer = theirs, ours
+        listener.arrive(theirs)
+        return ours
+
+    # The door's side
+
+    async def open_listeners(self, host: str, port: int) -> list[Listener]:
+        """See `proxy.sockets.Sockets`."""
+        del host
+        await trio.lowlevel.checkpoint()
+        listener = self._ports[port] = DoorListener(self, port)
+        return [listener]
+
+    async def wait_readable(self, descriptor: int, /) -> None:
+        """See `proxy.sockets.Sockets`."""
+        end = self._registered[descriptor]
+        if isinstance(end, DoorListener):
+            await end.wait()
+        else:
+            await end.wait(lambda: end.is_readable)
+
+    async def wait_writable(self, descriptor: int, /) -> None:
+        """See `proxy.sockets.Sockets`."""
+        end = self._registered[descriptor]
+        assert isinstance(end, Endpoint)
+        await end.wait(lambda: end.is_writable)
+
+    def notify_closing(self, descriptor: int, /) -> None:
+        """Do nothing: closing itself wakes who waits."""
