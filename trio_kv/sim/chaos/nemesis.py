@@ -228,7 +228,7 @@ class Nemesis:
         server = self._own_server()
         from_s = self._now()
         await server.kill()
-        with self._noted(card, "kill -9 of the process", from_s):
+        with self._noted(card, "kill of the process (SIGKILL)", from_s):
             await trio.sleep(random.choice([0.0, 0.0, 0.3, 1.0]))
             await server.start()
 
@@ -236,7 +236,7 @@ class Nemesis:
         server = self._own_server()
         from_s = self._now()
         server.freeze()
-        with self._noted(card, "SIGSTOP of the process", from_s):
+        with self._noted(card, "freeze of the process (SIGSTOP)", from_s):
             await trio.sleep(random.choice([0.1, 0.5, 1.0, 3.0]))
             server.thaw()
 
@@ -274,7 +274,7 @@ class Nemesis:
     async def _slow_disk(self, card: Card, random: Random) -> None:
         node, _ = await self._draw_node(card.variant, random)
         ms = random.choice([5, 20, 50]) if card.kind == "slow-disk" else random.choice([1000, 3000])
-        name = f"{'slow' if card.kind == 'slow-disk' else 'stalled'} disk n{node} ({ms} ms)"
+        name = f"{card.kind} n{node} ({ms} ms)"
         await self._spoil(card, name, random, [{"node": node, "ms": ms}], command="slow-disk")
 
     async def _spoil(
@@ -304,7 +304,7 @@ class Nemesis:
 
     async def _run_command(self, card: Card, random: Random) -> None:
         from_s = self._now()
-        with self._noted(card, f"{self._fault_command}", from_s):
+        with self._noted(card, f"command {self._fault_command}", from_s):
             await self._shell("start")
             try:
                 await trio.sleep(random.uniform(1.0, 5.0))
