@@ -388,6 +388,16 @@ async def test_a_minute_meets_everything(autojump_clock: trio.abc.Clock, seed: i
     )
 
 
+async def test_a_node_that_was_left_down_comes_up(autojump_clock: trio.abc.Clock) -> None:
+    """A fault whose end went wrong does not last for the rest of the run."""
+    del autojump_clock
+    door = Door(states={1: "up", 2: "stopped", 3: "paused", 4: "needs_rebuild", 5: "crashed"})
+    nemesis = Nemesis(door, frozenset({"pause"}), Random(1), trio.current_time)
+    with trio.move_on_after(5):
+        await nemesis.run()
+    assert list(door.states.values()).count("up") >= 4
+
+
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("seed", range(20))
 def test_partitions_put_the_leader_where_it_is_wanted(size: int, seed: int) -> None:

@@ -9,7 +9,7 @@ is asked only when all is mended.
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -18,6 +18,7 @@ import trio
 
 from trio_kv.client.control import NoDoorError
 from trio_kv.sim.chaos.config import DOOR_KINDS, PROCESS_KINDS, FaultKind
+from trio_kv.sim.chaos.recovery import mend_nodes
 from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, Target
 
 BACK_S = 15.0
@@ -184,6 +185,7 @@ class Nemesis:
     # Nodes
 
     async def _hurt_node(self, card: Card, random: Random) -> None:
+        await mend_nodes(self._target)  # a fault whose end went wrong must not last for the rest of the run
         node, is_leader = await self._draw_node(card.variant, random)
         name = f"{card.kind} n{node}{' (leader)' if is_leader else ''}"
         from_s = self._now()
@@ -194,7 +196,8 @@ class Nemesis:
                 await self._target.ask_door("resume", node=node)
                 return
             if card.kind == "rebuild":
-                await self._target.ask_door("rebuild", node=node, timeout_s=SLOW_DOOR_TIMEOUT_S)
+                with suppress(RefusedError):  # too few others are whole just now
+                    await self._target.ask_door("rebuild", node=node, timeout_s=SLOW_DOOR_TIMEOUT_S)
             await self._raise(node)
 
     async def _raise(self, node: int) -> None:

@@ -49,17 +49,26 @@ async def mend(target: Target) -> None:
     """
     if isinstance(target, OwnServer):
         await target.revive()
-    if not target.has_door:
-        return
-    try:
-        await target.ask_door("heal")
-        status = await target.ask_door("status")
-    except (NoDoorError, RefusedError):
-        return  # what is still wrong shows when the store must be whole
+    if target.has_door:
+        # What is still wrong after this shows when the store must be whole.
+        with suppress(NoDoorError, RefusedError):
+            await target.ask_door("heal")
+        with suppress(NoDoorError):
+            await mend_nodes(target)
+
+
+async def mend_nodes(target: Target) -> None:
+    """Do what brings nodes up that are down.
+
+    Raises:
+        NoDoorError: nobody opens.
+
+    """
+    status = await target.ask_door("status")
     for node in status["nodes"]:
         command = MENDING.get(node["state"])
         if command is not None:
-            with suppress(NoDoorError, RefusedError):  # as above
+            with suppress(RefusedError):  # it came up by itself meanwhile
                 await target.ask_door(command, node=node["node"], timeout_s=SLOW_DOOR_TIMEOUT_S)
 
 
