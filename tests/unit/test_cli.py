@@ -140,6 +140,7 @@ COMMANDS = [
     ["cas"],
     ["status"],
     ["backup"],
+    ["chaos"],
     ["restore"],
     ["rebuild"],
     ["sim"],
@@ -183,7 +184,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("tokens", "hint"),
     [
         (["gett", "k"], "did you mean get?"),
-        (["frobnicate"], "there are backup, cas, client"),
+        (["frobnicate"], "there are backup, cas, chaos, client"),
         (["--prot", "3"], "--port"),
         (["get"], "KEY"),
         (["get", "k", "surplus"], "surplus"),
