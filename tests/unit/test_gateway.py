@@ -27,6 +27,7 @@ class Leader:
         self.proposals: list[Propose] = []
         status = self.registry.nodes[1]
         status.inbox, status.role, status.term, status.state = Inbox(), "leader", 1, State.UP
+        self.takes_s = 0.0
         self._answer = answer
 
     async def run(self) -> None:
@@ -35,6 +36,7 @@ class Leader:
         while True:
             for propose in await inbox.receive():
                 self.proposals.append(propose)
+                await trio.sleep(self.takes_s)
                 propose.source.deliver(self._answer(propose))
 
 
@@ -104,6 +106,7 @@ async def test_writes_that_wait_for_a_session_are_not_too_many(
     for _ in range(70):
         await store.write([SET] * 1000, timeout_s=1.0)
     await trio.sleep(8.0)
+    leader.takes_s = 0.1
     codes: list[str] = []
 
     async def write() -> None:
@@ -112,5 +115,6 @@ async def test_writes_that_wait_for_a_session_are_not_too_many(
     async with trio.open_nursery() as writers:
         for _ in range(5):
             writers.start_soon(write)
+            await trio.sleep(0.01)
     assert codes == ["ok"] * 5
     nursery.cancel_scope.cancel()
