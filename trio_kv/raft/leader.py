@@ -401,7 +401,7 @@ class Leader(Role):
 
     def _confirm_reads(self) -> None:
         raft = self.raft
-        acked = [self.answerer.round, *(progress.counted_round for progress in self.progress.values())]
+        acked = [self.answerer.round, *(progress.acked_round for progress in self.progress.values())]
         for index, questions in self.answerer.confirmed(quorum_value(acked)):
             for question in questions:
                 if question.source is None:

@@ -21,7 +21,7 @@ from trio_kv.sim.attempt import Outcome, Task
 
 TASK_WITHIN_S = 300.0
 """A seed takes fractions of a second, or some seconds; one that takes this long goes round in circles."""
-TASKS_MAX = 1000
+TASKS_MAX = 200
 """A worker that did so many is replaced: whatever a long-lived process gathers must not add up."""
 _LOOK_S = 1.0
 """How often is looked for workers that do not come to an end."""

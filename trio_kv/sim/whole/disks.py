@@ -33,6 +33,9 @@ from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
 
+TAIL_BYTES = 100
+"""How much of the log's used end is its tail."""
+
 
 class DiskHost(Host, Protocol):
     """The world, as disks see it."""
@@ -144,6 +147,29 @@ class Drive:
         self._make_log()
         self.host.watch.wiped(self.node)
 
+    def flip(self, random: Random, part: str) -> None:
+        """Flip a bit of a byte that is in use: what is not is written before it is read again.
+
+        Args:
+            random: draws which.
+            part: "any" file and byte, the "tail" of the log, or a "snapshot".
+
+        """
+        files = self.files
+        names = files.names()
+        snapshots = [name for name in names if name.startswith("snapshot-")]
+        if part == "snapshot":
+            names = snapshots
+        elif part == "tail":
+            names = [name for name in names if name not in snapshots and files.read(name).strip(b"\0")][-1:]
+        name = random.choice(names) if names else ""
+        used = len(files.read(name).rstrip(b"\0")) if name else 0
+        if used:
+            self.is_flipped = True
+            self.host.watch.flipped(self.node)
+            first = max(0, used - TAIL_BYTES) if part == "tail" else 0
+            files.flip(name, random.randrange(first, used), 1 << random.randrange(8))
+
     def fill(self, free_bytes: int) -> None:
         """Leave so much room."""
         self.files.capacity_bytes = sum(map(self.files.size, self.files.names())) + free_bytes
@@ -159,10 +185,6 @@ class Drive:
         self.condition.is_stalled = False
         if self.disk is not None:
             self.disk.timed.unstall()
-
-    def end_slow_jobs(self) -> None:
-        """Let jobs be as fast as writes again."""
-        self.condition.job_factor = 1.0
 
     def mend(self) -> None:
         """Let it be as fast as others, and finish at once what it does slowly just now."""

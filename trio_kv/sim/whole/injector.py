@@ -1,6 +1,7 @@
 """Carrying out the faults of a plan on a real cluster: by its own API for faults, and at the twins of its disks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trio_kv.cluster.registry import State
@@ -32,16 +33,18 @@ class Injector:
             return
         self._world.say(str(fault))
         match fault:
-            case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Weather():
+            case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Ring() | faults.Weather():
                 self._break_links(fault)
                 self._end_later("links", 0, fault.for_s, self._world.cluster.links.heal)
+            case faults.Swizzle():
+                self._swizzle(fault)
             case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk() | faults.SlowJobs():
                 self._break_disk(fault)
             case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
                 self._take_away(fault)
-            case faults.Crash() | faults.CrashAll() | faults.Pause():
+            case faults.Crash() | faults.CrashAll() | faults.RollingRestart() | faults.Pause():
                 self._stop(fault)
-            case faults.Replay() | faults.Transfer() | faults.Drift():
+            case faults.Replay() | faults.Transfer() | faults.ForceSnapshot() | faults.Drift():
                 self._confuse(fault)
             case (
                 door_faults.Disconnect()
@@ -62,7 +65,7 @@ class Injector:
 
     # Nodes
 
-    def _stop(self, fault: faults.Crash | faults.CrashAll | faults.Pause) -> None:
+    def _stop(self, fault: faults.Crash | faults.CrashAll | faults.RollingRestart | faults.Pause) -> None:
         world = self._world
         match fault:
             case faults.Crash():
@@ -70,6 +73,9 @@ class Injector:
             case faults.CrashAll():
                 for node, for_s in zip(world.members, fault.for_s, strict=True):
                     world.crash(node, for_s)
+            case faults.RollingRestart():
+                for turn, node in enumerate(fault.order):
+                    self._do_later(turn * fault.gap_s, world.crash, node, fault.for_s)
             case faults.Pause():
                 node = self._pick(fault.node)
                 if world.is_up(node):
@@ -94,7 +100,7 @@ class Injector:
         else:
             crash()
 
-    def _confuse(self, fault: faults.Replay | faults.Transfer | faults.Drift) -> None:
+    def _confuse(self, fault: faults.Replay | faults.Transfer | faults.ForceSnapshot | faults.Drift) -> None:
         world = self._world
         match fault:
             case faults.Replay():
@@ -106,34 +112,64 @@ class Injector:
                 leader = world.cluster.registry.leader()
                 if leader is not None and world.is_up(fault.target) and leader.node != fault.target:
                     world.cluster.transfer(fault.target)
+            case faults.ForceSnapshot():
+                node = self._pick(fault.node)
+                if world.is_up(node):
+                    world.cluster.snapshot(node)
             case faults.Drift():
                 world.cluster.skew_clock(fault.node, fault.rate)
 
     # Links
 
-    def _break_links(self, fault: faults.Partition | faults.Isolate | faults.Bridge | faults.Weather) -> None:
+    def _break_links(
+        self,
+        fault: faults.Partition | faults.Isolate | faults.Bridge | faults.Ring | faults.Weather,
+    ) -> None:
         world, cluster = self._world, self._world.cluster
         match fault:
             case faults.Partition():
                 cluster.partition([list(group) for group in fault.groups])
             case faults.Isolate():
                 # One way: an operator's `cut` is always both.
-                node = self._pick(fault.node)
-                for other in world.members:
-                    if other != node and fault.is_deaf:
-                        cluster.links.cut(other, node)
-                    if other != node and fault.is_mute:
-                        cluster.links.cut(node, other)
+                self._cut_off(self._pick(fault.node), is_deaf=fault.is_deaf, is_mute=fault.is_mute)
             case faults.Bridge():
                 left, right = (set(group) - {fault.node} for group in fault.groups)
                 for one in sorted(left):
                     for other in sorted(right):
                         cluster.cut(one, other)
+            case faults.Ring():
+                size = len(fault.order)
+                for place, one in enumerate(fault.order):
+                    beside = {fault.order[place - 1], one, fault.order[(place + 1) % size]}
+                    for other in world.members:
+                        if other not in beside:
+                            cluster.cut(one, other)
             case faults.Weather():
                 cluster.delay(fault.links.delay_s)
                 cluster.reorder(fault.links.jitter_s)
                 cluster.drop(fault.links.drop)
                 cluster.duplicate(fault.links.duplicate)
+
+    def _cut_off(self, node: int, *, is_deaf: bool, is_mute: bool) -> None:
+        links = self._world.cluster.links
+        for other in self._world.members:
+            if other != node and is_deaf:
+                links.cut(other, node)
+            if other != node and is_mute:
+                links.cut(node, other)
+
+    def _swizzle(self, fault: faults.Swizzle) -> None:
+        """Cut nodes off one by one, and mend their links in another order (FoundationDB's "swizzle-clogging")."""
+        for turn, node in enumerate(fault.cut):
+            self._do_later(turn * fault.gap_s, partial(self._cut_off, node, is_deaf=True, is_mute=True))
+        for turn, node in enumerate(fault.mended, len(fault.cut)):
+            self._do_later(turn * fault.gap_s, self._mend, node)
+
+    def _mend(self, node: int) -> None:
+        links = self._world.cluster.links
+        for other in self._world.members:
+            links.mend(node, other)
+            links.mend(other, node)
 
     # Disks
 
@@ -149,7 +185,7 @@ class Injector:
                 self._end_later("slow", node, fault.for_s, cluster.slow_disk, node, 0.0)
             case faults.SlowJobs():
                 drive.condition.job_factor = fault.factor
-                self._end_later("slow jobs", node, fault.for_s, drive.end_slow_jobs)
+                self._end_later("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)
             case faults.StallDisk():
                 if world.is_up(node):
                     cluster.stall_disk(node)
@@ -175,7 +211,7 @@ class Injector:
                     if isinstance(fault, faults.Wipe):
                         world.wipe(node, fault.for_s)
                     else:
-                        world.flip(node, fault.for_s)
+                        world.flip(node, fault.for_s, fault.part)
 
     def _fill(self, node: int, fault: faults.FillDisk | faults.FillAll) -> None:
         drive = self._world.disks.drives[node]
@@ -207,6 +243,15 @@ class Injector:
                 world.door.restart(fault.for_s, is_graceful=fault.is_graceful)
             case door_faults.Stranger():
                 world.let_in(fault.lines)
+
+    def _do_later(self, delay_s: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Go on with a fault that has several parts, unless all was healed meanwhile."""
+
+        def maybe_act() -> None:
+            if not self._world.is_healed:
+                act(*arguments)
+
+        self._world.after(delay_s, maybe_act)
 
     def _end_later(
         self, kind: str, node: int, for_s: float, end: Callable[..., None], *arguments: Any

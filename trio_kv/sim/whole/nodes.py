@@ -101,6 +101,9 @@ class WatchedNode(Node):
         number = world.next_number()
         tap = Tap(self, number, request.source, request.number)
         if isinstance(request, Propose):
+            if request.number in world.proposed:
+                world.coverage.reach("write retried by the gateway")
+            world.proposed.add(request.number)
             commands = [msgspec.structs.replace(command) for command in request.commands]
             world.answers.asked_to_write(number, self.id, commands)
             world.answers.taken(number)

@@ -13,7 +13,7 @@ from trio_kv.sim.whole import faults
 SUPPORTED = (
     core.Crash, core.CrashAll, core.Pause, core.Partition, core.Isolate, core.Bridge, core.Weather, core.Replay,
     core.SlowDisk, core.StallDisk, core.FailDisk, core.SlowJobs, core.FillDisk, core.FillAll, core.FlipBit, core.Wipe,
-    core.Transfer, core.Drift,
+    core.Transfer, core.Drift, core.RollingRestart, core.Ring, core.Swizzle, core.ForceSnapshot,
 )  # fmt: skip
 """Faults of the core world that are carried out here, too."""
 DOOR_KINDS = ("disconnect", "slow_reader", "restart_door", "stranger")

@@ -1,0 +1,200 @@
+"""The whole world over some seeds: the real supervisor, nodes, gateway and door, in virtual time, judged throughout."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import trio
+import trio.testing
+from trio._core import _run as trio_run
+
+import trio_kv
+from trio_kv.check.violation import Violation
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.proxy.connection import Connection
+from trio_kv.sim.run import SimulationFailedError
+from trio_kv.sim.whole.coverage import WholeCoverage
+from trio_kv.sim.whole.plan import DOOR_KINDS, SUPPORTED, draw_whole_plan
+from trio_kv.sim.whole.run import run_whole_seed
+from trio_kv.sim.whole.scheduling import StormError, run_seeded
+
+BATCHES = [range(first, first + 10) for first in range(1, 41, 10)]
+
+
+def load_mutants() -> ModuleType:
+    """Tests are no package: what is shared between them is loaded by its path."""
+    spec = importlib.util.spec_from_file_location(
+        "whole_mutants", Path(__file__).with_name("whole_mutants.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_seeds(seeds: range) -> None:
+    for seed in seeds:
+        run_whole_seed(seed)
+
+
+MUTANTS = load_mutants().MUTANTS
+QUICK = (
+    "C replies are crossed between the requests of a run",
+    "C a node that dies says that what it had taken never happened",
+    "D3 a node takes a write for durable when it gave it to the disk",
+    "D1 a restarted node forgets its term and vote",
+    "C a line that comes in two pieces loses the first",
+)
+"""Mutants that a few seeds find. All of them are run where mutants are counted."""
+
+
+@pytest.fixture(scope="module")
+def coverage() -> WholeCoverage:
+    """What all runs of this module reached together."""
+    return WholeCoverage()
+
+
+@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"{seeds[0]}..{seeds[-1]}")
+def test_no_run_violates_anything(seeds: range, coverage: WholeCoverage) -> None:
+    """Whatever happens, all properties hold at each pass, the history is linearizable, and in the end all is served."""
+    for seed in seeds:
+        coverage.update(run_whole_seed(seed).coverage)
+
+
+def test_the_runs_reached_every_situation(coverage: WholeCoverage) -> None:
+    """The runs above were dangerous: each situation at the door occurred, and many of the core world's."""
+    if not coverage:
+        for seeds in BATCHES:
+            for seed in seeds:
+                coverage.update(run_whole_seed(seed).coverage)
+    assert coverage.missing() == []
+
+
+def test_a_seed_always_gives_the_same_run() -> None:
+    """Two runs of a seed in one process are the same event for event, and another seed's run is another one."""
+    first, second = run_whole_seed(3), run_whole_seed(3)
+    assert first == second
+    assert run_whole_seed(4).trace_hash != first.trace_hash
+
+
+def test_being_watched_by_a_person_changes_nothing() -> None:
+    """A run whose events are told is the same run."""
+    lines: list[str] = []
+    assert run_whole_seed(3, lines.append) == run_whole_seed(3)
+    assert any("leader.elected" in line for line in lines)
+    assert any(" c1 > " in line for line in lines)
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "4242"])
+def test_a_run_does_not_depend_on_the_order_of_sets(hash_seed: str) -> None:
+    """Other processes with other PYTHONHASHSEEDs run the seed in the same way."""
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    root = Path(trio_kv.__file__).parents[1]
+    code = (
+        "from trio_kv.sim.whole.run import run_whole_seed as run; print(run(3).trace_hash, run(5).trace_hash)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [run_whole_seed(seed).trace_hash for seed in (3, 5)]
+
+
+def test_trio_schedules_by_the_seed_through_its_two_private_names() -> None:
+    """With both names tasks run in an order that the seed alone decides, whatever order they are woken in."""
+    names = vars(trio_run)
+    flag, state = names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"].getstate()
+    assert isinstance(flag, bool)
+
+    def order_of(seed: int) -> list[int]:
+        order: list[int] = []
+
+        async def main() -> None:
+            async def task(number: int) -> None:
+                for _ in range(5):
+                    # Equal deadlines, and events with several waiters: their orders are those of ids and sets.
+                    await trio.sleep(1)
+                    await trio.lowlevel.checkpoint()
+                    order.append(number)
+
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    nursery.start_soon(task, number)
+
+        run_seeded(main, seed, steps_max=10_000)
+        return order
+
+    assert order_of(1) == order_of(1)
+    assert order_of(1) != order_of(2)
+    assert (names["_ALLOW_DETERMINISTIC_SCHEDULING"], names["_r"].getstate()) == (flag, state)
+
+
+def test_time_passes_only_when_all_tasks_wait() -> None:
+    """A minute of sleep takes no time, and ends at the very moment that was asked for."""
+
+    async def main() -> float:
+        began_s = trio.current_time()
+        await trio.sleep(60)
+        return trio.current_time() - began_s
+
+    assert run_seeded(main, 1, steps_max=1000) == 60
+
+
+def test_a_run_that_goes_round_in_circles_is_ended() -> None:
+    """Tasks that stop virtual time for ever are told as a storm, although Trio swallows what instruments raise."""
+
+    async def main() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(StormError, match="1000 steps"):
+        run_seeded(main, 1, steps_max=1000)
+
+
+def test_a_failure_tells_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed run names its seed, the command that replays it, its whole plan, and when it happened."""
+
+    def fail(self: RaftStore, now: float, read: object, kept: int = 0) -> None:
+        raise AssertionError("broken on purpose")
+
+    monkeypatch.setattr(RaftStore, "_ask", fail)
+    with pytest.raises(SimulationFailedError) as caught:
+        run_whole_seed(5)
+    message = str(caught.value)
+    assert "seed 5 failed at " in message
+    assert "python -m trio_kv sim --world whole --seed 5" in message
+    assert str(draw_whole_plan(5)) in message
+    assert "broken on purpose" in message
+
+
+def test_what_the_house_survives_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that the door keeps to one client, and a supervisor to one node, is found all the same."""
+
+    async def fail(self: Connection) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(Connection, "_work", fail)
+    with pytest.raises(SimulationFailedError, match="broken on purpose") as caught:
+        run_whole_seed(1)
+    assert isinstance(caught.value.__cause__, Violation)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_bug_in_the_glue_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known mistakes of gateways, doors and supervisors are found within a few seeds."""
+    MUTANTS[name](monkeypatch)
+    with pytest.raises(SimulationFailedError):
+        run_seeds(range(1, 11))
+
+
+def test_plans_cover_all_kinds_of_the_door() -> None:
+    """Each kind of trouble at the door is both on and off in some plans, and all faults are carried out here."""
+    plans = [draw_whole_plan(seed) for seed in range(1, 101)]
+    for kind in DOOR_KINDS:
+        assert 0 < sum(kind in plan.kinds for plan in plans) < len(plans)
+    core_faults = {type(fault) for plan in plans for fault in plan.faults}
+    assert core_faults >= set(SUPPORTED)

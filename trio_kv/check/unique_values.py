@@ -1,0 +1,34 @@
+"""One write, one effect: where each value is written once, no value takes effect twice (thesis §6.3).
+
+The (session, seq) of a command tells whether an entry is a repetition; that a request of a client is repeated under
+its own (session, seq), and no other, only shows in what it writes. For workloads without equal values.
+"""
+
+from trio_kv.check.state_machine_safety import StateMachineSafety
+from trio_kv.check.violation import Violation
+from trio_kv.check.watch import Judge, View
+from trio_kv.kv.commands import Cas, Set
+
+
+class UniqueValues(Judge):
+    """Knows under which (session, seq) each value took effect. Stands behind the chronicle among the judges."""
+
+    def __init__(self, chronicle: StateMachineSafety) -> None:
+        """Go by what the chronicle knows of each entry's outcome."""
+        self._chronicle = chronicle
+        self._written: dict[tuple[str, bytes], tuple[int, int]] = {}
+        self._seen = 0
+
+    def committed(self, view: View, first: int, last: int) -> None:
+        """Look at what is new."""
+        for entry in view.entries[max(first - 1, self._seen) : last]:
+            self._seen = entry.index
+            command = entry.command
+            if not isinstance(command, Set | Cas):
+                continue
+            name = command.session, command.seq
+            if self._chronicle.outcomes[name][-1].code != "ok":
+                continue
+            known = self._written.setdefault((command.key, bytes(command.value)), name)
+            if known != name:
+                raise Violation(f"entry {entry}: {command} is done as {name}, and was before as {known}")
