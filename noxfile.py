@@ -62,6 +62,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def mutants(session: nox.Session) -> None:
+    """Prove that each known bug, put into the code, is found: by how many seeds, or by which test.
+
+    `nox -s mutants -- --record --json figures.json` also writes the seeds down for the default run of the tests.
+    """
+    install(session, "tests", is_with_project=True)
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests and show the branches that none of them took."""
     install(session, "tests", is_with_project=True)

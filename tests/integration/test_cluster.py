@@ -188,7 +188,7 @@ class Mailbox:
         self.answers.append(answer)
 
 
-async def test_paused_leader_serves_nothing_stale(tmp_path: Path) -> None:
+async def test_R4_a_paused_leader_serves_nothing_stale(tmp_path: Path) -> None:
     """R4: a leader stopped for longer than an election answers the reads it then finds only with what is true now."""
     async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
         await local.cluster.wait_leader()
@@ -301,7 +301,7 @@ async def test_a_cluster_of_one_and_of_two(tmp_path: Path) -> None:
             assert await get(local, "key") == nodes
 
 
-async def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_D2_all_is_there_after_a_restart(tmp_path: Path) -> None:
     """A cluster opened again has every value, and no node's term went back (D2)."""
     async with open_cluster(tmp_path) as local:
         await local.cluster.wait_leader()

@@ -140,6 +140,7 @@ COMMANDS = [
     ["cas"],
     ["status"],
     ["backup"],
+    ["chaos"],
     ["restore"],
     ["rebuild"],
     ["sim"],
@@ -183,7 +184,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("tokens", "hint"),
     [
         (["gett", "k"], "did you mean get?"),
-        (["frobnicate"], "there are backup, cas, client"),
+        (["frobnicate"], "there are backup, cas, chaos, client"),
         (["--prot", "3"], "--port"),
         (["get"], "KEY"),
         (["get", "k", "surplus"], "surplus"),
@@ -512,15 +513,14 @@ def test_the_shell_goes_on_after_a_lost_connection(
     assert "again" in shown.err
 
 
-def test_an_unused_connection_is_kept_alive_by_pings(serve_store: Callable[[Answer], StoreServer]) -> None:
-    """A ping is sent if nothing else was since the last one, and only into an open connection."""
+def test_a_connection_is_kept_alive_by_pings(serve_store: Callable[[Answer], StoreServer]) -> None:
+    """A ping goes out each time, right after a command too, or the silence would be twice the interval."""
     server = serve_store(reply_ok(1))
     with Client(port=server.port) as client:
         shell = Shell(client)
-        shell.ping_if_idle()  # not connected: nothing to keep
+        shell.keep_alive()  # not connected: nothing to keep
         shell.run_line("get k")
-        shell.ping_if_idle()  # the get was sign of life enough
-        shell.ping_if_idle()
+        shell.keep_alive()
     assert server.requests == [{"key": "k"}, {"op": "ping"}]
 
 

@@ -131,6 +131,9 @@ def test_a_match_that_goes_back_is_refused() -> None:
         judge.matched(view(term=3), 2, 4, 3)
     judge.wiped(2)
     judge.matched(view(term=3), 2, 4, 0)
+    judge.rebuilt(2)
+    with pytest.raises(Violation, match="and up to 4 before"):
+        judge.matched(view(term=3), 2, 4, 3)
 
 
 def test_a_revision_that_goes_back_is_refused() -> None:

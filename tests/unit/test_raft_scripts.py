@@ -4,6 +4,7 @@ With the environment variable TRIO_KV_REWRITE=1 the outputs are written anew; re
 """
 
 import os
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -21,4 +22,5 @@ def test_script(path: Path) -> None:
     if os.environ.get("TRIO_KV_REWRITE"):
         path.write_text(now)
         return
-    assert now == text
+    lines = zip_longest(now.splitlines(), text.splitlines())
+    assert now == text, next(f"{is_now!r} where {was!r} was" for is_now, was in lines if is_now != was)

@@ -317,7 +317,7 @@ def restarted(cluster: Cluster, number: int) -> Replica:
     return cluster.make(number, raft.peers, Log(entries), HardState(raft.term, raft.vote))
 
 
-def test_a_restarted_node_answers_no_stale_read_before_it_caught_up(three: Cluster) -> None:
+def test_R6_a_restarted_node_answers_no_stale_read_before_it_caught_up(three: Cluster) -> None:
     """After a start nothing is applied: a stale read waits for a commit index learned from a leader, and its apply."""
     three.propose(1, 1, "a", session=session(three))
     three.deliver()
@@ -331,7 +331,7 @@ def test_a_restarted_node_answers_no_stale_read_before_it_caught_up(three: Clust
     assert done.replies[0].value == value(1)
 
 
-def test_a_leader_that_restarted_too_makes_nobody_fresh(three: Cluster) -> None:
+def test_R6_a_leader_that_restarted_too_makes_nobody_fresh(three: Cluster) -> None:
     """When all restart, the new leader's commit index begins at nothing: its first word is no proof of being fresh."""
     three.propose(1, 1, "a", session=session(three))
     three.deliver()

@@ -129,7 +129,7 @@ def test_unknown_session_is_not_applied() -> None:
     assert value_of(machine) is None
 
 
-def test_session_dies_only_by_an_expire_entry_at_its_due_time() -> None:
+def test_C6_session_dies_only_by_an_expire_entry_at_its_due_time() -> None:
     """A session past its due time is known until an Expire entry has reached it (scenario C6)."""
     machine = started()
     assert machine.expires_at_us == TIMEOUT_US

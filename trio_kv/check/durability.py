@@ -173,6 +173,9 @@ class Durability(Judge):
                 f"n{node} ends its rebuild with {shadow.last_index} entries and the snapshot {shadow.snapshot}, but"
                 f" {shadow.due} were committed when it began"
             )
+        lacking = [entry for entry in self._committed[: shadow.due] if not shadow.has(entry)]
+        if lacking:
+            raise Violation(f"n{node} ends its rebuild with another entry in the place of {lacking[0]}")
         shadow.is_rebuilding, shadow.former = False, None
 
     def started(self, view: View, hard_state: HardState) -> None:

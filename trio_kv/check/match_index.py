@@ -31,11 +31,15 @@ class MatchIndex(Judge):
         """Judge by these disks, kept up to date by somebody else."""
         self._disks = disks
         self._wiped: set[int] = set()
-        """Nodes whose disk was ever lost: a leader that did not hear of it yet counts on what is gone."""
+        """Nodes that are being rebuilt: a leader that did not hear of it yet counts on what is gone."""
 
     def wiped(self, node: int) -> None:
         """Note that a disk is gone, and all that leaders know of it."""
         self._wiped.add(node)
+
+    def rebuilt(self, node: int) -> None:
+        """Go on with a node that its leader knows again."""
+        self._wiped.discard(node)
 
     def matched(self, view: View, peer: int, before: int, match: int) -> None:
         """Refuse a match that a follower's disk does not bear out, or that went back."""

@@ -17,7 +17,7 @@ from cyclopts.types import NonNegativeInt, Port, PositiveFloat
 from cyclopts.validators import Number
 
 from trio_kv import __version__
-from trio_kv.cli import control, sim, wal
+from trio_kv.cli import chaos, control, sim, wal
 from trio_kv.cli.options import ServeOptions, UsageError
 from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
 from trio_kv.client.client import (
@@ -55,6 +55,7 @@ app = App(
     )
     + f"\n\n{EXIT_CODES}",
 )
+app.command(chaos.app)
 app.command(control.app)
 app.command(wal.app)
 app.command(sim.app)

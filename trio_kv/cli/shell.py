@@ -1,7 +1,7 @@
 """`client`: a plain shell. A line is a command, or, if it begins with a brace, a request of the protocol.
 
 It also works in a pipe: no prompt then, and the exit code is that of the last command. A background thread
-pings while nothing is typed, so that the server does not end the connection for being idle; when a connection
+pings all the while, so that the server does not end the connection for being idle; when a connection
 is lost all the same, the next command opens another and says so.
 """
 
@@ -20,7 +20,7 @@ from trio_kv.wire.requests import ReplyLine
 PROMPT = "trio-kv> "
 
 PING_INTERVAL_S = 3.0
-"""A third of the server's default idle time-out."""
+"""A third of the server's default idle time-out: the longest silence of a connection."""
 
 HELP: Final = """\
   get KEY                      the value of a key
@@ -91,7 +91,6 @@ class Shell:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._lock = threading.Lock()  # the client is not safe for threads
-        self._was_used = False
 
     def run_line(self, line: str) -> ExitCode:
         """Carry out a line and print what came of it."""
@@ -113,25 +112,23 @@ class Shell:
             say("keys and values are UTF-8")
             return ExitCode.USAGE
 
-    def ping_if_idle(self) -> None:
-        """Send a ping, if there is a connection that was not used since the last call.
+    def keep_alive(self) -> None:
+        """Send a ping, if there is a connection and no command is under way.
 
         A connection that is lost meanwhile is no matter: the next command opens another.
         """
         if not self._lock.acquire(blocking=False):
             return  # a command is under way, which is better than a ping
         try:
-            if self._client.is_connected and not self._was_used:
+            if self._client.is_connected:
                 self._client.ping()
         except NotConnectedError:
             self._client.close()
         finally:
-            self._was_used = False
             self._lock.release()
 
     def _ask(self, question: Callable[[Client], ReplyLine]) -> ReplyLine:
         with self._lock:
-            self._was_used = True
             return question(self._client)
 
     def _run_raw(self, line: str) -> ExitCode:
@@ -216,7 +213,7 @@ def run_shell(host: str, port: int, timeout_s: float) -> ExitCode:
 
 def _keep_alive(shell: Shell, is_over: threading.Event) -> None:
     while not is_over.wait(PING_INTERVAL_S):
-        shell.ping_if_idle()
+        shell.keep_alive()
 
 
 def _read_lines(shell: Shell, *, is_terminal: bool) -> ExitCode:

@@ -269,7 +269,8 @@ class Node:
         if replica.is_snapshot_due:
             if self._turn.take(self._status.node):
                 replica.begin_snapshot()
-        elif not replica.snapshots.is_taking:
+        elif not replica.snapshots.is_taking and replica.is_tidy:
+            # Tidying up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
             self._turn.give_back(self._status.node)
         for job in replica.take_jobs():
             self._submit(job)

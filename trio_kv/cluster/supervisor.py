@@ -5,8 +5,9 @@ inbox and a new nonce, after its disk has ended. A node whose disk failed or is 
 reason stands in its status.
 """
 
+import contextlib
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from random import Random
 
@@ -41,6 +42,8 @@ from trio_kv.transport.memory import MemoryNetwork
 SERVING_FIRST_S = 10.0
 """At a start with much data the last nodes are read only when the first ones serve, or after this long."""
 SERVING_CHECKED_S = 0.02
+EXAMINED_S = 0.5
+"""How long the first load waits until it is known of all nodes how much they have to read."""
 LARGE_BYTES = 16 << 20
 """From this size of its snapshot on a node takes long to read."""
 
@@ -102,8 +105,13 @@ class Supervisor:
         self._random = random
         self._make_node = make_node
         self._turn = Turn()
-        self._loading = trio.Lock()
-        """Nodes are loaded one after the other: each takes the whole processor, and three of five can elect."""
+        self._to_load: list[tuple[int, int]] = []
+        """(bytes of log, node) of those that wait to be loaded. One is loaded after the other, for each takes the whole
+        processor, and three of five can elect: so those go first that are done first."""
+        self._is_one_loading = False
+        self._load_ended = trio.lowlevel.ParkingLot()
+        self._examined: set[int] = set()
+        self._all_examined = trio.Event()
         self._loads = 0
         """Nodes that are loaded or wait for it."""
         self._decoder = SharingDecoder(decode_command)
@@ -201,6 +209,9 @@ class Supervisor:
     async def _start_and_run(self, member: Member) -> None:
         # Looked at anew each time: a person may have brought the directory back meanwhile.
         found = member.found = await self._disks.examine(member.status.node)
+        self._examined.add(member.status.node)
+        if len(self._examined) == len(self.members):
+            self._all_examined.set()
         if found.state != "ok":
             return
         loaded = await self._load_in_turn(member, found)
@@ -221,7 +232,7 @@ class Supervisor:
         self._loads += 1
         member.status.reason = "its disk is being read"
         try:
-            async with self._loading:
+            async with self._turn_to_load(found.log_bytes, member.status.node):
                 if found.snapshot_bytes >= LARGE_BYTES:
                     with trio.move_on_after(SERVING_FIRST_S):
                         await self._let_majority_serve()
@@ -232,6 +243,28 @@ class Supervisor:
             self._loads -= 1
             if not self._loads:
                 self._decoder = SharingDecoder(decode_command)
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_load(self, log_bytes: int, node: int) -> AsyncIterator[None]:
+        """Wait until no other node is loaded, and none waits that has less log to read and to apply."""
+        place = (log_bytes, node)
+        self._to_load.append(place)
+        try:
+            with trio.move_on_after(EXAMINED_S):
+                await self._all_examined.wait()
+            while self._is_one_loading or min(self._to_load) != place:
+                await self._load_ended.park()
+        except BaseException:
+            self._to_load.remove(place)
+            self._load_ended.unpark_all()
+            raise
+        self._to_load.remove(place)
+        self._is_one_loading = True
+        try:
+            yield
+        finally:
+            self._is_one_loading = False
+            self._load_ended.unpark_all()
 
     async def _let_majority_serve(self) -> None:
         """Once a majority runs, let it elect and apply its logs before further nodes take the processor."""

@@ -67,6 +67,8 @@ class Candidate(Role):
 
     def on_vote_reply(self, now: float, message: VoteReply) -> None:
         """Count a vote of this term, also when the next pre-vote has begun: on slow disks votes come late."""
+        for peer, incarnation in message.incarnations:
+            self.raft.note_incarnation(peer, incarnation)
         if message.is_granted:
             self._count_vote(now, message.source)
 

@@ -150,6 +150,8 @@ class Follower(Role):
         raft = self.raft
         raft.heard_from_leader(now, message.source)
         raft.note_leader_commit(message.commit)
+        for peer, incarnation in message.rebuilding:
+            raft.note_incarnation(peer, incarnation)
         self.restart_timer(now)
         if raft.log.has(message.prev_index, message.prev_term):
             raft.commit_to(min(message.commit, message.prev_index))

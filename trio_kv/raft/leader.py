@@ -120,7 +120,9 @@ class Leader(Role):
         Heartbeats flow although nothing gets durable, so nobody else would ever notice.
         """
         raft, progress = self.raft, self.progress
-        target = max(progress, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
+        target = max(
+            progress, key=lambda peer: (progress[peer].counted_match, progress[peer].heard_at, -peer)
+        )
         raft.send(TimeoutNow(*raft.header(target)))
         raft.become_follower(now, raft.term, reason="the disk stands still")
 
@@ -381,7 +383,14 @@ class Leader(Role):
         prev_term = raft.log.term_at(prev_index)
         if prev_term is None:
             prev_index, prev_term = raft.log.base_index, raft.log.base_term
-        raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit))
+        rebuilding = tuple(
+            [
+                (node, raft.incarnation_of(node))
+                for node, progress in self.progress.items()
+                if progress.is_rebuilding
+            ]
+        )
+        raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit, rebuilding))
 
     # Reads
 
@@ -392,7 +401,7 @@ class Leader(Role):
 
     def _confirm_reads(self) -> None:
         raft = self.raft
-        acked = [self.answerer.round, *(progress.counted_round for progress in self.progress.values())]
+        acked = [self.answerer.round, *(progress.acked_round for progress in self.progress.values())]
         for index, questions in self.answerer.confirmed(quorum_value(acked)):
             for question in questions:
                 if question.source is None:

@@ -4,6 +4,11 @@ Every message carries its sender, its receiver, the sender's term and the sender
 number made together with the node's directory. A node that comes back with a new disk has a higher
 one, so that what its former self acknowledged no longer counts. As long as it is being rebuilt from the others
 it says so, and counts for no majority.
+
+What the former self did not only acknowledge but promised, its vote, is void too, in a term of which those who rebuild
+it may know nothing. So whoever confirms to a leader that it leads learns from the same heartbeat who is being rebuilt,
+and tells with each vote which incarnations it knows: any majority that a candidate gathers with a vote of the former
+self has a member that tells it so.
 """
 
 import attrs
@@ -70,6 +75,8 @@ class VoteReply(Message):
     """The answer to a request for a vote."""
 
     is_granted: bool
+    incarnations: tuple[tuple[int, int], ...] = ()
+    """(node, incarnation) of all that the voter knows: a vote of a disk that was replaced meanwhile is void."""
 
     def detail(self) -> str:
         return f" {'granted' if self.is_granted else 'refused'}"
@@ -129,6 +136,8 @@ class Heartbeat(Message):
     prev_index: int
     prev_term: int
     commit: int
+    rebuilding: tuple[tuple[int, int], ...] = ()
+    """(node, incarnation) of those that are being rebuilt: who answers this round knows of them."""
 
     def detail(self) -> str:
         return f" round={self.round} base={self.prev_index}@{self.prev_term} commit={self.commit}"

@@ -467,8 +467,12 @@ class Raft:
         return ready
 
     def _maybe_end_rebuild(self) -> None:
-        """Count and vote again, once all is durable here that was committed when the question was answered."""
-        if self._rebuilt_index is not None and self.log.durable >= self._rebuilt_index:
+        """Count and vote again, once all is durable here that was committed when the question was answered.
+
+        That the log is long enough says nothing: its end may have come from a leader that was deposed. What is known
+        here to be committed is what the others have committed.
+        """
+        if self._rebuilt_index is not None and min(self.commit, self.log.durable) >= self._rebuilt_index:
             self.is_rebuilding = False
             self.tell(RebuildEnded(self._rebuilt_index))
 
@@ -701,7 +705,8 @@ class Raft:
                 self.role.restart_timer(now)
         if reason:
             self._tell_refused(message, reason)
-        self.send(VoteReply(*self.header(message.source), not reason), waits_for_disk=True)
+        known = tuple(sorted(self._incarnations.items()))
+        self.send(VoteReply(*self.header(message.source), not reason, known), waits_for_disk=True)
 
     def _tell_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
         if self.wants_debug:
@@ -713,15 +718,24 @@ class Raft:
         A node's incarnations rise, so that a late message of its former self is known as such, whichever comes first.
         """
         known = self._incarnations.get(message.source)
-        if known == message.incarnation:
-            return False
         if known is not None and message.incarnation < known:
             return True
-        self._incarnations[message.source] = message.incarnation
-        if known is not None:
-            self.votes.discard(message.source)  # It may vote again, having forgotten for whom it did.
-            self.role.peer_was_replaced(message.source)
+        self.note_incarnation(message.source, message.incarnation)
         return False
+
+    def note_incarnation(self, peer: int, incarnation: int) -> None:
+        """Note a peer's incarnation. With a higher one its disk was replaced: what it said before is void."""
+        known = self._incarnations.get(peer)
+        if peer == self.id or (known is not None and incarnation <= known):
+            return
+        self._incarnations[peer] = incarnation
+        if known is not None:
+            self.votes.discard(peer)  # It may vote again, having forgotten for whom it did.
+            self.role.peer_was_replaced(peer)
+
+    def incarnation_of(self, peer: int) -> int:
+        """Return the incarnation of a peer that was heard."""
+        return self._incarnations[peer]
 
     # Effects
 

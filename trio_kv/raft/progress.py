@@ -71,11 +71,6 @@ class Progress:
         return 0 if self.is_rebuilding else self.match
 
     @property
-    def counted_round(self) -> int:
-        """Which heartbeat round the follower counts for."""
-        return 0 if self.is_rebuilding else self.acked_round
-
-    @property
     def counted_heard_at(self) -> float:
         """When the follower was heard, for check-quorum."""
         return float("-inf") if self.is_rebuilding else self.heard_at

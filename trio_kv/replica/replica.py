@@ -201,9 +201,13 @@ class Replica:
     @property
     def has_more(self) -> bool:
         """Whether there is work left that needs no input: the driver calls `ready` and `apply` again soon."""
+        return self.raft.has_more or self.snapshots.is_making or not self.is_tidy
+
+    @property
+    def is_tidy(self) -> bool:
+        """Whether nothing is left to put back, to free or to forget of the last snapshot."""
         snapshots = self.snapshots
-        is_tidy = self.machine.is_settled and snapshots.replaced is None and not snapshots.is_compacting
-        return self.raft.has_more or snapshots.is_making or not is_tidy
+        return self.machine.is_settled and snapshots.replaced is None and not snapshots.is_compacting
 
     def take_jobs(self) -> list[Job]:
         """Return what the disk has to do besides writes, since the last call."""

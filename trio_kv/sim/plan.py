@@ -27,7 +27,11 @@ INBOX_MAX = 4096
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """All that a run depends on. Times in seconds of the simulated world."""
+    """All that a run depends on. Times in seconds of the simulated world.
+
+    `is_beyond_budget` decides what is asked of it: with a sound majority in the end the cluster must serve again, and
+    without one it must only never forget. See the module's text.
+    """
 
     seed: int
     nodes: int

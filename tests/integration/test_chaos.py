@@ -1,0 +1,565 @@
+"""Claims about `chaos`: it finds what is wrong with a store, and nothing where nothing is wrong."""
+
+import contextlib
+import html
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from trio_kv.check.history import decode_history
+from trio_kv.check.linearizability import check_history
+from trio_kv.check.reasons import KINDS
+from trio_kv.cli.main import main
+from trio_kv.kv.reply import Reply
+from trio_kv.sim.chaos import run as chaos_run
+from trio_kv.sim.chaos.config import FAULT_KINDS, ChaosConfig
+from trio_kv.sim.chaos.nemesis import LINK_CARDS, NODE_CARDS, Nemesis, draw_partition, required_situations
+from trio_kv.sim.chaos.outcomes import DEFINITE_CODES, NonsenseError, Outcome, classify
+from trio_kv.sim.chaos.recorder import Group, Recorder
+from trio_kv.sim.chaos.recovery import compare_nodes
+from trio_kv.sim.chaos.run import run_chaos
+from trio_kv.sim.chaos.summary import Summary
+from trio_kv.sim.chaos.target import RefusedError, RunningServer, Target
+from trio_kv.wire.requests import (
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    Request,
+    SetRequest,
+    encode_error,
+    encode_reply,
+    parse_line,
+    parse_reply,
+)
+
+DONE_S = 60.0
+Answer = Callable[[Request], Reply]
+
+
+# --- the whole command --------------------------------------------------------------------------------------
+
+
+def chaos_line(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "trio_kv", "chaos", "--out", str(folder), "--output", "json", *options]
+
+
+def assert_no_server_left(folder: Path) -> None:
+    events = map(json.loads, (folder / "server.log").read_text().splitlines())
+    for pid in [event["pid"] for event in events if event["event"] == "server.started"]:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_sound_store_is_valid(tmp_path: Path) -> None:
+    """A few seconds of all faults on a server of its own: valid, and the folder holds what can be judged again."""
+    folder = tmp_path / "run"
+    line = chaos_line(folder, "--nodes", "3", "--seconds", "6", "--seed", "1")
+    done = subprocess.run(line, capture_output=True, text=True, timeout=DONE_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary["verdict"] == "valid"
+    assert summary["checked"] > 100
+    assert sum(summary["faults"].values()) >= 3
+    history = decode_history((folder / "history.jsonl").read_bytes().splitlines())
+    assert check_history(history.operations).is_valid
+    calls = [operation.call_s for operation in history.operations]
+    assert calls == sorted(calls)
+    # Each key was read once more at the end.
+    assert len(history.operations) == summary["checked"] + summary["keys"]
+    assert len(history.faults) == sum(summary["faults"].values())
+    assert "<html" in (folder / "timeline.html").read_text()
+    assert (folder / "traces" / "001.jsonl").exists()
+    assert not (folder / "data").exists()
+    assert_no_server_left(folder)
+
+
+def test_a_server_that_runs_is_broken_through_its_door(tmp_path: Path) -> None:
+    """With --port and --data-dir faults go through the door of a server that goes on when the run is over."""
+    data_dir, folder = tmp_path / "data", tmp_path / "run"
+    ports = ["--port", "0", "--control-port", "0", "--log-json"]
+    line = [sys.executable, "-m", "trio_kv", "serve", "--nodes", "3", "--data-dir", str(data_dir), *ports]
+    with subprocess.Popen(line, stderr=subprocess.PIPE) as server:
+        try:
+            assert server.stderr is not None
+            events = map(json.loads, server.stderr)
+            ready = next(event for event in events if event["event"] == "server.started")
+            line = chaos_line(folder, "--port", str(ready["port"]), "--data-dir", str(data_dir))
+            line += ["--seconds", "3", "--seed", "2"]
+            done = subprocess.run(line, capture_output=True, text=True, timeout=DONE_S, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            summary = json.loads(done.stdout)
+            assert summary["faults"]
+            assert not {"kill", "freeze"} & summary["faults"].keys(), "the process is not ours"
+            assert server.poll() is None
+        finally:
+            server.kill()
+
+
+def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
+    """Ctrl-C ends load and faults; recovery and verdict follow, and no process is left."""
+    folder = tmp_path / "run"
+    line = chaos_line(folder, "--nodes", "3", "--minutes", "60")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "load and faults" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=DONE_S)
+    # It may have come before the first answer: then there is nothing to tell.
+    assert (process.returncode, json.loads(output)["verdict"]) in ((0, "valid"), (2, "unknown"))
+    assert_no_server_left(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seconds", "5", "--minutes", "1"], "--seconds and --minutes"),
+        (["--faults", "crush"], "did you mean crash?"),
+        (["--data-dir", "somewhere"], "add --port"),
+        (["--out", "."], "is there already"),
+        (["--port", "1", "--faults", "kill"], "leave --host and --port out"),
+        (["--port", "1", "--faults", "crash"], "add --data-dir or --control-port"),
+        (["--faults", "command"], "needs --fault-command"),
+        (["--clients", "0"], "Must be > 0"),
+    ],
+)
+def test_wrong_command_lines(capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:
+    """What can't be is refused with a word, exit code 2, and nothing is started."""
+    assert main(["chaos", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_no_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Where nobody listens, or nobody left a door, the exit code is 3 and says so."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        assert main(["chaos", "--port", str(port), "--out", str(tmp_path / "one")]) == 3
+        assert "no server of our protocol" in capsys.readouterr().err
+        line = ["chaos", "--port", str(port), "--data-dir", str(tmp_path), "--out", str(tmp_path / "two")]
+        assert main(line) == 3
+        assert "does a server run" in capsys.readouterr().err
+
+
+# --- servers of the protocol, sound and not -----------------------------------------------------------------
+
+
+@attrs.define
+class HonestStore:
+    """One copy of the data: what it says can always be explained."""
+
+    values: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    requests: int = 0
+
+    def answer(self, request: Request) -> Reply:
+        self.requests += 1
+        match request:
+            case GetRequest(key=key):
+                return self.get(key)
+            case SetRequest(key=key, value=value):
+                self.put(key, value)
+                return Reply("ok")
+            case DeleteRequest(key=key):
+                old = self.values.pop(key, None)
+                return Reply("missing") if old is None else Reply("ok", value=old)
+            case CasRequest(key=key, value=value, expected=expected):
+                old = self.values.get(key)
+                if (old,) != (expected or (None,)) and not self.is_careless():
+                    return Reply("conflict", value=old)
+                self.put(key, value)
+                return Reply("ok")
+            case _:
+                return Reply("bad_request", message="this server knows get, set, delete and cas")
+
+    def get(self, key: str) -> Reply:
+        value = self.values.get(key)
+        return Reply("missing") if value is None else Reply("ok", value=value)
+
+    def put(self, key: str, value: msgspec.Raw) -> None:
+        self.values[key] = value
+
+    def is_careless(self) -> bool:
+        return False
+
+
+@attrs.define
+class StaleStore(HonestStore):
+    """Some reads come from a copy that lags behind."""
+
+    before: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+
+    def get(self, key: str) -> Reply:
+        if self.requests % 20 == 0 and key in self.before:
+            return Reply("ok", value=self.before[key])
+        return HonestStore.get(self, key)
+
+    def put(self, key: str, value: msgspec.Raw) -> None:
+        if key in self.values:
+            self.before[key] = self.values[key]
+        HonestStore.put(self, key, value)
+
+
+@attrs.define
+class ForgetfulStore(HonestStore):
+    """Some acknowledged writes are lost."""
+
+    def put(self, key: str, value: msgspec.Raw) -> None:
+        if self.requests % 20:
+            HonestStore.put(self, key, value)
+
+
+@attrs.define
+class CarelessStore(HonestStore):
+    """A cas succeeds now and then though its condition does not hold."""
+
+    def is_careless(self) -> bool:
+        return self.requests % 5 == 0
+
+
+@contextlib.asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[RunningServer]:
+    async def serve(stream: trio.SocketStream) -> None:
+        rest = b""
+        with contextlib.suppress(trio.BrokenResourceError):
+            async for chunk in stream:
+                *lines, rest = (rest + bytes(chunk)).split(b"\n")
+                for line in lines:
+                    request = parse_line(line)
+                    reply = answer(request)
+                    if isinstance(request, GetRequest | SetRequest | DeleteRequest | CasRequest):
+                        await stream.send_all(encode_reply(request, reply, node=1, term=1))
+                    else:
+                        await stream.send_all(encode_error(reply.code, reply.message or ""))
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield RunningServer(("127.0.0.1", listeners[0].socket.getsockname()[1]))
+        nursery.cancel_scope.cancel()
+
+
+async def run_on(target: Target, folder: Path, *, seconds: float, faults: bool = False) -> Summary:
+    @contextlib.asynccontextmanager
+    async def open_target(on_event: object) -> AsyncIterator[Target]:
+        del on_event
+        yield target
+
+    config = ChaosConfig(
+        seed=7, out=folder, seconds=seconds, faults=frozenset(FAULT_KINDS if faults else ()), recovery_s=5.0
+    )
+    return await run_chaos(config, open_target, tell=lambda _: None, stop=trio.Event())
+
+
+async def test_an_honest_server_is_valid(tmp_path: Path) -> None:
+    """Any server of the protocol can be judged, with no control door and no status."""
+    async with serving(HonestStore().answer) as server:
+        summary = await run_on(server, tmp_path / "run", seconds=1.0)
+    assert summary.verdict == "valid", summary.in_words()
+    assert summary.checked > 100
+    assert summary.faults == {}
+
+
+@pytest.mark.parametrize(
+    ("store", "kinds"),
+    [
+        (StaleStore(), {"stale read"}),
+        (ForgetfulStore(), {"stale read", "lost write", "lost update"}),
+        (CarelessStore(), {"lost write", "lost update", "value used twice"}),
+    ],
+)
+async def test_a_faulty_server_is_found_guilty(tmp_path: Path, store: HonestStore, kinds: set[str]) -> None:
+    """Stale reads, lost writes, a cas without its condition: a violation, named in words, also in the picture."""
+    async with serving(store.answer) as server:
+        summary = await run_on(server, tmp_path / "run", seconds=30.0)
+    assert summary.verdict == "violation"
+    assert summary.seconds < 30.0, "the first violation ends the load"
+    kind, words = summary.violations[0].split(" of chaos-", 1)
+    assert kind in KINDS, summary.in_words()
+    assert any(violation.startswith(tuple(kinds)) for violation in summary.violations), summary.in_words()
+    page = html.unescape((tmp_path / "run" / "timeline.html").read_text()).replace("\xa0", " ")
+    assert words.split(": ", 1)[1] in page
+
+
+async def test_nonsense_is_a_violation(tmp_path: Path) -> None:
+    """A reply that can't answer the request, whatever the store holds, speaks against the server."""
+    store = HonestStore()
+
+    def answer(request: Request) -> Reply:
+        reply = store.answer(request)
+        return Reply("missing") if isinstance(request, SetRequest) and store.requests > 50 else reply
+
+    async with serving(answer) as server:
+        summary = await run_on(server, tmp_path / "run", seconds=30.0)
+    assert summary.verdict == "violation"
+    assert summary.seconds < 30.0, "it ends the load"
+    assert any("can't find its key missing" in violation for violation in summary.violations)
+
+
+async def test_values_lost_after_the_load_are_missed(tmp_path: Path) -> None:
+    """A key whose value vanishes when nobody uses it any more is found by the last read of every key."""
+    store = HonestStore()
+
+    def answer(request: Request) -> Reply:
+        if isinstance(request, GetRequest) and request.key.endswith("whole"):
+            store.values = {request.key: store.values[request.key]}
+        return store.answer(request)
+
+    async with serving(answer) as server:
+        summary = await run_on(server, tmp_path / "run", seconds=0.5)
+    assert summary.verdict == "violation"
+    assert len(summary.violations) > 1
+
+
+# --- the nemesis --------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Door:
+    """A control door to a cluster that only keeps count."""
+
+    address: tuple[str, int] = ("127.0.0.1", 1)
+    has_door: bool = True
+    has_process: bool = False
+    leader: int | None = 1
+    states: dict[int, str] = attrs.field(factory=lambda: dict.fromkeys((1, 2, 3, 4, 5), "up"))
+    are_links_hurt: bool = False
+    commands: list[str] = attrs.field(factory=list)
+
+    async def ask_door(self, name: str, *, timeout_s: float = 1.0, **arguments: Any) -> dict[str, Any]:
+        del timeout_s
+        await trio.lowlevel.checkpoint()
+        if name != "status":
+            self.commands.append(name)
+        match name:
+            case "crash" | "stop" | "fail-disk" | "pause":
+                states = {"crash": "crashed", "pause": "paused"}
+                self.states[arguments["node"]] = states.get(name, "stopped")
+            case "resume" | "restart" | "rebuild":
+                self.states[arguments["node"]] = "up"
+            case "partition" | "cut" | "delay" | "drop" | "slow-disk":
+                self.are_links_hurt = True
+            case "heal":
+                self.are_links_hurt = False
+            case _:
+                pass
+        return {
+            "leader": self.leader,
+            "nodes": [{"node": node, "state": state} for node, state in self.states.items()],
+        }
+
+    async def wait_up(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+DOOR_FAULTS = frozenset(FAULT_KINDS) - {"kill", "freeze", "command"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_minute_meets_everything(autojump_clock: trio.abc.Clock, seed: int) -> None:
+    """A run of a minute meets every situation that it must have met, and each fault that began has ended."""
+    del autojump_clock
+    door = Door()
+    nemesis = Nemesis(door, DOOR_FAULTS, Random(seed), trio.current_time)
+    with trio.move_on_after(120):
+        await nemesis.run()
+    met = {fault.situation for fault in nemesis.faults if fault.from_s - nemesis.faults[0].from_s < 59}
+    assert set(required_situations(DOOR_FAULTS, 5)) <= met
+    assert {fault.kind for fault in nemesis.faults} == {
+        card.kind for card in (*NODE_CARDS, *LINK_CARDS) if card.kind in DOOR_FAULTS
+    }
+    assert all(fault.from_s <= fault.to_s < float("inf") for fault in nemesis.faults)
+    assert all(fault.name.split()[0] == fault.kind for fault in nemesis.faults), "as histories want it"
+    assert sum(state != "up" for state in door.states.values()) <= 1, (
+        "the end cuts one fault of each lane short"
+    )
+
+
+async def test_a_node_that_was_left_down_comes_up(autojump_clock: trio.abc.Clock) -> None:
+    """A fault whose end went wrong does not last for the rest of the run."""
+    del autojump_clock
+    door = Door(states={1: "up", 2: "stopped", 3: "paused", 4: "needs_rebuild", 5: "crashed"})
+    nemesis = Nemesis(door, frozenset({"pause"}), Random(1), trio.current_time)
+    with trio.move_on_after(5):
+        await nemesis.run()
+    assert list(door.states.values()).count("up") >= 4
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("seed", range(20))
+def test_partitions_put_the_leader_where_it_is_wanted(size: int, seed: int) -> None:
+    """Two groups hold all nodes, and the leader is in the smaller or the larger one, as asked."""
+    nodes = list(range(1, size + 1))
+    for variant in ("minority", "majority", "any"):
+        first, second = draw_partition(nodes, 2, variant, Random(seed))
+        assert sorted(first + second) == nodes
+        smaller, larger = sorted((first, second), key=len)
+        assert smaller
+        if variant != "any":
+            assert 2 in (smaller if variant == "minority" else larger)
+    with pytest.raises(RefusedError):
+        draw_partition(nodes, None, "minority", Random(seed))
+
+
+async def test_the_users_command_starts_and_stops(tmp_path: Path, mock_clock: trio.testing.MockClock) -> None:
+    """The fault command runs with `start`, later with `stop`, in turn; a failure of it is told."""
+    mock_clock.rate = 20.0  # the command is a real process: time goes on while it runs, only faster
+    log = tmp_path / "log"
+    script = tmp_path / "break"
+    script.write_text(f'#!/bin/sh\necho $1 >> {log}\ntest "$1" = stop\n')
+    script.chmod(0o700)
+    nemesis = Nemesis(Door(), frozenset({"command"}), Random(1), trio.current_time, str(script))
+    with trio.move_on_after(20):
+        await nemesis.run()
+    words = log.read_text().split()
+    assert len(words) >= 4
+    assert words == ["start", "stop"] * (len(words) // 2)
+    assert nemesis.problems == [f"the command '{script} start' ended with 1"]
+
+
+async def test_a_run_that_met_too_little_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no leader to hurt, a run that was long enough proves nothing, and says what it never met."""
+    monkeypatch.setattr(chaos_run, "COVERAGE_S", 0.0)
+    async with serving(HonestStore().answer) as server:
+        summary = await run_on(Door(server.address, leader=None), tmp_path / "run", seconds=0.5, faults=True)
+    assert summary.verdict == "unknown", summary.in_words()
+    assert "never met: the leader crashed" in summary.doubts
+
+
+# --- what a reply means -------------------------------------------------------------------------------------
+
+GET = GetRequest("k")
+SET = SetRequest("k", msgspec.Raw(b'"a"'))
+DELETE = DeleteRequest("k")
+CAS = CasRequest("k", msgspec.Raw(b'"a"'), (msgspec.Raw(b'"b"'),))
+
+
+@pytest.mark.parametrize(
+    ("request_", "line", "outcome"),
+    [
+        (GET, b'{"key":"k","value":"z","status":"ok"}', ("ok", b'"z"')),
+        (GET, b'{"key":"k","value":null,"status":"error"}', ("missing", None)),
+        (GET, b'{"key":"k","value":null,"status":"ok"}', ("ok", b"null")),
+        (SET, b'{"key":"k","value":"a","status":"ok"}', ("ok", None)),
+        (DELETE, b'{"key":"k","value":"z","status":"ok"}', ("ok", b'"z"')),
+        (DELETE, b'{"key":"k","value":null,"status":"error"}', ("missing", None)),
+        (CAS, b'{"key":"k","value":"a","status":"ok"}', ("ok", None)),
+        (CAS, b'{"key":"k","value":"z","status":"error","error":"conflict"}', ("conflict", b'"z"')),
+        (CAS, b'{"key":"k","value":null,"status":"error","error":"conflict"}', ("conflict", None)),
+        (SET, b'{"close":"shutdown"}', ("failed", None)),
+        (SET, b'{"key":"k","value":null,"status":"error","error":"timeout"}', ("unknown", None)),
+        (CAS, b'{"key":"k","value":null,"status":"error","error":"session_expired"}', ("unknown", None)),
+        (SET, b'{"key":"k","value":null,"status":"error","error":"new_code"}', ("unknown", None)),
+        (GET, b'{"key":"k","value":null,"status":"error","error":"new_code"}', ("failed", None)),
+        (SET, None, ("unknown", None)),
+        (DELETE, None, ("unknown", None)),
+        (CAS, None, ("unknown", None)),
+        (GET, None, ("failed", None)),
+    ],
+)
+def test_what_a_reply_means(request_: Any, line: bytes | None, outcome: tuple[str, bytes | None]) -> None:
+    """Only what surely had no effect counts as failed; a write without a word of that kind is unknown."""
+    assert classify(request_, None if line is None else parse_reply(line)) == outcome
+
+
+@pytest.mark.parametrize("code", sorted(DEFINITE_CODES - {"conflict", "closed"}))
+def test_definite_errors_are_failures(code: str) -> None:
+    """The codes that the protocol gives only to what was not applied."""
+    reply = parse_reply(encode_error(code, "words", "k"))
+    assert classify(SET, reply) == classify(GET, reply) == ("failed", None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [
+        (GET, b'{"key":"other","value":"z","status":"ok"}'),
+        (GET, b'{"status":"ok"}'),
+        (SET, b'{"key":"k","value":"z","status":"ok"}'),
+        (SET, b'{"key":"k","value":null,"status":"error"}'),
+        (GET, b'{"key":"k","value":"z","status":"error","error":"conflict"}'),
+    ],
+)
+def test_nonsense_is_noticed(request_: Any, line: bytes) -> None:
+    """Replies to another question, or that no state of the store explains."""
+    with pytest.raises(NonsenseError):
+        classify(request_, parse_reply(line))
+
+
+# --- the history --------------------------------------------------------------------------------------------
+
+
+def test_keys_are_replaced_and_their_groups_closed(tmp_path: Path) -> None:
+    """A key is in use for some hundred operations; when its last one has ended, its group is whole in the file."""
+    closed: list[Group] = []
+    clock = iter(range(1_000_000))
+    recorder = Recorder(
+        tmp_path / "groups",
+        Random(1),
+        lambda: float(next(clock)),
+        keys=2,
+        prefix="x-",
+        on_closed=closed.append,
+    )
+    random = Random(2)
+    slow = recorder.call(1, GetRequest(first := recorder.draw_key(random)))
+    calls = 0
+    while len(closed) < 3:
+        key = recorder.draw_key(random)
+        number = recorder.call(2, SetRequest(key, msgspec.Raw(b'"v%d"' % calls)))
+        recorder.end(number, "unknown" if calls % 10 == 0 else "ok", None, code="ok", node=3)
+        calls += 1
+    assert first not in recorder.groups, "an operation on it is under way"
+    recorder.retire()
+    assert recorder.end(slow, "missing", None, code="missing", node=0) == 1
+    assert sum(group.operations for group in recorder.groups.values()) == calls + 1 == recorder.recorded
+    assert all(200 <= group.operations <= 500 for group in closed[:3])
+    recorder.finish(tmp_path / "history", [])
+    history = decode_history((tmp_path / "history").read_bytes().splitlines())
+    assert [operation.op for operation in history.operations] == ["get"] + ["set"] * calls
+    assert all((each.return_s is None) == (each.outcome == "unknown") for each in history.operations)
+
+
+def test_the_longest_gap(tmp_path: Path) -> None:
+    """The longest time without an acknowledged write counts from the beginning to the end; reads don't count."""
+    times: list[float] = [0.0]
+    recorder = Recorder(
+        tmp_path / "groups", Random(1), lambda: times[-1], keys=1, prefix="", on_closed=lambda _: None
+    )
+    outcomes: list[tuple[float, Outcome]] = [
+        (2.0, "ok"),
+        (3.0, "conflict"),
+        (4.0, "failed"),
+        (8.0, "ok"),
+        (9.0, "unknown"),
+    ]
+    for at, outcome in outcomes:
+        times.append(at)
+        request = CasRequest("k1", msgspec.Raw(b"1"))
+        recorder.end(recorder.call(1, request), outcome, None, code="", node=0)
+    assert (recorder.longest_gap_from_s, recorder.longest_gap_s) == (3.0, 5.0)
+    times.append(20.0)
+    recorder.retire()
+    recorder.finish(tmp_path / "history", [])
+    assert (recorder.longest_gap_from_s, recorder.longest_gap_s) == (8.0, 12.0)
+
+
+def test_when_the_nodes_are_whole() -> None:
+    """All run, and all hold the same at the same index."""
+    up = {"node": 1, "state": "up", "applied": 7, "digest": "a"}
+    assert compare_nodes({"nodes": [up, {**up, "node": 2}]}) == ""
+    assert "n2 is crashed" in compare_nodes({"nodes": [up, {**up, "node": 2, "state": "crashed"}]})
+    assert "applied up to 7, 8" in compare_nodes({"nodes": [up, {**up, "node": 2, "applied": 8}]})
+    assert "different data" in compare_nodes({"nodes": [up, {**up, "node": 2, "digest": "b"}]})

@@ -1,0 +1,6 @@
+"""All mutants of the list, registered by importing their rooms."""
+
+from tests.mutants import disks, doors, elections, log, reads, sessions, snapshots, storage
+from tests.mutants.registry import MUTANTS
+
+__all__ = ["MUTANTS", "disks", "doors", "elections", "log", "reads", "sessions", "snapshots", "storage"]

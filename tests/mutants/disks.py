@@ -1,0 +1,157 @@
+"""Disks that were lost and are rebuilt, and disks that are full."""
+
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.mutants.registry import Patch, mutant, scenarios
+from trio_kv.raft.errors import ReadOnly
+from trio_kv.raft.events import RebuildEnded
+from trio_kv.raft.follower import Follower
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.messages import (
+    AppendAccepted,
+    HeartbeatReply,
+    RequestVote,
+)
+from trio_kv.raft.node import Raft
+from trio_kv.raft.progress import Progress
+
+
+@mutant(
+    "D8 a wiped node votes and stands as if nothing was",
+    world="core",
+    tests=scenarios("test_D8_a_wiped_node_does_not_vote_before_it_has_all_again"),
+)
+def _(patch: Patch) -> None:
+    real = Raft.__init__
+
+    def init(self: Raft, **arguments: Any) -> None:
+        real(self, **{**arguments, "is_rebuilding": False})
+
+    patch.setattr(Raft, "__init__", init)
+
+
+@mutant("D8 a node that is being rebuilt votes", world="core")
+def _(patch: Patch) -> None:
+    real = Raft._on_request_vote
+
+    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
+        was, self.is_rebuilding = self.is_rebuilding, False
+        real(self, now, message)
+        self.is_rebuilding = was
+
+    patch.setattr(Raft, "_on_request_vote", on_request_vote)
+
+
+@mutant("D8 a node that is being rebuilt stands for election", world="core")
+def _(patch: Patch) -> None:
+    real = Follower.on_timeout
+
+    def on_timeout(self: Follower, now: float) -> None:
+        was, self.raft.is_rebuilding = self.raft.is_rebuilding, False
+        real(self, now)
+        self.raft.is_rebuilding = was
+
+    patch.setattr(Follower, "on_timeout", on_timeout)
+
+
+@mutant("D8 a node that is being rebuilt counts for commits", world="core")
+def _(patch: Patch) -> None:
+    patch.setattr(Progress, "counted_match", property(lambda self: self.match))
+
+
+@mutant("D8 a node that is being rebuilt counts for reads", world="core")
+def _(patch: Patch) -> None:
+    real = Leader.on_heartbeat_reply
+
+    def on_heartbeat_reply(self: Leader, now: float, message: HeartbeatReply) -> None:
+        real(self, now, attrs.evolve(message, is_rebuilding=False))
+
+    patch.setattr(Leader, "on_heartbeat_reply", on_heartbeat_reply)
+
+
+@mutant("D8 a rebuild ends when nothing was asked yet", world="core")
+def _(patch: Patch) -> None:
+    real = Raft._maybe_end_rebuild
+
+    def maybe_end_rebuild(self: Raft) -> None:
+        if self._rebuilt_index is None and self.leader is not None:
+            self._rebuilt_index = 0
+        real(self)
+
+    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+
+
+@mutant("D8 a rebuild ends before what it took is durable", world="core")
+def _(patch: Patch) -> None:
+    def maybe_end_rebuild(self: Raft) -> None:
+        if self._rebuilt_index is not None and self.log.last_index >= self._rebuilt_index:
+            self.is_rebuilding = False
+            self.tell(RebuildEnded(self._rebuilt_index))
+
+    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+
+
+@mutant("D8 a node that is being rebuilt does not say so", world="core")
+def _(patch: Patch) -> None:
+    patch.setattr(Raft, "header", lambda self, target: (self.id, target, self.term, self.incarnation, False))
+
+
+@mutant("D8 a node that is being rebuilt is never done when its leader changes", world="core")
+def _(patch: Patch) -> None:
+    def confirm_reads(self: Raft, contexts: list[Any], index: int) -> None:
+        contexts = [context for context in contexts if isinstance(context, list)]
+        if contexts:
+            self._reads.extend([(context, index) for context in contexts])
+
+    patch.setattr(Raft, "confirm_reads", confirm_reads)
+
+
+@mutant(
+    "D12 commands are taken whatever room there is",
+    world="core",
+    tests=scenarios("test_D12_full_disks_are_read_only_and_recover_by_themselves"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Leader, "_refuses_full", lambda self, now, size_bytes: None)
+
+
+@mutant("D12 the room that commands need is not counted whole", world="core")
+def _(patch: Patch) -> None:
+    real = Leader._refuses_full
+    patch.setattr(Leader, "_refuses_full", lambda self, now, size_bytes: real(self, now, 0))
+
+
+@mutant("D12 a follower with a full disk takes all entries", world="core")
+def _(patch: Patch) -> None:
+    patch.setattr(Raft, "fitting", lambda self, entries: entries)
+
+
+@mutant("D12 commands that are refused take effect", world="core")
+def _(patch: Patch) -> None:
+    real = Raft.propose
+
+    def propose(self: Raft, now: float, commands: Any) -> Any:
+        answer = real(self, now, commands)
+        if isinstance(answer, ReadOnly):
+            with pytest.MonkeyPatch.context() as inner:
+                inner.setattr(Leader, "refuses", lambda self, now, commands: None)
+                real(self, now, commands)
+        return answer
+
+    patch.setattr(Raft, "propose", propose)
+
+
+@mutant("D12 nobody asks a full disk whether it has room again", world="core")
+def _(patch: Patch) -> None:
+    real = Leader.on_append_accepted
+
+    def on_append_accepted(self: Leader, now: float, message: AppendAccepted) -> None:
+        known = self.progress[message.source].room_bytes
+        real(self, now, message)
+        if known is not None:
+            self.progress[message.source].room_bytes = known
+
+    patch.setattr(Leader, "on_append_accepted", on_append_accepted)

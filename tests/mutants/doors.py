@@ -1,0 +1,156 @@
+"""The gateway and the proxy: what clients are told, and in which order."""
+
+from typing import Any
+
+import msgspec
+
+from tests.mutants.registry import Patch, mutant
+from trio_kv.gateway import raft as gateway
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.store import Answer
+from trio_kv.kv.reply import Reply
+from trio_kv.proxy.connection import Connection
+from trio_kv.replica.requests import Refused
+from trio_kv.wire.requests import GetRequest
+
+PROGRAM_ORDER = "tests/integration/test_proxy.py::test_runs_are_cut_in_program_order"
+
+
+def gateway_tests(*names: str) -> tuple[str, ...]:
+    """Return tests of the gateway."""
+    return tuple(f"tests/unit/test_gateway_scenarios.py::{name}" for name in names)
+
+
+@mutant(
+    "C1 a write is repeated under a new number",
+    tests=gateway_tests("test_C1_a_write_is_repeated_under_its_own_number"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._hand_over
+
+    def hand_over(self: RaftStore, write: Any) -> bool:
+        if write.unresolved:
+            write.commands = [msgspec.structs.replace(each, seq=self._seq + 1) for each in write.commands]
+            self._seq += len(write.commands)
+        return real(self, write)
+
+    patch.setattr(RaftStore, "_hand_over", hand_over)
+
+
+@mutant(
+    "C1 runs of two connections get the same numbers",
+    tests=gateway_tests("test_C1_two_writes_never_share_a_number"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._propose
+
+    async def propose(self: RaftStore, *arguments: Any) -> Answer:
+        self._seq = 0
+        return await real(self, *arguments)
+
+    patch.setattr(RaftStore, "_propose", propose)
+
+
+@mutant(
+    "C10 a write without an answer in time is said to have failed",
+    tests=gateway_tests("test_C10_a_write_that_was_handed_over_never_fails_definitely"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._end_late_write
+
+    def end_late_write(self: RaftStore, write: Any) -> None:
+        write.unresolved = 0
+        real(self, write)
+
+    patch.setattr(RaftStore, "_end_late_write", end_late_write)
+
+
+@mutant(
+    "C10 the refusal of one node denies what another one had taken",
+    tests=gateway_tests("test_C10_a_refusal_does_not_deny_an_earlier_attempt"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._take_unhappy
+
+    def take_unhappy(self: RaftStore, now: float, answer: Any) -> None:
+        real(self, now, answer)
+        write = self._writes.get(answer.number)
+        if write is not None and isinstance(answer, Refused):
+            write.unresolved = 0
+
+    patch.setattr(RaftStore, "_take_unhappy", take_unhappy)
+
+
+@mutant(
+    "C10 a write that nobody took is said to be unknown",
+    tests=gateway_tests("test_C10_a_write_that_nobody_took_fails_definitely"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._end_late_write
+
+    def end_late_write(self: RaftStore, write: Any) -> None:
+        write.unresolved = 1
+        real(self, write)
+
+    patch.setattr(RaftStore, "_end_late_write", end_late_write)
+
+
+@mutant(
+    "R2 a read that finds nobody is answered like a missing key",
+    tests=gateway_tests("test_R2_a_read_that_finds_nobody_is_no_missing_key"),
+)
+def _(patch: Patch) -> None:
+    real = gateway._all
+
+    def all_missing(code: str, message: str, count: int) -> Answer:
+        return real("missing" if code == "unavailable" else code, message, count)
+
+    patch.setattr(gateway, "_all", all_missing)
+
+
+@mutant(
+    "R2 a read that is lost is not given to another node",
+    tests=gateway_tests("test_R2_a_read_that_is_lost_is_given_to_another_node"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(RaftStore, "_hedge", lambda self, now, read: None)
+
+
+@mutant("R a read is answered by what the proxy saw last", tests=(PROGRAM_ORDER,))
+def _(patch: Patch) -> None:
+    real = Connection._put_run
+    seen: dict[str, Reply] = {}
+
+    async def put_run(self: Connection, run: Any, answer: Answer) -> None:
+        if isinstance(run[0], GetRequest):
+            replies = [
+                seen.setdefault(each.key, reply) for each, reply in zip(run, answer.replies, strict=True)
+            ]
+            answer = Answer(replies)
+        await real(self, run, answer)
+
+    patch.setattr(Connection, "_put_run", put_run)
+
+
+@mutant(
+    "proxy: the replies of a run are crossed",
+    tests=("tests/integration/test_proxy.py::test_a_long_run_is_cut",),
+)
+def _(patch: Patch) -> None:
+    real = Connection._put_run
+
+    async def put_run(self: Connection, run: Any, answer: Answer) -> None:
+        await real(self, list(reversed(run)), answer)
+
+    patch.setattr(Connection, "_put_run", put_run)
+
+
+@mutant("proxy: the reads of a chunk overtake its writes", tests=(PROGRAM_ORDER,))
+def _(patch: Patch) -> None:
+    real = Connection._answer_all
+
+    async def answer_all(self: Connection) -> None:
+        self._items = sorted(self._items, key=lambda item: not isinstance(item, GetRequest))
+        await real(self)
+
+    patch.setattr(Connection, "_answer_all", answer_all)

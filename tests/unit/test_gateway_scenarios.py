@@ -1,0 +1,205 @@
+"""What clients are told when nodes are silent, change their role or die: the gateway before nodes under control.
+
+No time passes but that which the gateway waits for: the clock jumps when everybody waits.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_kv.cluster.registry import Registry, State
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.store import Answer, View
+from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv.reply import Reply
+from trio_kv.replica.requests import Done, Propose, Read, Refused, Unknown
+from trio_kv.wire.requests import SetRequest
+
+SESSION = 7
+
+
+@attrs.define
+class Nodes:
+    """Three nodes that note what they are asked; sessions are opened at once, all else waits for the test."""
+
+    registry: Registry
+    store: RaftStore
+    nursery: trio.Nursery
+    asked: list[tuple[int, Propose | Read]] = attrs.field(factory=list)
+
+    def lead(self, node: int | None, term: int) -> None:
+        """Let a node, or nobody, lead."""
+        for status in self.registry.nodes.values():
+            status.role, status.term = ("leader" if status.node == node else "follower"), term
+        self.registry.changed()
+
+    def take(self, node: int, request: Propose | Read) -> bool:
+        if isinstance(request, Propose) and isinstance(request.commands[0], OpenSession):
+            opened = Done(request.number, node, 1, SESSION, [Reply("ok", revision=SESSION)])
+            self.nursery.start_soon(self._deliver, opened)
+        else:
+            self.asked.append((node, request))
+        return True
+
+    async def _deliver(self, answer: Done) -> None:
+        self.store.deliver(answer)
+
+    def sets(self) -> list[Set]:
+        """Return the writes that nodes were given, one an attempt."""
+        proposals = [request for _, request in self.asked if isinstance(request, Propose)]
+        return [command for each in proposals for command in each.commands if isinstance(command, Set)]
+
+    def done(self, place: int, *replies: Reply) -> None:
+        """Let the node that was asked answer."""
+        node, request = self.asked[place]
+        self.store.deliver(Done(request.number, node, 1, 9, replies))
+
+
+@attrs.frozen
+class Inbox:
+    """A node's inbox, as far as a gateway sees it."""
+
+    node: int
+    take: Callable[[int, Propose | Read], bool]
+
+    def post_request(self, request: Propose | Read) -> bool:
+        return self.take(self.node, request)
+
+
+@pytest.fixture
+async def nodes(nursery: trio.Nursery) -> Nodes:
+    registry = Registry([1, 2, 3])
+    store = RaftStore(registry, Random(1))
+    nodes = Nodes(registry, store, nursery)
+    for status in registry.nodes.values():
+        status.state = State.UP
+        status.inbox = Inbox(status.node, nodes.take)  # type: ignore[assignment]
+    nodes.lead(1, 1)
+    await nursery.start(store.run)
+    return nodes
+
+
+class Call:
+    """A call of the store that runs beside the test."""
+
+    def __init__(self, nursery: trio.Nursery, call: Callable[[], Any]) -> None:
+        self.answer: Answer | None = None
+        self._call = call
+        nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
+        self.answer = await self._call()
+
+    @property
+    def code(self) -> str:
+        assert self.answer is not None
+        return self.answer.replies[0].code
+
+
+def begin_write(nodes: Nodes, nursery: trio.Nursery, timeout_s: float = 5.0) -> Call:
+    return Call(nursery, lambda: nodes.store.write([SetRequest("k", msgspec.Raw(b"1"))], timeout_s=timeout_s))
+
+
+def begin_read(nodes: Nodes, nursery: trio.Nursery, timeout_s: float = 5.0) -> Call:
+    return Call(nursery, lambda: nodes.store.read(["k"], timeout_s=timeout_s, is_stale=False, view=View()))
+
+
+async def test_C1_a_write_is_repeated_under_its_own_number(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """No answer, an unknown outcome, another leader: all attempts are one command of one session."""
+    call = begin_write(nodes, nursery)
+    await trio.sleep(1.5)
+    nodes.lead(2, 2)
+    await wait_all_tasks_blocked()
+    node, request = nodes.asked[-1]
+    nodes.store.deliver(Unknown(request.number, node))
+    await wait_all_tasks_blocked()
+    assert [node for node, _ in nodes.asked] == [1, 1, 2, 2]
+    assert [(each.session, each.seq) for each in nodes.sets()] == [(SESSION, 1)] * 4
+    nodes.done(1, Reply("ok", revision=9))
+    await wait_all_tasks_blocked()
+    assert call.code == "ok"
+
+
+async def test_C1_two_writes_never_share_a_number(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """Runs that are under way at the same time have numbers of their own, and each hears its own answer."""
+    first, second = begin_write(nodes, nursery), begin_write(nodes, nursery)
+    await wait_all_tasks_blocked()
+    assert len({each.seq for each in nodes.sets()}) == 2
+    nodes.done(1, Reply("conflict"))
+    await wait_all_tasks_blocked()
+    nodes.done(0, Reply("ok", revision=9))
+    await wait_all_tasks_blocked()
+    assert {first.code, second.code} == {"ok", "conflict"}
+    assert nodes.asked[0][1].number != nodes.asked[1][1].number
+
+
+async def test_C10_a_write_that_was_handed_over_never_fails_definitely(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """Its node is silent, then nobody leads: the outcome is not known, and nobody says that nothing was written."""
+    call = begin_write(nodes, nursery)
+    await wait_all_tasks_blocked()
+    nodes.lead(None, 2)
+    await trio.sleep(6)
+    assert call.code == "timeout"
+
+
+async def test_C10_a_refusal_does_not_deny_an_earlier_attempt(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """The first leader may have it in its log; that the second one did not take it says nothing about that."""
+    call = begin_write(nodes, nursery, 0.5)
+    await wait_all_tasks_blocked()
+    nodes.lead(2, 2)
+    await wait_all_tasks_blocked()
+    node, request = nodes.asked[-1]
+    assert node == 2
+    nodes.lead(None, 3)
+    nodes.store.deliver(Refused(request.number, node, None))
+    await trio.sleep(1)
+    assert call.code == "timeout"
+
+
+async def test_C10_a_write_that_nobody_took_fails_definitely(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """It was refused and handed to nobody else: the client may do what it likes, nothing will come of it."""
+    call = begin_write(nodes, nursery, 0.5)
+    await wait_all_tasks_blocked()
+    node, request = nodes.asked[-1]
+    nodes.lead(None, 2)
+    nodes.store.deliver(Refused(request.number, node, None))
+    await trio.sleep(1)
+    assert call.code == "unavailable"
+
+
+async def test_R2_a_read_that_finds_nobody_is_no_missing_key(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """A client that reads while no node can answer hears an error in time, and never that there is no such key."""
+    call = begin_read(nodes, nursery, 0.5)
+    await trio.sleep(1)
+    assert len(nodes.asked) > 1
+    assert call.code == "unavailable"
+
+
+async def test_R2_a_read_that_is_lost_is_given_to_another_node(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """A node that stays silent costs 20 ms, and no error."""
+    call = begin_read(nodes, nursery)
+    await trio.sleep(0.03)
+    assert len({node for node, _ in nodes.asked}) == 2
+    nodes.done(1, Reply("missing"))
+    await wait_all_tasks_blocked()
+    assert call.code == "missing"

@@ -1,0 +1,151 @@
+"""Runs `chaos`: opens its server, listens for Ctrl-C, shows how far it is, and prints the verdict."""
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import msgspec
+import trio
+
+from trio_kv.cli.chaos import ChaosOptions, Verdict
+from trio_kv.cli.control import DEFAULT_DOOR
+from trio_kv.cli.output import say
+from trio_kv.client.client import DEFAULT_PORT
+from trio_kv.client.control import NoDoorError, find_door
+from trio_kv.sim.chaos.config import ChaosConfig
+from trio_kv.sim.chaos.run import Progress, Tell, run_chaos
+from trio_kv.sim.chaos.summary import Summary
+from trio_kv.sim.chaos.target import RunningServer, StartError, Target, open_own_server
+
+VERDICTS = {"valid": Verdict.VALID, "violation": Verdict.VIOLATION, "unknown": Verdict.UNKNOWN}
+TOLD_EVERY_S = 60.0
+"""Off a terminal one line a minute tells that the run still goes on."""
+
+
+def run(options: ChaosOptions) -> Verdict:
+    """Carry the command out and return its exit code."""
+    config = options.to_config()
+    verdict = Verdict.NOT_CONNECTED
+    try:
+        summary = trio.run(_run, options, config)
+    except* StartError as group:
+        say(str(_leaf(group)))
+    else:
+        verdict = Verdict.INTERRUPTED if summary is None else VERDICTS[summary.verdict]
+        if summary is not None:
+            _show(summary, options)
+    return verdict
+
+
+async def _run(options: ChaosOptions, config: ChaosConfig) -> Summary | None:
+    """Return what was found, or None if a second signal came first."""
+    summary: Summary | None = None
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, _show_progress() as tell:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed, signals, stop, nursery.cancel_scope)
+
+            @asynccontextmanager
+            async def open_target(on_event: Callable[[dict[str, Any]], None]) -> AsyncIterator[Target]:
+                if options.is_on_running:
+                    yield _running_server(options)
+                    return
+                async with open_own_server(
+                    config.out, nodes=config.nodes, has_trace=config.has_trace, on_event=on_event
+                ) as server:
+                    yield server
+
+            where = (
+                f"a server of {config.nodes} nodes" if not options.is_on_running else "the server that runs"
+            )
+            say(
+                f"{config.seconds:g} s of load and faults on {where}, seed {config.seed}; folder {config.out}"
+            )
+            summary = await run_chaos(config, open_target, tell=tell, stop=stop)
+            nursery.cancel_scope.cancel()
+    return summary
+
+
+async def _heed(signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope) -> None:
+    await anext(signals)
+    say("load and faults end; the verdict follows. Once more: at once, without a verdict")
+    stop.set()
+    await anext(signals)
+    scope.cancel()
+
+
+def _running_server(options: ChaosOptions) -> RunningServer:
+    address = (options.host or "127.0.0.1", options.port or DEFAULT_PORT)
+    if options.data_dir is None and options.control_port is None:
+        return RunningServer(address)
+    try:
+        return RunningServer(
+            address, find_door(options.data_dir or DEFAULT_DOOR.data_dir, options.control_port)
+        )
+    except NoDoorError as error:
+        raise StartError(str(error)) from error
+
+
+def _show(summary: Summary, options: ChaosOptions) -> None:
+    if options.output == "json":
+        print(msgspec.json.encode(summary.to_json()).decode())
+    else:
+        print(summary.in_words())
+
+
+@contextmanager
+def _show_progress() -> Iterator[Tell]:
+    """Give a function to be told how far the run is; it keeps a bar at a terminal, and else a line a minute."""
+    if not sys.stderr.isatty():
+        yield _line_a_minute()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:>9}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", amount="")
+
+        def tell(progress: Progress) -> None:
+            bars.update(
+                task,
+                description=progress.phase,
+                completed=progress.done,
+                total=progress.total,
+                amount=_amount(progress),
+            )
+
+        yield tell
+
+
+def _line_a_minute() -> Tell:
+    told_at = trio.current_time()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told_at
+        if trio.current_time() - told_at >= TOLD_EVERY_S:
+            told_at = trio.current_time()
+            say(f"{progress.phase} {_amount(progress)}")
+
+    return tell
+
+
+def _amount(progress: Progress) -> str:
+    match progress.phase:
+        case "load":
+            left_s = max(0.0, progress.total - progress.done)
+            return f"{progress.operations:,} operations, {progress.faults} faults, {left_s:.0f} s left"
+        case "verdict":
+            return f"key {progress.done:.0f} of {progress.total:.0f}"
+        case _:
+            return f"within {progress.total:.0f} s"
+
+
+def _leaf(group: BaseExceptionGroup[StartError]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

@@ -1,0 +1,135 @@
+"""The judge: checks one key's operations after the other in a process of its own, so that the load is not disturbed.
+
+`python -m trio_kv.sim.chaos.judge FILE` reads questions from its standard input, one JSON array of [offset, size in
+bytes] pairs a line, which say where in FILE the operations stand; it answers each with one line. It ends with its
+input, so it never outlives who started it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import attrs
+import msgspec
+import trio
+
+from trio_kv.check.history import Fault, History, decode_history, encode_history
+from trio_kv.check.linearizability import check_history
+from trio_kv.check.picture import draw_history
+
+NICE = 10
+
+
+Ranges = Sequence[tuple[int, int]]
+"""Where operations stand in a file: offset and size in bytes of some parts of it."""
+
+
+class Opinion(msgspec.Struct, frozen=True):
+    """What the judge thinks of a key's operations."""
+
+    verdict: str
+    """valid, violation or unknown"""
+    reason: str = ""
+
+
+def read_operations(file: BinaryIO, ranges: Ranges) -> History:
+    """Return the operations that stand in these parts of a file of lines without a header."""
+    lines = [*encode_history(())]
+    for offset, size_bytes in ranges:
+        file.seek(offset)
+        lines += file.read(size_bytes).splitlines(keepends=True)
+    return decode_history(lines)
+
+
+def form_opinion(history: History) -> Opinion:
+    """Return whether a key's operations are linearizable, and if not, in words why not."""
+    verdict = check_history(history.operations)
+    if verdict.violations:
+        broken = verdict.violations[0]
+        return Opinion("violation", f"{broken.kind} of {broken.key}: {broken.words}")
+    return Opinion(verdict.outcome, "too many orders to try" if verdict.undecided else "")
+
+
+def draw_picture(
+    path: Path, parts: Sequence[Ranges], guilty: Sequence[Ranges], faults: Sequence[Fault], title: str
+) -> str:
+    """Return a page that shows operations among the faults, and what is wrong with them.
+
+    Args:
+        path: of the file.
+        parts: where the operations of each key stand.
+        guilty: those of keys that are wrong.
+        faults: of the whole run; those of another time are left out.
+        title: of the page.
+
+    """
+    with path.open("rb") as file:
+        history = read_operations(file, [each for part in parts for each in part])
+        accused = read_operations(file, [each for part in guilty for each in part])
+    verdict = attrs.evolve(
+        check_history(accused.operations), operations=len(history.operations), keys=len(parts)
+    )
+    begin_s = min((operation.call_s for operation in history.operations), default=0.0)
+    end_s = max((operation.return_s or operation.call_s for operation in history.operations), default=0.0)
+    around = tuple(fault for fault in faults if fault.from_s <= end_s and (fault.to_s or end_s) >= begin_s)
+    return draw_history(attrs.evolve(history, faults=around), verdict, title)
+
+
+def main(path: str) -> None:
+    """Answer questions until the input ends."""
+    os.nice(NICE)
+    with Path(path).open("rb") as file:
+        for question in sys.stdin.buffer:
+            opinion = form_opinion(read_operations(file, msgspec.json.decode(question)))
+            sys.stdout.buffer.write(msgspec.json.encode(opinion) + b"\n")
+            sys.stdout.buffer.flush()
+
+
+@attrs.define(eq=False)
+class Judge:
+    """The other end: asks the process. `open_judge` makes one; one question at a time."""
+
+    _process: trio.Process
+    _received: bytearray = attrs.field(factory=bytearray)
+
+    async def ask(self, *ranges: tuple[int, int]) -> Opinion:
+        """Return the judge's opinion of the operations in these parts of its file."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            await self._process.stdin.send_all(msgspec.json.encode(ranges) + b"\n")
+            while (end := self._received.find(b"\n")) < 0:
+                chunk = await self._process.stdout.receive_some()
+                if not chunk:
+                    return Opinion("unknown", "the checker's process died")
+                self._received += chunk
+        except trio.BrokenResourceError:
+            return Opinion("unknown", "the checker's process died")
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return msgspec.json.decode(line, type=Opinion)
+
+
+@asynccontextmanager
+async def open_judge(path: Path) -> AsyncIterator[Judge]:
+    """Run a judge of a file for as long as the block does."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "trio_kv.sim.chaos.judge", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield Judge(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,367 @@
+"""The nemesis: draws faults from the seed, brings them about, ends them again, and writes down when.
+
+Two lanes run side by side, one that hurts nodes and the process, one that hurts links and disks; a third runs the
+user's own command. So faults meet alone and mixed. Each lane deals from a shuffled deck: what a run must have met
+comes up early, and evenly. A lane ends each fault that it began; what an end of the run leaves behind is mended by
+`recovery`. More than a minority may be hurt at a time: safety must hold whatever happens, and that the store serves
+is asked only when all is mended.
+"""
+
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from random import Random
+from typing import Any
+
+import attrs
+import trio
+
+from trio_kv.client.control import NoDoorError
+from trio_kv.sim.chaos.config import DOOR_KINDS, PROCESS_KINDS, FaultKind
+from trio_kv.sim.chaos.recovery import mend_nodes
+from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, Target
+
+BACK_S = 15.0
+"""A node that is not up by then is left to the next fault, or to the recovery."""
+POLL_S = 0.05
+ATTEMPTS_MAX = 3
+"""A fault that makes no sense just now is tried so often before the next one's turn."""
+
+
+@attrs.define
+class Fault:
+    """A fault that was brought about."""
+
+    kind: FaultKind
+    name: str
+    from_s: float
+    to_s: float
+    situation: str | None = None
+    """What a run must have met, if this is an example of it."""
+
+
+@attrs.frozen
+class Card:
+    """A fault that may be drawn."""
+
+    kind: FaultKind
+    variant: str = "any"
+    situation: str | None = None
+
+
+NODE_CARDS = (
+    *[Card("crash")] * 2,
+    *[Card("crash", "leader", "the leader crashed")] * 4,
+    *[Card("kill", situation="the process was killed")] * 4,
+    Card("stop"),
+    Card("stop", "leader"),
+    *[Card("pause")] * 2,
+    *[Card("pause", "leader", "the leader was paused")] * 3,
+    *[Card("freeze", situation="the process was frozen")] * 2,
+    Card("fail-disk"),
+    Card("rebuild"),
+    *[Card("transfer")] * 2,
+    *[Card("snapshot")] * 2,
+)
+LINK_CARDS = (
+    *[Card("partition", "minority", "the leader was in a minority")] * 4,
+    *[Card("partition", "majority", "the leader was in a majority")] * 3,
+    Card("partition"),
+    Card("cut"),
+    Card("cut", "bridge"),
+    Card("delay"),
+    *[Card("drop")] * 2,
+    Card("slow-disk"),
+    Card("stall-disk", "leader"),
+)
+COMMAND_CARDS = (Card("command"),)
+
+KILL_KINDS = frozenset({"crash", "stop", "kill"})
+PAUSE_KINDS = frozenset({"pause", "freeze"})
+
+
+def possible_kinds(target: Target, *, has_command: bool) -> frozenset[FaultKind]:
+    """Return the faults that can be brought about on a target."""
+    kinds: set[FaultKind] = {"command"} if has_command else set()
+    if target.has_door:
+        kinds |= DOOR_KINDS
+    if target.has_process:
+        kinds |= PROCESS_KINDS
+    return frozenset(kinds)
+
+
+def required_situations(kinds: frozenset[FaultKind], nodes: int) -> list[str]:
+    """Return what a run with these faults must have met."""
+    needed = [card for card in (*NODE_CARDS, *LINK_CARDS) if card.kind in kinds and card.situation]
+    if nodes < 3:
+        needed = [card for card in needed if card.kind != "partition"]
+    return sorted({card.situation for card in needed if card.situation})
+
+
+class Nemesis:
+    """Brings faults about until cancelled."""
+
+    def __init__(
+        self,
+        target: Target,
+        kinds: frozenset[FaultKind],
+        random: Random,
+        now: Callable[[], float],
+        fault_command: str | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            target: what is hurt.
+            kinds: which faults may come.
+            random: draws them.
+            now: the run's clock, in seconds.
+            fault_command: for the kind `command`.
+
+        """
+        self.faults: list[Fault] = []
+        """All that were brought about, in order."""
+        self.refusals = 0
+        """Faults that made no sense when they came up."""
+        self.problems: list[str] = []
+        """What kept the user's command from doing its work."""
+        self._target = target
+        self._kinds = kinds
+        self._random = random
+        self._now = now
+        self._fault_command = fault_command
+
+    async def run(self) -> None:
+        """Bring faults about until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for cards in (NODE_CARDS, LINK_CARDS, COMMAND_CARDS):
+                wanted = [card for card in cards if card.kind in self._kinds]
+                if wanted:
+                    nursery.start_soon(self._run_lane, wanted, Random(self._random.getrandbits(64)))
+
+    async def _run_lane(self, cards: Sequence[Card], random: Random) -> None:
+        deck = first_deck(cards, random)
+        refused = 0
+        while True:
+            await trio.sleep(random.uniform(0.1, 0.8))
+            await self._target.wait_up()
+            deck = deck or random.sample(cards, len(cards))
+            try:
+                await self._carry_out(deck[-1], random)
+            except (NoDoorError, RefusedError):
+                self.refusals += 1
+                refused += 1
+                if refused < ATTEMPTS_MAX:
+                    continue
+            deck.pop()
+            refused = 0
+
+    async def _carry_out(self, card: Card, random: Random) -> None:
+        match card.kind:
+            case "crash" | "stop" | "pause" | "fail-disk" | "rebuild":
+                await self._hurt_node(card, random)
+            case "transfer" | "snapshot":
+                node, _ = await self._draw_node(card.variant, random)
+                await self._at_once(card, f"{card.kind} n{node}", node)
+            case "kill":
+                await self._kill(card, random)
+            case "freeze":
+                await self._freeze(card, random)
+            case "partition":
+                await self._partition(card, random)
+            case "cut":
+                await self._cut(card, random)
+            case "delay":
+                ms = random.choice([5, 20, 50, 100])
+                await self._spoil(card, f"delay {ms} ms", random, [{"ms": ms}])
+            case "drop":
+                percent = random.choice([2, 10, 30, 50])
+                await self._spoil(card, f"drop {percent} %", random, [{"percent": percent}])
+            case "slow-disk" | "stall-disk":
+                await self._slow_disk(card, random)
+            case "command":
+                await self._run_command(card, random)
+
+    # Nodes
+
+    async def _hurt_node(self, card: Card, random: Random) -> None:
+        await mend_nodes(self._target)  # a fault whose end went wrong must not last for the rest of the run
+        node, is_leader = await self._draw_node(card.variant, random)
+        name = f"{card.kind} n{node}{' (leader)' if is_leader else ''}"
+        from_s = self._now()
+        await self._target.ask_door("stop" if card.kind == "rebuild" else card.kind, node=node)
+        with self._noted(card, name, from_s):
+            await trio.sleep(random.choice([0.2, 0.5, 1.0, 2.0]))
+            if card.kind == "pause":
+                await self._target.ask_door("resume", node=node)
+                return
+            if card.kind == "rebuild":
+                with suppress(RefusedError):  # too few others are whole just now
+                    await self._target.ask_door("rebuild", node=node, timeout_s=SLOW_DOOR_TIMEOUT_S)
+            await self._raise(node)
+
+    async def _raise(self, node: int) -> None:
+        """See to it that a node that is down comes up."""
+        is_asked = False
+        with trio.move_on_after(BACK_S):
+            while (state := await self._state(node)) != "up":
+                if state in ("crashed", "stopped") and not is_asked:
+                    is_asked = True
+                    await self._target.ask_door("restart", node=node)
+                await trio.sleep(POLL_S)
+
+    async def _state(self, node: int) -> str:
+        status = await self._target.ask_door("status")
+        return next((str(each["state"]) for each in status["nodes"] if each["node"] == node), "unknown")
+
+    async def _draw_node(self, variant: str, random: Random) -> tuple[int, bool]:
+        """Return a node that runs, and whether it leads."""
+        status = await self._target.ask_door("status")
+        running: list[int] = [each["node"] for each in status["nodes"] if each["state"] == "up"]
+        leader = status.get("leader")
+        wanted = [node for node in running if variant == "any" or node == leader]
+        if not wanted:
+            raise RefusedError("no node leads, or none runs, just now")
+        node = random.choice(wanted)
+        return node, bool(node == leader)
+
+    # The process
+
+    async def _kill(self, card: Card, random: Random) -> None:
+        server = self._own_server()
+        from_s = self._now()
+        await server.kill()
+        with self._noted(card, "kill of the process (SIGKILL)", from_s):
+            await trio.sleep(random.choice([0.0, 0.0, 0.3, 1.0]))
+            await server.start()
+
+    async def _freeze(self, card: Card, random: Random) -> None:
+        server = self._own_server()
+        from_s = self._now()
+        server.freeze()
+        with self._noted(card, "freeze of the process (SIGSTOP)", from_s):
+            await trio.sleep(random.choice([0.1, 0.5, 1.0, 3.0]))
+            server.thaw()
+
+    def _own_server(self) -> OwnServer:
+        assert isinstance(self._target, OwnServer), "only a process of our own may be killed"
+        return self._target
+
+    # Links and disks
+
+    async def _partition(self, card: Card, random: Random) -> None:
+        status = await self._target.ask_door("status")
+        nodes: list[int] = [each["node"] for each in status["nodes"]]
+        groups = draw_partition(nodes, status.get("leader"), card.variant, random)
+        sides = "/".join(",".join(map(str, group)) for group in groups)
+        where = "" if card.variant == "any" else f" (leader in the {card.variant})"
+        await self._spoil(card, f"partition {sides}{where}", random, [{"groups": groups}])
+
+    async def _cut(self, card: Card, random: Random) -> None:
+        status = await self._target.ask_door("status")
+        nodes: list[int] = [each["node"] for each in status["nodes"]]
+        if len(nodes) < 2:
+            raise RefusedError("one node has no links")
+        mixed = random.sample(nodes, len(nodes))
+        if card.variant == "any" or len(nodes) < 3:
+            links = [mixed[:2]]
+            name = f"cut {links[0][0]}-{links[0][1]}"
+        else:
+            # One node sees all others, which are in two halves that don't see each other.
+            bridge, *rest = mixed
+            middle = len(rest) // 2
+            links = [[a, b] for a in rest[:middle] for b in rest[middle:]]
+            name = f"cut all but the bridge n{bridge}"
+        await self._spoil(card, name, random, [{"link": link} for link in links])
+
+    async def _slow_disk(self, card: Card, random: Random) -> None:
+        node, _ = await self._draw_node(card.variant, random)
+        ms = random.choice([5, 20, 50]) if card.kind == "slow-disk" else random.choice([1000, 3000])
+        name = f"{card.kind} n{node} ({ms} ms)"
+        await self._spoil(card, name, random, [{"node": node, "ms": ms}], command="slow-disk")
+
+    async def _spoil(
+        self,
+        card: Card,
+        name: str,
+        random: Random,
+        commands: Sequence[dict[str, Any]],
+        command: str | None = None,
+    ) -> None:
+        """Give commands, one after the other, that `heal` ends."""
+        from_s = self._now()
+        for arguments in commands:
+            await self._target.ask_door(command or card.kind, **arguments)
+        with self._noted(card, name, from_s):
+            await trio.sleep(random.choice([0.5, 1.0, 2.0, 4.0]))
+            await self._target.wait_up()
+            await self._target.ask_door("heal")
+
+    # Bookkeeping
+
+    async def _at_once(self, card: Card, name: str, node: int) -> None:
+        from_s = self._now()
+        await self._target.ask_door(card.kind, node=node)
+        with self._noted(card, name, from_s):
+            pass
+
+    async def _run_command(self, card: Card, random: Random) -> None:
+        from_s = self._now()
+        with self._noted(card, f"command {self._fault_command}", from_s):
+            await self._shell("start")
+            try:
+                await trio.sleep(random.uniform(1.0, 5.0))
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._shell("stop")
+
+    async def _shell(self, word: str) -> None:
+        line = f"{self._fault_command} {word}"
+        # What it prints is for people: our own output may be read by a program.
+        quiet = f"{line} >&2"
+        done = await trio.run_process(quiet, shell=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S604
+        problem = f"the command {line!r} ended with {done.returncode}"
+        if done.returncode and problem not in self.problems:
+            self.problems.append(problem)
+
+    @contextmanager
+    def _noted(self, card: Card, name: str, from_s: float) -> Iterator[None]:
+        fault = Fault(card.kind, name, from_s, float("inf"), card.situation)
+        self.faults.append(fault)
+        try:
+            yield
+        finally:
+            fault.to_s = self._now()
+
+
+def first_deck(cards: Sequence[Card], random: Random) -> list[Card]:
+    """Return a deck, to be dealt from its end, that begins with an example of each situation."""
+    mixed = random.sample(cards, len(cards))
+    first = {card.situation: card for card in mixed if card.situation}
+    return [*(card for card in mixed if card not in first.values()), *first.values()]
+
+
+def draw_partition(nodes: Sequence[int], leader: int | None, variant: str, random: Random) -> list[list[int]]:
+    """Return two groups of nodes that shall not hear each other.
+
+    Args:
+        nodes: all of them.
+        leader: the one that leads, if there is one.
+        variant: where the leader must be: in the "minority" or in the "majority", or "any"where.
+        random: draws sizes and members.
+
+    Raises:
+        RefusedError: it can't be.
+
+    """
+    if len(nodes) < 2 or (variant != "any" and (leader is None or len(nodes) < 3)):
+        raise RefusedError("no leader, or too few nodes, for this partition")
+    others = [node for node in random.sample(nodes, len(nodes)) if node != leader]
+    if variant == "any":
+        mixed = random.sample(nodes, len(nodes))
+        size = random.randint(1, len(nodes) - 1)
+        return [sorted(mixed[:size]), sorted(mixed[size:])]
+    assert leader is not None
+    size = random.randint(1, (len(nodes) - 1) // 2)
+    minority = [leader, *others[: size - 1]] if variant == "minority" else others[:size]
+    return [sorted(minority), sorted(set(nodes) - set(minority))]

@@ -1,0 +1,226 @@
+"""Writes down what the clients did, key by key, and forgets it: memory holds only the keys that are in use.
+
+A key is in use for some hundred operations, then a fresh one takes its place, so that a checker, which looks at each
+key by itself, never meets a long history. When the last operation on a key has ended its group goes to the file.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+
+import attrs
+
+from trio_kv.check.history import Fault, Operation, encode_history, encode_operation
+from trio_kv.sim.chaos.outcomes import KeyRequest, Outcome
+from trio_kv.wire.requests import CasRequest, DeleteRequest, GetRequest, SetRequest
+
+KEY_OPERATIONS = (200, 500)
+OP_NAMES = {GetRequest: "get", SetRequest: "set", DeleteRequest: "delete", CasRequest: "cas"}
+ACKNOWLEDGED = frozenset({"ok", "missing", "conflict"})
+
+
+@attrs.frozen
+class Group:
+    """All operations on one key, as they stand in the file of the groups."""
+
+    key: str
+    offset: int
+    """Of its first line, in bytes."""
+    size_bytes: int
+    operations: int
+    unknown: int
+    """Operations without a known outcome."""
+
+
+@attrs.define(eq=False)
+class _OpenGroup:
+    key: str
+    limit: int
+    started: int = 0
+    under_way: int = 0
+    operations: list[Operation] = attrs.field(factory=list)
+    known: bytes | None = None
+    """The value that somebody saw last."""
+
+
+@attrs.frozen
+class _Call:
+    group: _OpenGroup
+    client: int
+    request: KeyRequest
+    call_s: float
+
+
+class Recorder:
+    """The history of a run, while it grows."""
+
+    def __init__(
+        self,
+        path: Path,
+        random: Random,
+        now: Callable[[], float],
+        *,
+        keys: int,
+        prefix: str,
+        on_closed: Callable[[Group], None],
+    ) -> None:
+        """Begin a history.
+
+        Args:
+            path: of the file of the groups; it is made.
+            random: draws for how long keys are used.
+            now: the run's clock, in seconds.
+            keys: how many are in use at a time.
+            prefix: what their names begin with; no key with it may exist.
+            on_closed: is told when all of a key's operations are in the file.
+
+        """
+        self.outcomes: Counter[tuple[str, Outcome]] = Counter()
+        """Operations by what was asked and what became of it; reads that failed are counted here and nowhere else."""
+        self.codes: Counter[str] = Counter()
+        """Replies by their code, `no reply` included."""
+        self.longest_gap_s = 0.0
+        """The longest time without an acknowledged write."""
+        self.longest_gap_from_s = 0.0
+        self.groups: dict[str, Group] = {}
+        self._path = path
+        self._file = path.open("wb")
+        self._index: list[tuple[float, int, int]] = []
+        """Of each line: when its operation was called, where it begins, how long it is."""
+        self._offset = 0
+        self._random = random
+        self.now = now
+        """The clock of the run, in seconds."""
+        self._prefix = prefix
+        self._on_closed = on_closed
+        self._generation = 0
+        self._open: dict[str, _OpenGroup] = {}
+        """Those with operations to come or under way."""
+        self._slots = [self._next_group() for _ in range(keys)]
+        """Those from which keys are drawn."""
+        self._calls: dict[int, _Call] = {}
+        self._call_count = 0
+        self._acknowledged_s: float | None = None
+
+    @property
+    def recorded(self) -> int:
+        """How many operations have ended and stand in the history, or will."""
+        return sum(
+            count for (op, outcome), count in self.outcomes.items() if (op, outcome) != ("get", "failed")
+        )
+
+    def draw_key(self, random: Random) -> str:
+        """Return a key that is in use. Its operation must begin before the caller waits for anything."""
+        return random.choice(self._slots).key
+
+    def draw_known(self, key: str, random: Random) -> bytes | None:
+        """Return a value that a key has, as far as anybody knows, or one that it has not; None: no value."""
+        group = self._open[key]
+        drawn = random.random()
+        if drawn < 0.8 or not group.operations:
+            return group.known
+        return None if drawn < 0.9 else random.choice(group.operations).value
+
+    def call(self, client: int, request: KeyRequest) -> int:
+        """Note that an operation begins; return its number."""
+        group = self._open[request.key]
+        group.started += 1
+        group.under_way += 1
+        if group.started == group.limit:
+            self._slots[self._slots.index(group)] = self._next_group()
+        self._call_count += 1
+        self._calls[self._call_count] = _Call(group, client, request, self.now())
+        return self._call_count
+
+    def end(self, call: int, outcome: Outcome, result: bytes | None, *, code: str, node: int) -> int:
+        """Note what became of an operation; return its client."""
+        called = self._calls.pop(call)
+        group, request = called.group, called.request
+        return_s = self.now()
+        op = OP_NAMES[type(request)]
+        self.outcomes[op, outcome] += 1
+        self.codes[code] += 1
+        is_read = isinstance(request, GetRequest)
+        if not is_read and outcome in ACKNOWLEDGED:
+            self._note_acknowledged(return_s)
+        if not (is_read and outcome == "failed"):
+            operation = Operation(
+                client=called.client,
+                op=op,
+                key=request.key,
+                call_s=called.call_s,
+                return_s=None if outcome == "unknown" else return_s,
+                outcome=outcome,
+                value=bytes(request.value) if isinstance(request, SetRequest | CasRequest) else None,
+                expected=bytes(request.expected[0])
+                if isinstance(request, CasRequest) and request.expected
+                else None,
+                result=result,
+                node=node,
+            )
+            group.operations.append(operation)
+            if outcome == "ok" and isinstance(request, SetRequest | CasRequest):
+                group.known = operation.value
+            elif outcome in ACKNOWLEDGED:
+                group.known = result if op != "delete" else None
+        group.under_way -= 1
+        self._close_if_done(group)
+        return called.client
+
+    def retire(self) -> None:
+        """Use no key any more; operations under way may still end."""
+        for group in self._slots:
+            group.limit = 0
+            self._close_if_done(group)
+        self._slots = []
+        self._note_gap(self.now())
+
+    def append(self, operations: Sequence[Operation]) -> tuple[int, int]:
+        """Write further operations into the file; return the offset and size of their lines in bytes."""
+        begin = self._offset
+        for operation in operations:
+            line = encode_operation(operation)
+            self._file.write(line)
+            self._index.append((operation.call_s, self._offset, len(line)))
+            self._offset += len(line)
+        self._file.flush()
+        return begin, self._offset - begin
+
+    def finish(self, path: Path, faults: Sequence[Fault]) -> None:
+        """Write the whole history into a file of its own, in the order of the calls, and remove that of the groups."""
+        self._file.close()
+        with self._path.open("rb") as groups, path.open("wb") as file:
+            file.writelines(encode_history((), faults))
+            for _, offset, size_bytes in sorted(self._index):
+                groups.seek(offset)
+                file.write(groups.read(size_bytes))
+        self._path.unlink()
+
+    def _next_group(self) -> _OpenGroup:
+        self._generation += 1
+        group = _OpenGroup(f"{self._prefix}k{self._generation}", self._random.randint(*KEY_OPERATIONS))
+        self._open[group.key] = group
+        return group
+
+    def _close_if_done(self, group: _OpenGroup) -> None:
+        if group.started < group.limit or group.under_way:
+            return
+        del self._open[group.key]
+        if not group.operations:
+            return
+        offset, size_bytes = self.append(group.operations)
+        unknown = sum(operation.outcome == "unknown" for operation in group.operations)
+        closed = Group(group.key, offset, size_bytes, len(group.operations), unknown)
+        self.groups[group.key] = closed
+        self._on_closed(closed)
+
+    def _note_acknowledged(self, at_s: float) -> None:
+        self._note_gap(at_s)
+        self._acknowledged_s = at_s
+
+    def _note_gap(self, at_s: float) -> None:
+        """Note how long no write was acknowledged, from the last one, or from the beginning, until now."""
+        from_s = self._acknowledged_s or 0.0
+        if at_s - from_s > self.longest_gap_s:
+            self.longest_gap_s, self.longest_gap_from_s = at_s - from_s, from_s

@@ -1,0 +1,213 @@
+"""What comes after the faults: everything is mended, and then the store must be whole again, soon and with all data.
+
+Whole means: it takes a write and gives it back; all nodes run; and all have the same digest at the same applied
+index. After that each key that was ever used is read once more, in the history like any other read, so that a value
+that was lost long after its last use is missed all the same.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+import trio
+
+from trio_kv.check.history import Operation
+from trio_kv.client.control import NoDoorError
+from trio_kv.sim.chaos.lines import LineStream, connect
+from trio_kv.sim.chaos.outcomes import classify
+from trio_kv.sim.chaos.recorder import Recorder
+from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, StartError, Target
+from trio_kv.wire.requests import (
+    GetRequest,
+    ReplyError,
+    ReplyLine,
+    Request,
+    SetRequest,
+    StatusRequest,
+    encode_request,
+)
+
+ATTEMPT_S = 5.0
+POLL_S = 0.1
+AUDIT_BATCH = 64
+MENDING = {"paused": "resume", "stopped": "restart", "crashed": "restart", "needs_rebuild": "rebuild"}
+"""What to do about a node that is not up. A rebuild that was killed half-way leaves a node that needs another."""
+LOST_ERRORS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ReplyError)
+
+
+class NotWholeError(Exception):
+    """The store is not whole again in time; the message says what is missing."""
+
+
+async def mend(target: Target) -> None:
+    """End every fault that may still be there.
+
+    Raises:
+        StartError: our own server does not come up.
+
+    """
+    if isinstance(target, OwnServer):
+        await target.revive()
+    if target.has_door:
+        # What is still wrong after this shows when the store must be whole.
+        with suppress(NoDoorError, RefusedError):
+            await target.ask_door("heal")
+        with suppress(NoDoorError):
+            await mend_nodes(target)
+
+
+async def mend_nodes(target: Target) -> None:
+    """Do what brings nodes up that are down.
+
+    Raises:
+        NoDoorError: nobody opens.
+
+    """
+    status = await target.ask_door("status")
+    for node in status["nodes"]:
+        command = MENDING.get(node["state"])
+        if command is not None:
+            with suppress(RefusedError):  # it came up by itself meanwhile
+                await target.ask_door(command, node=node["node"], timeout_s=SLOW_DOOR_TIMEOUT_S)
+
+
+async def wait_whole(target: Target, key: str, *, within_s: float) -> float:
+    """Wait until the store is whole; return how many seconds that took.
+
+    Args:
+        target: the server.
+        key: to be written and read.
+        within_s: how long it may take.
+
+    Raises:
+        NotWholeError: it took longer.
+
+    """
+    started_s = trio.current_time()
+    missing = "it does not answer"
+    with trio.move_on_after(within_s):
+        while missing:
+            try:
+                with trio.fail_after(ATTEMPT_S):
+                    missing = await _what_is_missing(target, key)
+            except LOST_ERRORS as error:
+                missing = f"no answer from {':'.join(map(str, target.address))}: {error}"
+            if missing:
+                await trio.sleep(POLL_S)
+        return trio.current_time() - started_s
+    raise NotWholeError(f"{within_s:g} s after the last fault ended the store is not whole: {missing}")
+
+
+async def _what_is_missing(target: Target, key: str) -> str:
+    value = msgspec.Raw(b'"whole"')
+    async with _open(target) as stream:
+        for request in (SetRequest(key, value), GetRequest(key)):
+            reply = await _ask(stream, request)
+            if reply.code != "ok" or reply.value is None or bytes(reply.value) != bytes(value):
+                return f"{type(request).__name__} of {key!r} is answered with {reply.line!r}"
+        reply = await _ask(stream, StatusRequest())
+    if reply.code != "ok":
+        return ""  # a server that does not tell its state; it serves, and that is all we can know
+    return compare_nodes(msgspec.json.decode(reply.line))
+
+
+def compare_nodes(status: dict[str, Any]) -> str:
+    """Return what keeps the nodes from being whole and alike, or nothing."""
+    nodes = status.get("nodes", [])
+    down = [f"n{node['node']} is {node['state']}" for node in nodes if node["state"] != "up"]
+    if down:
+        return ", ".join(down)
+    applied = {node["applied"] for node in nodes}
+    if len(applied) > 1:
+        return f"the nodes have applied up to {', '.join(map(str, sorted(applied)))}"
+    digests = {f"n{node['node']}": node["digest"] for node in nodes}
+    if len(set(digests.values())) > 1:
+        return f"the nodes hold different data at the same index: {digests}"
+    return ""
+
+
+async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, Operation]:
+    """Read every key that was used; return the reads by key.
+
+    Raises:
+        NotWholeError: the store, whole a moment ago, does not answer.
+
+    """
+    keys = sorted(recorder.groups)
+    reads: dict[str, Operation] = {}
+    try:
+        async with _open(target) as stream:
+            for start in range(0, len(keys), AUDIT_BATCH):
+                batch = keys[start : start + AUDIT_BATCH]
+                for read in await _read_batch(stream, batch, recorder, client):
+                    reads[read.key] = read
+                client += AUDIT_BATCH
+    except LOST_ERRORS as error:
+        raise NotWholeError(f"after {len(reads)} of {len(keys)} keys were read once more: {error}") from error
+    return reads
+
+
+async def _read_batch(
+    stream: LineStream, keys: Sequence[str], recorder: Recorder, client: int
+) -> list[Operation]:
+    reads = []
+    requests = [GetRequest(key, meta=True) for key in keys]
+    call_s = recorder.now()
+    with trio.fail_after(2 * ATTEMPT_S):
+        await stream.send(b"".join(map(encode_request, requests)))
+        for number, request in enumerate(requests):
+            reply = await stream.receive()
+            outcome, result = classify(request, reply)
+            if outcome == "failed":
+                raise ReplyError(f"{request!r} is answered with {reply and reply.line!r}")
+            reads.append(
+                Operation(
+                    client=client + number,
+                    op="get",
+                    key=request.key,
+                    call_s=call_s,
+                    return_s=recorder.now(),
+                    outcome=outcome,
+                    result=result,
+                    node=(reply and reply.node) or 0,
+                )
+            )
+    return reads
+
+
+async def find_nodes(target: Target) -> int:
+    """Ask how many nodes there are; return 0 if the server does not say.
+
+    Raises:
+        StartError: nobody is there, or somebody who does not speak our protocol.
+
+    """
+    try:
+        with trio.fail_after(ATTEMPT_S):
+            async with _open(target) as stream:
+                reply = await _ask(stream, StatusRequest())
+    except LOST_ERRORS as error:
+        address = ":".join(map(str, target.address))
+        raise StartError(f"no server of our protocol answers at {address}: {error!r}") from error
+    if reply.code != "ok":
+        return 0
+    nodes = msgspec.json.decode(reply.line).get("nodes")
+    return len(nodes) if isinstance(nodes, list) else 0
+
+
+@asynccontextmanager
+async def _open(target: Target) -> AsyncIterator[LineStream]:
+    stream = await connect(*target.address)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+async def _ask(stream: LineStream, request: Request) -> ReplyLine:
+    await stream.send(encode_request(request))
+    reply = await stream.receive()
+    if reply is None:
+        raise ReplyError("the connection ended without an answer")
+    return reply
