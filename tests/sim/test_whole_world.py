@@ -45,7 +45,6 @@ def run_seeds(seeds: range) -> None:
 MUTANTS = load_mutants().MUTANTS
 QUICK = (
     "C replies are crossed between the requests of a run",
-    "C a node that dies says that what it had taken never happened",
     "D3 a node takes a write for durable when it gave it to the disk",
     "D1 a restarted node forgets its term and vote",
     "C a line that comes in two pieces loses the first",

@@ -271,8 +271,13 @@ class SimulatedDisk:
 
     def cut_power(self) -> None:
         """End with whatever is on the disk at this moment."""
+        drive = self._drive
         self.timed.close()
-        self.timed.crash(self._drive.host.random)
+        if drive.is_failed:
+            # Nothing is under way any more, though its node may not have taken note of that.
+            drive.files.crash(drive.host.random)
+        else:
+            self.timed.crash(drive.host.random)
 
     # Faults
 
@@ -319,6 +324,7 @@ class SimulatedDisk:
     def _failed(self) -> None:
         drive = self._drive
         drive.is_failed, drive.is_armed = True, False
+        self.timed.close()
         drive.host.coverage.reach("disk failed")
         self._post(DiskFailed(OSError(5, "a fault that was planned")))
 
