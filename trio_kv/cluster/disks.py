@@ -87,10 +87,10 @@ class Found:
     """Whether the others have to fill it before it counts."""
     snapshot_bytes: int = 0
     """Size of its largest snapshot."""
-    log_bytes: int = 0
-    """Size of its log."""
     snapshot_log_bytes_min: int = 0
     """A snapshot is due after so many bytes of log."""
+    log_bytes: int = 0
+    """Size of its log: what takes longest to read and to apply."""
 
 
 @attrs.frozen
@@ -244,8 +244,8 @@ class RealDisks:
             directory.way_out,
             directory.is_rebuilding,
             max((file.stat().st_size for file in directory.path.glob("*.snap")), default=0),
-            sum(file.stat().st_size for file in directory.path.glob("*.log")),
             directory.segment_bytes // 2,
+            sum(file.stat().st_size for file in directory.path.glob("*.log")),
         )
 
     def _load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
