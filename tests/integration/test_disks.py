@@ -17,6 +17,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.raft.events import LeaderSteppedDown, RebuildEnded, SnapshotInstalled
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import NodeStarted
 from trio_kv.wire.operations import SetRequest
 
 WAIT_S = 30.0
@@ -140,6 +141,18 @@ async def test_D8_a_lost_directory_is_rebuilt_from_the_others(tmp_path: Path) ->
         local.cluster.stop(other)
         assert all(reply.code == "ok" for reply in await put(local, 3000, 10))
         assert await get(local, 3005) == 3005
+
+
+async def test_the_shortest_logs_are_read_first(tmp_path: Path) -> None:
+    """At a start those nodes come first that have the least to read and to apply: a majority serves sooner."""
+    async with running(tmp_path) as (local, _):
+        behind = leader(local) % 3 + 1
+        local.cluster.stop(behind)
+        await put(local, 0, 1500)
+        await eventually(lambda: len(list((tmp_path / f"node-{leader(local)}").glob("*.log"))) > 2)
+    async with running(tmp_path) as (_, sink):
+        started = [record.node for record in sink.records if isinstance(record.event, NodeStarted)]
+        assert started[0] == behind
 
 
 async def test_a_snapshot_on_request_survives_a_restart(tmp_path: Path) -> None:

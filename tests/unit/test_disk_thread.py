@@ -251,6 +251,16 @@ async def test_stop_does_not_wait_for_a_delay(world: World) -> None:
     assert world.recovered() == []
 
 
+async def test_a_delay_that_is_taken_back_ends(world: World) -> None:
+    """A slow disk that is healed goes on at once, also with the write that it had begun to delay."""
+    world.disk.delay_s = 3600
+    world.submit(1)
+    world.disk.delay_s = 0
+    await world.listener.wait_stored(1)
+    await world.disk.stop()
+    assert len(world.recovered()) == 1
+
+
 async def test_a_fault_fails_the_next_batch(world: World) -> None:
     """`fail_next` makes the next write an input/output error."""
     world.disk.fail_next()

@@ -58,6 +58,27 @@ def test_growing_files_round_trip(files: Files) -> None:
     files.close()
 
 
+def test_files_that_grow_by_more_than_a_block(files: Files) -> None:
+    """What was appended can be read at once, in any parts, also across the blocks in which it is written and read."""
+    data = b"".join(b"%07d\n" % number for number in range(400_000))
+    files.begin("a.tmp")
+    piece_bytes = 100_003
+    for offset in range(0, len(data), piece_bytes):
+        files.append("a.tmp", data[offset : offset + piece_bytes])
+        end = min(offset + piece_bytes, len(data))
+        assert files.read_at("a.tmp", end - 10, 20) == data[end - 10 : end]
+    assert files.size("a.tmp") == len(data)
+    files.sync("a.tmp")
+    files.rename("a.tmp", "a")
+    for offset in range(0, len(data), 65_537):
+        assert files.read_at("a", offset, 65_537) == data[offset : offset + 65_537]
+    assert files.read_at("a", 5, 3 << 20) == data[5 : 5 + (3 << 20)]
+    files.begin("a.tmp")
+    files.append("a.tmp", b"another")
+    assert files.read_at("a.tmp", 0, 100) == b"another"
+    files.close()
+
+
 def test_real_files_keep_few_open(tmp_path: Path) -> None:
     """However many files are written to, only a few stay open."""
     files = RealFiles(tmp_path, is_synced=False)

@@ -23,6 +23,7 @@ import contextlib
 import errno
 import queue
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -36,6 +37,8 @@ from trio_kv.storage.jobs import JOBS_WAITING_MAX, Job, SnapshotJobs, SnapshotLi
 from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
 from trio_kv.storage.wal import Wal
 
+DELAY_STEP_S = 0.1
+"""How soon a delay that was asked for is noticed to be taken back."""
 WRITES_WAITING_MAX = 65_536
 """Writes that may wait. The node's own limits (inbox lanes, append window) keep far below it. A disk that
 lets more wait is taken for a failed one: waiting longer would only use up memory."""
@@ -341,7 +344,11 @@ class DiskThread:
         """Wait as long as a fault says; return whether to go on."""
         self._gate.wait()
         if is_delayed and self.delay_s > 0:
-            self._is_dropping.wait(self.delay_s)
+            # Looked at again meanwhile: a delay may be taken back.
+            began_s = time.monotonic()
+            while (left_s := began_s + self.delay_s - time.monotonic()) > 0:
+                if self._is_dropping.wait(min(left_s, DELAY_STEP_S)):
+                    break
         return not self._is_dropping.is_set()
 
     def _wait_for_room(self) -> None:

@@ -26,6 +26,9 @@ TEMPORARY_SUFFIX = ".tmp"
 """A file with such a name is one whose making was interrupted. It may be deleted."""
 OPEN_FILES_MAX = 4
 """Files that `RealFiles` keeps open to write, and as many to read; beyond it the one opened first is closed."""
+BLOCK_BYTES = 1 << 20
+"""What `RealFiles` appends, and reads in parts, at a time. A thread beside a busy one gives up Python's lock with each
+call, and waits for it afterwards: many small calls would take many times as long as the disk does."""
 _ZEROS = bytes(1 << 20)
 
 
@@ -116,6 +119,10 @@ class RealFiles:
         """Of files that are written to."""
         self._readers: dict[str, int] = {}
         """Of files that are read in parts: they may stand where nothing can be written."""
+        self._appended: dict[str, bytearray] = {}
+        """What was appended and not yet given to the system."""
+        self._block: tuple[str, int, bytes] = ("", 0, b"")
+        """The part of a file that was read last: (name, offset, data)."""
 
     def location(self, name: str) -> str:
         """Return the file's path."""
@@ -156,14 +163,24 @@ class RealFiles:
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file."""
+        self._block = ("", 0, b"")
         _write_all(self._descriptor(name), offset, data)
 
     def size(self, name: str) -> int:
         """Return a file's size, in bytes."""
+        self._flush(name)
         return (self.path / name).stat().st_size
 
     def read_at(self, name: str, offset: int, length: int) -> bytes:
         """Return that part of a file; less, where the file ends."""
+        self._flush(name)
+        of, begin, block = self._block
+        if of != name or not begin <= offset <= offset + length <= begin + len(block):
+            begin, block = offset, self._read_at(name, offset, max(length, BLOCK_BYTES))
+            self._block = (name, begin, block)
+        return block[offset - begin : offset - begin + length]
+
+    def _read_at(self, name: str, offset: int, length: int) -> bytes:
         descriptor = self._open(self._readers, name, os.O_RDONLY)
         data = os.pread(descriptor, length, offset)
         # One call returns 2 GiB at most; a file that ends returns nothing.
@@ -177,17 +194,28 @@ class RealFiles:
         self._open(self._descriptors, name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
     def append(self, name: str, data: bytes) -> None:
-        """Write behind the file's end."""
-        descriptor = self._descriptor(name)
-        _write_all(descriptor, os.fstat(descriptor).st_size, data)
+        """Write behind the file's end, a block at a time: what is left is written when it is synced or read."""
+        appended = self._appended.setdefault(name, bytearray())
+        appended += data
+        if len(appended) >= BLOCK_BYTES:
+            self._flush(name)
+
+    def _flush(self, name: str) -> None:
+        appended = self._appended.pop(name, None)
+        if appended:
+            self._block = ("", 0, b"")
+            descriptor = self._descriptor(name)
+            _write_all(descriptor, os.fstat(descriptor).st_size, bytes(appended))
 
     def sync(self, name: str) -> None:
         """Make all writes to the file durable, and its size."""
+        self._flush(name)
         if self.is_synced:
             sync_descriptor(self._descriptor(name))
 
     def rename(self, source: str, target: str) -> None:
         """Give a file its final name, durably."""
+        self._flush(source)
         self._forget(source)
         self._forget(target)
         (self.path / source).replace(self.path / target)
@@ -195,6 +223,7 @@ class RealFiles:
 
     def uncache(self, name: str) -> None:
         """Drop the file's pages from the page cache. macOS has no call for it."""
+        self._block = ("", 0, b"")
         if self.is_synced and sys.platform != "darwin":
             descriptor = self._open(self._readers, name, os.O_RDONLY)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -212,6 +241,7 @@ class RealFiles:
 
     def close(self) -> None:
         """Close what is open."""
+        self._appended.clear()
         for table in (self._descriptors, self._readers):
             while table:
                 os.close(table.popitem()[1])
@@ -234,6 +264,8 @@ class RealFiles:
         return descriptor
 
     def _forget(self, name: str) -> None:
+        self._appended.pop(name, None)
+        self._block = ("", 0, b"")
         self._close_in(self._descriptors, name)
         self._close_in(self._readers, name)
 

@@ -308,10 +308,11 @@ class Nemesis:
     async def _run_command(self, card: Card, random: Random) -> None:
         from_s = self._now()
         with self._noted(card, f"command {self._fault_command}", from_s):
-            await self._shell("start")
             try:
+                await self._shell("start")
                 await trio.sleep(random.uniform(1.0, 5.0))
             finally:
+                # Even if the end of the run cut `start` short: what it has begun is mended.
                 with trio.CancelScope(shield=True):
                     await self._shell("stop")
 
