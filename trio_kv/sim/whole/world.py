@@ -21,23 +21,18 @@ from typing import Any
 import trio
 
 from trio_kv.check.answers import Answers
-from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.commit_rule import CommitRule
-from trio_kv.check.convergence import has_converged, require_equal
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
 from trio_kv.check.history import Operation, RisingClock
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.leader_append_only import LeaderAppendOnly
 from trio_kv.check.leader_completeness import LeaderCompleteness
-from trio_kv.check.linearizability import check_history
 from trio_kv.check.log_matching import LogMatching
 from trio_kv.check.match_index import MatchIndex
 from trio_kv.check.monotonic import Monotonic
-from trio_kv.check.queues import left_waiting
 from trio_kv.check.read_rounds import ReadRounds
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
-from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.unique_values import UniqueValues
 from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.violation import Violation
@@ -55,6 +50,7 @@ from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.disks import SimulatedDisk, SimulatedDisks
 from trio_kv.sim.whole.door import Door, be_stranger
+from trio_kv.sim.whole.ending import heal, judge_end, require_service
 from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode, is_definite
@@ -66,12 +62,8 @@ from trio_kv.trace.trace import Trace
 
 STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
-LEADER_WITHIN_ELECTIONS = 20
-"""After healing a leader is followed by all within so many election time-outs."""
 RESTART_S = 0.01
 """What must happen after a node has ended happens at least so much later."""
-_LOOK_S = 0.02
-"""How often the liveness phase looks whether it is there yet."""
 _PACK = struct.Struct("<dBBQQQ").pack
 
 
@@ -213,9 +205,9 @@ class WholeWorld:
         self.injector = Injector(self)
 
     async def _finish(self) -> Result:
-        self._heal()
-        recovered_after_s = await self._run_liveness()
-        self._judge_end()
+        heal(self)
+        recovered_after_s = await require_service(self)
+        judge_end(self)
         coverage = self.coverage
         coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
         coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
@@ -351,7 +343,7 @@ class WholeWorld:
         """Let power fail at a node, and come back later; nothing happens to one that is down."""
         if self._cut_power(node, interruptions):
             self.cluster.crash(node)
-            self.after(max(for_s, RESTART_S), self._restart, node, State.CRASHED)
+            self.after(max(for_s, RESTART_S), self.restart, node, State.CRASHED)
 
     def _cut_power(self, node: int, interruptions: int = 0) -> bool:
         """Let all that a node does end at this moment; return whether it lived."""
@@ -369,7 +361,8 @@ class WholeWorld:
         self.node_ended(watched)
         return True
 
-    def _restart(self, node: int, state: State) -> None:
+    def restart(self, node: int, state: State) -> None:
+        """Let a node that is down in this state start again."""
         if self.cluster.registry.nodes[node].state is state and not self.is_up(node):
             self.cluster.restart(node)
 
@@ -393,7 +386,7 @@ class WholeWorld:
         self._take_down(node)
         if not (drive.is_failed or drive.is_damaged):
             drive.flip(self.random, part)
-            self.after(max(for_s, RESTART_S), self._restart, node, State.STOPPED)
+            self.after(max(for_s, RESTART_S), self.restart, node, State.STOPPED)
 
     def _take_down(self, node: int) -> None:
         """Let a node die and stay down."""
@@ -411,24 +404,6 @@ class WholeWorld:
         assert self._nursery is not None
         self._nursery.start_soon(be_stranger, self.network, lines, self.coverage)
 
-    # The liveness phase
-
-    def _heal(self) -> None:
-        self.say("all is healed")
-        self.is_healed = True
-        self.injector.stop()
-        self.cluster.heal()
-        self.node_network.in_next_install = None
-        assert isinstance(self.cluster.links, LatentLinks)
-        self.cluster.links.stragglers = 0.0
-        for node, drive in self.disks.drives.items():
-            drive.mend()
-            self.cluster.skew_clock(node, 1.0)
-            self.resume(node)
-            if not self.is_up(node) and not drive.is_lost:
-                self._restart(node, State.CRASHED)
-                self._restart(node, State.STOPPED)
-
     def living(self) -> list[Replica]:
         """Return the replicas that are up."""
         return [self.running[node].replica for node in self.members if node in self.running]
@@ -437,83 +412,6 @@ class WholeWorld:
         """Return the living leader of the highest term."""
         leaders = [replica for replica in self.living() if replica.raft.is_leader]
         return max(leaders, key=lambda replica: replica.raft.term, default=None)
-
-    def _is_led(self) -> bool:
-        leader = self.leader()
-        if leader is None or len(self.living()) <= len(self.members) // 2:
-            return False
-        followed = leader.raft.term, leader.id
-        return all((each.raft.term, each.raft.leader) == followed for each in self.living())
-
-    async def _run_until_true(self, what: str, within_s: float, is_true: Callable[[], bool]) -> float:
-        """Go on until something is true; return how long that took.
-
-        Raises:
-            Violation: it takes too long.
-
-        """
-        began_s = trio.current_time()
-        while not is_true():
-            if trio.current_time() - began_s > within_s:
-                raise Violation(
-                    f"{what}: not within {within_s:.2f} s after {began_s:.2f} s; {self.describe()}"
-                )
-            await trio.sleep(_LOOK_S)
-        return trio.current_time() - began_s
-
-    async def _run_liveness(self) -> float:
-        plan = self.plan
-        election_s = plan.raft.election_timeout_max_s
-        within_s = LEADER_WITHIN_ELECTIONS * election_s + 50 * (plan.disk_s + plan.latency_s)
-        recovered_after_s = await self._run_until_true("all follow one leader", within_s, self._is_led)
-        leader = self.leader()
-        assert leader is not None
-        term = leader.raft.term
-        within_s = 10 * election_s + 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s) + 5
-        began_s = trio.current_time()
-        for op in ("set", "get"):
-            while not await self.clients[0].probe(op):
-                if trio.current_time() - began_s > within_s:
-                    raise Violation(
-                        f"a {op}: not within {within_s:.2f} s after {began_s:.2f} s; {self.describe()}"
-                    )
-        for client in self.clients:
-            client.stop()
-        for client in self.clients[1:]:
-            await client.wait_left()
-        await self._run_until_true(
-            "all requests are answered", within_s, lambda: not self.answers.under_way()
-        )
-        await self._run_until_true("all nodes hold the same", within_s, self._has_converged)
-        # A leader that works is deposed by nobody, but for a transfer that was under way when all was healed. Where
-        # time-outs are drawn nearly equal on purpose, votes are split a few times.
-        require_quiet([replica.raft for replica in self.living()], term, 8 if plan.is_tied else 2)
-        return recovered_after_s
-
-    def _has_converged(self) -> bool:
-        living = self.living()
-        drives = self.disks.drives.values()
-        if any(drive.disk is not None and not drive.disk.timed.is_idle for drive in drives):
-            return False
-        if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
-            return False
-        if any(not self.is_up(drive.node) and not drive.is_lost for drive in drives):
-            return False
-        if any(left_waiting(each.raft, each.requests_waiting, self.running) for each in living):
-            return False
-        return has_converged([each.raft for each in living], [each.machine for each in living])
-
-    def _judge_end(self) -> None:
-        living = self.living()
-        require_equal([each.machine for each in living], self.chronicle.reference)
-        for replica in living:
-            files = self.disks.drives[replica.id].files
-            sizes = {name: files.size(name) for name in files.names()}
-            require_bounded(replica.id, sizes, replica.raft.log, replica.raft.term, self.plan.segment_bytes)
-
-        verdict = check_history(self.history)
-        if not verdict.is_valid:
-            raise Violation(verdict.words)
 
     def describe(self) -> str:
         """Return where all nodes stand, in one line."""
