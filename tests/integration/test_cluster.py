@@ -13,6 +13,7 @@ import trio
 
 from trio_kv.cluster.cluster import Cluster, FaultError
 from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.disks import Loaded, RealDisks
 from trio_kv.cluster.registry import NodeStatus, State
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
@@ -409,3 +410,29 @@ async def test_wrong_faults_are_refused_with_a_word(tmp_path: Path) -> None:
         ):
             with pytest.raises(FaultError, match=word):
                 wrong()
+
+
+async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node between a crash and its next life obeys, too, and comes up when it is asked to."""
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+        status = local.cluster.registry.nodes[1]
+        await eventually(
+            lambda: all(has_state(each, State.UP) for each in local.cluster.registry.nodes.values())
+        )
+        load, has_begun = RealDisks.load, trio.Event()
+
+        async def load_slowly(self: RealDisks, *arguments: Any) -> Loaded:
+            has_begun.set()
+            await trio.sleep(0.05)
+            return await load(self, *arguments)
+
+        monkeypatch.setattr(RealDisks, "load", load_slowly)
+        local.cluster.crash(1)
+        await has_begun.wait()
+        local.cluster.stop(1)
+        await eventually(lambda: has_state(status, State.STOPPED) or has_state(status, State.UP))
+        assert status.state is State.STOPPED
+        local.cluster.restart(1)
+        await eventually(lambda: has_state(status, State.UP))

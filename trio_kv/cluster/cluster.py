@@ -118,7 +118,8 @@ class Cluster:
             raise FaultError(f"node {node} does not run: it is {member.status.state}")
         member.is_wanted = False
         member.wake.set()
-        if member.node is not None and member.scope is not None:
+        # Also one whose disk is still being read: it would run all the same.
+        if member.is_living and member.scope is not None:
             member.scope.cancel()
 
     def restart(self, node: int) -> None:

@@ -88,6 +88,8 @@ class Drive:
 
         """
         host = self.host
+        if self.is_failed:
+            raise OSError(5, "the disk is lost")
         for _ in range(self.interruptions):
             self.files.fail_after(host.random.randrange(8), PowerLossError())
             try:

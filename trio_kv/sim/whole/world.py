@@ -37,7 +37,7 @@ from trio_kv.check.unique_values import UniqueValues
 from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
-from trio_kv.cluster.cluster import Cluster
+from trio_kv.cluster.cluster import Cluster, FaultError
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.registry import State
 from trio_kv.gateway.raft import RaftStore
@@ -397,7 +397,18 @@ class WholeWorld:
         if self.is_up(node):
             return
         assert self._nursery is not None
-        self._nursery.start_soon(self.cluster.rebuild, node)
+        self._nursery.start_soon(self._rebuild_when_down, node)
+
+    async def _rebuild_when_down(self, node: int) -> None:
+        """Rebuild a node, as soon as it has noticed that its disk is gone."""
+        while True:
+            try:
+                await self.cluster.rebuild(node)
+            except FaultError as error:
+                self.say(str(error))
+            else:
+                return
+            await trio.sleep(RESTART_S)
 
     def let_in(self, lines: Sequence[bytes]) -> None:
         """Let a stranger come to the door."""
