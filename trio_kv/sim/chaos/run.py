@@ -36,7 +36,7 @@ from trio_kv.sim.chaos.workload import Workload
 AUDIT_CLIENT = 1_000_000_000
 """The clients that read everything once more at the end have numbers from here on."""
 TELL_S = 0.5
-DRAWN_MAX = 500_000
+DRAWN_MAX = 1_000_000
 """Operations of a run that is drawn as a whole; it must be read into memory for that."""
 
 
