@@ -36,7 +36,7 @@ from trio_kv.sim.chaos.workload import Workload
 AUDIT_CLIENT = 1_000_000_000
 """The clients that read everything once more at the end have numbers from here on."""
 TELL_S = 0.5
-DRAWN_MAX = 500_000
+DRAWN_MAX = 1_000_000
 """Operations of a run that is drawn as a whole; it must be read into memory for that."""
 
 
@@ -243,15 +243,17 @@ class Run:
         """Draw the whole run, or, if it is long, what is wrong in it or the key that had the most trouble."""
         groups = list(recorder.groups.values())
         shown = [_ranges(group, reads) for group in groups]
+        title = f"chaos, seed {self._config.seed}"
         if sum(group.operations for group in groups) > DRAWN_MAX:
             troubled = max(groups, key=lambda group: group.unknown)
             shown = [_ranges(group, reads) for group in guilty] or [_ranges(troubled, {})]
+            title += ": the keys that are wrong" if guilty else f": key {troubled.key}, the most troubled one"
         page = draw_picture(
             self._groups,
             shown,
             [_ranges(group, reads) for group in guilty[:VIOLATIONS_DRAWN_MAX]],
             faults,
-            f"chaos, seed {self._config.seed}",
+            title,
         )
         (self._config.out / "timeline.html").write_text(page, encoding="utf-8")
 
