@@ -22,9 +22,11 @@ from tests.mutants.search import SEEDS_MAX, search
 
 
 def main() -> int:
-    """Run all mutants, or those whose names hold a text."""
+    """Run all mutants, or some of them."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
-    parser.add_argument("--only", default="", help="mutants whose names hold this text")
+    parser.add_argument(
+        "--only", default="", help="mutants of this world or area, or whose names hold this text"
+    )
     parser.add_argument(
         "--seeds", type=int, default=SEEDS_MAX, help="a mutant that outlives so many has survived"
     )
@@ -35,7 +37,11 @@ def main() -> int:
     )
     options = parser.parse_args()
 
-    chosen = [mutant for name, mutant in MUTANTS.items() if options.only in name]
+    chosen = [
+        mutant
+        for name, mutant in MUTANTS.items()
+        if options.only in name or options.only in (mutant.world, mutant.area)
+    ]
     in_worlds = [mutant for mutant in chosen if mutant.world is not None]
     context = multiprocessing.get_context("spawn")
     kills: list[Kill] = []

@@ -1,6 +1,17 @@
 """All mutants of the list, registered by importing their rooms."""
 
-from tests.mutants import disks, doors, elections, log, reads, sessions, snapshots, storage
+from tests.mutants import disks, doors, elections, log, reads, sessions, snapshots, storage, whole
 from tests.mutants.registry import MUTANTS
 
-__all__ = ["MUTANTS", "disks", "doors", "elections", "log", "reads", "sessions", "snapshots", "storage"]
+__all__ = [
+    "MUTANTS",
+    "disks",
+    "doors",
+    "elections",
+    "log",
+    "reads",
+    "sessions",
+    "snapshots",
+    "storage",
+    "whole",
+]

@@ -23,6 +23,7 @@ def gateway_tests(*names: str) -> tuple[str, ...]:
 
 @mutant(
     "C1 a write is repeated under a new number",
+    world="whole",
     tests=gateway_tests("test_C1_a_write_is_repeated_under_its_own_number"),
 )
 def _(patch: Patch) -> None:
@@ -53,6 +54,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "C10 a write without an answer in time is said to have failed",
+    world="whole",
     tests=gateway_tests("test_C10_a_write_that_was_handed_over_never_fails_definitely"),
 )
 def _(patch: Patch) -> None:

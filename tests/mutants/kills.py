@@ -1,7 +1,8 @@
 """Putting a mutant in and seeing who finds it: seeds of a simulated world, or tests.
 
-A mutant is killed by what judges the run: a violation, an assertion of the code, a store that can't be opened. One that
-makes the code fail in another way, as with a wrong name, is broken: it would be found whatever the judges are worth.
+A mutant is killed by what judges the run: a violation, an assertion of the code, a store that can't be opened, a run
+that goes round in circles. One that makes the code fail in another way, as with a wrong name, is broken: it would be
+found whatever the judges are worth.
 """
 
 import re
@@ -14,11 +15,18 @@ from _pytest.runner import runtestprotocol
 
 from tests.mutants.registry import ROOT, Mutant
 from trio_kv.sim.run import run_seed
+from trio_kv.sim.whole.run import run_whole_seed
+from trio_kv.sim.whole.scheduling import StormError
 from trio_kv.storage.errors import StorageError
 
-WORLDS: dict[str, Callable[[int], object]] = {"core": run_seed}
+WORLDS: dict[str, Callable[[int], object]] = {"core": run_seed, "whole": run_whole_seed}
 """What runs a seed of a simulated world: it raises AssertionError, from the cause, if a judge finds something."""
-_FOUND = (AssertionError, StorageError)
+_FOUND = (AssertionError, StorageError, StormError)
+_SURVIVED = "it raised: "
+"""How a judge begins to tell of an error that ended one node or one client alone: with its traceback."""
+_FOUND_IN_TRACEBACK = re.compile(
+    r"^[ |]*[\w.]*\b((?:AssertionError|Violation|DamagedError)\b.*)$", re.MULTILINE
+)
 _FOUND_BY_TEST = re.compile(r"assert |AssertionError|Failed: |OSError|trio_kv\.(check|storage)\.")
 
 
@@ -57,14 +65,22 @@ def kill_by_seeds(mutant: Mutant, seeds: Iterable[int]) -> Kill | None:
                 run(seed)
             except AssertionError as error:
                 cause = error.__cause__ or error
-                if not isinstance(cause, _FOUND):
+                line = _finding(cause)
+                if line is None:
                     raise BrokenMutantError(f"{mutant.name}: {type(cause).__name__}: {cause}") from error
-                return Kill(mutant.name, mutant.area, _judge(cause), _first_line(cause), seed, count)
+                return Kill(mutant.name, mutant.area, _judge(cause), line, seed, count)
     return None
 
 
-def _first_line(error: BaseException) -> str:
-    line = str(error).partition("\n")[0]
+def _finding(error: BaseException) -> str | None:
+    """Return the line that tells what a judge found; None if the code failed in another way."""
+    text = str(error)
+    if text.startswith(_SURVIVED):
+        found = _FOUND_IN_TRACEBACK.search(text)
+        return found and found[1]
+    if not isinstance(error, _FOUND):
+        return None
+    line = text.partition("\n")[0]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 

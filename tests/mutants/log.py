@@ -121,6 +121,18 @@ def _(patch: Patch) -> None:
     patch.setattr(Leader, "_maybe_commit", maybe_commit)
 
 
+@mutant("L1 an ack of an older term is counted", tests=scripts("commit_L1_ack_of_an_older_term"))
+def _(patch: Patch) -> None:
+    real = Raft.receive
+
+    def receive(self: Raft, now: float, message: Message) -> None:
+        if isinstance(message, AppendAccepted) and message.term < self.term:
+            message = attrs.evolve(message, term=self.term)
+        real(self, now, message)
+
+    patch.setattr(Raft, "receive", receive)
+
+
 @mutant(
     "L2 a new leader appends nothing by itself",
     tests=scripts("commit_L2_no_op_commits_older_entries"),

@@ -14,9 +14,10 @@ import pytest
 
 from tests.mutants.all_mutants import MUTANTS
 from tests.mutants.killing_seeds import known_seeds
-from tests.mutants.kills import kill_by_seeds
-from tests.mutants.registry import ROOT
+from tests.mutants.kills import BrokenMutantError, kill_by_seeds
+from tests.mutants.registry import ROOT, Mutant
 from tests.mutants.search import SEEDS_MAX, search
+from trio_kv.proxy.connection import Connection
 
 IN_WORLDS = [mutant for mutant in MUTANTS.values() if mutant.world is not None]
 BY_TESTS = [(mutant.name, test) for mutant in MUTANTS.values() for test in mutant.tests]
@@ -51,3 +52,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
 def test_a_test_finds_the_bug(name: str, test: str, results: dict[str, str | None]) -> None:
     """The test that guards against the bug fails with it."""
     assert results[f"{name}: {test}"] is not None
+
+
+def test_an_error_that_no_judge_raised_finds_nothing() -> None:
+    """A bug that merely breaks the code says nothing about the judges, even if the house survives it: it is told."""
+
+    async def fail(self: Connection) -> None:
+        raise RuntimeError("no judge")
+
+    broken = Mutant("broken", lambda patch: patch.setattr(Connection, "_work", fail), "whole", "whole", ())
+    with pytest.raises(BrokenMutantError, match="no judge"):
+        kill_by_seeds(broken, [1])

@@ -58,6 +58,7 @@ async def test_a_leader_that_refuses_is_asked_again_later(
 ) -> None:
     """A leader that hands over refuses for a while: it is asked once a sweep, and not as fast as it can refuse."""
     leader = Leader(lambda propose: Refused(propose.number, 1, None))
+    leader.takes_s = 0.001  # Or else virtual time would never pass while it is asked without end.
     store = RaftStore(leader.registry, Random(1))
     nursery.start_soon(leader.run)
     await nursery.start(store.run)

@@ -1,16 +1,14 @@
-"""Bugs of the glue, put into the real code on purpose: the whole world must find each within a few seeds.
+"""The glue: the supervisor, the gateway and the door, in the world that has them.
 
-The core world has no supervisor, gateway or door; these are the mistakes that only a world with them can make. Each
-is the smallest form of one (ids are those of the scenario list: C clients, R reads, D durable state).
+The core world has none of them; these are mistakes that only the whole world can make.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import msgspec
-import pytest
 
+from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.inbox import Stored
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
@@ -25,47 +23,13 @@ from trio_kv.replica.requests import Propose, Read, Refused, Unknown
 from trio_kv.wire.operations import CasRequest, DeleteRequest, GetRequest, Request, SetRequest
 from trio_kv.wire.replies import encode_reply
 
-Patch = pytest.MonkeyPatch
-MUTANTS: dict[str, Callable[[Patch], None]] = {}
+
+def gateway_tests(name: str) -> tuple[str, ...]:
+    """Return a test of the gateway before fakes."""
+    return (f"tests/unit/test_gateway.py::{name}",)
 
 
-def mutant(name: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    def register(put_in: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTANTS[name] = put_in
-        return put_in
-
-    return register
-
-
-@mutant("C the gateway repeats a write under a new seq")
-def _(patch: Patch) -> None:
-    real = RaftStore._hand_over
-
-    def hand_over(self: RaftStore, write: Any) -> bool:
-        if write.unresolved and write.session is not None:
-            commands = [
-                msgspec.structs.replace(command, seq=self._seq + offset)
-                for offset, command in enumerate(write.commands, 1)
-            ]
-            self._seq += len(commands)
-            write.commands = commands
-        return real(self, write)
-
-    patch.setattr(RaftStore, "_hand_over", hand_over)
-
-
-@mutant("C what was handed over is called unavailable when its time is up")
-def _(patch: Patch) -> None:
-    real = RaftStore._end_late_write
-
-    def end_late_write(self: RaftStore, write: Any) -> None:
-        write.unresolved = 0
-        real(self, write)
-
-    patch.setattr(RaftStore, "_end_late_write", end_late_write)
-
-
-@mutant("C a node that can't tell any more is taken for one that did not append")
+@mutant("C10 a node that can't tell any more is taken for one that did not append", world="whole")
 def _(patch: Patch) -> None:
     real = RaftStore._take_unhappy
 
@@ -77,7 +41,7 @@ def _(patch: Patch) -> None:
     patch.setattr(RaftStore, "_take_unhappy", take_unhappy)
 
 
-@mutant("C a node that dies says that what it had taken never happened")
+@mutant("C10 a node that dies says that what it had taken never happened", world="whole")
 def _(patch: Patch) -> None:
     def answer_all(self: Node) -> None:
         self._turn.give_back(self._status.node)
@@ -90,7 +54,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Node, "_answer_all", answer_all)
 
 
-@mutant("C replies are crossed between the requests of a run")
+@mutant("proxy: replies are put to other requests of their run", world="whole")
 def _(patch: Patch) -> None:
     real = Connection._put_run
 
@@ -100,7 +64,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Connection, "_put_run", put_run)
 
 
-@mutant("C an answer goes to the oldest read that waits")
+@mutant("gateway: an answer goes to the oldest read that waits", world="whole")
 def _(patch: Patch) -> None:
     real = RaftStore._ask
 
@@ -114,7 +78,7 @@ def _(patch: Patch) -> None:
     patch.setattr(RaftStore, "_ask", ask)
 
 
-@mutant("D3 a node takes a write for durable when it gave it to the disk")
+@mutant("D3 a node takes a write for durable when it gave it to the disk", world="whole")
 def _(patch: Patch) -> None:
     real = Node.__init__
 
@@ -131,7 +95,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Node, "__init__", init)
 
 
-@mutant("D1 a restarted node forgets its term and vote")
+@mutant("D1 a restarted node forgets its term and vote", world="whole")
 def _(patch: Patch) -> None:
     real: Any = Supervisor._run_node
 
@@ -143,7 +107,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Supervisor, "_run_node", run_node)
 
 
-@mutant("R an error is told as a missing key")
+@mutant("R2 an error is told as a missing key", world="whole")
 def _(patch: Patch) -> None:
     def crossed(request: Request, reply: Reply, node: int = 0, term: int = 0) -> bytes:
         if isinstance(request, GetRequest) and reply.code == "unavailable":
@@ -153,7 +117,7 @@ def _(patch: Patch) -> None:
     patch.setattr(connection_module, "encode_reply", crossed)
 
 
-@mutant("R all reads are stale ones")
+@mutant("gateway: all reads are stale ones", world="whole")
 def _(patch: Patch) -> None:
     real = RaftStore.read
 
@@ -165,7 +129,7 @@ def _(patch: Patch) -> None:
     patch.setattr(RaftStore, "read", read)
 
 
-@mutant("R a connection forgets what its stale reads have seen")
+@mutant("gateway: a connection forgets what its stale reads have seen", world="whole")
 def _(patch: Patch) -> None:
     real = RaftStore.read
 
@@ -177,7 +141,7 @@ def _(patch: Patch) -> None:
     patch.setattr(RaftStore, "read", read)
 
 
-@mutant("C the reads of a chunk are answered before its writes took effect")
+@mutant("proxy: the reads of a chunk are answered before its writes took effect", world="whole")
 def _(patch: Patch) -> None:
     async def answer_all(self: Connection) -> None:
         items = list(self._items)
@@ -200,7 +164,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Connection, "_answer_all", answer_all)
 
 
-@mutant("C a stopping door says of what it handed over that it had no effect")
+@mutant("C10 a stopping door says of what it handed over that it had no effect", world="whole")
 def _(patch: Patch) -> None:
     real = Connection._give_up
 
@@ -211,7 +175,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Connection, "_give_up", give_up)
 
 
-@mutant("C a line that comes in two pieces loses the first")
+@mutant("proxy: a line that comes in two pieces loses the first", world="whole")
 def _(patch: Patch) -> None:
     real = LineBuffer.feed
 
@@ -222,22 +186,23 @@ def _(patch: Patch) -> None:
     patch.setattr(LineBuffer, "feed", feed)
 
 
-@mutant("C a session that the cluster forgot is used for ever")
+@mutant(
+    "gateway: a session that the cluster forgot is used for ever",
+    world="whole",
+    tests=gateway_tests("test_a_forgotten_session_is_given_up"),
+)
 def _(patch: Patch) -> None:
-    real = RaftStore.write
+    def set_attribute(self: RaftStore, name: str, value: object) -> None:
+        if name != "_session" or value or not hasattr(self, name):
+            object.__setattr__(self, name, value)
 
-    async def write(self: RaftStore, operations: Sequence[Any], *, timeout_s: float) -> Answer:
-        answer = await real(self, operations, timeout_s=timeout_s)
-        if answer.replies[-1].code == "session_expired" and not self._session:
-            self._session = operations_session.get(id(self), 0)
-        operations_session[id(self)] = self._session or operations_session.get(id(self), 0)
-        return answer
-
-    operations_session: dict[int, int] = {}
-    patch.setattr(RaftStore, "write", write)
+    patch.setattr(RaftStore, "__setattr__", set_attribute)
 
 
-@mutant("C a refused write is handed over again at once")
+@mutant(
+    "gateway: a refused write is handed over again at once",
+    tests=gateway_tests("test_a_leader_that_refuses_is_asked_again_later"),
+)
 def _(patch: Patch) -> None:
     real = RaftStore._take_unhappy
 
