@@ -35,6 +35,12 @@ def test_each_kind_alone(kind: str) -> None:
         run(plan)
 
 
+@pytest.mark.parametrize("seed", [909, 4229, 4649, 7678])
+def test_seeds_of_long_runs_that_failed_once(seed: int) -> None:
+    """What went wrong in a long run goes wrong no more: see "What was found" in docs/testing.md."""
+    run(draw_plan(seed))
+
+
 @pytest.mark.parametrize(
     "seeds",
     [range(first, first + 6) for first in range(1, 31, 6)],

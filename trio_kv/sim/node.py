@@ -171,6 +171,8 @@ class SimulatedNode:
         self._die(self.replica, is_answered=True)
         if is_lasting:
             return
+        # What else was planned for this disk is over: it would fail for good, which nobody has a budget for.
+        files.clear_faults()
         # The process alone ended, or whoever sees to it turns the machine off.
         if world.random.random() < 0.5:
             files.crash(world.random)

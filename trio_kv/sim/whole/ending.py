@@ -12,13 +12,12 @@ from trio_kv.check.queues import left_waiting
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.registry import State
+from trio_kv.sim.ending import leader_within_s
 from trio_kv.sim.whole.network import LatentLinks
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld
 
-LEADER_WITHIN_ELECTIONS = 20
-"""After healing a leader is followed by all within so many election time-outs."""
 _LOOK_S = 0.02
 """How often it is looked whether something is true yet."""
 
@@ -50,9 +49,8 @@ async def require_service(world: "WholeWorld") -> float:
     """
     plan = world.plan
     election_s = plan.raft.election_timeout_max_s
-    within_s = LEADER_WITHIN_ELECTIONS * election_s + 50 * (plan.disk_s + plan.latency_s)
     recovered_after_s = await _run_until_true(
-        world, "all follow one leader", within_s, lambda: _is_led(world)
+        world, "all follow one leader", leader_within_s(plan), lambda: _is_led(world)
     )
     leader = world.leader()
     assert leader is not None
