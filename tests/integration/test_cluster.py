@@ -412,6 +412,36 @@ async def test_wrong_faults_are_refused_with_a_word(tmp_path: Path) -> None:
                 wrong()
 
 
+async def test_a_node_that_is_being_rebuilt_is_not_started_before_its_directory_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a directory is replaced, neither `restart` nor a second `rebuild` may touch the node: both are refused."""
+    async with (
+        open_cluster(tmp_path, config=CONFIG, is_synced=False) as local,
+        trio.open_nursery() as nursery,
+    ):
+        nodes = local.cluster.registry.nodes
+        await eventually(lambda: all(has_state(each, State.UP) for each in nodes.values()))
+        local.cluster.stop(1)
+        await eventually(lambda: has_state(nodes[1], State.STOPPED))
+        rebuild, has_begun, may_go_on = RealDisks.rebuild, trio.Event(), trio.Event()
+
+        async def rebuild_slowly(self: RealDisks, *arguments: Any) -> Path | None:
+            has_begun.set()
+            await may_go_on.wait()
+            return await rebuild(self, *arguments)
+
+        monkeypatch.setattr(RealDisks, "rebuild", rebuild_slowly)
+        nursery.start_soon(local.cluster.rebuild, 1)
+        await has_begun.wait()
+        with pytest.raises(FaultError, match="starts by itself"):
+            local.cluster.restart(1)
+        with pytest.raises(FaultError, match="already"):
+            await local.cluster.rebuild(1)
+        may_go_on.set()
+        await eventually(lambda: has_state(nodes[1], State.UP))
+
+
 async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,12 @@ def test_the_runs_reached_every_situation(coverage: WholeCoverage) -> None:
     assert coverage.missing() == []
 
 
+@pytest.mark.parametrize("seed", [196, 280, 2703, 2712])
+def test_seeds_of_long_runs_that_failed_once(seed: int) -> None:
+    """What went wrong in a long run goes wrong no more: see "What was found" in docs/testing.md."""
+    run_whole_seed(seed)
+
+
 def test_a_seed_always_gives_the_same_run() -> None:
     """Two runs of a seed in one process are the same event for event, and another seed's run is another one."""
     first, second = run_whole_seed(3), run_whole_seed(3)

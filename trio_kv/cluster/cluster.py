@@ -123,8 +123,15 @@ class Cluster:
             member.scope.cancel()
 
     def restart(self, node: int) -> None:
-        """Start a node that is down; crash and start one that runs."""
+        """Start a node that is down; crash and start one that runs.
+
+        Raises:
+            FaultError: it is being rebuilt just now, and starts by itself.
+
+        """
         member = self._member(node)
+        if member.is_being_replaced:
+            raise FaultError(f"node {node} is just given a new directory, and starts by itself then")
         if member.node is None:
             member.is_wanted = True
             member.wake.set()
@@ -243,13 +250,17 @@ class Cluster:
         member = self._member(node)
         if member.is_living:
             raise FaultError(f"node {node} runs: stop it first")
-        # It must not come back by itself while its directory is replaced.
-        member.is_wanted = False
+        if member.is_being_replaced:
+            raise FaultError(f"node {node} is being rebuilt already")
+        # It must not come back, by itself or because somebody asks for it, while its directory is replaced.
+        member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
         try:
             aside = await self._disks.rebuild(node, self._random)
         except StorageError as error:
             raise FaultError(str(error)) from error
+        finally:
+            member.is_being_replaced = False
         self._trace.emit(RebuildStarted(str(aside or "")), node=node)
         self.restart(node)
         return {"moved_to": None if aside is None else str(aside.absolute())}

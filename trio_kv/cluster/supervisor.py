@@ -56,6 +56,8 @@ class Member:
     is_wanted: bool = True
     is_living: bool = False
     """From before its disk is opened until after its disk has ended."""
+    is_being_replaced: bool = False
+    """It gets a new directory just now, and must not start before that is there."""
     found: Found | None = None
     """What its disk looked like when it started last."""
     crashes: int = 0

@@ -49,7 +49,7 @@ from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.disks import SimulatedDisk, SimulatedDisks
-from trio_kv.sim.whole.door import Door, be_stranger
+from trio_kv.sim.whole.door import Door
 from trio_kv.sim.whole.ending import heal, judge_end, require_service
 from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
@@ -364,7 +364,10 @@ class WholeWorld:
     def restart(self, node: int, state: State) -> None:
         """Let a node that is down in this state start again."""
         if self.cluster.registry.nodes[node].state is state and not self.is_up(node):
-            self.cluster.restart(node)
+            try:
+                self.cluster.restart(node)
+            except FaultError as error:
+                self.say(str(error))
 
     def resume(self, node: int) -> None:
         """Let a paused node go on, if it is one."""
@@ -400,8 +403,9 @@ class WholeWorld:
         self._nursery.start_soon(self._rebuild_when_down, node)
 
     async def _rebuild_when_down(self, node: int) -> None:
-        """Rebuild a node, as soon as it has noticed that its disk is gone."""
-        while True:
+        """Rebuild a node, as soon as it has noticed that its disk is gone, unless somebody else does."""
+        drive = self.disks.drives[node]
+        while drive.is_failed or drive.is_damaged:
             try:
                 await self.cluster.rebuild(node)
             except FaultError as error:
@@ -413,7 +417,7 @@ class WholeWorld:
     def let_in(self, lines: Sequence[bytes]) -> None:
         """Let a stranger come to the door."""
         assert self._nursery is not None
-        self._nursery.start_soon(be_stranger, self.network, lines, self.coverage)
+        self._nursery.start_soon(self.door.meet_stranger, lines)
 
     def living(self) -> list[Replica]:
         """Return the replicas that are up."""
