@@ -10,9 +10,11 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_kv.check.violation import Violation
 from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.kv.commands import OpenSession
 from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.node import Raft
 from trio_kv.replica.requests import Propose
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import Plan
@@ -401,6 +403,60 @@ def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int)
         if node.is_up:
             stop(world, node)
     world.finish()
+
+
+def fill_behind(**changes: Any) -> tuple[World, SimulatedNode]:
+    """Return a world whose one follower has a full disk and does not know: what will tell it is under way."""
+    world = make_world(seed=14, clients=0, segment_bytes=16384, snapshot_log_bytes_min=1 << 30, **changes)
+    node = follower_of(world)
+    node.files.capacity_bytes = 0
+    node.condition.is_stalled = True
+    # After a quarter of its segment, a disk wants to make the next one.
+    open_sessions(world, 100)
+    assert node.replica is not None
+    assert node.replica.raft.room_bytes is None
+    return world, node
+
+
+def open_sessions(world: World, count: int) -> None:
+    """Let the leader take so many commands at once, and the followers soon."""
+    world.request(leader_of(world).id, Propose(0, world.chronicle.commit, [OpenSession(60_000_000)] * count))
+    world.run_until(world.now + 0.02)
+
+
+def test_D12_what_was_taken_before_a_full_disk_was_heard_of_waits() -> None:
+    """In one pass a node takes more than fits, and only then hears that its disk is full: nobody is to blame."""
+    world, node = fill_behind()
+    assert node.disk is not None
+    assert node.replica is not None
+    node.pause()
+    open_sessions(world, 300)
+    node.unstall()
+    node.resume()
+    assert node.replica.raft.room_left == 0
+    world.run_until(world.now + 0.1)
+    assert not node.disk.is_idle
+    node.empty_disk()
+    world.finish()
+
+
+@pytest.mark.parametrize("is_heeded", [True, False])
+def test_D12_what_is_taken_after_a_full_disk_was_heard_of_fits(
+    monkeypatch: pytest.MonkeyPatch, *, is_heeded: bool
+) -> None:
+    """A node that knows takes what it has room for; were it to take more, that would be found."""
+    world, node = fill_behind()
+    assert node.disk is not None
+    node.unstall()
+    if is_heeded:
+        open_sessions(world, 300)
+        assert node.disk.is_idle
+        node.empty_disk()
+        world.finish()
+    else:
+        monkeypatch.setattr(Raft, "fitting", lambda _, entries: entries)
+        with pytest.raises(Violation, match=f"n{node.id} took .* on a full disk"):
+            open_sessions(world, 300)
 
 
 def test_E1_E2_a_leader_with_a_stalled_disk_hands_over_and_its_late_writes_are_void() -> None:

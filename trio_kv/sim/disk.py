@@ -97,7 +97,9 @@ class TimedDisk:
         self._is_full = False
         self._has_failed = False
         self._writes: list[tuple[Write, bool]] = []
-        """The writes that wait, and whether their node knew that the disk was full when it gave them."""
+        """The writes that wait, and whether their node knew that the disk was full when it took their entries."""
+        self._taken_blindly: int | None = None
+        """The last index that the node took before it knew that the disk is full; None: it does not know."""
         self._jobs: list[Job] = []
         self._batch = 0
         """How many writes are carried out just now."""
@@ -121,9 +123,30 @@ class TimedDisk:
         # A batch that is larger than what is left may need several segments: the disk frees itself then.
         opened.wal.wait_for_room = self._free
 
-    def submit(self, write: Write, *, is_full_known: bool) -> None:
+    def room_heard(self, room_bytes: int | None, last_index: int) -> None:
+        """Note that the node just heard what room there is.
+
+        What it took before that, even in the same pass, it could not measure by it. That is given at the end of the
+        pass, when the node does know, and yet is no fault of the node's if it does not fit: it waits.
+
+        Args:
+            room_bytes: what it heard; None: the disk is not full.
+            last_index: up to where it had taken entries by then.
+
+        """
+        if room_bytes is None:
+            self._taken_blindly = None
+        elif self._taken_blindly is None:
+            self._taken_blindly = last_index
+
+    def submit(self, write: Write) -> None:
         """Take a write."""
+        blindly = self._taken_blindly
+        is_full_known = blindly is not None and not (write.entries and write.entries[0].index <= blindly)
         self._writes.append((write, is_full_known))
+        if blindly is not None:
+            # All that was taken blindly is given now. The same indices may come again, after a truncation.
+            self._taken_blindly = 0
         self._twin.submit(write)
         self._maybe_begin_batch()
 

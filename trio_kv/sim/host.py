@@ -38,5 +38,5 @@ class Host(Protocol):
         ...
 
     def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, given by a node that knew how full its disk is."""
+        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is."""
         ...

@@ -346,7 +346,7 @@ class SimulatedNode:
         if ready.write is not None:
             assert self.disk is not None
             world.watch.submitted(self.id, ready.write)
-            self.disk.submit(ready.write, is_full_known=replica.raft.room_bytes is not None)
+            self.disk.submit(ready.write)
         answers = replica.apply(ready)
         world.watch.stepped(self.id, replica.machine)
         for source, answer in answers:
@@ -385,6 +385,8 @@ class SimulatedNode:
                 self.world.coverage.reach("snapshot aborted by full disk")
             case RoomChanged():
                 replica.raft.set_room(item.room_bytes)
+                assert self.disk is not None
+                self.disk.room_heard(item.room_bytes, replica.raft.log.last_index)
             case TakeSnapshot():
                 replica.snapshots.ask()
             case GoOn():

@@ -340,7 +340,7 @@ class World:
         return {node.id: node.incarnation for node in self.nodes.values()}
 
     def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, given by a node that knew how full its disk is.
+        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is.
 
         Raises:
             Violation: there are any.

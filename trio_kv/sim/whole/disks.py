@@ -225,15 +225,13 @@ class SimulatedDisk:
             post=self._completed,
             fail=self._failed,
         )
-        self.is_full = False
-        """Whether the node was told that the disk is full."""
         self.hard_state: HardState = opened.recovered.hard_state
         """What this life began with."""
 
     def submit(self, write: Write) -> None:
         """Take a write."""
         self._drive.host.watch.submitted(self._drive.node, write)
-        self.timed.submit(write, is_full_known=self.is_full)
+        self.timed.submit(write)
 
     def compact(self, index: int) -> None:
         """Drop a part of the log, behind all writes."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from trio_kv.cluster.inbox import RoomChanged
 from trio_kv.cluster.node import DiskFailedError, Node
 from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.messages import Message
@@ -94,7 +95,11 @@ class WatchedNode(Node):
             if _leaf(error) is not DiskFailedError:
                 world.fail(error)
             raise
-        self._memory_disk.is_full = self.replica.raft.room_bytes is not None
+
+    def _take_rare(self, now: float, item: object) -> None:
+        super()._take_rare(now, item)
+        if isinstance(item, RoomChanged):
+            self._memory_disk.timed.room_heard(item.room_bytes, self.replica.raft.log.last_index)
 
     def _tap(self, request: Propose | Read) -> Propose | Read:
         world = self.world

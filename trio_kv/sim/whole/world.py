@@ -308,7 +308,7 @@ class WholeWorld:
         self._completions += 1
 
     def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, given by a node that knew how full its disk is.
+        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is.
 
         Raises:
             Violation: there are any.
