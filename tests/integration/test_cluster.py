@@ -1,6 +1,7 @@
 """Claims about a cluster of one process: real node tasks, real disks, real time, injected faults."""
 
 import shutil
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from trio_kv.cluster.cluster import Cluster, FaultError
 from trio_kv.cluster.config import ClusterConfig
@@ -21,6 +23,7 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.replica.requests import Done, Read
 from trio_kv.storage.errors import StorageError
+from trio_kv.storage.manifest import DataDirectory, open_data_directory
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
@@ -440,6 +443,43 @@ async def test_a_node_that_is_being_rebuilt_is_not_started_before_its_directory_
             await local.cluster.rebuild(1)
         may_go_on.set()
         await eventually(lambda: has_state(nodes[1], State.UP))
+
+
+async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three nodes never lose their data to rebuilds at the same time: each counts the other as sound."""
+    replace, may_go_on = DataDirectory.replace_node, threading.Event()
+    refused: list[int] = []
+
+    def replace_slowly(self: DataDirectory, *arguments: Any) -> Path | None:
+        assert may_go_on.wait(WAIT_S)
+        return replace(self, *arguments)
+
+    async def rebuild(disks: RealDisks, node: int) -> None:
+        try:
+            await disks.rebuild(node, Random(node))
+        except StorageError:
+            refused.append(node)
+
+    monkeypatch.setattr(DataDirectory, "replace_node", replace_slowly)
+    with open_data_directory(tmp_path / "data", random=Random(1), nodes=3, is_synced=False) as directory:
+        disks = RealDisks(directory, Trace([]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(disks.rebuild, 1, Random(1))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(rebuild, disks, 2)
+            await trio.testing.wait_all_tasks_blocked()
+            in_threads = trio.to_thread.current_default_thread_limiter().borrowed_tokens
+            may_go_on.set()
+        found = [await disks.examine(node) for node in disks.nodes]
+    assert in_threads == 1
+    assert refused == [2]
+    assert [(each.state, each.is_rebuilding) for each in found] == [
+        ("ok", True),
+        ("ok", False),
+        ("ok", False),
+    ]
 
 
 async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(

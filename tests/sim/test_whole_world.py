@@ -16,6 +16,7 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.proxy.connection import Connection
 from trio_kv.sim.run import SimulationFailedError
 from trio_kv.sim.whole.coverage import WholeCoverage
+from trio_kv.sim.whole.door import judge_stranger
 from trio_kv.sim.whole.plan import DOOR_KINDS, SUPPORTED, draw_whole_plan
 from trio_kv.sim.whole.run import run_whole_seed
 from trio_kv.sim.whole.scheduling import StormError, run_seeded
@@ -49,6 +50,38 @@ def test_the_runs_reached_every_situation(coverage: WholeCoverage) -> None:
 def test_seeds_of_long_runs_that_failed_once(seed: int) -> None:
     """What went wrong in a long run goes wrong no more: see "What was found" in docs/testing.md."""
     run_whole_seed(seed)
+
+
+ERROR, RESULT = (
+    b'{"key": "k0", "value": null, "status": "error"}\n',
+    b'{"key": "k0", "value": 1, "status": "ok"}\n',
+)
+
+
+@pytest.mark.parametrize(
+    ("received", "is_cut"),
+    [(ERROR * 2, False), (ERROR * 2, True), (ERROR, True), (ERROR + b'{"key', True), (b"", True)],
+)
+def test_a_stranger_gets_an_error_a_line_until_the_door_is_cut_down(received: bytes, is_cut: bool) -> None:
+    """Each line has its error; only a door that is cut down owes what it had not sent by then."""
+    judge_stranger((b"[]", b" ", b'"text"'), received, WholeCoverage(), is_cut=is_cut)
+
+
+@pytest.mark.parametrize(
+    ("received", "is_cut"),
+    [
+        (b"", False),
+        (ERROR, False),
+        (ERROR * 3, False),
+        (ERROR * 3, True),
+        (ERROR + RESULT, False),
+        (ERROR + RESULT, True),
+    ],
+)
+def test_a_wrong_word_to_a_stranger_is_found(received: bytes, is_cut: bool) -> None:
+    """A missing error is wrong while the door stands; a result, or an error too many, is wrong at any door."""
+    with pytest.raises(Violation, match="a stranger sent"):
+        judge_stranger((b"[]", b" ", b'"text"'), received, WholeCoverage(), is_cut=is_cut)
 
 
 def test_a_seed_always_gives_the_same_run() -> None:

@@ -205,6 +205,7 @@ class RealDisks:
         """Read nothing yet; see the class."""
         self._directory = directory
         self._trace = trace
+        self._replacing = trio.Lock()
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -226,7 +227,10 @@ class RealDisks:
 
     async def rebuild(self, node: int, random: Random) -> Path | None:
         """See `Disks`."""
-        return await trio.to_thread.run_sync(rebuild_node, self._directory, node, random)
+        # One after the other: two at a time would each count the other among those that have all of their data, and
+        # each write a manifest without the other's new incarnation.
+        async with self._replacing:
+            return await trio.to_thread.run_sync(rebuild_node, self._directory, node, random)
 
     async def end_rebuild(self, node: int) -> None:
         """See `Disks`."""
