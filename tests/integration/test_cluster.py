@@ -482,6 +482,26 @@ async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
     ]
 
 
+async def test_a_rebuild_that_is_refused_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that would have come back after a crash does so, though somebody tried to rebuild it meanwhile."""
+
+    async def refuse(self: RealDisks, *arguments: Any) -> Path | None:
+        await trio.lowlevel.checkpoint()
+        raise StorageError("too few of the others have all of their data", "wait for them")
+
+    monkeypatch.setattr(RealDisks, "rebuild", refuse)
+    async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
+        nodes = local.cluster.registry.nodes
+        await eventually(lambda: all(has_state(each, State.UP) for each in nodes.values()))
+        local.cluster.crash(1)
+        await eventually(lambda: has_state(nodes[1], State.CRASHED))
+        with pytest.raises(FaultError, match="too few"):
+            await local.cluster.rebuild(1)
+        await eventually(lambda: has_state(nodes[1], State.UP))
+
+
 async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,11 +253,15 @@ class Cluster:
         if member.is_being_replaced:
             raise FaultError(f"node {node} is being rebuilt already")
         # It must not come back, by itself or because somebody asks for it, while its directory is replaced.
+        was_wanted = member.is_wanted
         member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
         try:
             aside = await self._disks.rebuild(node, self._random)
         except StorageError as error:
+            # Nothing was done: it goes on as it would have.
+            member.is_wanted = was_wanted
+            member.wake.set()
             raise FaultError(str(error)) from error
         finally:
             member.is_being_replaced = False
