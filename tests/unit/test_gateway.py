@@ -15,7 +15,7 @@ from trio_kv.kv.commands import Cas, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Refused
-from trio_kv.wire.operations import SetRequest
+from trio_kv.wire.operations import CasRequest, DeleteRequest, SetRequest
 
 SET = SetRequest("k", msgspec.Raw(b"1"))
 
@@ -233,4 +233,19 @@ async def test_a_session_that_cannot_be_opened_says_why(
     assert inbox is not None
     monkeypatch.setattr(inbox, "post_request", lambda _: False)
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "overloaded"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_run_weighs_all_that_it_carries(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Keys and expected values count towards the bytes that a node's queue takes, as values do."""
+    leader = Leader(Cluster())
+    store = RaftStore(leader.registry, Random(1))
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    long = msgspec.Raw(b'"' + b"x" * 998 + b'"')
+    for operation in (CasRequest("k", msgspec.Raw(b"1"), (long,)), DeleteRequest("k" * 1000)):
+        await store.write([operation], timeout_s=1.0)
+        assert leader.proposals[-1].size_bytes >= 1000
     nursery.cancel_scope.cancel()

@@ -174,6 +174,8 @@ class RaftStore:
                     )
                     commands.append(command)
                     size_bytes += len(memoryview(operation.value))
+                    size_bytes += sum([len(memoryview(text)) for text in operation.expected])
+            size_bytes += len(operation.key)
         answer = await self._propose(commands, session, seq, size_bytes, deadline)
         if answer.node and self._session == session:
             if answer.replies[-1].code == "session_expired":
