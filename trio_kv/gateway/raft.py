@@ -199,8 +199,9 @@ class RaftStore:
         self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
         self._ask(now, read, view.node if is_stale else 0)
         answer = await self._wait(read, self._reads)
+        view.note(answer)
         if is_stale and answer.node:
-            view.node, view.applied = answer.node, max(view.applied, answer.applied)
+            view.node = answer.node
         return answer
 
     def status(self) -> dict[str, object]:
