@@ -8,7 +8,7 @@ import attrs
 import pytest
 import trio
 
-from trio_kv.gateway.store import Answer, Store
+from trio_kv.gateway.store import Answer, Store, View
 from trio_kv.proxy import server
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.memory import MemoryStore
@@ -158,6 +158,31 @@ async def test_runs_are_cut_in_program_order(open_door: OpenDoor) -> None:
     assert lines[4] == lines[5] == b'{"key": "b", "value": 2, "status": "ok"}\n'
     assert b'"bad_request"' in lines[8]
     assert lines[9] == b'{"key": "a", "value": null, "status": "error"}\n'
+
+
+class ViewedStore(MemoryStore):
+    """Notes up to where a connection had seen the store at each of its stale reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
+        self.seen.append(view.applied)
+        return await super().read(keys, timeout_s=timeout_s, is_stale=is_stale, view=view)
+
+
+@pytest.mark.parametrize("writes", [1, 3])
+async def test_a_stale_read_sees_the_writes_before_it(open_door: OpenDoor, writes: int) -> None:
+    """Whether a write came alone or in a run: no stale read of its connection may be older."""
+    store = ViewedStore()
+    door = await open_door(store)
+    client = await door.connect()
+    await client.send(b'{"key":"a","value":1}\n' * writes)
+    for _ in range(writes):
+        await client.line()
+    await client.ask(b'{"key":"a","consistency":"stale"}\n')
+    assert store.seen == [writes]
 
 
 async def test_a_long_run_is_cut(open_door: OpenDoor) -> None:

@@ -30,7 +30,7 @@ def _(patch: Patch) -> None:
     real = RaftStore._hand_over
 
     def hand_over(self: RaftStore, write: Any) -> bool:
-        if write.unresolved:
+        if write.unresolved and write.session is not None:
             write.commands = [msgspec.structs.replace(each, seq=self._seq + 1) for each in write.commands]
             self._seq += len(write.commands)
         return real(self, write)

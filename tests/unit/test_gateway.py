@@ -11,10 +11,11 @@ import trio.testing
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.registry import Registry, State
 from trio_kv.gateway.raft import HEDGE_S, RaftStore
-from trio_kv.kv.commands import OpenSession
+from trio_kv.kv.commands import Cas, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.replica.requests import Answer, Done, Propose, Refused
-from trio_kv.wire.operations import SetRequest
+from trio_kv.kv.sessions import REPLIES_MAX
+from trio_kv.replica.requests import Answer, Done, Full, Propose, Refused
+from trio_kv.wire.operations import CasRequest, DeleteRequest, SetRequest
 
 SET = SetRequest("k", msgspec.Raw(b"1"))
 
@@ -118,4 +119,133 @@ async def test_writes_that_wait_for_a_session_are_not_too_many(
             writers.start_soon(write)
             await trio.sleep(0.01)
     assert codes == ["ok"] * 5
+    nursery.cancel_scope.cancel()
+
+
+class Cluster:
+    """What a leader answers that opens sessions 10, 20, … and forgets them when told."""
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.known: set[int] = set()
+        self.is_full = False
+        self.commands: list[Set | Delete | Cas] = []
+
+    def __call__(self, propose: Propose) -> Answer:
+        if self.is_full:
+            return Full(propose.number, 1)
+        if is_opening(propose):
+            self.opened.append(10 * (len(self.opened) + 1))
+            self.known.add(self.opened[-1])
+            return done(propose, [Reply("ok", None, self.opened[-1])])
+        commands = [each for each in propose.commands if isinstance(each, Set | Delete | Cas)]
+        self.commands += commands
+        return done(
+            propose, [Reply("ok" if each.session in self.known else "session_expired") for each in commands]
+        )
+
+
+async def test_writes_that_waited_for_a_session_stay_within_its_window(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What would have more answers awaited than a session keeps is refused before it is handed over.
+
+    The session would refuse it at apply, and take it from a later attempt, when its owner awaits less.
+    """
+    cluster = Cluster()
+    leader = Leader(cluster)
+    leader.takes_s = 0.1
+    store = RaftStore(leader.registry, Random(1))
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    codes: list[str] = []
+
+    async def write() -> None:
+        codes.append((await store.write([SET] * 1024, timeout_s=60.0)).replies[0].code)
+
+    async with trio.open_nursery() as writers:
+        for _ in range(70):
+            writers.start_soon(write)
+    assert max(each.seq - each.done for each in cluster.commands) < REPLIES_MAX
+    assert sorted(codes) == ["ok"] * 64 + ["overloaded"] * 6
+    nursery.cancel_scope.cancel()
+
+
+async def test_nobody_writes_under_a_session_that_is_being_replaced(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """After a silence in which the session was forgotten, all who write at once wait for the next one."""
+    cluster = Cluster()
+    leader = Leader(cluster)
+    store = RaftStore(leader.registry, Random(1), session_timeout_s=10.0)
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    await store.write([SET], timeout_s=1.0)
+    await trio.sleep(20.0)
+    cluster.known.clear()
+    leader.takes_s = 0.1
+    codes: list[str] = []
+
+    async def write() -> None:
+        codes.append((await store.write([SET], timeout_s=1.0)).replies[0].code)
+
+    async with trio.open_nursery() as writers:
+        for _ in range(3):
+            writers.start_soon(write)
+            await trio.sleep(0.01)
+    assert codes == ["ok"] * 3
+    assert cluster.opened == [10, 20]
+    nursery.cancel_scope.cancel()
+
+
+async def test_writes_that_nobody_took_do_not_use_a_session(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Full disks refuse writes for longer than a session lives: the first that is taken has a new session."""
+    cluster = Cluster()
+    leader = Leader(cluster)
+    store = RaftStore(leader.registry, Random(1), session_timeout_s=10.0)
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    await store.write([SET], timeout_s=1.0)
+    cluster.is_full = True
+    for _ in range(12):
+        await trio.sleep(1.0)
+        assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "read_only"
+    cluster.is_full = False
+    cluster.known.clear()
+    assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "ok"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_cannot_be_opened_says_why(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first writer of all hears that the disks or the queue are full, and not that no leader answered."""
+    cluster = Cluster()
+    cluster.is_full = True
+    leader = Leader(cluster)
+    store = RaftStore(leader.registry, Random(1))
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "read_only"
+    inbox = leader.registry.nodes[1].inbox
+    assert inbox is not None
+    monkeypatch.setattr(inbox, "post_request", lambda _: False)
+    assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "overloaded"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_run_weighs_all_that_it_carries(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Keys and expected values count towards the bytes that a node's queue takes, as values do."""
+    leader = Leader(Cluster())
+    store = RaftStore(leader.registry, Random(1))
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    long = msgspec.Raw(b'"' + b"x" * 998 + b'"')
+    for operation in (CasRequest("k", msgspec.Raw(b"1"), (long,)), DeleteRequest("k" * 1000)):
+        await store.write([operation], timeout_s=1.0)
+        assert leader.proposals[-1].size_bytes >= 1000
     nursery.cancel_scope.cancel()

@@ -203,3 +203,28 @@ async def test_R2_a_read_that_is_lost_is_given_to_another_node(
     nodes.done(1, Reply("missing"))
     await wait_all_tasks_blocked()
     assert call.code == "missing"
+
+
+async def test_R7_a_stale_read_is_not_older_than_what_its_connection_read_before(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """A linearizable read is seen, too: a follower that lags behind it must not answer the stale one after it."""
+    view = View()
+    call = Call(nursery, lambda: nodes.store.read(["k"], timeout_s=5, is_stale=False, view=view))
+    await wait_all_tasks_blocked()
+    nodes.done(0, Reply("ok", msgspec.Raw(b"2"), 9))
+    await wait_all_tasks_blocked()
+    assert call.code == "ok"
+    Call(nursery, lambda: nodes.store.read(["k"], timeout_s=5, is_stale=True, view=view))
+    await wait_all_tasks_blocked()
+    request = nodes.asked[-1][1]
+    assert isinstance(request, Read)
+    assert (request.is_stale, request.applied_min) == (True, 9)
+
+
+async def test_an_answer_that_is_late_or_empty_takes_nothing_back_from_a_view() -> None:
+    """What a connection has seen only grows, and an error tells it nothing."""
+    view = View()
+    for applied in (9, 0, 7):
+        view.note(Answer([Reply("ok")], applied=applied))
+    assert view.applied == 9

@@ -145,15 +145,15 @@ class RaftStore:
     async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
         """Apply a run of writes, each at most once. See `Store`."""
         deadline = trio.current_time() + timeout_s
-        if self._seq + len(operations) - self._first_awaited() >= REPLIES_MAX:
-            # Beyond its window the session would refuse at apply, when a repeated attempt may already be
-            # under way.
-            return _all("overloaded", "too many requests are waiting: try again later", len(operations))
         if self._needs_session():
             refusal = await self._ensure_session(deadline, len(operations))
             if refusal is not None:
                 return refusal
-        self._session_used_at = trio.current_time()
+        if self._seq + len(operations) - self._first_awaited() >= REPLIES_MAX:
+            # Beyond its window the session would refuse at apply, when a repeated attempt may already be
+            # under way. Looked at behind the wait for a session, for many may have waited with this one.
+            return _all("overloaded", "too many requests are waiting: try again later", len(operations))
+        used_at = trio.current_time()
         session, seq, done = self._session, self._seq + 1, self._first_awaited()
         self._seq += len(operations)
         commands: list[Command] = []
@@ -174,10 +174,16 @@ class RaftStore:
                     )
                     commands.append(command)
                     size_bytes += len(memoryview(operation.value))
+                    size_bytes += sum([len(memoryview(text)) for text in operation.expected])
+            size_bytes += len(operation.key)
         answer = await self._propose(commands, session, seq, size_bytes, deadline)
-        if answer.replies[-1].code == "session_expired" and self._session == session:
-            # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
-            self._session = 0
+        if answer.node and self._session == session:
+            if answer.replies[-1].code == "session_expired":
+                # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
+                self._session = 0
+            else:
+                # Only what was applied keeps a session, and that was not before it was handed over.
+                self._session_used_at = max(self._session_used_at, used_at)
         return answer
 
     async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
@@ -193,8 +199,9 @@ class RaftStore:
         self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
         self._ask(now, read, view.node if is_stale else 0)
         answer = await self._wait(read, self._reads)
+        view.note(answer)
         if is_stale and answer.node:
-            view.node, view.applied = answer.node, max(view.applied, answer.applied)
+            view.node = answer.node
         return answer
 
     def status(self) -> dict[str, object]:
@@ -215,7 +222,8 @@ class RaftStore:
         if not self._session:
             return True
         unused_s = trio.current_time() - self._session_used_at
-        return unused_s > self._session_timeout_s / 2 and not self._writes
+        # Of its own writes alone: the opening of the next one is a write, too.
+        return unused_s > self._session_timeout_s / 2 and self._first_awaited() > self._seq
 
     async def _ensure_session(self, deadline: float, count: int) -> Answer | None:
         """Open a new session, if the one there is may be forgotten soon; return the refusal if that fails."""
@@ -223,13 +231,16 @@ class RaftStore:
             async with self._session_lock:
                 if not self._needs_session():
                     return None
+                used_at = trio.current_time()
                 opened = await self._propose(
                     [OpenSession(int(self._session_timeout_s * 1_000_000))], None, 0, 0, deadline
                 )
-                if opened.replies[0].code == "ok":
-                    self._session, self._seq = opened.replies[0].revision, 0
-                    self._session_used_at = trio.current_time()
+                reply = opened.replies[0]
+                if reply.code == "ok":
+                    self._session, self._seq, self._session_used_at = reply.revision, 0, used_at
                     return None
+                if reply.code in ("overloaded", "read_only"):
+                    return _all(reply.code, reply.message, count)
         return _all("unavailable", "no leader answered in time: nothing was written", count)
 
     # Writes

@@ -36,15 +36,19 @@ class Answer:
 
 @attrs.define
 class View:
-    """What one connection has seen by stale reads, so that they never go back in time.
+    """What one connection has seen, so that its stale reads never go back in time: behind none of its reads and writes.
 
-    The store alone reads and changes it; the owner of a connection makes one and passes it along.
+    The owner of a connection makes one, passes it along with each read, and notes in it the answers to its writes.
     """
 
     node: int = 0
     """The follower kept for this connection; 0 while there is none."""
     applied: int = 0
-    """The highest applied index behind any stale answer of this connection."""
+    """The highest applied index behind any answer of this connection."""
+
+    def note(self, answer: Answer) -> None:
+        """Note what an answer lets this connection see. An error lets it see nothing."""
+        self.applied = max(self.applied, answer.applied)
 
 
 class Store(Protocol):
@@ -68,7 +72,7 @@ class Store(Protocol):
             keys: a run of one connection; never empty.
             timeout_s: after this long the reads end in `unavailable`.
             is_stale: answer at once from one follower's applied state, never older than `view`.
-            view: what this connection has seen; used and updated by stale reads.
+            view: what this connection has seen; updated by all reads, and used by stale ones.
 
         """
         ...

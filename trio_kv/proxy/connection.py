@@ -211,6 +211,7 @@ class Connection:
             data = encode_reply(request, answer.replies[0], answer.node, answer.term)
         elif isinstance(request, WRITES):
             answer = await self._store.write((request,), timeout_s=request.timeout)
+            self._view.note(answer)
             data = encode_reply(request, answer.replies[0], answer.node, answer.term)
         else:
             data = self._answer_here(request)
@@ -286,7 +287,9 @@ class Connection:
                 break
             run.append(item)
         self._handed = self._done + len(run)
-        await self._put_run(run, await self._store.write(run, timeout_s=first.timeout))
+        answer = await self._store.write(run, timeout_s=first.timeout)
+        self._view.note(answer)
+        await self._put_run(run, answer)
 
     async def _read_run(self, first: GetRequest) -> None:
         """Hand the run of reads that begins with `first` to the store, and put its replies."""
