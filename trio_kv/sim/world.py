@@ -33,7 +33,6 @@ from trio_kv.check.watch import Watch
 from trio_kv.cluster.node import Turn
 from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
 from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Write
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
 from trio_kv.sim.clients import Client, Port
@@ -338,19 +337,6 @@ class World:
     def incarnations(self) -> dict[int, int]:
         """Return the incarnations of all nodes, as the manifest has them."""
         return {node.id: node.incarnation for node in self.nodes.values()}
-
-    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is.
-
-        Raises:
-            Violation: there are any.
-
-        """
-        commands = [entry for write in writes for entry in write.entries if entry.command is not None]
-        if commands:
-            raise Violation(
-                f"n{node} took {commands[0]}..{commands[-1]} on a full disk with {room_bytes} bytes of room"
-            )
 
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
         if node.life == life and not node.is_up and not (node.is_failed or node.is_damaged):

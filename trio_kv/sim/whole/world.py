@@ -41,7 +41,6 @@ from trio_kv.cluster.cluster import Cluster, FaultError
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.registry import State
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.raft.ready import Write
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.sim.plan import Plan
@@ -306,19 +305,6 @@ class WholeWorld:
     def completed(self) -> None:
         """Count a completion of a disk."""
         self._completions += 1
-
-    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is.
-
-        Raises:
-            Violation: there are any.
-
-        """
-        commands = [entry for write in writes for entry in write.entries if entry.command is not None]
-        if commands:
-            raise Violation(
-                f"n{node} took {commands[0]}..{commands[-1]} on a full disk with {room_bytes} bytes of room"
-            )
 
     # What clients tell
 
