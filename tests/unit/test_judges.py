@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from trio_kv.check.admission import require_none_of_clients
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.match_index import MatchIndex
 from trio_kv.check.queues import left_waiting
@@ -13,13 +14,14 @@ from trio_kv.check.term_growth import TermGrowth, require_quiet
 from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import View
+from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import RequestVote, VoteReply
 from trio_kv.raft.node import Raft
-from trio_kv.raft.ready import HardState
+from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Read
 
@@ -183,3 +185,11 @@ def test_what_is_left_in_queues_is_told() -> None:
     replica.read(Read(0, 1, ("k",)))
     replica.ready(0.0)
     assert left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3]) == {"requests": 1, "reads": 1}
+
+
+def test_only_what_clients_wrote_must_fit_on_a_disk_known_to_be_full() -> None:
+    """A no-op has room of its own; a client's command among the writes is named."""
+    no_op, command = make_entry(7, 3, 0, None), make_entry(8, 3, 0, OpenSession(60_000_000))
+    require_none_of_clients(1, [Write(Ticket(1, 3, 7), entries=(no_op,))], 100)
+    with pytest.raises(Violation, match=r"^n1 took 8@3\.\.8@3 .* 100 bytes"):
+        require_none_of_clients(1, [Write(Ticket(2, 3, 8), entries=(no_op, command))], 100)

@@ -9,6 +9,7 @@ from random import Random
 
 import attrs
 
+from trio_kv.check.admission import require_none_of_clients
 from trio_kv.cluster.inbox import ChunkAdded, ChunkWasRead, RoomChanged, SnapshotFailed, SnapshotStored
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import (
@@ -277,7 +278,7 @@ class TimedDisk:
         if not self._is_full:
             self._look()
         if self._is_full and all(is_known for _, is_known in batch):
-            self._world.admitted_too_much(self._node, writes, self.wal.room_bytes)
+            require_none_of_clients(self._node, writes, self.wal.room_bytes)
         return self._is_full
 
     def _free(self) -> None:

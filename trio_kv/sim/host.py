@@ -5,7 +5,6 @@ from random import Random
 from typing import Any, Protocol
 
 from trio_kv.check.watch import Watch
-from trio_kv.raft.ready import Write
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.plan import Plan
 
@@ -35,8 +34,4 @@ class Host(Protocol):
 
     def after(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> None:
         """Let something happen later."""
-        ...
-
-    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is."""
         ...

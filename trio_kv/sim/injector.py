@@ -1,11 +1,11 @@
 """Carrying out the faults of a plan."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.sim import faults
+from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
+from trio_kv.sim.later import Later
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.node import SimulatedNode
 
@@ -22,13 +22,11 @@ class Injector:
     def __init__(self, world: "World") -> None:
         """Let nothing happen yet."""
         self._world = world
-        self._ends: dict[tuple[str, int], int] = {}
-        """(kind, node) -> the fault that ends it; an earlier one of the kind ends nothing any more."""
-        self._number = 0
+        self._later = Later(world, before=world.terms.disturbed)
 
     def stop(self) -> None:
         """End no fault any more: the world mends everything itself."""
-        self._ends.clear()
+        self._later.stop()
 
     def happen(self, fault: faults.Fault) -> None:
         """Carry out a fault."""
@@ -44,9 +42,9 @@ class Injector:
                 | faults.SlowLink()
             ):
                 self._break_links(fault)
-                self._end_later("links", 0, fault.for_s, self._world.network.heal)
+                self._later.end("links", 0, fault.for_s, self._world.network.heal)
             case faults.Swizzle():
-                self._swizzle(fault)
+                swizzle(fault, self._world.links, self._world.members, self._later)
             case (
                 faults.SlowDisk()
                 | faults.StallDisk()
@@ -111,15 +109,15 @@ class Injector:
                     world.crash(node, for_s, is_answered=False, interruptions=0)
             case faults.RollingRestart():
                 for turn, number in enumerate(fault.order):
-                    self._do_later(turn * fault.gap_s, self._crash_one, number, fault.for_s)
+                    self._later.do(turn * fault.gap_s, self._crash_one, number, fault.for_s)
             case faults.Pause():
                 node = self._pick(fault.node)
                 node.pause()
-                self._end_later("pause", node.id, fault.for_s, node.resume)
+                self._later.end("pause", node.id, fault.for_s, node.resume)
             case faults.SlowNode():
                 node = self._pick(fault.node)
                 node.step_s = fault.step_s
-                self._end_later("slow node", node.id, fault.for_s, node.end_starvation)
+                self._later.end("slow node", node.id, fault.for_s, node.end_starvation)
 
     def _crash_one(self, number: int, for_s: float) -> None:
         self._world.crash(self._world.nodes[number], for_s, is_answered=True, interruptions=0)
@@ -170,45 +168,20 @@ class Injector:
             case faults.Partition():
                 links.partition(fault.groups)
             case faults.Isolate():
-                self._cut_off(self._pick(fault.node).id, is_deaf=fault.is_deaf, is_mute=fault.is_mute)
+                node = self._pick(fault.node).id
+                cut_off(links, members, node, is_deaf=fault.is_deaf, is_mute=fault.is_mute)
             case faults.Bridge():
-                left, right = (set(group) - {fault.node} for group in fault.groups)
-                for one in sorted(left):
-                    for other in sorted(right):
-                        links.cut(one, other)
-                        links.cut(other, one)
+                for one, other in pairs_of_bridge(fault):
+                    links.cut(one, other)
+                    links.cut(other, one)
             case faults.Ring():
-                size = len(fault.order)
-                for place, one in enumerate(fault.order):
-                    beside = {fault.order[place - 1], one, fault.order[(place + 1) % size]}
-                    for other in members:
-                        if other not in beside:
-                            links.cut(one, other)
+                for source, target in links_of_ring(fault, members):
+                    links.cut(source, target)
             case faults.Weather():
                 links.set_fault(fault.links)
             case faults.SlowLink():
                 pipe = Pipe(fault.message_s, fault.waiting_max)
                 self._world.network.pipes[fault.source, fault.target] = pipe
-
-    def _cut_off(self, node: int, *, is_deaf: bool, is_mute: bool) -> None:
-        links = self._world.links
-        for other in self._world.members:
-            if other != node and is_deaf:
-                links.cut(other, node)
-            if other != node and is_mute:
-                links.cut(node, other)
-
-    def _swizzle(self, fault: faults.Swizzle) -> None:
-        """Cut nodes off one by one, and mend their links in another order (FoundationDB's "swizzle-clogging")."""
-        for turn, node in enumerate(fault.cut):
-            self._do_later(turn * fault.gap_s, partial(self._cut_off, node, is_deaf=True, is_mute=True))
-        for turn, node in enumerate(fault.mended, len(fault.cut)):
-            self._do_later(turn * fault.gap_s, self._mend, node)
-
-    def _mend(self, node: int) -> None:
-        for other in self._world.members:
-            self._world.links.mend(node, other)
-            self._world.links.mend(other, node)
 
     def _break_disk(
         self,
@@ -218,13 +191,13 @@ class Injector:
         match fault:
             case faults.SlowDisk():
                 node.condition.factor = fault.factor
-                self._end_later("slow", node.id, fault.for_s, node.condition.end_slowness)
+                self._later.end("slow", node.id, fault.for_s, node.condition.end_slowness)
             case faults.SlowJobs():
                 node.condition.job_factor = fault.factor
-                self._end_later("slow jobs", node.id, fault.for_s, node.condition.end_slow_jobs)
+                self._later.end("slow jobs", node.id, fault.for_s, node.condition.end_slow_jobs)
             case faults.StallDisk():
                 node.condition.is_stalled = True
-                self._end_later("stall", node.id, fault.for_s, node.unstall)
+                self._later.end("stall", node.id, fault.for_s, node.unstall)
             case faults.FailDisk():
                 # It fails with one of its next writes; what a recovery would meet is another fault.
                 if node.is_up and (fault.for_s is not None or self._may_lose(node)):
@@ -232,12 +205,12 @@ class Injector:
                     node.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
             case faults.FailReads():
                 node.files.is_unreadable = True
-                self._end_later("unreadable", node.id, fault.for_s, node.end_unreadable)
+                self._later.end("unreadable", node.id, fault.for_s, node.end_unreadable)
 
     def _fill(self, node: SimulatedNode, fault: faults.FillDisk | faults.FillAll) -> None:
         used_bytes = sum(node.files.size(name) for name in node.files.names())
         node.files.capacity_bytes = used_bytes + fault.free_bytes
-        self._end_later("full", node.id, fault.for_s, node.empty_disk)
+        self._later.end("full", node.id, fault.for_s, node.empty_disk)
 
     def _may_lose(self, node: SimulatedNode) -> bool:
         """Return whether a majority would be left with all of its data: nothing could bring back more."""
@@ -276,27 +249,3 @@ class Injector:
             self._world.watch.flipped(node.id)
             first = max(0, used - TAIL_BYTES) if part == "tail" else 0
             files.flip(name, random.randrange(first, used), 1 << random.randrange(8))
-
-    def _do_later(self, delay_s: float, act: Callable[..., None], *arguments: Any) -> None:
-        """Go on with a fault that has several parts, unless all was healed meanwhile."""
-
-        def maybe_act() -> None:
-            if not self._world.is_healed:
-                self._world.terms.disturbed()
-                act(*arguments)
-
-        self._world.after(delay_s, maybe_act)
-
-    def _end_later(
-        self, kind: str, node: int, for_s: float, end: Callable[..., None], *arguments: Any
-    ) -> None:
-        """End a fault, unless one of its kind came meanwhile: then that one's end counts."""
-        self._number += 1
-        number = self._ends[kind, node] = self._number
-
-        def maybe_end() -> None:
-            if self._ends.get((kind, node)) == number:
-                self._world.terms.disturbed()
-                end(*arguments)
-
-        self._world.after(for_s, maybe_end)

@@ -14,32 +14,18 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from trio_kv.check.answers import Answers
-from trio_kv.check.commit_rule import CommitRule
-from trio_kv.check.durability import Durability
-from trio_kv.check.election_safety import ElectionSafety
-from trio_kv.check.index_order import IndexOrder
-from trio_kv.check.leader_append_only import LeaderAppendOnly
-from trio_kv.check.leader_completeness import LeaderCompleteness
-from trio_kv.check.log_matching import LogMatching
-from trio_kv.check.match_index import MatchIndex
-from trio_kv.check.monotonic import Monotonic
-from trio_kv.check.read_rounds import ReadRounds
-from trio_kv.check.state_machine_safety import StateMachineSafety
 from trio_kv.check.term_growth import TermGrowth
-from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.violation import Violation
-from trio_kv.check.watch import Watch
 from trio_kv.cluster.node import Turn
 from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
 from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Write
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
 from trio_kv.sim.injector import Injector
+from trio_kv.sim.judges import Judges
 from trio_kv.sim.network import Network
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import INBOX_MAX, Plan
@@ -89,31 +75,10 @@ class World:
         self.cluster = f"{self.random.getrandbits(128):032x}"
         self.turn = Turn()
 
-        self.elections = ElectionSafety()
         self.terms = TermGrowth(TERMS_MAX_TIED if plan.is_tied else TERMS_MAX, self._is_unsteady)
-        self.commit_rule = CommitRule()
-        self.chronicle = StateMachineSafety()
-        self.durability = Durability(self.members, self.chronicle.entries)
-        self.answers = Answers(self.chronicle, self.durability)
-        # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
-        self.watch = Watch(
-            (
-                self.durability,
-                self.elections,
-                UpToDateVote(),
-                Monotonic(),
-                self.terms,
-                LeaderAppendOnly(),
-                LogMatching(),
-                LeaderCompleteness(),
-                MatchIndex(self.durability.shadows),
-                self.commit_rule,
-                ReadRounds(self.members),
-                self.chronicle,
-                IndexOrder(self.chronicle.entries),
-            ),
-            self.chronicle.entries,
-        )
+        judges = self._judges = Judges(self.members, terms=self.terms)
+        self.chronicle, self.durability = judges.chronicle, judges.durability
+        self.answers, self.watch = judges.answers, judges.watch
         self.network = Network(self)
         self.links = self.network.links
         self.nodes = {id: SimulatedNode(self, id) for id in self.members}
@@ -175,11 +140,7 @@ class World:
         else:
             recovered_after_s = require_service(self)
         self._judge_end()
-        self.coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
-        self.coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
-        self.coverage.reach("unsynced data lost", self.durability.unsynced_lost)
-        self.coverage.reach("split vote", self.elections.split_votes())
-        self.coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
+        self._judges.cover(self.coverage)
         return Result(
             plan.seed,
             self._trace_hash(),
@@ -338,19 +299,6 @@ class World:
     def incarnations(self) -> dict[int, int]:
         """Return the incarnations of all nodes, as the manifest has them."""
         return {node.id: node.incarnation for node in self.nodes.values()}
-
-    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is.
-
-        Raises:
-            Violation: there are any.
-
-        """
-        commands = [entry for write in writes for entry in write.entries if entry.command is not None]
-        if commands:
-            raise Violation(
-                f"n{node} took {commands[0]}..{commands[-1]} on a full disk with {room_bytes} bytes of room"
-            )
 
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
         if node.life == life and not node.is_up and not (node.is_failed or node.is_damaged):

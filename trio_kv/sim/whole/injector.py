@@ -1,12 +1,12 @@
 """Carrying out the faults of a plan on a real cluster: by its own API for faults, and at the twins of its disks."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trio_kv.cluster.registry import State
 from trio_kv.sim import faults
+from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
 from trio_kv.sim.faults import Fault
+from trio_kv.sim.later import Later
 from trio_kv.sim.whole import faults as door_faults
 
 if TYPE_CHECKING:
@@ -19,13 +19,11 @@ class Injector:
     def __init__(self, world: "WholeWorld") -> None:
         """Let nothing happen yet."""
         self._world = world
-        self._ends: dict[tuple[str, int], int] = {}
-        """(kind, node) -> the fault that ends it; an earlier one of the kind ends nothing any more."""
-        self._number = 0
+        self._later = Later(world)
 
     def stop(self) -> None:
         """End no fault any more: the world mends everything itself."""
-        self._ends.clear()
+        self._later.stop()
 
     def happen(self, fault: Fault) -> None:
         """Carry out a fault."""
@@ -35,9 +33,9 @@ class Injector:
         match fault:
             case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Ring() | faults.Weather():
                 self._break_links(fault)
-                self._end_later("links", 0, fault.for_s, self._world.cluster.links.heal)
+                self._later.end("links", 0, fault.for_s, self._world.cluster.links.heal)
             case faults.Swizzle():
-                self._swizzle(fault)
+                swizzle(fault, self._world.cluster.links, self._world.members, self._later)
             case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk() | faults.SlowJobs():
                 self._break_disk(fault)
             case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
@@ -75,13 +73,13 @@ class Injector:
                     world.crash(node, for_s)
             case faults.RollingRestart():
                 for turn, node in enumerate(fault.order):
-                    self._do_later(turn * fault.gap_s, world.crash, node, fault.for_s)
+                    self._later.do(turn * fault.gap_s, world.crash, node, fault.for_s)
             case faults.Pause():
                 node = self._pick(fault.node)
                 if world.is_up(node):
                     if world.cluster.registry.nodes[node].state is not State.PAUSED:
                         world.cluster.pause(node)
-                    self._end_later("pause", node, fault.for_s, world.resume, node)
+                    self._later.end("pause", node, fault.for_s, world.resume, node)
 
     def _crash(self, fault: faults.Crash) -> None:
         world, node = self._world, self._pick(fault.node)
@@ -131,45 +129,19 @@ class Injector:
                 cluster.partition([list(group) for group in fault.groups])
             case faults.Isolate():
                 # One way: an operator's `cut` is always both.
-                self._cut_off(self._pick(fault.node), is_deaf=fault.is_deaf, is_mute=fault.is_mute)
+                node = self._pick(fault.node)
+                cut_off(cluster.links, world.members, node, is_deaf=fault.is_deaf, is_mute=fault.is_mute)
             case faults.Bridge():
-                left, right = (set(group) - {fault.node} for group in fault.groups)
-                for one in sorted(left):
-                    for other in sorted(right):
-                        cluster.cut(one, other)
+                for one, other in pairs_of_bridge(fault):
+                    cluster.cut(one, other)
             case faults.Ring():
-                size = len(fault.order)
-                for place, one in enumerate(fault.order):
-                    beside = {fault.order[place - 1], one, fault.order[(place + 1) % size]}
-                    for other in world.members:
-                        if other not in beside:
-                            cluster.cut(one, other)
+                for one, other in links_of_ring(fault, world.members):
+                    cluster.cut(one, other)
             case faults.Weather():
                 cluster.delay(fault.links.delay_s)
                 cluster.reorder(fault.links.jitter_s)
                 cluster.drop(fault.links.drop)
                 cluster.duplicate(fault.links.duplicate)
-
-    def _cut_off(self, node: int, *, is_deaf: bool, is_mute: bool) -> None:
-        links = self._world.cluster.links
-        for other in self._world.members:
-            if other != node and is_deaf:
-                links.cut(other, node)
-            if other != node and is_mute:
-                links.cut(node, other)
-
-    def _swizzle(self, fault: faults.Swizzle) -> None:
-        """Cut nodes off one by one, and mend their links in another order (FoundationDB's "swizzle-clogging")."""
-        for turn, node in enumerate(fault.cut):
-            self._do_later(turn * fault.gap_s, partial(self._cut_off, node, is_deaf=True, is_mute=True))
-        for turn, node in enumerate(fault.mended, len(fault.cut)):
-            self._do_later(turn * fault.gap_s, self._mend, node)
-
-    def _mend(self, node: int) -> None:
-        links = self._world.cluster.links
-        for other in self._world.members:
-            links.mend(node, other)
-            links.mend(other, node)
 
     # Disks
 
@@ -182,14 +154,14 @@ class Injector:
         match fault:
             case faults.SlowDisk():
                 cluster.slow_disk(node, world.plan.disk_s * (fault.factor - 1))
-                self._end_later("slow", node, fault.for_s, cluster.slow_disk, node, 0.0)
+                self._later.end("slow", node, fault.for_s, cluster.slow_disk, node, 0.0)
             case faults.SlowJobs():
                 drive.condition.job_factor = fault.factor
-                self._end_later("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)
+                self._later.end("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)
             case faults.StallDisk():
                 if world.is_up(node):
                     cluster.stall_disk(node)
-                    self._end_later("stall", node, fault.for_s, drive.unstall)
+                    self._later.end("stall", node, fault.for_s, drive.unstall)
             case faults.FailDisk():
                 # It fails with one of its next writes; what a recovery would meet is another fault.
                 if world.is_up(node) and self._may_lose(node):
@@ -216,7 +188,7 @@ class Injector:
     def _fill(self, node: int, fault: faults.FillDisk | faults.FillAll) -> None:
         drive = self._world.disks.drives[node]
         drive.fill(fault.free_bytes)
-        self._end_later("full", node, fault.for_s, drive.unfill)
+        self._later.end("full", node, fault.for_s, drive.unfill)
 
     def _may_lose(self, node: int) -> bool:
         """Return whether a majority would be left with all of its data: nothing could bring back more."""
@@ -243,25 +215,3 @@ class Injector:
                 world.door.restart(fault.for_s, is_graceful=fault.is_graceful)
             case door_faults.Stranger():
                 world.let_in(fault.lines)
-
-    def _do_later(self, delay_s: float, act: Callable[..., None], *arguments: Any) -> None:
-        """Go on with a fault that has several parts, unless all was healed meanwhile."""
-
-        def maybe_act() -> None:
-            if not self._world.is_healed:
-                act(*arguments)
-
-        self._world.after(delay_s, maybe_act)
-
-    def _end_later(
-        self, kind: str, node: int, for_s: float, end: Callable[..., None], *arguments: Any
-    ) -> None:
-        """End a fault, unless one of its kind came meanwhile: then that one's end counts."""
-        self._number += 1
-        number = self._ends[kind, node] = self._number
-
-        def maybe_end() -> None:
-            if self._ends.get((kind, node)) == number:
-                end(*arguments)
-
-        self._world.after(for_s, maybe_end)

@@ -9,7 +9,7 @@ from trio_kv.cluster.node import DiskFailedError, Node
 from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
-from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
+from trio_kv.replica.requests import Answer, Full, Propose, Read, Refused
 from trio_kv.sim.whole.disks import SimulatedDisk
 
 if TYPE_CHECKING:
@@ -146,11 +146,6 @@ class WatchedNode(Node):
 def is_definite(answer: Answer) -> bool:
     """Return whether an answer without outcome says that there is none and will be none."""
     return isinstance(answer, Full | Refused)
-
-
-def is_done(answer: Answer) -> bool:
-    """Return whether an answer tells an outcome."""
-    return isinstance(answer, Done)
 
 
 def _leaf(error: BaseException) -> type[BaseException]:

@@ -20,30 +20,16 @@ from typing import Any
 
 import trio
 
-from trio_kv.check.answers import Answers
-from trio_kv.check.commit_rule import CommitRule
-from trio_kv.check.durability import Durability
-from trio_kv.check.election_safety import ElectionSafety
 from trio_kv.check.history import Operation, RisingClock
-from trio_kv.check.index_order import IndexOrder
-from trio_kv.check.leader_append_only import LeaderAppendOnly
-from trio_kv.check.leader_completeness import LeaderCompleteness
-from trio_kv.check.log_matching import LogMatching
-from trio_kv.check.match_index import MatchIndex
-from trio_kv.check.monotonic import Monotonic
-from trio_kv.check.read_rounds import ReadRounds
-from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
-from trio_kv.check.unique_values import UniqueValues
-from trio_kv.check.up_to_date_vote import UpToDateVote
+from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.check.violation import Violation
-from trio_kv.check.watch import Watch
 from trio_kv.cluster.cluster import Cluster, FaultError
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.registry import State
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.raft.ready import Write
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
+from trio_kv.sim.judges import Judges
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
@@ -100,29 +86,9 @@ class WholeWorld:
         self.now_s = 0.0
         """The time of the last pass of a node, for who looks at a run that is over."""
 
-        self.elections = ElectionSafety()
-        self.commit_rule = CommitRule()
-        self.chronicle = StateMachineSafety()
-        self.durability = Durability(self.members, self.chronicle.entries)
-        self.answers = Answers(self.chronicle, self.durability)
-        self.watch = Watch(
-            (
-                self.durability,
-                self.elections,
-                UpToDateVote(),
-                Monotonic(),
-                LeaderAppendOnly(),
-                LogMatching(),
-                LeaderCompleteness(),
-                MatchIndex(self.durability.shadows),
-                self.commit_rule,
-                ReadRounds(self.members),
-                self.chronicle,
-                IndexOrder(self.chronicle.entries),
-                UniqueValues(self.chronicle),
-            ),
-            self.chronicle.entries,
-        )
+        judges = self._judges = Judges(self.members, are_values_unique=True)
+        self.chronicle, self.durability = judges.chronicle, judges.durability
+        self.answers, self.watch = judges.answers, judges.watch
         self.running: dict[int, WatchedNode] = {}
 
     # One run
@@ -208,12 +174,7 @@ class WholeWorld:
         heal(self)
         recovered_after_s = await require_service(self)
         judge_end(self)
-        coverage = self.coverage
-        coverage.reach("old entries committed by a no-op", self.commit_rule.old_term_commits)
-        coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
-        coverage.reach("unsynced data lost", self.durability.unsynced_lost)
-        coverage.reach("split vote", self.elections.split_votes())
-        coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
+        self._judges.cover(self.coverage)
         return Result(
             self.plan.seed,
             self._trace_hash(),
@@ -222,7 +183,7 @@ class WholeWorld:
             len(self.history),
             self._crashes,
             recovered_after_s,
-            coverage,
+            self.coverage,
         )
 
     @property
@@ -306,19 +267,6 @@ class WholeWorld:
     def completed(self) -> None:
         """Count a completion of a disk."""
         self._completions += 1
-
-    def admitted_too_much(self, node: int, writes: list[Write], room_bytes: int) -> None:
-        """Refuse writes of clients that do not fit, taken by a node that knew how full its disk is.
-
-        Raises:
-            Violation: there are any.
-
-        """
-        commands = [entry for write in writes for entry in write.entries if entry.command is not None]
-        if commands:
-            raise Violation(
-                f"n{node} took {commands[0]}..{commands[-1]} on a full disk with {room_bytes} bytes of room"
-            )
 
     # What clients tell
 

@@ -1,0 +1,73 @@
+"""The judges of a run: the same in both worlds, wired to one another in one place."""
+
+from collections.abc import Sequence
+
+from trio_kv.check.answers import Answers
+from trio_kv.check.commit_rule import CommitRule
+from trio_kv.check.durability import Durability
+from trio_kv.check.election_safety import ElectionSafety
+from trio_kv.check.index_order import IndexOrder
+from trio_kv.check.leader_append_only import LeaderAppendOnly
+from trio_kv.check.leader_completeness import LeaderCompleteness
+from trio_kv.check.log_matching import LogMatching
+from trio_kv.check.match_index import MatchIndex
+from trio_kv.check.monotonic import Monotonic
+from trio_kv.check.read_rounds import ReadRounds
+from trio_kv.check.state_machine_safety import StateMachineSafety
+from trio_kv.check.term_growth import TermGrowth
+from trio_kv.check.unique_values import UniqueValues
+from trio_kv.check.up_to_date_vote import UpToDateVote
+from trio_kv.check.watch import Judge, Watch
+from trio_kv.sim.coverage import Coverage
+
+
+class Judges:
+    """All that look at a run step by step.
+
+    Args:
+        members: the nodes.
+        terms: counts the terms that begin, where the world says when it is unsteady.
+        are_values_unique: whether no client writes a value twice: then none may take effect twice.
+
+    """
+
+    def __init__(
+        self,
+        members: Sequence[int],
+        *,
+        terms: TermGrowth | None = None,
+        are_values_unique: bool = False,
+    ) -> None:
+        """Have seen nothing; see the class."""
+        self._elections = ElectionSafety()
+        self._commit_rule = CommitRule()
+        self.chronicle = StateMachineSafety()
+        """What was committed, and what came of it."""
+        self.durability = Durability(members, self.chronicle.entries)
+        self.answers = Answers(self.chronicle, self.durability)
+        # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
+        judges: list[Judge] = [
+            self.durability,
+            self._elections,
+            UpToDateVote(),
+            Monotonic(),
+            *([] if terms is None else [terms]),
+            LeaderAppendOnly(),
+            LogMatching(),
+            LeaderCompleteness(),
+            MatchIndex(self.durability.shadows),
+            self._commit_rule,
+            ReadRounds(members),
+            self.chronicle,
+            IndexOrder(self.chronicle.entries),
+            *([UniqueValues(self.chronicle)] if are_values_unique else []),
+        ]
+        self.watch = Watch(judges, self.chronicle.entries)
+
+    def cover(self, coverage: Coverage) -> None:
+        """Count the situations that the judges came to see."""
+        coverage.reach("old entries committed by a no-op", self._commit_rule.old_term_commits)
+        coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
+        coverage.reach("unsynced data lost", self.durability.unsynced_lost)
+        coverage.reach("split vote", self._elections.split_votes())
+        coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
