@@ -29,7 +29,4 @@ def run(plan: Plan, tell: Callable[[str], None] | None = None) -> Result:
     try:
         return world.run()
     except Exception as error:
-        raise SimulationFailedError(
-            f"seed {plan.seed} failed at {world.now_s:.6f} s: {type(error).__name__}: {error}\n"
-            f"replay it: python -m trio_kv sim --world whole --seed {plan.seed} --verbose\n{plan}"
-        ) from error
+        raise SimulationFailedError.of(plan, world.now_s, error, "--world whole ") from error
