@@ -511,17 +511,18 @@ async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
         await eventually(
             lambda: all(has_state(each, State.UP) for each in local.cluster.registry.nodes.values())
         )
-        load, has_begun = RealDisks.load, trio.Event()
+        load, has_begun, may_end = RealDisks.load, trio.Event(), trio.Event()
 
         async def load_slowly(self: RealDisks, *arguments: Any) -> Loaded:
             has_begun.set()
-            await trio.sleep(0.05)
+            await may_end.wait()
             return await load(self, *arguments)
 
         monkeypatch.setattr(RealDisks, "load", load_slowly)
         local.cluster.crash(1)
         await has_begun.wait()
         local.cluster.stop(1)
+        may_end.set()
         await eventually(lambda: has_state(status, State.STOPPED) or has_state(status, State.UP))
         assert status.state is State.STOPPED
         local.cluster.restart(1)

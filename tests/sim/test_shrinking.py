@@ -6,8 +6,6 @@ import attrs
 import pytest
 
 from trio_kv.check.violation import Violation
-from trio_kv.raft.messages import RequestVote
-from trio_kv.raft.node import Raft
 from trio_kv.sim import faults
 from trio_kv.sim.attempt import Failure, Task, attempt, run_task
 from trio_kv.sim.core_kind import CoreKind
@@ -16,21 +14,6 @@ from trio_kv.sim.result import Result
 from trio_kv.sim.shrink import NotRepeatableError, minimize, shrink
 from trio_kv.sim.words import tell_fault, tell_schedule
 from trio_kv.sim.worlds import Tell, world_kind
-
-Patch = pytest.MonkeyPatch
-
-
-@pytest.fixture
-def planted(monkeypatch: Patch) -> None:
-    """Put a bug into the code under test: a node votes twice in a term."""
-    real = Raft._on_request_vote
-
-    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
-        if self.vote not in {None, self.id}:
-            self.vote = None
-        real(self, now, message)
-
-    monkeypatch.setattr(Raft, "_on_request_vote", on_request_vote)
 
 
 @pytest.mark.parametrize("culprits", [(), (0,), (63,), (5, 6), (3, 40), (0, 31, 63), tuple(range(0, 64, 7))])

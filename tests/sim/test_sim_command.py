@@ -12,8 +12,6 @@ import pytest
 
 import trio_kv
 from trio_kv.cli.main import main
-from trio_kv.raft.messages import RequestVote
-from trio_kv.raft.node import Raft
 from trio_kv.sim import faults
 from trio_kv.sim.attempt import Failure, Task, attempt, run_task
 from trio_kv.sim.plan import Plan, draw_plan
@@ -42,19 +40,6 @@ def _elsewhere(monkeypatch: Patch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("TRIO_KV_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-@pytest.fixture
-def planted(monkeypatch: Patch) -> None:
-    """Put a bug into the code under test: a node votes twice in a term."""
-    real = Raft._on_request_vote
-
-    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
-        if self.vote not in {None, self.id}:
-            self.vote = None
-        real(self, now, message)
-
-    monkeypatch.setattr(Raft, "_on_request_vote", on_request_vote)
 
 
 def first_failure(seeds: Sequence[int]) -> tuple[Plan, Failure]:
