@@ -274,7 +274,7 @@ class Supervisor:
         if len(running) <= len(self.members) // 2:
             return
         # What it waits for is looked up, not told: it happens once, at a start with much data.
-        while self._registry.leader() is None or any(  # noqa: ASYNC110
+        while self._registry.leader() is None or any(  # noqa: ASYNC110 - see above
             node.replica.raft.has_more for node in running
         ):
             await trio.sleep(SERVING_CHECKED_S)

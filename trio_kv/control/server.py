@@ -101,7 +101,7 @@ class ControlDoor:
         except* GONE_ERRORS:
             # What the client did to its connection; there is nobody left to tell.
             pass
-        except* Exception as group:  # noqa: BLE001
+        except* Exception as group:  # noqa: BLE001 - told below, with its traceback
             # The boundary of one client: whatever this bug is, the cluster goes on and it is told.
             text = "".join(traceback.format_exception(group))
             self._trace.emit(ClientFailed(client=client, address="control door", traceback=text))

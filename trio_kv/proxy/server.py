@@ -176,7 +176,7 @@ class Proxy:
             if self._trace.level <= DEBUG:
                 self._trace.emit(ClientConnected(client=client, address=address))
             await connection.serve()
-        except Exception:  # noqa: BLE001
+        except Exception:  # noqa: BLE001 - told below, with its traceback
             # The boundary of one client: whatever this bug is, the others keep their door. It is told
             # with its traceback, and the client sees a closed connection: its outcome is unknown.
             connection.reason = "failed"

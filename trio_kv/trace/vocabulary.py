@@ -191,15 +191,6 @@ class RebuildStarted(Event):
 
 
 @attrs.frozen
-class TimerDelayed(Event):
-    """A timer fired late by more than half a heartbeat, and was moved by its lateness."""
-
-    name: ClassVar[str] = "timer.delayed"
-    level: ClassVar[int] = DEBUG
-    late_s: float
-
-
-@attrs.frozen
 class EntriesApplied(Event):
     """The state machine took the entries `first` to `last`; the two digests are those after `last`."""
 

@@ -33,7 +33,6 @@ _FRAME = struct.Struct("<IIIB")
 _TOTAL = struct.Struct("<Q")
 HEADER_BYTES = _HEADER.size + _CHECK.size
 FRAME_HEADER_BYTES = _CHECK.size + _FRAME.size
-END_BYTES = FRAME_HEADER_BYTES + _TOTAL.size
 
 
 class FrameKind(IntEnum):
