@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from trio_kv.check.reasons import KINDS
 from trio_kv.cli.main import main
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.chaos import run as chaos_run
+from trio_kv.sim.chaos import workload
 from trio_kv.sim.chaos.config import FAULT_KINDS, ChaosConfig
 from trio_kv.sim.chaos.nemesis import LINK_CARDS, NODE_CARDS, Nemesis, draw_partition, required_situations
 from trio_kv.sim.chaos.outcomes import DEFINITE_CODES, NonsenseError, Outcome, classify
@@ -164,7 +166,9 @@ class HonestStore:
     """One copy of the data: what it says can always be explained."""
 
     values: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    revisions: dict[str, int] = attrs.field(factory=dict)
     requests: int = 0
+    """Counts them, and gives revisions."""
 
     def answer(self, request: Request) -> Reply:
         self.requests += 1
@@ -173,25 +177,26 @@ class HonestStore:
                 return self.get(key)
             case SetRequest(key=key, value=value):
                 self.put(key, value)
-                return Reply("ok")
+                return Reply("ok", revision=self.requests)
             case DeleteRequest(key=key):
                 old = self.values.pop(key, None)
-                return Reply("missing") if old is None else Reply("ok", value=old)
+                return Reply("missing") if old is None else Reply("ok", value=old, revision=self.requests)
             case CasRequest(key=key, value=value, expected=expected):
                 old = self.values.get(key)
                 if (old,) != (expected or (None,)) and not self.is_careless():
-                    return Reply("conflict", value=old)
+                    return Reply("conflict", value=old, revision=0 if old is None else self.revisions[key])
                 self.put(key, value)
-                return Reply("ok")
+                return Reply("ok", revision=self.requests)
             case _:
                 return Reply("bad_request", message="this server knows get, set, delete and cas")
 
     def get(self, key: str) -> Reply:
         value = self.values.get(key)
-        return Reply("missing") if value is None else Reply("ok", value=value)
+        return Reply("missing") if value is None else Reply("ok", value=value, revision=self.revisions[key])
 
     def put(self, key: str, value: msgspec.Raw) -> None:
         self.values[key] = value
+        self.revisions[key] = self.requests
 
     def is_careless(self) -> bool:
         return False
@@ -231,20 +236,30 @@ class CarelessStore(HonestStore):
         return self.requests % 5 == 0
 
 
+def answer_lines(answer: Answer, lines: Sequence[bytes], *, has_meta: bool = True) -> list[bytes]:
+    """Return the replies to the lines of one chunk."""
+    replies = []
+    for line in lines:
+        request = parse_line(line)
+        reply = answer(request)
+        if isinstance(request, GetRequest | SetRequest | DeleteRequest | CasRequest):
+            asked = request if has_meta else msgspec.structs.replace(request, meta=False)
+            replies.append(encode_reply(asked, reply, node=1, term=1))
+        else:
+            replies.append(encode_error(reply.code, reply.message or ""))
+    return replies
+
+
 @contextlib.asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[RunningServer]:
+async def serving(
+    answer: Answer, answer_chunk: Callable[[Answer, Sequence[bytes]], list[bytes]] = answer_lines
+) -> AsyncIterator[RunningServer]:
     async def serve(stream: trio.SocketStream) -> None:
         rest = b""
         with contextlib.suppress(trio.BrokenResourceError):
             async for chunk in stream:
                 *lines, rest = (rest + bytes(chunk)).split(b"\n")
-                for line in lines:
-                    request = parse_line(line)
-                    reply = answer(request)
-                    if isinstance(request, GetRequest | SetRequest | DeleteRequest | CasRequest):
-                        await stream.send_all(encode_reply(request, reply, node=1, term=1))
-                    else:
-                        await stream.send_all(encode_error(reply.code, reply.message or ""))
+                await stream.send_all(b"".join(answer_chunk(answer, lines)))
         await stream.aclose()
 
     async with trio.open_nursery() as nursery:
@@ -265,13 +280,33 @@ async def run_on(target: Target, folder: Path, *, seconds: float, faults: bool =
     return await run_chaos(config, open_target, tell=lambda _: None, stop=trio.Event())
 
 
-async def test_an_honest_server_is_valid(tmp_path: Path) -> None:
-    """Any server of the protocol can be judged, with no control door and no status."""
-    async with serving(HonestStore().answer) as server:
+@pytest.mark.parametrize("has_meta", [True, False])
+async def test_an_honest_server_is_valid(tmp_path: Path, has_meta: bool) -> None:
+    """Any server of the protocol can be judged, with no control door and no status, be it without revisions."""
+    async with serving(HonestStore().answer, partial(answer_lines, has_meta=has_meta)) as server:
         summary = await run_on(server, tmp_path / "run", seconds=1.0)
     assert summary.verdict == "valid", summary.in_words()
     assert summary.checked > 100
     assert summary.faults == {}
+    assert summary.stale_reads > 0
+    assert summary.chains > 0
+    assert summary.stale_reads == summary.operations["stale"]["ok"]
+    assert f"{summary.stale_reads} stale reads, {summary.chains} chains" in summary.in_words()
+
+
+async def test_a_server_without_stale_reads_is_valid(tmp_path: Path) -> None:
+    """A server that refuses stale reads is judged by the others."""
+    store = HonestStore()
+
+    def answer(request: Request) -> Reply:
+        return Reply("bad_request") if request.is_stale else store.answer(request)
+
+    async with serving(answer) as server:
+        summary = await run_on(server, tmp_path / "run", seconds=1.0)
+    assert summary.verdict == "valid", summary.in_words()
+    assert summary.checked > 100
+    assert summary.stale_reads == 0
+    assert summary.operations["stale"].keys() == {"failed"}
 
 
 @pytest.mark.parametrize(
@@ -282,9 +317,12 @@ async def test_an_honest_server_is_valid(tmp_path: Path) -> None:
         (CarelessStore(), {"lost write", "lost update", "value used twice"}),
     ],
 )
-async def test_a_faulty_server_is_found_guilty(tmp_path: Path, store: HonestStore, kinds: set[str]) -> None:
+async def test_a_faulty_server_is_found_guilty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: HonestStore, kinds: set[str]
+) -> None:
     """Stale reads, lost writes, a cas without its condition: a violation, named in words, also in the picture."""
-    async with serving(store.answer) as server:
+    monkeypatch.setattr(workload, "CHAINED", 0.0)  # it is the history that tells, and not a single connection
+    async with serving(store.answer, partial(answer_lines, has_meta=False)) as server:
         summary = await run_on(server, tmp_path / "run", seconds=30.0)
     assert summary.verdict == "violation"
     assert summary.seconds < 30.0, "the first violation ends the load"
@@ -293,6 +331,85 @@ async def test_a_faulty_server_is_found_guilty(tmp_path: Path, store: HonestStor
     assert any(violation.startswith(tuple(kinds)) for violation in summary.violations), summary.in_words()
     page = html.unescape((tmp_path / "run" / "timeline.html").read_text()).replace("\xa0", " ")
     assert words.split(": ", 1)[1] in page
+
+
+@attrs.define
+class BackwardStore(StaleStore):
+    """Stale reads give what a copy holds that may be far behind, whatever their connection has seen."""
+
+    behind: dict[str, Reply] = attrs.field(factory=dict)
+
+    def answer(self, request: Request) -> Reply:
+        if isinstance(request, GetRequest) and request.is_stale:
+            return self.behind.get(request.key, Reply("missing"))
+        return HonestStore.answer(self, request)
+
+    def put(self, key: str, value: msgspec.Raw) -> None:
+        if self.requests % 7 == 0:
+            self.behind[key] = self.get(key)
+        HonestStore.put(self, key, value)
+
+
+@attrs.define
+class InventiveStore(HonestStore):
+    """Stale reads give what nobody wrote."""
+
+    def answer(self, request: Request) -> Reply:
+        if isinstance(request, GetRequest) and request.is_stale:
+            return Reply("ok", value=msgspec.Raw(b'"?"'), revision=1 << 40)
+        return HonestStore.answer(self, request)
+
+
+def answer_reads_first(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
+    """Let reads overtake the writes of a pipeline: linearizable, and yet not in the order that is promised."""
+    early = {number: answer_lines(answer, [line]) for number, line in enumerate(lines) if is_read(line)}
+    return [
+        reply
+        for number, line in enumerate(lines)
+        for reply in early.get(number) or answer_lines(answer, [line])
+    ]
+
+
+def is_read(line: bytes) -> bool:
+    return isinstance(parse_line(line), GetRequest)
+
+
+def answer_in_disorder(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
+    """Send the replies to equal requests in any order."""
+    return sorted(answer_lines(answer, lines))
+
+
+BACKWARD = partial(serving, BackwardStore().answer)
+
+
+@pytest.mark.parametrize(
+    ("open_server", "chained", "words"),
+    [
+        (BACKWARD, 0.0, "a read of chaos-"),
+        (partial(BACKWARD, partial(answer_lines, has_meta=False)), 1.0, "which one connection alone uses"),
+        (partial(serving, InventiveStore().answer), 0.0, "tells of a value that nobody wrote"),
+        (partial(serving, HonestStore().answer, answer_reads_first), 1.0, "which one connection alone uses"),
+        (partial(serving, HonestStore().answer, answer_in_disorder), 1.0, "as if it were another one"),
+    ],
+)
+async def test_a_promise_to_one_connection_that_is_broken_is_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_server: Callable[[], AbstractAsyncContextManager[RunningServer]],
+    chained: float,
+    words: str,
+) -> None:
+    """Stale reads that go back or give what never was, pipelines out of order: each is linearizable, and found."""
+    monkeypatch.setattr(workload, "CHAINED", chained)
+    async with open_server() as server:
+        summary = await run_on(server, tmp_path / "run", seconds=30.0)
+    assert summary.verdict == "violation"
+    assert summary.seconds < 30.0, "it ends the load"
+    assert words in summary.violations[0]
+    assert words in summary.in_words()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["violations"] == summary.violations
+    history = decode_history((tmp_path / "run" / "history.jsonl").read_bytes().splitlines())
+    assert check_history(history.operations).is_valid, "the history alone would not have told"
 
 
 async def test_nonsense_is_a_violation(tmp_path: Path) -> None:
@@ -493,6 +610,8 @@ def test_definite_errors_are_failures(code: str) -> None:
         (SET, b'{"key":"k","value":"z","status":"ok"}'),
         (SET, b'{"key":"k","value":null,"status":"error"}'),
         (GET, b'{"key":"k","value":"z","status":"error","error":"conflict"}'),
+        (GET, b'{"id":1,"key":"k","value":"z","status":"ok"}'),
+        (GetRequest("k", id=msgspec.Raw(b"2")), b'{"id":1,"key":"k","value":"z","status":"ok"}'),
     ],
 )
 def test_nonsense_is_noticed(request_: Any, line: bytes) -> None:
@@ -526,13 +645,41 @@ def test_keys_are_replaced_and_their_groups_closed(tmp_path: Path) -> None:
         calls += 1
     assert first not in recorder.groups, "an operation on it is under way"
     recorder.retire()
-    assert recorder.end(slow, "missing", None, code="missing", node=0) == 1
+    assert recorder.end(slow, "missing", None, code="missing", node=0).client == 1
     assert sum(group.operations for group in recorder.groups.values()) == calls + 1 == recorder.recorded
     assert all(200 <= group.operations <= 500 for group in closed[:3])
     recorder.finish(tmp_path / "history", [])
     history = decode_history((tmp_path / "history").read_bytes().splitlines())
     assert [operation.op for operation in history.operations] == ["get"] + ["set"] * calls
     assert all((each.return_s is None) == (each.outcome == "unknown") for each in history.operations)
+
+
+def test_keys_of_ones_own_and_stale_reads(tmp_path: Path) -> None:
+    """A key that was taken is drawn by nobody and whole when its owner leaves it; stale reads stand in no history."""
+    closed: list[Group] = []
+    clock = iter(range(1_000_000))
+    recorder = Recorder(
+        tmp_path / "groups",
+        Random(1),
+        lambda: float(next(clock)),
+        keys=1,
+        prefix="x-",
+        on_closed=closed.append,
+    )
+    own = recorder.take_key()
+    assert {recorder.draw_key(Random(seed)) for seed in range(10)} == {"x-k1"} != {own}
+    for number in range(1000):
+        request = SetRequest(own, msgspec.Raw(b"%d" % number))
+        recorder.end(recorder.call(1, request), "ok", None, code="ok", node=0)
+    stale = recorder.call(1, GetRequest(own, is_stale=True))
+    recorder.leave_key(own)
+    assert not closed, "a read of it is under way"
+    operation = recorder.end(stale, "ok", b"7", code="ok", node=2)
+    assert (operation.op, operation.result, operation.node) == ("get", b"7", 2)
+    assert [(group.key, group.operations) for group in closed] == [(own, 1000)]
+    assert recorder.outcomes == {("set", "ok"): 1000, ("stale", "ok"): 1}
+    assert recorder.recorded == 1000
+    recorder.finish(tmp_path / "history", [])
 
 
 def test_the_longest_gap(tmp_path: Path) -> None:
