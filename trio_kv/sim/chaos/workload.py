@@ -243,7 +243,8 @@ class _Client:
             try:
                 self._judge(call, operation, revision)
             except Violation as violation:
-                self._on_nonsense(f"{violation}; {call.request!r} was answered with {reply and reply.line!r}")
+                asked, answer = encode_request(call.request), reply and reply.line
+                self._on_nonsense(f"{violation}: {asked!r} was answered with {answer!r}")
             if outcome == "unknown":
                 self._slots[self._slots.index(call.client)] = self._numbers.next_client()
 
