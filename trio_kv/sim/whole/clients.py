@@ -221,7 +221,7 @@ class Client:
         if random.random() < 0.5:
             asked.id = self._next_id()
         if op == "get":
-            asked.is_stale = not key.startswith("own") and random.random() < 0.2
+            asked.is_stale = random.random() < 0.2
         elif op != "delete":
             asked.value = self._next_value()
             if op == "cas":
