@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,11 +28,9 @@ from trio_kv.check.reasons import KINDS
 from trio_kv.cli.main import main
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.chaos import run as chaos_run
+from trio_kv.sim.chaos import workload
 from trio_kv.sim.chaos.config import FAULT_KINDS, ChaosConfig
 from trio_kv.sim.chaos.nemesis import LINK_CARDS, NODE_CARDS, Nemesis, draw_partition, required_situations
-from trio_kv.sim.chaos.outcomes import DEFINITE_CODES, NonsenseError, Outcome, classify
-from trio_kv.sim.chaos.recorder import Group, Recorder
-from trio_kv.sim.chaos.recovery import compare_nodes
 from trio_kv.sim.chaos.run import run_chaos
 from trio_kv.sim.chaos.summary import Summary
 from trio_kv.sim.chaos.target import RefusedError, RunningServer, Target
@@ -44,7 +43,6 @@ from trio_kv.wire.requests import (
     encode_error,
     encode_reply,
     parse_line,
-    parse_reply,
 )
 
 DONE_S = 60.0
@@ -164,7 +162,9 @@ class HonestStore:
     """One copy of the data: what it says can always be explained."""
 
     values: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    revisions: dict[str, int] = attrs.field(factory=dict)
     requests: int = 0
+    """Counts them, and gives revisions."""
 
     def answer(self, request: Request) -> Reply:
         self.requests += 1
@@ -173,25 +173,26 @@ class HonestStore:
                 return self.get(key)
             case SetRequest(key=key, value=value):
                 self.put(key, value)
-                return Reply("ok")
+                return Reply("ok", revision=self.requests)
             case DeleteRequest(key=key):
                 old = self.values.pop(key, None)
-                return Reply("missing") if old is None else Reply("ok", value=old)
+                return Reply("missing") if old is None else Reply("ok", value=old, revision=self.requests)
             case CasRequest(key=key, value=value, expected=expected):
                 old = self.values.get(key)
                 if (old,) != (expected or (None,)) and not self.is_careless():
-                    return Reply("conflict", value=old)
+                    return Reply("conflict", value=old, revision=0 if old is None else self.revisions[key])
                 self.put(key, value)
-                return Reply("ok")
+                return Reply("ok", revision=self.requests)
             case _:
                 return Reply("bad_request", message="this server knows get, set, delete and cas")
 
     def get(self, key: str) -> Reply:
         value = self.values.get(key)
-        return Reply("missing") if value is None else Reply("ok", value=value)
+        return Reply("missing") if value is None else Reply("ok", value=value, revision=self.revisions[key])
 
     def put(self, key: str, value: msgspec.Raw) -> None:
         self.values[key] = value
+        self.revisions[key] = self.requests
 
     def is_careless(self) -> bool:
         return False
@@ -231,20 +232,30 @@ class CarelessStore(HonestStore):
         return self.requests % 5 == 0
 
 
+def answer_lines(answer: Answer, lines: Sequence[bytes], *, has_meta: bool = True) -> list[bytes]:
+    """Return the replies to the lines of one chunk."""
+    replies = []
+    for line in lines:
+        request = parse_line(line)
+        reply = answer(request)
+        if isinstance(request, GetRequest | SetRequest | DeleteRequest | CasRequest):
+            asked = request if has_meta else msgspec.structs.replace(request, meta=False)
+            replies.append(encode_reply(asked, reply, node=1, term=1))
+        else:
+            replies.append(encode_error(reply.code, reply.message or ""))
+    return replies
+
+
 @contextlib.asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[RunningServer]:
+async def serving(
+    answer: Answer, answer_chunk: Callable[[Answer, Sequence[bytes]], list[bytes]] = answer_lines
+) -> AsyncIterator[RunningServer]:
     async def serve(stream: trio.SocketStream) -> None:
         rest = b""
         with contextlib.suppress(trio.BrokenResourceError):
             async for chunk in stream:
                 *lines, rest = (rest + bytes(chunk)).split(b"\n")
-                for line in lines:
-                    request = parse_line(line)
-                    reply = answer(request)
-                    if isinstance(request, GetRequest | SetRequest | DeleteRequest | CasRequest):
-                        await stream.send_all(encode_reply(request, reply, node=1, term=1))
-                    else:
-                        await stream.send_all(encode_error(reply.code, reply.message or ""))
+                await stream.send_all(b"".join(answer_chunk(answer, lines)))
         await stream.aclose()
 
     async with trio.open_nursery() as nursery:
@@ -265,13 +276,33 @@ async def run_on(target: Target, folder: Path, *, seconds: float, faults: bool =
     return await run_chaos(config, open_target, tell=lambda _: None, stop=trio.Event())
 
 
-async def test_an_honest_server_is_valid(tmp_path: Path) -> None:
-    """Any server of the protocol can be judged, with no control door and no status."""
-    async with serving(HonestStore().answer) as server:
+@pytest.mark.parametrize("has_meta", [True, False])
+async def test_an_honest_server_is_valid(tmp_path: Path, has_meta: bool) -> None:
+    """Any server of the protocol can be judged, with no control door and no status, be it without revisions."""
+    async with serving(HonestStore().answer, partial(answer_lines, has_meta=has_meta)) as server:
         summary = await run_on(server, tmp_path / "run", seconds=1.0)
     assert summary.verdict == "valid", summary.in_words()
     assert summary.checked > 100
     assert summary.faults == {}
+    assert summary.stale_reads > 0
+    assert summary.chains > 0
+    assert summary.stale_reads == summary.operations["stale"]["ok"]
+    assert f"{summary.stale_reads} stale reads, {summary.chains} chains" in summary.in_words()
+
+
+async def test_a_server_without_stale_reads_is_valid(tmp_path: Path) -> None:
+    """A server that refuses stale reads is judged by the others."""
+    store = HonestStore()
+
+    def answer(request: Request) -> Reply:
+        return Reply("bad_request") if request.is_stale else store.answer(request)
+
+    async with serving(answer) as server:
+        summary = await run_on(server, tmp_path / "run", seconds=1.0)
+    assert summary.verdict == "valid", summary.in_words()
+    assert summary.checked > 100
+    assert summary.stale_reads == 0
+    assert summary.operations["stale"].keys() == {"failed"}
 
 
 @pytest.mark.parametrize(
@@ -282,9 +313,12 @@ async def test_an_honest_server_is_valid(tmp_path: Path) -> None:
         (CarelessStore(), {"lost write", "lost update", "value used twice"}),
     ],
 )
-async def test_a_faulty_server_is_found_guilty(tmp_path: Path, store: HonestStore, kinds: set[str]) -> None:
+async def test_a_faulty_server_is_found_guilty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: HonestStore, kinds: set[str]
+) -> None:
     """Stale reads, lost writes, a cas without its condition: a violation, named in words, also in the picture."""
-    async with serving(store.answer) as server:
+    monkeypatch.setattr(workload, "CHAINED", 0.0)  # it is the history that tells, and not a single connection
+    async with serving(store.answer, partial(answer_lines, has_meta=False)) as server:
         summary = await run_on(server, tmp_path / "run", seconds=30.0)
     assert summary.verdict == "violation"
     assert summary.seconds < 30.0, "the first violation ends the load"
@@ -293,6 +327,85 @@ async def test_a_faulty_server_is_found_guilty(tmp_path: Path, store: HonestStor
     assert any(violation.startswith(tuple(kinds)) for violation in summary.violations), summary.in_words()
     page = html.unescape((tmp_path / "run" / "timeline.html").read_text()).replace("\xa0", " ")
     assert words.split(": ", 1)[1] in page
+
+
+@attrs.define
+class BackwardStore(StaleStore):
+    """Stale reads give what a copy holds that may be far behind, whatever their connection has seen."""
+
+    behind: dict[str, Reply] = attrs.field(factory=dict)
+
+    def answer(self, request: Request) -> Reply:
+        if isinstance(request, GetRequest) and request.is_stale:
+            return self.behind.get(request.key, Reply("missing"))
+        return HonestStore.answer(self, request)
+
+    def put(self, key: str, value: msgspec.Raw) -> None:
+        if self.requests % 7 == 0:
+            self.behind[key] = self.get(key)
+        HonestStore.put(self, key, value)
+
+
+@attrs.define
+class InventiveStore(HonestStore):
+    """Stale reads give what nobody wrote."""
+
+    def answer(self, request: Request) -> Reply:
+        if isinstance(request, GetRequest) and request.is_stale:
+            return Reply("ok", value=msgspec.Raw(b'"?"'), revision=1 << 40)
+        return HonestStore.answer(self, request)
+
+
+def answer_reads_first(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
+    """Let reads overtake the writes of a pipeline: linearizable, and yet not in the order that is promised."""
+    early = {number: answer_lines(answer, [line]) for number, line in enumerate(lines) if is_read(line)}
+    return [
+        reply
+        for number, line in enumerate(lines)
+        for reply in early.get(number) or answer_lines(answer, [line])
+    ]
+
+
+def is_read(line: bytes) -> bool:
+    return isinstance(parse_line(line), GetRequest)
+
+
+def answer_in_disorder(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
+    """Send the replies to equal requests in any order."""
+    return sorted(answer_lines(answer, lines))
+
+
+BACKWARD = partial(serving, BackwardStore().answer)
+
+
+@pytest.mark.parametrize(
+    ("open_server", "chained", "words"),
+    [
+        (BACKWARD, 0.0, "a read of chaos-"),
+        (partial(BACKWARD, partial(answer_lines, has_meta=False)), 1.0, "which one connection alone uses"),
+        (partial(serving, InventiveStore().answer), 0.0, "tells of a value that nobody wrote"),
+        (partial(serving, HonestStore().answer, answer_reads_first), 1.0, "which one connection alone uses"),
+        (partial(serving, HonestStore().answer, answer_in_disorder), 1.0, "as if it were another one"),
+    ],
+)
+async def test_a_promise_to_one_connection_that_is_broken_is_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    open_server: Callable[[], AbstractAsyncContextManager[RunningServer]],
+    chained: float,
+    words: str,
+) -> None:
+    """Stale reads that go back or give what never was, pipelines out of order: each is linearizable, and found."""
+    monkeypatch.setattr(workload, "CHAINED", chained)
+    async with open_server() as server:
+        summary = await run_on(server, tmp_path / "run", seconds=30.0)
+    assert summary.verdict == "violation"
+    assert summary.seconds < 30.0, "it ends the load"
+    assert words in summary.violations[0]
+    assert words in summary.in_words()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["violations"] == summary.violations
+    history = decode_history((tmp_path / "run" / "history.jsonl").read_bytes().splitlines())
+    assert check_history(history.operations).is_valid, "the history alone would not have told"
 
 
 async def test_nonsense_is_a_violation(tmp_path: Path) -> None:
@@ -440,129 +553,3 @@ async def test_a_run_that_met_too_little_is_unknown(tmp_path: Path, monkeypatch:
         summary = await run_on(Door(server.address, leader=None), tmp_path / "run", seconds=0.5, faults=True)
     assert summary.verdict == "unknown", summary.in_words()
     assert "never met: the leader crashed" in summary.doubts
-
-
-# --- what a reply means -------------------------------------------------------------------------------------
-
-GET = GetRequest("k")
-SET = SetRequest("k", msgspec.Raw(b'"a"'))
-DELETE = DeleteRequest("k")
-CAS = CasRequest("k", msgspec.Raw(b'"a"'), (msgspec.Raw(b'"b"'),))
-
-
-@pytest.mark.parametrize(
-    ("request_", "line", "outcome"),
-    [
-        (GET, b'{"key":"k","value":"z","status":"ok"}', ("ok", b'"z"')),
-        (GET, b'{"key":"k","value":null,"status":"error"}', ("missing", None)),
-        (GET, b'{"key":"k","value":null,"status":"ok"}', ("ok", b"null")),
-        (SET, b'{"key":"k","value":"a","status":"ok"}', ("ok", None)),
-        (DELETE, b'{"key":"k","value":"z","status":"ok"}', ("ok", b'"z"')),
-        (DELETE, b'{"key":"k","value":null,"status":"error"}', ("missing", None)),
-        (CAS, b'{"key":"k","value":"a","status":"ok"}', ("ok", None)),
-        (CAS, b'{"key":"k","value":"z","status":"error","error":"conflict"}', ("conflict", b'"z"')),
-        (CAS, b'{"key":"k","value":null,"status":"error","error":"conflict"}', ("conflict", None)),
-        (SET, b'{"close":"shutdown"}', ("failed", None)),
-        (SET, b'{"key":"k","value":null,"status":"error","error":"timeout"}', ("unknown", None)),
-        (CAS, b'{"key":"k","value":null,"status":"error","error":"session_expired"}', ("unknown", None)),
-        (SET, b'{"key":"k","value":null,"status":"error","error":"new_code"}', ("unknown", None)),
-        (GET, b'{"key":"k","value":null,"status":"error","error":"new_code"}', ("failed", None)),
-        (SET, None, ("unknown", None)),
-        (DELETE, None, ("unknown", None)),
-        (CAS, None, ("unknown", None)),
-        (GET, None, ("failed", None)),
-    ],
-)
-def test_what_a_reply_means(request_: Any, line: bytes | None, outcome: tuple[str, bytes | None]) -> None:
-    """Only what surely had no effect counts as failed; a write without a word of that kind is unknown."""
-    assert classify(request_, None if line is None else parse_reply(line)) == outcome
-
-
-@pytest.mark.parametrize("code", sorted(DEFINITE_CODES - {"conflict", "closed"}))
-def test_definite_errors_are_failures(code: str) -> None:
-    """The codes that the protocol gives only to what was not applied."""
-    reply = parse_reply(encode_error(code, "words", "k"))
-    assert classify(SET, reply) == classify(GET, reply) == ("failed", None)
-
-
-@pytest.mark.parametrize(
-    ("request_", "line"),
-    [
-        (GET, b'{"key":"other","value":"z","status":"ok"}'),
-        (GET, b'{"status":"ok"}'),
-        (SET, b'{"key":"k","value":"z","status":"ok"}'),
-        (SET, b'{"key":"k","value":null,"status":"error"}'),
-        (GET, b'{"key":"k","value":"z","status":"error","error":"conflict"}'),
-    ],
-)
-def test_nonsense_is_noticed(request_: Any, line: bytes) -> None:
-    """Replies to another question, or that no state of the store explains."""
-    with pytest.raises(NonsenseError):
-        classify(request_, parse_reply(line))
-
-
-# --- the history --------------------------------------------------------------------------------------------
-
-
-def test_keys_are_replaced_and_their_groups_closed(tmp_path: Path) -> None:
-    """A key is in use for some hundred operations; when its last one has ended, its group is whole in the file."""
-    closed: list[Group] = []
-    clock = iter(range(1_000_000))
-    recorder = Recorder(
-        tmp_path / "groups",
-        Random(1),
-        lambda: float(next(clock)),
-        keys=2,
-        prefix="x-",
-        on_closed=closed.append,
-    )
-    random = Random(2)
-    slow = recorder.call(1, GetRequest(first := recorder.draw_key(random)))
-    calls = 0
-    while len(closed) < 3:
-        key = recorder.draw_key(random)
-        number = recorder.call(2, SetRequest(key, msgspec.Raw(b'"v%d"' % calls)))
-        recorder.end(number, "unknown" if calls % 10 == 0 else "ok", None, code="ok", node=3)
-        calls += 1
-    assert first not in recorder.groups, "an operation on it is under way"
-    recorder.retire()
-    assert recorder.end(slow, "missing", None, code="missing", node=0) == 1
-    assert sum(group.operations for group in recorder.groups.values()) == calls + 1 == recorder.recorded
-    assert all(200 <= group.operations <= 500 for group in closed[:3])
-    recorder.finish(tmp_path / "history", [])
-    history = decode_history((tmp_path / "history").read_bytes().splitlines())
-    assert [operation.op for operation in history.operations] == ["get"] + ["set"] * calls
-    assert all((each.return_s is None) == (each.outcome == "unknown") for each in history.operations)
-
-
-def test_the_longest_gap(tmp_path: Path) -> None:
-    """The longest time without an acknowledged write counts from the beginning to the end; reads don't count."""
-    times: list[float] = [0.0]
-    recorder = Recorder(
-        tmp_path / "groups", Random(1), lambda: times[-1], keys=1, prefix="", on_closed=lambda _: None
-    )
-    outcomes: list[tuple[float, Outcome]] = [
-        (2.0, "ok"),
-        (3.0, "conflict"),
-        (4.0, "failed"),
-        (8.0, "ok"),
-        (9.0, "unknown"),
-    ]
-    for at, outcome in outcomes:
-        times.append(at)
-        request = CasRequest("k1", msgspec.Raw(b"1"))
-        recorder.end(recorder.call(1, request), outcome, None, code="", node=0)
-    assert (recorder.longest_gap_from_s, recorder.longest_gap_s) == (3.0, 5.0)
-    times.append(20.0)
-    recorder.retire()
-    recorder.finish(tmp_path / "history", [])
-    assert (recorder.longest_gap_from_s, recorder.longest_gap_s) == (8.0, 12.0)
-
-
-def test_when_the_nodes_are_whole() -> None:
-    """All run, and all hold the same at the same index."""
-    up = {"node": 1, "state": "up", "applied": 7, "digest": "a"}
-    assert compare_nodes({"nodes": [up, {**up, "node": 2}]}) == ""
-    assert "n2 is crashed" in compare_nodes({"nodes": [up, {**up, "node": 2, "state": "crashed"}]})
-    assert "applied up to 7, 8" in compare_nodes({"nodes": [up, {**up, "node": 2, "applied": 8}]})
-    assert "different data" in compare_nodes({"nodes": [up, {**up, "node": 2, "digest": "b"}]})

@@ -475,6 +475,27 @@ async def test_the_simulated_disk_does_the_same_jobs() -> None:
     assert world.opened() == ([], info)
 
 
+def test_the_simulated_disk_compacts_behind_the_writes_before() -> None:
+    """As in the disk thread: a log that went first could lose what a write that waits cuts off (core seed 32544)."""
+    files = MemoryFiles()
+    wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY))
+    for number in range(1, 101):
+        disk.submit(write(number, 1000))
+        disk.step()
+    disk.submit(attrs.evolve(write(100), truncate_from=100))
+    disk.compact(100)
+    disk.submit(write(101))
+    with pytest.raises(AssertionError):
+        disk.step_job()
+    names = files.names()
+    disk.step(1)
+    # What came after it need not be written first.
+    disk.step_job()
+    assert len(files.names()) < len(names)
+    assert disk.step() == Ticket(101, 1, 101)
+
+
 def test_D12_the_simulated_disk_can_be_full() -> None:
     """It tells its room after each batch while it is full, and when it is not any more."""
     files = MemoryFiles()

@@ -6,12 +6,15 @@ from types import SimpleNamespace
 import pytest
 
 from trio_kv.check.admission import require_none_of_clients
+from trio_kv.check.history import Operation
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.match_index import MatchIndex
+from trio_kv.check.own_key import OwnKey
 from trio_kv.check.queues import left_waiting
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.term_growth import TermGrowth, require_quiet
 from trio_kv.check.up_to_date_vote import UpToDateVote
+from trio_kv.check.versions import Versions
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import View
 from trio_kv.kv.commands import OpenSession
@@ -148,6 +151,131 @@ def test_a_revision_that_goes_back_is_refused() -> None:
     judge.told("other", 1, after[1])
     with pytest.raises(Violation, match="revision 5 after 7"):
         judge.told("k", 5, after[0])
+
+
+def test_a_connection_that_goes_back_is_refused() -> None:
+    """What one connection is told of a key never goes back, of any other key it says nothing."""
+    judge = RevisionOrder()
+    judge.follows("k", 7)
+    judge.follows("other", 5)
+    judge.follows("k", 7)
+    with pytest.raises(Violation, match="revision 6 after 7"):
+        judge.follows("k", 6)
+
+
+def answered(words: str) -> Operation:
+    """Return an operation from words like `cas x>y conflict =z` or `get missing`."""
+    words, _, result = words.partition(" =")
+    op, *middle, outcome = words.split()
+    expected, _, value = middle[0].rpartition(">") if middle else ("", "", "")
+    return Operation(
+        client=1,
+        op=op,
+        key="k",
+        call_s=1.0,
+        return_s=None if outcome == "unknown" else 2.0,
+        outcome=outcome,
+        value=value.encode() or None,
+        expected=expected.encode() or None,
+        result=result.encode() or None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("chain", "judged"),
+    [
+        (
+            "get missing, set a ok, get ok =a, set b ok, get ok =b, delete ok =b, get missing, delete missing",
+            8,
+        ),
+        ("cas >a ok, cas a>b ok, cas a>c conflict =b, cas >c conflict =b, get ok =b", 5),
+        ("cas x>a conflict, get missing", 2),
+        ("set a ok, set b failed, get failed, delete failed, get ok =a", 2),
+        ("set a ok, get unknown, get ok =a", 2),
+        ("set a ok, set b unknown, get ok =c, get missing", 1),
+    ],
+)
+def test_a_chain_that_sees_itself_is_accepted(chain: str, judged: int) -> None:
+    """Each answer follows from those before it; what failed did nothing, behind an unknown write all may be."""
+    own = OwnKey("k")
+    for words in chain.split(", "):
+        own.told(answered(words))
+    assert own.judged == judged
+    assert own.is_known == ("b unknown" not in chain)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "get ok =a",
+        "set a ok, get missing",
+        "set a ok, set b ok, get ok =a",
+        "set a ok, set b failed, get ok =b",
+        "set a ok, delete missing",
+        "set a ok, set b ok, delete ok =a",
+        "set a ok, delete ok =a, get ok =a",
+        "set a ok, cas b>c ok",
+        "cas >a conflict",
+        "set a ok, cas a>b conflict =a",
+        "set a ok, cas b>c conflict =d",
+        "set a ok, cas >b conflict",
+    ],
+)
+def test_a_chain_that_does_not_see_itself_is_refused(chain: str) -> None:
+    """A read that overtook a write, a lost write, one that came back, a condition that was not looked at."""
+    *before, last = chain.split(", ")
+    own = OwnKey("k")
+    for words in before:
+        own.told(answered(words))
+    with pytest.raises(Violation, match="which one connection alone uses"):
+        own.told(answered(last))
+
+
+def versions(*answers: tuple[str, int | None]) -> Versions:
+    judge = Versions()
+    for value in (b"a", b"b"):
+        judge.asked(value)
+    for words, revision in answers:
+        judge.told(answered(words), revision)
+    return judge
+
+
+def test_versions_that_agree_are_accepted() -> None:
+    """Values may be seen in any order, with or without a revision; a missing key has none."""
+    versions(
+        ("get ok =b", 7),
+        ("get ok =a", None),
+        ("get ok =a", 5),
+        ("get ok =a", None),
+        ("cas a>b ok", 7),
+        ("get missing", 0),
+        ("delete ok =b", 9),
+        ("cas >a conflict =b", 7),
+        ("cas b>a conflict", 0),
+        ("set a unknown", None),
+        ("get failed", None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "words"),
+    [
+        (("set a ok", 5), ("get ok =c", 6), "a value that nobody wrote"),
+        (("set a ok", 5), ("get ok =c", None), "a value that nobody wrote"),
+        (("set a ok", 5), ("get ok =b", 5), "revision 5, which is that of a"),
+        (("set a ok", 5), ("get ok =a", 6), "revision 6, where another answer told of 5"),
+        (("set a ok", 5), ("cas x>b conflict =a", 6), "revision 6, where another answer told of 5"),
+        (("get ok =a", None), ("set a failed", None), "somebody was told of a"),
+        (("set a failed", None), ("get ok =a", 5), "a value that nobody wrote"),
+    ],
+)
+def test_versions_that_contradict_each_other_are_refused(
+    before: tuple[str, int | None], last: tuple[str, int | None], words: str
+) -> None:
+    """A value from nowhere, two values at one revision, a value written twice, one whose write failed."""
+    judge = versions(before)
+    with pytest.raises(Violation, match=words):
+        judge.told(answered(last[0]), last[1])
 
 
 def test_terms_that_do_not_settle_are_refused() -> None:

@@ -59,7 +59,7 @@ def prepare(operations: Iterable[Operation]) -> list[Step]:
 
     steps = []
     for operation in sorted(operations, key=lambda each: each.call_s):
-        effect = _effect_of(operation)
+        effect = effect_of(operation)
         if effect is None:
             continue
         needs, leaves = (part if isinstance(part, int) else number_of(part) for part in effect)
@@ -104,8 +104,11 @@ def drop_unseen(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if not step.is_optional or step.leaves == MISSING or id(step) in kept]
 
 
-def _effect_of(operation: Operation) -> tuple[int | bytes | None, int | bytes | None] | None:
-    """Return what it needs and what it leaves; None if it tells nothing and changes nothing."""
+def effect_of(operation: Operation) -> tuple[int | bytes | None, int | bytes | None] | None:
+    """Return what it needs and what it leaves; None if it tells nothing and changes nothing.
+
+    A part is a value, None for no value, or one of the numbers above.
+    """
     outcome = operation.outcome
     if outcome == "failed":
         return None

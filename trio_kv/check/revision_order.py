@@ -31,3 +31,12 @@ class RevisionOrder:
         if revision < lowest:
             raise Violation(f"a read of {key} gave revision {revision} after {lowest}")
         self._told[key] = max(revision, self._told.get(key, 0))
+
+    def follows(self, key: str, revision: int) -> None:
+        """Note what one connection is told, whose requests take effect in their order, stale reads among them.
+
+        Raises:
+            Violation: it was told of a later revision before.
+
+        """
+        self.told(key, revision, self._told.get(key, 0))

@@ -214,8 +214,6 @@ def _fault_kinds(options: SimOptions, kinds: dict[str, WorldKind]) -> tuple[str,
     for world in kinds.values():
         for each in chosen:
             if each not in world.kinds:
-                what = f"has no {each!r}: it has {', '.join(world.kinds)}"
-                raise UsageError(
-                    f"--kinds: the {world.name} world {what if world.kinds else 'draws them itself'}"
-                )
+                known = ", ".join(world.kinds)
+                raise UsageError(f"--kinds: the {world.name} world has no {each!r}: it has {known}")
     return chosen

@@ -229,7 +229,17 @@ class Cluster:
 
     def skew_clock(self, node: int, rate: float) -> None:
         """Let a node's clock run at another rate; 1 is true."""
-        self._member(node).clock.set_rate(rate)
+        member = self._member(node)
+        member.clock.set_rate(rate)
+        if member.node is not None:
+            member.node.clock_changed()
+
+    def jump_clock(self, node: int, by_s: float) -> None:
+        """Let a node's clock jump forward, as that of a machine that was suspended."""
+        member = self._member(node)
+        member.clock.jump(by_s)
+        if member.node is not None:
+            member.node.clock_changed()
 
     def snapshot(self, node: int) -> None:
         """Let a node take a snapshot now."""

@@ -3,6 +3,7 @@
 import attrs
 from attrs import validators
 
+from trio_kv.cluster.inbox import PEERS_MAX, REQUESTS_MAX
 from trio_kv.raft.config import RaftConfig
 
 
@@ -16,3 +17,7 @@ class ClusterConfig:
     restart_delay_max_s: float = attrs.field(default=30.0, validator=validators.gt(0))
     restart_calm_s: float = attrs.field(default=60.0, validator=validators.gt(0))
     """A node that lived this long has no crashes in a row behind it any more."""
+    inbox_peers_max: int = attrs.field(default=PEERS_MAX, validator=validators.ge(1))
+    """Messages of peers that wait at a node; further ones are lost, and sent again."""
+    inbox_requests_max: int = attrs.field(default=REQUESTS_MAX, validator=validators.ge(1))
+    """Requests of the gateway that wait at a node; further ones are refused."""

@@ -3,8 +3,8 @@
 | lane | limit | when full |
 |---|---|---|
 | completions and control | what the node itself has under way | never refused |
-| peers | `PEERS_MAX` messages | lost and counted: Raft sends again |
-| requests | `REQUESTS_MAX` requests or `REQUEST_BYTES_MAX` bytes | refused: the gateway says `overloaded` |
+| peers | `peers_max` messages | lost and counted: Raft sends again |
+| requests | `requests_max` requests or `REQUEST_BYTES_MAX` bytes | refused: the gateway says `overloaded` |
 
 One channel and not three, so that a node waits for all lanes at once and takes what came in the order in which
 it came. The limits are counted at the sender's side: nobody ever waits for room.
@@ -107,10 +107,18 @@ class Transfer:
 
 
 class Inbox:
-    """Where everything that a node must know arrives."""
+    """Where everything that a node must know arrives.
 
-    def __init__(self) -> None:
-        """Open all lanes."""
+    Args:
+        peers_max: so many messages of peers may wait.
+        requests_max: so many requests may wait.
+
+    """
+
+    def __init__(self, *, peers_max: int = PEERS_MAX, requests_max: int = REQUESTS_MAX) -> None:
+        """Open all lanes; see the class."""
+        self._peers_max = peers_max
+        self._requests_max = requests_max
         self._send, self._receive = trio.open_memory_channel[Any](math.inf)
         self._peers = 0
         self._requests = 0
@@ -124,7 +132,7 @@ class Inbox:
 
     def post_peer(self, message: Message) -> bool:
         """Put a message of a peer into the second lane, if it has room."""
-        if self._peers >= PEERS_MAX:
+        if self._peers >= self._peers_max:
             self.lost += 1
             return False
         self._peers += 1
@@ -134,7 +142,7 @@ class Inbox:
     def post_request(self, request: Propose | Read) -> bool:
         """Put a request into the third lane, if it has room."""
         size_bytes = request.size_bytes if isinstance(request, Propose) else 0
-        if self._requests >= REQUESTS_MAX or (
+        if self._requests >= self._requests_max or (
             self._request_bytes and self._request_bytes + size_bytes > REQUEST_BYTES_MAX
         ):
             return False

@@ -75,6 +75,11 @@ class Clock:
         self._base, self._trio_base = self.now(), trio.current_time()
         self.rate = rate
 
+    def jump(self, by_s: float) -> None:
+        """Show so much more from here on. A monotonic clock never goes back."""
+        assert by_s >= 0
+        self._base += by_s
+
 
 @attrs.define
 class Turn:
@@ -158,6 +163,10 @@ class Node:
         if self._resumed is not None:
             self._resumed.set()
             self._resumed = None
+
+    def clock_changed(self) -> None:
+        """Let the timer follow the clock, which runs at another rate now, or has jumped."""
+        self._timer_scope.deadline = self.clock.to_trio(self._timer_at)
 
     async def run(self) -> None:
         """Be a node until cancelled.

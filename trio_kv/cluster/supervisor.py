@@ -217,7 +217,8 @@ class Supervisor:
         if found.state != "ok":
             return
         loaded = await self._load_in_turn(member, found)
-        inbox = Inbox()
+        config = self._config
+        inbox = Inbox(peers_max=config.inbox_peers_max, requests_max=config.inbox_requests_max)
         disk = member.disk = loaded.start(inbox.post)
         disk.delay_s = member.disk_delay_s
         try:

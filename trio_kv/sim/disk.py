@@ -182,10 +182,10 @@ class TimedDisk:
     def crash(self, random: Random) -> None:
         """Cut the power, perhaps in the middle of what is under way."""
         assert not self._is_open
-        if self._twin.jobs_waiting and random.random() < 0.6:
+        if self._twin.is_job_ready and random.random() < 0.6:
             self._files.fail_after(random.randrange(JOB_STEPS_MAX), PowerLossError())
             try:
-                while self._twin.jobs_waiting:
+                while self._twin.is_job_ready:
                     self._twin.step_job()
             except OSError:
                 self._world.coverage.reach("crash while a snapshot was written")
@@ -267,6 +267,7 @@ class TimedDisk:
         self._is_writing = False
         self._world.watch.stored(self._node, ticket)
         self._maybe_begin_batch()
+        self._maybe_begin_job()  # It may have waited for this write.
         self._told.append(ticket)
         self._tell()
 
@@ -287,7 +288,7 @@ class TimedDisk:
     # The jobs
 
     def _maybe_begin_job(self) -> None:
-        if self._is_working or not self._is_open or not self._jobs:
+        if self._is_working or not self._is_open or not self._twin.is_job_ready:
             return
         self._is_working = True
         took_s = self._draw_s() * self._condition.factor * self._condition.job_factor

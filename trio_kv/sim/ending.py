@@ -5,6 +5,7 @@ request has its answer, and all nodes hold the same. Where majorities of the dis
 for; the run goes on for a while all the same, for the judges to see what comes of what is left.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from trio_kv.check.boundedness import require_bounded
@@ -13,6 +14,8 @@ from trio_kv.check.linearizability import check_history
 from trio_kv.check.queues import left_waiting
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
+from trio_kv.replica.replica import Replica
+from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.histories import history_of
 from trio_kv.sim.plan import Plan
 
@@ -69,7 +72,7 @@ def require_service(world: "World") -> float:
     plan = world.plan
     election_s = plan.raft.election_timeout_max_s
     recovered_after_s = world.run_until_true(
-        "all follow one leader", leader_within_s(plan), lambda: _is_led(world)
+        "all follow one leader", leader_within_s(plan), lambda: is_led(world.living(), plan.nodes)
     )
     leader = world.leader()
     assert leader is not None
@@ -94,7 +97,9 @@ def require_service(world: "World") -> float:
     # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
     world.run_until_true("all requests are answered", within_s, lambda: not world.answers.under_way())
     world.run_until_true(
-        "all nodes hold the same, and nothing waits in them", within_s, lambda: _has_converged(world)
+        "all nodes hold the same, and nothing waits in them",
+        within_s,
+        lambda: is_at_rest(world.living(), [node.disk for node in world.nodes.values()]),
     )
     # But for a transfer that was under way when all was healed.
     require_quiet([each.raft for each in world.living()], term, 8 if plan.is_tied else 2)
@@ -128,17 +133,19 @@ def require_linearizable(world: "World") -> None:
         raise Violation(verdict.words)
 
 
-def _is_led(world: "World") -> bool:
-    leader = world.leader()
-    if leader is None or leader.replica is None:
+def is_led(living: Sequence[Replica], nodes: int) -> bool:
+    """Return whether all nodes that live follow one leader, and are a majority of so many."""
+    rafts = [each.raft for each in living]
+    leaders = [raft for raft in rafts if raft.is_leader]
+    if not leaders or len(rafts) <= nodes // 2:
         return False
-    term = leader.replica.raft.term
-    return all(each.raft.term == term and each.raft.leader == leader.id for each in world.living())
+    leader = max(leaders, key=lambda raft: raft.term)
+    return all((raft.term, raft.leader) == (leader.term, leader.id) for raft in rafts)
 
 
-def _has_converged(world: "World") -> bool:
-    living = world.living()
-    if any(node.disk is not None and not node.disk.is_idle for node in world.nodes.values()):
+def is_at_rest(living: Sequence[Replica], disks: Iterable[TimedDisk | None]) -> bool:
+    """Return whether all nodes that live hold the same, and nothing is left to do, in them or their disks."""
+    if any(disk is not None and not disk.is_idle for disk in disks):
         return False
     if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
         return False

@@ -213,11 +213,8 @@ class Injector:
         self._later.end("full", node.id, fault.for_s, node.empty_disk)
 
     def _may_lose(self, node: SimulatedNode) -> bool:
-        """Return whether a majority would be left with all of its data: nothing could bring back more."""
-        if self._world.plan.is_beyond_budget:
-            return True
-        lost = sum(other.is_lost for other in self._world.nodes.values() if other is not node)
-        return len(self._world.members) - lost - 1 > len(self._world.members) // 2
+        others = [other for other in self._world.nodes.values() if other is not node]
+        return self._world.plan.allows_loss(sum(other.is_lost for other in others))
 
     def _lose(self, fault: faults.FlipBit | faults.Wipe) -> None:
         """Let a node forget a bit, or all. Only a node that is lost already, or may be lost too."""

@@ -1,6 +1,6 @@
 """The judges of a run: the same in both worlds, wired to one another in one place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from trio_kv.check.answers import Answers
 from trio_kv.check.commit_rule import CommitRule
@@ -18,7 +18,13 @@ from trio_kv.check.term_growth import TermGrowth
 from trio_kv.check.unique_values import UniqueValues
 from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.watch import Judge, Watch
+from trio_kv.replica.requests import Answer, Done, Full, Refused
 from trio_kv.sim.coverage import Coverage
+
+TERMS_MAX = 10
+"""So many terms may begin after something was broken or mended."""
+TERMS_MAX_TIED = 100
+"""The same where votes are split again and again, as time-outs are nearly equal on purpose."""
 
 
 class Judges:
@@ -26,7 +32,8 @@ class Judges:
 
     Args:
         members: the nodes.
-        terms: counts the terms that begin, where the world says when it is unsteady.
+        is_tied: whether time-outs are nearly equal on purpose.
+        is_unsteady: whether time-outs may be missed without end just now.
         are_values_unique: whether no client writes a value twice: then none may take effect twice.
 
     """
@@ -35,7 +42,8 @@ class Judges:
         self,
         members: Sequence[int],
         *,
-        terms: TermGrowth | None = None,
+        is_tied: bool,
+        is_unsteady: Callable[[], bool],
         are_values_unique: bool = False,
     ) -> None:
         """Have seen nothing; see the class."""
@@ -45,13 +53,14 @@ class Judges:
         """What was committed, and what came of it."""
         self.durability = Durability(members, self.chronicle.entries)
         self.answers = Answers(self.chronicle, self.durability)
+        self.terms = TermGrowth(TERMS_MAX_TIED if is_tied else TERMS_MAX, is_unsteady)
         # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
         judges: list[Judge] = [
             self.durability,
             self._elections,
             UpToDateVote(),
             Monotonic(),
-            *([] if terms is None else [terms]),
+            self.terms,
             LeaderAppendOnly(),
             LogMatching(),
             LeaderCompleteness(),
@@ -71,3 +80,29 @@ class Judges:
         coverage.reach("unsynced data lost", self.durability.unsynced_lost)
         coverage.reach("split vote", self._elections.split_votes())
         coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
+
+
+def judge_answer(answers: Answers, coverage: Coverage, answer: Answer, node: int, *, is_leader: bool) -> None:
+    """Judge what a node answered, and count what it shows.
+
+    Args:
+        answers: who judges it.
+        coverage: counts situations.
+        answer: what was said.
+        node: who said it.
+        is_leader: whether that node leads.
+
+    Raises:
+        Violation: it can't be true.
+
+    """
+    if not isinstance(answer, Done):
+        if isinstance(answer, Full):
+            coverage.reach("read_only answered")
+        answers.no_answer(answer.number, node, is_refused=isinstance(answer, Full | Refused))
+        return
+    is_read = answers.answered(answer.number, node, answer.applied, answer.replies)
+    if is_read and not is_leader:
+        coverage.reach("read answered by a follower")
+    if any(reply.code == "session_expired" for reply in answer.replies):
+        coverage.reach("session expired")

@@ -18,7 +18,7 @@ STRAGGLER_S = 2.0
 
 @attrs.define
 class Pipe:
-    """A link that takes one message at a time, and lets a few wait."""
+    """A link that takes one message at a time, and lets a few wait. When it is mended, what waits in it is lost."""
 
     message_s: float
     waiting_max: int
@@ -61,15 +61,21 @@ class Network:
             past.append(message)
         else:
             past[self._sent % MESSAGES_KEPT_MAX] = message
+        pipe = self.pipes.get((message.source, message.target)) if self.pipes else None
+        if pipe is None:
+            self._go(message)
+        elif (piped_s := pipe.take(world.now)) is not None:
+            world.after(piped_s, self._leave, pipe, message)
+
+    def _leave(self, pipe: Pipe, message: Message) -> None:
+        if self.pipes.get((message.source, message.target)) is pipe:
+            self._go(message)
+
+    def _go(self, message: Message) -> None:
+        world = self._world
         draw, stragglers, latency_s = world.random.random, world.plan.stragglers, world.plan.latency_s
         for delay_s in self.links.route(message.source, message.target):
             took_s = delay_s + latency_s * (0.5 + 1.5 * draw())
-            if self.pipes:
-                pipe = self.pipes.get((message.source, message.target))
-                piped_s = 0.0 if pipe is None else pipe.take(world.now)
-                if piped_s is None:
-                    continue
-                took_s += piped_s
             if stragglers and not world.is_healed and draw() < stragglers:
                 world.after(took_s + STRAGGLER_S * draw(), world.deliver, message)
             else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Noticing:
-    """Looks at one node, over all its lives; changes nothing."""
+    """Looks at one node, over one life of it or more; changes nothing."""
 
     def __init__(self, coverage: "Coverage") -> None:
         """Have seen nothing."""

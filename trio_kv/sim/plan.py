@@ -72,6 +72,10 @@ class Plan:
         """Whether time-outs are nearly equal on purpose: then votes are split again and again."""
         return self.raft.election_timeout_max_s < 1.2 * self.raft.election_timeout_min_s
 
+    def allows_loss(self, lost: int) -> bool:
+        """Return whether one more disk may be lost besides so many: a majority with all of its data must be left."""
+        return self.is_beyond_budget or self.nodes - lost - 1 > self.nodes // 2
+
     def __str__(self) -> str:
         lines = [
             f"  {name} = {value}"

@@ -14,18 +14,17 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from trio_kv.check.term_growth import TermGrowth
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.node import Turn
 from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
 from trio_kv.raft.messages import Message
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused
+from trio_kv.replica.requests import Answer, Propose, Read
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
 from trio_kv.sim.injector import Injector
-from trio_kv.sim.judges import Judges
+from trio_kv.sim.judges import Judges, judge_answer
 from trio_kv.sim.network import Network
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import INBOX_MAX, Plan
@@ -34,10 +33,6 @@ from trio_kv.transport.links import LinkFault
 
 EVENTS_MAX = 400_000
 """A run with more events is a storm: something goes round in circles."""
-TERMS_MAX = 10
-"""So many terms may begin after something was broken or mended."""
-TERMS_MAX_TIED = 100
-"""The same where votes are split again and again, as time-outs are nearly equal on purpose."""
 _PACK = struct.Struct("<dBBQQQ").pack
 _LOOK_S = 0.02
 """How often the liveness phase looks whether it is there yet."""
@@ -75,9 +70,8 @@ class World:
         self.cluster = f"{self.random.getrandbits(128):032x}"
         self.turn = Turn()
 
-        self.terms = TermGrowth(TERMS_MAX_TIED if plan.is_tied else TERMS_MAX, self._is_unsteady)
-        judges = self._judges = Judges(self.members, terms=self.terms)
-        self.chronicle, self.durability = judges.chronicle, judges.durability
+        judges = self._judges = Judges(self.members, is_tied=plan.is_tied, is_unsteady=self._is_unsteady)
+        self.chronicle, self.durability, self.terms = judges.chronicle, judges.durability, judges.terms
         self.answers, self.watch = judges.answers, judges.watch
         self.network = Network(self)
         self.links = self.network.links
@@ -221,16 +215,8 @@ class World:
 
     def answer(self, node: SimulatedNode, source: int, answer: Answer) -> None:
         """Judge an answer, and let it be on its way to the client or get lost."""
-        if isinstance(answer, Done):
-            is_read = self.answers.answered(answer.number, node.id, answer.applied, answer.replies)
-            if is_read and node.replica is not None and not node.replica.raft.is_leader:
-                self.coverage.reach("read answered by a follower")
-            if any(reply.code == "session_expired" for reply in answer.replies):
-                self.coverage.reach("session expired")
-        else:
-            if isinstance(answer, Full):
-                self.coverage.reach("read_only answered")
-            self.answers.no_answer(answer.number, node.id, is_refused=isinstance(answer, Full | Refused))
+        is_leader = node.replica is not None and node.replica.raft.is_leader
+        judge_answer(self.answers, self.coverage, answer, node.id, is_leader=is_leader)
         self._hash.update(_PACK(self.now, node.id, 255, answer.number, 0, 0))
         if self._tell is not None:
             self._tell(f"{self.now:.6f} n{node.id} -> c{source} {answer}")

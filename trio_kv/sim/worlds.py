@@ -31,7 +31,7 @@ class WorldKind(Protocol):
 
     @property
     def kinds(self) -> Sequence[str]:
-        """The kinds of faults that may be asked for; none if each seed draws its own."""
+        """The kinds of faults that may be asked for."""
         ...
 
     @property

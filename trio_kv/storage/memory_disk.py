@@ -48,7 +48,10 @@ class MemoryDisk:
         listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
         self._snapshots = None if snapshots is None else SnapshotJobs(snapshots, listener, _call)
         self._waiting: deque[Write] = deque()
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[tuple[int, Job]] = deque()
+        """The jobs that wait, each with the number of writes that must be done before it."""
+        self._given = self._done = 0
+        """How many writes there were, and how many of them are done."""
         self._is_failed = False
         self._is_full = False
 
@@ -62,19 +65,20 @@ class MemoryDisk:
         return len(self._waiting)
 
     @property
-    def jobs_waiting(self) -> int:
-        """How many jobs wait."""
-        return len(self._jobs)
+    def is_job_ready(self) -> bool:
+        """Whether a job waits that may be done now: the log is compacted only behind all writes before that."""
+        return bool(self._jobs) and self._jobs[0][0] <= self._done
 
     def submit(self, write: Write) -> None:
         """Let a write wait for its turn. After a failure it is dropped: the failure was told."""
         assert len(self._waiting) < WRITES_WAITING_MAX, "the simulator does not step this disk"
         if not self._is_failed:
+            self._given += 1
             self._waiting.append(write)
 
     def compact(self, index: int) -> None:
-        """Delete what the log holds up to an entry, as far as that fills whole segments."""
-        self._do(partial(self._compact, index))
+        """Delete what the log holds up to an entry, as far as that fills whole segments; behind all writes."""
+        self._do(partial(self._compact, index), self._given)
 
     def snapshot_begin(self, index: int, term: int) -> None:
         """Begin a snapshot, in place of one that was begun and not finished."""
@@ -119,24 +123,25 @@ class MemoryDisk:
         self._is_failed = True
         if batch:
             self.wal.append(batch)
+            self._done += len(batch)
         elif self._jobs:
-            for _ in self._jobs.popleft()():
-                pass
+            self._do_next_job()
         self._look_for_room(is_written=bool(batch))
         self._is_failed = False
         return batch[-1].ticket if batch else None
 
     def step_job(self) -> None:
-        """Do the oldest job, although writes may wait: in `DiskThread` a second thread does them.
+        """Do the oldest job, although writes may wait that came after it, or that don't concern it.
+
+        In `DiskThread` a second thread does the jobs, but for compactions. `is_job_ready` must be true.
 
         Raises:
             OSError: the disk failed.
 
         """
-        job = self._jobs.popleft()
+        assert self.is_job_ready
         self._is_failed = True
-        for _ in job():
-            pass
+        self._do_next_job()
         self._is_failed = False
 
     def look_for_room(self) -> None:
@@ -171,9 +176,14 @@ class MemoryDisk:
         assert self._snapshots is not None, "this disk has no snapshots"
         return self._snapshots
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job, writes_before: int = 0) -> None:
         if not self._is_failed:
-            self._jobs.append(job)
+            self._jobs.append((writes_before, job))
+
+    def _do_next_job(self) -> None:
+        _, job = self._jobs.popleft()
+        for _ in job():
+            pass
 
     def _forget(self) -> None:
         self._waiting.clear()

@@ -58,6 +58,8 @@ def classify(request: KeyRequest, reply: ReplyLine | None) -> tuple[Outcome, byt
     code = reply.code
     if reply.key not in (None, request.key):
         raise NonsenseError(f"a question about {request.key!r} is answered with {reply.line!r}")
+    if len(reply.id) and bytes(reply.id) != bytes(request.id):
+        raise NonsenseError(f"{request!r} is answered as if it were another one: {reply.line!r}")
     if code == "ok":
         return "ok", _ok_value(request, reply)
     if code == "missing":

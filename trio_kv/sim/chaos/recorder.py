@@ -2,8 +2,10 @@
 
 A key is in use for some hundred operations, then a fresh one takes its place, so that a checker, which looks at each
 key by itself, never meets a long history. When the last operation on a key has ended its group goes to the file.
+A connection can also have a key of its own for a time. Stale reads are counted, and stand in no history.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from random import Random
 import attrs
 
 from trio_kv.check.history import Fault, Operation, encode_history, encode_operation
+from trio_kv.check.versions import Versions
 from trio_kv.sim.chaos.outcomes import KeyRequest, Outcome
 from trio_kv.wire.requests import CasRequest, DeleteRequest, GetRequest, SetRequest
 
@@ -36,20 +39,39 @@ class Group:
 @attrs.define(eq=False)
 class _OpenGroup:
     key: str
-    limit: int
+    limit: float
+    """After so many operations it is not used any more."""
     started: int = 0
     under_way: int = 0
     operations: list[Operation] = attrs.field(factory=list)
     known: bytes | None = None
     """The value that somebody saw last."""
+    versions: Versions = attrs.field(factory=Versions)
 
 
-@attrs.frozen
-class _Call:
-    group: _OpenGroup
+@attrs.frozen(eq=False)
+class Call:
+    """An operation under way."""
+
     client: int
     request: KeyRequest
     call_s: float
+    group: _OpenGroup
+
+    @property
+    def versions(self) -> Versions:
+        """What is known of the versions of its key."""
+        return self.group.versions
+
+    @property
+    def name(self) -> str:
+        """What is asked, as it is counted."""
+        return "stale" if self.is_stale else OP_NAMES[type(self.request)]
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it may be answered with what was true once."""
+        return isinstance(self.request, GetRequest) and self.request.is_stale
 
 
 class Recorder:
@@ -77,7 +99,10 @@ class Recorder:
 
         """
         self.outcomes: Counter[tuple[str, Outcome]] = Counter()
-        """Operations by what was asked and what became of it; reads that failed are counted here and nowhere else."""
+        """Operations by what was asked and what became of it; reads that failed and those with the name `stale` are
+        counted here and nowhere else."""
+        self.chains = 0
+        """Runs of pipelined requests for a key of a connection's own of which every answer was judged."""
         self.codes: Counter[str] = Counter()
         """Replies by their code, `no reply` included."""
         self.longest_gap_s = 0.0
@@ -97,22 +122,30 @@ class Recorder:
         self._generation = 0
         self._open: dict[str, _OpenGroup] = {}
         """Those with operations to come or under way."""
-        self._slots = [self._next_group() for _ in range(keys)]
+        self._slots = [self._next_group(random.randint(*KEY_OPERATIONS)) for _ in range(keys)]
         """Those from which keys are drawn."""
-        self._calls: dict[int, _Call] = {}
-        self._call_count = 0
         self._acknowledged_s: float | None = None
 
     @property
     def recorded(self) -> int:
         """How many operations have ended and stand in the history, or will."""
         return sum(
-            count for (op, outcome), count in self.outcomes.items() if (op, outcome) != ("get", "failed")
+            count
+            for (name, outcome), count in self.outcomes.items()
+            if name != "stale" and (name, outcome) != ("get", "failed")
         )
 
     def draw_key(self, random: Random) -> str:
         """Return a key that is in use. Its operation must begin before the caller waits for anything."""
         return random.choice(self._slots).key
+
+    def take_key(self) -> str:
+        """Return a key that nobody else gets, for as many operations as its owner wants; see `leave_key`."""
+        return self._next_group(math.inf).key
+
+    def leave_key(self, key: str) -> None:
+        """Note that the owner of a key has asked the last about it."""
+        self._leave(self._open[key])
 
     def draw_known(self, key: str, random: Random) -> bytes | None:
         """Return a value that a key has, as far as anybody knows, or one that it has not; None: no value."""
@@ -122,57 +155,54 @@ class Recorder:
             return group.known
         return None if drawn < 0.9 else random.choice(group.operations).value
 
-    def call(self, client: int, request: KeyRequest) -> int:
-        """Note that an operation begins; return its number."""
+    def call(self, client: int, request: KeyRequest) -> Call:
+        """Note that an operation begins."""
         group = self._open[request.key]
         group.started += 1
         group.under_way += 1
         if group.started == group.limit:
-            self._slots[self._slots.index(group)] = self._next_group()
-        self._call_count += 1
-        self._calls[self._call_count] = _Call(group, client, request, self.now())
-        return self._call_count
+            self._slots[self._slots.index(group)] = self._next_group(self._random.randint(*KEY_OPERATIONS))
+        if isinstance(request, SetRequest | CasRequest):
+            group.versions.asked(bytes(request.value))
+        return Call(client, request, self.now(), group)
 
-    def end(self, call: int, outcome: Outcome, result: bytes | None, *, code: str, node: int) -> int:
-        """Note what became of an operation; return its client."""
-        called = self._calls.pop(call)
-        group, request = called.group, called.request
+    def end(self, call: Call, outcome: Outcome, result: bytes | None, *, code: str, node: int) -> Operation:
+        """Note what became of an operation; return it as a whole."""
+        group, request = call.group, call.request
         return_s = self.now()
-        op = OP_NAMES[type(request)]
-        self.outcomes[op, outcome] += 1
+        self.outcomes[call.name, outcome] += 1
         self.codes[code] += 1
         is_read = isinstance(request, GetRequest)
         if not is_read and outcome in ACKNOWLEDGED:
             self._note_acknowledged(return_s)
-        if not (is_read and outcome == "failed"):
-            operation = Operation(
-                client=called.client,
-                op=op,
-                key=request.key,
-                call_s=called.call_s,
-                return_s=None if outcome == "unknown" else return_s,
-                outcome=outcome,
-                value=bytes(request.value) if isinstance(request, SetRequest | CasRequest) else None,
-                expected=bytes(request.expected[0])
-                if isinstance(request, CasRequest) and request.expected
-                else None,
-                result=result,
-                node=node,
-            )
+        operation = Operation(
+            client=call.client,
+            op=OP_NAMES[type(request)],
+            key=request.key,
+            call_s=call.call_s,
+            return_s=None if outcome == "unknown" else return_s,
+            outcome=outcome,
+            value=bytes(request.value) if isinstance(request, SetRequest | CasRequest) else None,
+            expected=bytes(request.expected[0])
+            if isinstance(request, CasRequest) and request.expected
+            else None,
+            result=result,
+            node=node,
+        )
+        if not call.is_stale and not (is_read and outcome == "failed"):
             group.operations.append(operation)
             if outcome == "ok" and isinstance(request, SetRequest | CasRequest):
                 group.known = operation.value
             elif outcome in ACKNOWLEDGED:
-                group.known = result if op != "delete" else None
+                group.known = result if operation.op != "delete" else None
         group.under_way -= 1
         self._close_if_done(group)
-        return called.client
+        return operation
 
     def retire(self) -> None:
         """Use no key any more; operations under way may still end."""
-        for group in self._slots:
-            group.limit = 0
-            self._close_if_done(group)
+        for group in list(self._open.values()):
+            self._leave(group)
         self._slots = []
         self._note_gap(self.now())
 
@@ -197,11 +227,15 @@ class Recorder:
                 file.write(groups.read(size_bytes))
         self._path.unlink()
 
-    def _next_group(self) -> _OpenGroup:
+    def _next_group(self, limit: float) -> _OpenGroup:
         self._generation += 1
-        group = _OpenGroup(f"{self._prefix}k{self._generation}", self._random.randint(*KEY_OPERATIONS))
+        group = _OpenGroup(f"{self._prefix}k{self._generation}", limit)
         self._open[group.key] = group
         return group
+
+    def _leave(self, group: _OpenGroup) -> None:
+        group.limit = 0
+        self._close_if_done(group)
 
     def _close_if_done(self, group: _OpenGroup) -> None:
         if group.started < group.limit or group.under_way:

@@ -262,8 +262,8 @@ class Run:
     ) -> Summary:
         config = self._config
         operations: dict[str, dict[str, int]] = {}
-        for (op, outcome), count in sorted(recorder.outcomes.items()):
-            operations.setdefault(op, {})[outcome] = count
+        for (name, outcome), count in sorted(recorder.outcomes.items()):
+            operations.setdefault(name, {})[outcome] = count
         summary = Summary(
             verdict=self.findings.verdict,
             violations=self.findings.violations,
@@ -276,6 +276,8 @@ class Run:
             seconds=self._load_s,
             checked=sum(group.operations for group in recorder.groups.values()),
             keys=len(recorder.groups),
+            stale_reads=recorder.outcomes["stale", "ok"],
+            chains=recorder.chains,
             operations=operations,
             replies=dict(recorder.codes.most_common()),
             faults=dict(Counter(fault.kind for fault in nemesis.faults).most_common()),

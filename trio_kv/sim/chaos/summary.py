@@ -51,6 +51,10 @@ class Summary:
     checked: int
     """Operations that a checker has seen."""
     keys: int
+    stale_reads: int
+    """Those that gave a value; each was judged when it came."""
+    chains: int
+    """Runs of pipelined requests for a key of a connection's own, the same."""
     operations: dict[str, dict[str, int]]
     """By what was asked, and what became of it."""
     replies: dict[str, int]
@@ -96,6 +100,10 @@ class Summary:
                 f"{self.checked:,} operations of {self.clients} clients on {self.keys:,} keys in {self.seconds:.0f} s",
             ),
             *(("", f"{op:<7}{_counts(outcomes)}") for op, outcomes in sorted(self.operations.items())),
+            (
+                "judged",
+                f"{self.stale_reads:,} stale reads, {self.chains:,} chains of requests for a connection's own key",
+            ),
             ("faults", f"{self.kills} kills, {self.pauses} pauses, {self.partitions} partitions"),
             ("", _counts(self.faults) or "none"),
             (

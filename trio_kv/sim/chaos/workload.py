@@ -5,6 +5,10 @@ is a client of its own, because a client of a history has one operation under wa
 has no known outcome never speaks again: its connection goes on under a new number, as Jepsen's processes do. Some
 connections are broken off in the middle of a request, some after half a line, on purpose.
 
+What is promised to one connection is judged at once, answer by answer, because the history does not show it: pipelined
+requests take effect in their order, which a key that nobody else uses tells, and no read goes back in time, not even
+a stale one. The rules stand in `check`, in `own_key`, `revision_order` and `versions`.
+
 Every value that is written is written once, so that a read tells which write it saw.
 """
 
@@ -15,9 +19,13 @@ import attrs
 import msgspec
 import trio
 
+from trio_kv.check.history import Operation
+from trio_kv.check.own_key import OwnKey
+from trio_kv.check.revision_order import RevisionOrder
+from trio_kv.check.violation import Violation
 from trio_kv.sim.chaos.lines import LineStream, connect
 from trio_kv.sim.chaos.outcomes import KeyRequest, NonsenseError, classify
-from trio_kv.sim.chaos.recorder import Recorder
+from trio_kv.sim.chaos.recorder import Call, Recorder
 from trio_kv.sim.chaos.target import Target
 from trio_kv.wire.requests import (
     CasRequest,
@@ -32,6 +40,10 @@ from trio_kv.wire.requests import (
 PIPELINE_MAX = 16
 PIPELINED = 0.25
 """Share of the times a client asks at which it asks several things at once."""
+CHAINED = 0.3
+"""Share of the pipelines that are about a key of the connection's own."""
+STALE = 0.2
+"""Share of the reads that may be stale."""
 REQUEST_TIMEOUTS_S = (0.2, 1.0, 1.0, 3.0)
 """Drawn for each connection: impatient clients meet `timeout`, patient ones see a fault through."""
 REPLY_GRACE_S = 1.0
@@ -130,10 +142,16 @@ class _Client:
         self._on_nonsense = on_nonsense
         self._slots = [numbers.next_client() for _ in range(PIPELINE_MAX)]
         """The client's number for each place in a pipeline."""
+        self._order = RevisionOrder()
+        """What this connection was told of."""
+        self._own: OwnKey | None = None
+        """The key that this connection alone uses, once it has one."""
 
     async def use(self, stream: LineStream, pause_s: float) -> None:
         """Ask over a connection until it ends, or this client ends it."""
         random = self._random
+        self._order = RevisionOrder()
+        self._leave_own()
         timeout_s = random.choice(REQUEST_TIMEOUTS_S)
         left = random.randint(1, 2 * CONNECTION_REQUESTS)
         while left > 0:
@@ -141,11 +159,33 @@ class _Client:
             left -= count
             if pause_s:
                 await trio.sleep(random.expovariate(1 / (pause_s * count)))
-            requests = [self._draw_request(slot, timeout_s) for slot in self._slots[:count]]
-            if not await self._ask(stream, requests, timeout_s):
+            if count > 1 and random.random() < CHAINED:
+                is_usable = await self._ask_chain(stream, count, timeout_s)
+            else:
+                keys = [self._recorder.draw_key(random) for _ in range(count)]
+                is_usable = await self._ask(stream, self._draw_requests(keys, timeout_s), timeout_s)
+            if not is_usable:
                 return
         if random.random() < 0.3:
-            await self._break_off(stream, self._draw_request(self._slots[0], timeout_s))
+            (request,) = self._draw_requests([self._recorder.draw_key(random)], timeout_s)
+            await self._break_off(stream, request)
+
+    async def _ask_chain(self, stream: LineStream, count: int, timeout_s: float) -> bool:
+        """Pipeline requests for this connection's own key; return whether the connection goes on."""
+        if self._own is None or not self._own.is_known:
+            self._leave_own()
+            self._own = OwnKey(self._recorder.take_key())
+        own = self._own
+        all_judged = own.judged + count
+        is_usable = await self._ask(stream, self._draw_requests([own.key] * count, timeout_s), timeout_s)
+        if own.judged == all_judged:
+            self._recorder.chains += 1
+        return is_usable
+
+    def _leave_own(self) -> None:
+        if self._own is not None:
+            self._recorder.leave_key(self._own.key)
+            self._own = None
 
     async def _ask(self, stream: LineStream, requests: Sequence[KeyRequest], timeout_s: float) -> bool:
         """Send requests, take the replies; return whether the connection goes on."""
@@ -163,17 +203,17 @@ class _Client:
                     if reply is None:
                         break
                     if reply.close is not None:
-                        self._end(calls[answered:], requests[answered:], reply)
+                        self._end(calls[answered:], reply)
                         answered = len(calls)
                         break
-                    self._end(calls[answered : answered + 1], requests[answered : answered + 1], reply)
+                    self._end(calls[answered : answered + 1], reply)
                     answered += 1
                 else:
                     is_usable = True
         except GONE_ERRORS:
             pass  # what it means for each operation is said below
         finally:
-            self._end(calls[answered:], requests[answered:], None)
+            self._end(calls[answered:], None)
         return is_usable
 
     async def _break_off(self, stream: LineStream, request: KeyRequest) -> None:
@@ -187,27 +227,60 @@ class _Client:
         except GONE_ERRORS:
             pass
         finally:
-            self._end([call], [request], None)
+            self._end([call], None)
 
-    def _end(self, calls: Sequence[int], requests: Sequence[KeyRequest], reply: ReplyLine | None) -> None:
-        for call, request in zip(calls, requests, strict=True):
+    def _end(self, calls: Sequence[Call], reply: ReplyLine | None) -> None:
+        for call in calls:
             try:
-                outcome, result = classify(request, reply)
+                outcome, result = classify(call.request, reply)
             except NonsenseError as error:
                 self._on_nonsense(str(error))
-                outcome, result = classify(request, None)
-            code = "no reply" if reply is None else reply.code
-            client = self._recorder.end(call, outcome, result, code=code, node=(reply and reply.node) or 0)
+                outcome, result = classify(call.request, None)
+            code, node, revision = "no reply", 0, None
+            if reply is not None:
+                code, node, revision = reply.code, reply.node or 0, reply.revision
+            operation = self._recorder.end(call, outcome, result, code=code, node=node)
+            try:
+                self._judge(call, operation, revision)
+            except Violation as violation:
+                asked, answer = encode_request(call.request), reply and reply.line
+                self._on_nonsense(f"{violation}: {asked!r} was answered with {answer!r}")
             if outcome == "unknown":
-                self._slots[self._slots.index(client)] = self._numbers.next_client()
+                self._slots[self._slots.index(call.client)] = self._numbers.next_client()
 
-    def _draw_request(self, client: int, timeout_s: float) -> KeyRequest:
+    def _judge(self, call: Call, operation: Operation, revision: int | None) -> None:
+        """Judge what the history does not show.
+
+        Raises:
+            Violation: says what is wrong.
+
+        """
+        call.versions.told(operation, revision)
+        is_there = operation.outcome == "ok" or operation.result is not None
+        if revision is not None and is_there:
+            self._order.follows(operation.key, revision)
+        if self._own is not None and operation.key == self._own.key:
+            self._own.told(operation)
+
+    def _draw_requests(self, keys: Sequence[str], timeout_s: float) -> list[KeyRequest]:
+        """Draw a request for each of these keys; several bear ids, which tell whose answer is whose."""
+        requests = [
+            self._draw_request(client, key, timeout_s) for client, key in zip(self._slots, keys, strict=False)
+        ]
+        if len(requests) == 1:
+            return requests
+        return [
+            msgspec.structs.replace(request, id=msgspec.Raw(b"%d" % number))
+            for number, request in enumerate(requests)
+        ]
+
+    def _draw_request(self, client: int, key: str, timeout_s: float) -> KeyRequest:
         random = self._random
-        key = self._recorder.draw_key(random)
         meta = random.random() < 0.5
         drawn = random.random()
         if drawn < 0.45:
-            return GetRequest(key, timeout=timeout_s, meta=meta)
+            is_stale = random.random() < STALE
+            return GetRequest(key, timeout=timeout_s, meta=meta or is_stale, is_stale=is_stale)
         if drawn < 0.52:
             return DeleteRequest(key, timeout=timeout_s, meta=meta)
         value = self._numbers.next_value(client)

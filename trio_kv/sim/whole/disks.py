@@ -44,6 +44,10 @@ class DiskHost(Host, Protocol):
         """Count a completion of a disk."""
         ...
 
+    def revive(self, node: int) -> None:
+        """Start a node again whose disk did not work and may now, as often as that takes."""
+        ...
+
 
 class Drive:
     """What a node's data lives on, from the first start to the end of the world."""
@@ -64,7 +68,9 @@ class Drive:
         self.is_flipped = False
         """Bits were flipped while the node was down: whether that is noticed shows at its start."""
         self.is_armed = False
-        """The disk is going to fail."""
+        """The disk is going to fail for good."""
+        self.restart_after_s: float | None = None
+        """When it fails: somebody restarts the node after so long."""
         self.is_rebuilding = False
         """The directory says that it is to be filled by the others."""
         self.interruptions = 0
@@ -84,7 +90,7 @@ class Drive:
 
         Raises:
             DamagedError: a bit was flipped, and that was noticed.
-            OSError: the disk is full.
+            OSError: the disk is full, or can't be read.
 
         """
         host = self.host
@@ -96,8 +102,8 @@ class Drive:
                 self._open(decode)
             except PowerLossError:
                 host.coverage.reach("recovery interrupted")
-            except DamagedError:
-                pass
+            except (DamagedError, OSError):
+                pass  # It is met again below.
             self.files.crash(host.random)
         self.interruptions = 0
         try:
@@ -106,6 +112,9 @@ class Drive:
             if self.is_flipped:
                 host.coverage.reach("damage refused")
                 self.is_damaged = True
+            raise
+        except OSError:
+            host.revive(self.node)
             raise
         self.is_flipped = False
         recovered = opened.recovered
@@ -133,7 +142,9 @@ class Drive:
     def cut_power(self) -> None:
         """Lose or tear what is not durable, at this moment; nothing of this life reaches the disk any more."""
         assert self.disk is not None
-        self.is_armed = False
+        self.is_armed, self.restart_after_s = False, None
+        if self.disk.timed.wal.segment > 1:
+            self.host.coverage.reach("segment filled")
         self.disk.cut_power()
         self.disk = None
 
@@ -163,9 +174,11 @@ class Drive:
         if part == "snapshot":
             names = snapshots
         elif part == "tail":
-            names = [name for name in names if name not in snapshots and files.read(name).strip(b"\0")][-1:]
+            names = [name for name in names if name not in snapshots and files.content(name).strip(b"\0")][
+                -1:
+            ]
         name = random.choice(names) if names else ""
-        used = len(files.read(name).rstrip(b"\0")) if name else 0
+        used = len(files.content(name).rstrip(b"\0")) if name else 0
         if used:
             self.is_flipped = True
             self.host.watch.flipped(self.node)
@@ -182,6 +195,33 @@ class Drive:
         if self.disk is not None:
             self.disk.timed.look_for_room()
 
+    def end_unreadable(self) -> None:
+        """Let it be read again."""
+        self.files.is_unreadable = False
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is slower than others, or full."""
+        condition = self.condition
+        return condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
+
+    def fail(self) -> None:
+        """Fail, for good or until somebody sees to it (scenario D11)."""
+        host = self.host
+        is_lasting = self.restart_after_s is None and not self.files.is_unreadable
+        self.is_failed, self.is_armed = is_lasting, False
+        host.coverage.reach("disk failed")
+        if is_lasting:
+            return
+        # What else was planned for this disk is over: it would fail for good, which nobody has a budget for.
+        self.files.clear_faults()
+        # The process alone ended, or whoever sees to it turns the machine off.
+        if host.random.random() < 0.5:
+            self.files.crash(host.random)
+        host.coverage.reach("disk failed, node came back")
+        host.after(self.restart_after_s or 0.0, host.revive, self.node)
+        self.restart_after_s = None
+
     def unstall(self) -> None:
         """End a stall, in whatever life it began."""
         self.condition.is_stalled = False
@@ -191,8 +231,9 @@ class Drive:
     def mend(self) -> None:
         """Let it be as fast as others, and finish at once what it does slowly just now."""
         self.unfill()
+        self.end_unreadable()
         self.files.clear_faults()
-        self.is_armed = False
+        self.is_armed, self.restart_after_s = False, None
         self.condition.factor = self.condition.job_factor = 1.0
         self.condition.is_stalled = False
         self.condition.in_next_batch = self.condition.in_next_job = None
@@ -215,6 +256,7 @@ class SimulatedDisk:
         self._drive = drive
         self._post = post
         self._told = Completions(post)
+        self.has_failed = False
         drive.condition.is_stalled = False
         self.timed = TimedDisk(
             drive.host,
@@ -273,7 +315,7 @@ class SimulatedDisk:
         """End with whatever is on the disk at this moment."""
         drive = self._drive
         self.timed.close()
-        if drive.is_failed:
+        if self.has_failed:
             # Nothing is under way any more, though its node may not have taken note of that.
             drive.files.crash(drive.host.random)
         else:
@@ -322,10 +364,9 @@ class SimulatedDisk:
             self._post(item)
 
     def _failed(self) -> None:
-        drive = self._drive
-        drive.is_failed, drive.is_armed = True, False
+        self.has_failed = True
         self.timed.close()
-        drive.host.coverage.reach("disk failed")
+        self._drive.fail()
         self._post(DiskFailed(OSError(5, "a fault that was planned")))
 
 

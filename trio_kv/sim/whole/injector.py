@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from trio_kv.cluster.registry import State
 from trio_kv.sim import faults
 from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.later import Later
+from trio_kv.sim.network import Pipe
 from trio_kv.sim.whole import faults as door_faults
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Injector:
     def __init__(self, world: "WholeWorld") -> None:
         """Let nothing happen yet."""
         self._world = world
-        self._later = Later(world)
+        self._later = Later(world, before=world.terms.disturbed)
 
     def stop(self) -> None:
         """End no fault any more: the world mends everything itself."""
@@ -30,20 +30,48 @@ class Injector:
         if self._world.is_healed:
             return
         self._world.say(str(fault))
+        self._world.terms.disturbed()
         match fault:
-            case faults.Partition() | faults.Isolate() | faults.Bridge() | faults.Ring() | faults.Weather():
+            case (
+                faults.Partition()
+                | faults.Isolate()
+                | faults.Bridge()
+                | faults.Ring()
+                | faults.Weather()
+                | faults.SlowLink()
+            ):
                 self._break_links(fault)
                 self._later.end("links", 0, fault.for_s, self._world.cluster.links.heal)
             case faults.Swizzle():
                 swizzle(fault, self._world.cluster.links, self._world.members, self._later)
-            case faults.SlowDisk() | faults.StallDisk() | faults.FailDisk() | faults.SlowJobs():
+            case (
+                faults.SlowDisk()
+                | faults.StallDisk()
+                | faults.FailDisk()
+                | faults.FailReads()
+                | faults.SlowJobs()
+            ):
                 self._break_disk(fault)
             case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
                 self._take_away(fault)
-            case faults.Crash() | faults.CrashAll() | faults.RollingRestart() | faults.Pause():
+            case (
+                faults.Crash()
+                | faults.CrashAll()
+                | faults.RollingRestart()
+                | faults.Pause()
+                | faults.SlowNode()
+            ):
                 self._stop(fault)
-            case faults.Replay() | faults.Transfer() | faults.ForceSnapshot() | faults.Drift():
-                self._confuse(fault)
+            case faults.Replay():
+                self._replay(fault)
+            case (
+                faults.Transfer()
+                | faults.ForceElection()
+                | faults.ForceSnapshot()
+                | faults.Drift()
+                | faults.Jump()
+            ):
+                self._order(fault)
             case (
                 door_faults.Disconnect()
                 | door_faults.SlowReader()
@@ -63,7 +91,10 @@ class Injector:
 
     # Nodes
 
-    def _stop(self, fault: faults.Crash | faults.CrashAll | faults.RollingRestart | faults.Pause) -> None:
+    def _stop(
+        self,
+        fault: faults.Crash | faults.CrashAll | faults.RollingRestart | faults.Pause | faults.SlowNode,
+    ) -> None:
         world = self._world
         match fault:
             case faults.Crash():
@@ -77,9 +108,13 @@ class Injector:
             case faults.Pause():
                 node = self._pick(fault.node)
                 if world.is_up(node):
-                    if world.cluster.registry.nodes[node].state is not State.PAUSED:
+                    if not world.is_paused(node):
                         world.cluster.pause(node)
                     self._later.end("pause", node, fault.for_s, world.resume, node)
+            case faults.SlowNode():
+                node = self._pick(fault.node)
+                world.starvation.begin(node, fault.step_s)
+                self._later.end("slow node", node, fault.for_s, world.starvation.end, node)
 
     def _crash(self, fault: faults.Crash) -> None:
         world, node = self._world, self._pick(fault.node)
@@ -98,30 +133,46 @@ class Injector:
         else:
             crash()
 
-    def _confuse(self, fault: faults.Replay | faults.Transfer | faults.ForceSnapshot | faults.Drift) -> None:
+    def _replay(self, fault: faults.Replay) -> None:
+        world = self._world
+        for _ in range(fault.count):
+            if world.node_network.past:
+                message = world.random.choice(world.node_network.past)
+                world.after(world.random.random() * 0.2, world.node_network.send_again, message)
+
+    def _order(
+        self,
+        fault: faults.Transfer | faults.ForceElection | faults.ForceSnapshot | faults.Drift | faults.Jump,
+    ) -> None:
         world = self._world
         match fault:
-            case faults.Replay():
-                for _ in range(fault.count):
-                    if world.node_network.past:
-                        message = world.random.choice(world.node_network.past)
-                        world.after(world.random.random() * 0.2, world.node_network.send_again, message)
             case faults.Transfer():
                 leader = world.cluster.registry.leader()
                 if leader is not None and world.is_up(fault.target) and leader.node != fault.target:
+                    world.transfers.add(fault.target)
                     world.cluster.transfer(fault.target)
+            case faults.ForceElection():
+                if world.is_up(fault.node):
+                    world.running[fault.node].stand(is_pre_vote=fault.is_pre_vote)
             case faults.ForceSnapshot():
                 node = self._pick(fault.node)
                 if world.is_up(node):
                     world.cluster.snapshot(node)
             case faults.Drift():
                 world.cluster.skew_clock(fault.node, fault.rate)
+            case faults.Jump():
+                world.cluster.jump_clock(self._pick(fault.node), fault.by_s)
 
     # Links
 
     def _break_links(
         self,
-        fault: faults.Partition | faults.Isolate | faults.Bridge | faults.Ring | faults.Weather,
+        fault: faults.Partition
+        | faults.Isolate
+        | faults.Bridge
+        | faults.Ring
+        | faults.Weather
+        | faults.SlowLink,
     ) -> None:
         world, cluster = self._world, self._world.cluster
         match fault:
@@ -142,11 +193,14 @@ class Injector:
                 cluster.reorder(fault.links.jitter_s)
                 cluster.drop(fault.links.drop)
                 cluster.duplicate(fault.links.duplicate)
+            case faults.SlowLink():
+                world.links.pipes[fault.source, fault.target] = Pipe(fault.message_s, fault.waiting_max)
 
     # Disks
 
     def _break_disk(
-        self, fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.SlowJobs
+        self,
+        fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.FailReads | faults.SlowJobs,
     ) -> None:
         world, cluster = self._world, self._world.cluster
         node = self._pick(fault.node)
@@ -164,9 +218,12 @@ class Injector:
                     self._later.end("stall", node, fault.for_s, drive.unstall)
             case faults.FailDisk():
                 # It fails with one of its next writes; what a recovery would meet is another fault.
-                if world.is_up(node) and self._may_lose(node):
-                    drive.is_armed = True
+                if world.is_up(node) and (fault.for_s is not None or self._may_lose(node)):
+                    drive.is_armed, drive.restart_after_s = fault.for_s is None, fault.for_s
                     drive.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
+            case faults.FailReads():
+                drive.files.is_unreadable = True
+                self._later.end("unreadable", node, fault.for_s, drive.end_unreadable)
 
     def _take_away(self, fault: faults.FillDisk | faults.FillAll | faults.FlipBit | faults.Wipe) -> None:
         world = self._world
@@ -192,9 +249,8 @@ class Injector:
 
     def _may_lose(self, node: int) -> bool:
         """Return whether a majority would be left with all of its data: nothing could bring back more."""
-        drives = self._world.disks.drives.values()
-        lost = sum(drive.is_lost for drive in drives if drive.node != node)
-        return len(drives) - lost - 1 > len(drives) // 2
+        others = [drive for drive in self._world.disks.drives.values() if drive.node != node]
+        return self._world.plan.allows_loss(sum(drive.is_lost for drive in others))
 
     # The door
 

@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from random import Random
 
+import trio
+
 from trio_kv.check.watch import Watch
 from trio_kv.raft.messages import InstallSnapshot, Message
-from trio_kv.transport.links import Links
+from trio_kv.sim.network import MESSAGES_KEPT_MAX, STRAGGLER_S, Pipe
+from trio_kv.transport.links import LinkFault, Links
 from trio_kv.transport.memory import MemoryNetwork
-
-MESSAGES_KEPT_MAX = 2000
-"""Messages of the past from which a replay is drawn."""
-STRAGGLER_S = 2.0
-"""How much longer than others a straggling message takes at most."""
 
 
 class LatentLinks(Links):
@@ -28,6 +26,8 @@ class LatentLinks(Links):
         """Start with all links sound; see the class."""
         super().__init__(random)
         self.stragglers = stragglers
+        self.pipes: dict[tuple[int, int], Pipe] = {}
+        """(source, target) -> what makes that link slow."""
         self._latency_s = latency_s
         self._note()
 
@@ -43,6 +43,16 @@ class LatentLinks(Links):
             ]
         return tuple(delays)
 
+    def heal(self) -> None:
+        """Make all links sound."""
+        self.pipes.clear()
+        super().heal()
+
+    @property
+    def is_unsteady(self) -> bool:
+        """Whether messages get lost or late by chance."""
+        return bool(self.stragglers or self.pipes) or self.fault() != LinkFault()
+
     def _note(self) -> None:
         self.is_faulty = True  # Each message has to ask for its latency.
 
@@ -50,9 +60,18 @@ class LatentLinks(Links):
 class WatchedNetwork(MemoryNetwork):
     """Shows what leaves a node to the judges, and keeps some of it for replays."""
 
-    def __init__(self, links: LatentLinks, watch: Watch) -> None:
-        """Connect nobody yet."""
+    def __init__(self, links: LatentLinks, watch: Watch, after: Callable[..., None]) -> None:
+        """Connect nobody yet.
+
+        Args:
+            links: what joins the nodes.
+            watch: sees each message that is sent.
+            after: lets something happen after some seconds.
+
+        """
         super().__init__(links)
+        self._pipes = links.pipes
+        self._after = after
         self.past: list[Message] = []
         self.delivered = 0
         self.in_next_install: Callable[[], None] | None = None
@@ -71,7 +90,15 @@ class WatchedNetwork(MemoryNetwork):
         else:
             self.past[self._sent % MESSAGES_KEPT_MAX] = message
         self._sent += 1
-        super().send_nowait(message)
+        pipe = self._pipes.get((message.source, message.target))
+        if pipe is None:
+            super().send_nowait(message)
+        elif (piped_s := pipe.take(trio.current_time())) is not None:
+            self._after(piped_s, self._leave, pipe, message)
+
+    def _leave(self, pipe: Pipe, message: Message) -> None:
+        if self._pipes.get((message.source, message.target)) is pipe:
+            super().send_nowait(message)
 
     def send_again(self, message: Message) -> None:
         """Let a message of the past be on its way once more."""

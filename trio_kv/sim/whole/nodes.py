@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from trio_kv.cluster.inbox import RoomChanged
+from trio_kv.cluster.inbox import RoomChanged, SnapshotStored
 from trio_kv.cluster.node import DiskFailedError, Node
 from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
-from trio_kv.replica.requests import Answer, Full, Propose, Read, Refused
+from trio_kv.replica.jobs import Job
+from trio_kv.replica.requests import Answer, Propose, Read
+from trio_kv.sim.noticing import Noticing
 from trio_kv.sim.whole.disks import SimulatedDisk
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class WatchedNode(Node):
         self.answers: list[Answer] = []
         """Given in this pass."""
         self._memory_disk = disk
+        self._noticing = Noticing(world.coverage)
         world.node_started(self, disk)
 
     async def run(self) -> None:
@@ -80,6 +83,20 @@ class WatchedNode(Node):
             raise
         finally:
             self.world.node_ended(self)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it does nothing just now, paused or starved."""
+        return self._resumed is not None
+
+    def stand(self, *, is_pre_vote: bool) -> None:
+        """Let this node stand for election although nothing is wrong; one that leads, or may not, does nothing."""
+        raft = self.replica.raft
+        if self._nursery is None or self.is_held or raft.is_leader or raft.is_rebuilding:
+            return
+        now = self.clock.now()
+        raft.become_candidate(now, reason="it was told to", is_pre_vote=is_pre_vote)
+        self._carry_out(now)
 
     def _take(self, now: float, items: list[object]) -> None:
         world = self.world
@@ -97,6 +114,8 @@ class WatchedNode(Node):
             raise
 
     def _take_rare(self, now: float, item: object) -> None:
+        if isinstance(item, SnapshotStored):
+            self._noticing.snapshot_stored(self.replica, (item.index, item.term))
         super()._take_rare(now, item)
         if isinstance(item, RoomChanged):
             self._memory_disk.timed.room_heard(item.room_bytes, self.replica.raft.log.last_index)
@@ -127,6 +146,7 @@ class WatchedNode(Node):
             if not self.is_alive:
                 return
             world.watch.stepped(self.id, self.replica.machine)
+            self._noticing.stepped(self.replica)
             for answer in self.answers:
                 world.judge_answer(self, answer)
             self.answers.clear()
@@ -135,17 +155,16 @@ class WatchedNode(Node):
             world.fail(error)
             raise
 
+    def _submit(self, job: Job) -> None:
+        self._noticing.job_given(job)
+        super()._submit(job)
+
     def _tell(self, ready: Ready) -> None:
         for event in ready.events:
             if isinstance(event, RebuildEnded):
                 self.world.watch.rebuilt(self.id)
                 self.world.coverage.reach("rebuild finished")
         super()._tell(ready)
-
-
-def is_definite(answer: Answer) -> bool:
-    """Return whether an answer without outcome says that there is none and will be none."""
-    return isinstance(answer, Full | Refused)
 
 
 def _leaf(error: BaseException) -> type[BaseException]:

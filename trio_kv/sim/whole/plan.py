@@ -1,22 +1,23 @@
-"""The plan of a run of the whole world: that of the core world, shorter, and what goes wrong at the door besides."""
+"""The plan of a run of the whole world: that of the core world, shorter, and what goes wrong at the door besides.
+
+What the core world's clients do by themselves comes of connections here: answers get lost with them, and sessions are
+the gateway's, which forges nothing.
+"""
 
 from collections.abc import Callable
 from random import Random
 
 import attrs
 
-from trio_kv.sim import faults as core
+from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan, draw_plan
 from trio_kv.sim.whole import faults
 
-SUPPORTED = (
-    core.Crash, core.CrashAll, core.Pause, core.Partition, core.Isolate, core.Bridge, core.Weather, core.Replay,
-    core.SlowDisk, core.StallDisk, core.FailDisk, core.SlowJobs, core.FillDisk, core.FillAll, core.FlipBit, core.Wipe,
-    core.Transfer, core.Drift, core.RollingRestart, core.Ring, core.Swizzle, core.ForceSnapshot,
-)  # fmt: skip
-"""Faults of the core world that are carried out here, too."""
+CORE_KINDS = (*MAKERS, "stragglers", "short_queues")
+"""What goes wrong in both worlds."""
 DOOR_KINDS = ("disconnect", "slow_reader", "restart_door", "stranger")
+KINDS = (*CORE_KINDS, *DOOR_KINDS)
 PHASE_S = (4.0, 8.0)
 """Bounds of the time with faults."""
 STRANGE_LINES = (
@@ -38,24 +39,30 @@ STRANGE_LINES = (
 """None of these is a request."""
 
 
-def draw_whole_plan(seed: int) -> Plan:
-    """Return the plan of a seed: always the same."""
+def draw_whole_plan(
+    seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budget: bool = False
+) -> Plan:
+    """Return the plan of a seed: always the same. Arguments and errors as for `sim.plan.draw_plan`."""
+    if unknown := {*(kinds or ())} - {*KINDS}:
+        raise ValueError(f"no such kinds of faults: {sorted(unknown)}; there are {KINDS}")
     random = Random(seed ^ 0xD004)
-    plan = draw_plan(seed)
+    core_kinds = None if kinds is None else tuple(kind for kind in kinds if kind in CORE_KINDS)
+    plan = draw_plan(seed, core_kinds, is_beyond_budget=is_beyond_budget)
     phase_s = random.uniform(*PHASE_S)
     door_kinds = tuple(kind for kind in DOOR_KINDS if random.random() < 0.5)
-    drawn: list[Fault] = [
-        fault for fault in plan.faults if isinstance(fault, SUPPORTED) and fault.at_s < phase_s
-    ]
+    if kinds is not None:
+        door_kinds = tuple(kind for kind in kinds if kind in DOOR_KINDS)
+    drawn = [fault for fault in plan.faults if fault.at_s < phase_s]
     plan = attrs.evolve(plan, clients=random.randint(1, 4), pause_between_s=random.choice((0.01, 0.05, 0.1)))
     drawn += _draw_door_faults(random, door_kinds, plan.clients, phase_s)
     return attrs.evolve(
         plan,
         fault_phase_s=phase_s,
-        # A node takes what its inbox holds, and answers get lost with their connections.
+        # A node takes what its inbox holds.
         think_s=0.0,
         answer_loss=0.0,
-        kinds=(*plan.kinds, *door_kinds),
+        forged_retries=0.0,
+        kinds=(*(kind for kind in plan.kinds if kind in CORE_KINDS), *door_kinds),
         faults=tuple(sorted(drawn, key=lambda fault: fault.at_s)),
     )
 

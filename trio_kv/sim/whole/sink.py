@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trio_kv.check.violation import Violation
-from trio_kv.raft.events import DEBUG, INFO, LeaderSteppedDown, LogTruncated, SnapshotInstalled
+from trio_kv.raft.events import DEBUG, INFO, LeaderElected, LeaderSteppedDown, LogTruncated, SnapshotInstalled
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import ClientFailed, NodeCrashed, SnapshotGivenUp, SnapshotTaken
+from trio_kv.trace.vocabulary import ClientFailed, NodeCrashed, SnapshotGivenUp
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld
@@ -35,6 +35,9 @@ class WorldSink:
         match event:
             case NodeCrashed(is_injected=False) | ClientFailed():
                 world.fail(Violation(f"it raised: {event.traceback}"))
+            case LeaderElected() if record.node in world.transfers:
+                world.coverage.reach("leadership transferred")
+                world.transfers.clear()
             case LogTruncated():
                 world.coverage.reach("tail truncated")
             case LeaderSteppedDown(reason="the disk stands still"):
@@ -43,8 +46,6 @@ class WorldSink:
                 world.coverage.reach("leader cut off from the majority stepped down")
             case SnapshotInstalled():
                 world.coverage.reach("snapshot installed")
-            case SnapshotTaken():
-                world.coverage.reach("snapshot taken")
             case SnapshotGivenUp():
                 world.coverage.reach("snapshot aborted by full disk")
             case _:

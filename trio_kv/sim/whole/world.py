@@ -29,20 +29,21 @@ from trio_kv.cluster.registry import State
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
-from trio_kv.sim.judges import Judges
-from trio_kv.sim.plan import Plan
+from trio_kv.sim.judges import Judges, judge_answer
+from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.disks import SimulatedDisk, SimulatedDisks
 from trio_kv.sim.whole.door import Door
-from trio_kv.sim.whole.ending import heal, judge_end, require_service
+from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
-from trio_kv.sim.whole.nodes import WatchedNode, is_definite
+from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.scheduling import run_seeded
 from trio_kv.sim.whole.sink import WorldSink
 from trio_kv.sim.whole.sockets import ClientNetwork
+from trio_kv.sim.whole.starvation import Starvation
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.trace.trace import Trace
 
@@ -50,6 +51,8 @@ STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
 RESTART_S = 0.01
 """What must happen after a node has ended happens at least so much later."""
+START_AGAIN_S = 0.2
+"""A node whose disk can't be opened just now is started again so often."""
 _PACK = struct.Struct("<dBBQQQ").pack
 
 
@@ -86,10 +89,15 @@ class WholeWorld:
         self.now_s = 0.0
         """The time of the last pass of a node, for who looks at a run that is over."""
 
-        judges = self._judges = Judges(self.members, are_values_unique=True)
-        self.chronicle, self.durability = judges.chronicle, judges.durability
+        judges = self._judges = Judges(
+            self.members, is_tied=plan.is_tied, is_unsteady=self._is_unsteady, are_values_unique=True
+        )
+        self.chronicle, self.durability, self.terms = judges.chronicle, judges.durability, judges.terms
         self.answers, self.watch = judges.answers, judges.watch
         self.running: dict[int, WatchedNode] = {}
+        self.starvation = Starvation(self)
+        self.transfers: set[int] = set()
+        """Nodes that were to take over, and did not yet."""
 
     # One run
 
@@ -134,9 +142,8 @@ class WholeWorld:
         plan, random = self.plan, self.random
         self._sink = WorldSink(self, self._tell)
         trace = Trace([self._sink], wall_s=trio.current_time, mono_s=trio.current_time)
-        self.node_network = WatchedNetwork(
-            LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers), self.watch
-        )
+        self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
+        self.node_network = WatchedNetwork(self.links, self.watch, self.after)
         self.disks = SimulatedDisks(self, self.members)
         self.cluster = Cluster(
             self.disks,
@@ -144,6 +151,8 @@ class WholeWorld:
                 raft=plan.raft,
                 restart_delay_min_s=random.choice((0.2, 1.0)),
                 restart_delay_max_s=2.0,
+                inbox_peers_max=plan.inbox_max,
+                inbox_requests_max=plan.inbox_max,
             ),
             trace,
             Random(random.getrandbits(64)),
@@ -171,8 +180,12 @@ class WholeWorld:
         self.injector = Injector(self)
 
     async def _finish(self) -> Result:
+        recovered_after_s = 0.0
         heal(self)
-        recovered_after_s = await require_service(self)
+        if self.plan.is_beyond_budget:
+            await run_aftermath(self)
+        else:
+            recovered_after_s = await require_service(self)
         judge_end(self)
         self._judges.cover(self.coverage)
         return Result(
@@ -212,6 +225,7 @@ class WholeWorld:
     def node_started(self, node: WatchedNode, disk: SimulatedDisk) -> None:
         """Show a new life to the judges."""
         self.running[node.id] = node
+        self.terms.disturbed()
         raft = node.replica.raft
         is_rebuilding = self.disks.drives[node.id].is_rebuilding
         self.watch.started(raft, node.replica.machine, disk.hard_state, is_rebuilding=is_rebuilding)
@@ -222,6 +236,7 @@ class WholeWorld:
             return
         node.is_alive = False
         del self.running[node.id]
+        self.terms.disturbed()
         self.watch.crashed(node.id)
         self.answers.died(node.id)
 
@@ -239,14 +254,8 @@ class WholeWorld:
             if isinstance(answer, Done):
                 self._judge_stale(node, stale, answer)
             return
-        if isinstance(answer, Done):
-            is_read = self.answers.answered(answer.number, node.id, answer.applied, answer.replies)
-            if is_read and not node.replica.raft.is_leader:
-                self.coverage.reach("read answered by a follower")
-            if any(reply.code == "session_expired" for reply in answer.replies):
-                self.coverage.reach("session expired")
-        else:
-            self.answers.no_answer(answer.number, node.id, is_refused=is_definite(answer))
+        is_leader = node.replica.raft.is_leader
+        judge_answer(self.answers, self.coverage, answer, node.id, is_leader=is_leader)
 
     def _judge_stale(self, node: WatchedNode, read: Read, answer: Done) -> None:
         """A stale read tells what was once true, and not before what its reader has seen."""
@@ -287,6 +296,10 @@ class WholeWorld:
         """Return whether a node lives, paused or not."""
         return node in self.running
 
+    def is_paused(self, node: int) -> bool:
+        """Return whether a node is paused, by whoever will let it go on."""
+        return self.cluster.registry.nodes[node].state is State.PAUSED
+
     def crash(self, node: int, for_s: float, interruptions: int = 0) -> None:
         """Let power fail at a node, and come back later; nothing happens to one that is down."""
         if self._cut_power(node, interruptions):
@@ -317,10 +330,18 @@ class WholeWorld:
             except FaultError as error:
                 self.say(str(error))
 
+    def revive(self, node: int) -> None:
+        """Start a node again whose disk did not work and may now, as often as that takes."""
+        drive = self.disks.drives[node]
+        if drive.is_failed or drive.is_damaged or (drive.disk is not None and not drive.disk.has_failed):
+            return
+        self.restart(node, State.STOPPED)
+        self.after(START_AGAIN_S, self.revive, node)
+
     def resume(self, node: int) -> None:
         """Let a paused node go on, if it is one."""
         watched = self.running.get(node)
-        if watched is not None and self.cluster.registry.nodes[node].state is State.PAUSED:
+        if watched is not None and self.is_paused(node):
             if watched.replica.raft.is_leader:
                 self.coverage.reach("paused leader resumed")
             self.cluster.resume(node)
@@ -360,7 +381,7 @@ class WholeWorld:
                 self.say(str(error))
             else:
                 return
-            await trio.sleep(RESTART_S)
+            await trio.sleep(START_AGAIN_S)
 
     def let_in(self, lines: Sequence[bytes]) -> None:
         """Let a stranger come to the door."""
@@ -382,6 +403,17 @@ class WholeWorld:
         return "; ".join(
             f"n{node} {describe(self.running[node].replica) if self.is_up(node) else statuses[node].state}"
             for node in self.members
+        )
+
+    def _is_unsteady(self) -> bool:
+        """Return whether messages, timers or disks are so late just now that elections follow on one another."""
+        return not self.is_healed and (
+            self.links.is_unsteady
+            or self.plan.inbox_max < INBOX_MAX
+            or any(
+                node in self.starvation or running.clock.rate != 1.0 or self.disks.drives[node].is_slow
+                for node, running in self.running.items()
+            )
         )
 
     def _trace_hash(self) -> str:

@@ -1,0 +1,170 @@
+"""Faults of the whole world: each kind alone, majorities lost, and what single faults do to the real house."""
+
+from collections.abc import Callable
+
+import attrs
+import pytest
+import trio
+
+from trio_kv.cluster.registry import State
+from trio_kv.raft.config import RaftConfig
+from trio_kv.sim import faults
+from trio_kv.sim.draw import MAKERS
+from trio_kv.sim.faults import Fault
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.whole.nodes import WatchedNode
+from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
+from trio_kv.sim.whole.run import run
+from trio_kv.sim.whole.world import WholeWorld
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_alone(kind: str) -> None:
+    """A kind of fault that happens alone breaks nothing, and does happen."""
+    plan = draw_whole_plan(1, (kind,))
+    assert plan.kinds == (kind,)
+    assert bool(plan.faults) == (kind in MAKERS or kind in DOOR_KINDS)
+    run(plan)
+
+
+def test_a_kind_that_is_not_there_is_refused() -> None:
+    """What comes of connections here can't be asked for; neither can what is nowhere."""
+    with pytest.raises(ValueError, match="no such kinds of faults: \\['lost_answers'\\]"):
+        draw_whole_plan(3, ("lost_answers",))
+
+
+def test_majorities_of_disks_may_be_lost() -> None:
+    """However many disks are lost, nothing that was answered is taken back: at worst nothing is answered any more."""
+    lost = []
+    for seed in (1, 3, 5, 7, 9, 10, 11, 12):
+        world = WholeWorld(draw_whole_plan(seed, is_beyond_budget=True))
+        world.run()
+        lost.append(sum(drive.is_lost for drive in world.disks.drives.values()) > (world.plan.nodes - 1) // 2)
+    assert sum(lost) >= 3, "the mode deserves its name"
+
+
+def quiet_plan(*planned: Fault) -> Plan:
+    """Return a plan of three nodes with these faults and no others, long enough to see what they do."""
+    raft = RaftConfig(election_timeout_min_s=0.3, election_timeout_max_s=0.6, heartbeat_interval_s=0.1)
+    return attrs.evolve(
+        draw_whole_plan(4, ()),
+        nodes=3,
+        fault_phase_s=4.0,
+        raft=raft,
+        latency_s=0.002,
+        disk_s=0.001,
+        faults=planned,
+    )
+
+
+def seen_each(plan: Plan, every_s: float, look: Callable[[WholeWorld], object]) -> list[object]:
+    """Run a plan; return what was seen in its fault phase, once each `every_s`."""
+    world = WholeWorld(plan)
+    seen: list[object] = []
+
+    def glance() -> None:
+        if not world.is_healed:
+            seen.append(look(world))
+            world.after(every_s, glance)
+
+    live = world._live
+
+    async def watched(nursery: trio.Nursery) -> object:
+        world.after(every_s, glance)
+        return await live(nursery)
+
+    world._live = watched  # type: ignore[method-assign,assignment]
+    world.run()
+    return seen
+
+
+def test_a_node_whose_disk_failed_once_comes_back() -> None:
+    """Its node stops at once, and is a member again after somebody has started it; the budget is not touched."""
+    plan = quiet_plan(faults.FailDisk(1.0, 2, 0, 0.5))
+    states = seen_each(plan, 0.1, lambda world: world.cluster.registry.nodes[2].state)
+    down = [place for place, state in enumerate(states) if state is State.STOPPED]
+    assert down, "the disk failed"
+    assert 3 <= len(down) <= 9
+    assert states[-1] is State.UP
+
+
+def test_a_disk_that_can_not_be_read_keeps_its_node_down_until_it_can() -> None:
+    """Whoever starts it meanwhile finds it unreadable; nothing is lost by that."""
+    plan = quiet_plan(faults.FailReads(1.0, 2, 1.5), faults.Crash(1.2, 2, 0.01, False, False))
+    states = seen_each(plan, 0.1, lambda world: world.cluster.registry.nodes[2].state)
+    assert states[15:22] == [State.STOPPED] * 7
+    assert states[-1] is State.UP
+
+
+def test_a_starved_node_passes_only_at_its_pulses() -> None:
+    """Each pass of a starved node takes all that came since the last one, as of a process that gets no processor."""
+    plan = quiet_plan(faults.SlowNode(1.0, 2, 0.05, 2.0))
+    world = WholeWorld(plan)
+    passes: list[float] = []
+    stepped = world.stepped
+
+    def note(node: WatchedNode) -> None:
+        if node.id == 2 and 1.01 < trio.current_time() < 2.99:
+            passes.append(trio.current_time())
+        stepped(node)
+
+    world.stepped = note  # type: ignore[method-assign]
+    world.run()
+    assert len(passes) > 10
+    off_beat = [at_s for at_s in passes if min((at_s - 1.0) % 0.05, -(at_s - 1.0) % 0.05) > 1e-6]
+    assert off_beat == []
+
+
+def test_a_clock_that_jumps_is_noticed_at_once_and_deposes_nobody() -> None:
+    """The timer follows its clock, and the node knows that it was itself that slept: no election follows."""
+    world = WholeWorld(quiet_plan(*(faults.Jump(2.0, node, 60.0) for node in (1, 2, 3))))
+    woken: set[int] = set()
+    terms: set[int] = set()
+    stepped = world.stepped
+
+    def note(node: WatchedNode) -> None:
+        if trio.current_time() == 2.0:
+            woken.add(node.id)
+        if trio.current_time() > 1.0:
+            terms.add(node.replica.raft.term)
+        stepped(node)
+
+    world.stepped = note  # type: ignore[method-assign]
+    world.run()
+    assert woken == {1, 2, 3}
+    assert terms == {1}
+
+
+def test_a_slow_link_holds_messages_back_and_forgets_them_when_mended() -> None:
+    """What waits in a thin pipe is late; once all is healed nothing of it comes any more (core seed 37905)."""
+    plan = quiet_plan(
+        *(
+            faults.SlowLink(0.0, one, two, 1.0, 50, 9.0)
+            for one in (1, 2, 3)
+            for two in (1, 2, 3)
+            if one != two
+        )
+    )
+    leaders = seen_each(plan, 0.1, lambda world: world.leader())
+    assert leaders[:20] == [None] * 20, "no vote arrives within a second"
+
+
+def test_a_forced_election_ends_with_a_leader_of_a_new_term() -> None:
+    """A node that stands without asking first enters a term of its own, and the cluster follows."""
+    plan = quiet_plan(*(faults.ForceElection(2.0, node, False) for node in (1, 2, 3)))
+    terms = seen_each(plan, 0.1, lambda world: max(each.raft.term for each in world.living()))
+    assert terms[25] > terms[18]  # type: ignore[operator]
+
+
+def test_short_queues_are_the_nodes_own() -> None:
+    """The bound that a plan draws is that of the real inboxes."""
+    plan = attrs.evolve(quiet_plan(), inbox_max=3)
+    bounds: set[object] = set()
+    seen_each(
+        plan,
+        0.5,
+        lambda world: bounds.update(
+            (node.inbox._peers_max, node.inbox._requests_max) for node in world.running.values()
+        ),
+    )
+    assert bounds == {(3, 3)}
