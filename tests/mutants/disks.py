@@ -16,7 +16,9 @@ from trio_kv.raft.messages import (
     RequestVote,
 )
 from trio_kv.raft.node import Raft
+from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.progress import Progress
+from trio_kv.raft.role import Role
 
 
 @mutant(
@@ -35,14 +37,14 @@ def _(patch: Patch) -> None:
 
 @mutant("D8 a node that is being rebuilt votes", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._on_request_vote
+    real = Role.on_request_vote
 
-    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
-        was, self.is_rebuilding = self.is_rebuilding, False
+    def on_request_vote(self: Role, now: float, message: RequestVote) -> None:
+        was, self.raft.is_rebuilding = self.raft.is_rebuilding, False
         real(self, now, message)
-        self.is_rebuilding = was
+        self.raft.is_rebuilding = was
 
-    patch.setattr(Raft, "_on_request_vote", on_request_vote)
+    patch.setattr(Role, "on_request_vote", on_request_vote)
 
 
 @mutant("D8 a node that is being rebuilt stands for election", world="core")
@@ -126,7 +128,7 @@ def _(patch: Patch) -> None:
 
 @mutant("D12 a follower with a full disk takes all entries", world="core")
 def _(patch: Patch) -> None:
-    patch.setattr(Raft, "fitting", lambda self, entries: entries)
+    patch.setattr(Persistence, "fitting", lambda self, entries: entries)
 
 
 @mutant("D12 commands that are refused take effect", world="core")

@@ -50,7 +50,7 @@ def _(patch: Patch) -> None:
 
     def installed(self: Raft, now: float, index: int, term: int, time_us: int) -> bool:
         is_news = real(self, now, index, term, time_us)
-        self._base = None
+        self.persistence._base = None
         return is_news
 
     patch.setattr(Raft, "installed", installed)
@@ -60,7 +60,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def tell_installed(self: Raft) -> None:
         if self.leader is not None and isinstance(self.role, Follower):
-            self._outbox.append(AppendAccepted(*self.header(self.leader), self.commit, self.room_bytes))
+            self._outbox.append(
+                AppendAccepted(*self.header(self.leader), self.commit, self.persistence.room_bytes)
+            )
 
     patch.setattr(Raft, "_tell_installed", tell_installed)
 

@@ -48,7 +48,7 @@ class Candidate(Role):
 
     def on_timeout(self, now: float) -> None:
         """Begin again: the vote was split, or nobody answered. A disk that is slow to store the term gets more time."""
-        if self.raft.durable_term != self.raft.term:
+        if self.raft.persistence.durable_term != self.raft.term:
             # Another term would only queue another write behind the one that is late.
             self.deadline = now + self.raft.config.election_timeout_min_s
             return
@@ -56,7 +56,7 @@ class Candidate(Role):
 
     def on_stored(self, now: float) -> None:
         """Count the own vote as any other: now that it can't be forgotten (scenario D1)."""
-        if self.raft.vote == self.raft.id and self.raft.durable_term == self.raft.term:
+        if self.raft.vote == self.raft.id and self.raft.persistence.durable_term == self.raft.term:
             self._count_vote(now, self.raft.id)
 
     def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from trio_kv.raft.events import AppendRefused, LeaderLost
 from trio_kv.raft.messages import (
     AppendAccepted,
@@ -18,6 +20,19 @@ from trio_kv.raft.role import Role
 
 if TYPE_CHECKING:
     from trio_kv.raft.node import Raft
+
+
+@attrs.define
+class Incoming:
+    """A snapshot that a leader is sending: what came of it stays across leaders, as all make the same chunks of it."""
+
+    snapshot: tuple[int, int]
+    """(index, term)"""
+    next_number: int = 0
+    is_storing: bool = False
+    """The chunk `next_number` is being written."""
+    is_complete: bool = False
+    """That is the last one: the snapshot is going to be installed, whatever else comes meanwhile."""
 
 
 class Follower(Role):
@@ -76,7 +91,7 @@ class Follower(Role):
             return
         if raft.incoming is not None and not raft.incoming.is_complete:
             raft.incoming = None  # The log goes on without a snapshot.
-        entries = raft.fitting(entries)
+        entries = raft.persistence.fitting(entries)
         verified = prev_index + len(entries)
         if prev_index != log.last_index:
             entries = self._skip_known(entries)
@@ -89,7 +104,9 @@ class Follower(Role):
     def accept(self, leader: int, match: int) -> None:
         """Tell the leader that the logs are equal up to `match`, once that is durable."""
         raft = self.raft
-        raft.send(AppendAccepted(*raft.header(leader), match, raft.room_left), waits_for_disk=True)
+        raft.send(
+            AppendAccepted(*raft.header(leader), match, raft.persistence.room_left), waits_for_disk=True
+        )
 
     def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
         """Take the next chunk of the leader's snapshot, or say which one is (paper §7)."""
@@ -104,7 +121,7 @@ class Follower(Role):
         if incoming is not None and incoming.is_complete:
             return
         if incoming is None or incoming.snapshot != (message.index, message.index_term):
-            incoming = raft.begin_incoming(message.index, message.index_term)
+            incoming = raft.incoming = Incoming((message.index, message.index_term))
         if incoming.is_storing:
             return
         if message.number == incoming.next_number:

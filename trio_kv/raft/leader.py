@@ -107,7 +107,7 @@ class Leader(Role):
 
     def _is_stalled(self, now: float) -> bool:
         """Return whether the disk stands still, and somebody else could do better."""
-        oldest_at = self.raft.oldest_write_at
+        oldest_at = self.raft.persistence.oldest_write_at
         return (
             bool(self.progress)
             and oldest_at is not None
@@ -132,7 +132,9 @@ class Leader(Role):
         """Return why these commands are not taken now, or None."""
         if self.transfer_target is not None:
             return NotLeader(self.transfer_target)
-        if self.raft.room_bytes is None and all(each.room_bytes is None for each in self.progress.values()):
+        if self.raft.persistence.room_bytes is None and all(
+            each.room_bytes is None for each in self.progress.values()
+        ):
             return None
         # Only a full disk wants to know what they take; to encode them twice is cheap then, for most are refused.
         return self._refuses_full(now, sum(HEADER.size + len(command.encode()) for command in commands))
@@ -145,7 +147,7 @@ class Leader(Role):
         """
         raft = self.raft
         others = [peer for peer in self.progress if self._has_room(peer, size_bytes)]
-        has_own = raft.has_room(size_bytes)
+        has_own = raft.persistence.has_room(size_bytes)
         if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):
             return None
         if not has_own and len(others) >= majority_size(len(self.progress) + 1):

@@ -1,12 +1,11 @@
 """The consensus core of one node: methods in, one `Ready` out.
 
 It does no I/O, has no clock and no randomness of its own: `now` is an argument, the random source is
-injected. What all roles share stands here: the term and the vote, the log, the commit index, what waits
-for the disk, and the rules of voting, which do not depend on the role.
+injected. What all roles share stands here: the term and the vote, the log, the commit index, and the batch
+of effects. What is on its way to the disk stands in `persistence`; what to say to a message, in the roles.
 """
 
 import copy
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -30,17 +29,14 @@ from trio_kv.raft.events import (
     LeaderSteppedDown,
     LogCompacted,
     LogTruncated,
-    PreVoteGranted,
     PreVoteStarted,
     ReadsConfirmed,
     RebuildEnded,
     SnapshotInstalled,
     SnapshotRefused,
     TermAdvanced,
-    VoteGranted,
-    VoteRefused,
 )
-from trio_kv.raft.follower import Follower
+from trio_kv.raft.follower import Follower, Incoming
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import (
@@ -60,33 +56,10 @@ from trio_kv.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
+from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.reads import Asker, Question
-from trio_kv.raft.ready import Chunk, ChunkRead, HardState, Ready, Ticket, Write
+from trio_kv.raft.ready import Chunk, ChunkRead, HardState, Ready, Ticket
 from trio_kv.raft.role import Role
-from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
-
-
-@attrs.frozen
-class _PendingWrite:
-    """A write under way, and the messages that must not leave before it is done."""
-
-    write: Write
-    issued_at: float
-    messages: list[Message]
-
-
-@attrs.define
-class Incoming:
-    """A snapshot that a leader is sending: what came of it stays across leaders, as all make the same chunks of it."""
-
-    snapshot: tuple[int, int]
-    """(index, term)"""
-    next_number: int = 0
-    is_storing: bool = False
-    """The chunk `next_number` is being written."""
-    is_complete: bool = False
-    """That is the last one: the snapshot is going to be installed, whatever else comes meanwhile."""
-
 
 _REBUILT = object()
 """The context of the read by which a node that is rebuilt learns what it must have before it counts again."""
@@ -160,15 +133,9 @@ class Raft:
         self.heard_leader_at = float("-inf")
         self.asker = Asker(random.getrandbits(63))
 
-        self.durable_term = self.term
-        self._saved = hard_state
-        self._unsaved_from = self.log.last_index + 1
-        self._truncate_from: int | None = None
-        self._pending: deque[_PendingWrite] = deque()
-        self._tickets = 0
+        self.persistence = Persistence(self.log, hard_state)
         self._delivered = self.log.base_index
         self._outbox: list[Message] = []
-        self._waiting: list[Message] = []
         self._reads: list[tuple[Any, int]] = []
         self._events: list[Event] = []
         self._incarnations: dict[int, int] = dict(incarnations or {})
@@ -177,8 +144,6 @@ class Raft:
         if is_rebuilding:
             self.asker.waiting.append(_REBUILT)
         self.incoming: Incoming | None = None
-        self.room_bytes: int | None = None
-        self._base: tuple[int, int] | None = None
         self._chunks: list[Chunk] = []
         self._chunk_reads: list[ChunkRead] = []
         self.role: Role = Follower(self, now)
@@ -202,11 +167,6 @@ class Raft:
     def is_leader(self) -> bool:
         """Whether this node leads its term, as far as it knows."""
         return isinstance(self.role, Leader)
-
-    @property
-    def oldest_write_at(self) -> float | None:
-        """When the oldest write that is not durable yet was given out."""
-        return self._pending[0].issued_at if self._pending else None
 
     def time_us(self, now: float) -> int:
         """Return the cluster time that an entry proposed now would carry, in microseconds."""
@@ -252,31 +212,10 @@ class Raft:
 
     def stored(self, now: float, ticket: Ticket) -> None:
         """Note that this write, and all before it, are durable."""
-        done = None
-        while self._pending and self._pending[0].write.ticket.number <= ticket.number:
-            done = self._pending.popleft()
-            if done.write.hard_state is not None:
-                self.durable_term = done.write.hard_state.term
-            self._outbox.extend(done.messages)
-        assert done is not None, f"{ticket} is not under way"
-        # What a later write is going to drop is no longer ours to count, though it is on the disk just now.
-        durable = min(
-            [
-                done.write.ticket.last_index,
-                *(
-                    later.write.truncate_from - 1
-                    for later in self._pending
-                    if later.write.truncate_from is not None
-                ),
-                *(later.write.base[0] for later in self._pending if later.write.base is not None),
-                *((self._truncate_from - 1,) if self._truncate_from is not None else ()),
-                *((self._base[0],) if self._base is not None else ()),
-            ]
-        )
-        if durable > self.log.durable:
-            self.log.durable = durable
-            if self.wants_debug:
-                self.tell(EntriesStored(durable))
+        durable = self.log.durable
+        self._outbox.extend(self.persistence.stored(ticket))
+        if self.log.durable > durable and self.wants_debug:
+            self.tell(EntriesStored(self.log.durable))
         self.role.on_stored(now)
 
     def transfer(self, now: float, target: int) -> NotLeader | None:
@@ -332,19 +271,7 @@ class Raft:
         if index <= self.commit:
             self._tell_installed()
             return False
-        is_log_kept = self.log.has(index, term)
-        if is_log_kept:
-            # What follows agrees with the leader that took the snapshot, and may be acknowledged (paper §7).
-            self.log.durable = max(self.log.durable, index)
-            self.log.compact(index)
-            if self._unsaved_from <= index:
-                # What leads up to it is not written yet, and forgotten: the disk, too, goes on from the snapshot.
-                self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
-        else:
-            # What this log holds beyond and before it contradicts what is committed; none of it may ever be
-            # replicated (scenarios N1, N2). The disk drops it before this node says that it has the snapshot.
-            self.log.reset(index, term, time_us)
-            self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
+        is_log_kept = self.persistence.install(index, term, time_us)
         self.commit = self._delivered = index
         self.tell(SnapshotInstalled(index, term, is_log_kept))
         self._tell_installed()
@@ -389,7 +316,7 @@ class Raft:
 
     def set_room(self, room_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""
-        self.room_bytes = room_bytes
+        self.persistence.room_bytes = room_bytes
 
     def receive(self, now: float, message: Message) -> None:  # noqa: C901, PLR0912 - one case a message is the point
         """Take a message from a peer."""
@@ -423,11 +350,11 @@ class Raft:
             case AppendRejected():
                 role.on_append_rejected(now, message)
             case RequestPreVote():
-                self._on_request_pre_vote(now, message)
+                role.on_request_pre_vote(now, message)
             case PreVoteReply():
                 role.on_pre_vote_reply(now, message)
             case RequestVote():
-                self._on_request_vote(now, message)
+                role.on_request_vote(now, message)
             case VoteReply():
                 role.on_vote_reply(now, message)
             case TimeoutNow():
@@ -439,13 +366,9 @@ class Raft:
         """Return all that has to be done since the last call. Duties in the order of the fields."""
         self._ask(now)
         self.role.make_messages(now)
-        write = self._next_write(now)
-        if self._waiting:
-            if self._pending:
-                self._pending[-1].messages.extend(self._waiting)
-            else:
-                self._outbox.extend(self._waiting)
-            self._waiting = []
+        write = self.persistence.next_write(now, HardState(self.term, self.vote))
+        if self.persistence.held:
+            self._outbox.extend(self.persistence.release())
         committed: tuple[Entry, ...] = ()
         if self.commit > self._delivered:
             last = min(self.commit, self._delivered + self.config.committed_entries_max)
@@ -482,13 +405,11 @@ class Raft:
         twin.random = Random()
         twin.random.setstate(self.random.getstate())
         twin.log = self.log.copy()
+        twin.persistence = self.persistence.copy(twin.log)
         twin.asker = self.asker.copy()
         twin.role = self.role.copy(twin)
         twin.incoming = None if self.incoming is None else attrs.evolve(self.incoming)
-        pending = [attrs.evolve(write, messages=write.messages.copy()) for write in self._pending]
-        twin._pending = deque(pending)  # noqa: SLF001 - a twin of this class
-        names = ("votes", "_outbox", "_waiting", "_reads", "_events", "_incarnations")
-        for name in (*names, "_chunks", "_chunk_reads"):
+        for name in ("votes", "_outbox", "_reads", "_events", "_incarnations", "_chunks", "_chunk_reads"):
             setattr(twin, name, getattr(self, name).copy())
         return twin
 
@@ -497,35 +418,6 @@ class Raft:
     def header(self, target: int) -> tuple[int, int, int, int, bool]:
         """Return the members that every message begins with."""
         return self.id, target, self.term, self.incarnation, self.is_rebuilding
-
-    def has_room(self, size_bytes: int) -> bool:
-        """Return whether the log has space for so many bytes more, beside all that is under way to the disk."""
-        if self.room_bytes is None:
-            return True
-        return self._under_way_bytes() + size_bytes + WRITE_BYTES_EXTRA <= self.room_bytes
-
-    @property
-    def room_left(self) -> int | None:
-        """How much space a full disk has beside all that is under way to it; None: it is not full."""
-        if self.room_bytes is None:
-            return None
-        return max(0, self.room_bytes - self._under_way_bytes() - WRITE_BYTES_EXTRA)
-
-    def _under_way_bytes(self) -> int:
-        written = [len(entry.encoded) for each in self._pending for entry in each.write.entries]
-        unsaved = self.log.size_bytes(self._unsaved_from, self.log.last_index)
-        return sum(written) + unsaved + WRITE_BYTES_EXTRA * len(self._pending)
-
-    def fitting(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-        """Return those of these entries that a full disk has space for; the leader sends the others again."""
-        if self.room_bytes is None:
-            return entries
-        return fitting(entries, self.room_bytes - self._under_way_bytes() - WRITE_BYTES_EXTRA)
-
-    def begin_incoming(self, index: int, term: int) -> Incoming:
-        """Begin to take up a leader's snapshot."""
-        self.incoming = Incoming((index, term))
-        return self.incoming
 
     def take_chunk(self, chunk: Chunk) -> None:
         """Let the driver store a chunk."""
@@ -541,8 +433,8 @@ class Raft:
         A message in a term that is not durable yet always waits: after a crash this node would not know that it had
         been in that term, and might contradict itself (scenario D7).
         """
-        if waits_for_disk or self.term != self.durable_term:
-            self._waiting.append(message)
+        if waits_for_disk or self.term != self.persistence.durable_term:
+            self.persistence.held.append(message)
         else:
             self._outbox.append(message)
 
@@ -561,10 +453,7 @@ class Raft:
         """Drop all entries from `first` on, as the leader's log has others there (paper §5.3)."""
         assert first > self.commit, f"entry {first} is committed"
         last = self.log.last_index
-        self.log.truncate(first)
-        if first < self._unsaved_from:
-            self._truncate_from = first if self._truncate_from is None else min(first, self._truncate_from)
-        self._unsaved_from = min(self._unsaved_from, first)
+        self.persistence.truncate(first)
         self.tell(LogTruncated(first, last))
 
     def commit_to(self, index: int) -> None:
@@ -661,7 +550,7 @@ class Raft:
             return True  # A pre-vote changes nothing.
         if isinstance(message, RequestVote) and not message.is_transfer and self.role.hears_leader(now):
             # Or else a node that was cut off for a while would depose a leader that works (thesis §4.2.3).
-            self._tell_refused(message, "hears a leader")
+            self.role.tell_refused(message, "hears a leader")
             return False
         self.become_follower(now, message.term)
         return True
@@ -671,46 +560,6 @@ class Raft:
         append and gets no pre-vote, would stay out for ever (scenarios E3, E10)."""  # noqa: D209
         if isinstance(message, AppendEntries | Heartbeat | RequestPreVote):
             self.send(HeartbeatReply(*self.header(message.source), 0))
-
-    def _on_request_pre_vote(self, now: float, message: RequestPreVote) -> None:
-        if self.role.hears_leader(now):
-            reason = "hears a leader"
-        elif self.is_rebuilding:
-            reason = "is being rebuilt"
-        elif not self.log.is_up_to_date(message.last_index, message.last_term):
-            reason = "log is behind"
-        else:
-            reason = ""
-            self.tell(PreVoteGranted(message.source))
-        if reason:
-            self._tell_refused(message, reason)
-        reply = PreVoteReply(*self.header(message.source), message.term, not reason)
-        self.send(reply, waits_for_disk=True)
-
-    def _on_request_vote(self, now: float, message: RequestVote) -> None:
-        """Give a vote once a term, to a log that lacks nothing committed (paper §5.4.1)."""
-        if self.vote is not None and self.vote != message.source:
-            reason = f"voted for {self.vote}"
-        elif self.leader is not None:
-            reason = f"{self.leader} leads this term"
-        elif self.is_rebuilding:
-            reason = "is being rebuilt"
-        elif not self.log.is_up_to_date(message.last_index, message.last_term):
-            reason = "log is behind"
-        else:
-            reason = ""
-            self.vote = message.source
-            self.tell(VoteGranted(message.source))
-            if isinstance(self.role, Follower):
-                self.role.restart_timer(now)
-        if reason:
-            self._tell_refused(message, reason)
-        known = tuple(sorted(self._incarnations.items()))
-        self.send(VoteReply(*self.header(message.source), not reason, known), waits_for_disk=True)
-
-    def _tell_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
-        if self.wants_debug:
-            self.tell(VoteRefused(message.source, isinstance(message, RequestPreVote), reason))
 
     def _is_void(self, message: Message) -> bool:
         """Return whether a message comes from a disk that is gone; note it when a new one appears.
@@ -733,6 +582,10 @@ class Raft:
             self.votes.discard(peer)  # It may vote again, having forgotten for whom it did.
             self.role.peer_was_replaced(peer)
 
+    def incarnations(self) -> tuple[tuple[int, int], ...]:
+        """Return (node, incarnation) of all nodes that are known."""
+        return tuple(sorted(self._incarnations.items()))
+
     def incarnation_of(self, peer: int) -> int:
         """Return the incarnation of a peer that was heard."""
         return self._incarnations[peer]
@@ -751,33 +604,6 @@ class Raft:
         else:
             counter = asker.ask(now)
             self.send(ReadIndex(*self.header(self.leader), asker.nonce, counter))
-
-    def _next_write(self, now: float) -> Write | None:
-        hard_state = HardState(self.term, self.vote)
-        is_changed = hard_state != self._saved
-        last = self.log.last_index
-        if (
-            not is_changed
-            and self._unsaved_from > last
-            and self._truncate_from is None
-            and self._base is None
-        ):
-            return None
-        self._tickets += 1
-        entries = self.log.slice(self._unsaved_from, last) if self._unsaved_from <= last else ()
-        write = Write(
-            Ticket(self._tickets, self.log.last_term, last),
-            hard_state if is_changed else None,
-            self._truncate_from,
-            entries,
-            self._base,
-        )
-        self._saved = hard_state
-        self._base = None
-        self._unsaved_from = last + 1
-        self._truncate_from = None
-        self._pending.append(_PendingWrite(write, now, []))
-        return write
 
 
 def _crc(entries: Sequence[Entry]) -> int:

@@ -1,7 +1,11 @@
-"""What the roles have in common: a role hears every message of its own term and every timer."""
+"""What the roles have in common: a role hears every message of its own term and every timer.
+
+What follows stands once, as it does not depend on the role: the rules of voting (paper §5.4.1, thesis §9.6).
+"""
 
 from typing import TYPE_CHECKING, ClassVar
 
+from trio_kv.raft.events import PreVoteGranted, VoteGranted, VoteRefused
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
@@ -12,6 +16,8 @@ from trio_kv.raft.messages import (
     InstallSnapshot,
     PreVoteReply,
     ReadIndex,
+    RequestPreVote,
+    RequestVote,
     TimeoutNow,
     VoteReply,
 )
@@ -66,6 +72,52 @@ class Role:
 
     def on_read_index(self, now: float, message: ReadIndex) -> None:
         """Be asked how far one must have applied to read."""
+
+    def on_request_pre_vote(self, now: float, message: RequestPreVote) -> None:
+        """Say whether a vote would be given, and change nothing (thesis §9.6)."""
+        raft = self.raft
+        if self.hears_leader(now):
+            reason = "hears a leader"
+        elif raft.is_rebuilding:
+            reason = "is being rebuilt"
+        elif not raft.log.is_up_to_date(message.last_index, message.last_term):
+            reason = "log is behind"
+        else:
+            reason = ""
+            raft.tell(PreVoteGranted(message.source))
+        if reason:
+            self.tell_refused(message, reason)
+        reply = PreVoteReply(*raft.header(message.source), message.term, not reason)
+        raft.send(reply, waits_for_disk=True)
+
+    def on_request_vote(self, now: float, message: RequestVote) -> None:
+        """Give a vote once a term, to a log that lacks nothing committed (paper §5.4.1)."""
+        raft = self.raft
+        if raft.vote is not None and raft.vote != message.source:
+            reason = f"voted for {raft.vote}"
+        elif raft.leader is not None:
+            reason = f"{raft.leader} leads this term"
+        elif raft.is_rebuilding:
+            reason = "is being rebuilt"
+        elif not raft.log.is_up_to_date(message.last_index, message.last_term):
+            reason = "log is behind"
+        else:
+            reason = ""
+            raft.vote = message.source
+            raft.tell(VoteGranted(message.source))
+            self.restart_timer(now)
+        if reason:
+            self.tell_refused(message, reason)
+        reply = VoteReply(*raft.header(message.source), not reason, raft.incarnations())
+        raft.send(reply, waits_for_disk=True)
+
+    def tell_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
+        """Tell why a vote is refused."""
+        if self.raft.wants_debug:
+            self.raft.tell(VoteRefused(message.source, isinstance(message, RequestPreVote), reason))
+
+    def restart_timer(self, now: float) -> None:
+        """Let who got a vote have the time to win."""
 
     def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
         """Be asked to take over."""
