@@ -58,13 +58,14 @@ def _(patch: Patch) -> None:
 
 @mutant("N2 an install is acknowledged before the disk has dropped the log", world="core")
 def _(patch: Patch) -> None:
-    def tell_installed(self: Raft) -> None:
-        if self.leader is not None and isinstance(self.role, Follower):
-            self._outbox.append(
-                AppendAccepted(*self.header(self.leader), self.commit, self.persistence.room_bytes)
+    def on_installed(self: Follower) -> None:
+        raft = self.raft
+        if raft.leader is not None:
+            raft._outbox.append(
+                AppendAccepted(*raft.header(raft.leader), raft.commit, raft.persistence.room_bytes)
             )
 
-    patch.setattr(Raft, "_tell_installed", tell_installed)
+    patch.setattr(Follower, "on_installed", on_installed)
 
 
 @mutant(

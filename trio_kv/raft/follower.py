@@ -133,6 +133,16 @@ class Follower(Role):
             # Lost, doubled, or sent by a leader that doesn't know how far the one before it came: go on from there.
             self.ask_chunk(message.source)
 
+    def on_chunk_stored(self) -> None:
+        """Ask for the next one."""
+        if self.raft.leader is not None:
+            self.ask_chunk(self.raft.leader)
+
+    def on_installed(self) -> None:
+        """Tell the leader how far this log is now."""
+        if self.raft.leader is not None:
+            self.accept(self.raft.leader, self.raft.commit)
+
     def ask_chunk(self, leader: int) -> None:
         """Say which chunk is wanted next."""
         incoming = self.raft.incoming

@@ -2,7 +2,7 @@
 
 It does no I/O, has no clock and no randomness of its own: `now` is an argument, the random source is
 injected. What all roles share stands here: the term and the vote, the log, the commit index, and the batch
-of effects. What is on its way to the disk stands in `persistence`; what to say to a message, in the roles.
+of effects. What is on its way to the disk stands in `persistence`; what depends on the role is asked of the role.
 """
 
 import copy
@@ -57,7 +57,7 @@ from trio_kv.raft.messages import (
     VoteReply,
 )
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.reads import Asker, Question
+from trio_kv.raft.reads import Asker
 from trio_kv.raft.ready import Chunk, ChunkRead, HardState, Ready, Ticket
 from trio_kv.raft.role import Role
 
@@ -170,7 +170,7 @@ class Raft:
 
     def time_us(self, now: float) -> int:
         """Return the cluster time that an entry proposed now would carry, in microseconds."""
-        return self.role.time_us(now) if isinstance(self.role, Leader) else self.log.last_time_us
+        return self.role.time_us(now)
 
     def timeout(self, now: float) -> None:
         """Do what is due at `now`. Call it when `deadline` has passed; a call too early does nothing."""
@@ -188,16 +188,7 @@ class Raft:
             `ReadOnly`: nothing was appended.
 
         """
-        role = self.role
-        if not isinstance(role, Leader):
-            return NotLeader(self.leader)
-        if (refusal := role.refuses(now, commands)) is not None:
-            return refusal
-        first, term, time_us = self.log.last_index + 1, self.term, role.time_us(now)
-        self.append(
-            [make_entry(first + offset, term, time_us, command) for offset, command in enumerate(commands)]
-        )
-        return term, first
+        return self.role.propose(now, commands)
 
     def read(self, now: float, context: Any) -> None:
         """Ask for an index to read at. `Ready.reads` brings (context, index), whatever leader it takes."""
@@ -206,8 +197,8 @@ class Raft:
 
     def unanswered_reads(self) -> list[Any]:
         """Return the contexts of all reads that did not come out of `ready` yet."""
-        own = self.role.answerer.own_contexts() if isinstance(self.role, Leader) else []
-        contexts = [context for context, _ in self._reads] + own + self.asker.contexts() + self.asker.waiting
+        confirmed = [context for context, _ in self._reads]
+        contexts = confirmed + self.role.own_reads() + self.asker.contexts() + self.asker.waiting
         return [context for context in contexts if context is not _REBUILT]
 
     def stored(self, now: float, ticket: Ticket) -> None:
@@ -227,12 +218,7 @@ class Raft:
         """
         if target not in self.peers:
             raise ValueError(f"cannot hand over to node {target}: the other nodes are {list(self.peers)}")
-        if not isinstance(self.role, Leader):
-            return NotLeader(self.leader)
-        if self.role.transfer_target is not None:
-            raise ValueError(f"a transfer to node {self.role.transfer_target} is under way")
-        self.role.transfer(now, target)
-        return None
+        return self.role.transfer(now, target)
 
     def compact(self, snapshot_index: int, entries_max: int = 1 << 62) -> int:
         """Forget the log behind a durable snapshot of this node, but for what followers may still need soon.
@@ -249,8 +235,7 @@ class Raft:
 
         """
         index = snapshot_index - self.config.log_entries_kept
-        if isinstance(self.role, Leader):
-            index = min([index, *(sent for sent, _ in self.role.snapshots_sent())])
+        index = min([index, *(sent for sent, _ in self.role.snapshots_sent())])
         index = min(index, self.log.durable, self._delivered, self.log.base_index + entries_max)
         index = max(self.log.base_index, index)
         if index > self.log.base_index:
@@ -269,17 +254,13 @@ class Raft:
         del now
         self.incoming = None
         if index <= self.commit:
-            self._tell_installed()
+            self.role.on_installed()
             return False
         is_log_kept = self.persistence.install(index, term, time_us)
         self.commit = self._delivered = index
         self.tell(SnapshotInstalled(index, term, is_log_kept))
-        self._tell_installed()
+        self.role.on_installed()
         return True
-
-    def _tell_installed(self) -> None:
-        if self.leader is not None and isinstance(self.role, Follower):
-            self.role.accept(self.leader, self.commit)
 
     def chunk_stored(self, now: float, index: int, term: int, number: int) -> None:
         """Note that a chunk was taken up: ask for the next one. Not called after the last one."""
@@ -289,8 +270,7 @@ class Raft:
             return
         incoming.next_number += 1
         incoming.is_storing = False
-        if self.leader is not None and isinstance(self.role, Follower):
-            self.role.ask_chunk(self.leader)
+        self.role.on_chunk_stored()
 
     def chunk_failed(self) -> None:
         """Note that the disk has no room for the snapshot that is coming: it begins anew when it is sent again."""
@@ -311,8 +291,7 @@ class Raft:
         is_last: bool,
     ) -> None:
         """Take a chunk that `Ready.chunk_reads` asked for; no data says that the snapshot is gone."""
-        if isinstance(self.role, Leader):
-            self.role.chunk_read(now, read, snapshot, data, is_last=is_last)
+        self.role.on_chunk_read(now, read, snapshot, data, is_last=is_last)
 
     def set_room(self, room_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""
@@ -322,8 +301,7 @@ class Raft:
         """Take a message from a peer."""
         if message.source not in self.peers or message.target != self.id or self._is_void(message):
             return
-        if isinstance(self.role, Leader):
-            self.role.peer_said(message)
+        self.role.peer_said(message)
         if message.term > self.term and not self._enter_term_of(now, message):
             return
         if message.term < self.term and not isinstance(message, PreVoteReply):
@@ -364,7 +342,8 @@ class Raft:
 
     def ready(self, now: float) -> Ready:
         """Return all that has to be done since the last call. Duties in the order of the fields."""
-        self._ask(now)
+        if self.leader is not None and self.asker.is_due:
+            self.role.ask_leader(now)
         self.role.make_messages(now)
         write = self.persistence.next_write(now, HardState(self.term, self.vote))
         if self.persistence.held:
@@ -589,21 +568,6 @@ class Raft:
     def incarnation_of(self, peer: int) -> int:
         """Return the incarnation of a peer that was heard."""
         return self._incarnations[peer]
-
-    # Effects
-
-    def _ask(self, now: float) -> None:
-        """Put the question of all reads that wait to the leader, if none is under way."""
-        asker = self.asker
-        if self.leader is None or not (asker.is_overdue if asker.asked else asker.waiting):
-            return
-        if isinstance(self.role, Leader):
-            for context in asker.waiting:
-                self.role.answerer.add(Question(None, 0, 0, context))
-            asker.waiting = []
-        else:
-            counter = asker.ask(now)
-            self.send(ReadIndex(*self.header(self.leader), asker.nonce, counter))
 
 
 def _crc(entries: Sequence[Entry]) -> int:

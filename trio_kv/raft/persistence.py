@@ -168,5 +168,6 @@ class Persistence:
         twin.__dict__.update(self.__dict__)
         twin.log = log
         twin.held = self.held.copy()
-        twin._pending = deque([attrs.evolve(each, messages=each.messages.copy()) for each in self._pending])  # noqa: SLF001 - a twin of this class
+        pending = [attrs.evolve(write, messages=write.messages.copy()) for write in self._pending]
+        twin._pending = deque(pending)  # noqa: SLF001 - a twin of this class
         return twin

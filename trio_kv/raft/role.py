@@ -1,10 +1,14 @@
 """What the roles have in common: a role hears every message of its own term and every timer.
 
-What follows stands once, as it does not depend on the role: the rules of voting (paper §5.4.1, thesis §9.6).
+What does not depend on the role stands here once: the rules of voting (paper §5.4.1, thesis §9.6), and what every
+node does that doesn't lead.
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from trio_kv.raft.entry import Command
+from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import PreVoteGranted, VoteGranted, VoteRefused
 from trio_kv.raft.messages import (
     AppendAccepted,
@@ -14,6 +18,7 @@ from trio_kv.raft.messages import (
     HeartbeatReply,
     InstallReply,
     InstallSnapshot,
+    Message,
     PreVoteReply,
     ReadIndex,
     RequestPreVote,
@@ -21,6 +26,7 @@ from trio_kv.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
+from trio_kv.raft.ready import ChunkRead
 
 if TYPE_CHECKING:
     from trio_kv.raft.node import Raft
@@ -37,11 +43,62 @@ class Role:
         self.deadline = float("inf")
         """When `on_timeout` wants to be called, in seconds of the driver's clock."""
 
+    # What the driver asks for
+
+    def time_us(self, now: float) -> int:  # noqa: ARG002 - the leader's clock counts
+        """Return the cluster time that an entry proposed now would carry."""
+        return self.raft.log.last_time_us
+
+    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:  # noqa: ARG002
+        """Take commands, if this is the leader."""
+        return NotLeader(self.raft.leader)
+
+    def transfer(self, now: float, target: int) -> NotLeader | None:  # noqa: ARG002
+        """Hand over, if this is the leader."""
+        return NotLeader(self.raft.leader)
+
+    def ask_leader(self, now: float) -> None:
+        """Put the question of all reads that wait to the leader, who is known."""
+        raft = self.raft
+        assert raft.leader is not None
+        counter = raft.asker.ask(now)
+        raft.send(ReadIndex(*raft.header(raft.leader), raft.asker.nonce, counter))
+
+    def own_reads(self) -> list[Any]:
+        """Return the contexts of the reads that this leader asked itself."""
+        return []
+
+    def snapshots_sent(self) -> set[tuple[int, int]]:
+        """Return (index, term) of the snapshots that are being sent."""
+        return set()
+
+    # What happens
+
     def on_timeout(self, now: float) -> None:
         """Do what is due."""
 
     def on_stored(self, now: float) -> None:
         """More of the log, or the hard state, became durable."""
+
+    def on_chunk_read(
+        self,
+        now: float,
+        read: ChunkRead,
+        snapshot: tuple[int, int] | None,
+        data: bytes | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Take a chunk that was read for a follower; no data says that the snapshot is gone."""
+
+    def on_chunk_stored(self) -> None:
+        """A chunk of a leader's snapshot was taken up, and another one is to come."""
+
+    def on_installed(self) -> None:
+        """All that a leader's snapshot holds is durable here."""
+
+    def peer_said(self, message: Message) -> None:
+        """Note what every message tells, whatever its term."""
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Hear from the leader of this term."""
