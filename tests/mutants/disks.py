@@ -76,14 +76,14 @@ def _(patch: Patch) -> None:
 
 @mutant("D8 a rebuild ends when nothing was asked yet", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._maybe_end_rebuild
+    real = Raft.maybe_end_rebuild
 
     def maybe_end_rebuild(self: Raft) -> None:
         if self._rebuilt_index is None and self.leader is not None:
             self._rebuilt_index = 0
         real(self)
 
-    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+    patch.setattr(Raft, "maybe_end_rebuild", maybe_end_rebuild)
 
 
 @mutant("D8 a rebuild ends before what it took is durable", world="core")
@@ -93,7 +93,7 @@ def _(patch: Patch) -> None:
             self.is_rebuilding = False
             self.tell(RebuildEnded(self._rebuilt_index))
 
-    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+    patch.setattr(Raft, "maybe_end_rebuild", maybe_end_rebuild)
 
 
 @mutant("D8 a node that is being rebuilt does not say so", world="core")
@@ -106,7 +106,7 @@ def _(patch: Patch) -> None:
     def confirm_reads(self: Raft, contexts: list[Any], index: int) -> None:
         contexts = [context for context in contexts if isinstance(context, list)]
         if contexts:
-            self._reads.extend([(context, index) for context in contexts])
+            self.effects.reads.extend([(context, index) for context in contexts])
 
     patch.setattr(Raft, "confirm_reads", confirm_reads)
 

@@ -51,7 +51,7 @@ def _(patch: Patch) -> None:
 
     def send(self: Raft, message: Message, *, waits_for_disk: bool = False) -> None:
         if isinstance(message, RequestVote):
-            self._outbox.append(message)
+            self.effects.messages.append(message)
         else:
             real(self, message, waits_for_disk=waits_for_disk)
 
@@ -65,7 +65,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     def send(self: Raft, message: Message, *, waits_for_disk: bool = False) -> None:
-        self._outbox.append(message)
+        self.effects.messages.append(message)
 
     patch.setattr(Raft, "send", send)
 
@@ -245,7 +245,7 @@ def _(patch: Patch) -> None:
     tests=scripts("incarnation_L8_new_disk_voids_acks"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Raft, "_is_void", lambda self, message: False)
+    patch.setattr(Raft, "is_void", lambda self, message: False)
 
 
 @mutant("L9 a rejected append is not answered by going back", world="core")

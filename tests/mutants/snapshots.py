@@ -61,7 +61,7 @@ def _(patch: Patch) -> None:
     def on_installed(self: Follower) -> None:
         raft = self.raft
         if raft.leader is not None:
-            raft._outbox.append(
+            raft.effects.messages.append(
                 AppendAccepted(*raft.header(raft.leader), raft.commit, raft.persistence.room_bytes)
             )
 

@@ -19,7 +19,7 @@ from trio_kv.raft.ready import Chunk
 from trio_kv.raft.role import Role
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
 
 
 @attrs.define
@@ -40,7 +40,7 @@ class Follower(Role):
 
     name = "follower"
 
-    def __init__(self, raft: "Raft", now: float) -> None:
+    def __init__(self, raft: "Server", now: float) -> None:
         """Wait for one election time-out from now."""
         super().__init__(raft)
         self.was_late = False
@@ -126,7 +126,7 @@ class Follower(Role):
             return
         if message.number == incoming.next_number:
             incoming.is_storing, incoming.is_complete = True, message.is_last
-            raft.take_chunk(
+            raft.effects.chunks.append(
                 Chunk(message.index, message.index_term, message.number, message.data, message.is_last)
             )
         else:

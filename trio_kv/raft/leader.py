@@ -27,7 +27,7 @@ from trio_kv.raft.role import Role
 from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
 
 INSTALL_TRIES_MAX = 20
 """After so many tries of one chunk the newest snapshot is sent, from its start."""
@@ -44,7 +44,7 @@ class Leader(Role):
 
     name = "leader"
 
-    def __init__(self, raft: "Raft", now: float, first_index: int) -> None:
+    def __init__(self, raft: "Server", now: float, first_index: int) -> None:
         """Lead from now on. `first_index` is that of the no-op that opens the term."""
         super().__init__(raft)
         self.first_index = first_index
@@ -252,7 +252,7 @@ class Leader(Role):
         install.tries = 0 if number != install.number else install.tries
         install.number = number
         install.is_reading = True
-        self.raft.want_chunk(ChunkRead(peer, number, install.snapshot))
+        self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
 
     def on_chunk_read(
         self,
@@ -459,7 +459,7 @@ class Leader(Role):
         """Forget what a follower acknowledged: it came back with another disk."""
         self.progress[peer].reset(self.raft.log.last_index + 1)
 
-    def copy(self, raft: "Raft") -> "Leader":
+    def copy(self, raft: "Server") -> "Leader":
         """Return an equal leader for a copy of the node."""
         twin = super().copy(raft)
         assert isinstance(twin, Leader)

@@ -29,7 +29,7 @@ from trio_kv.raft.messages import (
 from trio_kv.raft.ready import ChunkRead
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
 
 
 class Role:
@@ -37,7 +37,7 @@ class Role:
 
     name: ClassVar[str]
 
-    def __init__(self, raft: "Raft") -> None:
+    def __init__(self, raft: "Server") -> None:
         """Belong to a node. `become_*` of the node makes roles, nobody else."""
         self.raft = raft
         self.deadline = float("inf")
@@ -192,7 +192,7 @@ class Role:
     def leave(self) -> None:
         """Give back what a later role must go on with."""
 
-    def copy(self, raft: "Raft") -> "Role":
+    def copy(self, raft: "Server") -> "Role":
         """Return an equal role for a copy of the node."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
