@@ -16,7 +16,9 @@ from trio_kv.raft.messages import (
     RequestVote,
 )
 from trio_kv.raft.node import Raft
+from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.progress import Progress
+from trio_kv.raft.role import Role
 
 
 @mutant(
@@ -35,14 +37,14 @@ def _(patch: Patch) -> None:
 
 @mutant("D8 a node that is being rebuilt votes", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._on_request_vote
+    real = Role.on_request_vote
 
-    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
-        was, self.is_rebuilding = self.is_rebuilding, False
+    def on_request_vote(self: Role, now: float, message: RequestVote) -> None:
+        was, self.raft.is_rebuilding = self.raft.is_rebuilding, False
         real(self, now, message)
-        self.is_rebuilding = was
+        self.raft.is_rebuilding = was
 
-    patch.setattr(Raft, "_on_request_vote", on_request_vote)
+    patch.setattr(Role, "on_request_vote", on_request_vote)
 
 
 @mutant("D8 a node that is being rebuilt stands for election", world="core")
@@ -74,14 +76,14 @@ def _(patch: Patch) -> None:
 
 @mutant("D8 a rebuild ends when nothing was asked yet", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._maybe_end_rebuild
+    real = Raft.maybe_end_rebuild
 
     def maybe_end_rebuild(self: Raft) -> None:
         if self._rebuilt_index is None and self.leader is not None:
             self._rebuilt_index = 0
         real(self)
 
-    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+    patch.setattr(Raft, "maybe_end_rebuild", maybe_end_rebuild)
 
 
 @mutant("D8 a rebuild ends before what it took is durable", world="core")
@@ -91,7 +93,7 @@ def _(patch: Patch) -> None:
             self.is_rebuilding = False
             self.tell(RebuildEnded(self._rebuilt_index))
 
-    patch.setattr(Raft, "_maybe_end_rebuild", maybe_end_rebuild)
+    patch.setattr(Raft, "maybe_end_rebuild", maybe_end_rebuild)
 
 
 @mutant("D8 a node that is being rebuilt does not say so", world="core")
@@ -104,7 +106,7 @@ def _(patch: Patch) -> None:
     def confirm_reads(self: Raft, contexts: list[Any], index: int) -> None:
         contexts = [context for context in contexts if isinstance(context, list)]
         if contexts:
-            self._reads.extend([(context, index) for context in contexts])
+            self.effects.reads.extend([(context, index) for context in contexts])
 
     patch.setattr(Raft, "confirm_reads", confirm_reads)
 
@@ -126,7 +128,7 @@ def _(patch: Patch) -> None:
 
 @mutant("D12 a follower with a full disk takes all entries", world="core")
 def _(patch: Patch) -> None:
-    patch.setattr(Raft, "fitting", lambda self, entries: entries)
+    patch.setattr(Persistence, "fitting", lambda self, entries: entries)
 
 
 @mutant("D12 commands that are refused take effect", world="core")

@@ -17,6 +17,7 @@ from trio_kv.raft.messages import (
     VoteReply,
 )
 from trio_kv.raft.node import Raft
+from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.role import Role
 
 
@@ -38,14 +39,14 @@ def _(patch: Patch) -> None:
 
 @mutant("E a node votes twice in a term", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._on_request_vote
+    real = Role.on_request_vote
 
-    def on_request_vote(self: Raft, now: float, message: RequestVote) -> None:
-        if self.vote not in {None, self.id}:
-            self.vote = None
+    def on_request_vote(self: Role, now: float, message: RequestVote) -> None:
+        if self.raft.vote not in {None, self.raft.id}:
+            self.raft.vote = None
         real(self, now, message)
 
-    patch.setattr(Raft, "_on_request_vote", on_request_vote)
+    patch.setattr(Role, "on_request_vote", on_request_vote)
 
 
 @mutant("E a lost election is never begun anew", world="core")
@@ -79,7 +80,7 @@ def _(patch: Patch) -> None:
     ),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Raft, "oldest_write_at", None)
+    patch.setattr(Persistence, "oldest_write_at", None)
 
 
 @mutant("E3 a lower term gets no answer", world="core")
@@ -170,14 +171,14 @@ def _(patch: Patch) -> None:
     tests=scripts("elections_pre_vote_refused_while_leader_lives"),
 )
 def _(patch: Patch) -> None:
-    real = Raft._on_request_pre_vote
+    real = Role.on_request_pre_vote
 
-    def on_request_pre_vote(self: Raft, now: float, message: RequestPreVote) -> None:
+    def on_request_pre_vote(self: Role, now: float, message: RequestPreVote) -> None:
         real(self, now, message)
-        if message.term >= self.term:
-            self.become_follower(now, message.term + 1)
+        if message.term >= self.raft.term:
+            self.raft.become_follower(now, message.term + 1)
 
-    patch.setattr(Raft, "_on_request_pre_vote", on_request_pre_vote)
+    patch.setattr(Role, "on_request_pre_vote", on_request_pre_vote)
 
 
 @mutant("E2 a node wins with the votes of an earlier term", world="core")

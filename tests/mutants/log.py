@@ -1,5 +1,7 @@
 """What a node writes to its log, acknowledges and commits (paper §5.3, §5.4)."""
 
+from unittest.mock import ANY
+
 import attrs
 
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
@@ -16,6 +18,7 @@ from trio_kv.raft.messages import (
     RequestVote,
 )
 from trio_kv.raft.node import Raft
+from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.progress import Progress
 from trio_kv.raft.quorum import quorum_value
 from trio_kv.raft.ready import HardState, Ticket, Write
@@ -25,17 +28,17 @@ APPEND_TESTS_L6 = ("tests/unit/test_follower.py::test_L6_an_append_commits_no_fu
 
 @mutant("D1 the vote is not written to the disk", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._next_write
+    real = Persistence.next_write
 
-    def without_vote(self: Raft, now: float) -> Write | None:
-        write = real(self, now)
+    def without_vote(self: Persistence, now: float, hard_state: HardState) -> Write | None:
+        write = real(self, now, hard_state)
         if write is None or write.hard_state is None:
             return write
         write = attrs.evolve(write, hard_state=HardState(write.hard_state.term, None))
         self._pending[-1] = attrs.evolve(self._pending[-1], write=write)
         return write
 
-    patch.setattr(Raft, "_next_write", without_vote)
+    patch.setattr(Persistence, "next_write", without_vote)
 
 
 @mutant(
@@ -48,7 +51,7 @@ def _(patch: Patch) -> None:
 
     def send(self: Raft, message: Message, *, waits_for_disk: bool = False) -> None:
         if isinstance(message, RequestVote):
-            self._outbox.append(message)
+            self.effects.messages.append(message)
         else:
             real(self, message, waits_for_disk=waits_for_disk)
 
@@ -62,7 +65,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     def send(self: Raft, message: Message, *, waits_for_disk: bool = False) -> None:
-        self._outbox.append(message)
+        self.effects.messages.append(message)
 
     patch.setattr(Raft, "send", send)
 
@@ -101,7 +104,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr(
-        Raft, "durable_term", property(lambda self: self.term, lambda self, value: None), raising=False
+        Persistence, "durable_term", property(lambda self: ANY, lambda self, value: None), raising=False
     )
 
 
@@ -242,7 +245,7 @@ def _(patch: Patch) -> None:
     tests=scripts("incarnation_L8_new_disk_voids_acks"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Raft, "_is_void", lambda self, message: False)
+    patch.setattr(Raft, "is_void", lambda self, message: False)
 
 
 @mutant("L9 a rejected append is not answered by going back", world="core")
@@ -273,17 +276,17 @@ def _(patch: Patch) -> None:
     tests=scenarios("test_D2_all_nodes_restart_one_after_the_other", file="core"),
 )
 def _(patch: Patch) -> None:
-    real = Raft._next_write
+    real = Persistence.next_write
 
-    def without_term(self: Raft, now: float) -> Write | None:
-        write = real(self, now)
+    def without_term(self: Persistence, now: float, hard_state: HardState) -> Write | None:
+        write = real(self, now, hard_state)
         if write is not None and write.hard_state is not None and write.hard_state.vote is None:
             self._pending[-1] = attrs.evolve(self._pending[-1], write=attrs.evolve(write, hard_state=None))
-            self.durable_term = self.term
+            self.durable_term = hard_state.term
             return attrs.evolve(write, hard_state=None)
         return write
 
-    patch.setattr(Raft, "_next_write", without_term)
+    patch.setattr(Persistence, "next_write", without_term)
 
 
 @mutant(

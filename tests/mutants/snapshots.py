@@ -50,7 +50,7 @@ def _(patch: Patch) -> None:
 
     def installed(self: Raft, now: float, index: int, term: int, time_us: int) -> bool:
         is_news = real(self, now, index, term, time_us)
-        self._base = None
+        self.persistence._base = None
         return is_news
 
     patch.setattr(Raft, "installed", installed)
@@ -58,11 +58,14 @@ def _(patch: Patch) -> None:
 
 @mutant("N2 an install is acknowledged before the disk has dropped the log", world="core")
 def _(patch: Patch) -> None:
-    def tell_installed(self: Raft) -> None:
-        if self.leader is not None and isinstance(self.role, Follower):
-            self._outbox.append(AppendAccepted(*self.header(self.leader), self.commit, self.room_bytes))
+    def on_installed(self: Follower) -> None:
+        raft = self.raft
+        if raft.leader is not None:
+            raft.effects.messages.append(
+                AppendAccepted(*raft.header(raft.leader), raft.commit, raft.persistence.room_bytes)
+            )
 
-    patch.setattr(Raft, "_tell_installed", tell_installed)
+    patch.setattr(Follower, "on_installed", on_installed)
 
 
 @mutant(

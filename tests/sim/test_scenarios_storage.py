@@ -14,7 +14,7 @@ from trio_kv.check.violation import Violation
 from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.kv.commands import OpenSession
 from trio_kv.raft.config import RaftConfig
-from trio_kv.raft.node import Raft
+from trio_kv.raft.persistence import Persistence
 from trio_kv.replica.requests import Propose
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import Plan
@@ -414,7 +414,7 @@ def fill_behind(**changes: Any) -> tuple[World, SimulatedNode]:
     # After a quarter of its segment, a disk wants to make the next one.
     open_sessions(world, 100)
     assert node.replica is not None
-    assert node.replica.raft.room_bytes is None
+    assert node.replica.raft.persistence.room_bytes is None
     return world, node
 
 
@@ -433,7 +433,7 @@ def test_D12_what_was_taken_before_a_full_disk_was_heard_of_waits() -> None:
     open_sessions(world, 300)
     node.unstall()
     node.resume()
-    assert node.replica.raft.room_left == 0
+    assert node.replica.raft.persistence.room_left == 0
     world.run_until(world.now + 0.1)
     assert not node.disk.is_idle
     node.empty_disk()
@@ -454,7 +454,7 @@ def test_D12_what_is_taken_after_a_full_disk_was_heard_of_fits(
         node.empty_disk()
         world.finish()
     else:
-        monkeypatch.setattr(Raft, "fitting", lambda _, entries: entries)
+        monkeypatch.setattr(Persistence, "fitting", lambda _, entries: entries)
         with pytest.raises(Violation, match=f"n{node.id} took .* on a full disk"):
             open_sessions(world, 300)
 

@@ -22,13 +22,13 @@ Patch = pytest.MonkeyPatch
 ROOT = Path(trio_kv.__file__).parents[1]
 
 PLANT = """
-from trio_kv.raft.node import Raft
-real = Raft._on_request_vote
+from trio_kv.raft.role import Role
+real = Role.on_request_vote
 def on_request_vote(self, now, message):
-    if self.vote not in {None, self.id}:
-        self.vote = None
+    if self.raft.vote not in {None, self.raft.id}:
+        self.raft.vote = None
     real(self, now, message)
-Raft._on_request_vote = on_request_vote
+Role.on_request_vote = on_request_vote
 """
 """A bug: a node votes twice in a term."""
 

@@ -21,7 +21,7 @@ def left_waiting(raft: Raft, requests: int, living: Collection[int]) -> Mapping[
     waiting = {
         "requests": requests,
         "reads": len(raft.unanswered_reads()),
-        "writes": int(raft.oldest_write_at is not None),
+        "writes": int(raft.persistence.oldest_write_at is not None),
     }
     if isinstance(raft.role, Leader):
         answerer = raft.role.answerer

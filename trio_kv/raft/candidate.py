@@ -15,13 +15,13 @@ from trio_kv.raft.quorum import majority_size
 from trio_kv.raft.role import Role
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
 
 
 class Candidate(Role):
     """Stands for election. As long as it is a pre-candidate it changes no term, neither its own nor others'."""
 
-    def __init__(self, raft: "Raft", now: float, *, is_pre_vote: bool, is_transfer: bool) -> None:
+    def __init__(self, raft: "Server", now: float, *, is_pre_vote: bool, is_transfer: bool) -> None:
         """Begin to collect votes; an election that has no winner is begun anew after another time-out."""
         super().__init__(raft)
         self.is_pre_vote = is_pre_vote
@@ -48,7 +48,7 @@ class Candidate(Role):
 
     def on_timeout(self, now: float) -> None:
         """Begin again: the vote was split, or nobody answered. A disk that is slow to store the term gets more time."""
-        if self.raft.durable_term != self.raft.term:
+        if self.raft.persistence.durable_term != self.raft.term:
             # Another term would only queue another write behind the one that is late.
             self.deadline = now + self.raft.config.election_timeout_min_s
             return
@@ -56,7 +56,7 @@ class Candidate(Role):
 
     def on_stored(self, now: float) -> None:
         """Count the own vote as any other: now that it can't be forgotten (scenario D1)."""
-        if self.raft.vote == self.raft.id and self.raft.durable_term == self.raft.term:
+        if self.raft.vote == self.raft.id and self.raft.persistence.durable_term == self.raft.term:
             self._count_vote(now, self.raft.id)
 
     def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:
@@ -106,7 +106,7 @@ class Candidate(Role):
         self.raft.become_follower(now, self.raft.term)
         self.raft.role.on_install_snapshot(now, message)
 
-    def copy(self, raft: "Raft") -> "Candidate":
+    def copy(self, raft: "Server") -> "Candidate":
         """Return an equal candidate for a copy of the node."""
         twin = super().copy(raft)
         assert isinstance(twin, Candidate)

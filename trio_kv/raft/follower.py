@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from trio_kv.raft.events import AppendRefused, LeaderLost
 from trio_kv.raft.messages import (
     AppendAccepted,
@@ -17,7 +19,20 @@ from trio_kv.raft.ready import Chunk
 from trio_kv.raft.role import Role
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
+
+
+@attrs.define
+class Incoming:
+    """A snapshot that a leader is sending: what came of it stays across leaders, as all make the same chunks of it."""
+
+    snapshot: tuple[int, int]
+    """(index, term)"""
+    next_number: int = 0
+    is_storing: bool = False
+    """The chunk `next_number` is being written."""
+    is_complete: bool = False
+    """That is the last one: the snapshot is going to be installed, whatever else comes meanwhile."""
 
 
 class Follower(Role):
@@ -25,7 +40,7 @@ class Follower(Role):
 
     name = "follower"
 
-    def __init__(self, raft: "Raft", now: float) -> None:
+    def __init__(self, raft: "Server", now: float) -> None:
         """Wait for one election time-out from now."""
         super().__init__(raft)
         self.was_late = False
@@ -76,7 +91,7 @@ class Follower(Role):
             return
         if raft.incoming is not None and not raft.incoming.is_complete:
             raft.incoming = None  # The log goes on without a snapshot.
-        entries = raft.fitting(entries)
+        entries = raft.persistence.fitting(entries)
         verified = prev_index + len(entries)
         if prev_index != log.last_index:
             entries = self._skip_known(entries)
@@ -89,7 +104,9 @@ class Follower(Role):
     def accept(self, leader: int, match: int) -> None:
         """Tell the leader that the logs are equal up to `match`, once that is durable."""
         raft = self.raft
-        raft.send(AppendAccepted(*raft.header(leader), match, raft.room_left), waits_for_disk=True)
+        raft.send(
+            AppendAccepted(*raft.header(leader), match, raft.persistence.room_left), waits_for_disk=True
+        )
 
     def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
         """Take the next chunk of the leader's snapshot, or say which one is (paper §7)."""
@@ -104,17 +121,27 @@ class Follower(Role):
         if incoming is not None and incoming.is_complete:
             return
         if incoming is None or incoming.snapshot != (message.index, message.index_term):
-            incoming = raft.begin_incoming(message.index, message.index_term)
+            incoming = raft.incoming = Incoming((message.index, message.index_term))
         if incoming.is_storing:
             return
         if message.number == incoming.next_number:
             incoming.is_storing, incoming.is_complete = True, message.is_last
-            raft.take_chunk(
+            raft.effects.chunks.append(
                 Chunk(message.index, message.index_term, message.number, message.data, message.is_last)
             )
         else:
             # Lost, doubled, or sent by a leader that doesn't know how far the one before it came: go on from there.
             self.ask_chunk(message.source)
+
+    def on_chunk_stored(self) -> None:
+        """Ask for the next one."""
+        if self.raft.leader is not None:
+            self.ask_chunk(self.raft.leader)
+
+    def on_installed(self) -> None:
+        """Tell the leader how far this log is now."""
+        if self.raft.leader is not None:
+            self.accept(self.raft.leader, self.raft.commit)
 
     def ask_chunk(self, leader: int) -> None:
         """Say which chunk is wanted next."""

@@ -1,9 +1,9 @@
 """The leader: appends, replicates, commits, confirms reads (paper §5.3, §5.4, §8)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trio_kv.raft.entry import HEADER, Command, Entry
+from trio_kv.raft.entry import HEADER, Command, Entry, make_entry
 from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import InstallStarted, TransferEnded, TransferStarted
 from trio_kv.raft.messages import (
@@ -27,7 +27,7 @@ from trio_kv.raft.role import Role
 from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
 
 INSTALL_TRIES_MAX = 20
 """After so many tries of one chunk the newest snapshot is sent, from its start."""
@@ -44,7 +44,7 @@ class Leader(Role):
 
     name = "leader"
 
-    def __init__(self, raft: "Raft", now: float, first_index: int) -> None:
+    def __init__(self, raft: "Server", now: float, first_index: int) -> None:
         """Lead from now on. `first_index` is that of the no-op that opens the term."""
         super().__init__(raft)
         self.first_index = first_index
@@ -107,7 +107,7 @@ class Leader(Role):
 
     def _is_stalled(self, now: float) -> bool:
         """Return whether the disk stands still, and somebody else could do better."""
-        oldest_at = self.raft.oldest_write_at
+        oldest_at = self.raft.persistence.oldest_write_at
         return (
             bool(self.progress)
             and oldest_at is not None
@@ -128,11 +128,24 @@ class Leader(Role):
 
     # Writing
 
+    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:
+        """Append commands to the log, all at one cluster time."""
+        if (refusal := self.refuses(now, commands)) is not None:
+            return refusal
+        log, term, time_us = self.raft.log, self.raft.term, self.time_us(now)
+        first = log.last_index + 1
+        self.raft.append(
+            [make_entry(first + offset, term, time_us, command) for offset, command in enumerate(commands)]
+        )
+        return term, first
+
     def refuses(self, now: float, commands: Sequence[Command]) -> NotLeader | ReadOnly | None:
         """Return why these commands are not taken now, or None."""
         if self.transfer_target is not None:
             return NotLeader(self.transfer_target)
-        if self.raft.room_bytes is None and all(each.room_bytes is None for each in self.progress.values()):
+        if self.raft.persistence.room_bytes is None and all(
+            each.room_bytes is None for each in self.progress.values()
+        ):
             return None
         # Only a full disk wants to know what they take; to encode them twice is cheap then, for most are refused.
         return self._refuses_full(now, sum(HEADER.size + len(command.encode()) for command in commands))
@@ -144,8 +157,8 @@ class Leader(Role):
         short alone hands over to a node that isn't.
         """
         raft = self.raft
-        others = [peer for peer in self.progress if self._has_room(peer, size_bytes)]
-        has_own = raft.has_room(size_bytes)
+        others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
+        has_own = raft.persistence.has_room(size_bytes)
         if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):
             return None
         if not has_own and len(others) >= majority_size(len(self.progress) + 1):
@@ -153,17 +166,6 @@ class Leader(Role):
             self.transfer(now, target)
             return NotLeader(target)
         return ReadOnly()
-
-    def _has_room(self, peer: int, size_bytes: int) -> bool:
-        progress, log = self.progress[peer], self.raft.log
-        if progress.is_rebuilding:
-            return False
-        if progress.room_bytes is None:
-            return True
-        under_way = log.size_bytes(progress.match + 1, log.last_index)
-        # In the worst case each entry comes in an append, and so in a write, of its own.
-        extra = (log.last_index - progress.match + 1) * WRITE_BYTES_EXTRA
-        return under_way + size_bytes + extra <= progress.room_bytes
 
     def on_stored(self, now: float) -> None:  # noqa: ARG002 - as the other roles
         """Count the own disk towards the majority (thesis §10.2.1: it writes beside its followers)."""
@@ -250,9 +252,9 @@ class Leader(Role):
         install.tries = 0 if number != install.number else install.tries
         install.number = number
         install.is_reading = True
-        self.raft.want_chunk(ChunkRead(peer, number, install.snapshot))
+        self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
 
-    def chunk_read(
+    def on_chunk_read(
         self,
         now: float,
         read: ChunkRead,
@@ -297,8 +299,9 @@ class Leader(Role):
 
     def make_messages(self, now: float) -> None:
         """Send entries, a commit index that nobody told yet, and a round for new questions."""
-        base, last, commit = self.raft.log.base_index, self.raft.log.last_index, self.raft.commit
-        gone_s = self.raft.config.election_timeout_max_s
+        log, config = self.raft.log, self.raft.config
+        base, last, commit = log.base_index, log.last_index, self.raft.commit
+        gone_s = config.election_timeout_max_s
         runs: dict[int, tuple[Entry, ...]] = {}
         for peer, progress in self.progress.items():
             if now - progress.heard_at >= gone_s:
@@ -311,7 +314,8 @@ class Leader(Role):
             while base < progress.next <= last and progress.has_room():
                 entries = runs.get(progress.next)
                 if entries is None:
-                    entries = runs[progress.next] = self._next_run(progress.next)
+                    entries = log.batch(progress.next, config.append_entries_max, config.append_bytes_max)
+                    runs[progress.next] = entries
                 if progress.room_bytes is not None:
                     # A full disk takes one append at a time, as far as there is room. More would only be rejected, as
                     # fast as it can be sent again.
@@ -326,18 +330,6 @@ class Leader(Role):
                 self._tell_commit(peer, progress)
         if self.answerer.new and self.raft.commit >= self.first_index:
             self._begin_round(is_timer=False)
-
-    def _next_run(self, first: int) -> tuple[Entry, ...]:
-        config = self.raft.config
-        entries = self.raft.log.slice(
-            first, min(self.raft.log.last_index, first + config.append_entries_max - 1)
-        )
-        size = 0
-        for count, entry in enumerate(entries):
-            size += len(entry.encoded)
-            if size > config.append_bytes_max:
-                return entries[: max(1, count)]
-        return entries
 
     def _send_append(self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
         raft = self.raft
@@ -394,6 +386,17 @@ class Leader(Role):
 
     # Reads
 
+    def ask_leader(self, now: float) -> None:  # noqa: ARG002 - as the other roles
+        """Take the own questions: they need no message."""
+        asker = self.raft.asker
+        for context in asker.waiting:
+            self.answerer.add(Question(None, 0, 0, context))
+        asker.waiting = []
+
+    def own_reads(self) -> list[Any]:
+        """Return the contexts of the own reads that are not confirmed yet."""
+        return self.answerer.own_contexts()
+
     def on_read_index(self, now: float, message: ReadIndex) -> None:
         """Take a follower's question; it is answered after a round that begins now or later."""
         self.progress[message.source].heard_at = now
@@ -414,12 +417,14 @@ class Leader(Role):
 
     def leave(self) -> None:
         """Hand the own reads on: they are asked of the next leader. Others ask again by themselves."""
-        self.raft.asker.waiting = self.answerer.own_contexts() + self.raft.asker.waiting
+        self.raft.asker.waiting = self.own_reads() + self.raft.asker.waiting
 
     # Handing over
 
     def transfer(self, now: float, target: int) -> None:
         """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
+        if self.transfer_target is not None:
+            raise ValueError(f"a transfer to node {self.transfer_target} is under way")
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
         self.is_transfer_sent = self.was_transfer_sent = False
@@ -454,7 +459,7 @@ class Leader(Role):
         """Forget what a follower acknowledged: it came back with another disk."""
         self.progress[peer].reset(self.raft.log.last_index + 1)
 
-    def copy(self, raft: "Raft") -> "Leader":
+    def copy(self, raft: "Server") -> "Leader":
         """Return an equal leader for a copy of the node."""
         twin = super().copy(raft)
         assert isinstance(twin, Leader)

@@ -82,6 +82,16 @@ class Log:
         assert self.base_index < first, f"{first} is not above {self.base_index}"
         return tuple(self._entries[first - self.base_index - 1 : last - self.base_index])
 
+    def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[Entry, ...]:
+        """Return the entries from `first` on, as many as these limits allow, and one if there is any."""
+        entries = self.slice(first, min(self.last_index, first + entries_max - 1))
+        size_bytes = 0
+        for count, entry in enumerate(entries):
+            size_bytes += len(entry.encoded)
+            if size_bytes > bytes_max:
+                return entries[: max(1, count)]
+        return entries
+
     def append(self, entries: list[Entry] | tuple[Entry, ...]) -> None:
         """Append entries that follow the last one."""
         index, term, time_us = self.last_index, self.last_term, self.last_time_us

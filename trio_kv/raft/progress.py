@@ -10,6 +10,9 @@ from collections import deque
 
 import attrs
 
+from trio_kv.raft.log import Log
+from trio_kv.raft.room import WRITE_BYTES_EXTRA
+
 
 @attrs.define
 class Install:
@@ -64,6 +67,17 @@ class Progress:
         self.is_rebuilding = False
         self.room_bytes: int | None = None
         """Log space that the follower has left while its disk is full; None as long as it is not."""
+
+    def can_store(self, log: Log, size_bytes: int) -> bool:
+        """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
+        if self.is_rebuilding:
+            return False
+        if self.room_bytes is None:
+            return True
+        under_way = log.size_bytes(self.match + 1, log.last_index)
+        # In the worst case each entry comes in an append, and so in a write, of its own.
+        extra = (log.last_index - self.match + 1) * WRITE_BYTES_EXTRA
+        return under_way + size_bytes + extra <= self.room_bytes
 
     @property
     def counted_match(self) -> int:

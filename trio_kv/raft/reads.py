@@ -46,6 +46,11 @@ class Asker:
         self.is_overdue = False
         """Whether the question under way got no answer in time, and is to be asked again."""
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is a question to put to the leader now."""
+        return self.is_overdue if self.asked else bool(self.waiting)
+
     def ask(self, now: float) -> int:
         """Put all that waits into a new question, beside what an unanswered one stood for; return its counter."""
         self.counter += 1

@@ -90,3 +90,24 @@ class Ready:
     chunks: tuple[Chunk, ...] = ()
     chunk_reads: tuple[ChunkRead, ...] = ()
     events: tuple[Event, ...] = ()
+
+
+@attrs.define
+class Effects:
+    """What the next `Ready` is going to hold, beside its write and the committed entries."""
+
+    messages: list[Message] = attrs.field(factory=list)
+    reads: list[tuple[Any, int]] = attrs.field(factory=list)
+    chunks: list[Chunk] = attrs.field(factory=list)
+    chunk_reads: list[ChunkRead] = attrs.field(factory=list)
+    events: list[Event] = attrs.field(factory=list)
+
+    def copy(self) -> "Effects":
+        """Return equal effects for a copy of the node."""
+        return Effects(
+            self.messages.copy(),
+            self.reads.copy(),
+            self.chunks.copy(),
+            self.chunk_reads.copy(),
+            self.events.copy(),
+        )

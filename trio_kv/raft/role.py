@@ -1,7 +1,15 @@
-"""What the roles have in common: a role hears every message of its own term and every timer."""
+"""What the roles have in common: a role hears every message of its own term and every timer.
 
-from typing import TYPE_CHECKING, ClassVar
+What does not depend on the role stands here once: the rules of voting (paper §5.4.1, thesis §9.6), and what every
+node does that doesn't lead.
+"""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trio_kv.raft.entry import Command
+from trio_kv.raft.errors import NotLeader, ReadOnly
+from trio_kv.raft.events import PreVoteGranted, VoteGranted, VoteRefused
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
@@ -10,14 +18,18 @@ from trio_kv.raft.messages import (
     HeartbeatReply,
     InstallReply,
     InstallSnapshot,
+    Message,
     PreVoteReply,
     ReadIndex,
+    RequestPreVote,
+    RequestVote,
     TimeoutNow,
     VoteReply,
 )
+from trio_kv.raft.ready import ChunkRead
 
 if TYPE_CHECKING:
-    from trio_kv.raft.node import Raft
+    from trio_kv.raft.server import Server
 
 
 class Role:
@@ -25,17 +37,68 @@ class Role:
 
     name: ClassVar[str]
 
-    def __init__(self, raft: "Raft") -> None:
+    def __init__(self, raft: "Server") -> None:
         """Belong to a node. `become_*` of the node makes roles, nobody else."""
         self.raft = raft
         self.deadline = float("inf")
         """When `on_timeout` wants to be called, in seconds of the driver's clock."""
+
+    # What the driver asks for
+
+    def time_us(self, now: float) -> int:  # noqa: ARG002 - the leader's clock counts
+        """Return the cluster time that an entry proposed now would carry."""
+        return self.raft.log.last_time_us
+
+    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:  # noqa: ARG002
+        """Take commands, if this is the leader."""
+        return NotLeader(self.raft.leader)
+
+    def transfer(self, now: float, target: int) -> NotLeader | None:  # noqa: ARG002
+        """Hand over, if this is the leader."""
+        return NotLeader(self.raft.leader)
+
+    def ask_leader(self, now: float) -> None:
+        """Put the question of all reads that wait to the leader, who is known."""
+        raft = self.raft
+        assert raft.leader is not None
+        counter = raft.asker.ask(now)
+        raft.send(ReadIndex(*raft.header(raft.leader), raft.asker.nonce, counter))
+
+    def own_reads(self) -> list[Any]:
+        """Return the contexts of the reads that this leader asked itself."""
+        return []
+
+    def snapshots_sent(self) -> set[tuple[int, int]]:
+        """Return (index, term) of the snapshots that are being sent."""
+        return set()
+
+    # What happens
 
     def on_timeout(self, now: float) -> None:
         """Do what is due."""
 
     def on_stored(self, now: float) -> None:
         """More of the log, or the hard state, became durable."""
+
+    def on_chunk_read(
+        self,
+        now: float,
+        read: ChunkRead,
+        snapshot: tuple[int, int] | None,
+        data: bytes | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Take a chunk that was read for a follower; no data says that the snapshot is gone."""
+
+    def on_chunk_stored(self) -> None:
+        """A chunk of a leader's snapshot was taken up, and another one is to come."""
+
+    def on_installed(self) -> None:
+        """All that a leader's snapshot holds is durable here."""
+
+    def peer_said(self, message: Message) -> None:
+        """Note what every message tells, whatever its term."""
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Hear from the leader of this term."""
@@ -67,6 +130,52 @@ class Role:
     def on_read_index(self, now: float, message: ReadIndex) -> None:
         """Be asked how far one must have applied to read."""
 
+    def on_request_pre_vote(self, now: float, message: RequestPreVote) -> None:
+        """Say whether a vote would be given, and change nothing (thesis §9.6)."""
+        raft = self.raft
+        if self.hears_leader(now):
+            reason = "hears a leader"
+        elif raft.is_rebuilding:
+            reason = "is being rebuilt"
+        elif not raft.log.is_up_to_date(message.last_index, message.last_term):
+            reason = "log is behind"
+        else:
+            reason = ""
+            raft.tell(PreVoteGranted(message.source))
+        if reason:
+            self.tell_refused(message, reason)
+        reply = PreVoteReply(*raft.header(message.source), message.term, not reason)
+        raft.send(reply, waits_for_disk=True)
+
+    def on_request_vote(self, now: float, message: RequestVote) -> None:
+        """Give a vote once a term, to a log that lacks nothing committed (paper §5.4.1)."""
+        raft = self.raft
+        if raft.vote is not None and raft.vote != message.source:
+            reason = f"voted for {raft.vote}"
+        elif raft.leader is not None:
+            reason = f"{raft.leader} leads this term"
+        elif raft.is_rebuilding:
+            reason = "is being rebuilt"
+        elif not raft.log.is_up_to_date(message.last_index, message.last_term):
+            reason = "log is behind"
+        else:
+            reason = ""
+            raft.vote = message.source
+            raft.tell(VoteGranted(message.source))
+            self.restart_timer(now)
+        if reason:
+            self.tell_refused(message, reason)
+        reply = VoteReply(*raft.header(message.source), not reason, raft.incarnations())
+        raft.send(reply, waits_for_disk=True)
+
+    def tell_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
+        """Tell why a vote is refused."""
+        if self.raft.wants_debug:
+            self.raft.tell(VoteRefused(message.source, isinstance(message, RequestPreVote), reason))
+
+    def restart_timer(self, now: float) -> None:
+        """Let who got a vote have the time to win."""
+
     def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
         """Be asked to take over."""
 
@@ -83,7 +192,7 @@ class Role:
     def leave(self) -> None:
         """Give back what a later role must go on with."""
 
-    def copy(self, raft: "Raft") -> "Role":
+    def copy(self, raft: "Server") -> "Role":
         """Return an equal role for a copy of the node."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import attrs
 
 from trio_kv.kv.machine import Frozen, Machine, Restorer
-from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Chunk, ChunkRead
 from trio_kv.replica.jobs import (
@@ -107,8 +106,7 @@ class Snapshots:
             return False
         # The disk keeps the one before the newest while it is being sent, and none before that. A third one now would
         # let a follower that takes longer than two snapshots begin anew for ever (scenario N8).
-        role = self._raft.role
-        return not (isinstance(role, Leader) and role.snapshots_sent() - {self.stored})
+        return not self._raft.role.snapshots_sent() - {self.stored}
 
     def _is_forsaken(self, receiving: _Receiving) -> bool:
         """Return whether nothing more will come of a leader's snapshot: the log goes on without it."""
@@ -239,8 +237,7 @@ class Snapshots:
         """Release the snapshots that no follower is being sent any more."""
         if not self._read or self._reads:
             return
-        role = self._raft.role
-        sent = role.snapshots_sent() if isinstance(role, Leader) else set()
+        sent = self._raft.role.snapshots_sent()
         for snapshot in sorted(self._read - sent):
             self.jobs.append(ReleaseSnapshot(*snapshot))
         self._read &= sent

@@ -3,7 +3,7 @@
 The node keeps its number and gets a **new incarnation**, higher than the last: what its former self
 acknowledged is void. A file `rebuilding` in the new directory says that the node must not count yet. It
 votes for nobody and counts for no majority until a majority of the *others* has confirmed what was
-committed and it has all of that (see `raft.node`); only then is the file removed.
+committed and it has all of that (see `raft.server`); only then is the file removed.
 
 The old directory is moved aside, never deleted: it may be somebody's last hope. Order makes each step
 safe to be interrupted: as long as the manifest names the old incarnation, the new directory belongs to

@@ -1,0 +1,173 @@
+"""What must be on the disk before anybody hears of it: the term, the vote and the log (paper figure 2).
+
+The core does no I/O: it gives out writes, and is told when they are durable. Here stands how far the disk is behind the
+memory. A message that promises something is held until the write that backs it is durable.
+"""
+
+from collections import deque
+
+import attrs
+
+from trio_kv.raft.entry import Entry
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import Message
+from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
+
+
+@attrs.frozen
+class _PendingWrite:
+    """A write under way, and the messages that must not leave before it is done."""
+
+    write: Write
+    issued_at: float
+    messages: list[Message]
+
+
+class Persistence:
+    """The way of one node's persistent state to its disk.
+
+    Invariants: writes are given out, and become durable, in the order of their tickets; `log.durable` never counts an
+    entry that a later write is going to drop; a message that is held leaves after the write it was bound to.
+    """
+
+    def __init__(self, log: Log, hard_state: HardState) -> None:
+        """Begin with what the disk holds."""
+        self.log = log
+        self.durable_term = hard_state.term
+        self.room_bytes: int | None = None
+        """How much zero-filled log space is left on a full disk; None: it is not full."""
+        self.held: list[Message] = []
+        """Messages that wait for the next write, or for the last one under way if there is nothing to write."""
+        self._saved = hard_state
+        self._unsaved_from = log.last_index + 1
+        self._truncate_from: int | None = None
+        self._base: tuple[int, int] | None = None
+        self._pending: deque[_PendingWrite] = deque()
+        self._tickets = 0
+
+    # The log
+
+    def truncate(self, first: int) -> None:
+        """Drop all entries from `first` on, here and with the next write."""
+        self.log.truncate(first)
+        if first < self._unsaved_from:
+            self._truncate_from = first if self._truncate_from is None else min(first, self._truncate_from)
+        self._unsaved_from = min(self._unsaved_from, first)
+
+    def install(self, index: int, term: int, time_us: int) -> bool:
+        """Let a durable snapshot take the place of the log up to `index`; return whether what follows is kept."""
+        is_log_kept = self.log.has(index, term)
+        if is_log_kept:
+            # What follows agrees with the leader that took the snapshot, and may be acknowledged (paper §7).
+            self.log.durable = max(self.log.durable, index)
+            self.log.compact(index)
+            if self._unsaved_from > index:
+                return True
+            # What leads up to it is not written yet, and forgotten: the disk, too, goes on from the snapshot.
+        else:
+            # What this log holds beyond and before it contradicts what is committed; none of it may ever be
+            # replicated (scenarios N1, N2). The disk drops it before this node says that it has the snapshot.
+            self.log.reset(index, term, time_us)
+        self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
+        return is_log_kept
+
+    # Writes
+
+    def next_write(self, now: float, hard_state: HardState) -> Write | None:
+        """Return what brings the disk up to date; None if nothing has changed since the last write."""
+        is_changed = hard_state != self._saved
+        last = self.log.last_index
+        if (
+            not is_changed
+            and self._unsaved_from > last
+            and self._truncate_from is None
+            and self._base is None
+        ):
+            return None
+        self._tickets += 1
+        entries = self.log.slice(self._unsaved_from, last) if self._unsaved_from <= last else ()
+        write = Write(
+            Ticket(self._tickets, self.log.last_term, last),
+            hard_state if is_changed else None,
+            self._truncate_from,
+            entries,
+            self._base,
+        )
+        self._saved = hard_state
+        self._base = None
+        self._unsaved_from = last + 1
+        self._truncate_from = None
+        self._pending.append(_PendingWrite(write, now, []))
+        return write
+
+    def release(self) -> list[Message]:
+        """Bind what is held to the last write under way; return what may leave now, as there is none."""
+        held, self.held = self.held, []
+        if not self._pending:
+            return held
+        self._pending[-1].messages.extend(held)
+        return []
+
+    def stored(self, ticket: Ticket) -> list[Message]:
+        """Note that this write, and all before it, are durable; return the messages that waited for them."""
+        messages: list[Message] = []
+        done = None
+        while self._pending and self._pending[0].write.ticket.number <= ticket.number:
+            done = self._pending.popleft()
+            if done.write.hard_state is not None:
+                self.durable_term = done.write.hard_state.term
+            messages.extend(done.messages)
+        assert done is not None, f"{ticket} is not under way"
+        # What a later write is going to drop is no longer ours to count, though it is on the disk just now.
+        durable = min(
+            [
+                done.write.ticket.last_index,
+                *(
+                    later.write.truncate_from - 1
+                    for later in self._pending
+                    if later.write.truncate_from is not None
+                ),
+                *(later.write.base[0] for later in self._pending if later.write.base is not None),
+                *((self._truncate_from - 1,) if self._truncate_from is not None else ()),
+                *((self._base[0],) if self._base is not None else ()),
+            ]
+        )
+        self.log.durable = max(self.log.durable, durable)
+        return messages
+
+    @property
+    def oldest_write_at(self) -> float | None:
+        """When the oldest write that is not durable yet was given out."""
+        return self._pending[0].issued_at if self._pending else None
+
+    # Room on a full disk
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Return whether the log has space for so many bytes more, beside all that is under way to the disk."""
+        return self.room_bytes is None or size_bytes <= self._left_bytes(self.room_bytes)
+
+    @property
+    def room_left(self) -> int | None:
+        """How much space a full disk has beside all that is under way to it; None: it is not full."""
+        return None if self.room_bytes is None else max(0, self._left_bytes(self.room_bytes))
+
+    def fitting(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return those of these entries that a full disk has space for; the leader sends the others again."""
+        return entries if self.room_bytes is None else fitting(entries, self._left_bytes(self.room_bytes))
+
+    def _left_bytes(self, room_bytes: int) -> int:
+        """Return what is left of it for one write more, once all is written that is under way."""
+        written = sum([len(entry.encoded) for each in self._pending for entry in each.write.entries])
+        unsaved = self.log.size_bytes(self._unsaved_from, self.log.last_index)
+        return room_bytes - written - unsaved - WRITE_BYTES_EXTRA * (len(self._pending) + 1)
+
+    def copy(self, log: Log) -> "Persistence":
+        """Return an equal one for a copy of the node, whose log this is."""
+        twin = Persistence.__new__(Persistence)
+        twin.__dict__.update(self.__dict__)
+        twin.log = log
+        twin.held = self.held.copy()
+        pending = [attrs.evolve(write, messages=write.messages.copy()) for write in self._pending]
+        twin._pending = deque(pending)  # noqa: SLF001 - a twin of this class
+        return twin

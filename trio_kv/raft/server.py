@@ -1,0 +1,311 @@
+"""What every node keeps and may do, whatever its role (paper figures 2 and 4): term, vote, log, commit index, role.
+
+The roles hold a `Server` and move it on; what it says, asks and tells on the way collects in its `effects`. What is on
+its way to the disk stands in `persistence`.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import Any, Self
+
+import attrs
+import crc32c
+
+from trio_kv.raft.candidate import Candidate
+from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.events import (
+    DEBUG,
+    ElectionStarted,
+    EntriesAppended,
+    EntriesCommitted,
+    Event,
+    LeaderElected,
+    LeaderFollowed,
+    LeaderSteppedDown,
+    LogTruncated,
+    PreVoteStarted,
+    ReadsConfirmed,
+    RebuildEnded,
+    TermAdvanced,
+)
+from trio_kv.raft.follower import Follower, Incoming
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import Message
+from trio_kv.raft.persistence import Persistence
+from trio_kv.raft.reads import Asker
+from trio_kv.raft.ready import Effects, HardState
+from trio_kv.raft.role import Role
+
+REBUILT = object()
+"""The context of the read by which a node that is rebuilt learns what it must have before it counts again."""
+
+
+class Server:
+    """One node of a consensus group of fixed membership, as its roles see it. `Raft` is what its driver sees.
+
+    Invariants: the term never decreases, and a vote is given once a term; `commit` never decreases and never
+    passes the log; nothing that promises durability leaves before the write that backs it.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: int,
+        peers: Iterable[int],
+        config: RaftConfig,
+        random: Random,
+        incarnation: int,
+        now: float,
+        incarnations: Mapping[int, int] | None = None,
+        is_rebuilding: bool = False,
+        hard_state: HardState = HardState(),  # noqa: B008 - frozen
+        log: Log | None = None,
+        events_level: int = DEBUG,
+    ) -> None:
+        """Start as a follower.
+
+        Args:
+            id: this node's number.
+            peers: the numbers of all others.
+            config: time-outs and limits.
+            random: draws election time-outs and this start's nonce, nothing else.
+            incarnation: the random number made with this node's directory.
+            now: the driver's clock, in seconds.
+            incarnations: those of all nodes, as far as they are known: messages of lower ones are void.
+            is_rebuilding: this node's directory was made anew in place of one that was lost. Until it has
+                again what a majority of the *others* confirms was committed when this start began, it votes
+                for nobody, stands for no election and counts for no majority: what its former self
+                acknowledged must not be counted on.
+            hard_state: what the disk held.
+            log: what the disk held.
+            events_level: events below this level are not made.
+
+        """
+        self.id = id
+        self.peers = tuple(sorted(peers))
+        self.config = config
+        self.random = random
+        self.incarnation = incarnation
+        self.wants_debug = events_level <= DEBUG
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.votes: set[int] = set()
+        """Who voted for this node in its term, itself included, as far as it knows."""
+        self.standing_term: int | None = None
+        """The last term in which this start of the node asked for votes, until it wins. Late votes are void after that:
+        elected twice in a term, it would begin its rounds anew, and with a part of its log lost, its entries too."""
+        self.log = Log() if log is None else log
+        self.commit = self.log.base_index
+        self.fresh_index: int | None = None
+        """A commit index first learned since this node's start, of a leader that had committed in its term."""
+        self.leader: int | None = None
+        self.heard_leader_at = float("-inf")
+        self.asker = Asker(random.getrandbits(63))
+
+        self.persistence = Persistence(self.log, hard_state)
+        self.delivered = self.log.base_index
+        """How far committed entries were given to the driver, who applies them."""
+        self.effects = Effects()
+        """What the next `Ready` is going to hold."""
+        self._incarnations: dict[int, int] = dict(incarnations or {})
+        self.is_rebuilding = is_rebuilding
+        self._rebuilt_index: int | None = None
+        if is_rebuilding:
+            self.asker.waiting.append(REBUILT)
+        self.incoming: Incoming | None = None
+        self.role: Role = Follower(self, now)
+
+    def copy(self) -> Self:
+        """Return a node of its own in the same state, to try what happens next. Entries are shared."""
+        twin = copy.copy(self)
+        twin.random = Random()
+        twin.random.setstate(self.random.getstate())
+        twin.log = self.log.copy()
+        twin.persistence = self.persistence.copy(twin.log)
+        twin.asker = self.asker.copy()
+        twin.role = self.role.copy(twin)
+        twin.incoming = None if self.incoming is None else attrs.evolve(self.incoming)
+        twin.effects = self.effects.copy()
+        twin.votes = self.votes.copy()
+        twin._incarnations = self._incarnations.copy()  # noqa: SLF001 - a twin of this class
+        return twin
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads its term, as far as it knows."""
+        return isinstance(self.role, Leader)
+
+    # What is said and told
+
+    def header(self, target: int) -> tuple[int, int, int, int, bool]:
+        """Return the members that every message begins with."""
+        return self.id, target, self.term, self.incarnation, self.is_rebuilding
+
+    def send(self, message: Message, *, waits_for_disk: bool = False) -> None:
+        """Send a message: now, or when what was to be written up to now is durable.
+
+        A message in a term that is not durable yet always waits: after a crash this node would not know that it had
+        been in that term, and might contradict itself (scenario D7).
+        """
+        if waits_for_disk or self.term != self.persistence.durable_term:
+            self.persistence.held.append(message)
+        else:
+            self.effects.messages.append(message)
+
+    def tell(self, event: Event) -> None:
+        """Tell what happened."""
+        self.effects.events.append(event)
+
+    # The log and the commit index
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Put entries at the end of the log; the next write brings them to the disk."""
+        self.log.append(entries)  # type: ignore[arg-type]
+        if self.wants_debug and entries:
+            last = entries[-1]
+            self.tell(EntriesAppended(entries[0].index, last.index, last.term, _crc(entries)))
+
+    def truncate(self, first: int) -> None:
+        """Drop all entries from `first` on, as the leader's log has others there (paper §5.3)."""
+        assert first > self.commit, f"entry {first} is committed"
+        last = self.log.last_index
+        self.persistence.truncate(first)
+        self.tell(LogTruncated(first, last))
+
+    def commit_to(self, index: int) -> None:
+        """Move the commit index on to `index`, never back (scenario L3)."""
+        if index <= self.commit:
+            return
+        assert index <= self.log.last_index
+        if self.wants_debug:
+            entries = self.log.slice(self.commit + 1, index)
+            self.tell(EntriesCommitted(self.commit + 1, index, entries[-1].term, _crc(entries)))
+        self.commit = index
+
+    def note_leader_commit(self, index: int) -> None:
+        """Note what a leader of this term says is committed, once that covers an entry of its own term.
+
+        Before that its commit index may lag behind all that was ever acknowledged: after a restart of the whole
+        cluster it even begins at the log's base (scenario R1).
+        """
+        if self.fresh_index is None and self.log.term_at(index) == self.term:
+            self.fresh_index = index
+
+    # Reads, and what a node that lost its disk learns by one
+
+    def confirm_reads(self, contexts: list[Any], index: int) -> None:
+        """Let these reads be answered as soon as `index` is applied."""
+        if REBUILT in contexts:
+            contexts = [context for context in contexts if context is not REBUILT]
+            self._rebuilt_index = index
+        if contexts:
+            self.effects.reads.extend([(context, index) for context in contexts])
+            if self.wants_debug:
+                self.tell(ReadsConfirmed(index, len(contexts)))
+
+    def maybe_end_rebuild(self) -> None:
+        """Count and vote again, once all is durable here that was committed when the question was answered.
+
+        That the log is long enough says nothing: its end may have come from a leader that was deposed. What is known
+        here to be committed is what the others have committed.
+        """
+        if self._rebuilt_index is not None and min(self.commit, self.log.durable) >= self._rebuilt_index:
+            self.is_rebuilding = False
+            self.tell(RebuildEnded(self._rebuilt_index))
+
+    # Terms and roles
+
+    def heard_from_leader(self, now: float, leader: int) -> None:
+        """Note that the term has a leader that is alive."""
+        self.heard_leader_at = now
+        if self.leader != leader:
+            assert self.leader is None, f"two leaders in term {self.term}: {self.leader} and {leader}"
+            self.leader = leader
+            if self.wants_debug:
+                self.tell(LeaderFollowed(leader))
+
+    def become_follower(self, now: float, term: int, *, reason: str = "saw a newer term") -> None:
+        """Follow, in this term or a newer one."""
+        self.role.leave()
+        if self.is_leader:
+            self.tell(LeaderSteppedDown(reason))
+        self._enter(term)
+        self.leader = None
+        self.heard_leader_at = float("-inf")
+        self.asker.give_up()
+        self.role = Follower(self, now)
+
+    def become_candidate(
+        self, now: float, *, reason: str, is_pre_vote: bool, is_transfer: bool = False
+    ) -> None:
+        """Stand for election, or ask whether one would win."""
+        self.leader = None
+        self.asker.give_up()
+        if not is_pre_vote:
+            self._enter(self.term + 1)
+            self.vote = self.id
+            self.standing_term = self.term
+        self.tell(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
+        role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
+        self.role = role
+        role.ask()
+        role.maybe_stand(now)
+
+    def become_leader(self, now: float) -> None:
+        """Lead this term, and open it with a no-op (paper §8)."""
+        assert isinstance(self.role, Candidate)
+        assert self.vote == self.id
+        assert self.standing_term == self.term
+        self.standing_term = None
+        first = self.log.last_index + 1
+        role = Leader(self, now, first)
+        self.tell(LeaderElected(tuple(sorted(self.votes)), first))
+        self.role = role
+        self.leader = self.id
+        self.append([make_entry(first, self.term, role.time_us(now), None)])
+
+    def _enter(self, term: int) -> None:
+        assert term >= self.term
+        if term > self.term:
+            if self.wants_debug:
+                self.tell(TermAdvanced(self.term))
+            self.term, self.vote = term, None
+            self.votes = set()
+
+    # Disks that are gone
+
+    def is_void(self, message: Message) -> bool:
+        """Return whether a message comes from a disk that is gone; note it when a new one appears.
+
+        A node's incarnations rise, so that a late message of its former self is known as such, whichever comes first.
+        """
+        known = self._incarnations.get(message.source)
+        if known is not None and message.incarnation < known:
+            return True
+        self.note_incarnation(message.source, message.incarnation)
+        return False
+
+    def note_incarnation(self, peer: int, incarnation: int) -> None:
+        """Note a peer's incarnation. With a higher one its disk was replaced: what it said before is void."""
+        known = self._incarnations.get(peer)
+        if peer == self.id or (known is not None and incarnation <= known):
+            return
+        self._incarnations[peer] = incarnation
+        if known is not None:
+            self.votes.discard(peer)  # It may vote again, having forgotten for whom it did.
+            self.role.peer_was_replaced(peer)
+
+    def incarnations(self) -> tuple[tuple[int, int], ...]:
+        """Return (node, incarnation) of all nodes that are known."""
+        return tuple(sorted(self._incarnations.items()))
+
+    def incarnation_of(self, peer: int) -> int:
+        """Return the incarnation of a peer that was heard."""
+        return self._incarnations[peer]
+
+
+def _crc(entries: Sequence[Entry]) -> int:
+    return int(crc32c.crc32c(b"".join([entry.encoded for entry in entries])))
