@@ -35,7 +35,7 @@ def test_each_kind_alone(kind: str) -> None:
         run(plan)
 
 
-@pytest.mark.parametrize("seed", [909, 4229, 4649, 7678, 32544, 37905])
+@pytest.mark.parametrize("seed", [909, 4229, 4649, 4878, 7678, 32544, 37905])
 def test_seeds_of_long_runs_that_failed_once(seed: int) -> None:
     """What went wrong in a long run goes wrong no more: see "What was found" in docs/testing.md."""
     run(draw_plan(seed))

@@ -208,7 +208,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["sim", "--seeds", "few"], "write one, as 7"),
         (["sim", "--kinds", "flood"], "it has crash"),
         (["sim", "--world", "flat"], "core"),
-        (["sim", "--world", "whole", "--kinds", "crash,lost_answers"], "the whole world has no 'lost_answers'"),
+        (
+            ["sim", "--world", "whole", "--kinds", "crash,lost_answers"],
+            "the whole world has no 'lost_answers'",
+        ),
         (["sim", "--world", "both", "--bare"], "the whole world can't do that"),
         (["sim", "--world", "both", "--seed", "1", "-v"], "name it"),
         (["sim", "--jobs", "0"], "--jobs"),

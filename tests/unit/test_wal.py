@@ -542,7 +542,7 @@ def test_N6_an_interrupted_compaction_may_leave_a_segment_without_records() -> N
 
 @pytest.mark.parametrize("is_truncated", [False, True])
 def test_a_reset_frees_the_segments_before_it(is_truncated: bool) -> None:
-    """After a reset nothing older is needed, unless its segment can't be understood without that."""
+    """After a reset nothing older is needed, even if its segment goes back behind its beginning (core seed 4878)."""
     files = MemoryFiles()
     wal = create(files, term=3)
     while wal.segment < 3:
@@ -550,7 +550,7 @@ def test_a_reset_frees_the_segments_before_it(is_truncated: bool) -> None:
     if is_truncated:
         wal.append([write(truncate_from=wal.last_index - 15)])
     wal.append([write(entry(1001, 3), base=(1000, 2))])
-    assert wal.compact(1000) == (0 if is_truncated else 2)
+    assert wal.compact(1000) == 2
     wal, recovered = reopen(files, 1000)
     assert (recovered.base, recovered.entries) == (Base(1000, 2), [entry(1001, 3)])
     while wal.segment == 3:

@@ -39,9 +39,9 @@ class LogShape:
     is_beginning_gone: bool = False
     """While a log is read whose first segments are gone, some of what is left may make sense only with them.
 
-    So it is if their deletion was interrupted: up to where it should have come the log may go back behind its own
-    beginning. What was there is covered, so nothing is lost; but its term is unknown, which is written as 0, until the
-    next segment says it."""
+    So it is if their deletion was interrupted, or if they were deleted up to a reset: up to there the log may go back
+    behind its own beginning. What was there is covered, so nothing is lost; but its term is unknown, which is written
+    as 0, until the next segment, or the reset, says it."""
     _cuts: list[tuple[int, Base]] = attrs.field(factory=list)
     """Where the log could begin: (segment, entry before it). The log never went back behind that entry since."""
     _terms: list[tuple[int, int]] = attrs.field(factory=list)
@@ -115,13 +115,9 @@ class LogShape:
             raise ShapeError(f"a log of term {self.hard_state.term} is reset to {_place(base)}")
         self.base, self.last_index = base, base.index
         self._terms.clear()
-        # Nothing before is needed any more; but the records between the segment's beginning and this one must
-        # make sense without what came before them.
-        self._cuts = [(self.segment, base)] if self._is_cut else []
-
-    @property
-    def _is_cut(self) -> bool:
-        return bool(self._cuts) and self._cuts[-1][0] == self.segment
+        # Nothing before is needed any more. Where what stands before it in its segment goes back behind the segment's
+        # beginning, that reads as after an interrupted deletion.
+        self._cuts = [(self.segment, base)]
 
     def _vote(self, new: HardState) -> None:
         old = self.hard_state
