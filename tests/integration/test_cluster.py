@@ -260,7 +260,7 @@ async def test_transfer_moves_the_lead(tmp_path: Path) -> None:
 
 
 async def test_stop_and_restart_by_hand(tmp_path: Path) -> None:
-    """A stopped node stays down until it is restarted, and three of five go on without two."""
+    """A stopped node stays down until it is restarted; three of five go on without two; one that runs comes back."""
     async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
         first = await local.cluster.wait_leader()
         second = first % 5 + 1
@@ -274,6 +274,10 @@ async def test_stop_and_restart_by_hand(tmp_path: Path) -> None:
         local.cluster.restart(first)
         local.cluster.restart(second)
         await eventually(lambda: nodes[first].state is nodes[second].state is State.UP)
+        inbox = nodes[first].inbox
+        local.cluster.restart(first)
+        await eventually(lambda: nodes[first].inbox not in (None, inbox))
+        await eventually(lambda: nodes[first].state is State.UP)
         await converged(local)
 
 

@@ -156,7 +156,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def give_up_lost(self: Replica) -> None:
         while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
-            waiter = self._waiters.popleft()
+            waiter = self._end_first()
             self._answers.append((waiter.propose.source, Refused(waiter.propose.number, self.id, None)))
 
     patch.setattr(Replica, "_give_up_lost", give_up_lost)

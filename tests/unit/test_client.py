@@ -1,7 +1,9 @@
 """The synchronous client and the way to the control door, against fake servers."""
 
+import fcntl
 import json
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -186,6 +188,41 @@ def test_an_idle_connection_that_was_closed_is_replaced_before_a_write(
         connection._socket.settimeout(10)
         connection._received += connection._socket.recv(100)
         assert client.set("k", 2).code == "ok"
+
+
+@pytest.fixture
+def high_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Let connections have descriptors from this number on, as in a program with many files open."""
+    lowest = 1100
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = lowest + 100
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"no process may have {wanted} descriptors here")
+    connect = socket.create_connection
+
+    def connect_high(address: tuple[str, int], timeout_s: float) -> socket.socket:
+        with connect(address, timeout_s) as low:
+            return socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest))
+
+    monkeypatch.setattr(socket, "create_connection", connect_high)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield lowest
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_connection_may_have_any_descriptor(
+    serve: Callable[..., FakeServer], high_descriptors: int
+) -> None:
+    """`select` takes descriptors below 1024 only; a program with more files open uses the client all the same."""
+    server = serve(answer(OK, OK))
+    with Client(port=server.port) as client:
+        assert client.get("k").code == "ok"
+        connection = client._connection
+        assert connection is not None
+        assert connection._socket.fileno() >= high_descriptors
+        assert client.set("k", 1).code == "ok"
+        assert client._connection is connection
 
 
 def test_a_server_that_never_answers_costs_a_read_its_time_out_and_a_write_its_outcome(

@@ -12,6 +12,7 @@ import pytest
 from trio_kv.kv.commands import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.storage.batches import encode, merge, size_bytes
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files, RealFiles
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
@@ -674,6 +675,37 @@ def test_D12_what_fits_into_the_room_is_written_and_votes_after_it(size_bytes: i
     assert len(recovered.entries) >= written
     assert recovered.hard_state == HardState(4, 1)
     grow(wal, wal.last_index + 100, term=4)
+
+
+@pytest.mark.parametrize("has_spare", [False, True])
+def test_D12_what_fits_is_what_is_written_without_a_segment(has_spare: bool) -> None:
+    """On a full disk a batch is written if the log said that it fits, and else not, to the byte."""
+
+    def open_full() -> tuple[MemoryFiles, Wal]:
+        files = MemoryFiles()
+        wal = create(files)
+        grow(wal, 9)
+        if has_spare:
+            wal.prepare()
+        files.capacity_bytes = len(files.names()) * SEGMENT_BYTES
+        return files, wal
+
+    _, wal = open_full()
+    text_bytes = SEGMENT_BYTES - 4 * SECTOR_BYTES - (0 if has_spare else wal.statistics().offset)
+    verdicts = []
+    for extra in range(0, 4 * SECTOR_BYTES, 7):
+        batch = write(make_entry(10, 1, 100, Set(1, 10, 10, "key", msgspec.Raw(b"1" * (text_bytes + extra)))))
+        files, wal = open_full()
+        verdicts.append(wal.fits(size_bytes(encode(merge([batch])))))
+        if verdicts[-1]:
+            wal.append([batch])
+        else:
+            with pytest.raises(OSError, match="no space"):
+                wal.append([batch])
+        assert len(files.names()) == 1 + has_spare
+    assert verdicts == sorted(verdicts, reverse=True)
+    assert verdicts[0] is True
+    assert verdicts[-1] is False
 
 
 def test_D12_a_write_waits_for_room_if_it_is_let() -> None:

@@ -115,7 +115,7 @@ def stop(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
 
 @app.command(help_epilogue=_examples("restart 2"))
 def restart(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Start a node that is down, from what its disk holds."""
+    """Start a node from what its disk holds; one that runs is killed first, and comes back by itself."""
     return _send("restart", {"node": node}, door)
 
 

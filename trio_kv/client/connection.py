@@ -50,8 +50,9 @@ class LineConnection:
         """Whether something came, or ended, without having been asked for."""
         if self._received:
             return True
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        return bool(readable)
+        poll = select.poll()  # `select.select` takes descriptors below 1024 only.
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
 
     def receive_line(self, *, timeout_s: float) -> bytes:
         r"""Return the next line without its \n.

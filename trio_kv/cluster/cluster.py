@@ -123,7 +123,7 @@ class Cluster:
             member.scope.cancel()
 
     def restart(self, node: int) -> None:
-        """Start a node that is down; crash and start one that runs.
+        """Start a node that is down, at once; let one that runs die and come back by itself, as `crash` does.
 
         Raises:
             FaultError: it is being rebuilt just now, and starts by itself.

@@ -4,10 +4,15 @@
 |---|---|---|
 | completions and control | what the node itself has under way | never refused |
 | peers | `peers_max` messages | lost and counted: Raft sends again |
-| requests | `requests_max` requests or `REQUEST_BYTES_MAX` bytes | refused: the gateway says `overloaded` |
+| requests | `requests_max` requests | refused: the gateway says `overloaded` |
+| writes among them | `WRITE_BYTES_MAX` bytes, here and in the log until they are committed | refused likewise |
 
 One channel and not three, so that a node waits for all lanes at once and takes what came in the order in which
 it came. The limits are counted at the sender's side: nobody ever waits for room.
+
+Writes are weighed until their commit and not only as long as they lie here, for a leader takes all that there is and
+commits nothing while a majority of the disks stands still. Its log would grow without end otherwise: each write is
+handed over again now and then, and clients send new ones when they have waited for long enough.
 """
 
 import math
@@ -22,7 +27,8 @@ from trio_kv.replica.requests import Propose, Read
 
 PEERS_MAX = 4096
 REQUESTS_MAX = 65_536
-REQUEST_BYTES_MAX = 64 << 20
+WRITE_BYTES_MAX = 256 << 20
+"""As `Propose.size_bytes` weighs them. One write is taken even if it is larger, as long as it is the only one."""
 
 
 @attrs.frozen
@@ -122,7 +128,9 @@ class Inbox:
         self._send, self._receive = trio.open_memory_channel[Any](math.inf)
         self._peers = 0
         self._requests = 0
-        self._request_bytes = 0
+        self._write_bytes = 0
+        self.uncommitted_bytes = 0
+        """What the node has taken from here that still waits for its commit. It keeps this up to date."""
         self.lost = 0
         """Messages of peers that found no room."""
 
@@ -141,13 +149,14 @@ class Inbox:
 
     def post_request(self, request: Propose | Read) -> bool:
         """Put a request into the third lane, if it has room."""
-        size_bytes = request.size_bytes if isinstance(request, Propose) else 0
-        if self._requests >= self._requests_max or (
-            self._request_bytes and self._request_bytes + size_bytes > REQUEST_BYTES_MAX
-        ):
+        if self._requests >= self._requests_max:
             return False
+        if isinstance(request, Propose):
+            under_way_bytes = self._write_bytes + self.uncommitted_bytes
+            if under_way_bytes and under_way_bytes + request.size_bytes > WRITE_BYTES_MAX:
+                return False
+            self._write_bytes += request.size_bytes
         self._requests += 1
-        self._request_bytes += size_bytes
         self._send.send_nowait(request)
         return True
 
@@ -165,5 +174,5 @@ class Inbox:
                 items.append(self._receive.receive_nowait())
         except trio.WouldBlock:
             pass
-        self._peers = self._requests = self._request_bytes = 0
+        self._peers = self._requests = self._write_bytes = 0
         return items

@@ -266,6 +266,7 @@ class Node:
             self._disk.submit(ready.write)
         for source, answer in self.replica.apply(ready):
             source.deliver(answer)
+        self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
         self._look_after_snapshots()
         if ready.events or (self._wants_debug and ready.committed):
             self._tell(ready)

@@ -36,7 +36,7 @@ class Faults(Protocol):
         ...
 
     def restart(self, node: int) -> object:
-        """Start a node that is down."""
+        """Start a node that is down; let one that runs die and come back by itself."""
         ...
 
     def pause(self, node: int) -> object:
@@ -192,7 +192,7 @@ class Stop(NodeCommand, frozen=True, tag="stop"):
 
 
 class Restart(NodeCommand, frozen=True, tag="restart"):
-    """Start a node that is down."""
+    """Start a node that is down; let one that runs die and come back by itself."""
 
     usage = '{"command": "restart", "node": 2}'
 

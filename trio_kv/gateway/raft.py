@@ -12,8 +12,8 @@ Answers come straight from the node's task into `deliver`, which wakes the waiti
 thought is left to `run`. There is no timer and no task a request: one sweep looks after all of them, and
 sleeps when there are none.
 
-Limits: as many writes wait here as a session keeps answers for, and `READS_MAX` runs of reads; beyond
-that `overloaded`.
+Limits: as many writes wait here as a session keeps answers for, of as many bytes as a leader takes, and `READS_MAX`
+runs of reads; beyond that `overloaded`.
 """
 
 import math
@@ -25,6 +25,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_kv.cluster.inbox import WRITE_BYTES_MAX
 from trio_kv.cluster.registry import NodeStatus, Registry
 from trio_kv.gateway.store import Answer, View, WriteRequest
 from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
@@ -35,6 +36,8 @@ from trio_kv.replica.requests import Done, Full, Propose, Read, Refused
 from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 READS_MAX = 65_536
+COMMAND_BYTES = 512
+"""What a command weighs besides its key and its values: objects of Python, here and in the log."""
 HEDGE_S = 0.02
 """A read not answered within this time is also given to another node."""
 REST_S = 1.0
@@ -110,6 +113,8 @@ class RaftStore:
         self._number = 0
         self._writes: dict[int, _Write] = {}
         """In the order of their seqs."""
+        self._write_bytes = 0
+        """What these weigh, and those that wait for a session."""
         self._reads: dict[int, _Read] = {}
         self._unhappy: deque[NodeAnswer] = deque()
         self._leader: tuple[int, int] | None = None
@@ -145,6 +150,16 @@ class RaftStore:
     async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
         """Apply a run of writes, each at most once. See `Store`."""
         deadline = trio.current_time() + timeout_s
+        size_bytes = sum([_size_bytes(operation) for operation in operations])
+        if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
+            return _all("overloaded", "too many bytes are waiting: try again later", len(operations))
+        self._write_bytes += size_bytes
+        try:
+            return await self._write(operations, size_bytes, deadline)
+        finally:
+            self._write_bytes -= size_bytes
+
+    async def _write(self, operations: Sequence[WriteRequest], size_bytes: int, deadline: float) -> Answer:
         if self._needs_session():
             refusal = await self._ensure_session(deadline, len(operations))
             if refusal is not None:
@@ -157,7 +172,6 @@ class RaftStore:
         session, seq, done = self._session, self._seq + 1, self._first_awaited()
         self._seq += len(operations)
         commands: list[Command] = []
-        size_bytes = 0
         for offset, operation in enumerate(operations):
             match operation:
                 case SetRequest():
@@ -165,7 +179,6 @@ class RaftStore:
                     commands.append(
                         Set(session, seq + offset, done, operation.key, value, operation.if_revision)
                     )
-                    size_bytes += len(memoryview(value))
                 case DeleteRequest():
                     commands.append(Delete(session, seq + offset, done, operation.key, operation.if_revision))
                 case CasRequest():
@@ -173,9 +186,6 @@ class RaftStore:
                         session, seq + offset, done, operation.key, operation.value, operation.expected
                     )
                     commands.append(command)
-                    size_bytes += len(memoryview(operation.value))
-                    size_bytes += sum([len(memoryview(text)) for text in operation.expected])
-            size_bytes += len(operation.key)
         answer = await self._propose(commands, session, seq, size_bytes, deadline)
         if answer.node and self._session == session:
             if answer.replies[-1].code == "session_expired":
@@ -233,7 +243,7 @@ class RaftStore:
                     return None
                 used_at = trio.current_time()
                 opened = await self._propose(
-                    [OpenSession(int(self._session_timeout_s * 1_000_000))], None, 0, 0, deadline
+                    [OpenSession(int(self._session_timeout_s * 1_000_000))], None, 0, COMMAND_BYTES, deadline
                 )
                 reply = opened.replies[0]
                 if reply.code == "ok":
@@ -389,6 +399,20 @@ class RaftStore:
         else:
             answer = _all("unavailable", "no leader took the write in time: nothing was written", count)
         self._end(self._writes, write, answer)
+
+
+def _size_bytes(operation: WriteRequest) -> int:
+    """Return what an operation weighs in memory, about."""
+    size_bytes = COMMAND_BYTES + len(operation.key)
+    match operation:
+        case SetRequest():
+            size_bytes += len(memoryview(operation.value))
+        case DeleteRequest():
+            pass
+        case CasRequest():
+            size_bytes += len(memoryview(operation.value))
+            size_bytes += sum([len(memoryview(text)) for text in operation.expected])
+    return size_bytes
 
 
 def _all(code: str, message: str, count: int) -> Answer:

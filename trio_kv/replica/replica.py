@@ -109,6 +109,8 @@ class Replica:
         self._proposals: list[Propose] = []
         self._new_reads: list[Read] = []
         self._waiters: deque[_Waiter] = deque()
+        self.uncommitted_bytes = 0
+        """What the proposals weigh that this node appended in its term and that are not committed yet."""
         self._reads: list[tuple[int, list[Read]]] = []
         """Confirmed reads that wait for an index to be applied."""
         self._stale_reads: list[Read] = []
@@ -264,6 +266,7 @@ class Replica:
             for propose in self._proposals:
                 last = first + len(propose.commands) - 1
                 self._waiters.append(_Waiter(propose, term, first, last))
+                self.uncommitted_bytes += propose.size_bytes
                 first = last + 1
         self._proposals = []
 
@@ -277,21 +280,27 @@ class Replica:
                 # Another term has this index: the commands may have been dropped (scenario C10). The
                 # last entry is the one to look at: a newer leader may have kept the first ones and put
                 # others behind them.
-                self._waiters.popleft()
+                self._end_first()
                 self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
                 continue
             waiter.replies.extend(replies[begin:end])
             if waiter.last > last_applied:
                 return
-            self._waiters.popleft()
+            self._end_first()
             done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.replies)
             self._answers.append((waiter.propose.source, done))
 
     def _give_up_lost(self) -> None:
         """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""
         while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
-            waiter = self._waiters.popleft()
+            waiter = self._end_first()
             self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
+
+    def _end_first(self) -> _Waiter:
+        """Let the oldest proposal wait no more; return it."""
+        waiter = self._waiters.popleft()
+        self.uncommitted_bytes -= waiter.propose.size_bytes
+        return waiter
 
     def _answer_reads(self, ready: Ready) -> None:
         applied = self.machine.applied

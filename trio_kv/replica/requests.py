@@ -22,6 +22,7 @@ class Propose(msgspec.Struct, frozen=True, gc=False):
     number: int
     commands: Sequence[Command]
     size_bytes: int = 0
+    """What they weigh in memory, about: the sender's word, for limits."""
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):

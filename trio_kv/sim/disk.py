@@ -27,8 +27,6 @@ from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.snapshots import SnapshotInfo
-from trio_kv.storage.wal import Wal
-from trio_kv.wire.frames import RESTATEMENT_BYTES, frame_bytes
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""
@@ -274,7 +272,7 @@ class TimedDisk:
     def _waits_for_room(self, batch: list[tuple[Write, bool]]) -> bool:
         """Return whether a batch does not fit on the full disk. What a node admits as it knows of it must fit."""
         writes = [write for write, _ in batch]
-        if self._files.capacity_bytes is None or _fits(self.wal, writes):
+        if self._files.capacity_bytes is None or self.wal.fits(size_bytes(encode(merge(writes)))):
             return False
         if not self._is_full:
             self._look()
@@ -347,12 +345,3 @@ class TimedDisk:
         self.look_for_room()
         if self._is_full and self._is_open:
             self._world.after(LOOK_FOR_ROOM_S, self._look_again)
-
-
-def _fits(wal: Wal, writes: list[Write]) -> bool:
-    """Return whether a batch can be written without making a segment."""
-    needed = frame_bytes(RESTATEMENT_BYTES + size_bytes(encode(merge(writes))))
-    header, spare = wal._header, wal._spare  # noqa: SLF001 - the twin's eyes
-    if wal._offset + needed + frame_bytes(0) <= header.size_bytes:  # noqa: SLF001
-        return True
-    return spare is not None and 512 + needed + 2 * frame_bytes(0) <= spare.size_bytes

@@ -220,6 +220,19 @@ class Wal:
         free = self._header.size_bytes - self._offset - frame_bytes(0)
         return max(0, free + spare_bytes - kept)
 
+    def fits(self, records_bytes: int) -> bool:
+        """Return whether a batch is written without making a segment: in the current one, or in the spare.
+
+        Args:
+            records_bytes: what its records take (`batches.size_bytes`). A batch that takes more than a segment has
+                is cut into several frames, each of which has to fit.
+
+        """
+        spare = self._spare
+        return self._fits_here(records_bytes) or (
+            spare is not None and records_bytes <= self._room(spare.size_bytes)
+        )
+
     def statistics(self) -> WalStatistics:
         """Return what was done so far."""
         return WalStatistics(self._frames, self._bytes_written, self.segment, self._offset)
@@ -304,10 +317,7 @@ class Wal:
 
     def _write(self, records: Sequence[Record], parts: list[bytes]) -> None:
         """Make one frame durable."""
-        if (
-            self._offset + frame_bytes(RESTATEMENT_BYTES + size_bytes(parts)) + frame_bytes(0)
-            > self._header.size_bytes
-        ):
+        if not self._fits_here(size_bytes(parts)):
             self._roll(size_bytes(parts))
         if self._offset == SECTOR_BYTES:
             restated = (self._shape.hard_state, self._shape.last)
@@ -318,6 +328,11 @@ class Wal:
             except ShapeError as error:
                 raise AssertionError(f"a write does not follow on the log: {error}") from error
         self._put_frame(Kind.RECORDS, parts)
+
+    def _fits_here(self, records_bytes: int) -> bool:
+        """Return whether a frame with so many bytes of records leaves room for the seal of the current segment."""
+        frame = frame_bytes(RESTATEMENT_BYTES + records_bytes)
+        return self._offset + frame + frame_bytes(0) <= self._header.size_bytes
 
     def _put_frame(self, kind: Kind, parts: Sequence[bytes]) -> None:
         data = encode_frame(kind, parts, self._seed, self._offset)

@@ -1,0 +1,203 @@
+"""What writes that wait for their commit may take of memory, whatever keeps them waiting: nodes and gateway, joined."""
+
+from functools import partial
+from random import Random
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from trio_kv.cluster.inbox import Inbox, Stored
+from trio_kv.cluster.node import Clock, Node, Turn
+from trio_kv.cluster.registry import Registry, State
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.messages import Message
+from trio_kv.raft.ready import Ticket, Write
+from trio_kv.replica.replica import Replica
+from trio_kv.storage.memory_disk import MemoryDisk
+from trio_kv.trace.trace import Trace
+from trio_kv.wire.operations import SetRequest
+
+LIMIT_BYTES = 100_000
+SET = SetRequest("k", msgspec.Raw(b"1" * 9_000))
+
+
+class Disk(MemoryDisk):
+    """A disk that stores at once what it is given, unless it stands still."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.is_stalled = False
+        self._inbox = inbox
+        self._tickets: list[Ticket] = []
+
+    def submit(self, write: Write) -> None:
+        self._tickets.append(write.ticket)
+        if not self.is_stalled:
+            self.unstall()
+
+    def unstall(self) -> None:
+        self.is_stalled = False
+        for ticket in self._tickets:
+            self._inbox.post(Stored(ticket))
+        self._tickets.clear()
+
+
+class Cluster:
+    """Three nodes without a network or disks, and their gateway."""
+
+    def __init__(self) -> None:
+        self.registry = Registry([1, 2, 3])
+        self.store = RaftStore(self.registry, Random(1))
+        self.inboxes = {node: Inbox() for node in self.registry.nodes}
+        self.disks = {node: Disk(inbox) for node, inbox in self.inboxes.items()}
+        self.nodes = {node: self._make(node) for node in self.registry.nodes}
+        self.is_cut = False
+        self.changed = trio.Event()
+
+    def _make(self, number: int) -> Node:
+        status = self.registry.nodes[number]
+        status.inbox, status.state = self.inboxes[number], State.UP
+        make_replica = partial(
+            Replica,
+            id=number,
+            peers=tuple(sorted({1, 2, 3} - {number})),
+            config=RaftConfig(),
+            random=Random(number),
+            incarnation=number,
+            snapshot_log_bytes_min=1 << 40,
+        )
+        return Node(
+            make_replica=lambda now: make_replica(now=now),
+            inbox=self.inboxes[number],
+            disk=self.disks[number],
+            send=self._send,
+            status=status,
+            publish=self.registry.changed,
+            rebuilt=trio.lowlevel.checkpoint,
+            trace=Trace(),
+            clock=Clock(),
+            turn=Turn(),
+        )
+
+    def _send(self, message: Message) -> None:
+        if not self.is_cut:
+            self.inboxes[message.target].post_peer(message)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; started when a first write has been committed."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.store.run)
+            for node in self.nodes.values():
+                nursery.start_soon(node.run)
+            assert (await self.store.write([SET], timeout_s=10.0)).replies[0].code == "ok"
+            task_status.started()
+
+    def lead(self) -> int:
+        """Return who leads."""
+        status = self.registry.leader()
+        assert status is not None
+        return status.node
+
+    def uncommitted_bytes(self) -> int:
+        """Return the bytes in the leader's log that wait for their commit."""
+        raft = self.nodes[self.lead()].replica.raft
+        return raft.log.size_bytes(raft.commit + 1, raft.log.last_index)
+
+
+@pytest.fixture
+def autojump_clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0)
+
+
+async def test_a_log_that_nothing_is_committed_of_does_not_grow_without_end(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disks of a majority stand still and their leader leads on: it takes so many bytes of writes and no more.
+
+    What is handed over again, and what clients write after their time-outs, would fill its memory and its disk.
+    """
+    monkeypatch.setattr("trio_kv.cluster.inbox.WRITE_BYTES_MAX", LIMIT_BYTES)
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    lead = cluster.lead()
+    for node, disk in cluster.disks.items():
+        disk.is_stalled = node != lead
+    codes: list[str] = []
+
+    async def write(count: int) -> None:
+        for _ in range(count):
+            codes.append((await cluster.store.write([SET], timeout_s=5.0)).replies[0].code)
+            # Or else virtual time would never pass while the queue is full.
+            await trio.sleep(0.1)
+
+    async with trio.open_nursery() as clients:
+        for _ in range(50):
+            clients.start_soon(write, 1000)
+        for _ in range(30):
+            await trio.sleep(1.0)
+            assert cluster.lead() == lead
+            assert LIMIT_BYTES / 2 < cluster.uncommitted_bytes() <= LIMIT_BYTES
+        assert set(codes) == {"overloaded", "timeout"}
+        clients.cancel_scope.cancel()
+    for disk in cluster.disks.values():
+        disk.unstall()
+    await trio.sleep(1.0)
+    assert cluster.uncommitted_bytes() == 0
+    codes.clear()
+    async with trio.open_nursery() as clients:
+        for _ in range(LIMIT_BYTES // 10_000):
+            clients.start_soon(write, 3)
+    assert set(codes) == {"ok"}
+    nursery.cancel_scope.cancel()
+
+
+async def test_writes_that_wait_for_a_leader_are_bounded(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no node can lead, so many bytes of writes wait in the gateway and no more; then all of these are done."""
+    monkeypatch.setattr("trio_kv.gateway.raft.WRITE_BYTES_MAX", LIMIT_BYTES)
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    cluster.is_cut = True
+    await trio.sleep(2.0)
+    assert cluster.registry.leader() is None
+    codes: list[str] = []
+
+    async def write() -> None:
+        codes.append((await cluster.store.write([SET], timeout_s=30.0)).replies[0].code)
+
+    async with trio.open_nursery() as writers:
+        for _ in range(50):
+            writers.start_soon(write)
+        await trio.sleep(10.0)
+        refused = len(codes)
+        assert codes == ["overloaded"] * refused
+        waiting_bytes = (50 - refused) * len(SET.value)
+        assert LIMIT_BYTES / 2 < waiting_bytes <= LIMIT_BYTES
+        cluster.is_cut = False
+    assert codes[refused:] == ["ok"] * (50 - refused)
+    nursery.cancel_scope.cancel()
+
+
+async def test_writes_that_wait_for_a_session_are_weighed_too(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first writers of all wait for a session, which needs a leader: they hold as much memory as others."""
+    monkeypatch.setattr("trio_kv.gateway.raft.WRITE_BYTES_MAX", LIMIT_BYTES)
+    store = Cluster().store
+    await nursery.start(store.run)
+    codes: list[str] = []
+
+    async def write() -> None:
+        codes.append((await store.write([SET], timeout_s=1.0)).replies[0].code)
+
+    async with trio.open_nursery() as writers:
+        for _ in range(50):
+            writers.start_soon(write)
+    assert sorted(codes) == ["overloaded"] * 40 + ["unavailable"] * 10
+    # A larger one is served when it is alone, or nobody could ever write it.
+    large = SetRequest("k", msgspec.Raw(b"1" * 2 * LIMIT_BYTES))
+    assert (await store.write([large], timeout_s=1.0)).replies[0].code == "unavailable"
+    nursery.cancel_scope.cancel()
