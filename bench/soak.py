@@ -29,6 +29,11 @@ def main() -> int:
     parser.add_argument("--world", default="both")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/soak"))
     options, others = parser.parse_known_args()
+    for other in ("--bare", "--kinds", "--beyond-budget"):
+        if any(each.split("=")[0] == other for each in others):
+            parser.error(f"{other} would prove less than the figures say: run `trio-kv sim {other}`")
+    # Should the simulation end without one, an old one must not stand for it.
+    (options.out / "summary.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "trio_kv", "sim", "--world", options.world, "--out", str(options.out)]
     with subprocess.Popen([*command, "--minutes", str(options.minutes), *others]) as simulation:
         # Whoever ends this ends the simulation, in order; then comes the table of what there is.

@@ -13,7 +13,7 @@ from trio_kv.cluster.inbox import Stored
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.gateway.store import Answer, View
+from trio_kv.gateway.store import Answer, View, WriteRequest
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import connection as connection_module
 from trio_kv.proxy.connection import Connection
@@ -139,6 +139,16 @@ def _(patch: Patch) -> None:
         return await real(self, keys, timeout_s=timeout_s, is_stale=is_stale, view=View())
 
     patch.setattr(RaftStore, "read", read)
+
+
+@mutant("gateway: a write says nothing of what its connection has seen by it", world="whole")
+def _(patch: Patch) -> None:
+    real = RaftStore.write
+
+    async def write(self: RaftStore, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+        return attrs.evolve(await real(self, operations, timeout_s=timeout_s), applied=0)
+
+    patch.setattr(RaftStore, "write", write)
 
 
 @mutant("proxy: the reads of a chunk are answered before its writes took effect", world="whole")

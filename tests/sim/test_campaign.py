@@ -11,7 +11,7 @@ import pytest
 from trio_kv.cli import sim_output
 from trio_kv.cli.sim_output import show_campaign, tell_progress, tell_verdict
 from trio_kv.sim.attempt import Failure, Figures, Outcome, Task
-from trio_kv.sim.campaign import FAILURES_MAX, Campaign, Order, Seeds, Verdict, parse_seeds
+from trio_kv.sim.campaign import FAILURES_MAX, Campaign, Order, Seeds, Verdict, parse_seeds, replay_command
 from trio_kv.sim.plan import Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.worlds import Draw, Tell, WorldKind
@@ -192,10 +192,26 @@ def test_a_seed_that_did_not_end_is_no_pass() -> None:
 
 
 def test_nothing_run_is_no_pass() -> None:
-    """A campaign without a seed proves nothing."""
+    """A campaign without a seed proves nothing; neither does one without a seed in one of its worlds."""
     campaign = campaign_of(order=Order(worlds=("fake",), seeds=Seeds(1, 1)))
     assert campaign.verdict() == Verdict.UNKNOWN
-    assert "nothing was run" in tell_verdict(campaign)
+    assert "nothing was run to its end in the fake world" in tell_verdict(campaign)
+    order = Order(worlds=("wet", "dry"), seeds=Seeds(1))
+    campaign = Campaign(order, {"wet": FakeKind("wet"), "dry": FakeKind("dry")}, Clock())
+    campaign.carry_out(
+        lambda tasks: (wet(task) for task, _ in zip(tasks, range(1), strict=False)), lambda _outcome: None
+    )
+    assert campaign.verdict() == Verdict.UNKNOWN
+    assert "nothing was run to its end in the dry world" in tell_verdict(campaign)
+
+
+def test_the_command_that_replays_a_seed_says_how_it_was_run() -> None:
+    """Kinds, budget and judges are those of the run that failed."""
+    draw = Draw(kinds=("crash", "pause"), is_beyond_budget=True)
+    task = Task(world="core", seed=7, draw=draw, is_bare=True)
+    assert replay_command(task) == (
+        "python -m trio_kv sim --seed 7 --world core --kinds crash,pause --beyond-budget --bare --verbose"
+    )
 
 
 def test_a_campaign_ends_when_enough_failed() -> None:

@@ -18,6 +18,7 @@ from trio_kv.sim.network import Pipe
 from trio_kv.sim.plan import KINDS, STANDING_KINDS, Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.world import World
+from trio_kv.storage.wal import Wal
 
 
 def run(plan: Plan) -> Result:
@@ -155,6 +156,16 @@ def test_elections_that_never_end_are_found(monkeypatch: pytest.MonkeyPatch) -> 
     cut = faults.Bridge(1.0, 1, ((1, 2), (3,)), 8.0)
     plan = {"nodes": 3, "faults": (cut,), "fault_phase_s": 10.0}
     assert "since anything changed" in first_violation(range(1, 20), ("bridge",), **plan)
+
+
+def test_a_disk_that_fails_unasked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the log's own code is no fault of the plan's: it does not pass for a disk that is lost."""
+
+    def compact(self: Wal, index: int) -> int:
+        raise FileNotFoundError(2, "broken on purpose")
+
+    monkeypatch.setattr(Wal, "compact", compact)
+    assert "nothing was wrong with it" in first_violation(range(1, 5), ())
 
 
 def test_a_read_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

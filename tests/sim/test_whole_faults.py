@@ -1,21 +1,31 @@
 """Faults of the whole world: each kind alone, majorities lost, and what single faults do to the real house."""
 
+import errno
 from collections.abc import Callable
 
 import attrs
 import pytest
 import trio
 
+from trio_kv.check.violation import Violation
+from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.cluster.registry import State
 from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.node import Raft
+from trio_kv.raft.server import Server
 from trio_kv.sim import faults
 from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.whole import disks
+from trio_kv.sim.whole import faults as door_faults
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
 from trio_kv.sim.whole.run import run
 from trio_kv.sim.whole.world import WholeWorld
+from trio_kv.storage import opening
+from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.wal import Wal
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -41,6 +51,50 @@ def test_majorities_of_disks_may_be_lost() -> None:
         world.run()
         lost.append(sum(drive.is_lost for drive in world.disks.drives.values()) > (world.plan.nodes - 1) // 2)
     assert sum(lost) >= 3, "the mode deserves its name"
+
+
+def test_a_disk_that_fails_unasked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the log's own code is no fault of the plan's: it does not pass for a disk that is lost."""
+
+    def compact(self: Wal, index: int) -> int:
+        raise FileNotFoundError(2, "broken on purpose")
+
+    monkeypatch.setattr(Wal, "compact", compact)
+    with pytest.raises(Violation, match="nothing was wrong with it"):
+        WholeWorld(quiet_plan()).run()
+
+
+@pytest.mark.parametrize("error", [DamagedError("wal", 7, "broken on purpose", ""), OSError(errno.EPERM, "")])
+def test_a_sound_disk_that_is_refused_is_found(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts must start, also beyond the budget, unless a bit was flipped or the disk has a fault."""
+    plan = attrs.evolve(quiet_plan(faults.Crash(1.0, 2, 0.5, False, False)), is_beyond_budget=True)
+    world = WholeWorld(plan)
+    opened = opening.open_node
+
+    def open_node(*arguments: object, **members: object) -> object:
+        if trio.current_time() > 1.0:
+            raise error
+        return opened(*arguments, **members)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(disks, "open_node", open_node)
+    with pytest.raises(type(error)):
+        world.run()
+
+
+def test_terms_without_end_are_found_whatever_happens_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pre-vote a node that hears nobody raises its term for ever; no client's trouble hides that."""
+
+    def become_candidate(
+        self: Raft, now: float, *, reason: str, is_pre_vote: bool, is_transfer: bool = False
+    ) -> None:
+        del is_pre_vote
+        Server.become_candidate(self, now, reason=reason, is_pre_vote=False, is_transfer=is_transfer)
+
+    monkeypatch.setattr(Raft, "become_candidate", become_candidate)
+    trouble = [door_faults.Disconnect(1.5 + 0.3 * number, 1, False) for number in range(30)]
+    plan = attrs.evolve(quiet_plan(faults.Isolate(1.0, 2, True, False, 9.0), *trouble), fault_phase_s=11.0)
+    with pytest.raises(Violation, match="since anything changed"):
+        WholeWorld(plan).run()
 
 
 def quiet_plan(*planned: Fault) -> Plan:
@@ -94,6 +148,45 @@ def test_a_disk_that_can_not_be_read_keeps_its_node_down_until_it_can() -> None:
     states = seen_each(plan, 0.1, lambda world: world.cluster.registry.nodes[2].state)
     assert states[15:22] == [State.STOPPED] * 7
     assert states[-1] is State.UP
+
+
+def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that can't be read is tried five times a second, not without end."""
+    world = WholeWorld(quiet_plan(faults.FailReads(1.0, 2, 2.0), faults.Crash(1.2, 2, 0.01, False, False)))
+    loads: list[float] = []
+    load = disks.Drive.load
+
+    def counted(drive: disks.Drive, decode: Decode, known: Known | None) -> Loaded:
+        if drive.node == 2 and trio.current_time() > 1.0:
+            loads.append(trio.current_time())
+        return load(drive, decode, known)
+
+    monkeypatch.setattr(disks.Drive, "load", counted)
+    world.run()
+    assert 5 <= len(loads) <= 15
+
+
+@pytest.mark.parametrize("for_s", [0.5, 2.5])
+def test_power_is_out_as_long_as_planned(for_s: float) -> None:
+    """Where the supervisor waits for long, a node is down as long as the plan says."""
+    plan = quiet_plan(faults.Crash(1.0, 2, for_s, False, False))
+    assert min(abs(outage_s(attrs.evolve(plan, seed=seed)) - for_s) for seed in range(1, 9)) < 0.1
+
+
+def outage_s(plan: Plan) -> float:
+    """Run a plan that lets node 2 crash at 1 s; return how long it was down then."""
+    world = WholeWorld(plan)
+    started_s: list[float] = []
+    started = world.node_started
+
+    def note(node: WatchedNode, disk: disks.SimulatedDisk) -> None:
+        if node.id == 2:
+            started_s.append(trio.current_time())
+        started(node, disk)
+
+    world.node_started = note  # type: ignore[method-assign]
+    world.run()
+    return started_s[1] - 1.0
 
 
 def test_a_starved_node_passes_only_at_its_pulses() -> None:

@@ -486,12 +486,15 @@ def test_the_simulated_disk_compacts_behind_the_writes_before() -> None:
     disk.submit(attrs.evolve(write(100), truncate_from=100))
     disk.compact(100)
     disk.submit(write(101))
+    disk.read_chunk(None, 0)
+    ready = [disk.ready_job]
     with pytest.raises(AssertionError):
-        disk.step_job()
+        disk.step_job(0)
     names = files.names()
     disk.step(1)
-    # What came after it need not be written first.
-    disk.step_job()
+    ready.append(disk.ready_job)
+    assert ready == [1, 0], "snapshots don't wait for writes, nor a compaction for what came after it"
+    disk.step_job(0)
     assert len(files.names()) < len(names)
     assert disk.step() == Ticket(101, 1, 101)
 

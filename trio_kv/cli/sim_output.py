@@ -151,8 +151,9 @@ def _tell_gaps(campaign: Campaign) -> Iterator[str]:
         yield f"the {world} world never reached: {', '.join(situations)}"
     if campaign.lost:
         yield f"these did not end: {', '.join(f'{seed} ({world})' for world, seed, _ in campaign.lost)}"
-    if not any(totals.seeds for totals in campaign.totals.values()):
-        yield "nothing was run to its end"
+    for world, totals in campaign.totals.items():
+        if not totals.seeds:
+            yield f"nothing was run to its end in the {world} world"
 
 
 def _count(number: int, what: str) -> str:

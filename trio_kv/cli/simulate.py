@@ -63,7 +63,7 @@ def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, Worl
 
         def on_outcome(outcome: Outcome) -> None:
             if outcome.figures is None:
-                say(f"{tell_outcome(outcome)}\nreplay it: {_replay_command(outcome, order.draw)}")
+                say(f"{tell_outcome(outcome)}\nreplay it: {replay_command(outcome.task)}")
             elif options.output == "table" and (options.is_verbose or order.seeds.is_one):
                 print(tell_outcome(outcome))
             tell_progress()
@@ -116,7 +116,15 @@ def _gather(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]
         try:
             out = options.out or OUT_DEFAULT
             gathered.append(
-                gather(kind, plan, failure, out, runs_max=options.shrink_runs, on_run=_tell_shrinking)
+                gather(
+                    kind,
+                    plan,
+                    failure,
+                    out,
+                    runs_max=options.shrink_runs,
+                    is_bare=options.is_bare,
+                    on_run=_tell_shrinking,
+                )
             )
         except NotRepeatableError as error:
             say(f"{error}: something in it is not decided by its seed")
@@ -172,10 +180,6 @@ def _run_plan(options: SimOptions, kind: WorldKind, plan: Plan) -> Verdict:
             f" {result.events:,} events, {result.operations:,} operations, {result.crashes:,} crashes"
         )
     return verdict
-
-
-def _replay_command(outcome: Outcome, draw: Draw) -> str:
-    return replay_command(outcome.task.world, outcome.task.seed, draw)
 
 
 def _only(kinds: dict[str, WorldKind], options: SimOptions) -> list[WorldKind]:

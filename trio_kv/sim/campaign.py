@@ -141,11 +141,13 @@ def run_here(tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
         yield run_task(task)
 
 
-def replay_command(world: str, seed: int, draw: Draw) -> str:
+def replay_command(task: Task) -> str:
     """Return the command that shows all that happens in the run of a seed."""
+    draw = task.draw
     kinds = "" if draw.kinds is None else f" --kinds {','.join(draw.kinds)}"
     beyond = " --beyond-budget" if draw.is_beyond_budget else ""
-    return f"python -m trio_kv sim --seed {seed} --world {world}{kinds}{beyond} --verbose"
+    bare = " --bare" if task.is_bare else ""
+    return f"python -m trio_kv sim --seed {task.seed} --world {task.world}{kinds}{beyond}{bare} --verbose"
 
 
 class Campaign:
@@ -251,7 +253,7 @@ class Campaign:
             return Verdict.VIOLATION
         if self.is_interrupted:
             return Verdict.INTERRUPTED
-        if self.lost or self.missing() or not any(totals.seeds for totals in self.totals.values()):
+        if self.lost or self.missing() or not all(totals.seeds for totals in self.totals.values()):
             return Verdict.UNKNOWN
         return Verdict.VALID
 

@@ -1,9 +1,11 @@
 """The disk of one life of a simulated node: the twin of the disk thread, and how long everything takes.
 
 As in `storage.disk` there are two hands: one writes the log, batch after batch, the other one carries out the jobs
-of the snapshots. Neither waits for the other, so a snapshot may be durable before a write that was given earlier.
+of the snapshots. Neither waits for the other, so a snapshot may be durable before a write that was given earlier; only
+the log is never compacted before that.
 """
 
+import errno
 from collections.abc import Callable
 from random import Random
 
@@ -27,6 +29,7 @@ from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.snapshots import SnapshotInfo
+from trio_kv.storage.wal import FULL
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""
@@ -67,7 +70,7 @@ class TimedDisk:
         condition: Condition,
         *,
         post: Callable[[object], None],
-        fail: Callable[[], None],
+        fail: Callable[[OSError], None],
     ) -> None:
         """Take over what was opened.
 
@@ -90,7 +93,8 @@ class TimedDisk:
         self._fail = fail
         self._is_open = True
         self._is_writing = False
-        self._is_working = False
+        self._working: int | None = None
+        """Which of the jobs that wait is under way."""
         self._is_batch_held = False
         self._is_job_held = False
         self._is_full = False
@@ -180,11 +184,11 @@ class TimedDisk:
     def crash(self, random: Random) -> None:
         """Cut the power, perhaps in the middle of what is under way."""
         assert not self._is_open
-        if self._twin.is_job_ready and random.random() < 0.6:
+        if self._twin.ready_job is not None and random.random() < 0.6:
             self._files.fail_after(random.randrange(JOB_STEPS_MAX), PowerLossError())
             try:
-                while self._twin.is_job_ready:
-                    self._twin.step_job()
+                while (place := self._twin.ready_job) is not None:
+                    self._twin.step_job(place)
             except OSError:
                 self._world.coverage.reach("crash while a snapshot was written")
         self._twin.crash(random)
@@ -194,7 +198,7 @@ class TimedDisk:
         if self._is_writing:
             self._number += 1
             self._finish_batch()
-        if self._is_working and self._is_open:
+        if self._is_open:
             self._finish_job()
 
     def unstall(self) -> None:
@@ -215,9 +219,9 @@ class TimedDisk:
             return
         try:
             self._twin.look_for_room()
-        except OSError:
+        except OSError as error:
             self._has_failed = True
-            self._fail()
+            self._fail(error)
         self._tell()
 
     # The log
@@ -257,8 +261,8 @@ class TimedDisk:
             return
         try:
             ticket = self._twin.step(self._batch)
-        except OSError:
-            self._fail()
+        except OSError as error:
+            self._fail(error)
             return
         assert isinstance(ticket, Ticket)
         del self._writes[: self._batch]
@@ -286,17 +290,17 @@ class TimedDisk:
     # The jobs
 
     def _maybe_begin_job(self) -> None:
-        if self._is_working or not self._is_open or not self._twin.is_job_ready:
+        if self._working is not None or not self._is_open or (place := self._twin.ready_job) is None:
             return
-        self._is_working = True
+        self._working, job = place, self._jobs[place]
         took_s = self._draw_s() * self._condition.factor * self._condition.job_factor
-        if isinstance(self._jobs[0], FinishSnapshot | CompactLog) and self._condition.in_next_job is not None:
+        if isinstance(job, FinishSnapshot | CompactLog) and self._condition.in_next_job is not None:
             self._world.after(took_s / 2, self._condition.in_next_job)
             self._condition.in_next_job = None
-        self._world.after(took_s, self._job_is_due, self._jobs[0])
+        self._world.after(took_s, self._job_is_due, job)
 
     def _job_is_due(self, job: Job) -> None:
-        if not self._is_open or not self._jobs or self._jobs[0] is not job:
+        if not self._is_open or self._working is None or self._jobs[self._working] is not job:
             return
         if self._condition.is_stalled:
             self._is_job_held = True
@@ -304,18 +308,18 @@ class TimedDisk:
             self._finish_job()
 
     def _finish_job(self) -> None:
-        if not self._is_open or not self._is_working:
+        if not self._is_open or self._working is None:
             return
         self._is_job_held = False
-        job = self._jobs.pop(0)
+        place, self._working = self._working, None
+        job = self._jobs.pop(place)
         if isinstance(job, CompactLog):
             self._world.watch.dropping(self._node, job.index)
         try:
-            self._twin.step_job()
-        except OSError:
-            self._fail()
+            self._twin.step_job(place)
+        except OSError as error:
+            self._fail(error)
             return
-        self._is_working = False
         self._maybe_begin_job()
         self._tell()
 
@@ -345,3 +349,8 @@ class TimedDisk:
         self.look_for_room()
         if self._is_full and self._is_open:
             self._world.after(LOOK_FOR_ROOM_S, self._look_again)
+
+
+def may_be_refused(error: OSError, files: MemoryFiles) -> bool:
+    """Return whether a disk that is as these files are may refuse to be opened with this error."""
+    return error.errno == errno.EIO or (error.errno in FULL and files.capacity_bytes is not None)

@@ -22,11 +22,13 @@ class Evidence:
     folder: Path
     faults_drawn: int
     shrunk: Shrunk
+    is_bare: bool
 
     @property
     def replay_command(self) -> str:
         """The command that repeats the run of the smallest plan."""
-        return f"python -m trio_kv sim --plan {self.folder / PLAN_NAME} --verbose"
+        bare = " --bare" if self.is_bare else ""
+        return f"python -m trio_kv sim --plan {self.folder / PLAN_NAME}{bare} --verbose"
 
     def __str__(self) -> str:
         plan, runs = self.shrunk.plan, self.shrunk.runs
@@ -45,6 +47,7 @@ def gather(
     out: Path,
     *,
     runs_max: int,
+    is_bare: bool = False,
     on_run: Callable[[int, Plan], None] | None = None,
 ) -> Evidence:
     """Shrink a plan that failed, run what is left once more, and keep it all.
@@ -55,6 +58,7 @@ def gather(
         failure: how it did.
         out: where the folder is made.
         runs_max: how many runs may be made to shrink it.
+        is_bare: whether it failed without judges.
         on_run: as `shrink` takes it.
 
     Raises:
@@ -63,23 +67,23 @@ def gather(
     """
 
     def attempt_failure(tried: Plan) -> Failure | None:
-        return _failure(kind, tried, None)
+        return _failure(kind, tried, None, is_bare=is_bare)
 
     shrunk = shrink(plan, failure.kind, attempt_failure, runs_max=runs_max, on_run=on_run)
     folder = out / f"{kind.name}-{plan.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN_NAME).write_text(write_plan(kind.name, shrunk.plan))
     with (folder / TRACE_NAME).open("wb") as trace:
-        again = _failure(kind, shrunk.plan, TraceText(trace).tell)
+        again = _failure(kind, shrunk.plan, TraceText(trace).tell, is_bare=is_bare)
     if again is None or again.kind != failure.kind:
         raise NotRepeatableError(
             f"seed {plan.seed} does not fail with {failure.kind} while it is told what happens"
         )
-    evidence = Evidence(folder=folder, faults_drawn=len(plan.faults), shrunk=shrunk)
+    evidence = Evidence(folder=folder, faults_drawn=len(plan.faults), shrunk=shrunk, is_bare=is_bare)
     (folder / VIOLATION_NAME).write_text(f"{evidence}\n\n{again.frames}\nas it was drawn:\n{plan}\n")
     return evidence
 
 
-def _failure(kind: WorldKind, plan: Plan, tell: Tell | None) -> Failure | None:
-    result = attempt(kind, plan, tell)
+def _failure(kind: WorldKind, plan: Plan, tell: Tell | None, *, is_bare: bool) -> Failure | None:
+    result = attempt(kind, plan, tell, is_bare=is_bare)
     return result if isinstance(result, Failure) else None

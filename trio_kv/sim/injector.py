@@ -141,6 +141,8 @@ class Injector:
         node = self._pick(fault.node)
 
         def crash() -> None:
+            if self._world.is_healed:
+                return
             interruptions = int(fault.is_interrupted_again)
             victim = self._pick(fault.node) if fault.is_in_install else node
             self._world.crash(victim, fault.for_s, is_answered=fault.is_answered, interruptions=interruptions)

@@ -4,11 +4,11 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
-import errno
 from typing import TYPE_CHECKING
 
 import attrs
 
+from trio_kv.check.violation import Violation
 from trio_kv.cluster.inbox import (
     ChunkAdded,
     ChunkWasRead,
@@ -24,13 +24,13 @@ from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read
 from trio_kv.sim.clock import Clock
-from trio_kv.sim.disk import Condition, TimedDisk
+from trio_kv.sim.disk import Condition, TimedDisk, may_be_refused
 from trio_kv.sim.noticing import Noticing
 from trio_kv.sim.starting import make_replica
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.opening import Opened, open_node
-from trio_kv.storage.wal import FULL, Wal
+from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ class SimulatedNode:
             self.is_damaged = True
             return
         except OSError as error:
-            # A full disk is a fault of the plan's, and so is every error of a disk.
-            if not (
-                error.errno == errno.EIO or (error.errno in FULL and self.files.capacity_bytes is not None)
-            ):
+            if not may_be_refused(error, self.files):
                 raise
             world.say(f"n{self.id} can't start: {error}")
             world.restart_later(self, START_AGAIN_S)
@@ -160,11 +157,20 @@ class SimulatedNode:
         self.is_armed, self.restart_after_s = False, None
         disk.crash(self.world.random)
 
-    def fail(self) -> None:
-        """Stop, for good or until somebody sees to it: the disk failed (scenario D11)."""
+    def fail(self, error: OSError) -> None:
+        """Stop, for good or until somebody sees to it: the disk failed (scenario D11).
+
+        Raises:
+            Violation: nobody had planned that.
+
+        """
         if self.replica is None:
             return
         world, files = self.world, self.files
+        if not (self.is_armed or self.restart_after_s is not None or files.is_unreadable):
+            raise Violation(
+                f"n{self.id}: its disk failed, and nothing was wrong with it: {error!r}"
+            ) from error
         is_lasting = self.restart_after_s is None and not files.is_unreadable
         self.is_failed, self.is_armed = is_lasting, False
         world.coverage.reach("disk failed")

@@ -48,7 +48,7 @@ class MemoryDisk:
         listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
         self._snapshots = None if snapshots is None else SnapshotJobs(snapshots, listener, _call)
         self._waiting: deque[Write] = deque()
-        self._jobs: deque[tuple[int, Job]] = deque()
+        self._jobs: list[tuple[int, Job]] = []
         """The jobs that wait, each with the number of writes that must be done before it."""
         self._given = self._done = 0
         """How many writes there were, and how many of them are done."""
@@ -65,9 +65,9 @@ class MemoryDisk:
         return len(self._waiting)
 
     @property
-    def is_job_ready(self) -> bool:
-        """Whether a job waits that may be done now: the log is compacted only behind all writes before that."""
-        return bool(self._jobs) and self._jobs[0][0] <= self._done
+    def ready_job(self) -> int | None:
+        """Which of the jobs that wait may be done now: the first one, but the log is compacted behind its writes."""
+        return next((place for place, (writes, _) in enumerate(self._jobs) if writes <= self._done), None)
 
     def submit(self, write: Write) -> None:
         """Let a write wait for its turn. After a failure it is dropped: the failure was told."""
@@ -125,23 +125,26 @@ class MemoryDisk:
             self.wal.append(batch)
             self._done += len(batch)
         elif self._jobs:
-            self._do_next_job()
+            self._do_job(0)
         self._look_for_room(is_written=bool(batch))
         self._is_failed = False
         return batch[-1].ticket if batch else None
 
-    def step_job(self) -> None:
-        """Do the oldest job, although writes may wait that came after it, or that don't concern it.
+    def step_job(self, place: int) -> None:
+        """Do a job that is ready, although writes may wait that came after it, or that don't concern it.
 
-        In `DiskThread` a second thread does the jobs, but for compactions. `is_job_ready` must be true.
+        In `DiskThread` a second thread does the jobs, and the log's own thread its compactions.
+
+        Args:
+            place: which one, as `ready_job` says.
 
         Raises:
             OSError: the disk failed.
 
         """
-        assert self.is_job_ready
+        assert self._jobs[place][0] <= self._done
         self._is_failed = True
-        self._do_next_job()
+        self._do_job(place)
         self._is_failed = False
 
     def look_for_room(self) -> None:
@@ -180,8 +183,8 @@ class MemoryDisk:
         if not self._is_failed:
             self._jobs.append((writes_before, job))
 
-    def _do_next_job(self) -> None:
-        _, job = self._jobs.popleft()
+    def _do_job(self, place: int) -> None:
+        _, job = self._jobs.pop(place)
         for _ in job():
             pass
 

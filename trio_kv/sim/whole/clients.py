@@ -402,8 +402,6 @@ class Client:
         self._host.coverage.reach("stale read")
 
     def _record(self, asked: Asked, returned_s: float | None) -> None:
-        if asked.is_stale:
-            return
         operation = Operation(
             client=self.number * _LANES_MAX + asked.lane,
             op=asked.op,
@@ -415,7 +413,8 @@ class Client:
             expected=asked.expected,
             result=asked.result,
         )
-        self._host.record(operation)
+        if not asked.is_stale:
+            self._host.record(operation)
         if asked.key == self._own.key:
             self._own.told(operation)
 

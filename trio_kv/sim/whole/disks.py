@@ -13,8 +13,10 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_kv.check.violation import Violation
 from trio_kv.cluster.disks import Completions, Decode, Found, Known, Loaded
 from trio_kv.cluster.inbox import Completion, DiskFailed
+from trio_kv.cluster.registry import State
 from trio_kv.kv.machine import Machine, Restorer
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import (
@@ -25,7 +27,7 @@ from trio_kv.replica.jobs import (
     ReadChunk,
     ReleaseSnapshot,
 )
-from trio_kv.sim.disk import Condition, TimedDisk
+from trio_kv.sim.disk import Condition, TimedDisk, may_be_refused
 from trio_kv.sim.host import Host
 from trio_kv.storage.errors import DamagedError, StorageError
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
@@ -33,6 +35,8 @@ from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
 
+START_AGAIN_S = 0.2
+"""A node whose disk did not work, and may now, is started again so often."""
 TAIL_BYTES = 100
 """How much of the log's used end is its tail."""
 
@@ -44,8 +48,12 @@ class DiskHost(Host, Protocol):
         """Count a completion of a disk."""
         ...
 
-    def revive(self, node: int) -> None:
-        """Start a node again whose disk did not work and may now, as often as that takes."""
+    def restart(self, node: int, state: State) -> None:
+        """Let a node that is down in this state start again."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End the run with an error."""
         ...
 
 
@@ -73,6 +81,8 @@ class Drive:
         """When it fails: somebody restarts the node after so long."""
         self.is_rebuilding = False
         """The directory says that it is to be filled by the others."""
+        self._is_reviving = False
+        """Somebody sees to it that the node runs again."""
         self.interruptions = 0
         """So often power fails while the node recovers the next time."""
         self._make_log()
@@ -108,13 +118,16 @@ class Drive:
         self.interruptions = 0
         try:
             opened = self._open(decode)
-        except DamagedError:
-            if self.is_flipped:
-                host.coverage.reach("damage refused")
-                self.is_damaged = True
+        except DamagedError as error:
+            if not self.is_flipped:
+                host.fail(error)
+            host.coverage.reach("damage refused")
+            self.is_damaged = True
             raise
-        except OSError:
-            host.revive(self.node)
+        except OSError as error:
+            if not may_be_refused(error, self.files):
+                host.fail(error)
+            self._revive_after(START_AGAIN_S)
             raise
         self.is_flipped = False
         recovered = opened.recovered
@@ -205,9 +218,11 @@ class Drive:
         condition = self.condition
         return condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
 
-    def fail(self) -> None:
-        """Fail, for good or until somebody sees to it (scenario D11)."""
+    def fail(self, error: OSError) -> None:
+        """Fail, for good or until somebody sees to it (scenario D11); nobody may have planned that."""
         host = self.host
+        if not (self.is_armed or self.restart_after_s is not None or self.files.is_unreadable):
+            host.fail(Violation(f"n{self.node}: its disk failed, and nothing was wrong with it: {error!r}"))
         is_lasting = self.restart_after_s is None and not self.files.is_unreadable
         self.is_failed, self.is_armed = is_lasting, False
         host.coverage.reach("disk failed")
@@ -219,8 +234,21 @@ class Drive:
         if host.random.random() < 0.5:
             self.files.crash(host.random)
         host.coverage.reach("disk failed, node came back")
-        host.after(self.restart_after_s or 0.0, host.revive, self.node)
+        self._revive_after(self.restart_after_s or START_AGAIN_S)
         self.restart_after_s = None
+
+    def _revive_after(self, for_s: float) -> None:
+        if not self._is_reviving:
+            self._is_reviving = True
+            self.host.after(for_s, self._revive)
+
+    def _revive(self) -> None:
+        """See to it that the node runs again, as often as that takes."""
+        is_alive = self.disk is not None and not self.disk.has_failed
+        self._is_reviving = not (is_alive or self.is_failed or self.is_damaged)
+        if self._is_reviving:
+            self.host.restart(self.node, State.STOPPED)
+            self.host.after(START_AGAIN_S, self._revive)
 
     def unstall(self) -> None:
         """End a stall, in whatever life it began."""
@@ -363,10 +391,10 @@ class SimulatedDisk:
             assert isinstance(item, Completion), item
             self._post(item)
 
-    def _failed(self) -> None:
+    def _failed(self, error: OSError) -> None:
         self.has_failed = True
         self.timed.close()
-        self._drive.fail()
+        self._drive.fail(error)
         self._post(DiskFailed(OSError(5, "a fault that was planned")))
 
 

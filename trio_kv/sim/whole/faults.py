@@ -6,7 +6,12 @@ from trio_kv.sim.faults import Fault
 
 
 @attrs.frozen
-class Disconnect(Fault):
+class DoorFault(Fault):
+    """Something that goes wrong at the door: the cluster behind it must not notice."""
+
+
+@attrs.frozen
+class Disconnect(DoorFault):
     """A client drops its connection, whatever is under way."""
 
     client: int
@@ -15,7 +20,7 @@ class Disconnect(Fault):
 
 
 @attrs.frozen
-class SlowReader(Fault):
+class SlowReader(DoorFault):
     """A client reads nothing for a while, and holds the door back."""
 
     client: int
@@ -23,7 +28,7 @@ class SlowReader(Fault):
 
 
 @attrs.frozen
-class RestartDoor(Fault):
+class RestartDoor(DoorFault):
     """The door is closed, and another one is opened over the same store."""
 
     for_s: float
@@ -32,7 +37,7 @@ class RestartDoor(Fault):
 
 
 @attrs.frozen
-class Stranger(Fault):
+class Stranger(DoorFault):
     """Somebody sends what is no request; others must not notice."""
 
     lines: tuple[bytes, ...]

@@ -8,6 +8,7 @@ from trio_kv.sim.faults import Fault
 from trio_kv.sim.later import Later
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.whole import faults as door_faults
+from trio_kv.sim.whole.faults import DoorFault
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld
@@ -30,7 +31,8 @@ class Injector:
         if self._world.is_healed:
             return
         self._world.say(str(fault))
-        self._world.terms.disturbed()
+        if not isinstance(fault, DoorFault):
+            self._world.terms.disturbed()
         match fault:
             case (
                 faults.Partition()
@@ -72,12 +74,7 @@ class Injector:
                 | faults.Jump()
             ):
                 self._order(fault)
-            case (
-                door_faults.Disconnect()
-                | door_faults.SlowReader()
-                | door_faults.RestartDoor()
-                | door_faults.Stranger()
-            ):
+            case DoorFault():
                 self._trouble_door(fault)
             case _:
                 raise AssertionError(f"no rule for {fault}")
@@ -121,6 +118,8 @@ class Injector:
         condition = world.disks.drives[node].condition
 
         def crash() -> None:
+            if world.is_healed:
+                return
             victim = self._pick(fault.node) if fault.is_in_install else node
             world.crash(victim, fault.for_s, int(fault.is_interrupted_again))
 
@@ -254,13 +253,7 @@ class Injector:
 
     # The door
 
-    def _trouble_door(
-        self,
-        fault: door_faults.Disconnect
-        | door_faults.SlowReader
-        | door_faults.RestartDoor
-        | door_faults.Stranger,
-    ) -> None:
+    def _trouble_door(self, fault: DoorFault) -> None:
         world = self._world
         match fault:
             case door_faults.Disconnect():
@@ -271,3 +264,5 @@ class Injector:
                 world.door.restart(fault.for_s, is_graceful=fault.is_graceful)
             case door_faults.Stranger():
                 world.let_in(fault.lines)
+            case _:
+                raise AssertionError(f"no rule for {fault}")

@@ -34,7 +34,7 @@ from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
-from trio_kv.sim.whole.disks import SimulatedDisk, SimulatedDisks
+from trio_kv.sim.whole.disks import START_AGAIN_S, SimulatedDisk, SimulatedDisks
 from trio_kv.sim.whole.door import Door
 from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
@@ -51,8 +51,6 @@ STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
 RESTART_S = 0.01
 """What must happen after a node has ended happens at least so much later."""
-START_AGAIN_S = 0.2
-"""A node whose disk can't be opened just now is started again so often."""
 _PACK = struct.Struct("<dBBQQQ").pack
 
 
@@ -149,8 +147,9 @@ class WholeWorld:
             self.disks,
             ClusterConfig(
                 raft=plan.raft,
-                restart_delay_min_s=random.choice((0.2, 1.0)),
-                restart_delay_max_s=2.0,
+                # With the long one it is the plan that says how long a node is down.
+                restart_delay_min_s=random.choice((0.2, 1.0, 30.0)),
+                restart_delay_max_s=30.0,
                 inbox_peers_max=plan.inbox_max,
                 inbox_requests_max=plan.inbox_max,
             ),
@@ -329,14 +328,6 @@ class WholeWorld:
                 self.cluster.restart(node)
             except FaultError as error:
                 self.say(str(error))
-
-    def revive(self, node: int) -> None:
-        """Start a node again whose disk did not work and may now, as often as that takes."""
-        drive = self.disks.drives[node]
-        if drive.is_failed or drive.is_damaged or (drive.disk is not None and not drive.disk.has_failed):
-            return
-        self.restart(node, State.STOPPED)
-        self.after(START_AGAIN_S, self.revive, node)
 
     def resume(self, node: int) -> None:
         """Let a paused node go on, if it is one."""
