@@ -255,9 +255,10 @@ class _Client:
             Violation: says what is wrong.
 
         """
+        if operation.outcome != "ok":
+            revision = None  # The protocol says what it means for a value that is there, and for a write.
         call.versions.told(operation, revision)
-        is_there = operation.outcome == "ok" or operation.result is not None
-        if revision is not None and is_there:
+        if revision is not None:
             self._order.follows(operation.key, revision)
         if self._own is not None and operation.key == self._own.key:
             self._own.told(operation)
