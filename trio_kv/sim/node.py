@@ -167,7 +167,7 @@ class SimulatedNode:
         if self.replica is None:
             return
         world, files = self.world, self.files
-        if not (self.is_armed or self.restart_after_s is not None or files.is_unreadable):
+        if not files.is_fault(error):
             raise Violation(
                 f"n{self.id}: its disk failed, and nothing was wrong with it: {error!r}"
             ) from error

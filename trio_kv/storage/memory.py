@@ -159,6 +159,8 @@ class MemoryFiles:
         """What else the directory may hold after a power cut, oldest (the durable one) first."""
         self._failing_step: int | None = None
         self._error: OSError | None = None
+        self._raised: OSError | None = None
+        """The last fault that happened."""
 
     def copy(self) -> Self:
         """Return a twin of the twin, with its unsynced writes and without its pending fault."""
@@ -281,6 +283,10 @@ class MemoryFiles:
         """Let the next step fail."""
         self.fail_after(0, OSError(error_number, "a fault that was asked for"))
 
+    def is_fault(self, error: OSError) -> bool:
+        """Return whether an error is a fault that was asked for, and no mistake of whoever uses the files."""
+        return isinstance(error, PowerLossError) or error is self._raised
+
     def clear_faults(self) -> None:
         """Forget a fault that did not happen yet."""
         self._failing_step = self._error = None
@@ -373,6 +379,7 @@ class MemoryFiles:
             error = self._error
             self.clear_faults()
             assert error is not None
+            self._raised = error
             raise error
 
     def _write(self, file: _File, offset: int, data: bytes) -> None:
@@ -393,7 +400,8 @@ class MemoryFiles:
 
     def _check_readable(self) -> None:
         if self.is_unreadable:
-            raise OSError(errno.EIO, "a fault that was asked for")
+            self._raised = OSError(errno.EIO, "a fault that was asked for")
+            raise self._raised
 
     def _check_space(self, size_bytes: int) -> None:
         used_bytes = sum(file.size_bytes for file in self._names.values())

@@ -219,9 +219,9 @@ class Drive:
         return condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
 
     def fail(self, error: OSError) -> None:
-        """Fail, for good or until somebody sees to it (scenario D11); nobody may have planned that."""
+        """Fail, for good or until somebody sees to it (scenario D11). A failure that was not asked for ends the run."""
         host = self.host
-        if not (self.is_armed or self.restart_after_s is not None or self.files.is_unreadable):
+        if not self.files.is_fault(error):
             host.fail(Violation(f"n{self.node}: its disk failed, and nothing was wrong with it: {error!r}"))
         is_lasting = self.restart_after_s is None and not self.files.is_unreadable
         self.is_failed, self.is_armed = is_lasting, False
