@@ -257,3 +257,14 @@ class Drift(Fault):
 
     node: int
     rate: float
+
+
+NodeFault = Crash | RollingRestart | CrashAll | Pause | SlowNode
+NetworkFault = Partition | Isolate | Bridge | Ring | Weather | SlowLink
+"""Those that end by healing all links."""
+DiskFault = SlowDisk | StallDisk | FailDisk | FailReads | SlowJobs
+"""What a disk does."""
+DataFault = FillDisk | FillAll | FlipBit | Wipe
+"""What a disk holds, or could hold."""
+Order = Transfer | ForceElection | ForceSnapshot | Jump | Drift
+"""What an operator asks for at a bad moment, or a clock does."""

@@ -32,54 +32,25 @@ class Injector:
         """Carry out a fault."""
         self._world.say(str(fault))
         self._world.terms.disturbed()
-        match fault:
-            case (
-                faults.Partition()
-                | faults.Isolate()
-                | faults.Bridge()
-                | faults.Ring()
-                | faults.Weather()
-                | faults.SlowLink()
-            ):
-                self._break_links(fault)
-                self._later.end("links", 0, fault.for_s, self._world.network.heal)
-            case faults.Swizzle():
-                swizzle(fault, self._world.links, self._world.members, self._later)
-            case (
-                faults.SlowDisk()
-                | faults.StallDisk()
-                | faults.FailDisk()
-                | faults.FailReads()
-                | faults.SlowJobs()
-            ):
-                self._break_disk(fault)
-            case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
-                self._take_away(fault)
-            case (
-                faults.Crash()
-                | faults.CrashAll()
-                | faults.RollingRestart()
-                | faults.Pause()
-                | faults.SlowNode()
-            ):
-                self._stop(fault)
-            case faults.Replay():
-                self._world.network.replay(fault.count)
-            case (
-                faults.Transfer()
-                | faults.ForceElection()
-                | faults.ForceSnapshot()
-                | faults.Drift()
-                | faults.Jump()
-            ):
-                self._order(fault)
-            case _:
-                raise AssertionError(f"no rule for {fault}")
+        if isinstance(fault, faults.NetworkFault):
+            self._break_links(fault)
+            self._later.end("links", 0, fault.for_s, self._world.network.heal)
+        elif isinstance(fault, faults.Swizzle):
+            swizzle(fault, self._world.links, self._world.members, self._later)
+        elif isinstance(fault, faults.DiskFault):
+            self._break_disk(fault)
+        elif isinstance(fault, faults.DataFault):
+            self._take_away(fault)
+        elif isinstance(fault, faults.NodeFault):
+            self._stop(fault)
+        elif isinstance(fault, faults.Replay):
+            self._world.network.replay(fault.count)
+        elif isinstance(fault, faults.Order):
+            self._order(fault)
+        else:
+            raise TypeError(f"no rule for {fault}")
 
-    def _order(
-        self,
-        fault: faults.Transfer | faults.ForceElection | faults.ForceSnapshot | faults.Drift | faults.Jump,
-    ) -> None:
+    def _order(self, fault: faults.Order) -> None:
         world = self._world
         match fault:
             case faults.Transfer():
@@ -96,10 +67,7 @@ class Injector:
             case faults.Jump():
                 self._pick(fault.node).jump(fault.by_s)
 
-    def _stop(
-        self,
-        fault: faults.Crash | faults.CrashAll | faults.RollingRestart | faults.Pause | faults.SlowNode,
-    ) -> None:
+    def _stop(self, fault: faults.NodeFault) -> None:
         world = self._world
         match fault:
             case faults.Crash():
@@ -122,7 +90,7 @@ class Injector:
     def _crash_one(self, number: int, for_s: float) -> None:
         self._world.crash(self._world.nodes[number], for_s, is_answered=True, interruptions=0)
 
-    def _take_away(self, fault: faults.FillDisk | faults.FillAll | faults.FlipBit | faults.Wipe) -> None:
+    def _take_away(self, fault: faults.DataFault) -> None:
         match fault:
             case faults.FillDisk():
                 self._fill(self._pick(fault.node), fault)
@@ -156,15 +124,7 @@ class Injector:
         else:
             crash()
 
-    def _break_links(
-        self,
-        fault: faults.Partition
-        | faults.Isolate
-        | faults.Bridge
-        | faults.Ring
-        | faults.Weather
-        | faults.SlowLink,
-    ) -> None:
+    def _break_links(self, fault: faults.NetworkFault) -> None:
         links, members = self._world.links, self._world.members
         match fault:
             case faults.Partition():
@@ -185,10 +145,7 @@ class Injector:
                 pipe = Pipe(fault.message_s, fault.waiting_max)
                 self._world.network.pipes[fault.source, fault.target] = pipe
 
-    def _break_disk(
-        self,
-        fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.FailReads | faults.SlowJobs,
-    ) -> None:
+    def _break_disk(self, fault: faults.DiskFault) -> None:
         node = self._pick(fault.node)
         match fault:
             case faults.SlowDisk():

@@ -33,51 +33,25 @@ class Injector:
         self._world.say(str(fault))
         if not isinstance(fault, DoorFault):
             self._world.terms.disturbed()
-        match fault:
-            case (
-                faults.Partition()
-                | faults.Isolate()
-                | faults.Bridge()
-                | faults.Ring()
-                | faults.Weather()
-                | faults.SlowLink()
-            ):
-                self._break_links(fault)
-                self._later.end("links", 0, fault.for_s, self._world.cluster.links.heal)
-            case faults.Swizzle():
-                swizzle(fault, self._world.cluster.links, self._world.members, self._later)
-            case (
-                faults.SlowDisk()
-                | faults.StallDisk()
-                | faults.FailDisk()
-                | faults.FailReads()
-                | faults.SlowJobs()
-            ):
-                self._break_disk(fault)
-            case faults.FillDisk() | faults.FillAll() | faults.FlipBit() | faults.Wipe():
-                self._take_away(fault)
-            case (
-                faults.Crash()
-                | faults.CrashAll()
-                | faults.RollingRestart()
-                | faults.Pause()
-                | faults.SlowNode()
-            ):
-                self._stop(fault)
-            case faults.Replay():
-                self._replay(fault)
-            case (
-                faults.Transfer()
-                | faults.ForceElection()
-                | faults.ForceSnapshot()
-                | faults.Drift()
-                | faults.Jump()
-            ):
-                self._order(fault)
-            case DoorFault():
-                self._trouble_door(fault)
-            case _:
-                raise AssertionError(f"no rule for {fault}")
+        if isinstance(fault, faults.NetworkFault):
+            self._break_links(fault)
+            self._later.end("links", 0, fault.for_s, self._world.cluster.links.heal)
+        elif isinstance(fault, faults.Swizzle):
+            swizzle(fault, self._world.cluster.links, self._world.members, self._later)
+        elif isinstance(fault, faults.DiskFault):
+            self._break_disk(fault)
+        elif isinstance(fault, faults.DataFault):
+            self._take_away(fault)
+        elif isinstance(fault, faults.NodeFault):
+            self._stop(fault)
+        elif isinstance(fault, faults.Replay):
+            self._replay(fault)
+        elif isinstance(fault, faults.Order):
+            self._order(fault)
+        elif isinstance(fault, DoorFault):
+            self._trouble_door(fault)
+        else:
+            raise TypeError(f"no rule for {fault}")
 
     def _pick(self, number: int) -> int:
         """Return a node: 0 is whoever leads."""
@@ -88,10 +62,7 @@ class Injector:
 
     # Nodes
 
-    def _stop(
-        self,
-        fault: faults.Crash | faults.CrashAll | faults.RollingRestart | faults.Pause | faults.SlowNode,
-    ) -> None:
+    def _stop(self, fault: faults.NodeFault) -> None:
         world = self._world
         match fault:
             case faults.Crash():
@@ -139,10 +110,7 @@ class Injector:
                 message = world.random.choice(world.node_network.past)
                 world.after(world.random.random() * 0.2, world.node_network.send_again, message)
 
-    def _order(
-        self,
-        fault: faults.Transfer | faults.ForceElection | faults.ForceSnapshot | faults.Drift | faults.Jump,
-    ) -> None:
+    def _order(self, fault: faults.Order) -> None:
         world = self._world
         match fault:
             case faults.Transfer():
@@ -164,15 +132,7 @@ class Injector:
 
     # Links
 
-    def _break_links(
-        self,
-        fault: faults.Partition
-        | faults.Isolate
-        | faults.Bridge
-        | faults.Ring
-        | faults.Weather
-        | faults.SlowLink,
-    ) -> None:
+    def _break_links(self, fault: faults.NetworkFault) -> None:
         world, cluster = self._world, self._world.cluster
         match fault:
             case faults.Partition():
@@ -197,10 +157,7 @@ class Injector:
 
     # Disks
 
-    def _break_disk(
-        self,
-        fault: faults.SlowDisk | faults.StallDisk | faults.FailDisk | faults.FailReads | faults.SlowJobs,
-    ) -> None:
+    def _break_disk(self, fault: faults.DiskFault) -> None:
         world, cluster = self._world, self._world.cluster
         node = self._pick(fault.node)
         drive = world.disks.drives[node]
@@ -224,7 +181,7 @@ class Injector:
                 drive.files.is_unreadable = True
                 self._later.end("unreadable", node, fault.for_s, drive.end_unreadable)
 
-    def _take_away(self, fault: faults.FillDisk | faults.FillAll | faults.FlipBit | faults.Wipe) -> None:
+    def _take_away(self, fault: faults.DataFault) -> None:
         world = self._world
         match fault:
             case faults.FillDisk():
