@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from trio_kv.check.violation import Violation
+from trio_kv.raft.messages import Heartbeat
 from trio_kv.raft.node import Raft
 from trio_kv.raft.role import Role
 from trio_kv.replica.replica import Replica
@@ -93,6 +94,21 @@ def test_a_pipe_is_slow_and_short() -> None:
     assert [pipe.take(0.0) for _ in range(5)] == [1.0, 2.0, 3.0, None, None]
     assert pipe.take(1.5) == 2.5
     assert pipe.take(100.0) == 1.0
+
+
+def test_a_pipe_that_is_mended_forgets_what_waits_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What left it before arrives; what waited in it never does (core seed 37905)."""
+    world = World(attrs.evolve(draw_plan(1, ()), nodes=2, latency_s=0.001))
+    arrived: list[object] = []
+    monkeypatch.setattr(world, "deliver", arrived.append)
+    first, second = (Heartbeat(1, 2, 1, 0, False, number, 0, 0, 0) for number in (1, 2))
+    world.network.pipes[1, 2] = Pipe(message_s=1.0, waiting_max=9)
+    world.network.send(first)
+    world.network.send(second)
+    world.run_until(1.5)
+    world.network.heal()
+    world.run_until(9.0)
+    assert arrived == [first]
 
 
 def test_a_clock_jumps_forward() -> None:

@@ -5,7 +5,6 @@ of the snapshots. Neither waits for the other, so a snapshot may be durable befo
 the log is never compacted before that.
 """
 
-import errno
 from collections.abc import Callable
 from random import Random
 
@@ -353,4 +352,4 @@ class TimedDisk:
 
 def may_be_refused(error: OSError, files: MemoryFiles) -> bool:
     """Return whether a disk that is as these files are may refuse to be opened with this error."""
-    return error.errno == errno.EIO or (error.errno in FULL and files.capacity_bytes is not None)
+    return files.is_fault(error) or (error.errno in FULL and files.capacity_bytes is not None)
