@@ -17,7 +17,6 @@ from trio_kv.raft.messages import (
 )
 from trio_kv.raft.node import Raft
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.progress import Progress
 from trio_kv.raft.role import Role
 
 
@@ -61,7 +60,17 @@ def _(patch: Patch) -> None:
 
 @mutant("D8 a node that is being rebuilt counts for commits", world="core")
 def _(patch: Patch) -> None:
-    patch.setattr(Progress, "counted_match", property(lambda self: self.match))
+    real = Leader._maybe_commit
+
+    def maybe_commit(self: Leader) -> None:
+        counted = {peer: progress.counts for peer, progress in self.progress.items()}
+        for progress in self.progress.values():
+            progress.counts = True
+        real(self)
+        for peer, progress in self.progress.items():
+            progress.counts = counted[peer]
+
+    patch.setattr(Leader, "_maybe_commit", maybe_commit)
 
 
 @mutant("D8 a node that is being rebuilt counts for reads", world="core")

@@ -20,7 +20,6 @@ from trio_kv.raft.messages import (
 from trio_kv.raft.node import Raft
 from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.progress import Progress
-from trio_kv.raft.quorum import quorum_value
 from trio_kv.raft.ready import HardState, Ticket, Write
 
 APPEND_TESTS_L6 = ("tests/unit/test_follower.py::test_L6_an_append_commits_no_further_than_it_verifies",)
@@ -88,8 +87,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
         log = self.raft.log
-        counted = [progress.counted_match for progress in self.progress.values()]
-        index = quorum_value([log.last_index, *counted])
+        index = self._reached(log.last_index, lambda progress: progress.match, 0)
         if index > self.raft.commit and index >= self.first_index:
             self.raft.commit_to(index)
             self.raft.note_leader_commit(index)
@@ -116,7 +114,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
         log = self.raft.log
-        index = quorum_value([log.durable, *(progress.counted_match for progress in self.progress.values())])
+        index = self._reached(log.durable, lambda progress: progress.match, 0)
         if index > self.raft.commit:
             self.raft.commit_to(index)
             self.raft.note_leader_commit(index)

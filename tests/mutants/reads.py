@@ -1,14 +1,13 @@
 """Linearizable reads: ReadIndex, from both ends (thesis §6.4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
 import pytest
 
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
-from trio_kv.raft import candidate, quorum
-from trio_kv.raft import leader as leader_module
+from trio_kv.raft import server
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import (
     HeartbeatReply,
@@ -19,16 +18,31 @@ from trio_kv.raft.messages import (
 from trio_kv.raft.node import Raft
 from trio_kv.raft.reads import Asker
 from trio_kv.raft.ready import Ready
+from trio_kv.raft.voters import Ordered, Voters
 from trio_kv.replica.replica import Replica
+
+
+class TooFew(Voters):
+    """Voters of whom half are a majority, and of an odd number one less than half."""
+
+    def has_majority(self, nodes: Collection[int]) -> bool:
+        return len(self.nodes.intersection(nodes)) >= max(1, len(self.nodes) // 2)
+
+    def reached(self, values: Mapping[int, Ordered], nothing: Ordered) -> Ordered:
+        ranked = sorted([values.get(node, nothing) for node in self.nodes], reverse=True)
+        return ranked[max(1, len(self.nodes) // 2) - 1]
 
 
 def confirm_reads_with(patch: Patch, quorum: Callable[[list[int]], int]) -> None:
     """Let another function than the majority's decide which heartbeat round is confirmed, and nothing else."""
     real = Leader._confirm_reads
 
+    def reached(self: Voters, values: Mapping[int, int], nothing: int) -> int:
+        return quorum([values.get(node, nothing) for node in self.nodes])
+
     def confirm_reads(self: Leader) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(leader_module, "quorum_value", quorum)
+            inner.setattr(Voters, "reached", reached)
             real(self)
 
     patch.setattr(Leader, "_confirm_reads", confirm_reads)
@@ -158,11 +172,7 @@ def _(patch: Patch) -> None:
 
 @mutant("R8 a quorum is one less than a majority", world="core")
 def _(patch: Patch) -> None:
-    def one_less(members: int) -> int:
-        return max(1, members // 2)
-
-    patch.setattr(quorum, "majority_size", one_less)
-    patch.setattr(candidate, "majority_size", one_less)
+    patch.setattr(server, "Voters", TooFew)
 
 
 @mutant("R8 half of an even cluster confirms a read", world="core", tests=scripts("reads_R8_even_cluster"))

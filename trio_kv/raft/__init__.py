@@ -35,5 +35,5 @@ needs it gets the snapshot instead, chunk by chunk.
 Where to look: `node.Raft` is the class to drive and lists the driver's duties; `follower`, `candidate`
 and `leader` hold a rule each where the paper has it, and `role` the rules of voting, the same for all;
 `server.Server` is the state that they move on; `persistence` knows what the disk still lacks; `log`,
-`progress`, `reads` and `quorum` are the parts they share.
+`progress`, `reads` and `voters` are the parts they share.
 """

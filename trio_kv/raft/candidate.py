@@ -11,7 +11,6 @@ from trio_kv.raft.messages import (
     RequestVote,
     VoteReply,
 )
-from trio_kv.raft.quorum import majority_size
 from trio_kv.raft.role import Role
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Candidate(Role):
 
     def maybe_stand(self, now: float) -> None:
         """Stand for election, if a majority would vote for this node."""
-        if self.is_pre_vote and self._is_majority(self.pre_votes):
+        if self.is_pre_vote and self.raft.voters.has_majority(self.pre_votes):
             self.raft.become_candidate(now, reason="would win", is_pre_vote=False)
 
     def peer_was_replaced(self, peer: int) -> None:
@@ -85,11 +84,8 @@ class Candidate(Role):
         if self.raft.standing_term != self.raft.term:
             return  # It led this term already, or stood before it was restarted.
         self.raft.votes.add(voter)
-        if self._is_majority(self.raft.votes):
+        if self.raft.voters.has_majority(self.raft.votes):
             self.raft.become_leader(now)
-
-    def _is_majority(self, votes: set[int]) -> bool:
-        return len(votes) >= majority_size(len(self.raft.peers) + 1)
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Somebody else leads this term: follow it (paper §5.2)."""

@@ -1,6 +1,7 @@
 """The leader: appends, replicates, commits, confirms reads (paper §5.3, §5.4, §8)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from trio_kv.raft.entry import HEADER, Command, Entry, make_entry
@@ -20,14 +21,18 @@ from trio_kv.raft.messages import (
     TimeoutNow,
 )
 from trio_kv.raft.progress import Install, Progress
-from trio_kv.raft.quorum import majority_size, quorum_value
 from trio_kv.raft.reads import Answerer, Question
 from trio_kv.raft.ready import ChunkRead
 from trio_kv.raft.role import Role
 from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
+from trio_kv.raft.voters import Ordered
 
 if TYPE_CHECKING:
     from trio_kv.raft.server import Server
+
+_MATCH: Callable[[Progress], int] = attrgetter("match")
+_ACKED_ROUND: Callable[[Progress], int] = attrgetter("acked_round")
+_HEARD_AT: Callable[[Progress], float] = attrgetter("heard_at")
 
 INSTALL_TRIES_MAX = 20
 """After so many tries of one chunk the newest snapshot is sent, from its start."""
@@ -98,8 +103,14 @@ class Leader(Role):
     def _set_deadline(self) -> None:
         self.deadline = min(self.heartbeat_at, self.transfer_deadline)
 
+    def _reached(self, own: Ordered, of: Callable[[Progress], Ordered], nothing: Ordered) -> Ordered:
+        """Return how far a majority of the voters is: this node, and each follower that counts."""
+        values = {peer: of(progress) for peer, progress in self.progress.items() if progress.counts}
+        values[self.raft.id] = own
+        return self.raft.voters.reached(values, nothing)
+
     def _quorum_heard_at(self, now: float) -> float:
-        return quorum_value([now, *(progress.counted_heard_at for progress in self.progress.values())])
+        return self._reached(now, _HEARD_AT, float("-inf"))
 
     def hears_leader(self, now: float) -> bool:
         """Return whether a majority answered this leader so lately that a vote would only disturb."""
@@ -121,7 +132,8 @@ class Leader(Role):
         """
         raft, progress = self.raft, self.progress
         target = max(
-            progress, key=lambda peer: (progress[peer].counted_match, progress[peer].heard_at, -peer)
+            progress,
+            key=lambda peer: (progress[peer].counts, progress[peer].match, progress[peer].heard_at, -peer),
         )
         raft.send(TimeoutNow(*raft.header(target)))
         raft.become_follower(now, raft.term, reason="the disk stands still")
@@ -159,9 +171,9 @@ class Leader(Role):
         raft = self.raft
         others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
         has_own = raft.persistence.has_room(size_bytes)
-        if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):
+        if has_own and raft.voters.has_majority({raft.id, *others}):
             return None
-        if not has_own and len(others) >= majority_size(len(self.progress) + 1):
+        if not has_own and raft.voters.has_majority(others):
             target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
             self.transfer(now, target)
             return NotLeader(target)
@@ -183,7 +195,7 @@ class Leader(Role):
 
     def _maybe_commit(self) -> None:
         log = self.raft.log
-        index = quorum_value([log.durable, *(progress.counted_match for progress in self.progress.values())])
+        index = self._reached(log.durable, _MATCH, 0)
         # Only an entry of the own term proves, by a majority that holds it, that what lies before it can't be
         # overwritten any more (paper figure 8). Entries of older terms are committed along with it.
         if index > self.raft.commit and index >= self.first_index:
@@ -379,7 +391,7 @@ class Leader(Role):
             [
                 (node, raft.incarnation_of(node))
                 for node, progress in self.progress.items()
-                if progress.is_rebuilding
+                if not progress.counts
             ]
         )
         raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit, rebuilding))
@@ -404,8 +416,8 @@ class Leader(Role):
 
     def _confirm_reads(self) -> None:
         raft = self.raft
-        acked = [self.answerer.round, *(progress.acked_round for progress in self.progress.values())]
-        for index, questions in self.answerer.confirmed(quorum_value(acked)):
+        acked = self._reached(self.answerer.round, _ACKED_ROUND, 0)
+        for index, questions in self.answerer.confirmed(acked):
             for question in questions:
                 if question.source is None:
                     raft.confirm_reads([question.context], index)
@@ -434,7 +446,7 @@ class Leader(Role):
 
     def peer_said(self, message: Message) -> None:
         """Note what every message of a follower tells."""
-        self.progress[message.source].is_rebuilding = message.is_rebuilding
+        self.progress[message.source].counts = not message.is_rebuilding
 
     def _maybe_finish_transfer(self, now: float) -> None:
         target = self.transfer_target

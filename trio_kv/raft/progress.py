@@ -38,11 +38,11 @@ class Progress:
     __slots__ = (
         "acked_round",
         "commit_told",
+        "counts",
         "heard_at",
         "in_flight",
         "install",
         "is_probing",
-        "is_rebuilding",
         "match",
         "next",
         "room_bytes",
@@ -64,13 +64,14 @@ class Progress:
         self.acked_round = 0
         self.commit_told = 0
         self.install: Install | None = None
-        self.is_rebuilding = False
+        self.counts = True
+        """Whether a majority may be made with it: not while it is being rebuilt."""
         self.room_bytes: int | None = None
         """Log space that the follower has left while its disk is full; None as long as it is not."""
 
     def can_store(self, log: Log, size_bytes: int) -> bool:
         """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
-        if self.is_rebuilding:
+        if not self.counts:
             return False
         if self.room_bytes is None:
             return True
@@ -78,16 +79,6 @@ class Progress:
         # In the worst case each entry comes in an append, and so in a write, of its own.
         extra = (log.last_index - self.match + 1) * WRITE_BYTES_EXTRA
         return under_way + size_bytes + extra <= self.room_bytes
-
-    @property
-    def counted_match(self) -> int:
-        """How far the follower counts for a commit: not at all while it is rebuilt."""
-        return 0 if self.is_rebuilding else self.match
-
-    @property
-    def counted_heard_at(self) -> float:
-        """When the follower was heard, for check-quorum."""
-        return float("-inf") if self.is_rebuilding else self.heard_at
 
     def has_room(self) -> bool:
         """Return whether another AppendEntries may be sent now."""

@@ -38,6 +38,7 @@ from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.reads import Asker
 from trio_kv.raft.ready import Effects, HardState
 from trio_kv.raft.role import Role
+from trio_kv.raft.voters import Voters
 
 REBUILT = object()
 """The context of the read by which a node that is rebuilt learns what it must have before it counts again."""
@@ -86,6 +87,7 @@ class Server:
         """
         self.id = id
         self.peers = tuple(sorted(peers))
+        self.voters = Voters((id, *self.peers))
         self.config = config
         self.random = random
         self.incarnation = incarnation
