@@ -17,7 +17,7 @@ from trio_kv.raft.messages import (
 )
 from trio_kv.raft.node import Raft
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.role import Role
+from trio_kv.raft.role import Role, Transition
 
 
 @mutant(
@@ -50,10 +50,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Follower.on_timeout
 
-    def on_timeout(self: Follower, now: float) -> None:
+    def on_timeout(self: Follower, now: float) -> Transition | None:
         was, self.raft.is_rebuilding = self.raft.is_rebuilding, False
-        real(self, now)
+        transition = real(self, now)
         self.raft.is_rebuilding = was
+        return transition
 
     patch.setattr(Follower, "on_timeout", on_timeout)
 
@@ -100,7 +101,7 @@ def _(patch: Patch) -> None:
     def maybe_end_rebuild(self: Raft) -> None:
         if self._rebuilt_index is not None and self.log.last_index >= self._rebuilt_index:
             self.is_rebuilding = False
-            self.tell(RebuildEnded(self._rebuilt_index))
+            self.emit(RebuildEnded(self._rebuilt_index))
 
     patch.setattr(Raft, "maybe_end_rebuild", maybe_end_rebuild)
 

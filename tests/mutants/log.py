@@ -163,8 +163,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Progress.accepted
 
-    def accepted(self: Progress, match: int) -> bool:
-        return real(self, max(match, self.next - 1))
+    def accepted(self: Progress, match: int, room_bytes: int | None = None) -> bool:
+        return real(self, max(match, self.next - 1), room_bytes)
 
     patch.setattr(Progress, "accepted", accepted)
 
@@ -173,8 +173,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Progress.accepted
 
-    def accepted(self: Progress, match: int) -> bool:
-        is_news = real(self, match)
+    def accepted(self: Progress, match: int, room_bytes: int | None = None) -> bool:
+        is_news = real(self, match, room_bytes)
         self.match = match
         return is_news
 
@@ -257,7 +257,11 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     real = Progress.rejected
-    patch.setattr(Progress, "rejected", lambda self, next_index: real(self, max(next_index, self.next - 1)))
+
+    def rejected(self: Progress, prev_index: int, next_index: int) -> None:
+        real(self, prev_index, max(next_index, self.next - 1))
+
+    patch.setattr(Progress, "rejected", rejected)
 
 
 @mutant("L a conflicting tail is never truncated", world="core")
@@ -310,7 +314,7 @@ def _(patch: Patch) -> None:
 
     def enter_term_of(self: Raft, now: float, message: Message) -> bool:
         if self.is_leader and not isinstance(message, RequestPreVote):
-            self._enter(message.term)
+            self.enter(message.term)
             return False
         return real(self, now, message)
 

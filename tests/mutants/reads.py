@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
-from trio_kv.raft import server
+from trio_kv.raft import state
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import (
     HeartbeatReply,
@@ -16,7 +16,7 @@ from trio_kv.raft.messages import (
     ReadIndexReply,
 )
 from trio_kv.raft.node import Raft
-from trio_kv.raft.reads import Asker
+from trio_kv.raft.reads import PendingReads
 from trio_kv.raft.ready import Ready
 from trio_kv.raft.voters import Ordered, Voters
 from trio_kv.replica.replica import Replica
@@ -54,16 +54,16 @@ def confirm_reads_with(patch: Patch, quorum: Callable[[list[int]], int]) -> None
     tests=scripts("read_path_1_no_read_before_the_no_op"),
 )
 def _(patch: Patch) -> None:
-    real = Leader.make_messages
+    real = Leader.replicate
 
-    def make_messages(self: Leader, now: float) -> None:
+    def replicate(self: Leader, now: float) -> None:
         first_index, self.first_index = self.first_index, 0
         try:
             real(self, now)
         finally:
             self.first_index = first_index
 
-    patch.setattr(Leader, "make_messages", make_messages)
+    patch.setattr(Leader, "replicate", replicate)
 
 
 @mutant(
@@ -72,15 +72,15 @@ def _(patch: Patch) -> None:
     tests=scripts("reads_R1_fresh_leader_holds_the_question"),
 )
 def _(patch: Patch) -> None:
-    real = Leader.make_messages
+    real = Leader.replicate
 
-    def make_messages(self: Leader, now: float) -> None:
-        own = self.answerer.new.pop(None, []) if self.raft.commit < self.first_index else []
+    def replicate(self: Leader, now: float) -> None:
+        own = self.rounds.new.pop(None, []) if self.raft.commit < self.first_index else []
         if own:
             self.raft.confirm_reads([question.context for question in own], self.raft.commit)
         real(self, now)
 
-    patch.setattr(Leader, "make_messages", make_messages)
+    patch.setattr(Leader, "replicate", replicate)
 
 
 @mutant(
@@ -89,29 +89,29 @@ def _(patch: Patch) -> None:
     tests=scripts("reads_R2_during_an_election"),
 )
 def _(patch: Patch) -> None:
-    def give_up(self: Asker) -> None:
+    def give_up(self: PendingReads) -> None:
         self.asked = []
 
-    patch.setattr(Asker, "give_up", give_up)
+    patch.setattr(PendingReads, "give_up", give_up)
 
 
 @mutant("R3 any answer of a leader satisfies the read under way", world="core")
 def _(patch: Patch) -> None:
-    def answered(self: Asker, nonce: int, counter: int) -> list[Any]:
+    def answered(self: PendingReads, nonce: int, counter: int) -> list[Any]:
         contexts, self.asked = self.contexts(), []
         return contexts
 
-    patch.setattr(Asker, "answered", answered)
+    patch.setattr(PendingReads, "answered", answered)
 
 
 @mutant("R3 any answer is good for all reads", world="core", tests=scripts("reads_R3_old_answer"))
 def _(patch: Patch) -> None:
-    def answered(self: Asker, nonce: int, counter: int) -> list[Any]:
+    def answered(self: PendingReads, nonce: int, counter: int) -> list[Any]:
         contexts, self.asked = self.contexts() + self.waiting, []
         self.waiting = []
         return contexts
 
-    patch.setattr(Asker, "answered", answered)
+    patch.setattr(PendingReads, "answered", answered)
 
 
 @mutant(
@@ -119,9 +119,9 @@ def _(patch: Patch) -> None:
     tests=scripts("reads_slow_answers"),
 )
 def _(patch: Patch) -> None:
-    real = Asker.answered
+    real = PendingReads.answered
     patch.setattr(
-        Asker,
+        PendingReads,
         "answered",
         lambda self, nonce, counter: real(self, nonce, counter) if counter == self.counter else [],
     )
@@ -150,7 +150,7 @@ def _(patch: Patch) -> None:
     real = Leader.on_heartbeat_reply
 
     def on_heartbeat_reply(self: Leader, now: float, message: HeartbeatReply) -> None:
-        real(self, now, attrs.evolve(message, round=self.answerer.round))
+        real(self, now, attrs.evolve(message, round=self.rounds.last))
 
     patch.setattr(Leader, "on_heartbeat_reply", on_heartbeat_reply)
 
@@ -172,7 +172,7 @@ def _(patch: Patch) -> None:
 
 @mutant("R8 a quorum is one less than a majority", world="core")
 def _(patch: Patch) -> None:
-    patch.setattr(server, "Voters", TooFew)
+    patch.setattr(state, "Voters", TooFew)
 
 
 @mutant("R8 half of an even cluster confirms a read", world="core", tests=scripts("reads_R8_even_cluster"))
@@ -200,9 +200,9 @@ def _(patch: Patch) -> None:
     tests=scripts("read_path_3_old_replies_confirm_nothing"),
 )
 def _(patch: Patch) -> None:
-    real_ask, real_give_up = Asker.ask, Asker.give_up
+    real_ask, real_give_up = PendingReads.ask, PendingReads.give_up
 
-    def ask(self: Asker, now: float) -> int:
+    def ask(self: PendingReads, now: float) -> int:
         is_repeated, counter = bool(self.asked), self.counter
         real_ask(self, now)
         if is_repeated:
@@ -210,19 +210,19 @@ def _(patch: Patch) -> None:
             self.asked = [(counter, context) for _, context in self.asked]
         return self.counter
 
-    def give_up(self: Asker) -> None:
+    def give_up(self: PendingReads) -> None:
         counter = self.counter
         real_give_up(self)
         self.counter = max(0, counter - 1)
 
-    patch.setattr(Asker, "ask", ask)
-    patch.setattr(Asker, "give_up", give_up)
+    patch.setattr(PendingReads, "ask", ask)
+    patch.setattr(PendingReads, "give_up", give_up)
 
 
 @mutant("R3 a node asks under the numbers of its former self", world="core")
 def _(patch: Patch) -> None:
-    real = Asker.__init__
-    patch.setattr(Asker, "__init__", lambda self, nonce: real(self, 1))
+    real = PendingReads.__init__
+    patch.setattr(PendingReads, "__init__", lambda self, nonce: real(self, 1))
 
 
 @mutant(

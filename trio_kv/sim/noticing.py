@@ -52,7 +52,7 @@ class Noticing:
     def stepped(self, replica: Replica) -> None:
         """See what a step left."""
         raft = replica.raft
-        if not (raft.asker.asked or raft.asker.waiting):
+        if not (raft.pending_reads.asked or raft.pending_reads.waiting):
             self._asked_leader = None
         elif raft.leader is not None:
             if self._asked_leader not in {None, raft.leader}:

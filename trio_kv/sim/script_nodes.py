@@ -165,7 +165,7 @@ class ScriptNode:
             log=Log(self.disk.entries),
             events_level=DEBUG,
         )
-        self.raft.asker.nonce = self._starts  # A drawn one is as good, but not as readable.
+        self.raft.pending_reads.nonce = self._starts  # A drawn one is as good, but not as readable.
         self.is_up = True
 
     def wipe(self) -> None:
