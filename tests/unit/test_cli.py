@@ -776,6 +776,32 @@ async def test_a_second_signal_ends_the_process_at_once(capsys: pytest.CaptureFi
     assert codes == [128 + signal.SIGTERM]
 
 
+async def test_a_terminal_that_closes_ends_it_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGHUP is an orderly stop, and one that comes twice (from the terminal and from its shell) hastens nothing."""
+    house = FakeHouse()
+    codes: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, ServeOptions(), opener(house), codes.append)
+        await wait_until(lambda: "Ctrl-C" in capsys.readouterr().out)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await house.is_asked_to_stop.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGINT)
+        await wait_until(lambda: bool(codes))
+        house.may_stop.set()
+    assert codes == [128 + signal.SIGINT]
+
+
+def test_nohup_is_respected() -> None:
+    """A SIGHUP that was to be ignored when the process began stays ignored."""
+    assert signal.SIGHUP in serve_module.stop_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in serve_module.stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("log_level", ["info", "error"])
 async def test_one_json_line_says_ready_at_any_level(
     log_level: str, capfdbinary: pytest.CaptureFixture[bytes]
@@ -836,4 +862,4 @@ def test_a_store_that_can_not_open_says_why(
 def test_a_trace_that_can_not_be_made_is_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A trace was asked for, so a run without one is refused."""
     assert main(["--ephemeral", "--trace", str(tmp_path / "missing" / "trace.jsonl")]) == 1
-    assert "can't be made" in capsys.readouterr().err
+    assert "can't be written: No such file" in capsys.readouterr().err

@@ -5,13 +5,17 @@ printed as one would type it: a string that is no JSON by itself as bare text, a
 of `get`, given to `set`, writes the same value again, and no stored text can speak to the terminal.
 """
 
+import errno
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import msgspec
 
+from trio_kv.cli.terminal import open_console, printable, printable_json
 from trio_kv.wire.requests import ReplyLine
 
 Output = Literal["table", "json"]
@@ -37,8 +41,32 @@ UNKNOWN_CODES = frozenset({"timeout", "session_expired"})
 
 
 def say(message: str) -> None:
-    """Tell a person something, on stderr."""
-    print(f"trio-kv: {message}", file=sys.stderr)
+    """Tell a person something, on stderr; if that can't be written, nobody is told, and nothing else happens."""
+    lines = "\n".join(map(printable, f"trio-kv: {message}".split("\n")))
+    _print(lines, sys.stderr)
+
+
+def show(text: str) -> OSError | None:
+    """Print a line to stdout, at once.
+
+    Returns:
+        Why it could not be written, if so. Whatever is printed later goes nowhere, so that Python has nothing to
+        complain about at the exit.
+
+    """
+    return _print(text, sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> OSError | None:
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    except ValueError as error:  # the stream was closed
+        return OSError(errno.EBADF, str(error))
+    return None
 
 
 def parse_value(text: str) -> msgspec.Raw:
@@ -56,8 +84,8 @@ def parse_value(text: str) -> msgspec.Raw:
 
 
 def show_value(value_text: msgspec.Raw) -> str:
-    """Return a value as one would type it."""
-    json_text = bytes(value_text).decode()
+    """Return a value as one would type it; what a terminal would obey instead of show stands in it as an escape."""
+    json_text = printable_json(bytes(value_text).decode())
     if not json_text.startswith('"'):
         return json_text
     text = msgspec.json.decode(value_text, type=str)
@@ -100,7 +128,6 @@ def show_answer(answer: ReplyLine, output: Output, *, has_value: bool) -> ExitCo
     return exit_code(answer)
 
 
-PIPE_COLUMNS = 200
 STATUS_COLUMNS = ("node", "role", "state", "term", "commit", "applied", "log_first", "log_last", "digest")
 
 
@@ -121,7 +148,6 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
 
 def _show_status_table(members: Mapping[str, Any]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     leader = members.get("leader")
@@ -135,11 +161,10 @@ def _show_status_table(members: Mapping[str, Any]) -> None:
         cells = ["" if node.get(column) is None else str(node[column]) for column in STATUS_COLUMNS]
         cells[0] += "*" if is_leader else ""
         table.add_row(*cells, style="bold" if is_leader else "dim" if node.get("state") != "up" else "")
-    # Into a pipe a row must stay a line, however long.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    console = open_console(sys.stdout)
     console.print(table)
     for node in nodes:
         if node.get("reason"):
-            console.print(f"n{node['node']}: {node['reason']}", markup=False)
+            console.print(f"n{node['node']}: {printable(node['reason'])}", markup=False)
     elected = "no leader" if leader is None else f"n{leader} leads"
     console.print(f"{elected} in term {members.get('term')}")
