@@ -790,6 +790,9 @@ async def test_a_terminal_that_closes_ends_it_in_order(capsys: pytest.CaptureFix
         await wait_until(lambda: bool(codes))
         house.may_stop.set()
     assert codes == [128 + signal.SIGINT]
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL, (
+        "a late one must not kill what has stopped in order"
+    )
 
 
 def test_nohup_is_respected() -> None:

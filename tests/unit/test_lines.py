@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,11 @@ def test_the_end_waits_for_a_reader_with_a_limit_for_all_together(pipe: tuple[in
     for writer in writers:
         writer.put("x" * 1_000_000)
     assert not close_writers(*writers, wait_s=0.01)
+    while writers[0].stuck_s() <= 0.0:
+        os.sched_yield()
+    began_s = time.monotonic()
+    assert not close_writers(*writers, wait_s=writers[0].stuck_s()), "they stand still for so long already"
+    assert time.monotonic() - began_s < WAIT_S
     os.close(reader)  # lets the threads go
     assert all(writer.wait_closed(WAIT_S) for writer in writers)
 

@@ -3,46 +3,37 @@
 It prints little beside its log: the banner, why it could not start, warnings of Python. All of it goes to a thread.
 """
 
+import atexit
 import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TextIO, cast
 
 from trio_kv.trace.lines import LineWriter, close_writers
 from trio_kv.trace.text import ESCAPED
 
 
-@contextmanager
-def unblocked_output() -> Iterator[None]:
-    """Give all that is printed in this process meanwhile to threads: nothing waits for its reader.
+def unblock_output() -> None:
+    """Give all that is printed in this process from now on to threads: nothing waits for its reader.
 
-    What is not written at the end is waited for a second, and dropped. A process in the background is not stopped by a
-    terminal that wants no output of it (`stty tostop`): it prints all the same.
+    What is not written at the exit is waited for, but not for long, and dropped. Nor is the process stopped, when it
+    runs in the background, by a terminal that wants no output of it (`stty tostop`): it prints all the same.
     """
-    before = sys.stdout, sys.stderr
-    on_background_write = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     sys.stdout, sys.stderr = _unblock(sys.stdout), _unblock(sys.stderr)
-    try:
-        yield
-    finally:
-        streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, LineStream)]
-        sys.stdout, sys.stderr = before
-        signal.signal(signal.SIGTTOU, on_background_write)
-        for stream in streams:
-            stream.flush()
-        close_writers(*(stream.writer for stream in streams))
 
 
 def _unblock(stream: TextIO) -> TextIO:
     """Return a stream that never blocks; what has no descriptor, such as the buffer of a test, never does."""
     try:
-        return cast("TextIO", LineStream(stream))
+        unblocked = LineStream(stream)
     except (OSError, ValueError):
         return stream
+    atexit.register(unblocked.end)
+    return cast("TextIO", unblocked)
 
 
 class LineStream(io.TextIOBase):
@@ -85,6 +76,11 @@ class LineStream(io.TextIOBase):
             line, self._line = self._line, ""
             if line:
                 self.writer.put(line)
+
+    def end(self) -> None:
+        """Write what waits, but don't wait for long."""
+        self.flush()
+        close_writers(self.writer)
 
     def writable(self) -> bool:
         """Return that it is."""

@@ -5,17 +5,15 @@ printed as one would type it: a string that is no JSON by itself as bare text, a
 of `get`, given to `set`, writes the same value again, and no stored text can speak to the terminal.
 """
 
-import errno
-import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import msgspec
 
-from trio_kv.cli.terminal import open_console, printable, printable_json
+from trio_kv.cli.terminal import is_terminal, open_console, printable, printable_json
 from trio_kv.wire.requests import ReplyLine
 
 Output = Literal["table", "json"]
@@ -42,31 +40,18 @@ UNKNOWN_CODES = frozenset({"timeout", "session_expired"})
 
 def say(message: str) -> None:
     """Tell a person something, on stderr; if that can't be written, nobody is told, and nothing else happens."""
-    lines = "\n".join(map(printable, f"trio-kv: {message}".split("\n")))
-    _print(lines, sys.stderr)
+    with suppress(OSError, ValueError):  # ValueError: it was closed
+        print(_printable_lines(f"trio-kv: {message}"), file=sys.stderr)
 
 
-def show(text: str) -> OSError | None:
-    """Print a line to stdout, at once.
-
-    Returns:
-        Why it could not be written, if so. Whatever is printed later goes nowhere, so that Python has nothing to
-        complain about at the exit.
-
-    """
-    return _print(text, sys.stdout)
+def show(text: str, end: str = "\n") -> None:
+    """Print data on stdout: into a pipe to the byte, on a terminal with escapes for what it would obey."""
+    print(_printable_lines(text) if is_terminal(sys.stdout) else text, end=end)
 
 
-def _print(text: str, stream: TextIO) -> OSError | None:
-    try:
-        print(text, file=stream, flush=True)
-    except OSError as error:
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return error
-    except ValueError as error:  # the stream was closed
-        return OSError(errno.EBADF, str(error))
-    return None
+def _printable_lines(text: str) -> str:
+    # JSON says the same with these escapes, and so does what is printed as one would type it.
+    return "\n".join(map(printable_json, text.split("\n")))
 
 
 def parse_value(text: str) -> msgspec.Raw:
@@ -116,9 +101,9 @@ def show_answer(answer: ReplyLine, output: Output, *, has_value: bool) -> ExitCo
 
     """
     if output == "json":
-        print(answer.line.decode().rstrip())
+        show(answer.line.decode().rstrip())
     elif answer.code == "ok":
-        print(show_value(answer.value or NULL) if has_value else "ok")
+        show(show_value(answer.value or NULL) if has_value else "ok")
     elif answer.code == "conflict":
         say(f"conflict: {answer.message} (the value is {show_value(answer.value or NULL)})")
     elif answer.code == "missing":
@@ -140,7 +125,7 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
 
     """
     if output == "json":
-        print(msgspec.json.encode(members).decode())
+        show(msgspec.json.encode(members).decode())
     else:
         _show_status_table(members)
     return ExitCode.NOT_CONNECTED if members.get("leader") is None else ExitCode.OK

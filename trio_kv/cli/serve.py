@@ -17,7 +17,7 @@ import trio
 
 from trio_kv import __version__
 from trio_kv.cli.house import House, StartError, open_house
-from trio_kv.cli.line_stream import unblocked_output
+from trio_kv.cli.line_stream import unblock_output
 from trio_kv.cli.options import ServeOptions
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.terminal import has_color, printable
@@ -39,13 +39,13 @@ OpenHouse = Callable[[ServeOptions, Trace], AbstractAsyncContextManager[House]]
 def serve(options: ServeOptions) -> ExitCode:
     """Run the store until it is stopped; return the exit code."""
     code = ExitCode.OK
-    with unblocked_output():
-        try:
-            trio.run(run, options)
-        except* StartError as group:
-            for error in leaves(group):
-                say(str(error))
-            code = ExitCode.NOT_DONE
+    unblock_output()
+    try:
+        trio.run(run, options)
+    except* StartError as group:
+        for error in leaves(group):
+            say(str(error))
+        code = ExitCode.NOT_DONE
     return code
 
 
@@ -65,7 +65,11 @@ async def run(
         StartError: it can't be opened (in an exception group).
 
     """
-    with open_output(options) as (trace, log), trio.open_signal_receiver(*stop_signals()) as signals:
+    stopping = stop_signals()
+    if signal.SIGHUP in stopping:
+        # What is beneath the receiver: one that comes late must not kill a process that has stopped in order.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    with trio.open_signal_receiver(*stopping) as signals, open_output(options) as (trace, log):
         async with open_house(options, trace) as house, trio.open_nursery() as nursery:
             nursery.start_soon(_announce, options, house, trace, log)
             first = await anext(signals)
@@ -172,7 +176,7 @@ def _open_trace_file(path: Path, trace: Trace) -> LineSink:
     except OSError as error:
         raise StartError(f"the trace {path} can't be written: {error.strerror}") from error
     except TraceFormatError as error:
-        raise StartError(f"{error}. Nothing was changed: --trace wants a new file, or a trace") from error
+        raise StartError(f"{error}. Nothing was changed: name another file") from error
 
 
 def leaves(group: BaseExceptionGroup[StartError]) -> Iterator[StartError]:

@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from trio_kv.cli.output import Output, say
+from trio_kv.cli.terminal import printable_json
 
 if TYPE_CHECKING:
     from trio_kv.storage.inspect import Report
@@ -88,7 +89,8 @@ def dump(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:
             if output == "json":
                 print(msgspec.json.encode(attrs.asdict(line), enc_hook=str).decode())
             else:
-                print(f"{_short(line.file, directory)} {line.offset:>9}  {line.kind:<10} {line.text}")
+                text = f"{_short(line.file, directory)} {line.offset:>9}  {line.kind:<10} {line.text}"
+                print(printable_json(text))
     except BrokenPipeError:
         # Our reader has seen enough.
         raise

@@ -114,11 +114,19 @@ def _continue_file(path: Path, descriptor: int) -> None:
     _lock(descriptor)
     with path.open("rb") as file:
         first = file.readline(FIRST_LINE_BYTES_MAX)
-        if first.endswith(b"\n"):
-            _check_start(_parse_line(first, f"{path}:1"), f"{path}:1")
-        elif first.strip(b"\0") and not first.startswith(_LINE_START):
-            raise TraceFormatError(f"{path}:1: this is no trace")
+        # Without its end it is what a kill or a power failure left of our first write.
+        is_torn = not first.endswith(b"\n") and (first.startswith(_LINE_START) or not first.strip(b"\0"))
+        if not is_torn:
+            _check_first(first, path)
         os.ftruncate(descriptor, _whole_bytes(file))
+
+
+def _check_first(line: bytes, path: Path) -> None:
+    try:
+        record = _parse_line(line, f"{path}:1")
+    except TraceFormatError as error:
+        raise TraceFormatError(f"{path} holds something else than a trace") from error
+    _check_start(record, f"{path}:1")
 
 
 def _lock(descriptor: int) -> None:

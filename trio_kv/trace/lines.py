@@ -31,7 +31,8 @@ BATCH_LINES_MAX = 1024
 """Lines that are encoded and written at once: they don't count as waiting any more."""
 
 CLOSE_WAIT_S = 1.0
-"""How long the end of a process waits for lines that are still to be written; then they are dropped."""
+"""How long the end of a process waits for lines that are still to be written, or for a write that stands still, then it
+or long before; then they are dropped."""
 
 
 @attrs.define
@@ -105,6 +106,7 @@ class LineWriter(Generic[T]):
         self._descriptor: int | None = None
         self._torn = b""  # what is still to be written of a line that was begun
         self._gap: Gap[T] | None = None  # what could not be written, and was not told yet
+        self._stuck_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -134,6 +136,11 @@ class LineWriter(Generic[T]):
         """Let the thread end when what waits is written. A second call does nothing."""
         self._is_closing.set()
         self._has_work.set()
+
+    def stuck_s(self) -> float:
+        """Return for how long the thread has been at its present write, or waits to open what it is to write to."""
+        since_s = self._stuck_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def wait_closed(self, timeout_s: float) -> bool:
         """Wait until the thread has ended, as `begin_close` asked it to, and return whether it has."""
@@ -166,11 +173,13 @@ class LineWriter(Generic[T]):
         lines = [self._encode(self._tell_gap(item) if isinstance(item, Gap) else item) for item in batch]
         data = memoryview(self._torn + b"".join(lines))
         done = 0
+        self._stuck_since_s = time.monotonic()
         try:
             if self._descriptor is None:
                 self._descriptor = self._open_descriptor()
             while done < len(data):
                 done += _write_some(self._descriptor, data[done:])
+                self._stuck_since_s = time.monotonic()
         except OSError as error:
             ends = list(itertools.accumulate(map(len, lines), initial=len(self._torn)))
             begun = bisect_left(ends, done)
@@ -183,6 +192,8 @@ class LineWriter(Generic[T]):
             with self._lock:
                 self._failure = None
                 self._written += sum(not isinstance(item, Gap) for item in batch)
+        finally:
+            self._stuck_since_s = None
 
     def _fail(self, error: OSError, written: list[T | Gap[T]], missing: list[T | Gap[T]]) -> None:
         gaps = [item if isinstance(item, Gap) else Gap(1, item, item) for item in missing]
@@ -200,12 +211,17 @@ class LineWriter(Generic[T]):
 def close_writers(*writers: "LineWriter[T]", wait_s: float = CLOSE_WAIT_S) -> bool:
     """Let writers write what they still have, for this long in all; return whether all could.
 
-    What is not written by then is lost: its thread stands still in a write, and is left to the end of the process.
+    A write that stands still for so long already is not waited for. What is not written by then is lost: the thread is
+    left to the end of the process.
     """
     deadline_s = time.monotonic() + wait_s
     for writer in writers:
         writer.begin_close()
-    return all(writer.wait_closed(max(0.0, deadline_s - time.monotonic())) for writer in writers)
+    are_closed = True
+    for writer in writers:
+        timeout_s = min(deadline_s - time.monotonic(), wait_s - writer.stuck_s())
+        are_closed &= writer.wait_closed(max(0.0, timeout_s))
+    return are_closed
 
 
 @attrs.frozen

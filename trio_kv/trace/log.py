@@ -71,7 +71,7 @@ def _open_log(descriptor: int, renderer: structlog.typing.Processor) -> LineWrit
     wrapper = structlog.make_filtering_bound_logger(DEBUG)
     logger = cast(
         "_Logger",
-        structlog.wrap_logger(structlog.ReturnLogger(), processors=[renderer], wrapper_class=wrapper),
+        structlog.wrap_logger(structlog.ReturnLogger(), processors=[renderer], wrapper_class=wrapper).bind(),
     )
     return LineWriter(
         lambda: descriptor,
