@@ -25,7 +25,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 
 HERE = pathlib.Path(__file__).parent
 SLICE_S = 2.0
@@ -50,8 +49,9 @@ class Server:
             if self.process.poll() is not None:
                 raise SystemExit("the store did not start")
             time.sleep(0.1)
-        # The ports stand in no line that everybody could read; the leader is there a moment after the door.
-        self.port = next(port for port in listening_ports(self.process.pid) if answers(port))
+        address = json.loads((data_dir / "control.json").read_text())["address"]
+        [self.port] = listening_ports(self.process.pid) - {int(address.rpartition(":")[2])}
+        wait_answer(self.port)
 
     def ctl(self, *words: str) -> None:
         """Give the store an order."""
@@ -84,20 +84,33 @@ class Server:
         return time.monotonic() - began_s, code
 
 
-def listening_ports(pid: int) -> Iterator[int]:
-    """Yield the TCP ports of 127.0.0.1 on which a process listens."""
+def listening_ports(pid: int) -> set[int]:
+    """Return the TCP ports on which a process listens."""
+    ports = set()
     links = {str(link.readlink()) for link in pathlib.Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
     for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
-            yield int(fields[1].split(":")[1], 16)
+            ports.add(int(fields[1].split(":")[1], 16))
+    return ports
 
 
-def answers(port: int) -> bool:
-    """Return whether clients are answered there, once somebody leads."""
+def wait_answer(port: int) -> None:
+    """Wait until somebody leads, and a write is answered."""
     with socket.create_connection(("127.0.0.1", port), 30) as connection:
-        connection.sendall(b'{"key":"ready","value":1}\n')
-        return b'"ok"' in connection.recv(1 << 16)
+        connection.sendall(b'{"key":"ready","value":1,"timeout":30}\n')
+        assert b'"ok"' in connection.recv(1 << 16)
+
+
+def full_pipe() -> int:
+    """Return the end of a pipe into which not one byte more can be written, since nobody reads it."""
+    _, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x")
+    os.set_blocking(writer, True)
+    return writer
 
 
 def send_and_never_read(port: int) -> None:
@@ -118,7 +131,7 @@ def start_all(path: pathlib.Path) -> dict[str, Server]:
     os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # it has a reader, who never reads
     tells = ("--log-level", "debug", "--trace")
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    unread = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    unread = {"stdout": full_pipe(), "stderr": full_pipe()}
     return {
         "in peace": Server(path / "peace", **silent),
         "telling": Server(path / "telling", *tells, os.devnull, **silent),

@@ -834,6 +834,29 @@ async def test_one_json_line_says_ready_at_any_level(
     assert ready["pid"] == os.getpid()
 
 
+async def test_a_trace_that_can_not_be_written_any_more_is_told(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """A full disk under the trace is an event of the log, once, and the store goes on."""
+    house = FakeHouse()
+    house.may_stop.set()
+    options = ServeOptions(is_log_json=True, is_ephemeral=True, trace=Path("/dev/full"))
+    shown = b""
+
+    def has_told() -> bool:
+        nonlocal shown
+        shown += capfdbinary.readouterr().err
+        return b"server.started" in shown and b"trace.failed" in shown and shown.endswith(b"\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, options, opener(house))
+        await wait_until(has_told)
+        os.kill(os.getpid(), signal.SIGTERM)
+    events = [json.loads(line) for line in shown.splitlines()]
+    [failed] = [event for event in events if event["event"] == "trace.failed"]
+    assert (failed["file"], failed["reason"]) == ("/dev/full", "No space left on device")
+
+
 async def test_start_up_does_not_wait_for_a_leader_for_ever(
     autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:

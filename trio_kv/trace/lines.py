@@ -31,8 +31,7 @@ BATCH_LINES_MAX = 1024
 """Lines that are encoded and written at once: they don't count as waiting any more."""
 
 CLOSE_WAIT_S = 1.0
-"""How long the end of a process waits for lines that are still to be written, or for a write that stands still, then it
-or long before; then they are dropped."""
+"""How long the end of a process waits for lines that are still to be written; then they are dropped."""
 
 
 @attrs.define
