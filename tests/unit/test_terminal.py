@@ -20,7 +20,7 @@ from trio_kv.cli import output
 from trio_kv.cli.line_stream import LineStream, unblock_output
 from trio_kv.cli.terminal import has_color, open_console
 from trio_kv.trace.lines import BUFFER_LINES_MAX, close_writers
-from trio_kv.trace.text import ESCAPED, encodable, encode_json, printable, printable_json
+from trio_kv.trace.text import ESCAPED, encodable, encode_json, printable, printable_json, printable_lines
 
 # A letter, DEL, C1 (begins a sequence), right-to-left override, line separator, a tag outside the basic plane.
 HOSTILE = "a\x7f\x9b31m\u202e\u2028\U000e0041"
@@ -49,7 +49,8 @@ def test_what_a_terminal_would_obey_is_shown_as_an_escape_of_json() -> None:
 
 def test_white_space_between_json_values_stays_white_space() -> None:
     """A stored value may have tabs between its members: escaped, it would be no JSON any more."""
-    assert printable_json('{"a":\t1,\r"b": "\x9b"}') == '{"a": 1, "b": "\\u009b"}'
+    assert printable_json('{"a":\t1,\r"b": "\x9b"}') == '{"a":\t1,\r"b": "\\u009b"}'
+    assert printable_lines('{"a":\t1,\n\r"b": "\x9b"}') == '{"a": 1,\n "b": "\\u009b"}'
 
 
 def test_names_that_are_not_utf_8_can_be_written() -> None:

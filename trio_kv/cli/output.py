@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from trio_kv.cli.terminal import is_terminal, open_console, printable, printable_json
+from trio_kv.cli.terminal import is_terminal, open_console
+from trio_kv.trace.text import encode_json, printable_json, printable_lines
 from trio_kv.wire.requests import ReplyLine
 
 Output = Literal["table", "json"]
@@ -41,17 +42,17 @@ UNKNOWN_CODES = frozenset({"timeout", "session_expired"})
 def say(message: str) -> None:
     """Tell a person something, on stderr; if that can't be written, nobody is told, and nothing else happens."""
     with suppress(OSError, ValueError):  # ValueError: it was closed
-        print(_printable_lines(f"trio-kv: {message}"), file=sys.stderr)
+        print(printable_lines(f"trio-kv: {message}"), file=sys.stderr)
 
 
 def show(text: str, end: str = "\n") -> None:
     """Print data on stdout: into a pipe to the byte, on a terminal with escapes for what it would obey."""
-    print(_printable_lines(text) if is_terminal(sys.stdout) else text, end=end)
+    print(printable_lines(text) if is_terminal(sys.stdout) else text, end=end)
 
 
-def _printable_lines(text: str) -> str:
-    # JSON says the same with these escapes, and so does what is printed as one would type it.
-    return "\n".join(map(printable_json, text.split("\n")))
+def show_json(members: Mapping[str, Any]) -> None:
+    """Print members as a line of JSON on stdout, whatever the names of files in it are made of."""
+    print(encode_json(members).decode())
 
 
 def parse_value(text: str) -> msgspec.Raw:
@@ -125,7 +126,7 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
 
     """
     if output == "json":
-        show(msgspec.json.encode(members).decode())
+        show_json(members)
     else:
         _show_status_table(members)
     return ExitCode.NOT_CONNECTED if members.get("leader") is None else ExitCode.OK
@@ -150,6 +151,6 @@ def _show_status_table(members: Mapping[str, Any]) -> None:
     console.print(table)
     for node in nodes:
         if node.get("reason"):
-            console.print(f"n{node['node']}: {printable(node['reason'])}", markup=False)
+            console.print(f"n{node['node']}: {printable_lines(node['reason'])}", markup=False)
     elected = "no leader" if leader is None else f"n{leader} leads"
     console.print(f"{elected} in term {members.get('term')}")

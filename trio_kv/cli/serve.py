@@ -20,11 +20,12 @@ from trio_kv.cli.house import House, StartError, open_house
 from trio_kv.cli.line_stream import unblock_output
 from trio_kv.cli.options import ServeOptions
 from trio_kv.cli.output import ExitCode, say
-from trio_kv.cli.terminal import has_color, printable
+from trio_kv.cli.terminal import has_color
 from trio_kv.raft.events import DEBUG, INFO, WARNING
 from trio_kv.trace.file import TraceFormatError, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
+from trio_kv.trace.text import printable
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ERROR, ServerStarted, ServerStopped, ServerStopping, TraceFailed
 

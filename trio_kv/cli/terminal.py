@@ -10,12 +10,10 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
-from trio_kv.trace.text import ESCAPED, printable, printable_json
+from trio_kv.trace.text import ESCAPED
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-__all__ = ["has_color", "is_terminal", "open_console", "printable", "printable_json", "set_up_streams"]
 
 PIPE_COLUMNS = 200
 """Width of what goes elsewhere than to a terminal: a row must stay a line, however long."""

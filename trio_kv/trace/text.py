@@ -21,14 +21,18 @@ def printable(text: str) -> str:
     >>> printable('"red \x9b31m"')
     '"red \\u009b31m"'
     """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    return _escape_all(text, kept="")
 
 
 def printable_json(text: str) -> str:
-    """Return a JSON text that says the same, of printable characters only."""
-    return printable(text.translate(_BLANKS))
+    """Return a JSON text that says the same, of printable characters and white space only."""
+    # White space stands between its values only: inside a string it is escaped already.
+    return _escape_all(text, kept="\t\n\r")
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, or of JSON, for people: its lines stay lines, other white space is a blank."""
+    return printable_json(text.translate({ord("\t"): " ", ord("\r"): " "}))
 
 
 def encodable(text: str) -> str:
@@ -66,6 +70,12 @@ def _encodable_members(members: Any) -> Any:
             return encodable(str(members))
 
 
+def _escape_all(text: str, kept: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in kept else _escape(char) for char in text)
+
+
 def _escape(char: str) -> str:
     if char in _SHORT:
         return _SHORT[char]
@@ -80,7 +90,5 @@ def _escape_lacking(error: UnicodeError) -> tuple[str, int]:
 
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_BLANKS = dict.fromkeys(map(ord, "\t\n\r"), " ")
-"""White space of JSON that stands between values only: inside a string it is escaped already."""
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 codecs.register_error(ESCAPED, _escape_lacking)
