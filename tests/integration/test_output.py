@@ -20,8 +20,8 @@ import pytest
 from trio_kv.trace.file import read_trace
 
 READY_S = 30.0
-STOP_S = 5.0
-"""SIGTERM ends a server within this time, whoever stands still."""
+STOP_S = READY_S
+"""A server that is told to stop ends, whoever stands still: how fast is measured by `bench/blocked.py`."""
 
 
 @attrs.define
