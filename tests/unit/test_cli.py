@@ -761,6 +761,25 @@ async def test_start_up_tells_a_person_where_and_who_and_a_signal_ends_it_in_ord
     assert names == ["trace.started", "server.started", "server.stopping", "server.stopped", "trace.ended"]
 
 
+async def test_a_directory_with_a_hostile_name_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """The banner sends no control characters to the terminal, and has a word for bytes that are no text."""
+    house = FakeHouse()
+    house.may_stop.set()
+    shown = ""
+
+    def has_banner() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "Ctrl-C" in shown
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, ServeOptions(data_dir=Path("a\x1b[2J\x9b\udce9")), opener(house))
+        await wait_until(has_banner)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert r"a\u001b[2J\u009b\udce9" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
 async def test_a_second_signal_ends_the_process_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """While the first signal's order is being kept, the next one exits with 128 + its number."""
     house = FakeHouse()

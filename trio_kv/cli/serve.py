@@ -25,7 +25,7 @@ from trio_kv.raft.events import DEBUG, INFO, WARNING
 from trio_kv.trace.file import TraceFormatError, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
-from trio_kv.trace.text import printable
+from trio_kv.trace.text import printable_lines
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ERROR, ServerStarted, ServerStopped, ServerStopping, TraceFailed
 
@@ -108,7 +108,7 @@ async def _announce(options: ServeOptions, house: House, trace: Trace, log: Line
     )
     if not options.is_log_json:
         trace.emit(started)
-        print(banner(options, started), flush=True)
+        print(printable_lines(banner(options, started)), flush=True)
         return
     # A program waits for this line, whatever level it wants to read otherwise.
     ready_log = LineSink(log.writer, INFO) if log.level > INFO else None
@@ -123,7 +123,7 @@ def banner(options: ServeOptions, started: ServerStarted) -> str:
     """Return what a person is told at the start."""
     leads = "no node leads yet" if started.leader is None else f"n{started.leader} leads"
     count = "1 node" if started.nodes == 1 else f"{started.nodes} nodes"
-    data = printable(started.data_dir) or "nothing is kept"
+    data = started.data_dir or "nothing is kept"
     safety = (
         "" if not started.data_dir else ", not synced (--no-fsync)" if options.has_no_fsync else ", synced"
     )
