@@ -761,6 +761,25 @@ async def test_start_up_tells_a_person_where_and_who_and_a_signal_ends_it_in_ord
     assert names == ["trace.started", "server.started", "server.stopping", "server.stopped", "trace.ended"]
 
 
+async def test_a_directory_with_a_hostile_name_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """The banner sends no control characters to the terminal, and has a word for bytes that are no text."""
+    house = FakeHouse()
+    house.may_stop.set()
+    shown = ""
+
+    def has_banner() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "Ctrl-C" in shown
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, ServeOptions(data_dir=Path("a\x1b[2J\x9b\udce9")), opener(house))
+        await wait_until(has_banner)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert r"a\u001b[2J\u009b\udce9" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
 async def test_a_second_signal_ends_the_process_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     """While the first signal's order is being kept, the next one exits with 128 + its number."""
     house = FakeHouse()
@@ -774,6 +793,35 @@ async def test_a_second_signal_ends_the_process_at_once(capsys: pytest.CaptureFi
         await wait_until(lambda: bool(codes))
         house.may_stop.set()
     assert codes == [128 + signal.SIGTERM]
+
+
+async def test_a_terminal_that_closes_ends_it_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGHUP is an orderly stop, and one that comes twice (from the terminal and from its shell) hastens nothing."""
+    house = FakeHouse()
+    codes: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, ServeOptions(), opener(house), codes.append)
+        await wait_until(lambda: "Ctrl-C" in capsys.readouterr().out)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await house.is_asked_to_stop.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGINT)
+        await wait_until(lambda: bool(codes))
+        house.may_stop.set()
+    assert codes == [128 + signal.SIGINT]
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL, (
+        "a late one must not kill what has stopped in order"
+    )
+
+
+def test_nohup_is_respected() -> None:
+    """A SIGHUP that was to be ignored when the process began stays ignored."""
+    assert signal.SIGHUP in serve_module.stop_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in serve_module.stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("log_level", ["info", "error"])
@@ -803,6 +851,29 @@ async def test_one_json_line_says_ready_at_any_level(
     assert ready["leader"] == 2
     assert ready["data_dir"] == ""
     assert ready["pid"] == os.getpid()
+
+
+async def test_a_trace_that_can_not_be_written_any_more_is_told(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """A full disk under the trace is an event of the log, once, and the store goes on."""
+    house = FakeHouse()
+    house.may_stop.set()
+    options = ServeOptions(is_log_json=True, is_ephemeral=True, trace=Path("/dev/full"))
+    shown = b""
+
+    def has_told() -> bool:
+        nonlocal shown
+        shown += capfdbinary.readouterr().err
+        return b"server.started" in shown and b"trace.failed" in shown and shown.endswith(b"\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, options, opener(house))
+        await wait_until(has_told)
+        os.kill(os.getpid(), signal.SIGTERM)
+    events = [json.loads(line) for line in shown.splitlines()]
+    [failed] = [event for event in events if event["event"] == "trace.failed"]
+    assert (failed["file"], failed["reason"]) == ("/dev/full", "No space left on device")
 
 
 async def test_start_up_does_not_wait_for_a_leader_for_ever(
@@ -836,4 +907,4 @@ def test_a_store_that_can_not_open_says_why(
 def test_a_trace_that_can_not_be_made_is_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A trace was asked for, so a run without one is refused."""
     assert main(["--ephemeral", "--trace", str(tmp_path / "missing" / "trace.jsonl")]) == 1
-    assert "can't be made" in capsys.readouterr().err
+    assert "can't be written: No such file" in capsys.readouterr().err

@@ -10,10 +10,8 @@ from pathlib import Path
 from random import SystemRandom
 from typing import BinaryIO
 
-import msgspec
-
 from trio_kv.cli.control import DoorOptions
-from trio_kv.cli.output import ExitCode, say
+from trio_kv.cli.output import ExitCode, say, show, show_json
 from trio_kv.cli.progress import show_bytes, show_progress
 from trio_kv.client import control as client
 from trio_kv.storage.errors import DamagedError, StorageError
@@ -49,9 +47,9 @@ def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCod
         say(f"{error.filename or file}: {error.strerror or error}")
         return ExitCode.NOT_DONE
     if door_options.output == "json":
-        print(_json(file=str(file), content=content))
+        _show_json(file=str(file), content=content)
     else:
-        print(f"{file}: everything up to entry {content.index} of term {content.term}, {_amount(content)}")
+        show(f"{file}: everything up to entry {content.index} of term {content.term}, {_amount(content)}")
     return ExitCode.OK
 
 
@@ -140,13 +138,11 @@ def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
         say(f"{error.filename or file}: {error.strerror or error}")
         return ExitCode.NOT_DONE
     if output == "json":
-        print(_json(data_dir=str(data_dir), nodes=nodes, content=content))
+        _show_json(data_dir=str(data_dir), nodes=nodes, content=content)
         return ExitCode.OK
     count = "1 node" if nodes == 1 else f"{nodes} nodes"
-    print(
-        f"{data_dir}: a new cluster of {count} that goes on after entry {content.index}, {_amount(content)}"
-    )
-    print(f"start it with: python -m trio_kv serve --data-dir {data_dir}")
+    show(f"{data_dir}: a new cluster of {count} that goes on after entry {content.index}, {_amount(content)}")
+    show(f"start it with: python -m trio_kv serve --data-dir {data_dir}")
     return ExitCode.OK
 
 
@@ -155,7 +151,7 @@ def _amount(content: SnapshotContent) -> str:
     return f"{keys}, {show_bytes(content.size_bytes)}"
 
 
-def _json(*, content: SnapshotContent, **members: object) -> str:
+def _show_json(*, content: SnapshotContent, **members: object) -> None:
     told = {
         **members,
         "index": content.index,
@@ -163,4 +159,4 @@ def _json(*, content: SnapshotContent, **members: object) -> str:
         "keys": content.keys,
         "bytes": content.size_bytes,
     }
-    return msgspec.json.encode(told).decode()
+    show_json(told)

@@ -12,6 +12,7 @@ import trio
 from trio_kv.cli.chaos import ChaosOptions, Verdict
 from trio_kv.cli.control import DEFAULT_DOOR
 from trio_kv.cli.output import say
+from trio_kv.cli.terminal import is_terminal, open_console
 from trio_kv.client.client import DEFAULT_PORT
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.sim.chaos.config import ChaosConfig
@@ -98,15 +99,14 @@ def _show(summary: Summary, options: ChaosOptions) -> None:
 @contextmanager
 def _show_progress() -> Iterator[Tell]:
     """Give a function to be told how far the run is; it keeps a bar at a terminal, and else a line a minute."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield _line_a_minute()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:>9}"), BarColumn(), TextColumn("{task.fields[amount]}"))
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=open_console(sys.stderr), transient=True) as bars:
         task = bars.add_task("", amount="")
 
         def tell(progress: Progress) -> None:

@@ -10,7 +10,7 @@ from cyclopts.types import NonNegativeFloat, Port, PositiveFloat
 from cyclopts.validators import Number
 
 from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import ExitCode, Output, say, show_status
+from trio_kv.cli.output import ExitCode, Output, say, show, show_json, show_status
 
 app = App(
     name="ctl",
@@ -82,12 +82,10 @@ def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) ->
     if is_ok and name == "rebuild" and door_options.output == "table":
         from trio_kv.cli.rebuild import tell_rebuilt
 
-        print(tell_rebuilt(arguments["node"], reply, "The"))
+        show(tell_rebuilt(arguments["node"], reply, "The"))
         return ExitCode.OK
     if door_options.output == "json":
-        import msgspec
-
-        print(msgspec.json.encode(reply).decode())
+        show_json(reply)
     elif is_ok:
         print("ok")
     else:

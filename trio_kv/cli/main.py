@@ -20,6 +20,7 @@ from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
 from trio_kv.cli.options import ServeOptions, UsageError
 from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
+from trio_kv.cli.terminal import set_up_streams
 from trio_kv.client.client import (
     DEFAULT_PORT,
     NOTHING,
@@ -338,6 +339,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Carry out the process' command line and exit."""
+    set_up_streams()
     try:
         code = main()
         sys.stdout.flush()

@@ -7,11 +7,14 @@ of `get`, given to `set`, writes the same value again, and no stored text can sp
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Literal
 
 import msgspec
 
+from trio_kv.cli.terminal import is_terminal, open_console
+from trio_kv.trace.text import encode_json, printable_json, printable_lines
 from trio_kv.wire.requests import ReplyLine
 
 Output = Literal["table", "json"]
@@ -37,8 +40,19 @@ UNKNOWN_CODES = frozenset({"timeout", "session_expired"})
 
 
 def say(message: str) -> None:
-    """Tell a person something, on stderr."""
-    print(f"trio-kv: {message}", file=sys.stderr)
+    """Tell a person something, on stderr; if that can't be written, nobody is told, and nothing else happens."""
+    with suppress(OSError, ValueError):  # ValueError: it was closed
+        print(printable_lines(f"trio-kv: {message}"), file=sys.stderr)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Print data on stdout: into a pipe to the byte, on a terminal with escapes for what it would obey."""
+    print(printable_lines(text) if is_terminal(sys.stdout) else text, end=end)
+
+
+def show_json(members: Mapping[str, Any]) -> None:
+    """Print members as a line of JSON on stdout, whatever the names of files in it are made of."""
+    print(encode_json(members).decode())
 
 
 def parse_value(text: str) -> msgspec.Raw:
@@ -56,8 +70,8 @@ def parse_value(text: str) -> msgspec.Raw:
 
 
 def show_value(value_text: msgspec.Raw) -> str:
-    """Return a value as one would type it."""
-    json_text = bytes(value_text).decode()
+    """Return a value as one would type it; what a terminal would obey instead of show stands in it as an escape."""
+    json_text = printable_json(bytes(value_text).decode())
     if not json_text.startswith('"'):
         return json_text
     text = msgspec.json.decode(value_text, type=str)
@@ -88,9 +102,9 @@ def show_answer(answer: ReplyLine, output: Output, *, has_value: bool) -> ExitCo
 
     """
     if output == "json":
-        print(answer.line.decode().rstrip())
+        show(answer.line.decode().rstrip())
     elif answer.code == "ok":
-        print(show_value(answer.value or NULL) if has_value else "ok")
+        show(show_value(answer.value or NULL) if has_value else "ok")
     elif answer.code == "conflict":
         say(f"conflict: {answer.message} (the value is {show_value(answer.value or NULL)})")
     elif answer.code == "missing":
@@ -100,7 +114,6 @@ def show_answer(answer: ReplyLine, output: Output, *, has_value: bool) -> ExitCo
     return exit_code(answer)
 
 
-PIPE_COLUMNS = 200
 STATUS_COLUMNS = ("node", "role", "state", "term", "commit", "applied", "log_first", "log_last", "digest")
 
 
@@ -113,7 +126,7 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
 
     """
     if output == "json":
-        print(msgspec.json.encode(members).decode())
+        show_json(members)
     else:
         _show_status_table(members)
     return ExitCode.NOT_CONNECTED if members.get("leader") is None else ExitCode.OK
@@ -121,7 +134,6 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
 
 def _show_status_table(members: Mapping[str, Any]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     leader = members.get("leader")
@@ -135,11 +147,10 @@ def _show_status_table(members: Mapping[str, Any]) -> None:
         cells = ["" if node.get(column) is None else str(node[column]) for column in STATUS_COLUMNS]
         cells[0] += "*" if is_leader else ""
         table.add_row(*cells, style="bold" if is_leader else "dim" if node.get("state") != "up" else "")
-    # Into a pipe a row must stay a line, however long.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    console = open_console(sys.stdout)
     console.print(table)
     for node in nodes:
         if node.get("reason"):
-            console.print(f"n{node['node']}: {node['reason']}", markup=False)
+            console.print(f"n{node['node']}: {printable_lines(node['reason'])}", markup=False)
     elected = "no leader" if leader is None else f"n{leader} leads"
     console.print(f"{elected} in term {members.get('term')}")

@@ -5,9 +5,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-import msgspec
-
-from trio_kv.cli.output import ExitCode, Output, say
+from trio_kv.cli.output import ExitCode, Output, say, show, show_json
 from trio_kv.storage.errors import LockedError, StorageError
 from trio_kv.storage.manifest import MANIFEST_NAME, open_data_directory
 from trio_kv.storage.rebuild import rebuild_node
@@ -36,9 +34,9 @@ def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
         return ExitCode.NOT_DONE
     members = {"node": node, "moved_to": None if moved_to is None else str(moved_to)}
     if output == "json":
-        print(msgspec.json.encode(members).decode())
+        show_json(members)
     else:
-        print(tell_rebuilt(node, members, "When the server is started, the"))
+        show(tell_rebuilt(node, members, "When the server is started, the"))
     return ExitCode.OK
 
 

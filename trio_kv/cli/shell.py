@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show_answer, show_status
+from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show, show_answer, show_status
 from trio_kv.client.client import NOTHING, Client, NotConnectedError, OutcomeUnknownError
 from trio_kv.wire.requests import ReplyLine
 
@@ -133,7 +133,7 @@ class Shell:
 
     def _run_raw(self, line: str) -> ExitCode:
         answer = self._ask(lambda client: client.send_line(line.encode(errors="surrogateescape")))
-        print(answer.line.decode().rstrip())
+        show(answer.line.decode().rstrip())
         return exit_code(answer)
 
     def _run_command(self, line: str) -> ExitCode:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
-import msgspec
 from cyclopts import App, Parameter
 
-from trio_kv.cli.output import Output, say
+from trio_kv.cli.output import Output, say, show, show_json
+from trio_kv.trace.text import printable_lines
 
 if TYPE_CHECKING:
     from trio_kv.storage.inspect import Report
@@ -61,7 +61,7 @@ def verify(directory: Directory, /, *, output: OutputOption = "table") -> Verdic
     except (StorageError, OSError) as error:
         return _refuse(directory, error)
     if output == "json":
-        print(msgspec.json.encode(attrs.asdict(report), enc_hook=str).decode())
+        show_json(attrs.asdict(report))
     else:
         _show_report(report)
     return Verdict[report.state.upper()]
@@ -86,9 +86,10 @@ def dump(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:
         for line in inspect.dump(directory):
             verdict = max(verdict, _VERDICT_OF_KIND.get(line.kind, Verdict.SOUND))
             if output == "json":
-                print(msgspec.json.encode(attrs.asdict(line), enc_hook=str).decode())
+                show_json(attrs.asdict(line))
             else:
-                print(f"{_short(line.file, directory)} {line.offset:>9}  {line.kind:<10} {line.text}")
+                text = f"{_short(line.file, directory)} {line.offset:>9}  {line.kind:<10} {line.text}"
+                print(printable_lines(text))
     except BrokenPipeError:
         # Our reader has seen enough.
         raise
@@ -130,6 +131,6 @@ def _refuse(directory: Path, error: Exception) -> Verdict:
 def _show_report(report: "Report") -> None:
     for node in report.nodes:
         print(f"node {node.node}: {node.state}")
-        print("\n".join(f"  {line}" for line in node.explanation.splitlines()))
+        show("\n".join(f"  {line}" for line in node.explanation.splitlines()))
     if len(report.nodes) > 1:
-        print(f"{report.path}: {report.state}")
+        show(f"{report.path}: {report.state}")

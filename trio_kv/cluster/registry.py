@@ -9,6 +9,7 @@ from enum import StrEnum
 import attrs
 
 from trio_kv.cluster.inbox import Inbox
+from trio_kv.trace.text import encodable
 
 
 class State(StrEnum):
@@ -56,7 +57,7 @@ class NodeStatus:
             "digest": self.digest,
         }
         if self.reason:
-            row["reason"] = self.reason
+            row["reason"] = encodable(self.reason)
         return row
 
 

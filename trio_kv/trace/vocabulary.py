@@ -31,7 +31,7 @@ COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role
 
 @attrs.frozen
 class TraceStarted(Event):
-    """The first line of a trace file."""
+    """The first line of a run in a trace file."""
 
     name: ClassVar[str] = "trace.started"
     schema: int
@@ -41,7 +41,10 @@ class TraceStarted(Event):
 
 @attrs.frozen
 class TraceLost(Event):
-    """Events were dropped here, because the file was slower than the store: no verdict on what they told."""
+    """Events were dropped here, because nobody took them as fast as they came: no verdict on what they told.
+
+    In a log, `count` is the number of its own lines, and `seq` that of all events.
+    """
 
     name: ClassVar[str] = "trace.lost"
     level: ClassVar[int] = WARNING
@@ -53,11 +56,21 @@ class TraceLost(Event):
 
 @attrs.frozen
 class TraceEnded(Event):
-    """The last line of a trace file whose writer was closed, and not killed."""
+    """The last line of a run in a trace file, if the store was stopped and not killed."""
 
     name: ClassVar[str] = "trace.ended"
     lost: int
     """How many events were dropped in all."""
+
+
+@attrs.frozen
+class TraceFailed(Event):
+    """The trace file can't be written: its events are lost until it can be again."""
+
+    name: ClassVar[str] = "trace.failed"
+    level: ClassVar[int] = WARNING
+    file: str
+    reason: str
 
 
 @attrs.frozen
