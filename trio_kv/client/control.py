@@ -10,7 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -42,7 +42,7 @@ class Door:
     address: str
     """host:port"""
     token: str = attrs.field(repr=False)
-    pid: int
+    pid: Annotated[int, msgspec.Meta(gt=0)]
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port.
@@ -76,17 +76,23 @@ def find_door(data_dir: Path, control_port: int | None) -> Door:
 
     """
     paths = [data_door_path(data_dir), ephemeral_door_path(control_port or DEFAULT_CONTROL_PORT)]
-    doors = [door for door in map(_read_door, paths) if door is not None]
-    if control_port is not None:
-        doors = [door for door in doors if door.endpoint()[1] == control_port]
-    if not doors:
-        wanted = f"{paths[0]} nor {paths[1]}"
-        port = "" if control_port is None else f" tells of port {control_port}"
-        raise NoDoorError(f"neither {wanted}{port or ' is there'}: does a server run, with this --data-dir?")
-    living = [door for door in doors if _is_alive(door.pid)]
+    found = {path: door for path in paths if (door := _read_door(path)) is not None}
+    if not found:
+        raise NoDoorError(
+            f"neither {paths[0]} nor {paths[1]} is there: does a server run, with this --data-dir?"
+        )
+    living = {path: door for path, door in found.items() if _is_alive(door.pid)}
     if not living:
-        raise NoDoorError(f"the server that left {paths[0]} (process {doors[0].pid}) is gone")
-    return living[0]
+        path, door = next(iter(found.items()))
+        raise NoDoorError(f"the server that left {path} (process {door.pid}) is gone: start it again")
+    for door in living.values():
+        if control_port is None or door.endpoint()[1] == control_port:
+            return door
+    path, door = next(iter(living.items()))
+    raise NoDoorError(
+        f"nothing here tells of port {control_port}: in {path} the control port is {door.endpoint()[1]}. Leave"
+        " --control-port out, or name the --data-dir of the server you mean; its port for clients is another one"
+    )
 
 
 def _read_door(path: Path) -> Door | None:
@@ -100,14 +106,16 @@ def _read_door(path: Path) -> Door | None:
         door = msgspec.json.decode(data, type=Door)
         door.endpoint()
     except ValueError as error:
-        raise NoDoorError(f"{path} is not a door file: {error}") from error
+        raise NoDoorError(
+            f"{path} is not a door file as a server writes it: start the server again"
+        ) from error
     return door
 
 
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -132,7 +140,7 @@ def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: f
             raise
         raise NoDoorError(f"no door at {door.address}: {error.strerror or error}") from error
     except ProtocolError as error:
-        raise NoDoorError(f"what answers at {door.address} is no control door: {error}") from error
+        raise NoDoorError(_strange(door)) from error
 
 
 def _converse(connection: socket.socket, door: Door, request: dict[str, Any]) -> dict[str, Any]:
@@ -165,9 +173,18 @@ def _converse(connection: socket.socket, door: Door, request: dict[str, Any]) ->
     raise NoDoorError(f"the door at {door.address} closed without an answer")
 
 
+def _strange(door: Door) -> str:
+    return (
+        f"what answers at {door.address} is no control door: the server that left its door file has gone, and"
+        " something else has its port now, or it is the port for clients. Start the server again"
+    )
+
+
 def _events(connection: socket.socket, websocket: WSConnection, door: Door) -> Iterator[Event]:
     received_bytes = 0
     while data := connection.recv(65_536):
+        if not received_bytes and data.startswith(b"{"):
+            raise NoDoorError(_strange(door))
         received_bytes += len(data)
         if received_bytes > MESSAGE_BYTES_MAX:
             raise NoDoorError(f"the door at {door.address} says more than {MESSAGE_BYTES_MAX} bytes")
@@ -179,8 +196,8 @@ def _read_reply(text: str, request: dict[str, Any], door: Door) -> dict[str, Any
     """Return the reply to our request, or None if this message is another."""
     try:
         reply = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise NoDoorError(f"what answers at {door.address} is no control door: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NoDoorError(_strange(door)) from error
     if reply.get("id") == request["id"]:
         return reply
     if reply.get("error") == "unauthorized":
