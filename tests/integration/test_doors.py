@@ -6,6 +6,7 @@ import socket
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import attrs
 import pytest
@@ -241,6 +242,28 @@ async def test_ctl_at_the_client_door_hears_what_is_wrong() -> None:
         with pytest.raises(NoDoorError, match="the port for clients"):
             await trio.to_thread.run_sync(ask)
         nursery.cancel_scope.cancel()
+
+
+def test_a_server_of_another_kind_is_told_without_a_decoder(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it says is shown, and what to look at; after a write its outcome is not known."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            for _ in range(4):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(b"SSH-2.0-x\r\n")
+
+        thread = Thread(target=greet, daemon=True)
+        thread.start()
+        port = str(listener.getsockname()[1])
+        for words, code in ((["set", "k", "v"], 4), (["get", "k"], 3)):
+            assert main([*words, "--port", port]) == code
+            told = capsys.readouterr().err
+            assert "'SSH-2.0-x' is not a reply of trio_kv; is that its port for clients?" in told
+            assert "JSON" not in told
+        thread.join(10)
 
 
 def write_door(path: Path, port: int, pid: object) -> None:

@@ -116,8 +116,7 @@ def explain_misplaced(app: App, tokens: Sequence[str]) -> str | None:
         return None if app.default_command else _lacks_command(command, names)
     word = tokens[place]
     if word in names:
-        # Its own word was found, but none of its commands behind it.
-        return _lacks_command([*command, word], sorted(command_names(app[word])))
+        return _explain_front(app[word], [*command, word], tokens[:place], tokens[place + 1 :])
     if word.startswith("-"):
         # Cyclopts explains an option that a command does not know, but takes it for a command of a group.
         return None if app.default_command else explain_option(word, options_of(app))
@@ -126,8 +125,27 @@ def explain_misplaced(app: App, tokens: Sequence[str]) -> str | None:
     return f"there is no command {' '.join([*command, word])!r}: {hint}"
 
 
-def _lacks_command(command: Sequence[str], names: Sequence[str]) -> str | None:
-    return f"{' '.join(command)} needs a command: there are {', '.join(names)}" if names else None
+def _explain_front(app: App, command: list[str], front: Sequence[str], behind: Sequence[str]) -> str:
+    """Return what to say of words in front of a command that are not all whole options of it.
+
+    Args:
+        app: the command's, or the group's.
+        command: its words.
+        front: what stands in front of them, some of it options of other commands.
+        behind: what stands behind them.
+
+    """
+    while names := sorted(command_names(app)):
+        word = next((each for each in behind if each in names), None)
+        if word is None:
+            return _lacks_command(command, names)
+        command, app = [*command, word], app[word]
+    options = options_of(app)
+    return f"{' '.join(command)}: {explain_option(front[end_of_options(app, front)], options)}"
+
+
+def _lacks_command(command: Sequence[str], names: Sequence[str]) -> str:
+    return f"{' '.join(command)} needs a command: there are {', '.join(names)}"
 
 
 def explain_option(word: str, options: Sequence[Argument]) -> str:

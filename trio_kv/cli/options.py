@@ -183,6 +183,11 @@ class ServeOptions:
                 f"--host {self.host} can be reached by others, and nothing is encrypted or asked for a token:"
                 " listen on 127.0.0.1, or add --insecure"
             )
+        if self.line_bytes_max > self.pending_bytes_max:
+            raise UsageError(
+                f"--line-bytes-max {self.line_bytes_max} is over --pending-bytes-max {self.pending_bytes_max}: no line"
+                " of that length could ever arrive"
+            )
         if self.port == self.control_port and self.port != 0:
             raise UsageError(f"--port and --control-port are both {self.port}: give each a port of its own")
 
