@@ -18,10 +18,12 @@ from trio_kv.cli.house import StartError, open_house
 from trio_kv.cli.main import main
 from trio_kv.cli.options import ServeOptions, UsageError
 from trio_kv.cli.serve import banner
+from trio_kv.client import control as client_control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError, command, find_door
 from trio_kv.control import server as control_module
 from trio_kv.control.config import ControlConfig
+from trio_kv.control.connection import ControlConnection
 from trio_kv.control.server import ControlDoor
 from trio_kv.proxy import sockets as sockets_module
 from trio_kv.proxy.config import ProxyConfig
@@ -266,6 +268,37 @@ def test_a_server_of_another_kind_is_told_without_a_decoder(capsys: pytest.Captu
         thread.join(10)
 
 
+@pytest.mark.parametrize(("words", "code"), [(["crash", "1"], 4), (["status"], 3)], ids=["crash", "status"])
+async def test_a_command_without_an_answer_is_not_known_to_have_failed(
+    words: list[str],
+    code: int,
+    run_time: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The door was open and the command went in: 4, and not "nothing was changed"; what only asks is 3."""
+    async with trio.open_nursery() as nursery:
+        door = ControlDoor(NoFaults(), ControlConfig(port=0, data_dir=run_time), Trace())  # type: ignore[arg-type]
+        monkeypatch.setattr(ControlConnection, "serve", close_at_once)
+        await nursery.start(door.serve)
+        arguments = ["ctl", *words, "--data-dir", str(run_time)]
+        assert await trio.to_thread.run_sync(main, arguments) == code
+        assert ("may or may not take effect" in capsys.readouterr().err) == (code == 4)
+        nursery.cancel_scope.cancel()
+
+
+async def close_at_once(self: ControlConnection, deadline_s: float) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def test_a_command_that_takes_too_long_is_not_known_to_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server says `timeout`, and that it may still take effect: 4."""
+    reply = {"id": 1, "status": "error", "error": "timeout", "message": "so it is"}
+    monkeypatch.setattr(client_control, "find_door", lambda *_: Door("127.0.0.1:1", "secret", 1))
+    monkeypatch.setattr(client_control, "command", lambda *_, **__: reply)
+    assert main(["ctl", "crash", "1"]) == 4
+
+
 def write_door(path: Path, port: int, pid: object) -> None:
     path.write_text(f'{{"address": "127.0.0.1:{port}", "token": "t", "pid": {pid}}}')
 
@@ -285,7 +318,8 @@ def test_the_client_port_for_the_control_port_is_told(run_time: Path) -> None:
     ):
         find_door(run_time, 3001)
     assert find_door(run_time, 3002).endpoint() == ("127.0.0.1", 3002)
-    assert find_door(run_time, None).pid == os.getpid()
+    for left_to_chance in (None, 0):
+        assert find_door(run_time, left_to_chance).pid == os.getpid()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import ExitCode, Output, say, show_status
+from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show_status
 from trio_kv.cli.parsing import ListenPort, Node, Seconds, read_whole
 
+READS = frozenset({"status"})
+"""Commands that change nothing, so that one without an answer was simply not done."""
 MILLISECONDS_MAX = 3_600_000
 """An hour. A longer delay is a mistake."""
 
@@ -79,28 +81,45 @@ def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) ->
     from trio_kv.client import control as client
 
     try:
-        door = client.find_door(door_options.data_dir, door_options.control_port or None)
+        door = client.find_door(door_options.data_dir, door_options.control_port)
         reply = client.command(door, name, arguments, timeout_s=door_options.timeout_s)
+    except client.UnansweredError as error:
+        say(str(error) if name in READS else f"{error}. The command may or may not take effect")
+        return _code_without_result(name)
     except client.NoDoorError as error:
         say(str(error))
         return ExitCode.NOT_CONNECTED
-    is_ok = reply.get("status") == "ok"
-    if is_ok and name == "status":
-        return show_status(reply, door_options.output)
-    if is_ok and name == "rebuild" and door_options.output == "table":
+    if reply.get("status") == "ok":
+        return _show_done(name, arguments, reply, door_options.output)
+    if door_options.output == "json":
+        _show_json(reply)
+    else:
+        say(f"{reply.get('error')}: {reply.get('message')}")
+    return _code_without_result(name) if reply.get("error") in UNKNOWN_CODES else ExitCode.NOT_DONE
+
+
+def _code_without_result(name: str) -> ExitCode:
+    return ExitCode.NOT_CONNECTED if name in READS else ExitCode.OUTCOME_UNKNOWN
+
+
+def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any], output: Output) -> ExitCode:
+    if name == "status":
+        return show_status(reply, output)
+    if output == "json":
+        _show_json(reply)
+    elif name == "rebuild":
         from trio_kv.cli.rebuild import tell_rebuilt
 
         print(tell_rebuilt(arguments["node"], reply, "The"))
-        return ExitCode.OK
-    if door_options.output == "json":
-        import msgspec
-
-        print(msgspec.json.encode(reply).decode())
-    elif is_ok:
-        print("ok")
     else:
-        say(f"{reply.get('error')}: {reply.get('message')}")
-    return ExitCode.OK if is_ok else ExitCode.NOT_DONE
+        print("ok")
+    return ExitCode.OK
+
+
+def _show_json(reply: Mapping[str, Any]) -> None:
+    import msgspec
+
+    print(msgspec.json.encode(reply).decode())
 
 
 @app.command(help_epilogue=_examples("status"))

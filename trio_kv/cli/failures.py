@@ -28,7 +28,7 @@ from trio_kv.client.client import NotConnectedError, OutcomeUnknownError
 DEBUG_VARIABLE = "TRIO_KV_DEBUG"
 """If it is set, every unexpected error is told with its traceback."""
 
-EXIT_CODE_OF_ERROR: dict[type[Exception], ExitCode] = {
+EXIT_CODE_OF_ERROR = {
     UsageError: ExitCode.USAGE,
     NotConnectedError: ExitCode.NOT_CONNECTED,
     OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
@@ -41,24 +41,18 @@ def explain_failure(error: BaseException) -> int:
     Args:
         error: what a command raised.
 
-    Raises:
-        BaseException: `error`, if it is not for us: a SystemExit.
-
     """
-    match error:
-        case CycloptsError():
-            say(explain_misuse(error))
-            return ExitCode.USAGE
-        case UsageError() | NotConnectedError() | OutcomeUnknownError():
+    if isinstance(error, CycloptsError):
+        say(explain_misuse(error))
+        return ExitCode.USAGE
+    if isinstance(error, UnicodeEncodeError):
+        say("keys and values are UTF-8")
+        return ExitCode.USAGE
+    for kind, code in EXIT_CODE_OF_ERROR.items():
+        if isinstance(error, kind):
             say(str(error))
-            return EXIT_CODE_OF_ERROR[type(error)]
-        case UnicodeEncodeError():
-            say("keys and values are UTF-8")
-            return ExitCode.USAGE
-        case Exception() | BaseExceptionGroup() | KeyboardInterrupt():
-            return _explain_unexpected(error)
-        case _:
-            raise error
+            return code
+    return _explain_unexpected(error)
 
 
 def _explain_unexpected(error: BaseException) -> int:

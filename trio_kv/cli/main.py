@@ -314,7 +314,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     """
     try:
         return _carry_out(sys.argv[1:] if tokens is None else tokens)
-    except BaseException as error:  # noqa: BLE001 - the net: each error has its code, and its word for people
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 - the net under all commands
         return explain_failure(error)
 
 
