@@ -216,6 +216,16 @@ def test_a_folder_that_can_not_be_made_is_no_violation(
     assert "not a directory" in shown
 
 
+def test_a_plan_that_is_no_text_is_told_without_a_decoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture in the place of a plan, say: usage."""
+    path = tmp_path / "plan.json"
+    path.write_bytes(b"\xff\xfe")
+    assert main(["sim", "--plan", str(path)]) == 2
+    assert capsys.readouterr().err == f"trio-kv: {path} is no plan that can be run: it is not text\n"
+
+
 @needs_full_device
 def test_a_trace_that_can_not_be_written_is_no_violation(capsys: pytest.CaptureFixture[str]) -> None:
     """The seed is run to its end, and found valid; that its trace is not whole is another matter."""

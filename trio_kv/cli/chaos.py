@@ -63,7 +63,7 @@ class ChaosOptions:
     seconds: Annotated[Seconds | None, Parameter(help="How long load and faults last. [default: 60]")] = None
     minutes: Annotated[Seconds | None, Parameter(help="The same in minutes.")] = None
     clients: Annotated[
-        int, Parameter(validator=Number(gte=1, lte=CLIENTS_MAX), help="Connections at a time.")
+        int, Parameter(validator=Number(gt=0, lte=CLIENTS_MAX), help="Connections at a time.")
     ] = 16
     keys: Annotated[Count, Parameter(help="Keys in use at a time; fewer mean more clients on each.")] = 10
     rate: Annotated[

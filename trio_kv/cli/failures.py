@@ -116,8 +116,8 @@ def explain_misuse(error: CycloptsError) -> str:
             surplus = " ".join(map(repr, error.unused_tokens or ()))
             text = f"{command}: {surplus} is too much; see trio-kv {command} --help"
         case ValidationError(argument=argument) if argument is not None and argument.tokens:
-            token, reason = argument.tokens[0], _uncapitalize(error.exception_message).rstrip(".")
-            text = f"{_name_of(argument, token)} {token.value}: {reason}"
+            token = argument.tokens[0]
+            text = f"{_name_of(argument, token)} {token.value}: {error.exception_message.rstrip('.')}"
         case CoercionError(argument=argument, msg=str()) if argument is not None:
             text = f"{_name_of(argument, error.token)}: {error.msg}"
         case _:

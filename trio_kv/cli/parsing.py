@@ -176,7 +176,7 @@ ServerPort = Annotated[int, Parameter(validator=Number(gte=1, lte=65535))]
 """A port on which somebody listens."""
 Node = Annotated[int, Parameter(validator=Number(gte=1, lte=9))]
 """The number of a node, or how many there are."""
-Count = Annotated[int, Parameter(validator=Number(gte=1, lte=NUMBER_MAX))]
+Count = Annotated[int, Parameter(validator=Number(gt=0, lte=NUMBER_MAX))]
 """How many; at least one."""
 NaturalNumber = Annotated[int, Parameter(validator=Number(gte=0, lte=NUMBER_MAX))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=SECONDS_MAX))]

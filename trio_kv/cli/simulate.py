@@ -174,7 +174,9 @@ def _run_file(options: SimOptions, path: Path) -> int:
         file = read_plan(path.read_text())
     except OSError as error:
         raise UsageError(explain_os_error(error, path)) from error
-    except (BadPlanError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no plan that can be run: it is not text") from error
+    except BadPlanError as error:
         raise UsageError(f"{path} is no plan that can be run: {error}") from error
     kind = _world_kind(file.world)
     _check_modes(options, {kind.name: kind})
