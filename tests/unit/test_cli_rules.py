@@ -179,7 +179,7 @@ def test_a_flag_can_be_switched_off_by_its_variable(word: str, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("command", "option"),
-    [(command, option) for command, option in WITH_VARIABLE if scalar_of(option.hint) is int],
+    [(command, option) for command, option in WITH_VARIABLE if option.name.endswith("port")],
     ids=name,
 )
 def test_the_variable_of_a_service_with_our_name_is_passed_over(
@@ -249,7 +249,8 @@ def test_words_are_put_in_order(line: str, meaning: str) -> None:
         ("delete -f", "there is no option -f"),
         ("cas lock v --expected --prt", "--expected needs a value"),
         ("set k v -- --port 1", "one word too many"),
-        ("set k", "VALUE is missing"),
+        ("set k", "VALUE is missing; see trio-kv set --help"),
+        ("-- get k", "'get' 'k' is too much; see trio-kv --help"),
         ("get k --port", "--port needs a value"),
         ("--host 127.0.0.1:3001", "a port has its own option"),
         ("--host [::1]:3001", "a port has its own option"),
@@ -317,7 +318,7 @@ def test_what_was_typed_stands_against_a_variable(
     """Of two options that exclude each other a typed one wins over a variable; two variables are refused."""
     assert CONTRADICTIONS[0] == ("--ephemeral", "--data-dir")
     monkeypatch.setenv("TRIO_KV_DATA_DIR", "of-the-variable")
-    assert read(["serve", "--ephemeral"]) == read(["serve", "--ephemeral", "--data-dir=trio_kv-data"][:2])
+    assert "is_ephemeral=True" in str(read(["serve", "--ephemeral"])[1])
     assert "of-the-variable" not in str(read(["serve", "--ephemeral"])[1])
     assert "of-the-variable" in str(read(["serve", "--ephemeral=false"])[1])
     monkeypatch.setenv("TRIO_KV_EPHEMERAL", "0")

@@ -102,7 +102,7 @@ def explain_os_error(error: BaseException, place: object = None) -> str:
 
 def explain_misuse(error: CycloptsError) -> str:
     """Return what is wrong with a command line, and what would be right."""
-    command = " ".join(error.command_chain or ())
+    command = " ".join(("trio-kv", *(error.command_chain or ())))
     match error:
         case UnknownOptionError():
             text = _explain_unknown(error)
@@ -111,10 +111,10 @@ def explain_misuse(error: CycloptsError) -> str:
         ):
             text = f"{error.keyword or argument.name} needs a value: {_uncapitalize(argument.parameter.help or '')}"
         case MissingArgumentError(argument=argument) if argument is not None:
-            text = f"{command}: {_name_of(argument, None)} is missing; see trio-kv {command} --help"
+            text = f"{_name_of(argument, None)} is missing; see {command} --help"
         case UnusedCliTokensError():
             surplus = " ".join(map(repr, error.unused_tokens or ()))
-            text = f"{command}: {surplus} is too much; see trio-kv {command} --help"
+            text = f"{surplus} is too much; see {command} --help"
         case ValidationError(argument=argument) if argument is not None and argument.tokens:
             token = argument.tokens[0]
             text = f"{_name_of(argument, token)} {token.value}: {error.exception_message.rstrip('.')}"

@@ -33,6 +33,7 @@ SECONDS_MAX = 31_536_000
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
+_LINK_SUFFIX = "_PORT"
 _LINK = re.compile(r"(tcp|udp|sctp)://", re.ASCII | re.IGNORECASE)
 _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
 _FALSE = frozenset({"0", "false", "no", "off", "f", "n"})
@@ -206,11 +207,12 @@ def _is_foreign(argument: Argument, token: Token) -> bool:
     """Return whether a variable is not meant for us: it is empty, or somebody else has set it."""
     if token.source != "env":
         return False
-    is_link = scalar_of(argument.hint) is int and _LINK.match(token.value) is not None
+    variable = str(token.keyword)
+    is_link = variable.endswith(_LINK_SUFFIX) and _LINK.match(token.value) is not None
     if is_link:
-        service = str(token.keyword).removesuffix("_PORT").lower().replace("_", "-")
+        service = variable.removesuffix(_LINK_SUFFIX).lower().replace("_", "-")
         say(
-            f"{token.keyword}={token.value} is passed over: it is no port, but what Kubernetes or Docker sets beside a"
+            f"{variable}={token.value} is passed over: it is no port, but what Kubernetes or Docker sets beside a"
             f" service called {service}. {argument.name} says which port to use"
         )
     return is_link or not token.value
