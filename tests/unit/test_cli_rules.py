@@ -295,6 +295,25 @@ def test_a_negative_number_is_a_value(number: str) -> None:
         assert arguments.get("expected", number) == number
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("set k -", "k", "-"),
+        ("set - --port 1 v", "-", "v"),
+        ("--port 1 set k - --if-revision 3", "k", "-"),
+        ("set --if-revision=3 - -5", "-", "-5"),
+        ("set - -- -x", "-", "-x"),
+        ("cas k - --expected -", "k", "-"),
+    ],
+)
+def test_a_lone_hyphen_is_data(line: str, key: str, value: str) -> None:
+    """It stands for stdin by custom, and is no option; what is mistyped beside it is refused all the same."""
+    arguments = read(line.split())[1]
+    assert (arguments["key"], arguments["value"]) == (key, value)
+    assert arguments.get("expected", "-") == "-"
+    assert "no option --none-such" in refusal(["set", "--none-such", "k", "-"])
+
+
 def test_an_option_may_take_what_looks_like_one_behind_an_equals_sign() -> None:
     """`--expected=-x` is how a value that begins with a hyphen is given to an option."""
     assert read(["cas", "k", "v", "--expected=-x"])[1]["expected"] == "-x"

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from cyclopts import App, Argument
 
+from trio_kv.cli.parsing import is_number
+
+HYPHEN = "-"
 DELIMITER = "--"
 """Behind it all words are data."""
 HELP_FLAGS = ("--help", "-h")
@@ -19,7 +22,32 @@ VERSION_FLAGS = ("--version",)
 def reorder(app: App, tokens: Sequence[str]) -> list[str]:
     """Return the words of a command line with the command's options behind its words."""
     found = _reorder(app, [], list(tokens))
-    return list(tokens) if found is None else found
+    words = list(tokens) if found is None else found
+    return _protect_hyphens(app, words) if HYPHEN in words else words
+
+
+def _protect_hyphens(app: App, words: Sequence[str]) -> list[str]:
+    """Return words among which a lone hyphen is data.
+
+    It stands for stdin or stdout by custom, but is an option for cyclopts: so data goes behind `--`, and the value
+    of an option behind `=`.
+    """
+    place = 0
+    while place < len(words) and words[place] in set(command_names(app)):
+        app, place = app[words[place]], place + 1
+    command, options, data = list(words[:place]), options_of(app), list[str]()
+    while place < len(words) and words[place] != DELIMITER:
+        word = words[place]
+        size = _option_size(options, word)
+        if size > 1 and words[place + 1 : place + size] == [HYPHEN]:
+            command.append(f"{word}={HYPHEN}")
+        elif size:
+            command += words[place : place + size]
+        else:
+            is_option = word.startswith(HYPHEN) and word != HYPHEN and not is_number(word)
+            (command if is_option else data).append(word)
+        place += max(size, 1)
+    return [*command, DELIMITER, *data, *words[place + 1 :]]
 
 
 def _reorder(app: App, before: list[str], tokens: list[str]) -> list[str] | None:

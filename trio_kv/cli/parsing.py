@@ -7,7 +7,7 @@
   a service that happens to bear our name, is passed over, and said so.
 - Of two options that contradict each other the one that was typed stands against a variable. Typed both, or both
   in variables, they are refused.
-- A word that begins with a hyphen and is no number is an option. Behind `--` it is data.
+- A word that begins with a hyphen is an option, but for numbers and a lone hyphen. Behind `--` it is data.
 
 `App(default_parameter=PARAMETER, config=read_variables)` makes them hold for an app and all that is below it.
 """
@@ -64,6 +64,11 @@ def read_number(text: str) -> float:
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(f"{text!r} is no number, such as 0.5")
     return float(text)
+
+
+def is_number(text: str) -> bool:
+    """Return whether a word is a number, so that it is no option though it begins with a hyphen."""
+    return _NUMBER.fullmatch(text) is not None
 
 
 def read_truth(text: str) -> bool:
