@@ -361,7 +361,7 @@ def test_options_reach_the_store(
     port = ["--port", str(server.port)]
     assert main(["set", "k", "-5", "--if-revision", "0", "--timeout", "2", *port]) == 0
     assert main(["cas", "k", "new", "--expected", '"7"', *port]) == 0
-    assert main(["cas", "-k", "null", *port]) == 0
+    assert main(["cas", *port, "--", "-k", "null"]) == 0
     assert main(["delete", "k", "--if-revision", "9", *port]) == 0
     assert main(["get", "k", "--stale", "-o", "json", *port]) == 0
     assert server.requests == [
@@ -656,7 +656,7 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
         return 0
 
     monkeypatch.setattr(serve_module, "serve", serve)
-    tokens = "--port 0 --control-port 0 --nodes 3 --data-dir d --ephemeral --no-fsync --idle-timeout 0"
+    tokens = "--port 0 --control-port 0 --nodes 3 --data-dir d --no-fsync --idle-timeout 0"
     tokens += " --session-timeout 60 --segment-bytes 65536 --log-json --log-level debug --trace t.jsonl"
     tokens += " --election-timeout-ms 100 --heartbeat-ms 20 --insecure --host 0.0.0.0"
     tokens += " --line-bytes-max 2048 --pending-bytes-max 4096"
@@ -669,7 +669,6 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
         control_port=0,
         nodes=3,
         data_dir=Path("d"),
-        is_ephemeral=True,
         has_no_fsync=True,
         idle_timeout_s=0,
         session_timeout_s=60,

@@ -213,8 +213,8 @@ for descriptor in {closed}:
     os.close(descriptor)
 os.execv(sys.executable, [sys.executable, "-c", '''
 import os, sys
-from trio_kv.cli.terminal import set_up_streams
-set_up_streams()
+from trio_kv.cli.streams import StandardStreams
+StandardStreams()
 inodes = [os.fstat(descriptor).st_rdev for descriptor in range(3)]
 null = os.stat(os.devnull).st_rdev
 print("lost", flush=True)

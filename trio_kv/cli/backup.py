@@ -6,6 +6,7 @@ only when all of it is on the disk and was read back: under that name there is a
 """
 
 import os
+import shlex
 from pathlib import Path
 from random import SystemRandom
 from typing import BinaryIO
@@ -142,7 +143,7 @@ def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
         return ExitCode.OK
     count = "1 node" if nodes == 1 else f"{nodes} nodes"
     show(f"{data_dir}: a new cluster of {count} that goes on after entry {content.index}, {_amount(content)}")
-    show(f"start it with: python -m trio_kv serve --data-dir {data_dir}")
+    show(f"start it with: python -m trio_kv serve --data-dir {shlex.quote(str(data_dir))}")
     return ExitCode.OK
 
 

@@ -11,6 +11,8 @@ import trio
 
 from trio_kv.cli.chaos import ChaosOptions, Verdict
 from trio_kv.cli.control import DEFAULT_DOOR
+from trio_kv.cli.failures import explain_os_error, leaves
+from trio_kv.cli.options import UsageError
 from trio_kv.cli.output import say
 from trio_kv.cli.terminal import is_terminal, open_console
 from trio_kv.client.client import DEFAULT_PORT
@@ -26,13 +28,26 @@ TOLD_EVERY_S = 60.0
 
 
 def run(options: ChaosOptions) -> Verdict:
-    """Carry the command out and return its exit code."""
+    """Carry the command out and return its exit code.
+
+    Raises:
+        UsageError: the folder for what is found can't be made.
+
+    """
     config = options.to_config()
+    try:
+        config.out.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"no folder for what is found: {explain_os_error(error, config.out)}") from error
     verdict = Verdict.NOT_CONNECTED
     try:
         summary = trio.run(_run, options, config)
     except* StartError as group:
-        say(str(_leaf(group)))
+        say(str(next(leaves(group))))
+    except* OSError as group:
+        # The folder can't be written any more, most likely. Without what was seen there is no verdict.
+        say(f"no verdict: {explain_os_error(next(leaves(group)), config.out)}")
+        verdict = Verdict.UNKNOWN
     else:
         verdict = Verdict.INTERRUPTED if summary is None else VERDICTS[summary.verdict]
         if summary is not None:
@@ -142,10 +157,3 @@ def _amount(progress: Progress) -> str:
             return f"key {progress.done:.0f} of {progress.total:.0f}"
         case _:
             return f"within {progress.total:.0f} s"
-
-
-def _leaf(group: BaseExceptionGroup[StartError]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

@@ -33,6 +33,10 @@ class ExitCode(IntEnum):
     """No connection, or no leader: nothing was changed."""
     OUTCOME_UNKNOWN = 4
     """A write went out, and what became of it is not known."""
+    FAILED = 70
+    """An error that nobody foresaw: nothing is said about what was done. Above what any command uses for a finding."""
+    NOT_TOLD = 74
+    """It is done, but what it came to could not be written: a full disk behind stdout, say."""
     INTERRUPTED = 130
 
 

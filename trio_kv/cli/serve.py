@@ -6,6 +6,7 @@ was acknowledged is on disk. Nothing here waits for whoever reads the output.
 """
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -18,9 +19,11 @@ import trio
 from trio_kv import __version__
 from trio_kv.cli.house import House, StartError, open_house
 from trio_kv.cli.line_stream import unblock_output
-from trio_kv.cli.options import ServeOptions
+from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.terminal import has_color
+from trio_kv.client.client import DEFAULT_PORT
+from trio_kv.client.control import DEFAULT_CONTROL_PORT
 from trio_kv.raft.events import DEBUG, INFO, WARNING
 from trio_kv.trace.file import TraceFormatError, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
@@ -127,14 +130,29 @@ def banner(options: ServeOptions, started: ServerStarted) -> str:
     safety = (
         "" if not started.data_dir else ", not synced (--no-fsync)" if options.has_no_fsync else ", synced"
     )
-    port = "" if started.port == 3001 else f" --port {started.port}"
     return (
         f"trio_kv {__version__}: {count}, {leads}\n"
-        f"  clients  {started.host}:{started.port}   try: python -m trio_kv client{port}\n"
-        f"  control  127.0.0.1:{started.control_port}   try: python -m trio_kv ctl --help\n"
+        f"  clients  {show_address(started.host, started.port)}   try: python -m trio_kv client{_way(started)}\n"
+        f"  control  127.0.0.1:{started.control_port}   try: python -m trio_kv ctl status{_door(started)}\n"
         f"  data     {data}{safety}\n"
         f"  stop     Ctrl-C"
     )
+
+
+def _way(started: ServerStarted) -> str:
+    """Return the options with which a client on this machine finds the server, where it has not the usual ones."""
+    is_usual = started.host in {"127.0.0.1", "localhost", "0.0.0.0"}  # noqa: S104 - it is only told
+    host = "" if is_usual else f" --host {shlex.quote(started.host)}"
+    return host + ("" if started.port == DEFAULT_PORT else f" --port {started.port}")
+
+
+def _door(started: ServerStarted) -> str:
+    """Return the options with which `ctl` finds the server, where it has not the usual ones."""
+    if not started.data_dir:
+        is_usual = started.control_port == DEFAULT_CONTROL_PORT
+        return "" if is_usual else f" --control-port {started.control_port}"
+    is_usual = started.data_dir == str(ServeOptions().data_dir)
+    return "" if is_usual else f" --data-dir {shlex.quote(started.data_dir)}"
 
 
 @contextmanager

@@ -1,42 +1,18 @@
-"""The standard streams: what they may be (closed, not UTF-8, a terminal), and the conventions they follow.
+"""What is a terminal, and the conventions that terminals have.
 
 One place for all commands. Colours: NO_COLOR, else FORCE_COLOR, else no colour in a terminal that is `dumb`, with
 CLICOLOR=0, or in what is no terminal.
 """
 
-import io
 import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
-
-from trio_kv.trace.text import ESCAPED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_COLUMNS = 200
 """Width of what goes elsewhere than to a terminal: a row must stay a line, however long."""
-
-
-def set_up_streams() -> None:
-    """Make the standard streams usable, whatever they are. To be called before anything else is opened.
-
-    One that is closed becomes /dev/null: else the next file or connection would get its number, and then our messages.
-    What the encoding of stdout or stderr lacks is written as an escape, and never an error.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # The lowest number that is free, which is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ESCAPED)
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -86,7 +86,7 @@ class Client:
             on_reconnected: called with a word for people when a lost connection is back.
 
         """
-        self.address = f"{host}:{port}"
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
         self._port = port
         self._timeout_s = timeout_s

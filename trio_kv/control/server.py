@@ -7,7 +7,9 @@ costs nothing further.
 """
 
 import os
+import socket
 import traceback
+from collections.abc import Sequence
 
 import trio
 import trio_websocket
@@ -26,6 +28,7 @@ from trio_kv.control.token import (
 )
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed
+from trio_kv.wire.requests import encode_error
 
 MESSAGES_MAX = 16
 """Messages of one client that wait to be read; further ones wait in the client."""
@@ -40,6 +43,16 @@ GONE_ERRORS = (
     trio_websocket.HandshakeError,
 )
 """A client that is gone, too slow, or speaks something else. Its connection ends, and that is all."""
+
+
+WRONG_DOOR = encode_error(
+    "bad_request", "this is the control door, for trio-kv ctl; requests go to the client door, at its --port"
+)
+"""What a client of the store is told that knocks here: a line of the protocol that it speaks."""
+
+
+class WrongDoor:
+    """Stands for a client that begins with JSON, as no request of HTTP does."""
 
 
 class ControlDoor:
@@ -67,15 +80,25 @@ class ControlDoor:
         self._client_count = 0
         self._scope = trio.CancelScope()
 
-    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        opened: Sequence[socket.socket] = (),
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Open the port, write the token file, tell the port through `task_status`, and serve until stopped.
+
+        Args:
+            opened: sockets of our host that listen already; without any the door opens its own.
+            task_status: told the port.
 
         Raises:
             OSError: the port cannot be opened, or the token file cannot be written.
 
         """
         host = self._config.host
-        listeners = await trio.open_tcp_listeners(self._config.port, host=host)
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in opened]
+        listeners = listeners or await trio.open_tcp_listeners(self._config.port, host=host)
         self.port = listeners[0].socket.getsockname()[1]
         path = control_path(self._config.data_dir, self.port)
         address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
@@ -111,14 +134,15 @@ class ControlDoor:
 
     async def _serve_client(self, stream: trio.SocketStream) -> None:
         deadline_s = trio.current_time() + self._config.auth_timeout_s
-        head: bytes | Refusal | None = None
+        head: bytes | Refusal | WrongDoor | None = None
         with trio.move_on_at(deadline_s):
             head = await self._read_head(stream)
         if head is None:
             return
-        if isinstance(head, Refusal):
+        if isinstance(head, Refusal | WrongDoor):
+            answer = WRONG_DOOR if isinstance(head, WrongDoor) else encode_refusal(head)
             with trio.fail_after(self._config.send_timeout_s):
-                await stream.send_all(encode_refusal(head))
+                await stream.send_all(answer)
                 await stream.send_eof()
             return
         async with trio.open_nursery() as nursery:
@@ -136,7 +160,7 @@ class ControlDoor:
             await connection.serve(deadline_s)
             nursery.cancel_scope.cancel()
 
-    async def _read_head(self, stream: trio.SocketStream) -> bytes | Refusal | None:
+    async def _read_head(self, stream: trio.SocketStream) -> bytes | Refusal | WrongDoor | None:
         """Return the bytes of an acceptable request, why it is not, or None if the client left."""
         if self._connection_count > self._config.connections_max:
             return Refusal(503, f"{self._config.connections_max} connections are open, which is the limit")
@@ -146,6 +170,8 @@ class ControlDoor:
             if not chunk:
                 return None
             data += chunk
+            if data.lstrip()[:1] == b"{":
+                return WrongDoor()
             # Only a head that has its end is parsed, so a head in many small pieces costs no more than one.
             head = data[: self._config.head_bytes_max]
             if b"\n\r\n" in head or b"\n\n" in head:

@@ -10,6 +10,7 @@ import contextlib
 import resource
 import socket
 import traceback
+from collections.abc import Sequence
 
 import trio
 
@@ -80,8 +81,17 @@ class Proxy:
         """How many bytes of half lines all connections hold together."""
         return self._halves.total_bytes
 
-    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        opened: Sequence[Listener] = (),
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Open the port, tell it through `task_status`, and serve until stopped.
+
+        Args:
+            opened: listeners that are open already; without any the door opens its own.
+            task_status: told the port.
 
         Raises:
             OSError: the port cannot be opened.
@@ -89,7 +99,7 @@ class Proxy:
         """
         free = max(raise_descriptor_limit() - DESCRIPTORS_KEPT, 1)
         self._connections_max = min(self._config.connections_max, free)
-        listeners = await self._sockets.open_listeners(self._config.host, self._config.port)
+        listeners = opened or await self._sockets.open_listeners(self._config.host, self._config.port)
         self.port = listeners[0].getsockname()[1]
         try:
             async with trio.open_nursery() as connections:

@@ -126,6 +126,10 @@ class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
         return self.error or "missing"
 
 
+STRANGE_BYTES = 80
+"""So much is shown of a line that is no reply."""
+
+
 class ReplyError(ValueError):
     """A line that is no reply: the other side does not speak this protocol."""
 
@@ -158,9 +162,9 @@ def parse_reply(line: bytes) -> ReplyLine:
     try:
         members = _decode_members(line)
     except (ValueError, RecursionError) as error:
-        raise ReplyError(f"not a reply: {error}: {line[:200]!r}") from error
+        raise ReplyError(_describe_strange(line)) from error
     if members.status not in ("ok", "error") and members.close is None:
-        raise ReplyError(f"not a reply: it has neither status nor close: {line[:200]!r}")
+        raise ReplyError(_describe_strange(line))
     return ReplyLine(
         line=line,
         key=members.key,
@@ -174,6 +178,12 @@ def parse_reply(line: bytes) -> ReplyLine:
         term=members.term,
         close=members.close,
     )
+
+
+def _describe_strange(line: bytes) -> str:
+    """Return what a person is told of a line that is no reply: who is there matters, and not where JSON ends."""
+    start = line[:STRANGE_BYTES].decode(errors="replace").strip()
+    return f"{start!r} is not a reply of trio_kv; is that its port for clients?"
 
 
 def _encode_failure(request: Request, reply: Reply, node: int, term: int) -> bytes:

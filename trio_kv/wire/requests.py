@@ -20,6 +20,7 @@ from trio_kv.wire.json_text import read_members
 from trio_kv.wire.operations import (
     ABSENT,
     KEY_BYTES_MAX,
+    LINE_BYTES_LIMIT,
     LINE_BYTES_MAX,
     REVISION_MAX,
     TIMEOUT_S_DEFAULT,
@@ -51,6 +52,7 @@ __all__ = [
     "CLOSE_OK",
     "CLOSE_SHUTDOWN",
     "KEY_BYTES_MAX",
+    "LINE_BYTES_LIMIT",
     "LINE_BYTES_MAX",
     "REVISION_MAX",
     "TIMEOUT_S_DEFAULT",
