@@ -4,7 +4,7 @@
 lives of its node, and for each life the same twin of the disk thread that the core world uses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -430,7 +430,7 @@ class SimulatedDisks:
         await trio.sleep(self._host.plan.disk_s * (0.5 + 1.5 * self._host.random.random()))
         return self.drives[node].load(decode, known)
 
-    async def rebuild(self, node: int, random: Random) -> Path | None:
+    async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """See `cluster.disks.Disks`."""
         await trio.sleep(self._host.plan.disk_s)
         sound = [drive for drive in self.drives.values() if drive.node != node and not drive.is_lost]
@@ -443,3 +443,9 @@ class SimulatedDisks:
         """See `cluster.disks.Disks`."""
         await trio.sleep(self._host.plan.disk_s)
         self.drives[node].is_rebuilding = False
+
+    async def wait_gone(self, node: int) -> OSError:
+        """See `cluster.disks.Disks`: nobody moves directories here."""
+        del node
+        await trio.sleep_forever()
+        raise AssertionError
