@@ -212,14 +212,19 @@ def open_folder(
             manifest = make_cluster(root, nodes or NODES_DEFAULT, random, segment_bytes=segment_bytes)
         else:
             _check_count(root.path, manifest, nodes)
-            files.sync(MANIFEST_NAME)
-            root.sync()
+            _believe(root, files)
         # Only now: with a manifest that stays it is complete, whatever was interrupted then.
         if UNFINISHED_NAME in files.names():
             files.delete(UNFINISHED_NAME)
         files.close()
         undo.pop_all()
     return DataDirectory(root, manifest, segment_bytes=segment_bytes)
+
+
+def _believe(root: Folder, files: Files) -> None:
+    """Make the manifest and all names in the directory durable: whoever made them may have died before they were."""
+    files.sync(MANIFEST_NAME)
+    root.sync()
 
 
 def is_unfinished(files: Files) -> bool:

@@ -72,6 +72,7 @@ def read_manifest(files: Files) -> Manifest | None:
 
     Raises:
         ManifestError: it can't be understood.
+        OSError: the disk refused.
 
     """
     if MANIFEST_NAME not in files.names():
@@ -99,7 +100,8 @@ def read_json(files: Files, name: str, kind: type[_T]) -> _T:
     """Read a file of ours.
 
     Raises:
-        ManifestError: it can't be read or understood.
+        ManifestError: it isn't there, or can't be understood.
+        OSError: the disk refused, which says nothing of the file.
 
     """
     location = files.location(name)
@@ -108,7 +110,7 @@ def read_json(files: Files, name: str, kind: type[_T]) -> _T:
         found = msgspec.json.decode(data, type=_Format).format
         if found == FORMAT:
             return msgspec.json.decode(data, type=kind)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{location} can't be read: {error}", _PUT_BACK) from error
     raise ManifestError(
         f"{location} has format {found}, this program reads format {FORMAT}.",
