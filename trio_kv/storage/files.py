@@ -110,19 +110,27 @@ class RealFiles:
         path: the directory; it exists.
         is_synced: False leaves out every sync: a power cut may then lose or mix up anything.
         directory: its descriptor, if it is open already; it stays the caller's.
+        place: where that was found; by default `path`, as it leads there now.
 
     Raises of all methods:
         OSError: the disk refused.
 
     """
 
-    def __init__(self, path: Path, *, is_synced: bool = True, directory: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_synced: bool = True,
+        directory: int | None = None,
+        place: Place | None = None,
+    ) -> None:
         """Open the directory, until `close`; one that has no descriptor yet is opened again when it is used again."""
         self.path = path
         self.is_synced = is_synced
         self._is_by_path = directory is None
         self._directory = open_directory(path if directory is None else ".", inside=directory)
-        self._place = Place.of(self._directory, path)
+        self._place = place or Place.of(self._directory, path)
         self._descriptors: dict[str, int] = {}
         """Of files that are written to."""
         self._readers: dict[str, int] = {}

@@ -110,10 +110,12 @@ class RealFolder:
 
     """
 
-    def __init__(self, descriptor: int, path: Path, *, is_synced: bool, is_inside: bool = False) -> None:
+    def __init__(
+        self, descriptor: int, path: Path, place: Place, *, is_synced: bool, is_inside: bool = False
+    ) -> None:
         """Take over an open directory; inside of one whose names are looked after. Use `open` or `open_new`."""
         self._path = path
-        self._place = Place.of(descriptor, path)
+        self._place = place
         self._descriptor = descriptor
         self._is_synced = is_synced
         self._is_inside = is_inside
@@ -131,7 +133,8 @@ class RealFolder:
             OSError: there is none, or it may not be read.
 
         """
-        return cls(open_directory(path), path, is_synced=is_synced)
+        descriptor = open_directory(path)
+        return cls(descriptor, path, Place.of(descriptor, path), is_synced=is_synced)
 
     @classmethod
     def open_new(cls, path: Path, *, is_synced: bool = True) -> Self:
@@ -154,7 +157,7 @@ class RealFolder:
 
     def files(self) -> RealFiles:
         """Return its plain files."""
-        return RealFiles(self.path, is_synced=self._is_synced, directory=self._descriptor)
+        return RealFiles(self.path, is_synced=self._is_synced, directory=self._descriptor, place=self._place)
 
     def names(self) -> list[str]:
         """Return the names of all that is in it, sorted."""
@@ -163,8 +166,9 @@ class RealFolder:
     def folder(self, name: str) -> "RealFolder":
         """Open a directory in it."""
         descriptor = open_directory(name, inside=self._descriptor)
-        path = self.path / name
-        return RealFolder(descriptor, path, is_synced=self._is_synced, is_inside=not path.is_symlink())
+        place = Place.of(descriptor, self._place.path / name)
+        is_inside = not place.path.is_symlink()
+        return RealFolder(descriptor, self.path / name, place, is_synced=self._is_synced, is_inside=is_inside)
 
     def make(self, name: str) -> "RealFolder":
         """Open a directory in it; make it, if it isn't there."""
@@ -184,7 +188,7 @@ class RealFolder:
     @contextlib.contextmanager
     def home(self, name: str) -> Iterator[tuple[Folder, str]]:
         """Give the folder in which a directory really lies, and its name there."""
-        path = self.path / name
+        path = self._place.path / name
         target = path.resolve()
         if target.is_mount():
             raise StorageError(
@@ -210,7 +214,7 @@ class RealFolder:
     def sync_above(self) -> None:
         """Make the names durable that lead to it from outside of the folder that it was opened in."""
         if self._is_synced and not self._is_inside:
-            sync_names_above(self.path)
+            sync_names_above(self._place.path)
 
     def check_here(self) -> None:
         """Check that its name still leads to it."""

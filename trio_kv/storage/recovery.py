@@ -290,13 +290,15 @@ class Recovery:
         for name in names:
             if name.endswith(TEMPORARY_SUFFIX):
                 self.files.delete(name)
-        # Whoever wrote the other files may have died, or run without syncs: they are read now, and believed.
-        for name in (*map(segment_name, segment_numbers(names)), *snapshot_names(names)):
-            if name != segment_name(self.current.header.number):
-                self.files.sync(name)
+        self._believe(names)
         # A process that died right after the rename may have left a name that is not durable: frames that
         # are synced into that file would vanish together with it.
         self.files.sync_directory()
+
+    def _believe(self, names: list[str]) -> None:
+        """Make durable what was read: whoever wrote it may have died before it was, or have run without syncs."""
+        for name in (*map(segment_name, segment_numbers(names)), *snapshot_names(names)):
+            self.files.sync(name)
 
     def _damage(self, name: str, offset: int, reason: str) -> DamagedError:
         return DamagedError(self.files.location(name), offset, reason)

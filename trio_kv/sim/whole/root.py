@@ -59,13 +59,14 @@ class Root:
         self._nodes = nodes
         self._random = Random(host.random.getrandbits(64))
         self._content = MemoryFiles("data")
-        make = self._random.choice((self._open, self._open, self._make))
+        is_restored = self._random.random() < 0.3
         for _ in range(self._random.choice((0, 0, 1, 2))):
-            if self._is_killed_in(lambda: make().close(), len(nodes) * STEPS_OF_A_NODE):
+            first = self._first(is_restored=is_restored)
+            if self._is_killed_in(lambda: first().close(), len(nodes) * STEPS_OF_A_NODE):  # noqa: B023 - called here
                 host.coverage.reach("first start interrupted")
             if self._random.random() < 0.5:
                 crash_all(self._content, self._random)
-        self.directory = self._start(self._open if MANIFEST_NAME in self._content.names() else make)
+        self.directory = self._start(self._first(is_restored=is_restored))
 
     def content(self, node: int) -> MemoryFiles:
         """Return what stands in a node's directory."""
@@ -128,6 +129,10 @@ class Root:
         except StorageError as error:
             raise Violation(f"what an interrupted process left is not started: {error}") from error
 
+    def _first(self, *, is_restored: bool) -> Callable[[], DataDirectory]:
+        """Return how a person goes on after what was done before: what was restored is not restored into."""
+        return self._make if is_restored and MANIFEST_NAME not in self._content.names() else self._open
+
     def _open(self) -> DataDirectory:
         return open_folder(
             MemoryFolder(self._content),
@@ -147,12 +152,18 @@ class Root:
         )
 
     def _is_killed_in(self, call: Callable[[], object], steps: int) -> bool:
-        """Carry out a call, and let the process die before one of so many steps; return whether that was in time."""
-        left = self._random.randrange(steps)
+        """Carry out a call, and let the process die before one of so many steps; return whether that was in time.
+
+        As often as not it dies in the moment that matters most: a manifest has its name, and not for good yet.
+        """
+        before = self._manifest()
+        left = self._random.choice((self._random.randrange(steps), 10 * steps))
 
         def step() -> None:
             nonlocal left
             left -= 1
+            if left > steps and self._manifest() != before:
+                left = -1
             if left < 0:
                 raise PowerLossError
 
@@ -167,6 +178,9 @@ class Root:
             self._set_before_step(None)
             self._content.is_locked = False
         return False
+
+    def _manifest(self) -> bytes | None:
+        return self._content.content(MANIFEST_NAME) if MANIFEST_NAME in self._content.names() else None
 
     def _set_before_step(self, step: Callable[[], None] | None) -> None:
         for each in all_directories(self._content):
