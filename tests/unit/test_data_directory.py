@@ -214,6 +214,27 @@ def test_other_peoples_temporary_files_stay(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.rglob("*.tmp")] == ["thesis.tmp"]
 
 
+def test_an_error_of_the_disk_is_no_damage(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be read just now may be in order: only what was read, and is wrong, is damaged."""
+
+    def read(self: RealFiles, name: str) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with start(data) as directory, monkeypatch.context() as patch:
+        patch.setattr(RealFiles, "read", read)
+        with pytest.raises(OSError, match="Input/output"):
+            directory.node(1)
+    assert states(data)[1] == "ok"
+
+
+def test_what_merely_looks_like_a_node(tmp_path: Path) -> None:
+    """A file, or a link to nothing, holds no log that somebody could miss: the first start goes on."""
+    (tmp_path / "node-notes").touch()
+    (tmp_path / "node-old").symlink_to(tmp_path / "nowhere")
+    start(tmp_path, 1).close()
+    assert states(tmp_path) == {1: "ok"}
+
+
 # Rebuilding
 
 

@@ -259,9 +259,13 @@ class RealDisks:
         """See `Disks`."""
         while True:
             await trio.sleep(PLACE_CHECKED_S)
+            place = self._places.get(node)
+            if place is None:
+                continue
             # A disk that hangs holds up this look alone, and the end of the process not at all.
-            gone = await trio.to_thread.run_sync(self._find_gone, node, abandon_on_cancel=True)
-            if gone is not None:
+            gone = await trio.to_thread.run_sync(_find_gone, place, abandon_on_cancel=True)
+            # Looked at was the directory of that life, and there may be another one since.
+            if gone is not None and self._places.get(node) is place:
                 return gone
 
     # What follows runs in threads.
@@ -285,18 +289,6 @@ class RealDisks:
 
     def _end_rebuild(self, node: int) -> None:
         end_rebuild(self._directory.node(node))
-
-    def _find_gone(self, node: int) -> OSError | None:
-        place = self._places.get(node)
-        try:
-            if place is not None:
-                place.check()
-        except GoneError as error:
-            return error
-        except OSError:
-            # It can't be told: a disk that does not work is noticed when it is used.
-            pass
-        return None
 
     def _load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
         """Open a node's log and restore its state machine from the newest snapshot.
@@ -327,6 +319,17 @@ class RealDisks:
                 loading = NodeLoading(100 * done_bytes // info.total_bytes, info.total_bytes)
                 trio.from_thread.run_sync(partial(self._trace.emit, loading, node=node))
         return restorer.finish()
+
+
+def _find_gone(place: Place) -> OSError | None:
+    try:
+        place.check()
+    except GoneError as error:
+        return error
+    except OSError:
+        # It can't be told: a disk that does not work is noticed when it is used.
+        pass
+    return None
 
 
 def _start_thread(node: int, opened: Opened, post: Callable[[Completion], object]) -> DiskThread:

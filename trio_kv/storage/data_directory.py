@@ -21,7 +21,7 @@ A node that can't be opened does not keep the others from starting: it is `needs
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -201,7 +201,7 @@ def open_folder(
         root.lock()
         files = undo.enter_context(contextlib.closing(root.files()))
         root.sync_above()
-        _remove_temporary(files)
+        _remove(files, _TEMPORARY)
         manifest = read_manifest(files)
         if manifest is None:
             if is_unfinished(files):
@@ -214,8 +214,7 @@ def open_folder(
             _check_count(root.path, manifest, nodes)
             _believe(root, files)
         # Only now: with a manifest that stays it is complete, whatever was interrupted then.
-        if UNFINISHED_NAME in files.names():
-            files.delete(UNFINISHED_NAME)
+        _remove(files, {UNFINISHED_NAME})
         files.close()
         undo.pop_all()
     return DataDirectory(root, manifest, segment_bytes=segment_bytes)
@@ -233,9 +232,9 @@ def is_unfinished(files: Files) -> bool:
     return UNFINISHED_NAME in names and MANIFEST_NAME not in names
 
 
-def _remove_temporary(files: Files) -> None:
-    """Remove what an interrupted call left. Other files may be anybody's."""
-    for name in sorted({*files.names()} & _TEMPORARY):
+def _remove(files: Files, left: Collection[str]) -> None:
+    """Remove those that are there of what an interrupted call left. Other files may be anybody's."""
+    for name in sorted({*files.names()} & {*left}):
         try:
             files.delete(name)
         except OSError as error:

@@ -15,9 +15,9 @@ import os
 from pathlib import Path
 
 from trio_kv.storage.errors import LockedError, StorageError
+from trio_kv.storage.wal import FULL
 
 LOCK_NAME = "lock"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Lock:
@@ -57,7 +57,7 @@ class Lock:
         try:
             return os.open(LOCK_NAME, flags | os.O_CLOEXEC, 0o600, dir_fd=directory)
         except OSError as error:
-            if error.errno in _NO_ROOM or (is_shared and error.errno in {errno.ENOENT, errno.EACCES}):
+            if error.errno in FULL or (is_shared and error.errno in {errno.ENOENT, errno.EACCES}):
                 return -1
             raise
 

@@ -194,11 +194,11 @@ def make_node(
 
 
 def is_written(root: Folder, name: str) -> bool:
-    """Return whether a log in this directory was ever written to, or may have been. Raises OSError."""
+    """Return whether there is a directory with a log that was ever written to, or may have been. Raises OSError."""
     try:
         folder = root.folder(name)
-    except NotADirectoryError:
-        return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     with contextlib.closing(folder), contextlib.closing(folder.files()) as files:
         names = files.names()
         numbers = segment_numbers(names)
