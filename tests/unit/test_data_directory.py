@@ -327,7 +327,7 @@ def test_a_node_is_sound_by_its_log(data: Path) -> None:
 
 
 def test_a_node_that_runs_was_read_already(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files change while they would be read: it counts as it runs, unless it is being rebuilt itself."""
+    """Its files change while they would be read, and its disk may hang: it counts as it runs."""
     looked: list[int] = []
     check = NodeDirectory.check_sound
 
@@ -340,7 +340,7 @@ def test_a_node_that_runs_was_read_already(data: Path, monkeypatch: pytest.Monke
         rebuild_node(directory, 3, Random(4), running=(1,))
         assert looked == [2]
         with pytest.raises(StorageError, match="Node 3: it is being rebuilt"):
-            rebuild_node(directory, 2, Random(4), running=(1, 3))
+            rebuild_node(directory, 2, Random(4), running=(1,))
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

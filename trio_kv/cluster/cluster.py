@@ -277,7 +277,7 @@ class Cluster:
         member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
         try:
-            running = {other for other, each in self._members.items() if each.node is not None}
+            running = {other for other, each in self._members.items() if each.has_all_data}
             aside = await self._disks.rebuild(node, self._random, running)
         except (StorageError, OSError) as error:
             # Nothing was done: it goes on as it would have.

@@ -153,7 +153,7 @@ class Disks(Protocol):
         Args:
             node: which one.
             random: draws its new incarnation.
-            running: nodes that have read their disks, and run.
+            running: nodes that have read their disks, and run with all of their data.
 
         Raises:
             StorageError: too few of the others are in order, or the disk refused.
@@ -326,9 +326,6 @@ def _find_gone(place: Place) -> OSError | None:
         place.check()
     except GoneError as error:
         return error
-    except OSError:
-        # It can't be told: a disk that does not work is noticed when it is used.
-        pass
     return None
 
 

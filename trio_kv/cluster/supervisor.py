@@ -71,6 +71,11 @@ class Member:
     paused_at: float = 0.0
     wake: trio.Event = attrs.field(factory=trio.Event)
 
+    @property
+    def has_all_data(self) -> bool:
+        """Whether it runs, so that its disk was read, and is not being filled by the others."""
+        return self.node is not None and not self.node.replica.raft.is_rebuilding
+
 
 class Supervisor:
     """Keeps the nodes going while `run` runs.

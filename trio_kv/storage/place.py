@@ -63,17 +63,18 @@ class Place:
         return cls(Path(os.path.abspath(path)), found.st_dev, found.st_ino)  # noqa: PTH100 - links stay as they are
 
     def check(self) -> None:
-        """Check that the name still leads to the directory.
+        """Check that the name still leads to the directory. What can't be told, as on a disk that fails, is no fault.
 
         Raises:
             GoneError: it does not.
-            OSError: that can't be told.
 
         """
         try:
             found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise GoneError(self.path, "was moved away or removed") from None
+        except OSError:
+            return
         if (found.st_dev, found.st_ino) != (self.device, self.inode):
             raise GoneError(self.path, "is another directory than the one in use")
 

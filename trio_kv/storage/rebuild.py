@@ -6,7 +6,8 @@ votes for nobody and counts for no majority until a majority of the *others* has
 committed and it has all of that (see `raft.server`); only then is the file removed.
 
 A majority of the others must be **sound**: a start would find all of their data. That is read, and not guessed from
-names of files; a node that runs was read when it started.
+names of files. A node that runs was read when it started, and its files change while they would be read; its disk may
+hang, too.
 
 The old directory is moved aside, never deleted: it may be somebody's last hope. `storage.node_directory` has the order
 of the steps, of which each may be interrupted.
@@ -31,7 +32,7 @@ def rebuild_node(
         directory: the cluster's.
         node: whose directory.
         random: draws the new incarnation.
-        running: nodes that run, and have read their logs.
+        running: nodes that run with all of their data. They are not looked at.
 
     Returns:
         where the old directory was moved, if there was one.
@@ -42,7 +43,7 @@ def rebuild_node(
 
     """
     others = [other for other in directory.nodes if other != node]
-    reasons = {other: _why_unsound(directory, other, is_running=other in running) for other in others}
+    reasons = {other: _why_unsound(directory, other) for other in others if other not in running}
     unsound = {other: reason for other, reason in reasons.items() if reason is not None}
     needed = len(directory.nodes) // 2 + 1
     if len(others) - len(unsound) < needed:
@@ -74,14 +75,10 @@ def rebuild_node(
         ) from error
 
 
-def _why_unsound(directory: DataDirectory, node: int, *, is_running: bool) -> str | None:
+def _why_unsound(directory: DataDirectory, node: int) -> str | None:
     """Return why a node has not all of its data; None if it has."""
     try:
-        found = directory.node(node)
-        if is_running and found.state == "ok" and not found.is_rebuilding:
-            # Its files change just now.
-            return None
-        found.check_sound()
+        directory.node(node).check_sound()
     except StorageError as error:
         return error.message.rstrip(".")
     except OSError as error:
