@@ -131,20 +131,21 @@ class DataDirectory:
                 with contextlib.closing(self.root.files()) as files:
                     write_manifest(files, manifest)
             except OSError:
-                if self._is_written(manifest):
+                found = self._read_again()
+                if found == manifest:
                     # It has its name, and perhaps for good.
                     self.manifest = manifest
-                else:
+                elif found == self.manifest:
                     with contextlib.suppress(OSError):
                         home.remove(made)
                 raise
         self.manifest = manifest
         return settle(self.root, new, old.incarnation)
 
-    def _is_written(self, manifest: Manifest) -> bool:
+    def _read_again(self) -> Manifest | None:
         with contextlib.suppress(OSError, StorageError), contextlib.closing(self.root.files()) as files:
-            return read_manifest(files) == manifest
-        return False
+            return read_manifest(files)
+        return None
 
     def close(self) -> None:
         """Let other processes use the directory. May be called again."""

