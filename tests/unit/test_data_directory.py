@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from trio_kv.control.token import kept_from_cleaners
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.data_directory import DataDirectory, open_data_directory
@@ -368,3 +369,34 @@ def test_a_rebuild_that_the_disk_refuses_changes_nothing(
     left = 4
     assert rebuild(data) is not None
     assert (data / MANIFEST_NAME).read_bytes() != before[MANIFEST_NAME]
+
+
+# Cleaners
+
+
+def is_kept(directory: Path) -> bool:
+    """Return whether systemd-tmpfiles would leave a directory alone: it tries to lock it alone."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_cleaners_of_old_files_leave_our_directories_alone(data: Path, tmp_path: Path) -> None:
+    """A data directory is locked as long as it is open, and the one for control files by all servers together."""
+    with start(data):
+        assert is_kept(data)
+    assert not is_kept(data)
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    with kept_from_cleaners(runtime):
+        with kept_from_cleaners(runtime):
+            assert is_kept(runtime)
+        assert is_kept(runtime)
+    assert not is_kept(runtime)
+    with kept_from_cleaners(tmp_path / "nowhere"):
+        pass
