@@ -22,8 +22,8 @@ from trio_kv.gateway.store import View
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.replica.requests import Done, Read
+from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import DataDirectory, open_data_directory
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
@@ -467,7 +467,7 @@ async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
 
     async def rebuild(disks: RealDisks, node: int) -> None:
         try:
-            await disks.rebuild(node, Random(node))
+            await disks.rebuild(node, Random(node), ())
         except StorageError:
             refused.append(node)
 
@@ -475,7 +475,7 @@ async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
     with open_data_directory(tmp_path / "data", random=Random(1), nodes=3, is_synced=False) as directory:
         disks = RealDisks(directory, Trace([]))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(disks.rebuild, 1, Random(1))
+            nursery.start_soon(disks.rebuild, 1, Random(1), ())
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(rebuild, disks, 2)
             await trio.testing.wait_all_tasks_blocked()

@@ -1,10 +1,22 @@
 """All mutants of the list, registered by importing their rooms."""
 
-from tests.mutants import disks, doors, elections, log, reads, sessions, snapshots, storage, whole
+from tests.mutants import (
+    directories,
+    disks,
+    doors,
+    elections,
+    log,
+    reads,
+    sessions,
+    snapshots,
+    storage,
+    whole,
+)
 from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "directories",
     "disks",
     "doors",
     "elections",

@@ -12,7 +12,6 @@ import trio.testing
 
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
-from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.cluster.registry import State
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Heartbeat
@@ -23,7 +22,7 @@ from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.plan import Plan
-from trio_kv.sim.whole import disks
+from trio_kv.sim.whole import drive as drives
 from trio_kv.sim.whole import faults as door_faults
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
@@ -31,8 +30,9 @@ from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
 from trio_kv.sim.whole.run import run
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.sim.whole.world import WholeWorld
-from trio_kv.storage import opening
+from trio_kv.storage import node_directory, opening
 from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.wal import Wal
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def test_a_sound_disk_that_is_refused_is_found(error: Exception, monkeypatch: py
             raise error
         return opened(*arguments, **members)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(disks, "open_node", open_node)
+    monkeypatch.setattr(node_directory, "open_node", open_node)
     with pytest.raises(type(error)):
         world.run()
 
@@ -163,17 +163,17 @@ def test_a_disk_that_can_not_be_read_keeps_its_node_down_until_it_can() -> None:
 def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that can't be read is tried five times a second, not without end."""
     world = WholeWorld(quiet_plan(faults.FailReads(1.0, 2, 2.0), faults.Crash(1.2, 2, 0.01, False, False)))
-    loads: list[float] = []
-    load = disks.Drive.load
+    looks: list[float] = []
+    examine = drives.Drive.examine
 
-    def counted(drive: disks.Drive, decode: Decode, known: Known | None) -> Loaded:
+    def counted(drive: drives.Drive) -> NodeDirectory:
         if drive.node == 2 and trio.current_time() > 1.0:
-            loads.append(trio.current_time())
-        return load(drive, decode, known)
+            looks.append(trio.current_time())
+        return examine(drive)
 
-    monkeypatch.setattr(disks.Drive, "load", counted)
+    monkeypatch.setattr(drives.Drive, "examine", counted)
     world.run()
-    assert 5 <= len(loads) <= 15
+    assert 5 <= len(looks) <= 15
 
 
 @pytest.mark.parametrize("for_s", [0.5, 2.5])
@@ -190,7 +190,7 @@ def outage_s(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> float:
     started_s: list[float] = []
     started = world.node_started
 
-    def note(node: WatchedNode, disk: disks.SimulatedDisk) -> None:
+    def note(node: WatchedNode, disk: drives.SimulatedDisk) -> None:
         if node.id == 2:
             started_s.append(trio.current_time())
         started(node, disk)

@@ -18,8 +18,8 @@ from trio_kv.client.control import Door, NoDoorError
 from trio_kv.kv.commands import OpenSession, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.raft.entry import make_entry
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.files import RealFiles
-from trio_kv.storage.manifest import open_data_directory
 from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.wire.frames import Identity
 

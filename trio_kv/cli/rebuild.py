@@ -8,8 +8,9 @@ from typing import Any
 
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.output import ExitCode, Output, say, show, show_json
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import LockedError, StorageError
-from trio_kv.storage.manifest import MANIFEST_NAME, open_data_directory
+from trio_kv.storage.manifest import MANIFEST_NAME
 from trio_kv.storage.rebuild import rebuild_node
 
 

@@ -11,7 +11,7 @@ import trio
 
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
-from trio_kv.cluster.inbox import TakeSnapshot, Transfer
+from trio_kv.cluster.inbox import DiskFailed, TakeSnapshot, Transfer
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import Registry, State
 from trio_kv.cluster.supervisor import Member, Supervisor
@@ -87,6 +87,16 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.network.run)
             nursery.start_soon(self._supervisor.run)
+            for node in self._members:
+                nursery.start_soon(self._watch_place, node)
+
+    async def _watch_place(self, node: int) -> None:
+        """Stop a node whose directory is not where it was: as a disk that failed, it would keep nothing."""
+        while True:
+            error = await self._disks.wait_gone(node)
+            inbox = self._members[node].status.inbox
+            if inbox is not None:
+                inbox.post(DiskFailed(error))
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
@@ -267,8 +277,9 @@ class Cluster:
         member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
         try:
-            aside = await self._disks.rebuild(node, self._random)
-        except StorageError as error:
+            running = {other for other, each in self._members.items() if each.has_all_data}
+            aside = await self._disks.rebuild(node, self._random, running)
+        except (StorageError, OSError) as error:
             # Nothing was done: it goes on as it would have.
             member.is_wanted = was_wanted
             member.wake.set()

@@ -4,8 +4,9 @@ Whatever blocks happens in threads here, so a supervisor never waits for a disk 
 simulator has another implementation of the port (`sim.whole.disks`): no thread, no file, and power that fails.
 """
 
+import contextlib
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -28,9 +29,11 @@ from trio_kv.kv.machine import Machine, Restorer
 from trio_kv.kv.reply import Item
 from trio_kv.raft.entry import Command
 from trio_kv.raft.ready import Ticket
+from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.disk import DiskThread, Storage
-from trio_kv.storage.manifest import DataDirectory
+from trio_kv.storage.errors import GoneError, StorageError
 from trio_kv.storage.opening import Opened
+from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 from trio_kv.storage.recovery import Recovered
 from trio_kv.storage.snapshots import SnapshotInfo
@@ -39,6 +42,9 @@ from trio_kv.trace.vocabulary import NodeLoading
 
 LOADING_TOLD_S = 1.0
 """How often a node that reads a large snapshot tells how far it is."""
+
+PLACE_CHECKED_S = 2.0
+"""How often it is looked at whether a running node's directory is still where it was."""
 
 Decode = Callable[[bytes], Command]
 Known = Callable[[str], Item | None]
@@ -141,13 +147,24 @@ class Disks(Protocol):
         """
         ...  # pragma: no cover
 
-    async def rebuild(self, node: int, random: Random) -> Path | None:
+    async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """Give a node that does not run a new, empty disk; return where the old one is, if there was one.
 
-        Raises:
-            StorageError: too few of the others are in order.
-            OSError: the disk refused.
+        Args:
+            node: which one.
+            random: draws its new incarnation.
+            running: nodes that have read their disks, and run with all of their data.
 
+        Raises:
+            StorageError: too few of the others are in order, or the disk refused.
+
+        """
+        ...  # pragma: no cover
+
+    async def wait_gone(self, node: int) -> OSError:
+        """Wait until what a node writes would not be found by its next start; return why.
+
+        It looks at a node that runs. One that does not is looked at when it starts.
         """
         ...  # pragma: no cover
 
@@ -206,6 +223,8 @@ class RealDisks:
         self._directory = directory
         self._trace = trace
         self._replacing = trio.Lock()
+        self._places: dict[int, Place | None] = {}
+        """Where the directory was found of each node that runs, or ran last."""
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -225,21 +244,37 @@ class RealDisks:
         """See `Disks`."""
         return await trio.to_thread.run_sync(self._load, node, decode, known)
 
-    async def rebuild(self, node: int, random: Random) -> Path | None:
+    async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """See `Disks`."""
         # One after the other: two at a time would each count the other among those that have all of their data, and
         # each write a manifest without the other's new incarnation.
         async with self._replacing:
-            return await trio.to_thread.run_sync(rebuild_node, self._directory, node, random)
+            return await trio.to_thread.run_sync(rebuild_node, self._directory, node, random, running)
 
     async def end_rebuild(self, node: int) -> None:
         """See `Disks`."""
-        await trio.to_thread.run_sync(end_rebuild, self._directory.node(node))
+        await trio.to_thread.run_sync(self._end_rebuild, node)
+
+    async def wait_gone(self, node: int) -> OSError:
+        """See `Disks`."""
+        while True:
+            await trio.sleep(PLACE_CHECKED_S)
+            place = self._places.get(node)
+            if place is None:
+                continue
+            # A disk that hangs holds up this look alone, and the end of the process not at all.
+            gone = await trio.to_thread.run_sync(_find_gone, place, abandon_on_cancel=True)
+            # Looked at was the directory of that life, and there may be another one since.
+            if gone is not None and self._places.get(node) is place:
+                return gone
 
     # What follows runs in threads.
 
     def _examine(self, node: int) -> Found:
+        with contextlib.suppress(StorageError):
+            self._directory.settle(node)
         directory = self._directory.node(node)
+        snapshot_bytes, log_bytes = directory.sizes()
         return Found(
             directory.path,
             directory.state,
@@ -247,10 +282,13 @@ class RealDisks:
             directory.reason,
             directory.way_out,
             directory.is_rebuilding,
-            max((file.stat().st_size for file in directory.path.glob("*.snap")), default=0),
+            snapshot_bytes,
             directory.segment_bytes // 2,
-            sum(file.stat().st_size for file in directory.path.glob("*.log")),
+            log_bytes,
         )
+
+    def _end_rebuild(self, node: int) -> None:
+        end_rebuild(self._directory.node(node))
 
     def _load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
         """Open a node's log and restore its state machine from the newest snapshot.
@@ -261,6 +299,7 @@ class RealDisks:
         gc.disable()
         try:
             opened = self._directory.node(node).open(decode)
+            self._places[node] = opened.place
             machine = self._restore(node, opened, known)
         finally:
             gc.enable()
@@ -280,6 +319,14 @@ class RealDisks:
                 loading = NodeLoading(100 * done_bytes // info.total_bytes, info.total_bytes)
                 trio.from_thread.run_sync(partial(self._trace.emit, loading, node=node))
         return restorer.finish()
+
+
+def _find_gone(place: Place) -> OSError | None:
+    try:
+        place.check()
+    except GoneError as error:
+        return error
+    return None
 
 
 def _start_thread(node: int, opened: Opened, post: Callable[[Completion], object]) -> DiskThread:

@@ -30,6 +30,8 @@ class NodeStatus:
     node: int
     state: State = State.STOPPED
     reason: str = ""
+    is_gone: bool = False
+    """Whether it is down because its directory is not where it was."""
     role: str = "follower"
     term: int = 0
     leader: int | None = None
@@ -97,6 +99,11 @@ class Registry:
             status for status in self.nodes.values() if status.inbox is not None and status.role == "leader"
         ]
         return max(leaders, key=lambda status: status.term, default=None)
+
+    @property
+    def is_majority_gone(self) -> bool:
+        """Whether so many directories are not where they were that waiting for a leader is in vain."""
+        return 2 * sum(status.is_gone for status in self.nodes.values()) > len(self.nodes)
 
     def readable(self) -> list[NodeStatus]:
         """Return the nodes that run, the leader last: they can be asked to read."""

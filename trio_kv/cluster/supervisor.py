@@ -23,7 +23,7 @@ from trio_kv.kv.commands import decode_command
 from trio_kv.raft.entry import SharingDecoder
 from trio_kv.raft.log import Log
 from trio_kv.replica.replica import Replica
-from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.errors import DamagedError, GoneError
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     DiskFailed as DiskFailedEvent,
@@ -70,6 +70,11 @@ class Member:
     scope: trio.CancelScope | None = None
     paused_at: float = 0.0
     wake: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def has_all_data(self) -> bool:
+        """Whether it runs, so that its disk was read, and is not being filled by the others."""
+        return self.node is not None and not self.node.replica.raft.is_rebuilding
 
 
 class Supervisor:
@@ -129,9 +134,10 @@ class Supervisor:
         """Whether nodes still read what their disks hold."""
         return self._loads > 0
 
-    def set_state(self, member: Member, state: State, reason: str) -> None:
+    def set_state(self, member: Member, state: State, reason: str, *, is_gone: bool = False) -> None:
         """Let everybody know how a node is."""
         member.status.state = state
+        member.status.is_gone = is_gone
         member.status.reason = reason
         self._registry.changed()
 
@@ -199,8 +205,11 @@ class Supervisor:
             )
             self.set_state(member, State.DAMAGED, str(failure))
         elif failure is not None:
-            self._trace.emit(DiskFailedEvent("write", str(failure)), node=node)
-            self.set_state(member, State.STOPPED, f"disk failed: {failure}")
+            is_gone = isinstance(failure, GoneError) or isinstance(failure.__cause__, GoneError)
+            self._trace.emit(DiskFailedEvent("look" if is_gone else "write", str(failure)), node=node)
+            self.set_state(
+                member, State.STOPPED, str(failure) if is_gone else f"disk failed: {failure}", is_gone=is_gone
+            )
         elif found is not None and found.state == "damaged":
             self._trace.emit(NodeDamaged(str(found.path), 0, found.reason, found.way_out), node=node)
             self.set_state(member, State.DAMAGED, found.reason)

@@ -6,6 +6,7 @@ request is read and judged here before any of it reaches the WebSocket library, 
 costs nothing further.
 """
 
+import contextlib
 import os
 import socket
 import traceback
@@ -22,6 +23,7 @@ from trio_kv.control.head import Refusal, check_head, encode_refusal, parse_head
 from trio_kv.control.token import (
     ControlFile,
     control_path,
+    kept_from_cleaners,
     make_token,
     remove_control_file,
     write_control_file,
@@ -103,8 +105,10 @@ class ControlDoor:
         path = control_path(self._config.data_dir, self.port)
         address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         write_control_file(path, ControlFile(address, self._token, os.getpid()))
+        # A data directory is locked as a whole; this one is for all servers of a user.
+        kept = kept_from_cleaners(path.parent) if self._config.data_dir is None else contextlib.nullcontext()
         try:
-            with self._scope:
+            with kept, self._scope:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(trio.serve_listeners, self._serve_stream, listeners)
                     task_status.started(self.port)

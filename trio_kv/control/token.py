@@ -6,10 +6,12 @@ file behind; the process id in it tells, and the next start replaces it.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -65,6 +67,20 @@ def runtime_directory() -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(f"{path} is not a directory of this user alone; remove it")
     return path
+
+
+@contextlib.contextmanager
+def kept_from_cleaners(directory: Path) -> Iterator[None]:
+    """Let what removes old files leave a directory alone: systemd-tmpfiles does, as long as it is locked.
+
+    All who use it lock it together. Where that can't be, nothing is done.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
 
 
 def write_control_file(path: Path, content: ControlFile) -> None:

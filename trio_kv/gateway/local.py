@@ -14,8 +14,8 @@ from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
 from trio_kv.gateway.raft import RaftStore
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import open_data_directory
 from trio_kv.storage.wal import SEGMENT_BYTES
 from trio_kv.trace.trace import Trace
 

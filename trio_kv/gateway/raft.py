@@ -49,6 +49,9 @@ HEDGES_A_READ = 0.1
 much to do, asking twice would only make it worse."""
 HEDGES_MAX = 1000.0
 """What can be saved up."""
+GONE = (
+    "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
+)
 
 
 @attrs.define(eq=False, slots=True)
@@ -122,6 +125,8 @@ class RaftStore:
         self._wake = trio.Event()
         self._is_idle = True
         self._readers: list[NodeStatus] = []
+        self._is_gone = False
+        """Whether no leader can come: the directories of a majority are gone."""
         self._hedges = HEDGES_MAX
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -153,6 +158,8 @@ class RaftStore:
         size_bytes = sum([_size_bytes(operation) for operation in operations])
         if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
             return _all("overloaded", "too many bytes are waiting: try again later", len(operations))
+        if self._is_gone:
+            return _all("unavailable", GONE, len(operations))
         self._write_bytes += size_bytes
         try:
             return await self._write(operations, size_bytes, deadline)
@@ -200,6 +207,8 @@ class RaftStore:
         """Read keys from a follower. See `Store`."""
         if len(self._reads) >= READS_MAX:
             return _all("overloaded", "too many requests are waiting: try again later", len(keys))
+        if self._is_gone and not is_stale:
+            return _all("unavailable", GONE, len(keys))
         now = trio.current_time()
         self._number += 1
         task = trio.lowlevel.current_task()
@@ -328,6 +337,7 @@ class RaftStore:
     def _registry_changed(self) -> None:
         """Note who can be asked; wake `run` if somebody else leads."""
         self._readers = self._registry.readable()
+        self._is_gone = self._registry.is_majority_gone
         leader = self._registry.leader()
         identity = (leader.node, leader.term) if leader else None
         if identity != self._leader:

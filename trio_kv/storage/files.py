@@ -9,6 +9,8 @@ on their twin in memory (`storage.memory`), where power fails on purpose. What t
 - `write` and `append` are durable after `sync`, and not before. What is read shows the newest write, durable or
   not.
 - A file whose size isn't known beforehand grows under its temporary name: `begin`, `append`, `sync`, `rename`.
+- Files are reached from the open directory. Before one is made (`create`, `begin`) it is looked at whether the
+  directory still has its name: else what is written would not be found again, and a GoneError says so.
 - An OSError leaves the file in an unknown state. After a failed sync the kernel may have thrown the pages
   away and marked them clean, so that a second sync "succeeds"
   (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried again here, and recovery writes the
@@ -21,6 +23,8 @@ import os
 import sys
 from pathlib import Path
 from typing import Protocol
+
+from trio_kv.storage.place import Place, list_directory, open_directory
 
 TEMPORARY_SUFFIX = ".tmp"
 """A file with such a name is one whose making was interrupted. It may be deleted."""
@@ -105,16 +109,28 @@ class RealFiles:
     Args:
         path: the directory; it exists.
         is_synced: False leaves out every sync: a power cut may then lose or mix up anything.
+        directory: its descriptor, if it is open already; it stays the caller's.
+        place: where that was found; by default `path`, as it leads there now.
 
     Raises of all methods:
         OSError: the disk refused.
 
     """
 
-    def __init__(self, path: Path, *, is_synced: bool = True) -> None:
-        """Take over the directory; nothing is opened yet."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_synced: bool = True,
+        directory: int | None = None,
+        place: Place | None = None,
+    ) -> None:
+        """Open the directory, until `close`; one that has no descriptor yet is opened again when it is used again."""
         self.path = path
         self.is_synced = is_synced
+        self._is_by_path = directory is None
+        self._directory = open_directory(path if directory is None else ".", inside=directory)
+        self._place = place or Place.of(self._directory, path)
         self._descriptors: dict[str, int] = {}
         """Of files that are written to."""
         self._readers: dict[str, int] = {}
@@ -130,28 +146,32 @@ class RealFiles:
 
     def names(self) -> list[str]:
         """Return the names of all plain files, sorted."""
-        return sorted(entry.name for entry in os.scandir(self.path) if entry.is_file(follow_symlinks=False))
+        return [entry.name for entry in list_directory(self._at) if entry.is_file(follow_symlinks=False)]
 
     def read(self, name: str) -> bytes:
         """Return the whole file."""
-        return (self.path / name).read_bytes()
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._at)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read()
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
-        temporary = self.path / (name + TEMPORARY_SUFFIX)
+        self._place.check()
+        temporary = name + TEMPORARY_SUFFIX
         try:
             self._fill(temporary, size_bytes, head)
-            temporary.replace(self.path / name)
+            os.replace(temporary, name, src_dir_fd=self._at, dst_dir_fd=self._at)
         except OSError:
             # Most often the disk is full: leave nothing behind that makes it fuller.
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary, dir_fd=self._at)
             raise
         self._forget(name)
         self.sync_directory()
 
-    def _fill(self, path: Path, size_bytes: int, head: bytes) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def _fill(self, name: str, size_bytes: int, head: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600, dir_fd=self._at)
         try:
             _write_all(descriptor, 0, head)
             for offset in range(len(head), size_bytes, len(_ZEROS)):
@@ -169,7 +189,7 @@ class RealFiles:
     def size(self, name: str) -> int:
         """Return a file's size, in bytes."""
         self._flush(name)
-        return (self.path / name).stat().st_size
+        return os.stat(name, dir_fd=self._at).st_size
 
     def read_at(self, name: str, offset: int, length: int) -> bytes:
         """Return that part of a file; less, where the file ends."""
@@ -190,6 +210,7 @@ class RealFiles:
 
     def begin(self, name: str) -> None:
         """Make an empty file that `append` may let grow."""
+        self._place.check()
         self._forget(name)
         self._open(self._descriptors, name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
@@ -218,7 +239,7 @@ class RealFiles:
         self._flush(source)
         self._forget(source)
         self._forget(target)
-        (self.path / source).replace(self.path / target)
+        os.replace(source, target, src_dir_fd=self._at, dst_dir_fd=self._at)
         self.sync_directory()
 
     def uncache(self, name: str) -> None:
@@ -231,20 +252,30 @@ class RealFiles:
     def sync_directory(self) -> None:
         """Make the names durable."""
         if self.is_synced:
-            sync_directory(self.path)
+            os.fsync(self._at)
 
     def delete(self, name: str) -> None:
         """Remove a file, durably: were the order of two removals lost, a log could come back with a hole."""
         self._forget(name)
-        (self.path / name).unlink()
+        os.unlink(name, dir_fd=self._at)
         self.sync_directory()
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open. May be called again."""
         self._appended.clear()
+        directory, self._directory = self._directory, -1
+        if directory >= 0:
+            os.close(directory)
         for table in (self._descriptors, self._readers):
             while table:
                 os.close(table.popitem()[1])
+
+    @property
+    def _at(self) -> int:
+        if self._directory < 0 and self._is_by_path:
+            self._directory = open_directory(self.path)
+            self._place = Place.of(self._directory, self.path)
+        return self._directory
 
     def _descriptor(self, name: str) -> int:
         return self._open(self._descriptors, name, os.O_RDWR)
@@ -258,7 +289,7 @@ class RealFiles:
     def _open(self, table: dict[str, int], name: str, flags: int) -> int:
         descriptor = table.get(name)
         if descriptor is None:
-            descriptor = table[name] = os.open(self.path / name, flags | os.O_CLOEXEC, 0o600)
+            descriptor = table[name] = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=self._at)
             if len(table) > OPEN_FILES_MAX:
                 self._close_in(table, next(iter(table)))
         return descriptor
@@ -290,7 +321,7 @@ def sync_descriptor(descriptor: int) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_directory(path)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,17 +10,20 @@ Two subtle ways of real disks are kept. What is read before a crash is the newes
 from a page cache. And after a *failed* sync the pages count as clean: a second sync leaves them as they are,
 only writing them again makes them durable. A file that grows has its size among what may be lost: it comes back
 with any that it had since its last sync, and with zeros where nothing arrived.
+
+Directories may stand in a directory (`storage.memory_folder`): their names are among those that a power cut may lose.
 """
 
 import errno
 import functools
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import attrs
 
+from trio_kv.storage.errors import GoneError
 from trio_kv.storage.files import TEMPORARY_SUFFIX
 from trio_kv.wire.frames import SECTOR_BYTES, ZERO_SECTOR
 
@@ -153,9 +156,13 @@ class MemoryFiles:
         """Fault: nothing can be read, also after a power cut."""
         self.before_step: Callable[[], object] | None = None
         """Called before each step, with all that the steps before it left: where power may fail."""
+        self.is_gone = False
+        """Fault: the directory was moved away."""
+        self.is_locked = False
+        """Whether somebody uses it alone (`storage.memory_folder`)."""
         self._lock = threading.RLock()
-        self._names: dict[str, _File] = {}
-        self._older_names: list[dict[str, _File]] = []
+        self._names: dict[str, _File | MemoryFiles] = {}
+        self._older_names: list[dict[str, _File | MemoryFiles]] = []
         """What else the directory may hold after a power cut, oldest (the durable one) first."""
         self._failing_step: int | None = None
         self._error: OSError | None = None
@@ -163,7 +170,7 @@ class MemoryFiles:
         """The last fault that happened."""
 
     def copy(self) -> Self:
-        """Return a twin of the twin, with its unsynced writes and without its pending fault."""
+        """Return a twin of the twin and of those in it, with its unsynced writes and without its pending fault."""
         twin = type(self)(self.name)
         twin.steps = self.steps
         twin.capacity_bytes = self.capacity_bytes
@@ -182,7 +189,7 @@ class MemoryFiles:
     @_locked
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
-        return sorted(self._names)
+        return sorted(name for name, entry in self._names.items() if isinstance(entry, _File))
 
     @_locked
     def read(self, name: str) -> bytes:
@@ -193,6 +200,7 @@ class MemoryFiles:
     @_locked
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        self._check_here()
         temporary = name + TEMPORARY_SUFFIX
         file = _File(max(size_bytes, len(head)))
         try:
@@ -229,6 +237,7 @@ class MemoryFiles:
     @_locked
     def begin(self, name: str) -> None:
         """Make an empty file that `append` may let grow."""
+        self._check_here()
         self._step()
         self._change_names({**self._names, name: _File(0)})
 
@@ -273,6 +282,20 @@ class MemoryFiles:
     def close(self) -> None:
         """Do nothing: nothing is open."""
 
+    # Directories in this one.
+
+    @property
+    def folders(self) -> Mapping[str, "MemoryFiles"]:
+        """The directories that stand in this one, by name."""
+        return {name: entry for name, entry in self._names.items() if isinstance(entry, MemoryFiles)}
+
+    @_locked
+    def change_folders(self, changed: "Mapping[str, MemoryFiles | None]") -> None:
+        """Give names to directories in this one, or take them away, all at once; durable after `sync_directory`."""
+        self._step()
+        kept = {name: entry for name, entry in self._names.items() if name not in changed}
+        self._change_names({**kept, **{name: entry for name, entry in changed.items() if entry is not None}})
+
     # Faults.
 
     def fail_after(self, steps: int, error: OSError) -> None:
@@ -292,12 +315,15 @@ class MemoryFiles:
         self._failing_step = self._error = None
 
     def crash(self, random: Random) -> None:
-        """Cut the power: what is not durable comes back in any of its contents, as `random` chooses."""
+        """Cut the power: what is not durable comes back in any of its contents, as `random` chooses.
+
+        Directories in this one may lose their names, and nothing else.
+        """
         images = [*self._older_names, self._names]
         self._names = images[random.randrange(len(images))]
         self._older_names = []
         for name in self.names():
-            file = self._names[name]
+            file = self._file(name)
             # A whole write is often kept or lost as one; sectors drawn one by one would almost never show
             # that.
             fate = random.choice(("any", "any", "newest", "oldest"))
@@ -323,7 +349,8 @@ class MemoryFiles:
         """
         self._names = [*self._older_names, self._names][image]
         self._older_names = []
-        for name, file in self._names.items():
+        for name in self.names():
+            file = self._file(name)
             if file.older_sizes:
                 needed = max(((sector + 1) * SECTOR_BYTES for at, sector in kept if at == name), default=0)
                 file.settle_size(max(file.older_sizes[0], min(needed, file.size_bytes)))
@@ -338,7 +365,7 @@ class MemoryFiles:
 
     def unsynced(self) -> list[tuple[str, int]]:
         """Return the sectors that are not durable, as (name, sector)."""
-        return [(name, number) for name in self.names() for number in sorted(self._names[name].older)]
+        return [(name, number) for name in self.names() for number in sorted(self._file(name).older)]
 
     def content(self, name: str) -> bytes:
         """Return what a file holds, whatever is wrong with the disk."""
@@ -366,9 +393,13 @@ class MemoryFiles:
 
     def _file(self, name: str) -> _File:
         file = self._names.get(name)
-        if file is None:
+        if not isinstance(file, _File):
             raise FileNotFoundError(errno.ENOENT, "no such file", self.location(name))
         return file
+
+    def _check_here(self) -> None:
+        if self.is_gone:
+            raise GoneError(self.name, "was moved away")
 
     def _step(self) -> None:
         """Count a step, or let it fail."""
@@ -404,14 +435,14 @@ class MemoryFiles:
             raise self._raised
 
     def _check_space(self, size_bytes: int) -> None:
-        used_bytes = sum(file.size_bytes for file in self._names.values())
+        used_bytes = sum(self._file(name).size_bytes for name in self.names())
         if self.capacity_bytes is not None and used_bytes + size_bytes > self.capacity_bytes:
             raise OSError(errno.ENOSPC, "no space is left")
 
-    def _change_names(self, names: dict[str, _File]) -> None:
+    def _change_names(self, names: "dict[str, _File | MemoryFiles]") -> None:
         self._older_names.append(self._names)
         self._names = names
 
 
-def _without(names: dict[str, _File], name: str) -> dict[str, _File]:
+def _without(names: dict[str, _File | MemoryFiles], name: str) -> dict[str, _File | MemoryFiles]:
     return {other: file for other, file in names.items() if other != name}

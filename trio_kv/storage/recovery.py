@@ -30,7 +30,7 @@ from trio_kv.raft.ready import HardState
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
 from trio_kv.storage.shape import LogShape, ShapeError
-from trio_kv.storage.snapshots import SnapshotInfo
+from trio_kv.storage.snapshots import SnapshotInfo, snapshot_names
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     ZERO_SECTOR,
@@ -48,7 +48,6 @@ from trio_kv.wire.frames import (
     read_frame,
 )
 
-SEGMENT_SUFFIX = ".log"
 _ZEROS = bytes(1 << 16)
 _NAME = re.compile(r"wal-(\d{16})\.log")
 
@@ -287,12 +286,19 @@ class Recovery:
         name, offset = segment_name(self.current.header.number), self.current.offset
         self.files.write(name, offset, bytes(self.current.header.size_bytes - offset))
         self.files.sync(name)
-        for name in self.files.names():
-            if name.endswith(SEGMENT_SUFFIX + TEMPORARY_SUFFIX):
+        names = self.files.names()
+        for name in names:
+            if name.endswith(TEMPORARY_SUFFIX):
                 self.files.delete(name)
+        self._believe(names)
         # A process that died right after the rename may have left a name that is not durable: frames that
         # are synced into that file would vanish together with it.
         self.files.sync_directory()
+
+    def _believe(self, names: list[str]) -> None:
+        """Make durable what was read: whoever wrote it may have died before it was, or have run without syncs."""
+        for name in (*map(segment_name, segment_numbers(names)), *snapshot_names(names)):
+            self.files.sync(name)
 
     def _damage(self, name: str, offset: int, reason: str) -> DamagedError:
         return DamagedError(self.files.location(name), offset, reason)

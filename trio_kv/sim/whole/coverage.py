@@ -33,6 +33,8 @@ DOOR_SITUATIONS = (
     "stranger answered",
     "write retried by the gateway",
     "node crashed",
+    "first start interrupted",
+    "rebuild interrupted",
 )
 
 

@@ -70,6 +70,7 @@ class Injector:
             case faults.CrashAll():
                 for node, for_s in zip(world.members, fault.for_s, strict=True):
                     world.crash(node, for_s)
+                world.disks.root.cut_power()
             case faults.RollingRestart():
                 for turn, node in enumerate(fault.order):
                     self._later.do(turn * fault.gap_s, world.crash, node, fault.for_s)

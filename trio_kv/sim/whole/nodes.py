@@ -12,7 +12,7 @@ from trio_kv.raft.ready import Ready
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.requests import Answer, Propose, Read
 from trio_kv.sim.noticing import Noticing
-from trio_kv.sim.whole.disks import SimulatedDisk
+from trio_kv.sim.whole.drive import SimulatedDisk
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld

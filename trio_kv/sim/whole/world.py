@@ -34,8 +34,9 @@ from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
-from trio_kv.sim.whole.disks import START_AGAIN_S, SimulatedDisk, SimulatedDisks
+from trio_kv.sim.whole.disks import SimulatedDisks
 from trio_kv.sim.whole.door import Door
+from trio_kv.sim.whole.drive import START_AGAIN_S, SimulatedDisk
 from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
@@ -340,7 +341,7 @@ class WholeWorld:
     def wipe(self, node: int, for_s: float) -> None:
         """Let a node lose its disk, and be rebuilt later."""
         self._take_down(node)
-        self.disks.drives[node].is_failed = True
+        self.disks.drives[node].lose()
         self.after(max(for_s, RESTART_S), self._rebuild, node)
 
     def flip(self, node: int, for_s: float, part: str) -> None:
