@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -123,6 +124,8 @@ class RealFiles:
         """What was appended and not yet given to the system."""
         self._block: tuple[str, int, bytes] = ("", 0, b"")
         """The part of a file that was read last: (name, offset, data)."""
+        self.on_read: Callable[[], object] | None = None
+        """Is called after each piece that the disk gave."""
 
     def location(self, name: str) -> str:
         """Return the file's path."""
@@ -134,7 +137,10 @@ class RealFiles:
 
     def read(self, name: str) -> bytes:
         """Return the whole file."""
-        return (self.path / name).read_bytes()
+        data = (self.path / name).read_bytes()
+        if self.on_read is not None:
+            self.on_read()
+        return data
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
@@ -186,6 +192,8 @@ class RealFiles:
         # One call returns 2 GiB at most; a file that ends returns nothing.
         while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
             data += more
+        if self.on_read is not None:
+            self.on_read()
         return data
 
     def begin(self, name: str) -> None:

@@ -109,11 +109,16 @@ class NodeDirectory:
         """The node's incarnation, for its messages."""
         return self.identity.incarnation
 
-    def open(self, decode_command: Callable[[bytes], Command] = decode_kv_command) -> Opened:
+    def open(
+        self,
+        decode_command: Callable[[bytes], Command] = decode_kv_command,
+        on_read: Callable[[], object] | None = None,
+    ) -> Opened:
         """Open the node's log and its snapshots.
 
         Args:
             decode_command: what turns the bytes of a command into the command.
+            on_read: called after each piece that the disk gave.
 
         Raises:
             DamagedError: what is there can't be believed.
@@ -126,13 +131,16 @@ class NodeDirectory:
         # Two views of the directory: the disk's two threads use one each.
         log_files = RealFiles(self.path, is_synced=self.is_synced)
         snapshot_files = RealFiles(self.path, is_synced=self.is_synced)
-        return open_node(
+        log_files.on_read = on_read
+        opened = open_node(
             log_files,
             snapshot_files,
             self.identity,
             segment_bytes=self.segment_bytes,
             decode_command=decode_command,
         )
+        log_files.on_read = None
+        return opened
 
 
 class DataDirectory:

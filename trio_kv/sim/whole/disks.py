@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.disks import Completions, Decode, Found, Known, Loaded
+from trio_kv.cluster.disks import Completions, Decode, Found, Known, Loaded, Moved
 from trio_kv.cluster.inbox import Completion, DiskFailed
 from trio_kv.cluster.registry import State
 from trio_kv.kv.machine import Machine, Restorer
@@ -83,6 +83,7 @@ class Drive:
         """The directory says that it is to be filled by the others."""
         self._is_reviving = False
         """Somebody sees to it that the node runs again."""
+        self._moving = trio.lowlevel.ParkingLot()
         self.interruptions = 0
         """So often power fails while the node recovers the next time."""
         self._make_log()
@@ -250,9 +251,16 @@ class Drive:
             self.host.restart(self.node, State.STOPPED)
             self.host.after(START_AGAIN_S, self._revive)
 
+    async def wait_moving(self) -> None:
+        """Wait until the disk does not stand still any more."""
+        while self.condition.is_stalled:
+            self.host.coverage.reach("disk hung at a start")
+            await self._moving.park()
+
     def unstall(self) -> None:
         """End a stall, in whatever life it began."""
         self.condition.is_stalled = False
+        self._moving.unpark_all()
         if self.disk is not None:
             self.disk.timed.unstall()
 
@@ -263,7 +271,7 @@ class Drive:
         self.files.clear_faults()
         self.is_armed, self.restart_after_s = False, None
         self.condition.factor = self.condition.job_factor = 1.0
-        self.condition.is_stalled = False
+        self.unstall()
         self.condition.in_next_batch = self.condition.in_next_job = None
         if self.disk is not None:
             self.disk.timed.mend()
@@ -285,7 +293,6 @@ class SimulatedDisk:
         self._post = post
         self._told = Completions(post)
         self.has_failed = False
-        drive.condition.is_stalled = False
         self.timed = TimedDisk(
             drive.host,
             drive.node,
@@ -370,8 +377,7 @@ class SimulatedDisk:
 
     def unstall(self) -> None:
         """Finish what was held back."""
-        self._drive.condition.is_stalled = False
-        self.timed.unstall()
+        self._drive.unstall()
 
     def fill(self) -> None:
         """Be full."""
@@ -425,9 +431,11 @@ class SimulatedDisks:
             snapshot_log_bytes_min=self._host.plan.snapshot_log_bytes_min,
         )
 
-    async def load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
-        """See `cluster.disks.Disks`."""
+    async def load(self, node: int, decode: Decode, known: Known | None, moved: Moved) -> Loaded:
+        """See `cluster.disks.Disks`. A disk that stands still gives nothing."""
         await trio.sleep(self._host.plan.disk_s * (0.5 + 1.5 * self._host.random.random()))
+        await self.drives[node].wait_moving()
+        await moved()
         return self.drives[node].load(decode, known)
 
     async def rebuild(self, node: int, random: Random) -> Path | None:
