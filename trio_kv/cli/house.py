@@ -1,8 +1,10 @@
 """Opens the house from the ground up: directory, cluster, store, doors; and closes it from the top down."""
 
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,9 @@ from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.server import Proxy
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
+
+REMOVED_S = 1.0
+"""How long the end waits until a directory that nothing is kept in is removed."""
 
 
 class StartError(Exception):
@@ -91,8 +96,9 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[RaftH
         StartError: the directory or a port can't be had.
 
     """
-    with _data_path(options) as path, _explain():
+    with _explain():
         async with (
+            _data_path(options) as path,
             open_cluster(
                 path,
                 nodes=options.nodes,
@@ -136,14 +142,19 @@ def _explain() -> Iterator[None]:
         raise StartError(str(error)) from error
 
 
-@contextmanager
-def _data_path(options: ServeOptions) -> Iterator[Path]:
-    """Give the directory to use: that of the options, or one that is removed at the end."""
+@asynccontextmanager
+async def _data_path(options: ServeOptions) -> AsyncIterator[Path]:
+    """Give the directory to use: that of the options, or one that is removed at the end, unless its disk hangs."""
     if not options.is_ephemeral:
         yield options.data_dir
         return
-    with tempfile.TemporaryDirectory(prefix="trio_kv-") as path:
-        yield Path(path)
+    path = Path(tempfile.mkdtemp(prefix="trio_kv-"))
+    try:
+        yield path
+    finally:
+        with trio.move_on_after(REMOVED_S, shield=True):
+            remove = partial(shutil.rmtree, path, ignore_errors=True)
+            await trio.to_thread.run_sync(remove, abandon_on_cancel=True)
 
 
 def _proxy_config(options: ServeOptions) -> ProxyConfig:

@@ -59,13 +59,16 @@ async def run(
 
     """
     with open_trace(options) as trace, trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_house(options, trace) as house, trio.open_nursery() as nursery:
-            nursery.start_soon(_announce, options, house, trace)
-            first = await anext(signals)
-            trace.emit(ServerStopping(signal.Signals(first).name))
-            nursery.start_soon(_exit_on_next, signals, exit_now)
-            await house.stop()
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as guard:
+            async with open_house(options, trace) as house, trio.open_nursery() as nursery:
+                nursery.start_soon(_announce, options, house, trace)
+                first = await anext(signals)
+                trace.emit(ServerStopping(signal.Signals(first).name))
+                # Until all is closed: that may wait for a disk, though not for long.
+                guard.start_soon(_exit_on_next, signals, exit_now)
+                await house.stop()
+                nursery.cancel_scope.cancel()
+            guard.cancel_scope.cancel()
         trace.emit(ServerStopped())
 
 
