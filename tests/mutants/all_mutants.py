@@ -1,6 +1,6 @@
 """All mutants of the list, registered by importing their rooms."""
 
-from tests.mutants import disks, doors, elections, log, reads, sessions, snapshots, storage, whole
+from tests.mutants import disks, doors, elections, hangs, log, reads, sessions, snapshots, storage, whole
 from tests.mutants.registry import MUTANTS
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "disks",
     "doors",
     "elections",
+    "hangs",
     "log",
     "reads",
     "sessions",
