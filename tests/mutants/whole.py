@@ -44,7 +44,7 @@ def _(patch: Patch) -> None:
 @mutant("C10 a node that dies says that what it had taken never happened", world="whole")
 def _(patch: Patch) -> None:
     def answer_all(self: Node) -> None:
-        self._turn.give_back(self._status.node)
+        self._turns.give_back(self._status.node)
         for source, answer in self.replica.stop():
             source.deliver(Refused(answer.number, self._status.node, None))
         for item in [*self._batch, *self.inbox.drain()]:

@@ -473,3 +473,99 @@ def test_E1_E2_a_leader_with_a_stalled_disk_hands_over_and_its_late_writes_are_v
     world.run_until(world.now + 1.0)
     assert old.replica.raft.term > term
     world.finish()
+
+
+def up_nodes(world: World) -> list[SimulatedNode]:
+    """Return the nodes that live."""
+    return [node for node in world.nodes.values() if node.is_up]
+
+
+def log_lengths(world: World, without: SimulatedNode, for_s: float) -> list[int]:
+    """Let time pass; return how long the longest log of the other nodes was, now and then."""
+    lengths = []
+    ends_at = world.now + for_s
+    while world.now < ends_at:
+        world.run_until(world.now + 0.1)
+        logs = [
+            node.replica.raft.log for node in world.nodes.values() if node is not without and node.replica
+        ]
+        lengths.append(max(log.last_index - log.base_index for log in logs))
+    return lengths
+
+
+def test_N8_a_disk_that_hangs_in_its_turn_keeps_no_other_node_from_taking_snapshots() -> None:
+    """The turn goes to the next one, the logs of the others stay short, and the late snapshot goes on when it can."""
+    world = make_world(seed=4, snapshot_log_bytes_min=200)
+    before = max(log_lengths(world, follower_of(world), 2.0))
+    node = follower_of(world)
+    node.condition.is_stalled = True
+    node.post(TakeSnapshot())
+    world.run_until_true(
+        "it has its turn", 2.0, lambda: node.replica is not None and node.replica.snapshots.is_taking
+    )
+    began = world.chronicle.commit
+    lengths = log_lengths(world, node, 10.0)
+    assert world.chronicle.commit - began > 10 * before, "too little was written to see anything"
+    assert max(lengths[20:]) <= 3 * before
+    assert world.coverage["snapshot lost its turn"]
+    node.unstall()
+    world.run_until(world.now + 1.0)
+    world.finish()
+
+
+def test_N8_a_disk_that_hangs_while_it_is_sent_a_snapshot_is_kept_nothing_for() -> None:
+    """The leader drops its log all the same, and offers the newest snapshot, which is taken when the disk moves."""
+    world = make_world(seed=8, snapshot_log_bytes_min=200)
+    node = follower_of(world)
+    before = max(log_lengths(world, node, 2.0))
+    fall_behind(world, node)
+    node.start()
+    world.run_until_true(
+        "chunks come", 2.0, lambda: node.replica is not None and node.replica.raft.incoming is not None
+    )
+    node.condition.is_stalled = True
+    began = world.chronicle.commit
+    lengths = log_lengths(world, node, 10.0)
+    assert world.chronicle.commit - began > 10 * before, "too little was written to see anything"
+    assert max(lengths[20:]) <= 3 * before
+    assert world.coverage["snapshot sent to a disk that hangs"]
+    node.unstall()
+    world.run_until_true("a snapshot is installed", 5.0, lambda: world.coverage["snapshot installed"] > 0)
+    world.finish()
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_E1_a_leader_with_a_stalled_disk_stays_if_nobody_could_be_elected(nodes: int) -> None:
+    """Reads need no disk: they go on when the leader's stands still, and all others' too if there are any."""
+    world = make_world(seed=13, nodes=nodes)
+    leader = leader_of(world)
+    assert leader.replica is not None
+    term = leader.replica.raft.term
+    for node in world.nodes.values():
+        node.condition.is_stalled = nodes > 2 or node is leader
+    for _ in range(4):
+        world.run_until(world.now + 1.5)
+        reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
+        world.run_until(world.now + 0.5)
+        assert all(each.ended_at_s is not None for each in reads)
+    assert leader.replica.raft.is_leader
+    assert leader.replica.raft.term == term
+    for node in world.nodes.values():
+        node.unstall()
+    world.run_until(world.now + 1.0)
+    world.finish()
+
+
+def test_a_disk_that_hangs_at_a_start_holds_its_node_alone() -> None:
+    """The others elect and serve; it starts as soon as its disk moves."""
+    world = make_world(seed=5)
+    node = follower_of(world)
+    node.condition.is_stalled = True
+    for each in world.nodes.values():
+        world.crash(each, 0.1, is_answered=False, interruptions=0)
+    commit = world.chronicle.commit
+    world.run_until_true("writes go on", 3.0, lambda: world.chronicle.commit > commit + 10)
+    assert node not in up_nodes(world)
+    node.unstall()
+    assert node in up_nodes(world)
+    world.finish()

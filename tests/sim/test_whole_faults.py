@@ -13,6 +13,7 @@ import trio.testing
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
 from trio_kv.cluster.registry import State
+from trio_kv.cluster.supervisor import LOAD_LEASE_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Heartbeat
 from trio_kv.raft.node import Raft
@@ -150,6 +151,16 @@ def test_a_node_whose_disk_failed_once_comes_back() -> None:
     assert down, "the disk failed"
     assert 3 <= len(down) <= 9
     assert states[-1] is State.UP
+
+
+def test_disks_that_hang_at_a_start_keep_no_other_node_from_starting() -> None:
+    """All nodes start, and the one that is read first hangs: the others wait for no longer than a lease."""
+    plan = quiet_plan(faults.StallDisk(1.0, 1, 20.0), faults.CrashAll(1.1, (0.1, 0.15, 0.15)))
+    plan = attrs.evolve(plan, fault_phase_s=8.0)
+    up = seen_each(plan, 0.1, lambda world: sorted(world.running))
+    latest = int((1.2 + LOAD_LEASE_S + 0.5) / 0.1)
+    assert up[13] == [], "nobody was read before the one that hangs"
+    assert set(map(tuple, up[latest:])) == {(2, 3)}
 
 
 def test_a_disk_that_can_not_be_read_keeps_its_node_down_until_it_can() -> None:

@@ -779,18 +779,36 @@ async def test_a_directory_with_a_hostile_name_is_shown_escaped(capsys: pytest.C
     assert all(line.isprintable() for line in shown.splitlines())
 
 
-async def test_a_second_signal_ends_the_process_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """While the first signal's order is being kept, the next one exits with 128 + its number."""
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_a_second_signal_ends_the_process_at_once(
+    is_closing: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the first signal's order is being kept, the next one exits with 128 + its number.
+
+    Also when the doors are closed, and what is behind them is: that may wait for a disk.
+    """
     house = FakeHouse()
+    closing, may_close = trio.Event(), trio.Event()
+
+    @contextlib.asynccontextmanager
+    async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[FakeHouse]:
+        yield house
+        closing.set()
+        await may_close.wait()
+
     codes: list[int] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_module.run, ServeOptions(), opener(house), codes.append)
+        nursery.start_soon(serve_module.run, ServeOptions(), open_house, codes.append)
         await wait_until(lambda: "Ctrl-C" in capsys.readouterr().out)
         os.kill(os.getpid(), signal.SIGINT)
         await house.is_asked_to_stop.wait()
+        if is_closing:
+            house.may_stop.set()
+            await closing.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await wait_until(lambda: bool(codes))
         house.may_stop.set()
+        may_close.set()
     assert codes == [128 + signal.SIGTERM]
 
 

@@ -1,10 +1,12 @@
 """Opens the house from the ground up: directory, cluster, store, doors; and closes it from the top down."""
 
 import errno
+import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +33,8 @@ CONTROL_HOST = "127.0.0.1"
 
 UNPRIVILEGED_PORT = 1024
 """Ports below it are for root, unless the system is told otherwise."""
+REMOVED_S = 1.0
+"""How long the end waits until a directory that nothing is kept in is removed."""
 
 
 class StartError(Exception):
@@ -150,16 +154,19 @@ def _listen(bound: Sequence[socket.socket], options: ServeOptions, flag: str) ->
 @asynccontextmanager
 async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tuple[LocalCluster, Path]]:
     """Open the cluster in its data directory; give both."""
-    with _data_path(options) as path, _explain():
-        async with open_cluster(
-            path,
-            nodes=options.nodes,
-            config=ClusterConfig(raft=options.raft_config()),
-            session_timeout_s=options.session_timeout_s,
-            segment_bytes=options.segment_bytes,
-            is_synced=not (options.is_ephemeral or options.has_no_fsync),
-            trace=trace,
-        ) as local:
+    with _explain():
+        async with (
+            _data_path(options) as path,
+            open_cluster(
+                path,
+                nodes=options.nodes,
+                config=ClusterConfig(raft=options.raft_config()),
+                session_timeout_s=options.session_timeout_s,
+                segment_bytes=options.segment_bytes,
+                is_synced=not (options.is_ephemeral or options.has_no_fsync),
+                trace=trace,
+            ) as local,
+        ):
             yield local, path
 
 
@@ -172,19 +179,23 @@ def _explain() -> Iterator[None]:
         raise StartError(str(error)) from error
 
 
-@contextmanager
-def _data_path(options: ServeOptions) -> Iterator[Path]:
-    """Give the directory to use: that of the options, or one that is removed at the end."""
+@asynccontextmanager
+async def _data_path(options: ServeOptions) -> AsyncIterator[Path]:
+    """Give the directory to use: that of the options, or one that is removed at the end, unless its disk hangs."""
     if not options.is_ephemeral:
         yield options.data_dir
         return
     try:
-        directory = tempfile.TemporaryDirectory(prefix="trio_kv-")
+        path = Path(tempfile.mkdtemp(prefix="trio_kv-"))
     except OSError as error:
         why = explain_os_error(error, tempfile.tempdir)
         raise StartError(f"no place for the data of --ephemeral: {why}. TMPDIR names another") from error
-    with directory as path:
-        yield Path(path)
+    try:
+        yield path
+    finally:
+        with trio.move_on_after(REMOVED_S, shield=True):
+            remove = partial(shutil.rmtree, path, ignore_errors=True)
+            await trio.to_thread.run_sync(remove, abandon_on_cancel=True)
 
 
 def _proxy_config(options: ServeOptions) -> ProxyConfig:

@@ -74,14 +74,42 @@ async def run(
         # What is beneath the receiver: one that comes late must not kill a process that has stopped in order.
         signal.signal(signal.SIGHUP, lambda *_: None)
     with trio.open_signal_receiver(*stopping) as signals, open_output(options) as (trace, log):
-        async with open_house(options, trace) as house, trio.open_nursery() as nursery:
-            nursery.start_soon(_announce, options, house, trace, log)
-            first = await anext(signals)
-            trace.emit(ServerStopping(signal.Signals(first).name))
-            nursery.start_soon(_exit_on_next, signals, exit_now)
-            await house.stop()
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as guard:
+            stop = _Stop(trace)
+            guard.start_soon(stop.hear, signals, exit_now)
+            with stop.opening:
+                async with open_house(options, trace) as house, trio.open_nursery() as nursery:
+                    nursery.start_soon(_announce, options, house, trace, log)
+                    await stop.wait()
+                    await house.stop()
+                    nursery.cancel_scope.cancel()
+            guard.cancel_scope.cancel()
         trace.emit(ServerStopped())
+
+
+class _Stop:
+    """Hears the signals from first to last: opening and closing may wait for a disk that hangs."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.opening = trio.CancelScope()
+        """Around all that opens and runs: given up at the first signal, as long as the house is not open."""
+        self._trace = trace
+        self._is_open = False
+        self._is_asked = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the first signal, now that the house is open."""
+        self._is_open = True
+        await self._is_asked.wait()
+
+    async def hear(self, signals: AsyncIterator[int], exit_now: Callable[[int], object]) -> None:
+        """Take the signals, one after the other."""
+        first = await anext(signals)
+        self._trace.emit(ServerStopping(signal.Signals(first).name))
+        self._is_asked.set()
+        if not self._is_open:
+            self.opening.cancel()
+        await _exit_on_next(signals, exit_now)
 
 
 async def _exit_on_next(signals: AsyncIterator[int], exit_now: Callable[[int], object]) -> None:

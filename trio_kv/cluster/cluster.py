@@ -4,22 +4,25 @@ The faults are one API, used by the control door, the dashboard and the chaos co
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import attrs
 import trio
 
+from trio_kv.cluster import inbox as inboxes
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
-from trio_kv.cluster.inbox import DiskFailed, TakeSnapshot, Transfer
+from trio_kv.cluster.inbox import TakeSnapshot, Transfer
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import Registry, State
+from trio_kv.cluster.registry import NodeStatus, Registry, State
 from trio_kv.cluster.supervisor import Member, Supervisor
 from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.snapshots import snapshot_name
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
+    DiskFailed,
     DiskSlowed,
     DiskStalled,
     LinkCut,
@@ -35,6 +38,10 @@ from trio_kv.transport.memory import MemoryNetwork
 
 BACKUP_S = 60.0
 """How long a backup waits for its snapshot."""
+BACKUP_NODE_S = 5.0
+"""How long it waits for one node that gets nowhere, before it asks another one."""
+REBUILD_S = 10.0
+"""How long a command waits for a rebuild's first step, which takes milliseconds on a disk that works."""
 
 
 class FaultError(ValueError):
@@ -81,10 +88,12 @@ class Cluster:
             make_node=make_node,
         )
         self._members = self._supervisor.members
+        self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self.network.run)
             nursery.start_soon(self._supervisor.run)
             for node in self._members:
@@ -96,13 +105,18 @@ class Cluster:
             error = await self._disks.wait_gone(node)
             inbox = self._members[node].status.inbox
             if inbox is not None:
-                inbox.post(DiskFailed(error))
+                inbox.post(inboxes.DiskFailed(error))
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
         while (leader := self.registry.leader()) is None:
             await self._wait_change()
         return leader.node
+
+    @property
+    def is_disk_abandoned(self) -> bool:
+        """Whether `run` ended without a disk that hangs: that may write as long as the process lives."""
+        return self._supervisor.disk_waits.is_abandoned
 
     @property
     def is_loading(self) -> bool:
@@ -124,7 +138,7 @@ class Cluster:
     def stop(self, node: int) -> None:
         """Let a node die and stay down until `restart`."""
         member = self._member(node)
-        if member.node is None and member.status.state is not State.CRASHED:
+        if not member.is_living and member.status.state is not State.CRASHED:
             raise FaultError(f"node {node} does not run: it is {member.status.state}")
         member.is_wanted = False
         member.wake.set()
@@ -136,7 +150,7 @@ class Cluster:
         """Start a node that is down, at once; let one that runs die and come back by itself, as `crash` does.
 
         Raises:
-            FaultError: it is being rebuilt just now, and starts by itself.
+            FaultError: it is being rebuilt just now, or its disk hangs, and it starts by itself after that.
 
         """
         member = self._member(node)
@@ -145,6 +159,9 @@ class Cluster:
         if member.node is None:
             member.is_wanted = True
             member.wake.set()
+            self._supervisor.watch_disk(member)
+            if member.is_living and member.hung_reason:
+                raise FaultError(f"node {node} starts by itself as soon as it can: {member.hung_reason}")
         else:
             self.crash(node)
 
@@ -264,31 +281,53 @@ class Cluster:
             where the old one was `moved_to`, or None if there was none.
 
         Raises:
-            FaultError: it runs, or too few of the others have all of their data.
+            FaultError: it runs, or too few of the others have all of their data, or a disk hangs.
 
         """
         member = self._member(node)
         if member.is_living:
+            if member.node is None and member.hung_reason:
+                raise FaultError(f"node {node} can't be rebuilt now: {member.hung_reason}")
             raise FaultError(f"node {node} runs: stop it first")
         if member.is_being_replaced:
             raise FaultError(f"node {node} is being rebuilt already")
         # It must not come back, by itself or because somebody asks for it, while its directory is replaced.
-        was_wanted = member.is_wanted
+        rebuilding = _Rebuilding(node, member.is_wanted)
         member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
+        assert self._nursery is not None
+        # Of its own, for it must not be left half done: whoever asked may leave, and is not kept waiting for a disk.
+        self._nursery.start_soon(self._rebuild, member, rebuilding)
+        with trio.move_on_after(REBUILD_S):
+            await rebuilding.ended.wait()
+            if rebuilding.error is not None:
+                raise rebuilding.error
+            return {"moved_to": rebuilding.moved_to}
+        rebuilding.is_awaited = False
+        raise FaultError(
+            f"the rebuild of node {node} waits for a disk that hangs; it goes on by itself when that moves again"
+        )
+
+    async def _rebuild(self, member: Member, rebuilding: "_Rebuilding") -> None:
+        node = rebuilding.node
         try:
             running = {other for other, each in self._members.items() if each.has_all_data}
-            aside = await self._disks.rebuild(node, self._random, running)
-        except (StorageError, OSError) as error:
+            rebuild = partial(self._disks.rebuild, node, self._random, running)
+            aside = await self._supervisor.disk_waits.wait(node, rebuild)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, and else everybody
             # Nothing was done: it goes on as it would have.
-            member.is_wanted = was_wanted
+            rebuilding.error = FaultError(str(error)) if isinstance(error, StorageError) else error
+            if not rebuilding.is_awaited:
+                self._trace.emit(DiskFailed("rebuild", str(error)), node=node)
+            member.is_wanted, member.is_being_replaced = rebuilding.was_wanted, False
             member.wake.set()
-            raise FaultError(str(error)) from error
-        finally:
+        else:
+            rebuilding.moved_to = None if aside is None else str(aside.absolute())
             member.is_being_replaced = False
-        self._trace.emit(RebuildStarted(str(aside or "")), node=node)
-        self.restart(node)
-        return {"moved_to": None if aside is None else str(aside.absolute())}
+            self._trace.emit(RebuildStarted(str(aside or "")), node=node)
+            self.restart(node)
+        finally:
+            rebuilding.ended.set()
 
     async def backup(self) -> dict[str, object]:
         """Take a snapshot that holds every write acknowledged before this call, for somebody to copy.
@@ -301,22 +340,14 @@ class Cluster:
             FaultError: no node could take it in time.
 
         """
+        asked: dict[int, int] = {}
         with trio.move_on_after(BACKUP_S):
             await self.wait_leader()
             for status in self.registry.readable():
-                reader = _Reader()
-                assert status.inbox is not None
-                status.inbox.post_request(Read(reader, 0, ()))
-                done = await reader.wait()
-                if isinstance(done, Done):
-                    # Applied on that node is all that was acknowledged before: a linearizable read has
-                    # said so.
-                    status.inbox.post(TakeSnapshot())
-                    index, term = await self._wait_snapshot(status.node, done.applied)
-                    found = self._members[status.node].found
-                    assert found is not None
-                    path = found.path / snapshot_name(index, term)
-                    return {"path": str(path), "index": index, "term": term}
+                with trio.move_on_after(BACKUP_NODE_S):
+                    await self._ask_for_snapshot(status, asked)
+                    return await self._wait_snapshot(asked)
+            return await self._wait_snapshot(asked)
         raise FaultError("no node could take a snapshot in time: is there a leader, and room on the disk?")
 
     def transfer(self, node: int) -> None:
@@ -329,13 +360,28 @@ class Cluster:
             raise FaultError(f"node {node} leads already")
         leader.inbox.post(Transfer(member.status.node))
 
-    async def _wait_snapshot(self, node: int, applied: int) -> tuple[int, int]:
-        """Wait for a snapshot of a node that holds what it had applied up to there."""
-        member = self._members[node]
+    async def _ask_for_snapshot(self, status: NodeStatus, asked: dict[int, int]) -> None:
+        """Let a node take a snapshot of all that was acknowledged; note in `asked` up to where that goes at least."""
+        reader, inbox = _Reader(), status.inbox
+        if inbox is None:
+            return
+        inbox.post_request(Read(reader, 0, ()))
+        done = await reader.wait()
+        if isinstance(done, Done):
+            # Applied on that node is all that was acknowledged before: a linearizable read has said so.
+            inbox.post(TakeSnapshot())
+            asked[status.node] = done.applied
+
+    async def _wait_snapshot(self, asked: dict[int, int]) -> dict[str, object]:
+        """Wait until one of the nodes has the snapshot that it was asked for, and return where that is."""
         while True:
-            stored = None if member.node is None else member.node.replica.snapshots.stored
-            if stored is not None and stored[0] >= applied:
-                return stored
+            for node, applied in asked.items():
+                member = self._members[node]
+                stored = None if member.node is None else member.node.replica.snapshots.stored
+                if stored is not None and stored[0] >= applied:
+                    assert member.found is not None
+                    path = member.found.path / snapshot_name(*stored)
+                    return {"path": str(path), "index": stored[0], "term": stored[1]}
             await self._wait_change()
 
     async def _wait_change(self) -> None:
@@ -364,8 +410,21 @@ class Cluster:
     def _live_member(self, node: int) -> Member:
         member = self._member(node)
         if member.node is None:
-            raise FaultError(f"node {node} does not run: it is {member.status.state}")
+            hung = f", and {member.hung_reason}" if member.hung_reason else ""
+            raise FaultError(f"node {node} does not run: it is {member.status.state}{hung}")
         return member
+
+
+@attrs.define(eq=False)
+class _Rebuilding:
+    """A rebuild whose first step is under way: who asked for it waits for what comes of it."""
+
+    node: int
+    was_wanted: bool
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    is_awaited: bool = True
+    moved_to: str | None = None
+    error: Exception | None = None
 
 
 class _Reader:

@@ -32,6 +32,8 @@ from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed
 from trio_kv.wire.requests import encode_error
 
+FILE_REMOVED_S = 1.0
+"""How long the end of the door waits until its file is removed."""
 MESSAGES_MAX = 16
 """Messages of one client that wait to be read; further ones wait in the client."""
 
@@ -113,7 +115,9 @@ class ControlDoor:
                     await nursery.start(trio.serve_listeners, self._serve_stream, listeners)
                     task_status.started(self.port)
         finally:
-            remove_control_file(path, self._token)
+            # A disk that hangs must not keep the process from ending; the file tells that its process is gone.
+            with trio.move_on_after(FILE_REMOVED_S, shield=True):
+                await trio.to_thread.run_sync(remove_control_file, path, self._token, abandon_on_cancel=True)
 
     def stop(self) -> None:
         """Close the door and all its connections."""

@@ -68,16 +68,21 @@ async def open_cluster(
         is_synced=is_synced,
     )
     try:
-        directory = await trio.to_thread.run_sync(opening)
+        # A disk that hangs keeps nobody from giving up: what the thread opened by then ends with the process.
+        directory = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
     except OSError as error:
         message = f"the data directory {path} can't be used: {error.strerror or error}"
         raise StorageError(message, "choose another one, or make it writable") from error
-    with directory:
-        trace = trace or Trace()
-        cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
+    trace = trace or Trace()
+    cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
+    try:
         store = RaftStore(cluster.registry, source, session_timeout_s=session_timeout_s)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cluster.run)
             await nursery.start(store.run)
             yield LocalCluster(store, cluster)
             nursery.cancel_scope.cancel()
+    finally:
+        # A thread that was left behind may write when its disk moves again: the lock ends with it, and the process.
+        if not cluster.is_disk_abandoned:
+            directory.close()

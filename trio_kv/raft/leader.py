@@ -29,8 +29,8 @@ from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 if TYPE_CHECKING:
     from trio_kv.raft.server import Server
 
-INSTALL_TRIES_MAX = 20
-"""After so many tries of one chunk the newest snapshot is sent, from its start."""
+INSTALL_LEASE_HEARTBEATS = 20
+"""A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
 INSTALL_RETRY_HEARTBEATS = 10
 """A chunk without an answer is sent again after so many heartbeats: its receiver may have a slow disk."""
 
@@ -57,6 +57,8 @@ class Leader(Role):
         self.transfer_deadline = float("inf")
         self.is_transfer_sent = False
         self.was_transfer_sent = False
+        self.stall_told_at = float("-inf")
+        """When another was asked to take over because the own disk stands still."""
         self.heartbeat_at = now
         self.deadline = now
 
@@ -72,7 +74,7 @@ class Leader(Role):
     # Timers
 
     def on_timeout(self, now: float) -> None:
-        """Send heartbeats; step down if a majority is silent or the disk stands still; end a transfer."""
+        """Send heartbeats; step down if a majority is silent, hand over if the disk stands still; end a transfer."""
         raft, config = self.raft, self.raft.config
         if now >= self.transfer_deadline:
             self._end_transfer("not caught up in time")
@@ -82,17 +84,18 @@ class Leader(Role):
                 # This process slept; what the followers sent meanwhile could not be heard.
                 for progress in self.progress.values():
                     progress.heard_at = min(now, progress.heard_at + lateness_s)
+                    progress.answered_at = min(now, progress.answered_at + lateness_s)
+                    if progress.install is not None:
+                        progress.install.moved_at = min(now, progress.install.moved_at + lateness_s)
             if now - self._quorum_heard_at(now) >= config.election_timeout_max_s:
                 raft.become_follower(now, raft.term, reason="no majority answers")
-                return
-            if self._is_stalled(now):
-                self._hand_over_stalled(now)
                 return
             self.heartbeat_at = now + config.heartbeat_interval_s
             # The request to take over may have been lost; it is asked again as long as the transfer lasts.
             self.is_transfer_sent = False
             self._maybe_finish_transfer(now)
             self._begin_round(is_timer=True)
+            self._maybe_hand_over_stalled(now)
         self._set_deadline()
 
     def _set_deadline(self) -> None:
@@ -105,26 +108,30 @@ class Leader(Role):
         """Return whether a majority answered this leader so lately that a vote would only disturb."""
         return now < self._quorum_heard_at(now) + self.raft.config.election_timeout_min_s
 
-    def _is_stalled(self, now: float) -> bool:
-        """Return whether the disk stands still, and somebody else could do better."""
-        oldest_at = self.raft.persistence.oldest_write_at
-        return (
-            bool(self.progress)
-            and oldest_at is not None
-            and now - oldest_at >= self.raft.config.write_stall_s
-        )
+    def _maybe_hand_over_stalled(self, now: float) -> None:
+        """Hand over what a disk that stands still keeps from being committed (scenario E1), if somebody can take it.
 
-    def _hand_over_stalled(self, now: float) -> None:
-        """Leave to a follower what a stalled disk keeps from being committed (scenario E1).
-
-        Heartbeats flow although nothing gets durable, so nobody else would ever notice.
+        Heartbeats flow although nothing gets durable, so nobody else would ever notice. But a leader needs no disk to
+        confirm reads, and a vote does. So another is asked only as long as a majority *without this node* could elect
+        it, and this node leads on until it hears of the new term. Were it wrong about a disk, it loses the one that it
+        asked, and still has a majority with itself: a mistake ends no read.
         """
-        raft, progress = self.raft, self.progress
-        target = max(
-            progress, key=lambda peer: (progress[peer].counted_match, progress[peer].heard_at, -peer)
-        )
-        raft.send(TimeoutNow(*raft.header(target)))
-        raft.become_follower(now, raft.term, reason="the disk stands still")
+        raft, config = self.raft, self.raft.config
+        oldest_at = raft.persistence.oldest_write_at
+        if oldest_at is None or now - oldest_at < config.write_stall_s or self.transfer_target is not None:
+            return
+        if now - self.stall_told_at < config.write_stall_s:
+            return
+        progress, durable, silence_s = self.progress, raft.log.durable, config.election_timeout_max_s
+        able = [
+            peer
+            for peer, each in progress.items()
+            if each.could_elect(now, durable, silence_s, config.write_stall_s / 2)
+        ]
+        if len(able) >= majority_size(len(progress) + 1):
+            self.stall_told_at = now
+            target = max(able, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
+            self.transfer(now, target, reason="the disk stands still")
 
     # Writing
 
@@ -163,7 +170,7 @@ class Leader(Role):
             return None
         if not has_own and len(others) >= majority_size(len(self.progress) + 1):
             target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
-            self.transfer(now, target)
+            self.transfer(now, target, reason="the disk is full")
             return NotLeader(target)
         return ReadOnly()
 
@@ -174,7 +181,7 @@ class Leader(Role):
     def on_append_accepted(self, now: float, message: AppendAccepted) -> None:
         """Count a follower's disk towards the majority."""
         progress = self.progress[message.source]
-        progress.heard_at = now
+        progress.heard_at = progress.answered_at = now
         progress.room_bytes = message.room_bytes
         assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
         if progress.accepted(message.match):
@@ -193,7 +200,7 @@ class Leader(Role):
     def on_append_rejected(self, now: float, message: AppendRejected) -> None:
         """Go back to where the logs may join, a whole term at a time (paper §5.3)."""
         progress = self.progress[message.source]
-        progress.heard_at = now
+        progress.heard_at = progress.answered_at = now
         if message.prev_index <= progress.match or message.prev_index >= progress.next:
             return  # It answers an append older than what is known by now.
         next_index = message.hint_index
@@ -239,17 +246,10 @@ class Leader(Role):
         install = progress.install
         assert install is not None
         retry_s = INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s
-        if install.is_reading or now < install.sent_at + retry_s:
-            return
-        install.tries += 1
-        if install.tries < INSTALL_TRIES_MAX:
+        if not install.is_reading and now >= install.sent_at + retry_s:
             self._want_chunk(peer, install, install.number)
-        else:
-            # It lives and takes nothing: what is kept for it, snapshot and log, must not be kept for ever.
-            progress.install = None
 
     def _want_chunk(self, peer: int, install: Install, number: int) -> None:
-        install.tries = 0 if number != install.number else install.tries
         install.number = number
         install.is_reading = True
         self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
@@ -271,29 +271,39 @@ class Leader(Role):
         if (install.snapshot, install.number) != (read.snapshot, read.number):
             return
         if data is None or snapshot is None:
-            progress.install = Install(sent_at=now)
-            self._want_chunk(read.peer, progress.install, 0)
+            install.snapshot = None
+            self._want_chunk(read.peer, install, 0)
             return
         install.snapshot, install.is_reading, install.sent_at = snapshot, False, now
         header = self.raft.header(read.peer)
         self.raft.send(InstallSnapshot(*header, *snapshot, read.number, data, is_last))
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
-        """Send the chunk that the follower wants next."""
+        """Send the chunk that the follower wants next; it may also say that it still works on the last one."""
         progress = self.progress[message.source]
         progress.heard_at = now
         install = progress.install
         if install is None or install.is_reading or install.snapshot != (message.index, message.index_term):
             return
+        install.moved(now, self.raft.log.last_index)
         if message.next_number != install.number:
             self._want_chunk(message.source, install, message.next_number)
+        else:
+            install.sent_at = now
 
     def snapshots_sent(self) -> set[tuple[int, int]]:
-        """Return (index, term) of the snapshots that are being sent."""
+        """Return (index, term) of the snapshots that are kept for followers who get on with them."""
         installs = [progress.install for progress in self.progress.values()]
         return {
-            install.snapshot for install in installs if install is not None and install.snapshot is not None
+            install.snapshot
+            for install in installs
+            if install is not None and install.is_kept and install.snapshot is not None
         }
+
+    @property
+    def has_forsaken_install(self) -> bool:
+        """Whether a follower gets on so badly with a snapshot that nothing is kept for it any more."""
+        return any(each.install is not None and not each.install.is_kept for each in self.progress.values())
 
     # Sending
 
@@ -307,9 +317,12 @@ class Leader(Role):
             if now - progress.heard_at >= gone_s:
                 # A follower that is down must not keep the log, and a snapshot, from being dropped.
                 progress.install = None
-            elif progress.next <= base and progress.install is None:
+            elif progress.install is not None:
+                lease_s = INSTALL_LEASE_HEARTBEATS * config.heartbeat_interval_s
+                progress.install.maybe_end_lease(now, last, lease_s)
+            elif progress.next <= base:
                 self.raft.tell(InstallStarted(peer, progress.next))
-                progress.install = Install(sent_at=now)
+                progress.install = Install(sent_at=now, moved_at=now, moved_last_index=last)
                 self._want_chunk(peer, progress.install, 0)
             while base < progress.next <= last and progress.has_room():
                 entries = runs.get(progress.next)
@@ -421,14 +434,14 @@ class Leader(Role):
 
     # Handing over
 
-    def transfer(self, now: float, target: int) -> None:
+    def transfer(self, now: float, target: int, *, reason: str = "it was asked for") -> None:
         """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
         if self.transfer_target is not None:
             raise ValueError(f"a transfer to node {self.transfer_target} is under way")
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
         self.is_transfer_sent = self.was_transfer_sent = False
-        self.raft.tell(TransferStarted(target))
+        self.raft.tell(TransferStarted(target, reason))
         self._set_deadline()
         self._maybe_finish_transfer(now)
 

@@ -13,10 +13,19 @@ import attrs
 from trio_kv.raft.log import Log
 from trio_kv.raft.room import WRITE_BYTES_EXTRA
 
+INSTALL_LEASE_ENTRIES = 4096
+"""What is kept for a follower's snapshot is kept for so many entries at most without progress of its own: a disk that
+takes longer for one chunk could not follow the log either."""
+
 
 @attrs.define
 class Install:
-    """A snapshot on its way to a follower: one chunk in flight, which is all the back-pressure it needs."""
+    """A snapshot on its way to a follower: one chunk in flight, which is all the back-pressure it needs.
+
+    It is a lease on the snapshot and on the log behind it, which are kept for the follower as long as it gets on. When
+    it does not, they are kept no more, but it is still asked now and then; what it lacks by then it gets from the
+    newest snapshot.
+    """
 
     snapshot: tuple[int, int] | None = None
     """(index, term), once it is known."""
@@ -25,8 +34,21 @@ class Install:
     is_reading: bool = True
     """The chunk is being read from the leader's disk."""
     sent_at: float = 0.0
-    tries: int = 0
-    """How often the chunk was sent without an answer."""
+    moved_at: float = 0.0
+    """When it got on last."""
+    moved_last_index: int = 0
+    """Where the leader's log ended then."""
+    is_kept: bool = True
+    """The lease runs."""
+
+    def moved(self, now: float, last_index: int) -> None:
+        """Renew the lease: the follower got on."""
+        self.moved_at, self.moved_last_index, self.is_kept = now, last_index, True
+
+    def maybe_end_lease(self, now: float, last_index: int, lease_s: float) -> None:
+        """End it, if the follower got nowhere for too long, or while too much was written."""
+        if now - self.moved_at >= lease_s or last_index - self.moved_last_index >= INSTALL_LEASE_ENTRIES:
+            self.is_kept = False
 
 
 class Progress:
@@ -37,6 +59,7 @@ class Progress:
 
     __slots__ = (
         "acked_round",
+        "answered_at",
         "commit_told",
         "heard_at",
         "in_flight",
@@ -47,6 +70,7 @@ class Progress:
         "next",
         "room_bytes",
         "sent_at",
+        "waiting_since",
         "window",
     )
 
@@ -60,7 +84,11 @@ class Progress:
         """Last index of each AppendEntries that was sent and not yet answered."""
         self.window = window
         self.sent_at = float("-inf")
+        self.waiting_since = now
+        """When an append was sent while none waited for its answer."""
         self.heard_at = now
+        self.answered_at = now
+        """When an append was answered: then all that the follower had to write was on its disk."""
         self.acked_round = 0
         self.commit_told = 0
         self.install: Install | None = None
@@ -89,12 +117,28 @@ class Progress:
         """When the follower was heard, for check-quorum."""
         return float("-inf") if self.is_rebuilding else self.heard_at
 
+    def could_elect(self, now: float, durable: int, silence_s: float, stall_s: float) -> bool:
+        """Return whether this follower, as far as is known, could vote, or lead: it is there, and its disk works.
+
+        Args:
+            now: the time.
+            durable: how far the leader's own disk came, which stands still.
+            silence_s: who was not heard for so long is gone.
+            stall_s: whose disk answered nothing for so long stands still, too.
+
+        """
+        is_disk_silent = bool(self.in_flight) and now - max(self.waiting_since, self.answered_at) >= stall_s
+        is_heard = now - self.counted_heard_at < silence_s
+        return is_heard and self.match > durable and not self.is_probing and not is_disk_silent
+
     def has_room(self) -> bool:
         """Return whether another AppendEntries may be sent now."""
         return self.install is None and len(self.in_flight) < (1 if self.is_probing else self.window)
 
     def sent(self, last: int, now: float) -> None:
         """Note that entries up to `last` are on their way. A probe leaves `next` where it is: it may fail."""
+        if not self.in_flight:
+            self.waiting_since = now
         # Asking again for the same position must not fill the window.
         if not self.in_flight or self.in_flight[-1] != last:
             self.in_flight.append(last)

@@ -26,6 +26,7 @@ from trio_kv.raft.ready import HardState, Ready, Ticket
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.replica.snapshots import Snapshots
+from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import EntriesApplied
 
 _MISSING = Reply("missing")
@@ -58,7 +59,8 @@ class Replica:
     1. `ready = replica.ready(now)`; `ready.messages` leave, then `ready.write` goes to the disk;
     2. `replica.apply(ready)` applies what is committed and returns the answers, to be delivered;
     3. `ready.events` are told;
-    4. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
+    4. `take_turn` lets it take snapshots, `take_jobs` gives what the disk has to do besides;
+    5. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
 
     Invariants: a write is answered only once its entry is applied here; a linearizable read is answered
     from a state that holds every write which was answered anywhere before the read came (thesis §6.4).
@@ -218,12 +220,27 @@ class Replica:
 
     @property
     def is_snapshot_due(self) -> bool:
-        """Whether `begin_snapshot` should be called as soon as no other node of the process takes one."""
+        """Whether a snapshot should be begun as soon as it is this node's turn."""
         return self.snapshots.is_due and self.machine.is_settled
 
-    def begin_snapshot(self) -> None:
-        """Begin to take a snapshot."""
-        self.snapshots.begin(self.machine)
+    def take_turn(self, now: float, turns: Turns) -> None:
+        """Begin a snapshot that is due, or go on with one, if it is this node's turn; else give the turn back.
+
+        Args:
+            now: the time that `turns` goes by: the nodes of a process share it, whatever their own clocks show.
+            turns: whose turn it is to take a snapshot.
+
+        """
+        if self.is_snapshot_due:
+            if turns.take(now, self.id):
+                self.snapshots.begin(self.machine)
+        elif self.snapshots.is_taking:
+            self.snapshots.take_turn(now, turns)
+        elif not self.is_tidy:
+            # Tidying up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
+            turns.renew(now, self.id)
+        else:
+            turns.give_back(self.id)
 
     def snapshot_stored(self, now: float, snapshot: tuple[int, int], size_bytes: int) -> None:
         """Note that a snapshot is durable and was proved readable."""

@@ -11,7 +11,14 @@ from random import Random
 import attrs
 
 from trio_kv.check.admission import require_none_of_clients
-from trio_kv.cluster.inbox import ChunkAdded, ChunkWasRead, RoomChanged, SnapshotFailed, SnapshotStored
+from trio_kv.cluster.inbox import (
+    ChunkAdded,
+    ChunkWasRead,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotMoved,
+    SnapshotStored,
+)
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
@@ -114,6 +121,7 @@ class TimedDisk:
             opened.snapshots,
             on_room=self._room_changed,
             on_snapshot_added=lambda index, term, number: told.append(ChunkAdded(index, term, number)),
+            on_snapshot_moved=lambda index, term: told.append(SnapshotMoved(index, term)),
             on_snapshot_stored=self._snapshot_stored,
             on_snapshot_failed=lambda index, term, reason: told.append(
                 SnapshotFailed(f"{index}@{term}: {reason}")

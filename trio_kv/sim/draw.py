@@ -152,7 +152,9 @@ def _slow_disk(random: Random, at_s: float, nodes: int) -> Fault:
 
 
 def _stall_disk(random: Random, at_s: float, nodes: int) -> Fault:
-    return faults.StallDisk(at_s, _node(random, nodes), random.uniform(0.2, 4.0))
+    node, for_s = _node(random, nodes), random.uniform(0.2, 4.0)
+    # Some hang for longer than anybody waits.
+    return faults.StallDisk(at_s, node, for_s if for_s < 3.0 else 4 * for_s)
 
 
 def _fail_disk(random: Random, at_s: float, nodes: int) -> Fault:

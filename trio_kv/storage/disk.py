@@ -117,6 +117,7 @@ class DiskThread:
         on_room: called in Trio when the disk becomes full, with how many bytes of log can still be written, and again
             after each batch as long as it is; with None when there is space again.
         on_snapshot_added: called in Trio when a chunk was taken (`storage.jobs.SnapshotListener`, also the next).
+        on_snapshot_moved: called in Trio when it gets on with one whose chunks it has all.
         on_snapshot_stored: called in Trio when a snapshot is durable.
         on_snapshot_failed: called in Trio when a snapshot was given up, for the disk is full.
         on_chunk_read: called in Trio with a chunk that was asked for. No callback may raise.
@@ -136,6 +137,7 @@ class DiskThread:
         on_failed: Callable[[Exception], object],
         on_room: Callable[[int | None], object] = ignore,
         on_snapshot_added: Callable[[int, int, int], object] = ignore,
+        on_snapshot_moved: Callable[[int, int], object] = ignore,
         on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
         on_snapshot_failed: Callable[[int, int, str], object] = ignore,
         on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
@@ -162,7 +164,9 @@ class DiskThread:
         self._batches = 0
         self._writes = 0
         self._compact_index: int | None = None
-        listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
+        listener = SnapshotListener(
+            on_snapshot_added, on_snapshot_moved, on_snapshot_stored, on_snapshot_failed, on_chunk_read
+        )
         self._jobs = None if snapshots is None else SnapshotJobs(snapshots, listener, self._tell)
         wal.wait_for_room = self._wait_for_room
         self._helper = Helper(

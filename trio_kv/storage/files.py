@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,9 @@ class Files(Protocol):
 
     Two threads that share a directory each have their own.
     """
+
+    on_read: Callable[[], object] | None
+    """Is called after each piece that the disk gave."""
 
     def location(self, name: str) -> str:
         """Return how a person finds the file."""
@@ -139,6 +143,8 @@ class RealFiles:
         """What was appended and not yet given to the system."""
         self._block: tuple[str, int, bytes] = ("", 0, b"")
         """The part of a file that was read last: (name, offset, data)."""
+        self.on_read: Callable[[], object] | None = None
+        """Is called after each piece that the disk gave."""
 
     def location(self, name: str) -> str:
         """Return the file's path."""
@@ -152,7 +158,10 @@ class RealFiles:
         """Return the whole file."""
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._at)
         with os.fdopen(descriptor, "rb") as file:
-            return file.read()
+            data = file.read()
+        if self.on_read is not None:
+            self.on_read()
+        return data
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
@@ -206,6 +215,8 @@ class RealFiles:
         # One call returns 2 GiB at most; a file that ends returns nothing.
         while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
             data += more
+        if self.on_read is not None:
+            self.on_read()
         return data
 
     def begin(self, name: str) -> None:

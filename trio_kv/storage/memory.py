@@ -160,6 +160,8 @@ class MemoryFiles:
         """Fault: the directory was moved away."""
         self.is_locked = False
         """Whether somebody uses it alone (`storage.memory_folder`)."""
+        self.on_read: Callable[[], object] | None = None
+        """Never called: memory gives all at once."""
         self._lock = threading.RLock()
         self._names: dict[str, _File | MemoryFiles] = {}
         self._older_names: list[dict[str, _File | MemoryFiles]] = []

@@ -37,6 +37,7 @@ class MemoryDisk:
         *,
         on_room: Callable[[int | None], object] = ignore,
         on_snapshot_added: Callable[[int, int, int], object] = ignore,
+        on_snapshot_moved: Callable[[int, int], object] = ignore,
         on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
         on_snapshot_failed: Callable[[int, int, str], object] = ignore,
         on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
@@ -45,7 +46,9 @@ class MemoryDisk:
         self.wal = wal
         self.files = files
         self._on_room = on_room
-        listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
+        listener = SnapshotListener(
+            on_snapshot_added, on_snapshot_moved, on_snapshot_stored, on_snapshot_failed, on_chunk_read
+        )
         self._snapshots = None if snapshots is None else SnapshotJobs(snapshots, listener, _call)
         self._waiting: deque[Write] = deque()
         self._jobs: list[tuple[int, Job]] = []

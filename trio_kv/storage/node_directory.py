@@ -20,7 +20,7 @@ import attrs
 
 from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command
-from trio_kv.storage.errors import REBUILD, StorageError
+from trio_kv.storage.errors import REBUILD, DamagedError, StorageError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
 from trio_kv.storage.folders import Folder
 from trio_kv.storage.manifest import FORMAT, IDENTITY_NAME, read_json, write_json
@@ -82,11 +82,16 @@ class NodeDirectory:
         ):
             yield files
 
-    def open(self, decode_command: Callable[[bytes], Command] = decode_kv_command) -> Opened:
+    def open(
+        self,
+        decode_command: Callable[[bytes], Command] = decode_kv_command,
+        on_read: Callable[[], object] | None = None,
+    ) -> Opened:
         """Open the node's log and its snapshots. What is returned is durable, and so are the names that lead to it.
 
         Args:
             decode_command: what turns the bytes of a command into the command.
+            on_read: called after each piece that the disk gave.
 
         Raises:
             DamagedError: what is there can't be believed.
@@ -94,9 +99,9 @@ class NodeDirectory:
             OSError: the disk refused.
 
         """
-        assert self.state == "ok", (
-            f"the directory of node {self.identity.node} is {self.state}: {self.reason}"
-        )
+        if self.state != "ok":
+            # It was in order when it was looked at first, and is not any more.
+            raise DamagedError(str(self.path), 0, self.reason)
         with contextlib.closing(self.root.folder(self.name)) as folder, contextlib.ExitStack() as undo:
             folder.check_here()
             folder.sync_above()
@@ -105,6 +110,7 @@ class NodeDirectory:
             snapshot_files = undo.enter_context(contextlib.closing(folder.files()))
             # Whoever made this file may have died before its name was durable; `open_node` sees to the others.
             log_files.sync(IDENTITY_NAME)
+            log_files.on_read = on_read
             opened = open_node(
                 log_files,
                 snapshot_files,
@@ -112,6 +118,7 @@ class NodeDirectory:
                 segment_bytes=self.segment_bytes,
                 decode_command=decode_command,
             )
+            log_files.on_read = None
             undo.pop_all()
             return attrs.evolve(opened, place=folder.place)
 

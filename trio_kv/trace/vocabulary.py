@@ -245,6 +245,23 @@ class DiskStalled(Event):
 
 
 @attrs.frozen
+class DiskHung(Event):
+    """A node's disk gives neither an answer nor an error; its node waits, and the others don't."""
+
+    name: ClassVar[str] = "disk.hung"
+    level: ClassVar[int] = WARNING
+    reason: str
+    for_s: float
+
+
+@attrs.frozen
+class DiskMoved(Event):
+    """A node's disk that hung gave a sign of life."""
+
+    name: ClassVar[str] = "disk.moved"
+
+
+@attrs.frozen
 class DiskRoomChanged(Event):
     """A node's disk is full and has so much log space left, or it has room again (null)."""
 

@@ -9,7 +9,7 @@ RARE = frozenset(
         "torn tail cut",
         "unsynced data lost",
         "split vote",
-        "stalled leader stepped down",
+        "stalled leader handed over",
         "session expired",
         "recovery interrupted",
         "leadership transferred",
@@ -17,6 +17,8 @@ RARE = frozenset(
         "install resumed by another leader",
         "crash while a snapshot was written",
         "read_only answered",
+        "snapshot lost its turn",
+        "snapshot sent to a disk that hangs",
     }
 )
 """What the core world has to reach, with its longer and many more runs."""

@@ -10,7 +10,7 @@ from random import Random
 
 import trio
 
-from trio_kv.cluster.disks import Decode, Found, Known, Loaded
+from trio_kv.cluster.disks import Decode, Found, Known, Loaded, Moved
 from trio_kv.sim.whole.drive import DiskHost, Drive
 from trio_kv.sim.whole.root import Root
 from trio_kv.storage.rebuild import end_rebuild
@@ -45,9 +45,11 @@ class SimulatedDisks:
             snapshot_log_bytes_min=self._host.plan.snapshot_log_bytes_min,
         )
 
-    async def load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
-        """See `cluster.disks.Disks`."""
+    async def load(self, node: int, decode: Decode, known: Known | None, moved: Moved) -> Loaded:
+        """See `cluster.disks.Disks`. A disk that stands still gives nothing."""
         await trio.sleep(self._host.plan.disk_s * (0.5 + 1.5 * self._host.random.random()))
+        await self.drives[node].wait_moving()
+        await moved()
         return self.drives[node].load(decode, known)
 
     async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:

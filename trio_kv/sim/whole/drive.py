@@ -79,6 +79,7 @@ class Drive:
         """When it fails: somebody restarts the node after so long."""
         self._is_reviving = False
         """Somebody sees to it that the node runs again."""
+        self._moving = trio.lowlevel.ParkingLot()
         self.interruptions = 0
         """So often power fails while the node recovers the next time."""
 
@@ -270,9 +271,16 @@ class Drive:
             self.host.restart(self.node, State.STOPPED)
             self.host.after(START_AGAIN_S, self._revive)
 
+    async def wait_moving(self) -> None:
+        """Wait until the disk does not stand still any more."""
+        while self.condition.is_stalled:
+            self.host.coverage.reach("disk hung at a start")
+            await self._moving.park()
+
     def unstall(self) -> None:
         """End a stall, in whatever life it began."""
         self.condition.is_stalled = False
+        self._moving.unpark_all()
         if self.disk is not None:
             self.disk.timed.unstall()
 
@@ -283,7 +291,7 @@ class Drive:
         self.files.clear_faults()
         self.is_armed, self.restart_after_s = False, None
         self.condition.factor = self.condition.job_factor = 1.0
-        self.condition.is_stalled = False
+        self.unstall()
         self.condition.in_next_batch = self.condition.in_next_job = None
         if self.disk is not None:
             self.disk.timed.mend()
@@ -305,7 +313,6 @@ class SimulatedDisk:
         self._post = post
         self._told = Completions(post)
         self.has_failed = False
-        drive.condition.is_stalled = False
         self.timed = TimedDisk(
             drive.host,
             drive.node,
@@ -390,8 +397,7 @@ class SimulatedDisk:
 
     def unstall(self) -> None:
         """Finish what was held back."""
-        self._drive.condition.is_stalled = False
-        self.timed.unstall()
+        self._drive.unstall()
 
     def fill(self) -> None:
         """Be full."""

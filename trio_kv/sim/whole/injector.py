@@ -170,9 +170,9 @@ class Injector:
                 drive.condition.job_factor = fault.factor
                 self._later.end("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)
             case faults.StallDisk():
-                if world.is_up(node):
-                    cluster.stall_disk(node)
-                    self._later.end("stall", node, fault.for_s, drive.unstall)
+                # Also that of a node that is down: it hangs when the node starts.
+                drive.condition.is_stalled = True
+                self._later.end("stall", node, fault.for_s, drive.unstall)
             case faults.FailDisk():
                 # It fails with one of its next writes; what a recovery would meet is another fault.
                 if world.is_up(node) and (fault.for_s is not None or self._may_lose(node)):

@@ -29,7 +29,7 @@ from trio_kv.cluster.registry import State
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
-from trio_kv.sim.judges import Judges, judge_answer
+from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
@@ -246,6 +246,7 @@ class WholeWorld:
         self.now_s = now = trio.current_time()
         raft = node.replica.raft
         self._hash.update(_PACK(now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit))
+        judge_waiting(self._judges.overdue, now, node.replica, node.turns, self.living())
 
     def judge_answer(self, node: WatchedNode, answer: Answer) -> None:
         """Judge an answer of a pass that is over."""
