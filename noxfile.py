@@ -110,6 +110,13 @@ def soak(session: nox.Session) -> None:
     session.run("python", "bench/soak.py", *session.posargs, interrupt_timeout=60.0)
 
 
+@nox.session
+def power_cuts(session: nox.Session) -> None:
+    """Cut the power 1,000 times (Linux, root, half an hour); arguments after `--` go to bench/power_cuts.py."""
+    install(session, is_with_project=True)
+    session.run("python", "bench/power_cuts.py", *session.posargs)
+
+
 @nox.session(python=[OLDEST, *NEWER])
 def determinism(session: nox.Session) -> None:
     """Run 1,000 seeds twice and compare their traces, also between versions; arguments go to bench/determinism.py."""
