@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from trio_kv.client import control
-from trio_kv.storage.manifest import REBUILDING_NAME
 
 KINDS = {
     "ext4": (96, ("mkfs.ext4", "-q", "-F"), "loop,noatime"),
@@ -25,6 +24,8 @@ KINDS = {
     "btrfs": (160, ("mkfs.btrfs", "-q", "-f"), "loop,noatime"),
 }
 """Of each file system its size in MiB, what makes one, and how it is mounted."""
+MANIFEST_NAME = "manifest.json"
+REBUILDING_NAME = "rebuilding"
 WAIT_S = 30.0
 """How long a busy machine may take for anything."""
 NODES = 3
@@ -146,7 +147,8 @@ def run_command(
 
 
 def _words(arguments: tuple[object, ...], steps: Mapping[str, str] | None) -> list[str]:
-    program = ["-m", "trio_kv"] if steps is None else [str(_HERE / "kill_at_step.py")]
+    # -P: the trio_kv that we import, and not what lies in the directory where we were started.
+    program = ["-P", "-m", "trio_kv"] if steps is None else [str(_HERE / "kill_at_step.py")]
     return [sys.executable, *program, *map(str, arguments)]
 
 

@@ -6,11 +6,10 @@ from signal import SIGKILL
 from typing import Literal
 
 import attrs
-from power_cut_disk import NODES, NotStartedError, Server, run_command, wait_for
+from power_cut_disk import MANIFEST_NAME, NODES, NotStartedError, Server, run_command, wait_for
 
 from trio_kv.storage import inspect
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import MANIFEST_NAME
 from trio_kv.storage.restore import check_snapshot
 
 LOST_NODE = 3
