@@ -40,6 +40,9 @@ KINDS_OF_FINDINGS = ("refused", "down", "damaged", "lost")
 LOG_SYNCS_MAX = 6
 """So many of the syncs of one log are steps to be killed at: one is much like the other."""
 
+OF_NAMES = {"rename", "remove", "link", "mkdir"}
+"""Steps whose effect the next process sees, be it durable or not: they are tried first."""
+
 
 @attrs.frozen
 class Point:
@@ -90,6 +93,7 @@ class Bench:
         points = [only] if only else self.list_points()
         self.points = len(points)
         random.Random(f"{seed} {self.kind} {self.phase.name}").shuffle(points)
+        points.sort(key=lambda point: point.kill_at.split()[1] not in OF_NAMES)
         for point in itertools.islice(itertools.cycle(points), 1 if only else cycles):
             self.tried[point] += 1
             try:
@@ -180,6 +184,7 @@ def run_bench(
     bench = Bench(kind, phase, own, options.keep)
     bench.run(cycles, options.seed, only)
     shutil.rmtree(own)
+    print(f"{kind}, {phase.name}: done, {bench.tried.total()} cycles", flush=True)
     return bench
 
 
@@ -255,7 +260,10 @@ def main() -> int:
             pool.submit(run_bench, kind, phase, options, count, folder)
             for (kind, phase), count in zip(pairs, cycles, strict=True)
         ]
-        benches = [run.result() for run in runs]
+        try:
+            benches = [run.result() for run in runs]
+        finally:
+            pool.shutdown(cancel_futures=True)
     show(benches, time.monotonic() - began)
     return int(any(bench.found for bench in benches))
 
