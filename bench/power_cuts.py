@@ -171,7 +171,8 @@ def folder_in_memory() -> Iterator[pathlib.Path]:
         try:
             yield pathlib.Path(name)
         finally:
-            run_tool("umount", "--lazy", name)
+            # Not lazily: an image in it that is still mounted would hold it, and it the image, for ever.
+            run_tool("umount", "--recursive", name)
 
 
 def run_bench(
