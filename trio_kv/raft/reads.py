@@ -5,8 +5,9 @@ commit index, begins a heartbeat round *after* the question came, and answers on
 to that round in this term: then nobody else can have committed anything before the question that this
 index does not cover.
 
-Rules, each the escape from a bug that others had: - a question has a number that is never used again,
-retries and restarts included, so that an old answer can't
+Rules, each the escape from a bug that others had:
+
+- a question has a number that is never used again, retries and restarts included, so that an old answer can't
   satisfy a newer read (scenario R3);
 - a leader answers only once an entry of its own term is committed: before that its commit index may lag
   behind what an earlier leader acknowledged (scenario R1);
