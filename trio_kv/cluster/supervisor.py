@@ -276,7 +276,7 @@ class Supervisor:
             return
         # What it waits for is looked up, not told: it happens once, at a start with much data.
         while self._registry.leader() is None or any(  # noqa: ASYNC110 - see above
-            node.replica.raft.has_more for node in running
+            node.replica.is_behind for node in running
         ):
             await trio.sleep(SERVING_CHECKED_S)
 
