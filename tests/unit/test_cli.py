@@ -193,6 +193,14 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--nodes", "10"], "<= 9"),
         (["--port", "70000"], "--port"),
         (["--heartbeat-ms", "150"], "at most half"),
+        *[
+            (["--session-timeout", text], "--session-timeout. Must be from 0.1 to")
+            for text in ("inf", "nan", "1e400", "2e13", "0.09", "0", "-1")
+        ],
+        *[(["--idle-timeout", text], "--idle-timeout. Must be from 0 to") for text in ("inf", "nan", "-0.1")],
+        (["--election-timeout-ms", "1" + "0" * 400], "<= 3600000"),
+        (["--heartbeat-ms", "0"], ">= 1"),
+        (["--pending-bytes-max", "1" + "0" * 400], "<= 1099511627776"),
         (["--host", "0.0.0.0"], "--insecure"),
         (["--port", "3002"], "both 3002"),
         (["ctl", "cut", "1-1"], "write 1-2"),

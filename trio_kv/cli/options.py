@@ -1,21 +1,39 @@
 """What `serve` can be told, each option once: its flag, its variable, its default, its limits, its help."""
 
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import attrs
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeFloat, Port, PositiveFloat, PositiveInt
+from cyclopts.types import Port
 from cyclopts.validators import Number
 
+from trio_kv.gateway.raft import SESSION_TIMEOUT_MAX_S, SESSION_TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+IDLE_TIMEOUT_MAX_S = 31_536_000
+"""A year."""
+ELECTION_TIMEOUT_MAX_MS = 3_600_000
+PENDING_BYTES_MAX = 1 << 40
+
+
 class UsageError(ValueError):
     """The command line asks for something that can't be; the message is for a person."""
+
+
+def between(minimum: float, maximum: float) -> Callable[[object, float | None], None]:
+    """Return a validator that refuses all other numbers, and what is none (`nan`), or none that ends (`inf`)."""
+
+    def check(_: object, value: float | None) -> None:
+        if value is not None and not minimum <= value <= maximum:
+            raise ValueError(f"Must be from {minimum:.15g} to {maximum:.15g}.")
+
+    return check
 
 
 @attrs.frozen(kw_only=True)
@@ -65,19 +83,21 @@ class ServeOptions:
         ),
     ] = False
     idle_timeout_s: Annotated[
-        NonNegativeFloat,
+        float,
         Parameter(
             name="--idle-timeout",
             env_var="TRIO_KV_IDLE_TIMEOUT",
+            validator=between(0, IDLE_TIMEOUT_MAX_S),
             help="Seconds of silence after which a connection is closed; 0 never.",
         ),
     ] = 10.0
     session_timeout_s: Annotated[
-        PositiveFloat,
+        float,
         Parameter(
             name="--session-timeout",
             env_var="TRIO_KV_SESSION_TIMEOUT",
-            help="Seconds after which an unused session is forgotten.",
+            validator=between(SESSION_TIMEOUT_MIN_S, SESSION_TIMEOUT_MAX_S),
+            help="Seconds after which an unused session is forgotten, 0.1 to 31536000.",
         ),
     ] = 1000.0
     segment_bytes: Annotated[
@@ -100,19 +120,25 @@ class ServeOptions:
         int,
         Parameter(
             env_var="TRIO_KV_PENDING_BYTES_MAX",
-            validator=Number(gte=1 << 10),
+            validator=Number(gte=1 << 10, lte=PENDING_BYTES_MAX),
             help="Most bytes of unfinished lines, over all connections.",
         ),
     ] = 64 << 20
     election_timeout_ms: Annotated[
-        PositiveInt,
+        int,
         Parameter(
             env_var="TRIO_KV_ELECTION_TIMEOUT_MS",
+            validator=Number(gte=1, lte=ELECTION_TIMEOUT_MAX_MS),
             help="A node that hears no leader for this long, or up to twice as long, stands for election.",
         ),
     ] = 200
     heartbeat_ms: Annotated[
-        PositiveInt, Parameter(env_var="TRIO_KV_HEARTBEAT_MS", help="How often a leader tells that it leads.")
+        int,
+        Parameter(
+            env_var="TRIO_KV_HEARTBEAT_MS",
+            validator=Number(gte=1, lte=ELECTION_TIMEOUT_MAX_MS),
+            help="How often a leader tells that it leads.",
+        ),
     ] = 60
     log_level: Annotated[
         LogLevel, Parameter(env_var="TRIO_KV_LOG_LEVEL", help="The least important events to show.")
