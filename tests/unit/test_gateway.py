@@ -202,7 +202,7 @@ async def test_nobody_writes_under_a_session_that_is_being_replaced(
 async def test_time_outs_shorter_than_a_commit_open_one_session(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Clients that give up before a session can be open don't open one each: the next one finds what they waited for."""
+    """Clients that give up before a session can be open don't open one each: the next one finds that one."""
     cluster = Cluster()
     leader = Leader(cluster)
     leader.takes_s = 0.1

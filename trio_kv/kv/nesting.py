@@ -24,7 +24,7 @@ def is_nested_deeper(text: bytes, depth_max: int) -> bool:
         shallower = brackets.replace(b"[]", b"")
         if len(shallower) == len(brackets):
             break
-        if len(shallower) > len(brackets) * 3 // 4:
+        if len(shallower) > len(brackets) * 9 // 10:
             # Few branches, and long ones: to go from tip to tip is quicker than pass after pass.
             return _measure(shallower) > depth_max - level - 1
         brackets = shallower
