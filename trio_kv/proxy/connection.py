@@ -3,7 +3,11 @@
 The life of a chunk: read up to 64 KiB, split it into lines, decode them, cut them into runs of writes and
 runs of reads, hand each run to the store and wait for its answer, send all replies at once. The next run
 starts when the last is answered, so requests take effect in their order; the socket is not read
-meanwhile, which is what holds a fast client back.
+meanwhile, which is what holds a fast client back. A chunk of lines that are no requests is worth a hundred of it
+in replies: they are sent, at the client's pace, before more of its lines are decoded.
+
+Nobody works for long without a pause. What is done is counted in units of some microseconds, and not in time, so that
+a simulated run repeats itself.
 
 The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its
 own: with one request in flight on each of many connections those would cost more than all the rest. So
@@ -44,8 +48,14 @@ CHUNK_BYTES_MAX = 65536
 """How much is read at once. More waits in the kernel, whose window then holds the client back."""
 REPLY_BYTES_MAX = 262144
 """Replies kept before they are sent; beyond it they go out before the chunk is done."""
-PARSE_LINES_MAX = 256
-"""Lines decoded before other tasks get their turn: bad lines are slow to explain."""
+LINES_AT_ONCE_MAX = 32
+"""Lines decoded before somebody looks what that has cost."""
+WORK_MAX = 256
+"""Units of work, a good line each, before other tasks get their turn."""
+BAD_LINE_WORK = 16
+"""What it costs to explain what is wrong with a line."""
+STATUS_WORK = 32
+"""What it costs to ask all nodes how they are, and to write that down."""
 
 WRITES = (SetRequest, DeleteRequest, CasRequest)
 
@@ -61,7 +71,7 @@ class Connection:
         - While `is_busy`, a chunk is being worked on, and nobody but this connection's task may cut it
           short before the deadline of a stop. While not, the task only waits for the client.
         - `_items[:_done]` have their replies in `_out`, `_unsent` or on the way; `_items[_done:_handed]`
-          were handed to the store; the rest has not begun.
+          were handed to the store; the rest has not begun, and `_lines[_taken:]` are not even decoded.
         - What is sent is whole lines: `_unsent` is the end of a line that was begun.
 
     Args:
@@ -107,7 +117,11 @@ class Connection:
         self._buffer = LineBuffer(config.line_bytes_max)
         self._half_bytes = 0
         self._is_between_lines = True
+        self._lines: Sequence[Line] = ()
+        self._taken = 0
         self._items: Sequence[Request | bytes] = ()
+        self._unpaused = 0
+        """Work since the last time that others had their turn."""
         self._done = 0
         self._handed = 0
         self._out: list[bytes] = []
@@ -238,12 +252,35 @@ class Connection:
         else:
             self.is_busy = True
             self.request_count += len(lines)
-            self._done = self._handed = 0
-            self._items = await self._decode_all(lines)
-            await self._answer_all()
-            self._items = ()
+            self._lines, self._taken = lines, 0
+            while self._taken < len(lines):
+                await self._take_lines()
+                await self._answer_all()
+            self._items = self._lines = ()
+            self._taken = 0
             self.active_s = self._now()
             self.is_busy = False
+
+    async def _take_lines(self) -> None:
+        """Decode the next lines: all there are, unless their replies are known and too many already."""
+        lines = self._lines
+        items: list[Request | bytes] = []
+        self._items, self._done, self._handed = items, 0, 0
+        error_bytes = 0
+        while self._taken < len(lines) and error_bytes <= REPLY_BYTES_MAX:
+            taken = [self._decode(line) for line in lines[self._taken : self._taken + LINES_AT_ONCE_MAX]]
+            items += taken
+            self._taken += len(taken)
+            errors = [len(item) for item in taken if isinstance(item, bytes)]
+            error_bytes += sum(errors)
+            await self._pause_after(len(taken) + BAD_LINE_WORK * len(errors))
+
+    async def _pause_after(self, work: int) -> None:
+        """Let others have their turn after so much more work, if it is enough."""
+        self._unpaused += work
+        if self._unpaused >= WORK_MAX:
+            self._unpaused = 0
+            await trio.lowlevel.checkpoint()
 
     async def _answer_all(self) -> None:
         """Answer the items, in order."""
@@ -256,6 +293,7 @@ class Connection:
                 await self._read_run(item)
             else:
                 self._put(self._answer_here(item))
+                await self._pause_after(STATUS_WORK if isinstance(item, StatusRequest) else 1)
             if self._out_bytes > REPLY_BYTES_MAX:
                 await self._flush()
         await self._flush()
@@ -269,15 +307,6 @@ class Connection:
             return parse_line(line)
         except BadRequestError as error:
             return encode_error(error.code, error.message, error.key, error.id)
-
-    async def _decode_all(self, lines: list[Line]) -> list[Request | bytes]:
-        items: list[Request | bytes] = []
-        for start in range(0, len(lines), PARSE_LINES_MAX):
-            if start:
-                # Shielded: a chunk that is cut short must know all that it owes.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            items += [self._decode(line) for line in lines[start : start + PARSE_LINES_MAX]]
-        return items
 
     async def _write_run(self, first: WriteRequest) -> None:
         """Hand the run of writes that begins with `first` to the store, and put its replies."""
@@ -312,6 +341,8 @@ class Connection:
             self._put(encode_reply(request, reply, node, term))
             if self._out_bytes > REPLY_BYTES_MAX:
                 await self._flush()
+                # The kernel may take megabytes at once, again and again.
+                await self._pause_after(WORK_MAX)
 
     def _answer_here(self, item: Request | bytes) -> bytes:
         """Return the reply to what needs no run."""
@@ -368,10 +399,17 @@ class Connection:
 
     async def _leave(self) -> None:
         """Say what is still owed and the last words, then wait for the client to close its side."""
-        owed = [bytes(self._unsent), *self._out]
-        owed += [self._give_up(index) for index in range(self._done, len(self._items))]
         assert self._farewell is not None
-        await self._send(b"".join((*owed, self._farewell)))
+        self._out.insert(0, bytes(self._unsent))
+        for place in range(self._done, len(self._items) + len(self._lines) - self._taken):
+            line = self._give_up(place)
+            self._out.append(line)
+            self._out_bytes += len(line)
+            await self._pause_after(BAD_LINE_WORK)
+            if self._out_bytes > REPLY_BYTES_MAX:
+                await self._flush()
+        self._out.append(self._farewell)
+        await self._flush()
         if not self._farewell:
             return
         # To close a socket with bytes unread would reset the connection, and the reset may overtake the
@@ -393,8 +431,9 @@ class Connection:
             raise ConnectionLostError(f"receiving failed: {error}") from error
 
     def _give_up(self, index: int) -> bytes:
-        """Return the reply to an item that gets no result because the door stops."""
-        item = self._items[index]
+        """Return the reply to an item, or to a line behind the items, that gets no result because the door stops."""
+        behind = index - len(self._items)
+        item = self._items[index] if behind < 0 else self._decode(self._lines[self._taken + behind])
         if isinstance(item, WRITES) and index < self._handed:
             reply = Reply("timeout", message="the server stops; this write may still take effect")
         elif isinstance(item, GetRequest | SetRequest | DeleteRequest | CasRequest):
