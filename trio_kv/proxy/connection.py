@@ -26,6 +26,7 @@ from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
 from trio_kv.proxy.halves import HalfLines
 from trio_kv.proxy.sockets import Socket, Sockets
+from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
     BadRequestError,
@@ -48,14 +49,16 @@ CHUNK_BYTES_MAX = 65536
 """How much is read at once. More waits in the kernel, whose window then holds the client back."""
 REPLY_BYTES_MAX = 262144
 """Replies kept before they are sent; beyond it they go out before the chunk is done."""
-LINES_AT_ONCE_MAX = 32
-"""Lines decoded before somebody looks what that has cost."""
 WORK_MAX = 256
 """Units of work, a good line each, before other tasks get their turn."""
 BAD_LINE_WORK = 16
-"""What it costs to explain what is wrong with a line."""
+"""What it costs to explain what is wrong with a line, however short it is."""
+BAD_BYTES_A_UNIT = 32
+"""How much of a bad line is a unit of work, as far as it is explained."""
 STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
+LINES_GIVEN_UP_MAX = 16
+"""Lines given up by a door that stops, before others have their turn: they may not even be decoded."""
 
 WRITES = (SetRequest, DeleteRequest, CasRequest)
 
@@ -268,19 +271,24 @@ class Connection:
         self._items, self._done, self._handed = items, 0, 0
         error_bytes = 0
         while self._taken < len(lines) and error_bytes <= REPLY_BYTES_MAX:
-            taken = [self._decode(line) for line in lines[self._taken : self._taken + LINES_AT_ONCE_MAX]]
-            items += taken
-            self._taken += len(taken)
-            errors = [len(item) for item in taken if isinstance(item, bytes)]
-            error_bytes += sum(errors)
-            await self._pause_after(len(taken) + BAD_LINE_WORK * len(errors))
+            line = lines[self._taken]
+            item = self._decode(line)
+            items.append(item)
+            self._taken += 1
+            if isinstance(item, bytes):
+                error_bytes += len(item)
+                self._unpaused += BAD_LINE_WORK
+                if line is not TOO_LARGE:
+                    self._unpaused += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
+            else:
+                self._unpaused += 1
+            if self._unpaused >= WORK_MAX:
+                await self._pause()
 
-    async def _pause_after(self, work: int) -> None:
-        """Let others have their turn after so much more work, if it is enough."""
-        self._unpaused += work
-        if self._unpaused >= WORK_MAX:
-            self._unpaused = 0
-            await trio.lowlevel.checkpoint()
+    async def _pause(self) -> None:
+        """Let others have their turn."""
+        self._unpaused = 0
+        await trio.lowlevel.checkpoint()
 
     async def _answer_all(self) -> None:
         """Answer the items, in order."""
@@ -293,7 +301,9 @@ class Connection:
                 await self._read_run(item)
             else:
                 self._put(self._answer_here(item))
-                await self._pause_after(STATUS_WORK if isinstance(item, StatusRequest) else 1)
+                self._unpaused += STATUS_WORK if isinstance(item, StatusRequest) else 1
+                if self._unpaused >= WORK_MAX:
+                    await self._pause()
             if self._out_bytes > REPLY_BYTES_MAX:
                 await self._flush()
         await self._flush()
@@ -342,7 +352,7 @@ class Connection:
             if self._out_bytes > REPLY_BYTES_MAX:
                 await self._flush()
                 # The kernel may take megabytes at once, again and again.
-                await self._pause_after(WORK_MAX)
+                await self._pause()
 
     def _answer_here(self, item: Request | bytes) -> bytes:
         """Return the reply to what needs no run."""
@@ -405,9 +415,10 @@ class Connection:
             line = self._give_up(place)
             self._out.append(line)
             self._out_bytes += len(line)
-            await self._pause_after(BAD_LINE_WORK)
             if self._out_bytes > REPLY_BYTES_MAX:
                 await self._flush()
+            if place % LINES_GIVEN_UP_MAX == 0:
+                await self._pause()
         self._out.append(self._farewell)
         await self._flush()
         if not self._farewell:
