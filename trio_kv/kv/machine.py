@@ -240,21 +240,23 @@ class Machine:
         else:
             # Raised even by a repeated or refused command: what its owner has heard is true all the same.
             if command.done > session.done:
-                sessions.forget_below(session, command.done)
+                freed_bytes = session.forget_below(command.done)
+                if freed_bytes:
+                    sessions.held_bytes -= freed_bytes
             seq = command.seq
             known = session.replies.get(seq) or session.refuse(seq)
-            # That of a plain set never does.
-            may_tell_value = type(command) is not Set or command.if_revision is not None
-            if known is None and may_tell_value and sessions.is_full(session):
+            if known is None:
+                if type(command) is Set and command.if_revision is None:
+                    # Its answer never holds a value.
+                    session.used_us = time_us
+                    reply = session.replies[seq] = apply_write(self.items, command, index, changes)
+                    return reply
+                if not sessions.is_full(session):
+                    session.used_us = time_us
+                    return self._write_and_hold(session, apply_write, command, index, changes)
                 # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
                 # command is repeated.
                 known = session.replies[seq] = FULL_OF_TEXTS
-            if known is None:
-                session.used_us = time_us
-                if may_tell_value:
-                    return self._write_and_hold(session, apply_write, command, index, changes)
-                reply = session.replies[seq] = apply_write(self.items, command, index, changes)
-                return reply
             reply = known
         note(changes, reply)
         return reply

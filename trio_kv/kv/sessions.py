@@ -108,9 +108,9 @@ class Session:
             by how many bytes the session holds less.
 
         """
-        replies = self.replies
-        gone: Iterable[int] = range(self.done, done)
-        if done - self.done > len(replies):
+        replies, before = self.replies, self.done
+        gone: Iterable[int] = range(before, done)
+        if done - before > len(replies):
             gone = [seq for seq in replies if seq < done]
         for seq in gone:
             replies.pop(seq, None)
@@ -220,10 +220,6 @@ class Sessions:
         assert reply.value is not None
         session.replies[seq] = reply
         self.held_bytes += session.hold(seq, origin, len(reply.value))
-
-    def forget_below(self, session: Session, done: int) -> None:
-        """Let a session drop the answers to seqs below `done`."""
-        self.held_bytes -= session.forget_below(done)
 
     def is_full(self, session: Session) -> bool:
         """Tell whether no further answer of a session may come to hold a value."""

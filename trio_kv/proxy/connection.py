@@ -266,24 +266,26 @@ class Connection:
 
     async def _take_lines(self) -> None:
         """Decode the next lines: all there are, unless their replies are known and too many already."""
-        lines = self._lines
         items: list[Request | bytes] = []
         self._items, self._done, self._handed = items, 0, 0
-        error_bytes = 0
-        while self._taken < len(lines) and error_bytes <= REPLY_BYTES_MAX:
-            line = lines[self._taken]
+        first, work, error_bytes = self._taken, self._unpaused, 0
+        for line in self._lines[first:]:
             item = self._decode(line)
             items.append(item)
-            self._taken += 1
+            work += 1
             if isinstance(item, bytes):
                 error_bytes += len(item)
-                self._unpaused += BAD_LINE_WORK
+                work += BAD_LINE_WORK
                 if line is not TOO_LARGE:
-                    self._unpaused += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
-            else:
-                self._unpaused += 1
-            if self._unpaused >= WORK_MAX:
+                    work += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
+            if work >= WORK_MAX:
+                self._taken = first + len(items)
                 await self._pause()
+                work = 0
+            if error_bytes > REPLY_BYTES_MAX:
+                break
+        self._taken = first + len(items)
+        self._unpaused = work
 
     async def _pause(self) -> None:
         """Let others have their turn."""
