@@ -9,9 +9,9 @@ import trio.testing
 
 from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import CHUNK_BYTES_MAX, REPLY_BYTES_MAX, Connection
-from trio_kv.proxy.halves import HalfLines
 from trio_kv.proxy.sockets import Listener
 from trio_kv.wire.requests import CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
 
@@ -103,13 +103,14 @@ def autojump_clock() -> trio.testing.MockClock:
     return trio.testing.MockClock(autojump_threshold=0)
 
 
-def connect(sock: Socket, config: ProxyConfig | None = None) -> Connection:
+def connect(sock: Socket, unsent: UnsentReplies | None = None) -> Connection:
     return Connection(
         sock,
         sockets=Sockets(sock),
         store=Store(),
-        config=config or ProxyConfig(),
+        config=ProxyConfig(),
         halves=HalfLines(1 << 20),
+        unsent=unsent or UnsentReplies(1 << 30),
         now=trio.current_time,
     )
 
@@ -201,3 +202,34 @@ async def test_a_stop_answers_what_was_not_even_decoded(
     codes = [msgspec.json.decode(reply).get("error") for reply in replies[-5:-1]]
     assert codes == ["unavailable", "unavailable", None, "bad_request"]
     assert replies[-1] == CLOSE_SHUTDOWN
+
+
+async def test_replies_that_nobody_takes_are_limited_over_all_connections(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Of clients that ask for large values and leave them where they are, those that began first are dropped."""
+    unsent = UnsentReplies(350_000)
+    socks = [Socket(b'{"key":"k"}\n') for _ in range(5)]
+    connections = [connect(sock, unsent) for sock in socks]
+    for connection in connections:
+        nursery.start_soon(connection.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        assert unsent.total_bytes <= 350_000
+    assert ["too many others" in each.reason for each in connections] == [True, True, False, False, False]
+    for sock in socks:
+        sock.take(float("inf"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert [sock.taken.count(b"\n") for sock in socks] == [0, 0, 1, 1, 1]
+    assert unsent.total_bytes == 0
+
+
+async def test_a_reply_that_is_larger_than_all_may_be_drops_its_client(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A client that is dropped before it waited is dropped all the same."""
+    unsent = UnsentReplies(1_000)
+    connection = connect(Socket(b'{"key":"k"}\n'), unsent)
+    await connection.serve()
+    assert "too many others" in connection.reason
+    connection.close()
+    assert unsent.total_bytes == 0

@@ -22,9 +22,10 @@ import trio
 
 from trio_kv.gateway.store import Answer, Store, View
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
-from trio_kv.proxy.halves import HalfLines
+from trio_kv.proxy.outbox import ConnectionLostError, Outbox
 from trio_kv.proxy.sockets import Socket, Sockets
 from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
@@ -63,19 +64,14 @@ LINES_GIVEN_UP_MAX = 16
 WRITES = (SetRequest, DeleteRequest, CasRequest)
 
 
-class ConnectionLostError(Exception):
-    """The client is gone, or takes nothing. Its argument says which."""
-
-
 class Connection:
     """A connection and what it has in flight.
 
     Invariants:
         - While `is_busy`, a chunk is being worked on, and nobody but this connection's task may cut it
           short before the deadline of a stop. While not, the task only waits for the client.
-        - `_items[:_done]` have their replies in `_out`, `_unsent` or on the way; `_items[_done:_handed]`
+        - `_items[:_done]` have their replies in the outbox or on the way; `_items[_done:_handed]`
           were handed to the store; the rest has not begun, and `_lines[_taken:]` are not even decoded.
-        - What is sent is whole lines: `_unsent` is the end of a line that was begun.
 
     Args:
         sock: a connected socket that does not block. The connection owns it.
@@ -83,6 +79,7 @@ class Connection:
         store: what answers the requests.
         config: the door's limits.
         halves: the books of half lines over all connections.
+        unsent: the books of replies that wait for their clients, over all connections.
         now: the clock of the run, in seconds.
 
     """
@@ -95,6 +92,7 @@ class Connection:
         store: Store,
         config: ProxyConfig,
         halves: HalfLines,
+        unsent: UnsentReplies,
         now: Callable[[], float],
     ) -> None:
         """Begin idle; see the class."""
@@ -115,6 +113,7 @@ class Connection:
         self._store = store
         self._config = config
         self._halves = halves
+        self._outbox = Outbox(self, sock, sockets, unsent, config.send_stall_s)
         self._now = now
         self._view = View()
         self._buffer = LineBuffer(config.line_bytes_max)
@@ -127,9 +126,6 @@ class Connection:
         """Work since the last time that others had their turn."""
         self._done = 0
         self._handed = 0
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._unsent = memoryview(b"")
 
     async def serve(self) -> None:
         """Answer the client until it or the door ends the connection; `reason` tells which."""
@@ -169,9 +165,14 @@ class Connection:
         self._half_bytes = 0
         self.refuse("overloaded", "too many unfinished lines on all connections; send a whole line at once")
 
+    def drop(self) -> None:
+        """Drop the client: it does not take its replies, and there are too many that others don't take either."""
+        self._outbox.drop()
+
     def close(self) -> None:
         """Close the socket and forget the half line. Call it when `serve` has ended."""
         self._halves.forget(self)
+        self._outbox.close()
         self._sockets.notify_closing(self._sock.fileno())
         self._sock.close()
 
@@ -233,9 +234,9 @@ class Connection:
         else:
             data = self._answer_here(request)
         self._items = ()
-        sent = self._send_nowait(data)
+        sent = self._outbox.send_nowait(data)
         if sent != len(data):
-            await self._send_rest(data, sent)
+            await self._outbox.send_rest(data, sent)
         self.active_s = self._now()
         self.is_busy = False
 
@@ -302,13 +303,14 @@ class Connection:
             elif isinstance(item, GetRequest):
                 await self._read_run(item)
             else:
-                self._put(self._answer_here(item))
+                self._outbox.put(self._answer_here(item))
+                self._done += 1
                 self._unpaused += STATUS_WORK if isinstance(item, StatusRequest) else 1
                 if self._unpaused >= WORK_MAX:
                     await self._pause()
-            if self._out_bytes > REPLY_BYTES_MAX:
-                await self._flush()
-        await self._flush()
+            if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
+                await self._outbox.flush()
+        await self._outbox.flush()
 
     def _decode(self, line: Line) -> Request | bytes:
         """Return a line's request, or the reply to a line that is none."""
@@ -350,9 +352,10 @@ class Connection:
     async def _put_run(self, run: Sequence[WriteRequest | GetRequest], answer: Answer) -> None:
         node, term = answer.node, answer.term
         for request, reply in zip(run, answer.replies, strict=True):
-            self._put(encode_reply(request, reply, node, term))
-            if self._out_bytes > REPLY_BYTES_MAX:
-                await self._flush()
+            self._outbox.put(encode_reply(request, reply, node, term))
+            self._done += 1
+            if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
+                await self._outbox.flush()
                 # The kernel may take megabytes at once, again and again.
                 await self._pause()
 
@@ -365,64 +368,18 @@ class Connection:
         assert isinstance(item, PingRequest), item
         return encode_reply(item, Reply("ok"))
 
-    def _put(self, line: bytes) -> None:
-        """Add the reply to the first item that has none."""
-        self._out.append(line)
-        self._out_bytes += len(line)
-        self._done += 1
-
-    async def _flush(self) -> None:
-        """Send the replies that are ready."""
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._out_bytes = 0
-            await self._send(data)
-
-    async def _send(self, data: bytes) -> None:
-        """Send bytes; wait for a client that is slow, but not for one that takes nothing.
-
-        Raises:
-            ConnectionLostError: the client is gone, or took nothing for `send_stall_s`.
-
-        """
-        sent = self._send_nowait(data)
-        if sent != len(data):
-            await self._send_rest(data, sent)
-
-    async def _send_rest(self, data: bytes, sent: int) -> None:
-        """Send what the kernel did not take at once, `sent` bytes in."""
-        self._unsent = memoryview(data)[sent:]
-        while self._unsent:
-            with trio.move_on_after(self._config.send_stall_s) as scope:
-                await self._sockets.wait_writable(self._sock.fileno())
-            if scope.cancelled_caught:
-                raise ConnectionLostError(f"the client took nothing for {self._config.send_stall_s:g} s")
-            self._unsent = self._unsent[self._send_nowait(self._unsent) :]
-
-    def _send_nowait(self, data: bytes | memoryview) -> int:
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise ConnectionLostError(f"sending failed: {error}") from error
-
     async def _leave(self) -> None:
         """Say what is still owed and the last words, then wait for the client to close its side."""
         assert self._farewell is not None
-        self._out.insert(0, bytes(self._unsent))
+        self._outbox.go_on()
         for place in range(self._done, len(self._items) + len(self._lines) - self._taken):
-            line = self._give_up(place)
-            self._out.append(line)
-            self._out_bytes += len(line)
-            if self._out_bytes > REPLY_BYTES_MAX:
-                await self._flush()
+            self._outbox.put(self._give_up(place))
+            if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
+                await self._outbox.flush()
             if place % LINES_GIVEN_UP_MAX == 0:
                 await self._pause()
-        self._out.append(self._farewell)
-        await self._flush()
+        self._outbox.put(self._farewell)
+        await self._outbox.flush()
         if not self._farewell:
             return
         # To close a socket with bytes unread would reset the connection, and the reset may overtake the
