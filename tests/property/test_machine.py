@@ -171,9 +171,9 @@ def test_restored_or_copied_anywhere_it_behaves_the_same(log: list[Entry], data:
         assert tell(other) == tell(machine)
 
 
-@given(logs(), st.data(), st.integers(0, 20), st.integers(0, 40))
+@given(logs(), st.data(), st.integers(0, 20), st.integers(0, 40), st.integers(0, 5))
 def test_limits_of_answers_depend_on_the_log_alone(
-    log: list[Entry], data: st.DataObject, one_max: int, all_max: int
+    log: list[Entry], data: st.DataObject, one_max: int, all_max: int, small_max: int
 ) -> None:
     """With limits so low that answers reach them, every reply is that of the judges' rule, also after a restart.
 
@@ -182,6 +182,8 @@ def test_limits_of_answers_depend_on_the_log_alone(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "HELD_BYTES_MAX", one_max)
         patch.setattr(sessions, "ALL_HELD_BYTES_MAX", all_max)
+        patch.setattr(sessions, "SMALL_TEXT_BYTES_MAX", small_max)
+        patch.setattr(reference, "SMALL_TEXT_BYTES_MAX", small_max)
         patch.setattr(reference, "SESSION_TEXT_BYTES_MAX", one_max)
         patch.setattr(reference, "ALL_TEXT_BYTES_MAX", all_max)
         rule, machine, restarted = reference.Reference(), Machine(), Machine()

@@ -158,10 +158,23 @@ def test_values_in_answers_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert [reply.code for reply in run(machine, 0, refused)] == ["overloaded"] * 3
     assert value_of(machine) == LARGE
-    assert at(machine, 0, put(33, "33")).code == "ok"
     assert at(machine, 0, cas(1, "1", "2")).value == msgspec.Raw(LARGE)
-    assert at(machine, 0, cas(34, "34", "33", done=2)).code == "ok"
+    assert at(machine, 0, cas(34, "34", LARGE, done=2)).code == "ok"
     assert value_of(machine) == "34"
+
+
+def test_small_values_find_room_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works with small values, or with keys that don't exist, is not refused because of large ones."""
+    monkeypatch.setattr(sessions_module, "HELD_BYTES_MAX", 1_000)
+    machine = started()
+    run(machine, 0, [put(1, LARGE), cas(2, "1", "2")])
+    assert at(machine, 0, cas(3, "1", "2")).code == "overloaded"
+    assert at(machine, 0, Set(SESSION, 4, 0, "small", msgspec.Raw("1"))).code == "ok"
+    assert at(machine, 0, cas(5, "2", "1", key="small")).code == "ok"
+    assert at(machine, 0, cas(6, "3", "1", key="small")).value == msgspec.Raw("2")
+    assert at(machine, 0, Delete(SESSION, 7, 0, "small")).value == msgspec.Raw("2")
+    assert at(machine, 0, Delete(SESSION, 8, 0, "small")).code == "missing"
+    assert at(machine, 0, Cas(SESSION, 9, 0, "small", msgspec.Raw(LARGE))).code == "ok"
 
 
 def test_what_was_refused_is_never_applied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,8 @@ OVERLOADED = Outcome("overloaded")
 
 SESSION_TEXT_BYTES_MAX = 64 * 1024 * 1024
 ALL_TEXT_BYTES_MAX = 256 * 1024 * 1024
-"""What outcomes of one session, and of all, may hold before nothing that may tell a value is applied any more."""
+"""What outcomes of one session, and of all, may hold before nothing that may tell a large value is applied any more."""
+SMALL_TEXT_BYTES_MAX = 512
 
 
 class Reference:
@@ -105,11 +106,12 @@ class Reference:
             return session.outcomes[command.seq]
         if command.seq < session.done:
             return EXPIRED
+        held = self.items.get(command.key)
         may_tell_value = not isinstance(command, Set) or command.if_revision is not None
-        if may_tell_value and self._is_full(session):
+        is_large = held is not None and len(held[0]) > SMALL_TEXT_BYTES_MAX
+        if may_tell_value and is_large and self._is_full(session):
             session.outcomes[command.seq] = OVERLOADED
             return OVERLOADED
-        held = self.items.get(command.key)
         outcome = self._take_effect(command, index)
         session.outcomes[command.seq] = outcome
         if held is not None and outcome.value is not None:

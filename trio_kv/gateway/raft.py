@@ -164,10 +164,11 @@ class RaftStore:
                     commands.append(command)
         answer = await self._propose(commands, session, seq, size_bytes, deadline)
         if answer.node and self._session == session:
-            if answer.replies[-1].code == "session_expired":
+            code = answer.replies[-1].code
+            if code == "session_expired":
                 # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
                 self._session = 0
-            else:
+            elif code != "overloaded":
                 # Only what was applied keeps a session, and that was not before it was handed over.
                 self._session_used_at = max(self._session_used_at, used_at)
         return answer

@@ -251,7 +251,8 @@ class Machine:
                     session.used_us = time_us
                     reply = session.replies[seq] = apply_write(self.items, command, index, changes)
                     return reply
-                if not sessions.is_full(session):
+                item = self.items.get(command.key)
+                if item is None or sessions.has_room(session, len(item.value)):
                     session.used_us = time_us
                     return self._write_and_hold(session, apply_write, command, index, changes)
                 # Kept as any other answer: whoever was told that nothing happened must not see it happen when the

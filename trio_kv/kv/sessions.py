@@ -30,6 +30,10 @@ HELD_BYTES_MAX = 64 << 20
 """Bytes of texts from which on the answers of one session hold no further one: a command whose answer might is not
 applied and hears `overloaded`, and so does each repetition of it."""
 
+SMALL_TEXT_BYTES_MAX = 512
+"""A text of up to so many bytes finds room always: `REPLIES_MAX` of them are 32 MiB. Else those who work with small
+values would have to wait because of others, under the same session, who work with large ones."""
+
 ALL_HELD_BYTES_MAX = 256 << 20
 """The same for the answers of all sessions together."""
 
@@ -221,9 +225,11 @@ class Sessions:
         session.replies[seq] = reply
         self.held_bytes += session.hold(seq, origin, len(reply.value))
 
-    def is_full(self, session: Session) -> bool:
-        """Tell whether no further answer of a session may come to hold a value."""
-        return session.held_bytes >= HELD_BYTES_MAX or self.held_bytes >= ALL_HELD_BYTES_MAX
+    def has_room(self, session: Session, size_bytes: int) -> bool:
+        """Tell whether an answer of a session may come to hold a value of that size."""
+        if size_bytes <= SMALL_TEXT_BYTES_MAX:
+            return True
+        return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < ALL_HELD_BYTES_MAX
 
     def expire(self, time_us: int) -> list[int]:
         """Forget the sessions due at cluster time `time_us`; return their ids, the earliest due first."""
