@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cyclopts.types import Port
 from cyclopts.validators import Number
 
-from trio_kv.gateway.raft import SESSION_TIMEOUT_MAX_S, SESSION_TIMEOUT_MIN_S
+from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -96,7 +96,7 @@ class ServeOptions:
         Parameter(
             name="--session-timeout",
             env_var="TRIO_KV_SESSION_TIMEOUT",
-            validator=between(SESSION_TIMEOUT_MIN_S, SESSION_TIMEOUT_MAX_S),
+            validator=between(TIMEOUT_MIN_S, TIMEOUT_MAX_S),
             help="Seconds after which an unused session is forgotten, 0.1 to 31536000.",
         ),
     ] = 1000.0

@@ -33,15 +33,12 @@ from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, Pending
 from trio_kv.gateway.store import Answer, View, WriteRequest
 from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX
+from trio_kv.kv.sessions import REPLIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.replica.requests import Answer as NodeAnswer
 from trio_kv.replica.requests import Done, Full, Propose, Read, Refused
 from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 READS_MAX = 65_536
-SESSION_TIMEOUT_MIN_S = 0.1
-SESSION_TIMEOUT_MAX_S = 31_536_000.0
-"""A year: far from where microseconds do not fit into an entry any more."""
 HEDGE_S = 0.02
 """A read not answered within this time is also given to another node."""
 REST_S = 1.0
@@ -72,7 +69,7 @@ class RaftStore:
             registry: where the nodes are, and who leads.
             random: tosses the coin that picks a follower.
             session_timeout_s: after how much cluster time without a write the cluster forgets a session; from
-                `SESSION_TIMEOUT_MIN_S` to `SESSION_TIMEOUT_MAX_S`.
+                `TIMEOUT_MIN_S` to `TIMEOUT_MAX_S` of `kv.sessions`.
 
         Raises:
             ValueError: the time-out is out of its range.
@@ -411,9 +408,9 @@ def check_session_timeout(session_timeout_s: float) -> None:
         ValueError: it is out of its range; the text tells that.
 
     """
-    if not SESSION_TIMEOUT_MIN_S <= session_timeout_s <= SESSION_TIMEOUT_MAX_S:
+    if not TIMEOUT_MIN_S <= session_timeout_s <= TIMEOUT_MAX_S:
         raise ValueError(
-            f"a session's time-out is {SESSION_TIMEOUT_MIN_S:g} to {SESSION_TIMEOUT_MAX_S:.15g} seconds,"
+            f"a session's time-out is {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:.15g} seconds,"
             f" not {session_timeout_s:.15g}"
         )
 

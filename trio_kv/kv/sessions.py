@@ -26,6 +26,10 @@ from trio_kv.kv.reply import Reply
 REPLIES_MAX = 65_536
 """Answers that one session keeps. When it is full, a new command is not applied and hears `overloaded`."""
 
+TIMEOUT_MIN_S = 0.1
+TIMEOUT_MAX_S = 31_536_000.0
+"""A session's time-out: up to a year, which is far from where microseconds do not fit into an entry any more."""
+
 HELD_BYTES_MAX = 64 << 20
 """Bytes of texts from which on the answers of one session hold no further one: a command whose answer might is not
 applied and hears `overloaded`, and so does each repetition of it."""
@@ -63,6 +67,8 @@ Origin = tuple[str, int]
 class _HeldText:
     """A text that answers of a session hold."""
 
+    origin: Origin
+    """One object for all of them: a key may be long."""
     size_bytes: int
     answers: int
     """How many of them."""
@@ -96,12 +102,13 @@ class Session:
 
     def hold(self, seq: int, origin: Origin, size_bytes: int) -> int:
         """Count the value of the reply to `seq`; return by how many bytes the session holds more."""
-        self.origins[seq] = origin
         text = self._texts.get(origin)
         if text is not None:
+            self.origins[seq] = text.origin
             text.answers += 1
             return 0
-        self._texts[origin] = _HeldText(size_bytes, 1)
+        self.origins[seq] = origin
+        self._texts[origin] = _HeldText(origin, size_bytes, 1)
         self.held_bytes += size_bytes
         return size_bytes
 
