@@ -13,6 +13,7 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.sessions import FULL_OF_TEXTS, Origin, Session
+from trio_kv.proxy.books import UnsentReplies
 from trio_kv.proxy.connection import Connection
 from trio_kv.replica import replica
 from trio_kv.wire import refusals
@@ -193,3 +194,11 @@ def _(patch: Patch) -> None:
         await real(self)
 
     patch.setattr(Connection, "_leave", leave)
+
+
+@mutant(
+    "proxy: replies that nobody takes are not counted",
+    tests=tests_of("connection", "test_replies_that_nobody_takes_are_limited_over_all_connections"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(UnsentReplies, "note", lambda self, holder, size, is_new: None)
