@@ -21,7 +21,7 @@ FIRST = (
 )
 SESSIONS = b'{"chunk":1,"sessions":[[1,10,5,2]]}\n'
 ITEMS = b'{"chunk":2,"items":[["k","v",9]]}\n'
-REPLIES = b'{"chunk":3,"replies":[[1,3,"ok",null,false,9,"","",0]]}\n'
+REPLIES = b'{"chunk":3,"replies":[[1,3,"ok",null,false,9,""]]}\n'
 
 
 def set_to(key: str, value: str, seq: int) -> Set:
@@ -58,7 +58,7 @@ def test_snapshot_is_lines_for_people() -> None:
         '"entries_digest":981782816,"state_digest":284870163},"counts":{"sessions":1,"replies":2,"items":1}}\n'
         '{"chunk":1,"sessions":[[1,1000000,0,2]]}\n'
         '{"chunk":2,"items":[["\u00e9",null,4]]}\n'
-        '{"chunk":3,"replies":[[1,2,"ok",{"a": 1.0},true,3,"","k",2],[1,3,"ok",null,false,4,"","",0]]}\n'
+        '{"chunk":3,"replies":[[1,2,"ok",{"a": 1.0},true,3,"","k",2],[1,3,"ok",null,false,4,""]]}\n'
     )
 
 

@@ -80,8 +80,8 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     done: int
 
 
-class ReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One answer that a session keeps."""
+class PlainReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One answer that a session keeps, and that has no value; in version 1 any answer."""
 
     session: int
     seq: int
@@ -92,6 +92,11 @@ class ReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Whether the value stands here."""
     revision: int
     message: str
+
+
+class ReplyRecord(PlainReplyRecord, frozen=True, array_like=True, gc=False):
+    """One answer that a session keeps."""
+
     key: str = ""
     origin: int = 0
     """Key and revision that the value comes from. 0: it has none, or this is version 1."""
@@ -182,7 +187,7 @@ def _tell_replies(sessions: Mapping[int, Session], items: Mapping[str, Item]) ->
             origin = session.origins.get(seq)
             if origin is None:
                 yield _encode(
-                    ReplyRecord(session_id, seq, reply.code, _NULL, False, reply.revision, reply.message)
+                    PlainReplyRecord(session_id, seq, reply.code, _NULL, False, reply.revision, reply.message)
                 )
                 continue
             value, has_value = reply.value, origin not in told and not _is_held(items, origin)
