@@ -377,10 +377,10 @@ async def test_a_bug_in_one_node_ends_that_node_alone(
 def apply_or_raise(victim: Machine) -> Callable[..., Any]:
     original = Machine.apply
 
-    def apply(self: Machine, entries: Any) -> Any:
+    def apply(self: Machine, *arguments: Any) -> Any:
         if self is victim:
             raise RuntimeError("a bug")
-        return original(self, entries)
+        return original(self, *arguments)
 
     return apply
 

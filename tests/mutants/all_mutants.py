@@ -1,6 +1,7 @@
 """All mutants of the list, registered by importing their rooms."""
 
 from tests.mutants import (
+    clients,
     directories,
     disks,
     doors,
@@ -17,6 +18,7 @@ from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "clients",
     "directories",
     "disks",
     "doors",

@@ -168,8 +168,9 @@ def _(patch: Patch) -> None:
                 written = await self._store.write((item,), timeout_s=item.timeout)
                 await self._put_run((item,), written)
             else:
-                self._put(self._answer_here(item))
-        await self._flush()
+                self._outbox.put(self._answer_here(item))
+                self._done += 1
+        await self._outbox.flush()
 
     patch.setattr(Connection, "_answer_all", answer_all)
 

@@ -193,6 +193,15 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--nodes", "10"], "<= 9"),
         (["--port", "70000"], "--port"),
         (["--heartbeat-ms", "150"], "at most half"),
+        *[
+            (["--session-timeout", text], "--session-timeout")
+            for text in ("inf", "nan", "1e400", "2e13", "0.09", "0", "-1")
+        ],
+        *[(["--idle-timeout", text], "--idle-timeout") for text in ("inf", "nan", "-0.1")],
+        (["--election-timeout-ms", "3600001"], "<= 3600000"),
+        (["--election-timeout-ms", "1" + "0" * 400], "--election-timeout-ms"),
+        (["--heartbeat-ms", "0"], ">= 1"),
+        (["--pending-bytes-max", "1099511627777"], "<= 1099511627776"),
         (["--host", "0.0.0.0"], "--insecure"),
         (["--port", "3002"], "both 3002"),
         (["ctl", "cut", "1-1"], "write 1-2"),

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from trio_kv.kv.commands import OpenSession, Set
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.data_directory import DataDirectory, open_data_directory

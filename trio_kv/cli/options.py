@@ -8,12 +8,14 @@ import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from trio_kv.cli.parsing import NUMBER_MAX, SECONDS_MAX, Host, ListenPort, Node, Seconds
+from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds
+from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.wire.operations import LINE_BYTES_LIMIT
 
 ROUND_MS_MAX = 3_600_000
 """An hour: the longest time between two heartbeats, or before an election."""
+PENDING_BYTES_MAX = 1 << 40
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -80,7 +82,8 @@ class ServeOptions:
         Parameter(
             name="--session-timeout",
             env_var="TRIO_KV_SESSION_TIMEOUT",
-            help="Seconds after which an unused session is forgotten.",
+            validator=Number(gte=TIMEOUT_MIN_S, lte=TIMEOUT_MAX_S),
+            help="Seconds after which an unused session is forgotten, 0.1 to 31536000.",
         ),
     ] = 1000.0
     segment_bytes: Annotated[
@@ -103,7 +106,7 @@ class ServeOptions:
         int,
         Parameter(
             env_var="TRIO_KV_PENDING_BYTES_MAX",
-            validator=Number(gte=1 << 10, lte=NUMBER_MAX),
+            validator=Number(gte=1 << 10, lte=PENDING_BYTES_MAX),
             help="Most bytes of unfinished lines, over all connections.",
         ),
     ] = 64 << 20

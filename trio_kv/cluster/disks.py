@@ -27,8 +27,9 @@ from trio_kv.cluster.inbox import (
     SnapshotStored,
     Stored,
 )
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Command
 from trio_kv.raft.ready import Ticket
 from trio_kv.storage.data_directory import DataDirectory

@@ -256,7 +256,7 @@ class Node:
             source.deliver(answer)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
         self._look_after_snapshots()
-        if ready.events or (self._wants_debug and ready.committed):
+        if ready.events or (self._wants_debug and self.replica.applied_now):
             self._tell(ready)
         self._note()
         self._set_timer()
@@ -293,8 +293,8 @@ class Node:
             if isinstance(event, RebuildEnded):
                 assert self._nursery is not None
                 self._nursery.start_soon(self._rebuilt)
-        if self._wants_debug and ready.committed:
-            self._emit(self.replica.applied_event(ready))
+        if self._wants_debug and self.replica.applied_now:
+            self._emit(self.replica.applied_event())
 
     def _note(self) -> None:
         """Keep the registry's view up to date; tell it aloud only when it matters to others."""

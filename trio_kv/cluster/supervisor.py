@@ -300,7 +300,7 @@ class Supervisor:
             return
         # What it waits for is looked up, not told: it happens once, at a start with much data.
         while self._registry.leader() is None or any(  # noqa: ASYNC110 - see above
-            each.replica.raft.has_more for each in running
+            each.replica.is_behind for each in running
         ):
             self._load_turns.renew(trio.current_time(), node)
             await trio.sleep(SERVING_CHECKED_S)

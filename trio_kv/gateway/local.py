@@ -13,7 +13,7 @@ import trio
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
-from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.raft import RaftStore, check_session_timeout
 from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.wal import SEGMENT_BYTES
@@ -48,7 +48,7 @@ async def open_cluster(
         path: its data directory; made at the first start.
         nodes: how many nodes, 1 to 9; fixed at the first start, 5 if not said there.
         config: time-outs and limits.
-        session_timeout_s: after how long without a write the cluster forgets a session.
+        session_timeout_s: after how long without a write the cluster forgets a session; see `RaftStore`.
         segment_bytes: size of a segment of the log.
         is_synced: whether writes are synced before they are acknowledged. False is for tests.
         trace: takes all events.
@@ -56,8 +56,10 @@ async def open_cluster(
 
     Raises:
         StorageError: the data directory can't be used; the text says why and what to do.
+        ValueError: `session_timeout_s` is out of its range.
 
     """
+    check_session_timeout(session_timeout_s)
     source = SystemRandom() if random is None else random
     opening = partial(
         open_data_directory,

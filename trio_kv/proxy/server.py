@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import trio
 
 from trio_kv.gateway.store import Store
+from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
-from trio_kv.proxy.halves import HalfLines
 from trio_kv.proxy.sockets import KERNEL, Listener, Socket, Sockets
 from trio_kv.raft.events import DEBUG
 from trio_kv.trace.trace import Trace
@@ -63,6 +63,7 @@ class Proxy:
         self._trace = trace
         self._sockets = sockets
         self._halves = HalfLines(config.pending_bytes_max)
+        self._unsent = UnsentReplies(config.unsent_bytes_max)
         self._connections: set[Connection] = set()
         self._is_occupied = trio.Event()
         self._doors = trio.CancelScope()
@@ -159,6 +160,7 @@ class Proxy:
                 store=self._store,
                 config=self._config,
                 halves=self._halves,
+                unsent=self._unsent,
                 now=now,
             )
             self._connections.add(connection)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from trio_kv.kv.machine import Frozen, Machine, Restorer
+from trio_kv.kv.machine import Frozen, Machine
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Chunk, ChunkRead
 from trio_kv.replica.jobs import (

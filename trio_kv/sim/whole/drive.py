@@ -15,7 +15,8 @@ from trio_kv.check.violation import Violation
 from trio_kv.cluster.disks import Completions, Decode, Known, Loaded
 from trio_kv.cluster.inbox import Completion, DiskFailed
 from trio_kv.cluster.registry import State
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
