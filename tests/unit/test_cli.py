@@ -43,6 +43,7 @@ class StoreServer(socketserver.ThreadingTCPServer):
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[dict[str, object]] = []
+        self.decode: Callable[[str], dict[str, object]] = json.loads
         super().__init__(("127.0.0.1", 0), StoreHandler)
 
     @property
@@ -55,7 +56,7 @@ class StoreHandler(socketserver.StreamRequestHandler):
         server = self.server
         assert isinstance(server, StoreServer)
         for line in self.rfile:
-            request = json.loads(line)
+            request = server.decode(line.decode())
             server.requests.append(request)
             reply = server.answer(request)
             if reply is None:
@@ -292,6 +293,98 @@ def test_a_shown_value_typed_again_is_the_same_value(stored: bytes, shown: str) 
     assert msgspec.json.decode(parse_value(shown)) == msgspec.json.decode(stored)
 
 
+@pytest.mark.parametrize(
+    "stored", [b'"[1]"', b'"1e999"', b'"\\u00a0x"', b'"-"', b'"%s"' % (b"[" * 5000), b"1e999", b"9" * 5000]
+)
+def test_every_value_that_is_shown_can_be_typed_again(stored: bytes) -> None:
+    """Strings that look like JSON, numbers beyond a float, half of a deep text: all come back the same."""
+    assert read_json_equal(parse_value(show_value(msgspec.Raw(stored))), stored)
+
+
+def read_json_equal(value: msgspec.Raw, stored: bytes) -> bool:
+    if not stored.startswith(b'"'):
+        return bytes(value) == stored
+    return bool(msgspec.json.decode(value) == msgspec.json.decode(stored))
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("[" * 129 + "]" * 129, "at most 128 deep"), (r'"\ud800"', "surrogate")]
+)
+def test_json_that_the_store_does_not_take_is_refused_and_no_string(
+    typed: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and nothing is sent, from the command line as from the shell."""
+    assert main(["set", "k", typed, "--port", "1"]) == 2
+    assert hint in capsys.readouterr().err
+    with Client(port=1) as client:
+        assert Shell(client).run_line(f"set k {typed}") == 2
+    assert hint in capsys.readouterr().err
+
+
+def feed(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"one\n  two\n", "one\n  two\n"),
+        ("ž\r\n🎉".encode(), "ž\r\n🎉"),
+        (b'{"a":\n [1]}\n', {"a": [1]}),
+        (b"", ""),
+        (b"-", "-"),
+    ],
+)
+def test_a_dash_takes_the_value_from_stdin(
+    data: bytes,
+    value: object,
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of stdin is the value, line ends included; it is JSON or else a string, as any value that is typed."""
+    server = serve_store(reply_ok(1))
+    for tokens in (["set", "k", "-"], ["cas", "k", "-"]):
+        feed(data, monkeypatch)
+        assert main([*tokens, "--port", str(server.port)]) == 0
+    assert [request["value"] for request in server.requests] == [value, value]
+
+
+def test_stdin_that_holds_no_value_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no UTF-8 and a closed stdin are usage errors, said before a server is asked."""
+    feed(b"ab\xff", monkeypatch)
+    assert main(["set", "k", "-", "--port", "1"]) == 2
+    assert "no UTF-8: byte 3" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["set", "k", "-", "--port", "1"]) == 2
+    assert "stdin, which is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "raw"),
+    [
+        ("one\n two\n", "one\n two\n"),
+        ("chips", "chips"),
+        ("", ""),
+        ("\x9b\x00ž", "\x9b\x00ž"),
+        ({"a": 1}, '{"a": 1}'),
+    ],
+)
+def test_raw_prints_a_string_to_the_byte(
+    value: object,
+    raw: str,
+    serve_store: Callable[[Answer], StoreServer],
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """No quotes, no escapes, and no line end that is not in the value; what is no string is JSON."""
+    server = serve_store(reply_ok(value))
+    assert main(["get", "k", "--raw", "--port", str(server.port)]) == 0
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == raw.encode()
+    assert main(["get", "k", "--raw", "-o", "json", "--port", str(server.port)]) == 2
+
+
 # --- one-shots ----------------------------------------------------------------------------------------------
 
 
@@ -427,7 +520,7 @@ def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Client, "get", interrupt)
+    monkeypatch.setattr(Client, "ask", interrupt)
     assert main(["get", "k"]) == 130
 
 
@@ -480,6 +573,38 @@ def test_the_shell_takes_commands_and_raw_lines(
     assert out[-1] == "ok"
     assert "n2 leads in term 5" in out
     assert shown.err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("set k \u00a0x\u3000", {"key": "k", "value": "\u00a0x\u3000"}),
+        ("set\tk\t a\rb ", {"key": "k", "value": "a\rb"}),
+        ("set k a\x85b\u2028c\x0cd", {"key": "k", "value": "a\x85b\u2028c\x0cd"}),
+        ("set a\u00a0b 1", {"key": "a\u00a0b", "value": 1}),
+        ("cas k a\u00a0b c\u2003d", {"op": "cas", "key": "k", "value": "a\u00a0b", "expected": "c\u2003d"}),
+        (f"cas k [{'9' * 5000}, 2] 1", {"op": "cas", "key": "k", "expected": 1}),
+        ("get \u00a0\r", {"key": "\u00a0"}),
+    ],
+)
+def test_the_shell_sends_what_stands_there(
+    line: str,
+    sent: dict[str, object],
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only blanks part words, and only a line feed ends a line: other white space belongs to keys and values."""
+    seen: list[dict[str, object]] = []
+
+    def note(request: dict[str, object]) -> dict[str, object]:
+        seen.append(request)
+        return {"key": "k", "value": 1, "status": "ok"}
+
+    server = serve_store(note)
+    server.decode = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 9 else text).decode
+    feed(f"{line}\n".encode(), monkeypatch)
+    assert main(["client", "--port", str(server.port)]) == 0
+    assert [{name: request[name] for name in sent} for request in seen] == [sent]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from cyclopts.types import NonNegativeFloat, Port, PositiveFloat
 from cyclopts.validators import Number
 
 from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import ExitCode, Output, say, show_status
+from trio_kv.cli.output import ExitCode, Output, say
+from trio_kv.cli.status import show_status
 
 app = App(
     name="ctl",

@@ -19,15 +19,19 @@ from cyclopts.validators import Number
 from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
 from trio_kv.cli.options import ServeOptions, UsageError
-from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
-from trio_kv.client.client import (
-    DEFAULT_PORT,
-    NOTHING,
-    Client,
-    NotConnectedError,
-    OutcomeUnknownError,
+from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
+from trio_kv.cli.status import show_status
+from trio_kv.client.client import DEFAULT_PORT, Client
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.wire.requests import (
+    TIMEOUT_S_DEFAULT,
+    TIMEOUT_S_MAX,
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    SetRequest,
+    StatusRequest,
 )
-from trio_kv.wire.requests import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
 
 EXIT_CODES = (
     "Exit codes: 0 ok · 1 not found, or a condition did not hold · 2 usage · 3 no connection or no leader ·"
@@ -87,7 +91,10 @@ OutputOption = Annotated[
 ]
 Key = Annotated[str, Parameter(help="1 to 4096 bytes.", allow_leading_hyphen=True)]
 Value = Annotated[
-    str, Parameter(help="JSON; what is no JSON is taken as a string.", allow_leading_hyphen=True)
+    str,
+    Parameter(
+        help="JSON; what is no JSON is taken as a string; - takes all of stdin.", allow_leading_hyphen=True
+    ),
 ]
 Revision = Annotated[
     NonNegativeInt | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
@@ -97,7 +104,7 @@ DataDir = Annotated[
     Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="Where the nodes keep their logs and snapshots.")
 ]
 
-EXIT_CODE_OF_ERROR = {
+EXIT_CODE_OF_ERROR: dict[type[Exception], ExitCode] = {
     UsageError: ExitCode.USAGE,
     NotConnectedError: ExitCode.NOT_CONNECTED,
     OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
@@ -147,6 +154,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
         "trio-kv get snack",
         "trio-kv get snack --output json          # with revision, node and term",
         "trio-kv get snack --stale                # from one follower, at once",
+        "trio-kv get notes --raw >notes.txt       # a string as it is, to the byte",
     )
 )
 def get(
@@ -156,13 +164,23 @@ def get(
     stale: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Be content with what one follower knows.")
     ] = False,
+    raw: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Print a string as the text that it is, to the byte, with no line end added; all else as JSON.",
+        ),
+    ] = False,
     output: OutputOption = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
+    if raw and output == "json":
+        raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
     with target.connect() as store:
-        answer = store.get(key, is_stale=stale, meta=output == "json")
-    return show_answer(answer, output, has_value=True)
+        answer = store.ask(GetRequest(key, is_stale=stale, meta=output == "json"))
+    return show_answer(answer, output, has_value=True, is_raw=raw)
 
 
 @app.command(
@@ -170,6 +188,7 @@ def get(
         "trio-kv set snack chips",
         "trio-kv set limits '{\"retries\": 3}'",
         "trio-kv set snack nuts --if-revision 17",
+        "trio-kv set notes - <notes.txt",
         'trio-kv set copy -- "$(trio-kv get snack)"',
     )
 )
@@ -183,8 +202,9 @@ def set(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value."""
+    text = read_value(value)
     with target.connect() as store:
-        answer = store.set(key, parse_value(value), if_revision=if_revision, meta=output == "json")
+        answer = store.ask(SetRequest(key, text, if_revision, meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
@@ -201,7 +221,7 @@ def delete(
 ) -> ExitCode:
     """Remove a key and print the value it had."""
     with target.connect() as store:
-        answer = store.delete(key, if_revision=if_revision, meta=output == "json")
+        answer = store.ask(DeleteRequest(key, if_revision, meta=output == "json"))
     return show_answer(answer, output, has_value=True)
 
 
@@ -226,19 +246,23 @@ def cas(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
-    old = NOTHING if expected is None else parse_value(expected)
+    old = () if expected is None else (parse_value(expected),)
+    text = read_value(value)
     with target.connect() as store:
-        answer = store.cas(key, parse_value(value), expected=old, meta=output == "json")
+        answer = store.ask(CasRequest(key, text, old, meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv status", "trio-kv status --output json | jq .leader"),
+    help_epilogue=_examples("trio-kv status", "trio-kv status --output json"),
 )
 def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
-    """Show every node: role, state, term, how far its log goes; the leader has a star."""
+    """Show every node, the leader with a star: role, state, term, how far its log goes; and what is wrong.
+
+    Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
+    """
     with target.connect() as store:
-        answer = store.status()
+        answer = store.ask(StatusRequest())
     if answer.code != "ok":
         return show_answer(answer, output, has_value=False)
     return show_status(msgspec.json.decode(answer.line), output)

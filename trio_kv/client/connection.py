@@ -5,8 +5,8 @@ import socket
 import time
 from collections.abc import Callable
 
-REPLY_BYTES_MAX = 16 << 20
-"""A longer reply is not ours: the connection is given up."""
+REPLY_BYTES_MAX = (1 << 30) + (1 << 20)
+"""A longer reply is not ours: the connection is given up. A server may be told to take lines of 1 GiB."""
 
 RECEIVE_BYTES = 65_536
 

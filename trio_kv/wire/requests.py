@@ -52,6 +52,7 @@ __all__ = [
     "CLOSE_SHUTDOWN",
     "KEY_BYTES_MAX",
     "LINE_BYTES_MAX",
+    "NESTING_MAX",
     "REVISION_MAX",
     "TIMEOUT_S_DEFAULT",
     "TIMEOUT_S_MAX",
@@ -71,6 +72,7 @@ __all__ = [
     "encode_request",
     "encode_status",
     "is_http",
+    "is_nested_deeper",
     "parse_line",
     "parse_reply",
 ]
