@@ -1,16 +1,16 @@
 """`ctl`: break a running cluster and mend it, through the control door."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 from cyclopts.types import NonNegativeFloat, Port, PositiveFloat
 from cyclopts.validators import Number
 
 from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import ExitCode, Output, say
+from trio_kv.cli.output import ExitCode, Output, say, show
 from trio_kv.cli.status import show_status
 
 app = App(
@@ -61,6 +61,21 @@ DEFAULT_DOOR = DoorOptions()
 DEFAULT_SLOW_DOOR = SlowDoorOptions()
 
 Node = Annotated[int, Parameter(validator=Number(gte=1, lte=9), help="The node's number.")]
+LEADER = "leader"
+
+
+def _read_node(_: object, tokens: Sequence[Token]) -> int | str:
+    word = tokens[0].value
+    if word == LEADER:
+        return word
+    if word in "123456789" and len(word) == 1:
+        return int(word)
+    raise ValueError(f"{word!r} is no node: write its number, 1 to 9, or {LEADER} for the one that leads")
+
+
+NodeOrLeader = Annotated[
+    int | str, Parameter(converter=_read_node, help=f"The node's number, or {LEADER} for the one that leads.")
+]
 Milliseconds = Annotated[NonNegativeFloat, Parameter(help="Milliseconds; 0 ends it.")]
 
 
@@ -83,14 +98,14 @@ def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) ->
     if is_ok and name == "rebuild" and door_options.output == "table":
         from trio_kv.cli.rebuild import tell_rebuilt
 
-        print(tell_rebuilt(arguments["node"], reply, "The"))
+        show(tell_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
         return ExitCode.OK
     if door_options.output == "json":
         import msgspec
 
-        print(msgspec.json.encode(reply).decode())
+        show(msgspec.json.encode(reply).decode())
     elif is_ok:
-        print("ok")
+        show(f"ok: n{reply.get('node')}" if LEADER in arguments.values() else "ok")
     else:
         say(f"{reply.get('error')}: {reply.get('message')}")
     return ExitCode.OK if is_ok else ExitCode.NOT_DONE
@@ -102,32 +117,32 @@ def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     return _send("status", {}, door)
 
 
-@app.command(help_epilogue=_examples("crash 2"))
-def crash(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+@app.command(help_epilogue=_examples("crash 2", "crash leader"))
+def crash(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Kill a node; it comes back by itself."""
     return _send("crash", {"node": node}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2"))
-def stop(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def stop(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Kill a node; it stays down until `restart`."""
     return _send("stop", {"node": node}, door)
 
 
 @app.command(help_epilogue=_examples("restart 2"))
-def restart(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Start a node from what its disk holds; one that runs is killed first, and comes back by itself."""
+def restart(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Start a node from what its disk holds, at once; one that runs is killed first."""
     return _send("restart", {"node": node}, door)
 
 
 @app.command(help_epilogue=_examples("pause 2"))
-def pause(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def pause(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node do nothing, as a process under SIGSTOP."""
     return _send("pause", {"node": node}, door)
 
 
 @app.command(help_epilogue=_examples("resume 2"))
-def resume(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def resume(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a paused node go on."""
     return _send("resume", {"node": node}, door)
 
@@ -153,7 +168,7 @@ def cut(
 
 @app.command(help_epilogue=_examples("heal"))
 def heal(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """End every partition, cut, delay and drop."""
+    """End every partition, cut, delay and drop, and make slow and full disks sound again."""
     return _send("heal", {}, door)
 
 
@@ -175,13 +190,13 @@ def drop(
 
 
 @app.command(help_epilogue=_examples("slow-disk 2 50", "slow-disk 2 0"))
-def slow_disk(node: Node, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def slow_disk(node: NodeOrLeader, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Make every sync of a node's disk take longer."""
     return _send("slow-disk", {"node": node, "ms": ms}, door)
 
 
 @app.command(help_epilogue=_examples("fail-disk 2"))
-def fail_disk(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def fail_disk(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node's next write to its disk fail: the node stops."""
     return _send("fail-disk", {"node": node}, door)
 
@@ -193,13 +208,13 @@ def transfer(target: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
 
 
 @app.command(help_epilogue=_examples("snapshot 2"))
-def snapshot(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def snapshot(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node take a snapshot and drop the log behind it."""
     return _send("snapshot", {"node": node}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2", "rebuild 2"))
-def rebuild(node: Node, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
+def rebuild(node: NodeOrLeader, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
     """Give a node that is down, because its files are lost or damaged, a new copy from the others.
 
     Its old directory is moved aside. Without a running server: `trio-kv rebuild`.

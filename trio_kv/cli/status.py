@@ -1,5 +1,6 @@
 """`status`: the nodes as a table that fits the terminal; below it, in words, what is wrong and what ends it."""
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -99,7 +100,9 @@ def tell_fault(fault: Mapping[str, Any]) -> str:
 def _show_for_people(members: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    # A terminal that is "dumb" has a width all the same. Console would not ask for it, and takes only both or none.
+    columns, lines = shutil.get_terminal_size() if sys.stdout.isatty() else (PIPE_COLUMNS, 24)
+    console = Console(highlight=False, width=columns, height=lines)
     leader, rows = members.get("leader"), members.get("nodes", [])
     _show_rows(console, rows, leader)
 
