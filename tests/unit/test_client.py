@@ -572,6 +572,17 @@ def test_a_command_goes_in_behind_the_token_and_its_own_reply_comes_out(
     assert received == ["/ws", {"auth": "secret"}, {"id": 1, "command": "crash", "node": 2}]
 
 
+def test_a_command_may_wait_for_ever_and_not_for_no_time(serve: Callable[..., FakeServer]) -> None:
+    """Infinity is a time-out as people mean it; what is no time is refused."""
+    reply = {"id": 1, "status": "ok"}
+    server = serve(websocket_door([], reply))
+    door = Door(f"127.0.0.1:{server.port}", "secret", os.getpid())
+    assert control.command(door, "heal", {}, timeout_s=math.inf) == reply
+    for timeout_s in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="more than 0"):
+            control.command(door, "heal", {}, timeout_s=timeout_s)
+
+
 def test_a_door_that_does_not_let_us_in_is_explained(serve: Callable[..., FakeServer]) -> None:
     """A wrong token, a refused upgrade, another kind of server and a closed port are told apart."""
 

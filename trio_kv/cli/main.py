@@ -269,6 +269,25 @@ def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -
 
 
 @app.command(
+    help_epilogue=_examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
+)
+def keys(
+    prefix: Annotated[str, Parameter(help="What the keys begin with.", allow_leading_hyphen=True)] = "",
+    /,
+    *,
+    limit: Annotated[NonNegativeInt, Parameter(help="How many to show at most; 0 for all.")] = 1000,
+    door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
+) -> ExitCode:
+    """List the keys of a running cluster on this machine, in order: those of one moment after the command began.
+
+    A node takes a snapshot for it, as for a backup. Keys that could be misread are shown as JSON strings.
+    """
+    from trio_kv.cli.keys import keys as list_keys
+
+    return list_keys(prefix, door, limit=limit)
+
+
+@app.command(
     help_epilogue=_examples(
         "trio-kv backup today.snap",
         "trio-kv backup today.snap --data-dir /var/lib/trio_kv --force",

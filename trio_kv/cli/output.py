@@ -109,6 +109,12 @@ def _is_typed_bare(text: str) -> bool:
         return False
 
 
+def show_key(key: str) -> str:
+    """Return a key as the shell takes it: bare where that is not ambiguous, else as a JSON string."""
+    is_bare = key.isprintable() and " " not in key and not key.startswith(('"', "{", "[", "-"))
+    return key if is_bare else msgspec.json.encode(key).decode()
+
+
 def show_raw(value_text: msgspec.Raw) -> None:
     """Print a value to the byte, with no line end of ours: a string as the text that it is, all else as JSON."""
     text = bytes(value_text)
