@@ -26,6 +26,7 @@ from trio_kv.cli.main import app, main
 from trio_kv.cli.options import ServeOptions, UsageError, is_loopback
 from trio_kv.cli.output import parse_value, show_value
 from trio_kv.cli.shell import Shell
+from trio_kv.cli.status import show_status
 from trio_kv.client import control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError
@@ -138,6 +139,7 @@ COMMANDS = [
     ["get"],
     ["set"],
     ["delete"],
+    ["keys"],
     ["cas"],
     ["status"],
     ["backup"],
@@ -197,6 +199,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--host", "0.0.0.0"], "--insecure"),
         (["--port", "3002"], "both 3002"),
         (["ctl", "cut", "1-1"], "write 1-2"),
+        (["ctl", "crash", "1.5"], "'1.5' is no node: write its number, 1 to 9, or leader"),
+        (["ctl", "crash", "10"], "is no node"),
+        (["ctl", "crash", ""], "is no node"),
+        (["ctl", "stop", "follower"], "is no node"),
         (["ctl", "partition", "1,2/x"], "write 1,2/3,4,5"),
         (["ctl", "partition", "1,2/2"], "twice"),
         (["ctl", "drop", "101"], "<= 100"),
@@ -505,13 +511,81 @@ def test_status_is_a_table_with_the_leader_marked(
     assert json.loads(capsys.readouterr().out) == STATUS
 
 
+def shown_in(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what `show_status` shows in a terminal so wide."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")
+    show_status(STATUS, "table")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_status_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is cut and no row is broken: what does not fit is left out, and the digests can be compared."""
+    lines = [line.rstrip() for line in shown_in(columns, monkeypatch, capsys).splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert "\u2026" not in "".join(lines)
+    assert sum("00c0ffee" in line for line in lines) == 3
+    assert any("leader" in line and "2*" in line for line in lines)
+    assert any("damaged" in line and "3" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "way_out"),
+    [
+        ({"fault": "partition", "groups": [[1, 2], [3]]}, "cut apart, 1,2 | 3", "ctl heal"),
+        ({"fault": "cut", "link": [1, 2]}, "between n1 and n2", "ctl heal"),
+        ({"fault": "delay", "ms": 20.0}, "take 20 ms longer", "ctl delay 0"),
+        ({"fault": "drop", "percent": 12.5}, "12.5 % of the messages", "ctl drop 0"),
+        (
+            {"fault": "duplicate", "percent": 1.0},
+            "1 % of the messages between nodes arrive twice",
+            "ctl heal",
+        ),
+        ({"fault": "reorder", "ms": 5.0}, "up to 5 ms late", "ctl heal"),
+        ({"fault": "slow-disk", "node": 2, "ms": 50.0}, "n2's disk takes 50 ms longer", "ctl slow-disk 2 0"),
+        ({"fault": "stall-disk", "node": 2}, "n2's disk is made to stand still", "ctl heal"),
+        ({"fault": "fill-disk", "node": 2}, "n2's disk is made full", "ctl heal"),
+        ({"fault": "fail-disk", "node": 2}, "n2's disk will fail", "ctl restart 2"),
+        ({"fault": "full-disk", "node": 2}, "n2's disk is full", "make room"),
+        ({"fault": "clock", "node": 2, "rate": 1.5}, "runs at 1.5 times", "started again"),
+        ({"fault": "flood", "depth": 3}, '"flood"', ""),
+    ],
+    ids=lambda value: value["fault"] if isinstance(value, dict) else "",
+)
+def test_status_names_what_is_broken_and_what_ends_it(
+    fault: dict[str, object], words: str, way_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for each active fault, in plain words; one of a newer server is shown as it came."""
+    show_status({**STATUS, "faults": [fault]}, "table")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if words in line]
+    assert way_out in line
+
+
+def test_status_says_how_a_node_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that was stopped or paused is easily forgotten; without a leader the nodes that are not up are named."""
+    nodes = [
+        {"node": 1, "role": "follower", "state": "up"},
+        {"node": 2, "role": None, "state": "stopped", "reason": "asked to stop"},
+        {"node": 3, "role": "follower", "state": "paused"},
+    ]
+    show_status({"leader": None, "term": 5, "nodes": nodes, "faults": []}, "table")
+    shown = capsys.readouterr().out
+    assert "n2: asked to stop; `trio-kv ctl restart 2` brings it back" in shown
+    assert "n3: it is paused; `trio-kv ctl resume 3` brings it back" in shown
+    assert "no leader in term 5: n2 and n3 are not up" in shown
+
+
 def test_status_without_a_leader_is_exit_code_3(
     serve_store: Callable[[Answer], StoreServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table is still shown, but a script learns that nothing can be written."""
     server = serve_store(lambda _: {**STATUS, "leader": None})
     assert main(["status", "--port", str(server.port)]) == 3
-    assert "no leader in term 5" in capsys.readouterr().out
+    assert "no leader in term 5: n3 is not up" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -659,6 +733,8 @@ def test_a_connection_is_kept_alive_by_pings(serve_store: Callable[[Answer], Sto
     ("tokens", "name", "arguments"),
     [
         (["crash", "2"], "crash", {"node": 2}),
+        (["crash", "leader"], "crash", {"node": "leader"}),
+        (["slow-disk", "leader", "50"], "slow-disk", {"node": "leader", "ms": 50}),
         (["stop", "2"], "stop", {"node": 2}),
         (["restart", "2"], "restart", {"node": 2}),
         (["pause", "2"], "pause", {"node": 2}),
@@ -690,12 +766,13 @@ def test_ctl_sends_what_was_typed(
 
     def command(_: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
         sent.append((name, arguments))
-        return {"id": 1, "status": "ok"}
+        return {"id": 1, "status": "ok", **({"node": 4} if "leader" in tokens else {})}
 
     monkeypatch.setattr(control, "command", command)
     assert main(["ctl", *tokens]) == 0
     assert sent == [(name, arguments)]
-    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else "ok\n"
+    printed = "ok: n4\n" if "leader" in tokens else "ok\n"
+    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else printed
     assert capsys.readouterr().out == printed
 
 
@@ -814,6 +891,29 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
     assert main([]) == 0
     assert seen[2] == ServeOptions(nodes=1, is_ephemeral=True, is_log_json=True)
     assert seen[0].raft_config().election_timeout_min_s == 0.1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "level"),
+    [
+        ([], "warning"),
+        (["-v"], "info"),
+        (["--verbose"], "info"),
+        (["--log-json"], "info"),
+        (["--log-level", "error"], "error"),
+        (["--log-json", "--log-level", "error"], "error"),
+        (["-v", "--log-level", "debug"], "debug"),
+    ],
+    ids=" ".join,
+)
+def test_a_person_is_told_what_is_wrong_and_a_program_more(
+    tokens: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word the console shows warnings, JSON lines all that matters; a level that is named is the level."""
+    seen: list[ServeOptions] = []
+    monkeypatch.setattr(serve_module, "serve", seen.append)
+    assert main(tokens) == 0
+    assert seen[0].level == level
 
 
 @attrs.define

@@ -115,8 +115,22 @@ class ServeOptions:
         PositiveInt, Parameter(env_var="TRIO_KV_HEARTBEAT_MS", help="How often a leader tells that it leads.")
     ] = 60
     log_level: Annotated[
-        LogLevel, Parameter(env_var="TRIO_KV_LOG_LEVEL", help="The least important events to show.")
-    ] = "info"
+        LogLevel | None,
+        Parameter(
+            env_var="TRIO_KV_LOG_LEVEL",
+            help="The least important events to show. [default: warning; with --verbose or --log-json info]",
+        ),
+    ] = None
+    is_verbose: Annotated[
+        bool,
+        Parameter(
+            name=["--verbose", "-v"],
+            negative=(),
+            show_default=False,
+            env_var="TRIO_KV_VERBOSE",
+            help="Show what the nodes do, and not only what is wrong.",
+        ),
+    ] = False
     is_log_json: Annotated[
         bool,
         Parameter(
@@ -141,6 +155,11 @@ class ServeOptions:
             help="Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
         ),
     ] = False
+
+    @property
+    def level(self) -> LogLevel:
+        """The least important events to show: to a person what is wrong, to a program all that it may want."""
+        return self.log_level or ("info" if self.is_verbose or self.is_log_json else "warning")
 
     def raft_config(self) -> RaftConfig:
         """Return the times as the core wants them.

@@ -91,7 +91,7 @@ async def _announce(options: ServeOptions, house: House, trace: Trace) -> None:
         print(banner(options, started), flush=True)
         return
     # A program waits for this line, whatever level it wants to read otherwise.
-    ready_log = json_log() if LEVELS[options.log_level] > INFO else None
+    ready_log = json_log() if LEVELS[options.level] > INFO else None
     if ready_log is not None:
         trace.add_sink(ready_log)
     trace.emit(started)
@@ -125,7 +125,7 @@ def open_trace(options: ServeOptions) -> Iterator[Trace]:
         StartError: the file can't be made.
 
     """
-    level = LEVELS[options.log_level]
+    level = LEVELS[options.level]
     log = json_log(level=level) if options.is_log_json else console_log(level=level)
     trace = Trace([log])
     if options.trace is None:
