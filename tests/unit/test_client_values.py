@@ -100,8 +100,9 @@ def test_what_is_the_same_by_another_name_is_sent(value: object, text: bytes) ->
 )
 def test_what_json_has_not_is_refused_with_a_hint(value: object, words: str) -> None:
     """Nothing is turned into something else in silence: the error says where it stands, and what to send."""
-    with pytest.raises(TypeError, match=words):
+    with pytest.raises(TypeError, match=words) as caught:
         encode_value(value)
+    assert isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize(

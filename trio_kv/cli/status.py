@@ -56,18 +56,18 @@ damaged, the reason says what to do."""
 
 
 FAULTS: Final[Mapping[object, str]] = {
-    "partition": "the nodes are cut apart, {sides}: `trio-kv ctl heal` ends it",
-    "cut": "nothing passes between n{link[0]} and n{link[1]}: `trio-kv ctl heal` ends it",
-    "delay": "messages between nodes take {ms:g} ms longer: `trio-kv ctl delay 0` ends it",
-    "drop": "{percent:g} % of the messages between nodes are lost: `trio-kv ctl drop 0` ends it",
-    "duplicate": "{percent:g} % of the messages between nodes arrive twice: `trio-kv ctl heal` ends it",
-    "reorder": "messages between nodes come up to {ms:g} ms late, in any order: `trio-kv ctl heal` ends it",
-    "slow-disk": "n{node}'s disk takes {ms:g} ms longer to sync: `trio-kv ctl slow-disk {node} 0` ends it",
-    "stall-disk": "n{node}'s disk is made to stand still: `trio-kv ctl heal` ends it",
-    "fill-disk": "n{node}'s disk is made full: `trio-kv ctl heal` ends it",
-    "fail-disk": "n{node}'s disk will fail its next write: `trio-kv ctl restart {node}` ends it",
-    "full-disk": "n{node}'s disk is full: make room there, and it goes on by itself",
-    "clock": "n{node}'s clock runs at {rate:g} times the true speed, until the server is started again",
+    "partition": "partitioned, {sides}: no message passes between the groups; `trio-kv ctl heal` ends it",
+    "cut": "cut, {link[0]}-{link[1]}: no message passes between these two; `trio-kv ctl heal` ends it",
+    "delay": "delayed: each message between nodes takes {ms:g} ms longer; `trio-kv ctl delay 0` ends it",
+    "drop": "dropped: {percent:g} % of the messages between nodes; `trio-kv ctl drop 0` ends it",
+    "duplicate": "duplicated: {percent:g} % of the messages between nodes; `trio-kv ctl heal` ends it",
+    "reorder": "reordered: messages between nodes come up to {ms:g} ms late; `trio-kv ctl heal` ends it",
+    "slow-disk": "n{node} has a slow disk: a sync takes {ms:g} ms longer; `trio-kv ctl slow-disk {node} 0` ends it",
+    "stall-disk": "n{node} has a disk that is made to stand still; `trio-kv ctl heal` ends it",
+    "fill-disk": "n{node} has a disk that is made full; `trio-kv ctl heal` ends it",
+    "fail-disk": "n{node} has a disk that will fail its next write; `trio-kv ctl restart {node}` ends it",
+    "full-disk": "n{node} has a full disk: make room there, and it goes on by itself",
+    "clock": "n{node} has a clock that runs {rate:g} times as fast, until the server is started again",
 }
 """Each kind of fault that the status reply names, in words with its members."""
 
@@ -93,7 +93,7 @@ def tell_fault(fault: Mapping[str, Any]) -> str:
     if words is None:
         # A newer server may know more faults than we do.
         return msgspec.json.encode(fault).decode()
-    sides = " | ".join(",".join(map(str, group)) for group in fault.get("groups", ()))
+    sides = "/".join(",".join(map(str, group)) for group in fault.get("groups", ()))
     return words.format(**fault, sides=sides)
 
 

@@ -35,7 +35,11 @@ _OTHERWISE: Final = "send dicts, lists, str, int, float, bool and None, or a msg
 
 
 class NotStorableError(ValueError):
-    """A text that is JSON by its grammar, and none that the store takes; the message says why."""
+    """Something that the store can't keep as it is; the message says why, and what would be right."""
+
+
+class NotJsonError(NotStorableError, TypeError):
+    """An object of a type that JSON has not. Encoders disagree on which of the two errors that is, so it is both."""
 
 
 def encode_value(value: object) -> msgspec.Raw:
@@ -46,7 +50,7 @@ def encode_value(value: object) -> msgspec.Raw:
             at most 128 deep. A `msgspec.Raw` with JSON text may stand anywhere, and is sent as it is.
 
     Raises:
-        TypeError: JSON has no such thing; says where, and what would be right.
+        NotJsonError: JSON has no such thing; says where, and what would be right.
         ValueError: a float that is no number, a str with half a surrogate pair, something that is nested too
             deep, or a `msgspec.Raw` that holds something else than JSON.
 
@@ -54,7 +58,7 @@ def encode_value(value: object) -> msgspec.Raw:
     try:
         return msgspec.Raw(msgspec.json.encode(_plain(value, "value", 0)))
     except UnicodeEncodeError as error:
-        raise ValueError("a str in this value holds half a surrogate pair, which is no text") from error
+        raise NotStorableError("a str in this value holds half a surrogate pair, which is no text") from error
 
 
 def read_json(text: str) -> msgspec.Raw | None:
@@ -100,7 +104,7 @@ def _plain(value: object, where: str, depth: int) -> object:
     """Return the value in the types that the encoder knows, after a look at all of it."""
     if isinstance(value, dict | list | tuple):
         if depth == NESTING_MAX:
-            raise ValueError(TOO_DEEP)
+            raise NotStorableError(TOO_DEEP)
         if isinstance(value, dict):
             return {
                 _key(key, where): _plain(item, f"{where}[{_short(key)}]", depth + 1)
@@ -116,25 +120,25 @@ def _plain(value: object, where: str, depth: int) -> object:
             # The encoder takes no subclasses, such as numpy.float64.
             return _finite(kind(value), where)
     name = type(value).__name__
-    raise TypeError(f"{where} is of the type {name}, which JSON has not: {_HINTS.get(name, _OTHERWISE)}")
+    raise NotJsonError(f"{where} is of the type {name}, which JSON has not: {_HINTS.get(name, _OTHERWISE)}")
 
 
 def _finite(value: str | float, where: str) -> str | float:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}, and JSON has no such number: send None or a str")
+        raise NotStorableError(f"{where} is {value}, and JSON has no such number: send None or a str")
     return value
 
 
 def _raw(value: msgspec.Raw, where: str) -> msgspec.Raw:
     text = read_json(bytes(value).decode())
     if text is None:
-        raise ValueError(f"{where} is a msgspec.Raw that holds no JSON text")
+        raise NotStorableError(f"{where} is a msgspec.Raw that holds no JSON text")
     return text
 
 
 def _key(key: object, where: str) -> str:
     if not isinstance(key, str):
-        raise TypeError(f"{where} has the key {key!r}: in JSON a key is a str, not {type(key).__name__}")
+        raise NotJsonError(f"{where} has the key {key!r}: in JSON a key is a str, not {type(key).__name__}")
     return str(key)
 
 
