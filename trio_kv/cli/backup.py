@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from trio_kv.cli.control import DoorOptions
-from trio_kv.cli.new_file import NotDoneError, open_new_file
+from trio_kv.cli.new_file import open_new_file
 from trio_kv.cli.options import UsageError
 from trio_kv.cli.output import ExitCode, say, show
 from trio_kv.cli.progress import show_bytes, show_progress
@@ -37,6 +37,10 @@ ATTEMPTS_MAX = 5
 """So often the cluster is asked anew when its snapshot was replaced before it could be opened, or is damaged."""
 
 
+class NotDoneError(Exception):
+    """What was asked for was not done; the message says why to a person."""
+
+
 def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCode:
     """Carry out `backup`; return the exit code.
 
@@ -53,6 +57,9 @@ def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCod
         return ExitCode.NOT_CONNECTED
     except (NotDoneError, StorageError) as error:
         say(str(error))
+        return ExitCode.NOT_DONE
+    except FileExistsError:
+        say(f"{file} came into being meanwhile, and stays as it is: name another file, or add --force")
         return ExitCode.NOT_DONE
     except OSError as error:
         say(f"{file}: {error.strerror or error}. No backup was made")
@@ -129,10 +136,15 @@ def _copy(source: Path, target: BinaryIO, on_progress: Progress) -> None:
 
     Raises:
         FileNotFoundError: it is gone.
+        NotDoneError: it may not be read.
 
     """
-    # An open file stays readable, whatever becomes of its name.
-    with source.open("rb") as reader:
+    try:
+        # An open file stays readable, whatever becomes of its name.
+        reader = source.open("rb")
+    except PermissionError as error:
+        raise NotDoneError(f"{source} may be read by the server's user only: be that user") from error
+    with reader:
         target.seek(0)
         target.truncate()
         total = os.fstat(reader.fileno()).st_size

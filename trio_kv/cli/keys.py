@@ -11,9 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from trio_kv.cli.backup import ATTEMPTS_MAX, ask_for_snapshot
+from trio_kv.cli.backup import ATTEMPTS_MAX, NotDoneError, ask_for_snapshot
 from trio_kv.cli.control import DoorOptions
-from trio_kv.cli.new_file import NotDoneError
 from trio_kv.cli.output import ExitCode, say, show, show_key
 from trio_kv.cli.words import count
 from trio_kv.client import control as client

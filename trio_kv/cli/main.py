@@ -6,7 +6,7 @@ One-shot commands don't import Trio: a script that calls them in a loop feels ev
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -77,13 +77,21 @@ class Target:
         Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait, at most 60."),
     ] = TIMEOUT_S_DEFAULT
 
-    def connect(self) -> Client:
-        """Return a client; it connects when it is first used."""
+    def connect(self, on_reconnected: Callable[[str], None] | None = None) -> Client:
+        """Return a client; it connects when it is first used.
+
+        Raises:
+            UsageError: there can be no such server, or no such time-out.
+
+        """
         if self.timeout_s > TIMEOUT_S_MAX:
             raise UsageError(
                 f"--timeout {self.timeout_s:g} is over the protocol's limit of {TIMEOUT_S_MAX:g}"
             )
-        return Client(self.host, self.port, timeout_s=self.timeout_s)
+        try:
+            return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 OutputOption = Annotated[
@@ -146,7 +154,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
     """Open a shell that takes commands and raw lines of the protocol."""
     from trio_kv.cli.shell import run_shell
 
-    return run_shell(target.host, target.port, target.timeout_s)
+    return run_shell(target.connect(on_reconnected=say))
 
 
 @app.command(

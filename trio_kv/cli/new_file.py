@@ -26,10 +26,6 @@ HAS_NO_LINKS: Final = frozenset(
 """How a file system says that it knows no second names, as FAT does."""
 
 
-class NotDoneError(Exception):
-    """What was asked for was not done; the message says why to a person."""
-
-
 @attrs.frozen
 class NewFile:
     """A file without a name of its own yet."""
@@ -45,7 +41,7 @@ class NewFile:
             is_forced: whether it may take the place of a file that is there.
 
         Raises:
-            NotDoneError: there is something, and it must not be replaced.
+            FileExistsError: there is something, and it must not be replaced.
             OSError: the disk refused.
 
         """
@@ -56,9 +52,7 @@ class NewFile:
                 place.hardlink_to(self.path)
             except OSError as error:
                 if os.path.lexists(place):
-                    raise NotDoneError(
-                        f"{place} came into being meanwhile, and stays as it is: name another file, or add --force"
-                    ) from None
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place)) from error
                 if error.errno not in HAS_NO_LINKS:
                     raise
                 self.path.rename(place)

@@ -35,6 +35,9 @@ PROMPT = "trio-kv> "
 PING_INTERVAL_S = 3.0
 """A third of the server's default idle time-out: the longest silence of a connection."""
 
+JOIN_S = 0.1
+"""How long the end waits for a ping that is under way."""
+
 HELP: Final = """\
   get KEY                      the value of a key
   set KEY VALUE                VALUE is JSON; what is no JSON is taken as a string, spaces included
@@ -192,13 +195,12 @@ class Shell:
         return show_status(msgspec.json.decode(answer.line), "table")
 
 
-def run_shell(host: str, port: int, timeout_s: float) -> ExitCode:
+def run_shell(client: Client) -> ExitCode:
     """Read lines until the input ends; return the last command's exit code, or OK from a terminal."""
     is_terminal = sys.stdin.isatty()
     if not is_terminal and isinstance(sys.stdin, io.TextIOWrapper):
         # A line ends where the protocol's lines end, and a byte that is no UTF-8 is for the line alone to answer for.
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
-    client = Client(host, port, timeout_s=timeout_s, on_reconnected=say)
     shell = Shell(client)
     is_over = threading.Event()
     pinger = threading.Thread(target=_keep_alive, args=(shell, is_over), name="ping", daemon=True)
@@ -210,8 +212,9 @@ def run_shell(host: str, port: int, timeout_s: float) -> ExitCode:
         code = _read_lines(shell, is_terminal=is_terminal)
     finally:
         is_over.set()
-        pinger.join(timeout_s)
-        client.close()
+        pinger.join(JOIN_S)
+        if not pinger.is_alive():  # else it waits for a server that is silent, and ends with the process
+            client.close()
     return ExitCode.OK if is_terminal else code
 
 
