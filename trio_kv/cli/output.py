@@ -117,6 +117,8 @@ def show_key(key: str) -> str:
 
 def show_raw(value_text: msgspec.Raw) -> None:
     """Print a value to the byte, with no line end of ours: a string as the text that it is, all else as JSON."""
+    if sys.stdout is None:
+        return  # closed before we came: as `print` does
     text = bytes(value_text)
     data = msgspec.json.decode(text, type=str).encode() if text.startswith(b'"') else text
     sys.stdout.flush()
