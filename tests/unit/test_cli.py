@@ -560,6 +560,7 @@ def test_status_fits_the_terminal(
         ({"fault": "full-disk", "node": 2}, "n2 has a full disk", "make room"),
         ({"fault": "clock", "node": 2, "rate": 1.5}, "runs 1.5 times", "started again"),
         ({"fault": "flood", "depth": 3}, '"flood"', ""),
+        ({"fault": "cut", "from": 1}, '"cut"', ""),
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )

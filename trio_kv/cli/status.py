@@ -89,19 +89,20 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
 
 def tell_fault(fault: Mapping[str, Any]) -> str:
     """Return an active fault in plain words, with the command that ends it."""
-    words = FAULTS.get(fault.get("fault"))
-    if words is None:
-        # A newer server may know more faults than we do.
+    try:
+        sides = "/".join(",".join(map(str, group)) for group in fault.get("groups", ()))
+        return FAULTS[fault["fault"]].format(**fault, sides=sides)
+    except (LookupError, TypeError, ValueError):
+        # A newer server may know more faults than we do, or other members of them.
         return msgspec.json.encode(fault).decode()
-    sides = "/".join(",".join(map(str, group)) for group in fault.get("groups", ()))
-    return words.format(**fault, sides=sides)
 
 
 def _show_for_people(members: Mapping[str, Any]) -> None:
     from rich.console import Console
 
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
     # A terminal that is "dumb" has a width all the same. Console would not ask for it, and takes only both or none.
-    columns, lines = shutil.get_terminal_size() if sys.stdout.isatty() else (PIPE_COLUMNS, 24)
+    columns, lines = shutil.get_terminal_size() if is_terminal else (PIPE_COLUMNS, 24)
     console = Console(highlight=False, width=columns, height=lines)
     leader, rows = members.get("leader"), members.get("nodes", [])
     _show_rows(console, rows, leader)
