@@ -560,9 +560,9 @@ def test_status_fits_the_terminal(
         ({"fault": "full-disk", "node": 2}, "n2 has a full disk", "make room"),
         ({"fault": "clock", "node": 2, "rate": 1.5}, "runs 1.5 times", "started again"),
         ({"fault": "flood", "depth": 3}, '"flood"', ""),
-        ({"fault": "cut", "from": 1}, '"cut"', ""),
+        ({"fault": "drop", "share": 1}, '"drop"', ""),
     ],
-    ids=lambda value: value["fault"] if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
 def test_status_names_what_is_broken_and_what_ends_it(
     fault: dict[str, object], words: str, way_out: str, capsys: pytest.CaptureFixture[str]
