@@ -13,10 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from trio_kv.cluster.cluster import Cluster, FaultError
+from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Loaded, RealDisks
-from trio_kv.cluster.registry import NodeStatus, State
+from trio_kv.cluster.registry import FaultError, NodeStatus, State
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.machine import Machine

@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,9 +47,13 @@ class FakeFaults:
             await trio.sleep_forever()
         self.calls.append(("crash", node))
 
-    async def backup(self) -> dict[str, object]:
+    def leader(self) -> int:
+        return 2
+
+    async def backup(self, without: Collection[int]) -> dict[str, object]:
         await trio.sleep(0.1)
-        return {"path": "here/a.snap", "index": 17, "term": 3}
+        self.calls.append(("backup", without))
+        return {"path": "here/a.snap", "index": 17, "term": 3, "node": 1}
 
     def status(self) -> dict[str, object]:
         return {"leader": 1, "term": 3, "nodes": []}
@@ -389,7 +393,7 @@ async def test_a_backup_may_take_its_time(door: Door) -> None:
         await door.enter(websocket)
         reply = await ask(websocket, id=1, command="backup")
     path = str(Path.cwd() / "here" / "a.snap")  # noqa: ASYNC240 - asks no disk
-    assert reply == {"id": 1, "status": "ok", "path": path, "index": 17, "term": 3}
+    assert reply == {"id": 1, "status": "ok", "path": path, "index": 17, "term": 3, "node": 1}
 
 
 async def test_what_the_cluster_refuses_is_not_called_a_typing_mistake(door: Door) -> None:

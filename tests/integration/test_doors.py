@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from trio_kv.cli import house as house_module
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import leaves
 from trio_kv.cli.house import StartError, open_house
 from trio_kv.cli.main import main
-from trio_kv.cli.options import ServeOptions, UsageError
+from trio_kv.cli.options import ServeOptions
 from trio_kv.cli.serve import banner
 from trio_kv.client import control as client_control
 from trio_kv.client.client import Client

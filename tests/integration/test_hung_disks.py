@@ -12,9 +12,8 @@ import trio
 
 from trio_kv.cluster import cluster as cluster_module
 from trio_kv.cluster import hangs, supervisor
-from trio_kv.cluster.cluster import FaultError
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import State
+from trio_kv.cluster.registry import FaultError, State
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.storage.errors import LockedError

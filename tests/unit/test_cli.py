@@ -21,11 +21,13 @@ from trio_kv import __version__
 from trio_kv.cli import control as control_commands
 from trio_kv.cli import serve as serve_module
 from trio_kv.cli import wal as wal_commands
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.house import StartError
 from trio_kv.cli.main import app, main
-from trio_kv.cli.options import ServeOptions, UsageError, is_loopback
+from trio_kv.cli.options import ServeOptions, is_loopback
 from trio_kv.cli.output import parse_value, show_value
 from trio_kv.cli.shell import Shell
+from trio_kv.cli.status import show_status
 from trio_kv.client import control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError
@@ -43,6 +45,7 @@ class StoreServer(socketserver.ThreadingTCPServer):
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[dict[str, object]] = []
+        self.decode: Callable[[str], dict[str, object]] = json.loads
         super().__init__(("127.0.0.1", 0), StoreHandler)
 
     @property
@@ -55,7 +58,7 @@ class StoreHandler(socketserver.StreamRequestHandler):
         server = self.server
         assert isinstance(server, StoreServer)
         for line in self.rfile:
-            request = json.loads(line)
+            request = server.decode(line.decode())
             server.requests.append(request)
             reply = server.answer(request)
             if reply is None:
@@ -137,6 +140,7 @@ COMMANDS = [
     ["get"],
     ["set"],
     ["delete"],
+    ["keys"],
     ["cas"],
     ["status"],
     ["backup"],
@@ -190,6 +194,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["get", "k", "surplus"], "surplus"),
         (["get", "k", "--output", "xml"], "json"),
         (["get", "k", "--timeout", "61"], "limit of 60"),
+        (["get", "k", "--timeout", "nan"], "--timeout"),
+        (["client", "--timeout", "61"], "limit of 60"),
+        (["get", "k", "--port", "0"], "--port 0"),
         (["--nodes", "10"], "<= 9"),
         (["--port", "70000"], "--port"),
         (["--heartbeat-ms", "150"], "at most half"),
@@ -205,6 +212,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--host", "0.0.0.0"], "--insecure"),
         (["--port", "3002"], "both 3002"),
         (["ctl", "cut", "1-1"], "write 1-2"),
+        (["ctl", "crash", "1.5"], "'1.5' is no node: write its number, 1 to 9, or leader"),
+        (["ctl", "crash", "10"], "is no node"),
+        (["ctl", "crash", ""], "is no node"),
+        (["ctl", "stop", "follower"], "is no node"),
         (["ctl", "partition", "1,2/x"], "write 1,2/3,4,5"),
         (["ctl", "partition", "1,2/2"], "twice"),
         (["ctl", "drop", "101"], "<= 100"),
@@ -299,6 +310,98 @@ def test_a_shown_value_typed_again_is_the_same_value(stored: bytes, shown: str) 
     """Output of `get` given to `set` writes an equal value; bare text only where that holds."""
     assert show_value(msgspec.Raw(stored)) == shown
     assert msgspec.json.decode(parse_value(shown)) == msgspec.json.decode(stored)
+
+
+@pytest.mark.parametrize(
+    "stored", [b'"[1]"', b'"1e999"', b'"\\u00a0x"', b'"-"', b'"%s"' % (b"[" * 5000), b"1e999", b"9" * 5000]
+)
+def test_every_value_that_is_shown_can_be_typed_again(stored: bytes) -> None:
+    """Strings that look like JSON, numbers beyond a float, half of a deep text: all come back the same."""
+    assert read_json_equal(parse_value(show_value(msgspec.Raw(stored))), stored)
+
+
+def read_json_equal(value: msgspec.Raw, stored: bytes) -> bool:
+    if not stored.startswith(b'"'):
+        return bytes(value) == stored
+    return bool(msgspec.json.decode(value) == msgspec.json.decode(stored))
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("[" * 129 + "]" * 129, "at most 128 deep"), (r'"\ud800"', "surrogate")]
+)
+def test_json_that_the_store_does_not_take_is_refused_and_no_string(
+    typed: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and nothing is sent, from the command line as from the shell."""
+    assert main(["set", "k", typed, "--port", "1"]) == 2
+    assert hint in capsys.readouterr().err
+    with Client(port=1) as client:
+        assert Shell(client).run_line(f"set k {typed}") == 2
+    assert hint in capsys.readouterr().err
+
+
+def feed(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"one\n  two\n", "one\n  two\n"),
+        ("ž\r\n🎉".encode(), "ž\r\n🎉"),
+        (b'{"a":\n [1]}\n', {"a": [1]}),
+        (b"", ""),
+        (b"-", "-"),
+    ],
+)
+def test_a_dash_takes_the_value_from_stdin(
+    data: bytes,
+    value: object,
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of stdin is the value, line ends included; it is JSON or else a string, as any value that is typed."""
+    server = serve_store(reply_ok(1))
+    for tokens in (["set", "k", "-"], ["cas", "k", "-"]):
+        feed(data, monkeypatch)
+        assert main([*tokens, "--port", str(server.port)]) == 0
+    assert [request["value"] for request in server.requests] == [value, value]
+
+
+def test_stdin_that_holds_no_value_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no UTF-8 and a closed stdin are usage errors, said before a server is asked."""
+    feed(b"ab\xff", monkeypatch)
+    assert main(["set", "k", "-", "--port", "1"]) == 2
+    assert "no UTF-8: byte 3" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["set", "k", "-", "--port", "1"]) == 2
+    assert "stdin, which is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "raw"),
+    [
+        ("one\n two\n", "one\n two\n"),
+        ("chips", "chips"),
+        ("", ""),
+        ("\x9b\x00ž", "\x9b\x00ž"),
+        ({"a": 1}, '{"a": 1}'),
+    ],
+)
+def test_raw_prints_a_string_to_the_byte(
+    value: object,
+    raw: str,
+    serve_store: Callable[[Answer], StoreServer],
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """No quotes, no escapes, and no line end that is not in the value; what is no string is JSON."""
+    server = serve_store(reply_ok(value))
+    assert main(["get", "k", "--raw", "--port", str(server.port)]) == 0
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == raw.encode()
+    assert main(["get", "k", "--raw", "-o", "json", "--port", str(server.port)]) == 2
 
 
 # --- one-shots ----------------------------------------------------------------------------------------------
@@ -421,13 +524,86 @@ def test_status_is_a_table_with_the_leader_marked(
     assert json.loads(capsys.readouterr().out) == STATUS
 
 
+def shown_in(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what `show_status` shows in a terminal so wide."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")
+    show_status(STATUS, "table")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_status_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is cut and no row is broken: what does not fit is left out, and the digests can be compared."""
+    lines = [line.rstrip() for line in shown_in(columns, monkeypatch, capsys).splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert "\u2026" not in "".join(lines)
+    assert sum("00c0ffee" in line for line in lines) == 3
+    assert any("leader" in line and "2*" in line for line in lines)
+    assert any("damaged" in line and "3" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "way_out"),
+    [
+        ({"fault": "partition", "groups": [[1, 2], [3]]}, "partitioned, 1,2/3:", "ctl heal"),
+        ({"fault": "cut", "link": [1, 2]}, "cut, 1-2:", "ctl heal"),
+        ({"fault": "delay", "ms": 20.0}, "takes 20 ms longer", "ctl delay 0"),
+        ({"fault": "drop", "percent": 12.5}, "dropped: 12.5 %", "ctl drop 0"),
+        (
+            {"fault": "duplicate", "percent": 1.0},
+            "duplicated: 1 %",
+            "ctl heal",
+        ),
+        ({"fault": "reorder", "ms": 5.0}, "up to 5 ms late", "ctl heal"),
+        (
+            {"fault": "slow-disk", "node": 2, "ms": 50.0},
+            "n2 has a slow disk: a sync takes 50 ms",
+            "ctl slow-disk 2 0",
+        ),
+        ({"fault": "stall-disk", "node": 2}, "n2 has a disk that is made to stand", "ctl heal"),
+        ({"fault": "fill-disk", "node": 2}, "n2 has a disk that is made full", "ctl heal"),
+        ({"fault": "fail-disk", "node": 2}, "n2 has a disk that will fail", "ctl restart 2"),
+        ({"fault": "full-disk", "node": 2}, "n2 has a full disk", "make room"),
+        ({"fault": "clock", "node": 2, "rate": 1.5}, "runs 1.5 times", "started again"),
+        ({"fault": "flood", "depth": 3}, '"flood"', ""),
+        ({"fault": "drop", "share": 1}, '"drop"', ""),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_status_names_what_is_broken_and_what_ends_it(
+    fault: dict[str, object], words: str, way_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for each active fault, in plain words; one of a newer server is shown as it came."""
+    show_status({**STATUS, "faults": [fault]}, "table")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if words in line]
+    assert way_out in line
+
+
+def test_status_says_how_a_node_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that was stopped or paused is easily forgotten; without a leader the nodes that are not up are named."""
+    nodes = [
+        {"node": 1, "role": "follower", "state": "up"},
+        {"node": 2, "role": None, "state": "stopped", "reason": "asked to stop"},
+        {"node": 3, "role": "follower", "state": "paused"},
+    ]
+    show_status({"leader": None, "term": 5, "nodes": nodes, "faults": []}, "table")
+    shown = capsys.readouterr().out
+    assert "n2: asked to stop; `trio-kv ctl restart 2` brings it back" in shown
+    assert "n3: it is paused; `trio-kv ctl resume 3` brings it back" in shown
+    assert "no leader in term 5: n2 and n3 are not up" in shown
+
+
 def test_status_without_a_leader_is_exit_code_3(
     serve_store: Callable[[Answer], StoreServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table is still shown, but a script learns that nothing can be written."""
     server = serve_store(lambda _: {**STATUS, "leader": None})
     assert main(["status", "--port", str(server.port)]) == 3
-    assert "no leader in term 5" in capsys.readouterr().out
+    assert "no leader in term 5: n3 is not up" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,7 +612,7 @@ def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Client, "get", interrupt)
+    monkeypatch.setattr(Client, "ask", interrupt)
     assert main(["get", "k"]) == 130
 
 
@@ -492,6 +668,38 @@ def test_the_shell_takes_commands_and_raw_lines(
 
 
 @pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("set k \u00a0x\u3000", {"key": "k", "value": "\u00a0x\u3000"}),
+        ("set\tk\t a\rb ", {"key": "k", "value": "a\rb"}),
+        ("set k a\x85b\u2028c\x0cd", {"key": "k", "value": "a\x85b\u2028c\x0cd"}),
+        ("set a\u00a0b 1", {"key": "a\u00a0b", "value": 1}),
+        ("cas k a\u00a0b c\u2003d", {"op": "cas", "key": "k", "value": "a\u00a0b", "expected": "c\u2003d"}),
+        (f"cas k [{'9' * 5000}, 2] 1", {"op": "cas", "key": "k", "expected": 1}),
+        ("get \u00a0\r", {"key": "\u00a0"}),
+    ],
+)
+def test_the_shell_sends_what_stands_there(
+    line: str,
+    sent: dict[str, object],
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only blanks part words, and only a line feed ends a line: other white space belongs to keys and values."""
+    seen: list[dict[str, object]] = []
+
+    def note(request: dict[str, object]) -> dict[str, object]:
+        seen.append(request)
+        return {"key": "k", "value": 1, "status": "ok"}
+
+    server = serve_store(note)
+    server.decode = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 9 else text).decode
+    feed(f"{line}\n".encode(), monkeypatch)
+    assert main(["client", "--port", str(server.port)]) == 0
+    assert [{name: request[name] for name in sent} for request in seen] == [sent]
+
+
+@pytest.mark.parametrize(
     ("line", "hint"),
     [
         ("frobnicate", "there is no command 'frobnicate'"),
@@ -543,6 +751,8 @@ def test_a_connection_is_kept_alive_by_pings(serve_store: Callable[[Answer], Sto
     ("tokens", "name", "arguments"),
     [
         (["crash", "2"], "crash", {"node": 2}),
+        (["crash", "leader"], "crash", {"node": "leader"}),
+        (["slow-disk", "leader", "50"], "slow-disk", {"node": "leader", "ms": 50}),
         (["stop", "2"], "stop", {"node": 2}),
         (["restart", "2"], "restart", {"node": 2}),
         (["pause", "2"], "pause", {"node": 2}),
@@ -574,12 +784,13 @@ def test_ctl_sends_what_was_typed(
 
     def command(_: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
         sent.append((name, arguments))
-        return {"id": 1, "status": "ok"}
+        return {"id": 1, "status": "ok", **({"node": 4} if "leader" in tokens else {})}
 
     monkeypatch.setattr(control, "command", command)
     assert main(["ctl", *tokens]) == 0
     assert sent == [(name, arguments)]
-    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else "ok\n"
+    printed = "ok: n4\n" if "leader" in tokens else "ok\n"
+    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else printed
     assert capsys.readouterr().out == printed
 
 
@@ -697,6 +908,29 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
     assert main([]) == 0
     assert seen[2] == ServeOptions(nodes=1, is_ephemeral=True, is_log_json=True)
     assert seen[0].raft_config().election_timeout_min_s == 0.1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "level"),
+    [
+        ([], "warning"),
+        (["-v"], "info"),
+        (["--verbose"], "info"),
+        (["--log-json"], "info"),
+        (["--log-level", "error"], "error"),
+        (["--log-json", "--log-level", "error"], "error"),
+        (["-v", "--log-level", "debug"], "debug"),
+    ],
+    ids=" ".join,
+)
+def test_a_person_is_told_what_is_wrong_and_a_program_more(
+    tokens: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word the console shows warnings, JSON lines all that matters; a level that is named is the level."""
+    seen: list[ServeOptions] = []
+    monkeypatch.setattr(serve_module, "serve", seen.append)
+    assert main(tokens) == 0
+    assert seen[0].level == level
 
 
 @attrs.define

@@ -177,7 +177,7 @@ def test_what_nobody_foresaw_has_a_code_of_its_own(  # noqa: PLR0917 - a table
         raise error
 
     monkeypatch.delenv("TRIO_KV_DEBUG", raising=False)
-    monkeypatch.setattr(Client, "get", fail)
+    monkeypatch.setattr(Client, "ask", fail)
     assert main(["get", "k"]) == code
     shown = capsys.readouterr().err
     assert told in shown
@@ -194,7 +194,7 @@ def test_an_exit_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def leave(*_: object, **__: object) -> None:
         raise SystemExit(17)
 
-    monkeypatch.setattr(Client, "get", leave)
+    monkeypatch.setattr(Client, "ask", leave)
     with pytest.raises(SystemExit, match="17"):
         main(["get", "k"])
 

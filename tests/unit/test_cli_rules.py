@@ -55,6 +55,8 @@ def sample(parameter: Argument) -> str:
         return str(default)
     if scalar is str and parameter.name == "--host":
         return "localhost"
+    if scalar is str and parameter.field_info.name == "node":
+        return "leader"
     return {int: "4", float: "4", str: "word", Path: "place"}[scalar]
 
 

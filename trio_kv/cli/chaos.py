@@ -12,7 +12,7 @@ import attrs
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from trio_kv.cli.options import UsageError
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import Output
 from trio_kv.cli.parsing import NUMBER_MAX, Count, Host, NaturalNumber, Node, Seconds, ServerPort
 from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, PROCESS_KINDS, ChaosConfig, FaultKind

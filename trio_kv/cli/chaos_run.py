@@ -11,10 +11,11 @@ import trio
 
 from trio_kv.cli.chaos import ChaosOptions, Verdict
 from trio_kv.cli.control import DEFAULT_DOOR
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error, leaves
-from trio_kv.cli.options import UsageError
 from trio_kv.cli.output import say
 from trio_kv.cli.terminal import is_terminal, open_console
+from trio_kv.cli.words import count
 from trio_kv.client.client import DEFAULT_PORT
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.sim.chaos.config import ChaosConfig
@@ -74,7 +75,9 @@ async def _run(options: ChaosOptions, config: ChaosConfig) -> Summary | None:
                     yield server
 
             where = (
-                f"a server of {config.nodes} nodes" if not options.is_on_running else "the server that runs"
+                f"a server of {count(config.nodes, 'node')}"
+                if not options.is_on_running
+                else "the server that runs"
             )
             say(
                 f"{config.seconds:g} s of load and faults on {where}, seed {config.seed}; folder {config.out}"
@@ -152,7 +155,8 @@ def _amount(progress: Progress) -> str:
     match progress.phase:
         case "load":
             left_s = max(0.0, progress.total - progress.done)
-            return f"{progress.operations:,} operations, {progress.faults} faults, {left_s:.0f} s left"
+            done = f"{count(progress.operations, 'operation')}, {count(progress.faults, 'fault')}"
+            return f"{done}, {left_s:.0f} s left"
         case "verdict":
             return f"key {progress.done:.0f} of {progress.total:.0f}"
         case _:

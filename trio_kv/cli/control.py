@@ -1,16 +1,17 @@
 """`ctl`: break a running cluster and mend it, through the control door."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 
-from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json, show_status
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json
 from trio_kv.cli.parsing import ListenPort, Node, Seconds, read_whole
+from trio_kv.cli.status import show_status
 
 READS = frozenset({"status"})
 """Commands that change nothing, so that one without an answer was simply not done."""
@@ -67,7 +68,25 @@ class SlowDoorOptions(DoorOptions):
 DEFAULT_DOOR = DoorOptions()
 DEFAULT_SLOW_DOOR = SlowDoorOptions()
 
+LEADER = "leader"
+
+
+def _read_node(_: object, tokens: Sequence[Token]) -> str:
+    word = tokens[0].value
+    if word != LEADER and word not in tuple("123456789"):
+        raise ValueError(f"{word!r} is no node: write its number, 1 to 9, or {LEADER} for the one that leads")
+    return word
+
+
+def _named(node: str) -> int | str:
+    """Return what the door calls a node."""
+    return node if node == LEADER else int(node)
+
+
 NodeNumber = Annotated[Node, Parameter(help="The node's number.")]
+NodeOrLeader = Annotated[
+    str, Parameter(converter=_read_node, help=f"The node's number, or {LEADER} for the one that leads.")
+]
 Milliseconds = Annotated[
     float, Parameter(validator=Number(gte=0, lte=MILLISECONDS_MAX), help="Milliseconds; 0 ends it.")
 ]
@@ -110,9 +129,9 @@ def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any]
     elif name == "rebuild":
         from trio_kv.cli.rebuild import tell_rebuilt
 
-        show(tell_rebuilt(arguments["node"], reply, "The"))
+        show(tell_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
     else:
-        print("ok")
+        show(f"ok: n{reply.get('node')}" if LEADER in arguments.values() else "ok")
     return ExitCode.OK
 
 
@@ -122,34 +141,34 @@ def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     return _send("status", {}, door)
 
 
-@app.command(help_epilogue=_examples("crash 2"))
-def crash(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+@app.command(help_epilogue=_examples("crash 2", "crash leader"))
+def crash(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Kill a node; it comes back by itself."""
-    return _send("crash", {"node": node}, door)
+    return _send("crash", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2"))
-def stop(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def stop(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Kill a node; it stays down until `restart`."""
-    return _send("stop", {"node": node}, door)
+    return _send("stop", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("restart 2"))
-def restart(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Start a node from what its disk holds; one that runs is killed first, and comes back by itself."""
-    return _send("restart", {"node": node}, door)
+def restart(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Start a node from what its disk holds, at once; one that runs is killed first."""
+    return _send("restart", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("pause 2"))
-def pause(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def pause(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node do nothing, as a process under SIGSTOP."""
-    return _send("pause", {"node": node}, door)
+    return _send("pause", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("resume 2"))
-def resume(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def resume(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a paused node go on."""
-    return _send("resume", {"node": node}, door)
+    return _send("resume", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("partition 1,2/3,4,5", "partition 1/2,3"))
@@ -173,7 +192,7 @@ def cut(
 
 @app.command(help_epilogue=_examples("heal"))
 def heal(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """End every partition, cut, delay and drop."""
+    """End every partition, cut, delay and drop, and make slow and full disks sound again."""
     return _send("heal", {}, door)
 
 
@@ -195,15 +214,15 @@ def drop(
 
 
 @app.command(help_epilogue=_examples("slow-disk 2 50", "slow-disk 2 0"))
-def slow_disk(node: NodeNumber, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def slow_disk(node: NodeOrLeader, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Make every sync of a node's disk take longer."""
-    return _send("slow-disk", {"node": node, "ms": ms}, door)
+    return _send("slow-disk", {"node": _named(node), "ms": ms}, door)
 
 
 @app.command(help_epilogue=_examples("fail-disk 2"))
-def fail_disk(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def fail_disk(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node's next write to its disk fail: the node stops."""
-    return _send("fail-disk", {"node": node}, door)
+    return _send("fail-disk", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("transfer 3"))
@@ -213,18 +232,18 @@ def transfer(target: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> Exit
 
 
 @app.command(help_epilogue=_examples("snapshot 2"))
-def snapshot(node: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def snapshot(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node take a snapshot and drop the log behind it."""
-    return _send("snapshot", {"node": node}, door)
+    return _send("snapshot", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2", "rebuild 2"))
-def rebuild(node: NodeNumber, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
+def rebuild(node: NodeOrLeader, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
     """Give a node that is down, because its files are lost or damaged, a new copy from the others.
 
     Its old directory is moved aside. Without a running server: `trio-kv rebuild`.
     """
-    return _send("rebuild", {"node": node}, door)
+    return _send("rebuild", {"node": _named(node)}, door)
 
 
 def parse_groups(text: str) -> list[list[int]]:

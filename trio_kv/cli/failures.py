@@ -21,9 +21,9 @@ from cyclopts import (
 )
 
 from trio_kv.cli.command_line import explain_option
-from trio_kv.cli.options import UsageError
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import ExitCode, say
-from trio_kv.client.client import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 
 DEBUG_VARIABLE = "TRIO_KV_DEBUG"
 """If it is set, every unexpected error is told with its traceback."""

@@ -5,7 +5,7 @@ One-shot commands don't import Trio: a script that calls them in a loop feels ev
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,13 +17,23 @@ from cyclopts.validators import Number
 from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
-from trio_kv.cli.options import ServeOptions, UsageError
-from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
+from trio_kv.cli.options import ServeOptions
+from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
 from trio_kv.cli.parsing import PARAMETER, Host, NaturalNumber, Node, ServerPort, read_variables
+from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
-from trio_kv.client.client import DEFAULT_PORT, NOTHING, Client
-from trio_kv.wire.requests import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
+from trio_kv.client.client import DEFAULT_PORT, Client
+from trio_kv.wire.requests import (
+    TIMEOUT_S_DEFAULT,
+    TIMEOUT_S_MAX,
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    SetRequest,
+    StatusRequest,
+)
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
@@ -84,16 +94,16 @@ class Target:
         ),
     ] = TIMEOUT_S_DEFAULT
 
-    def connect(self) -> Client:
+    def connect(self, on_reconnected: Callable[[str], None] | None = None) -> Client:
         """Return a client; it connects when it is first used."""
-        return Client(self.host, self.port, timeout_s=self.timeout_s)
+        return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
 
 
 OutputOption = Annotated[
     Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
 ]
 Key = Annotated[str, Parameter(help="1 to 4096 bytes; behind -- if it begins with a hyphen.")]
-Value = Annotated[str, Parameter(help="JSON; what is no JSON is taken as a string.")]
+Value = Annotated[str, Parameter(help="JSON; what is no JSON is taken as a string; - takes all of stdin.")]
 Revision = Annotated[
     NaturalNumber | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
 ]
@@ -138,7 +148,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
     """Open a shell that takes commands and raw lines of the protocol."""
     from trio_kv.cli.shell import run_shell
 
-    return run_shell(target.host, target.port, target.timeout_s)
+    return run_shell(target.connect(on_reconnected=say))
 
 
 @app.command(
@@ -146,6 +156,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
         "trio-kv get snack",
         "trio-kv get snack --output json          # with revision, node and term",
         "trio-kv get snack --stale                # from one follower, at once",
+        "trio-kv get notes --raw >notes.txt       # a string as it is, to the byte",
     )
 )
 def get(
@@ -155,13 +166,23 @@ def get(
     stale: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Be content with what one follower knows.")
     ] = False,
+    raw: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Print a string as the text that it is, to the byte, with no line end added; all else as JSON.",
+        ),
+    ] = False,
     output: OutputOption = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
+    if raw and output == "json":
+        raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
     with target.connect() as store:
-        answer = store.get(key, is_stale=stale, meta=output == "json")
-    return show_answer(answer, output, has_value=True)
+        answer = store.ask(GetRequest(key, is_stale=stale, meta=output == "json"))
+    return show_answer(answer, output, has_value=True, is_raw=raw)
 
 
 @app.command(
@@ -169,6 +190,7 @@ def get(
         "trio-kv set snack chips",
         "trio-kv set limits '{\"retries\": 3}'",
         "trio-kv set snack nuts --if-revision 17",
+        "trio-kv set notes - <notes.txt",
         'trio-kv set copy -- "$(trio-kv get snack)"',
     )
 )
@@ -182,8 +204,9 @@ def set(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value."""
+    text = read_value(value)
     with target.connect() as store:
-        answer = store.set(key, parse_value(value), if_revision=if_revision, meta=output == "json")
+        answer = store.ask(SetRequest(key, text, if_revision, meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
@@ -200,7 +223,7 @@ def delete(
 ) -> ExitCode:
     """Remove a key and print the value it had."""
     with target.connect() as store:
-        answer = store.delete(key, if_revision=if_revision, meta=output == "json")
+        answer = store.ask(DeleteRequest(key, if_revision, meta=output == "json"))
     return show_answer(answer, output, has_value=True)
 
 
@@ -223,22 +246,45 @@ def cas(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
-    old = NOTHING if expected is None else parse_value(expected)
+    old = () if expected is None else (parse_value(expected),)
+    text = read_value(value)
     with target.connect() as store:
-        answer = store.cas(key, parse_value(value), expected=old, meta=output == "json")
+        answer = store.ask(CasRequest(key, text, old, meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv status", "trio-kv status --output json | jq .leader"),
+    help_epilogue=_examples("trio-kv status", "trio-kv status --output json"),
 )
 def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
-    """Show every node: role, state, term, how far its log goes; the leader has a star."""
+    """Show every node, the leader with a star: role, state, term, how far its log goes; and what is wrong.
+
+    Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
+    """
     with target.connect() as store:
-        answer = store.status()
+        answer = store.ask(StatusRequest())
     if answer.code != "ok":
         return show_answer(answer, output, has_value=False)
     return show_status(msgspec.json.decode(answer.line), output)
+
+
+@app.command(
+    help_epilogue=_examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
+)
+def keys(
+    prefix: Annotated[str, Parameter(help="What the keys begin with.")] = "",
+    /,
+    *,
+    limit: Annotated[NaturalNumber, Parameter(help="How many to show at most; 0 for all.")] = 1000,
+    door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
+) -> ExitCode:
+    """List the keys of a running cluster on this machine, in order: those of one moment after the command began.
+
+    A node takes a snapshot for it, as for a backup. Keys that could be misread are shown as JSON strings.
+    """
+    from trio_kv.cli.keys import keys as list_keys
+
+    return list_keys(prefix, door, limit=limit)
 
 
 @app.command(

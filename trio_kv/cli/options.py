@@ -8,6 +8,7 @@ import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
@@ -17,10 +18,6 @@ ROUND_MS_MAX = 3_600_000
 """An hour: the longest time between two heartbeats, or before an election."""
 PENDING_BYTES_MAX = 1 << 40
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-
-class UsageError(ValueError):
-    """The command line asks for something that can't be; the message is for a person."""
 
 
 @attrs.frozen(kw_only=True)
@@ -127,8 +124,22 @@ class ServeOptions:
         ),
     ] = 60
     log_level: Annotated[
-        LogLevel, Parameter(env_var="TRIO_KV_LOG_LEVEL", help="The least important events to show.")
-    ] = "info"
+        LogLevel | None,
+        Parameter(
+            env_var="TRIO_KV_LOG_LEVEL",
+            help="The least important events to show. [default: warning; with --verbose or --log-json info]",
+        ),
+    ] = None
+    is_verbose: Annotated[
+        bool,
+        Parameter(
+            name=["--verbose", "-v"],
+            negative=(),
+            show_default=False,
+            env_var="TRIO_KV_VERBOSE",
+            help="Show what the nodes do, and not only what is wrong.",
+        ),
+    ] = False
     is_log_json: Annotated[
         bool,
         Parameter(
@@ -153,6 +164,11 @@ class ServeOptions:
             help="Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
         ),
     ] = False
+
+    @property
+    def level(self) -> LogLevel:
+        """The least important events to show: to a person what is wrong, to a program all that it may want."""
+        return self.log_level or ("info" if self.is_verbose or self.is_log_json else "warning")
 
     def raft_config(self) -> RaftConfig:
         """Return the times as the core wants them.

@@ -191,7 +191,7 @@ def open_output(options: ServeOptions) -> Iterator[tuple[Trace, LineSink]]:
         StartError: the trace file can't be written.
 
     """
-    level = LEVELS[options.log_level]
+    level = LEVELS[options.level]
     if options.is_log_json:
         log = json_log(level=level)
     else:

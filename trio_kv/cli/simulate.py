@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error
-from trio_kv.cli.options import UsageError
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.sim import SimOptions
 from trio_kv.cli.sim_output import show_campaign, show_progress, tell_outcome

@@ -5,6 +5,7 @@ CLICOLOR=0, or in what is no terminal.
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_COLUMNS = 200
-"""Width of what goes elsewhere than to a terminal: a row must stay a line, however long."""
+"""Width of what goes elsewhere than to a terminal: a row must stay a line, however long, with the same columns."""
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -37,10 +38,13 @@ def open_console(stream: TextIO) -> "Console":
     from rich.console import Console
 
     is_a_terminal = is_terminal(stream)
+    # A terminal that is "dumb" has a width all the same. Rich would not ask for it, and takes only both or none.
+    columns, lines = shutil.get_terminal_size() if is_a_terminal else (PIPE_COLUMNS, 24)
     return Console(
         file=stream,
         highlight=False,
-        width=None if is_a_terminal else PIPE_COLUMNS,
+        width=columns,
+        height=lines,
         # Rich would take FORCE_COLOR for a terminal, and draw bars into a pipe.
         force_terminal=is_a_terminal,
         color_system=None if not has_color(stream) else "auto" if is_a_terminal else "standard",

@@ -28,6 +28,8 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 DEFAULT_CONTROL_PORT = 3002
+WAIT_S_MAX = 1e6
+"""Twelve days: what is longer is not for every system a time that a socket can wait."""
 MESSAGE_BYTES_MAX = 16 << 20
 """A longer answer is not ours: the connection is given up."""
 
@@ -134,11 +136,21 @@ def _is_alive(pid: int) -> bool:
 def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
     """Send one command through the door and return the reply's members.
 
+    Args:
+        door: where to.
+        name: of the command.
+        arguments: its members.
+        timeout_s: how long to wait for each word of the other side; infinity for as long as it takes.
+
     Raises:
+        ValueError: the time-out is not above 0.
         NoDoorError: nobody opens, in words for a person.
         UnansweredError: somebody did, and the command went out, but no answer came.
 
     """
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s is {timeout_s}: a time-out is more than 0 seconds")
+    timeout_s = min(timeout_s, WAIT_S_MAX)
     exchange = _Exchange(door, {"id": 1, "command": name, **arguments})
     try:
         with socket.create_connection(door.endpoint(), timeout_s) as connection:

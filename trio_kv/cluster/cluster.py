@@ -3,7 +3,7 @@
 The faults are one API, used by the control door, the dashboard and the chaos command alike.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from random import Random
 
@@ -11,15 +11,14 @@ import attrs
 import trio
 
 from trio_kv.cluster import inbox as inboxes
+from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.disks import Disks
+from trio_kv.cluster.disks import Disk, Disks
 from trio_kv.cluster.inbox import TakeSnapshot, Transfer
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import NodeStatus, Registry, State
+from trio_kv.cluster.registry import FaultError, Registry, State
 from trio_kv.cluster.supervisor import Member, Supervisor
-from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.snapshots import snapshot_name
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     DiskFailed,
@@ -36,16 +35,8 @@ from trio_kv.trace.vocabulary import (
 from trio_kv.transport.links import LinkFault, Links
 from trio_kv.transport.memory import MemoryNetwork
 
-BACKUP_S = 60.0
-"""How long a backup waits for its snapshot."""
-BACKUP_NODE_S = 5.0
-"""How long it waits for one node that gets nowhere, before it asks another one."""
 REBUILD_S = 10.0
 """How long a command waits for a rebuild's first step, which takes milliseconds on a disk that works."""
-
-
-class FaultError(ValueError):
-    """A fault was asked for that makes no sense now. The text says why."""
 
 
 class Cluster:
@@ -89,6 +80,9 @@ class Cluster:
         )
         self._members = self._supervisor.members
         self._nursery: trio.Nursery | None = None
+        self._disk_faults: dict[tuple[str, int], Disk] = {}
+        """What was done to which disk; a node that starts again has another, sound one."""
+        self.registry.faults = self.active_faults
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
@@ -110,7 +104,7 @@ class Cluster:
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
         while (leader := self.registry.leader()) is None:
-            await self._wait_change()
+            await self.registry.wait_change()
         return leader.node
 
     @property
@@ -126,6 +120,41 @@ class Cluster:
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply."""
         return self.registry.status()
+
+    def leader(self) -> int:
+        """Return the node that leads.
+
+        Raises:
+            FaultError: none does just now.
+
+        """
+        leader = self.registry.leader()
+        if leader is None:
+            raise FaultError("no node leads just now")
+        return leader.node
+
+    def active_faults(self) -> list[dict[str, object]]:
+        """Return what is wrong with links, disks and clocks, by the names and members of the commands that do it.
+
+        Nodes that are down or paused tell so in their state.
+        """
+        faults: list[dict[str, object]] = [
+            {"fault": name, **members} for name, members in self.links.active_faults()
+        ]
+        for node, member in self._members.items():
+            if member.disk_delay_s:
+                faults.append(
+                    {"fault": "slow-disk", "node": node, "ms": round(1000 * member.disk_delay_s, 6)}
+                )
+            done = [
+                name for (name, to), disk in self._disk_faults.items() if to == node and disk is member.disk
+            ]
+            faults += [{"fault": name, "node": node} for name in done]
+            if "fill-disk" not in done and member.node is not None and member.node.is_disk_full:
+                faults.append({"fault": "full-disk", "node": node})
+            if member.clock.rate != 1.0:
+                faults.append({"fault": "clock", "node": node, "rate": member.clock.rate})
+        return faults
 
     # Faults
 
@@ -147,7 +176,7 @@ class Cluster:
             member.scope.cancel()
 
     def restart(self, node: int) -> None:
-        """Start a node that is down, at once; let one that runs die and come back by itself, as `crash` does.
+        """Start a node that is down, or let one that runs die and start again: at once, whatever its back-off was.
 
         Raises:
             FaultError: it is being rebuilt just now, or its disk hangs, and it starts by itself after that.
@@ -163,6 +192,7 @@ class Cluster:
             if member.is_living and member.hung_reason:
                 raise FaultError(f"node {node} starts by itself as soon as it can: {member.hung_reason}")
         else:
+            member.is_restarting = True
             self.crash(node)
 
     def pause(self, node: int) -> None:
@@ -190,7 +220,7 @@ class Cluster:
             self._member(node)
         if len(set(named)) != len(named):
             raise FaultError("a node can be in one group only")
-        self.links.partition(groups)
+        self.links.partition([*groups, *([node] for node in self._members if node not in named)])
         self._trace.emit(LinksPartitioned(tuple(tuple(group) for group in groups)))
 
     def cut(self, source: int, target: int) -> None:
@@ -211,6 +241,8 @@ class Cluster:
             if member.disk is not None:
                 member.disk.unstall()
                 member.disk.unfill()
+        for fault in [fault for fault in self._disk_faults if fault[0] != "fail-disk"]:
+            del self._disk_faults[fault]
         self._trace.emit(LinksHealed())
 
     def delay(self, delay_s: float) -> None:
@@ -240,6 +272,7 @@ class Cluster:
         member = self._live_member(node)
         assert member.disk is not None
         member.disk.stall()
+        self._disk_faults["stall-disk", node] = member.disk
         self._trace.emit(DiskStalled(), node=node)
 
     def fill_disk(self, node: int) -> None:
@@ -247,12 +280,14 @@ class Cluster:
         member = self._live_member(node)
         assert member.disk is not None
         member.disk.fill()
+        self._disk_faults["fill-disk", node] = member.disk
 
     def fail_disk(self, node: int) -> None:
         """Let a node's next write fail: it stops."""
         member = self._live_member(node)
         assert member.disk is not None
         member.disk.fail_next()
+        self._disk_faults["fail-disk", node] = member.disk
 
     def skew_clock(self, node: int, rate: float) -> None:
         """Let a node's clock run at another rate; 1 is true."""
@@ -329,68 +364,34 @@ class Cluster:
         finally:
             rebuilding.ended.set()
 
-    async def backup(self) -> dict[str, object]:
+    async def backup(self, without: Collection[int] = ()) -> dict[str, object]:
         """Take a snapshot that holds every write acknowledged before this call, for somebody to copy.
 
+        A node that does not hear a leader, dies, or does not get its snapshot done costs some seconds: then another
+        is asked, too, and the first snapshot that will do is taken.
+
+        Args:
+            without: nodes whose snapshots are of no use.
+
         Returns:
-            its `path`, and the `index` and `term` up to which it goes. The file stays until the node's
-            next snapshot.
+            its `path`, the `index` and `term` up to which it goes, and the `node` that took it. The file stays until
+            the node's next snapshot.
 
         Raises:
             FaultError: no node could take it in time.
 
         """
-        asked: dict[int, int] = {}
-        with trio.move_on_after(BACKUP_S):
-            await self.wait_leader()
-            for status in self.registry.readable():
-                with trio.move_on_after(BACKUP_NODE_S):
-                    await self._ask_for_snapshot(status, asked)
-                    return await self._wait_snapshot(asked)
-            return await self._wait_snapshot(asked)
-        raise FaultError("no node could take a snapshot in time: is there a leader, and room on the disk?")
+        return await take_backup(self.registry, self._members, without)
 
     def transfer(self, node: int) -> None:
         """Ask the leader to hand over to a node."""
         member = self._live_member(node)
-        leader = self.registry.leader()
-        if leader is None or leader.inbox is None:
-            raise FaultError("no node leads just now")
-        if leader.node == node:
+        leader = self.leader()
+        if leader == node:
             raise FaultError(f"node {node} leads already")
-        leader.inbox.post(Transfer(member.status.node))
-
-    async def _ask_for_snapshot(self, status: NodeStatus, asked: dict[int, int]) -> None:
-        """Let a node take a snapshot of all that was acknowledged; note in `asked` up to where that goes at least."""
-        reader, inbox = _Reader(), status.inbox
-        if inbox is None:
-            return
-        inbox.post_request(Read(reader, 0, ()))
-        done = await reader.wait()
-        if isinstance(done, Done):
-            # Applied on that node is all that was acknowledged before: a linearizable read has said so.
-            inbox.post(TakeSnapshot())
-            asked[status.node] = done.applied
-
-    async def _wait_snapshot(self, asked: dict[int, int]) -> dict[str, object]:
-        """Wait until one of the nodes has the snapshot that it was asked for, and return where that is."""
-        while True:
-            for node, applied in asked.items():
-                member = self._members[node]
-                stored = None if member.node is None else member.node.replica.snapshots.stored
-                if stored is not None and stored[0] >= applied:
-                    assert member.found is not None
-                    path = member.found.path / snapshot_name(*stored)
-                    return {"path": str(path), "index": stored[0], "term": stored[1]}
-            await self._wait_change()
-
-    async def _wait_change(self) -> None:
-        changed = trio.Event()
-        unlisten = self.registry.listen(changed.set)
-        try:
-            await changed.wait()
-        finally:
-            unlisten()
+        inbox = self.registry.nodes[leader].inbox
+        assert inbox is not None
+        inbox.post(Transfer(member.status.node))
 
     def _set_link_fault(self, fault: LinkFault) -> None:
         self.links.set_fault(fault)
@@ -425,20 +426,3 @@ class _Rebuilding:
     is_awaited: bool = True
     moved_to: str | None = None
     error: Exception | None = None
-
-
-class _Reader:
-    """Asks a node directly, and waits for its answer."""
-
-    def __init__(self) -> None:
-        self._answer: Answer | None = None
-        self._came = trio.Event()
-
-    def deliver(self, answer: Answer) -> None:
-        self._answer = answer
-        self._came.set()
-
-    async def wait(self) -> Answer:
-        await self._came.wait()
-        assert self._answer is not None
-        return self._answer

@@ -150,6 +150,11 @@ class Node:
             self._resumed.set()
             self._resumed = None
 
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk says that it has no room for more log than is reserved."""
+        return self.replica.raft.persistence.room_bytes is not None
+
     def clock_changed(self) -> None:
         """Let the timer follow the clock, which runs at another rate now, or has jumped."""
         self._timer_scope.deadline = self.clock.to_trio(self._timer_at)

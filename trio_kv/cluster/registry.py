@@ -7,9 +7,14 @@ from collections.abc import Callable
 from enum import StrEnum
 
 import attrs
+import trio
 
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.trace.text import encodable
+
+
+class FaultError(ValueError):
+    """Something was asked of the cluster that makes no sense now. The text says why."""
 
 
 class State(StrEnum):
@@ -69,12 +74,23 @@ class Registry:
     def __init__(self, nodes: list[int]) -> None:
         """Know the nodes, all stopped."""
         self.nodes = {node: NodeStatus(node) for node in sorted(nodes)}
+        self.faults: Callable[[], list[dict[str, object]]] = list
+        """Tells what was made wrong with the cluster, and is wrong still."""
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` at each change; return what ends that. It must not raise, nor wait."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    async def wait_change(self) -> None:
+        """Wait for the next change."""
+        changed = trio.Event()
+        unlisten = self.listen(changed.set)
+        try:
+            await changed.wait()
+        finally:
+            unlisten()
 
     def changed(self) -> None:
         """Tell all listeners."""
@@ -91,6 +107,7 @@ class Registry:
             "leader": leader.node if leader else None,
             "term": max(status.term for status in self.nodes.values()),
             "nodes": [status.as_reply() for status in self.nodes.values()],
+            "faults": self.faults(),
         }
 
     def leader(self) -> NodeStatus | None:

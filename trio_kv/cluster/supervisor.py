@@ -65,6 +65,8 @@ class Member:
     is_wanted: bool = True
     is_living: bool = False
     """From before its disk is opened until after its disk has ended."""
+    is_restarting: bool = False
+    """It was killed only to come back at once."""
     is_being_replaced: bool = False
     """It gets a new directory just now, and must not start before that is there."""
     found: Found | None = None
@@ -168,6 +170,7 @@ class Supervisor:
             if member.attempts:
                 self._trace.emit(NodeRestarted(member.attempts), node=node)
             member.attempts += 1
+            member.is_restarting = False
             started_at = trio.current_time()
             member.is_living = True
             try:
@@ -178,6 +181,11 @@ class Supervisor:
                 await _wait_wake(member)
                 continue
             if self._is_stopping(member):
+                continue
+            if member.is_restarting:
+                crash = attrs.evolve(crash, reason="asked to restart", restart_in_s=0.0)
+                self._trace.emit(crash, node=node, term=member.status.term)
+                self.set_state(member, State.CRASHED, crash.reason)
                 continue
             if trio.current_time() - started_at >= self._config.restart_calm_s:
                 member.crashes = 0

@@ -212,7 +212,8 @@ def _describe(recovered: Recovered, stored: Stored | None, segments: int) -> str
         if recovered.entries
         else "no entries"
     )
-    return f"Term {hard_state.term}, {vote}; {snapshot}; a log of {log} in {segments} segments, the spare included."
+    files = "1 segment" if segments == 1 else f"{segments} segments, the spare included"
+    return f"Term {hard_state.term}, {vote}; {snapshot}; a log of {log} in {files}."
 
 
 def _explain(directory: NodeDirectory, recovery: Recovery, stored: Stored | None) -> Iterator[str]:

@@ -113,7 +113,12 @@ class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> Any:
-        """The value as a Python object; None for no value, for null, and in an error."""
+        """The value as a Python object; None for no value, for null, and in an error.
+
+        Raises:
+            ValueError: it is a number that Python can't hold, such as 1e999; `value` has its text.
+
+        """
         return None if self.value is None else msgspec.json.decode(self.value)
 
     @property

@@ -54,6 +54,7 @@ __all__ = [
     "KEY_BYTES_MAX",
     "LINE_BYTES_LIMIT",
     "LINE_BYTES_MAX",
+    "NESTING_MAX",
     "REVISION_MAX",
     "TIMEOUT_S_DEFAULT",
     "TIMEOUT_S_MAX",
@@ -73,6 +74,7 @@ __all__ = [
     "encode_request",
     "encode_status",
     "is_http",
+    "is_nested_deeper",
     "parse_line",
     "parse_reply",
 ]

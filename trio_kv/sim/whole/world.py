@@ -23,9 +23,9 @@ import trio
 from trio_kv.check.history import Operation, RisingClock
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.cluster import Cluster, FaultError
+from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import State
+from trio_kv.cluster.registry import FaultError, State
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
