@@ -142,7 +142,14 @@ def _data_path(options: ServeOptions) -> Iterator[Path]:
     if not options.is_ephemeral:
         yield options.data_dir
         return
-    with tempfile.TemporaryDirectory(prefix="trio_kv-") as path:
+    try:
+        directory = tempfile.TemporaryDirectory(prefix="trio_kv-")
+    except OSError as error:
+        raise StartError(
+            f"there is no place for what an ephemeral store keeps until it ends: {error.strerror or error}."
+            " TMPDIR names a directory for it"
+        ) from error
+    with directory as path:
         yield Path(path)
 
 

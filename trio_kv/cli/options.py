@@ -10,12 +10,23 @@ from cyclopts.types import NonNegativeFloat, Port, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
 from trio_kv.raft.config import RaftConfig
+from trio_kv.wire.frames import SECTOR_BYTES
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class UsageError(ValueError):
     """The command line asks for something that can't be; the message is for a person."""
+
+
+def _whole_sectors(type_: object, size_bytes: int) -> None:
+    """Refuse a segment that ends inside a sector (a validator of cyclopts)."""
+    del type_
+    if size_bytes % SECTOR_BYTES:
+        below = size_bytes - size_bytes % SECTOR_BYTES
+        raise ValueError(
+            f"must be a multiple of {SECTOR_BYTES}, as {below} and {below + SECTOR_BYTES} are; not {size_bytes}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -84,8 +95,8 @@ class ServeOptions:
         int,
         Parameter(
             env_var="TRIO_KV_SEGMENT_BYTES",
-            validator=Number(gte=1 << 16, lte=1 << 30),
-            help="Size of a log segment.",
+            validator=(Number(gte=1 << 16, lte=1 << 30), _whole_sectors),
+            help="Size of a new log segment: a multiple of 512.",
         ),
     ] = 8 << 20
     line_bytes_max: Annotated[

@@ -16,7 +16,7 @@ from trio_kv.cluster.disks import RealDisks
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.manifest import open_data_directory
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.wal import SEGMENT_BYTES, check_segment_bytes
 from trio_kv.trace.trace import Trace
 
 
@@ -56,8 +56,10 @@ async def open_cluster(
 
     Raises:
         StorageError: the data directory can't be used; the text says why and what to do.
+        ValueError: segments can't have that size.
 
     """
+    check_segment_bytes(segment_bytes)
     source = SystemRandom() if random is None else random
     opening = partial(
         open_data_directory,
