@@ -6,8 +6,11 @@ request is read and judged here before any of it reaches the WebSocket library, 
 costs nothing further.
 """
 
+import contextlib
 import os
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
 import trio
 import trio_websocket
@@ -24,9 +27,12 @@ from trio_kv.control.token import (
     remove_control_file,
     write_control_file,
 )
+from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ClientFailed
+from trio_kv.trace.vocabulary import ClientFailed, ControlFileDelayed
 
+FILE_RETRY_S = 1.0
+"""How often a file that does not fit on a full disk is tried again."""
 MESSAGES_MAX = 16
 """Messages of one client that wait to be read; further ones wait in the client."""
 
@@ -70,6 +76,8 @@ class ControlDoor:
     async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the port, write the token file, tell the port through `task_status`, and serve until stopped.
 
+        A disk that is full has no place for the file: until it has, it is where those who keep nothing have theirs.
+
         Raises:
             OSError: the port cannot be opened, or the token file cannot be written.
 
@@ -79,10 +87,13 @@ class ControlDoor:
         self.port = listeners[0].socket.getsockname()[1]
         path = control_path(self._config.data_dir, self.port)
         address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        write_control_file(path, ControlFile(address, self._token, os.getpid()))
+        content = ControlFile(address, self._token, os.getpid())
+        is_written = _fits(path, content)
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
+                    if not is_written:
+                        nursery.start_soon(self._write_when_it_fits, path, content)
                     await nursery.start(trio.serve_listeners, self._serve_stream, listeners)
                     task_status.started(self.port)
         finally:
@@ -91,6 +102,14 @@ class ControlDoor:
     def stop(self) -> None:
         """Close the door and all its connections."""
         self._scope.cancel()
+
+    async def _write_when_it_fits(self, path: Path, content: ControlFile) -> None:
+        self._trace.emit(ControlFileDelayed(str(path), content.address))
+        is_written = False
+        with _elsewhere(self.port, content):
+            while not is_written:
+                await trio.sleep(FILE_RETRY_S)
+                is_written = await trio.to_thread.run_sync(_fits, path, content)
 
     async def _serve_stream(self, stream: trio.SocketStream) -> None:
         self._connection_count += 1
@@ -186,3 +205,29 @@ class ReplayStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close; see `trio.abc.AsyncResource`."""
         await self._stream.aclose()
+
+
+def _fits(path: Path, content: ControlFile) -> bool:
+    """Write the token file; return whether there was room for it."""
+    try:
+        write_control_file(path, content)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _elsewhere(port: int, content: ControlFile) -> Iterator[None]:
+    """Keep the token file in the user's run-time directory, most often another file system, if that can be."""
+    try:
+        path = control_path(None, port)
+        write_control_file(path, content)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        remove_control_file(path, content.token)

@@ -17,6 +17,7 @@ RARE = frozenset(
         "install resumed by another leader",
         "crash while a snapshot was written",
         "read_only answered",
+        "write found no room",
     }
 )
 """What the core world has to reach, with its longer and many more runs."""
