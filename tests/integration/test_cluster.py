@@ -1,5 +1,6 @@
 """Claims about a cluster of one process: real node tasks, real disks, real time, injected faults."""
 
+import errno
 import shutil
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from trio_kv.cluster import supervisor
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Loaded, RealDisks
@@ -536,3 +538,26 @@ async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
         assert status.state is State.STOPPED
         local.cluster.restart(1)
         await eventually(lambda: has_state(status, State.UP))
+
+
+async def test_D12_a_start_that_needs_room_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk that can't even be opened without room is no failed one: the others serve, and the node comes up."""
+    real, is_full = RealDisks.load, True
+
+    async def load(self: RealDisks, node: int, *arguments: Any) -> Loaded:
+        if node == 1 and is_full:
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.ENOSPC, "no space is left")
+        return await real(self, node, *arguments)
+
+    monkeypatch.setattr(RealDisks, "load", load)
+    monkeypatch.setattr(supervisor, "FULL_RETRY_S", 0.01)
+    async with open_cluster(tmp_path, nodes=3, config=CONFIG, is_synced=False) as local:
+        status = local.cluster.registry.nodes[1]
+        await eventually(lambda: "full" in status.reason)
+        assert (await put(local, "key", 1)).code == "ok"
+        assert not has_state(status, State.UP)
+        is_full = False
+        await eventually(lambda: has_state(status, State.UP) and not status.reason)

@@ -382,13 +382,18 @@ def test_D11_an_error_of_a_disk_stops_its_node_for_good(step: int) -> None:
     world.finish()
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
 @pytest.mark.parametrize("free_bytes", [0, 300, 700, 1500, 3000, 4500, 6000, 9000, 17_000, 20_000])
-def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int) -> None:
-    """Wherever space ends, no node stops; clients hear `read_only`; with space again all goes on, and restarts."""
+def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int, *, is_shared: bool) -> None:
+    """Wherever space ends, no node stops; clients hear `read_only`; with space again all goes on, and restarts.
+
+    So it is where somebody's copy shares the blocks of all files, so that nothing is reserved any more.
+    """
     world = make_world(seed=12, segment_bytes=16384, session_timeout_us=60_000_000)
     for node in world.nodes.values():
-        used_bytes = sum(node.files.size(name) for name in node.files.names())
-        node.files.capacity_bytes = used_bytes + free_bytes
+        if is_shared:
+            node.files.share()
+        node.files.capacity_bytes = node.files.used_bytes + free_bytes
     world.run_until_true("clients hear of it", 30.0, lambda: world.coverage["read_only answered"] > 0)
     reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
     # A node that has no room for the last entries can't answer; the gateway asks another one then.
@@ -402,6 +407,20 @@ def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int)
     for node in world.nodes.values():
         if node.is_up:
             stop(world, node)
+    world.finish()
+
+
+def test_D12_a_leader_whose_reserved_room_is_gone_hands_over() -> None:
+    """It is short alone: the write that met it is kept, and the next ones are taken by somebody who has room."""
+    world = make_world(seed=15, segment_bytes=16384)
+    old = leader_of(world)
+    old.files.share()
+    old.files.capacity_bytes = old.files.used_bytes
+    world.run_until_true("somebody else leads", 5.0, lambda: world.leader() not in {None, old})
+    commit = world.chronicle.commit
+    world.run_until_true("writes go on", 5.0, lambda: world.chronicle.commit > commit + 10)
+    assert old.is_up
+    assert world.coverage["write found no room"] > 0
     world.finish()
 
 

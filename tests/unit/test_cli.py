@@ -1,6 +1,7 @@
 """The command line: help, options, what is printed where, and the exit codes."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -1162,6 +1164,34 @@ def test_a_store_that_can_not_open_says_why(
     monkeypatch.setattr(serve_module, "run", run)
     assert main(["--ephemeral"]) == 1
     assert capsys.readouterr().err == "trio-kv: the data directory is in use\n"
+
+
+def test_a_segment_that_ends_inside_a_sector_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is opened, whether there is a data directory or not; the message names sizes that would do."""
+
+    def serve(options: ServeOptions) -> None:
+        raise AssertionError(f"started with {options}")
+
+    monkeypatch.setattr(serve_module, "run", serve)
+    monkeypatch.setenv("COLUMNS", "200")
+    code = main(["--data-dir", str(tmp_path), "--segment-bytes", "1000000"])
+    told = capsys.readouterr().err
+    assert (code, "999936 and 1000448" in told) == (2, True), told
+
+
+def test_an_ephemeral_store_needs_a_place_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no temporary file can be made that is said, with what would help."""
+
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    assert main(["--ephemeral", "--port", "0", "--control-port", "0"]) == 1
+    assert "no usable temporary directory found. TMPDIR names another" in capsys.readouterr().err
 
 
 def test_a_trace_that_can_not_be_made_is_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,23 @@ from trio_kv.cli.errors import UsageError
 from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
+from trio_kv.wire.frames import SECTOR_BYTES
 from trio_kv.wire.operations import LINE_BYTES_LIMIT
 
 ROUND_MS_MAX = 3_600_000
 """An hour: the longest time between two heartbeats, or before an election."""
 PENDING_BYTES_MAX = 1 << 40
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def _whole_sectors(type_: object, size_bytes: int) -> None:
+    """Refuse a segment that ends inside a sector (a validator of cyclopts)."""
+    del type_
+    if size_bytes % SECTOR_BYTES:
+        below = size_bytes - size_bytes % SECTOR_BYTES
+        raise ValueError(
+            f"must be a multiple of {SECTOR_BYTES}, as {below} and {below + SECTOR_BYTES} are; not {size_bytes}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -87,8 +98,8 @@ class ServeOptions:
         int,
         Parameter(
             env_var="TRIO_KV_SEGMENT_BYTES",
-            validator=Number(gte=1 << 16, lte=1 << 30),
-            help="Size of a log segment.",
+            validator=(Number(gte=1 << 16, lte=1 << 30), _whole_sectors),
+            help="Size of a new log segment: a multiple of 512.",
         ),
     ] = 8 << 20
     line_bytes_max: Annotated[

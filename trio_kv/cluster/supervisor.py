@@ -24,7 +24,8 @@ from trio_kv.raft.entry import SharingDecoder
 from trio_kv.raft.log import Log
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
-from trio_kv.storage.errors import DamagedError, GoneError
+from trio_kv.storage.errors import FULL, DamagedError, GoneError
+from trio_kv.storage.helper import FULL_RETRY_S
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     DiskFailed as DiskFailedEvent,
@@ -250,7 +251,7 @@ class Supervisor:
             self._all_examined.set()
         if found.state != "ok":
             return
-        loaded = await self._load_in_turn(member, found)
+        loaded = await self._load_when_it_fits(member, found)
         config = self._config
         inbox = Inbox(peers_max=config.inbox_peers_max, requests_max=config.inbox_requests_max)
         disk = member.disk = loaded.start(inbox.post)
@@ -263,6 +264,17 @@ class Supervisor:
             self._network.detach(member.status.node)
             self._registry.changed()
             await self.disk_waits.wait(node, disk.stop)  # noqa: ASYNC102 - it shields, but from the process's end
+
+    async def _load_when_it_fits(self, member: Member, found: Found) -> Loaded:
+        """Load a node; where that takes room on a disk that is full, as seldom it does, wait for that."""
+        while True:
+            try:
+                return await self._load_in_turn(member, found)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                member.status.reason = f"its disk is full: {error.strerror}"
+            await trio.sleep(FULL_RETRY_S)
 
     async def _load_in_turn(self, member: Member, found: Found) -> Loaded:
         node = member.status.node

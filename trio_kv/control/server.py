@@ -10,7 +10,8 @@ import contextlib
 import os
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import trio
 import trio_websocket
@@ -28,12 +29,15 @@ from trio_kv.control.token import (
     remove_control_file,
     write_control_file,
 )
+from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ClientFailed
+from trio_kv.trace.vocabulary import ClientFailed, ControlFileDelayed
 from trio_kv.wire.requests import encode_error
 
 FILE_REMOVED_S = 1.0
 """How long the end of the door waits until its file is removed."""
+FILE_RETRY_S = 1.0
+"""How often a file that does not fit on a full disk is tried again."""
 MESSAGES_MAX = 16
 """Messages of one client that wait to be read; further ones wait in the client."""
 
@@ -92,6 +96,8 @@ class ControlDoor:
     ) -> None:
         """Open the port, write the token file, tell the port through `task_status`, and serve until stopped.
 
+        A disk that is full has no place for the file: until it has, it is where those who keep nothing have theirs.
+
         Args:
             opened: sockets of our host that listen already; without any the door opens its own.
             task_status: told the port.
@@ -106,12 +112,15 @@ class ControlDoor:
         self.port = listeners[0].socket.getsockname()[1]
         path = control_path(self._config.data_dir, self.port)
         address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        write_control_file(path, ControlFile(address, self._token, os.getpid()))
+        content = ControlFile(address, self._token, os.getpid())
+        is_written = _fits(path, content)
         # A data directory is locked as a whole; this one is for all servers of a user.
         kept = kept_from_cleaners(path.parent) if self._config.data_dir is None else contextlib.nullcontext()
         try:
             with kept, self._scope:
                 async with trio.open_nursery() as nursery:
+                    if not is_written:
+                        nursery.start_soon(self._write_when_it_fits, path, content)
                     await nursery.start(trio.serve_listeners, self._serve_stream, listeners)
                     task_status.started(self.port)
         finally:
@@ -122,6 +131,14 @@ class ControlDoor:
     def stop(self) -> None:
         """Close the door and all its connections."""
         self._scope.cancel()
+
+    async def _write_when_it_fits(self, path: Path, content: ControlFile) -> None:
+        self._trace.emit(ControlFileDelayed(str(path), content.address))
+        is_written = False
+        with _elsewhere(self.port, content):
+            while not is_written:
+                await trio.sleep(FILE_RETRY_S)
+                is_written = await trio.to_thread.run_sync(_fits, path, content, abandon_on_cancel=True)
 
     async def _serve_stream(self, stream: trio.SocketStream) -> None:
         self._connection_count += 1
@@ -220,3 +237,29 @@ class ReplayStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close; see `trio.abc.AsyncResource`."""
         await self._stream.aclose()
+
+
+def _fits(path: Path, content: ControlFile) -> bool:
+    """Write the token file; return whether there was room for it."""
+    try:
+        write_control_file(path, content)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _elsewhere(port: int, content: ControlFile) -> Iterator[None]:
+    """Keep the token file in the user's run-time directory, most often another file system, if that can be."""
+    try:
+        path = control_path(None, port)
+        write_control_file(path, content)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        remove_control_file(path, content.token)

@@ -17,6 +17,8 @@ from pathlib import Path
 import attrs
 import msgspec
 
+from trio_kv.storage.errors import FULL
+
 FILE_NAME = "control.json"
 TOKEN_BYTES = 32
 
@@ -86,10 +88,22 @@ def kept_from_cleaners(directory: Path) -> Iterator[None]:
 def write_control_file(path: Path, content: ControlFile) -> None:
     """Put a file in place at once, readable by its owner alone.
 
+    If the disk is full, what an earlier server left there makes room.
+
     Raises:
         OSError: it cannot be written.
 
     """
+    try:
+        _write(path, content)
+    except OSError as error:
+        if error.errno not in FULL or not path.exists():
+            raise
+        path.unlink()
+        _write(path, content)
+
+
+def _write(path: Path, content: ControlFile) -> None:
     # A name that nobody has: with O_EXCL inside, so that a link put there is not followed, and mode 0600.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

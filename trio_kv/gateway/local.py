@@ -16,7 +16,7 @@ from trio_kv.cluster.disks import RealDisks
 from trio_kv.gateway.raft import RaftStore, check_session_timeout
 from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.wal import SEGMENT_BYTES, check_segment_bytes
 from trio_kv.trace.trace import Trace
 
 
@@ -56,10 +56,11 @@ async def open_cluster(
 
     Raises:
         StorageError: the data directory can't be used; the text says why and what to do.
-        ValueError: `session_timeout_s` is out of its range.
+        ValueError: `session_timeout_s` is out of its range, or segments can't have that size.
 
     """
     check_session_timeout(session_timeout_s)
+    check_segment_bytes(segment_bytes)
     source = SystemRandom() if random is None else random
     opening = partial(
         open_data_directory,

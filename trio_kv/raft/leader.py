@@ -161,13 +161,15 @@ class Leader(Role):
         """Take a command only if a majority has zero-filled log space for it and for all that is under way.
 
         What is admitted never meets a full disk at its write: space is reserved before it is promised. A leader that is
-        short alone hands over to a node that isn't.
+        short alone hands over to a node that isn't. That must have all of the log by now: one whose writes wait for
+        room tells of none, and could not even write its vote.
         """
         raft = self.raft
         others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
         has_own = raft.persistence.has_room(size_bytes)
         if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):
             return None
+        others = [peer for peer in others if self.progress[peer].match == raft.log.last_index]
         if not has_own and len(others) >= majority_size(len(self.progress) + 1):
             target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
             self.transfer(now, target, reason="the disk is full")

@@ -34,6 +34,7 @@ SITUATIONS = (
     "rebuild finished",
     "read_only answered",
     "full disk recovered",
+    "write found no room",
     "snapshot aborted by full disk",
     "damage refused",
 )

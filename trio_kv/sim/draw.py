@@ -7,6 +7,9 @@ from trio_kv.sim import faults
 from trio_kv.sim.faults import Fault
 from trio_kv.transport.links import LinkFault
 
+SHARED_SHARE = 0.3
+"""Of the full disks, those whose files held no room after all."""
+
 
 def draw_faults(
     random: Random, kinds: tuple[str, ...], nodes: int, phase_s: float, *, is_beyond_budget: bool
@@ -174,13 +177,18 @@ def _slow_jobs(random: Random, at_s: float, nodes: int) -> Fault:
 
 def _fill_disk(random: Random, at_s: float, nodes: int) -> Fault:
     return faults.FillDisk(
-        at_s, _node(random, nodes), random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0)
+        at_s,
+        _node(random, nodes),
+        random.choice((0, 2000, 40_000)),
+        random.uniform(0.5, 5.0),
+        random.random() < SHARED_SHARE,
     )
 
 
 def _fill_all(random: Random, at_s: float, nodes: int) -> Fault:
     del nodes
-    return faults.FillAll(at_s, random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0))
+    free_bytes, for_s = random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0)
+    return faults.FillAll(at_s, free_bytes, for_s, random.random() < SHARED_SHARE)
 
 
 def _flip_bit(random: Random, at_s: float, nodes: int) -> Fault:

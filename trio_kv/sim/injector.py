@@ -167,8 +167,9 @@ class Injector:
                 self._later.end("unreadable", node.id, fault.for_s, node.end_unreadable)
 
     def _fill(self, node: SimulatedNode, fault: faults.FillDisk | faults.FillAll) -> None:
-        used_bytes = sum(node.files.size(name) for name in node.files.names())
-        node.files.capacity_bytes = used_bytes + fault.free_bytes
+        if fault.is_shared:
+            node.files.share()
+        node.files.capacity_bytes = node.files.used_bytes + fault.free_bytes
         self._later.end("full", node.id, fault.for_s, node.empty_disk)
 
     def _may_lose(self, node: SimulatedNode) -> bool:

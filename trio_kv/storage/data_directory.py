@@ -27,7 +27,7 @@ from random import Random
 from typing import Self
 
 from trio_kv.storage.errors import ManifestError, NodesDifferError, StorageError
-from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
+from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.folders import Folder, RealFolder
 from trio_kv.storage.manifest import (
     CLUSTER_BITS,
@@ -49,7 +49,7 @@ from trio_kv.storage.node_directory import (
     node_name,
     settle,
 )
-from trio_kv.storage.wal import FULL, SEGMENT_BYTES
+from trio_kv.storage.wal import SEGMENT_BYTES
 from trio_kv.wire.frames import Identity
 
 UNFINISHED_NAME = "unfinished"
@@ -236,12 +236,7 @@ def is_unfinished(files: Files) -> bool:
 def _remove(files: Files, left: Collection[str]) -> None:
     """Remove those that are there of what an interrupted call left. Other files may be anybody's."""
     for name in sorted({*files.names()} & {*left}):
-        try:
-            files.delete(name)
-        except OSError as error:
-            # Some file systems want room to remove something; it is tidied up, no more.
-            if error.errno not in FULL:
-                raise
+        remove(files, name)
 
 
 def _check_count(path: Path, manifest: Manifest, nodes: int | None) -> None:

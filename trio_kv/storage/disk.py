@@ -13,7 +13,7 @@ them. Their jobs keep their own order; a snapshot may become durable before a wr
 An idle thread sleeps in `SimpleQueue.get`; nothing polls, but for a disk that is full. **A disk that failed once
 has failed** (scenario D11): nothing is tried again, the failure is told once, and the threads end. **A disk that is
 full has not failed** (D12): it is told how much room is left, and when there is space again. What does not fit
-waits, and all behind it: whoever heeds the room never sees that.
+waits, and all behind it: whoever heeds the room sees that only where the file system gave reserved room to others.
 
 For `--ephemeral` there is no other disk: the same thread works on a temporary directory that isn't synced, so
 a crashed node finds its log again as long as the process lives.
@@ -168,7 +168,6 @@ class DiskThread:
             on_snapshot_added, on_snapshot_moved, on_snapshot_stored, on_snapshot_failed, on_chunk_read
         )
         self._jobs = None if snapshots is None else SnapshotJobs(snapshots, listener, self._tell)
-        wal.wait_for_room = self._wait_for_room
         self._helper = Helper(
             wal,
             self._pass_gate,
@@ -311,11 +310,13 @@ class DiskThread:
             if self._fault is not None:
                 raise self._fault
             if batch:
-                self._wal.append(batch)
+                for _ in self._wal.appending(batch):
+                    self._wait_for_room()
                 self._batches += 1
                 self._writes += len(batch)
-                self._tell(self._on_stored, batch[-1].ticket)
+                # First, for whoever hears that this is done gives more.
                 self._helper.appended()
+                self._tell(self._on_stored, batch[-1].ticket)
             if self._compact_index is not None:
                 self._wal.compact(self._compact_index)
                 self._compact_index = None

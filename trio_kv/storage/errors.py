@@ -3,6 +3,10 @@
 import errno
 from pathlib import Path
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that say that a disk is full, and not that it is broken - unless a sync ends in one: what was written may be
+gone then, as after any other error of a sync."""
+
 REBUILD = (
     "Nothing was changed, and the other nodes still hold the log. Don't repair the file, and don't bring back"
     " an older copy: both make the node forget what it promised. Rebuild it from the others instead."

@@ -11,20 +11,23 @@ on their twin in memory (`storage.memory`), where power fails on purpose. What t
 - A file whose size isn't known beforehand grows under its temporary name: `begin`, `append`, `sync`, `rename`.
 - Files are reached from the open directory. Before one is made (`create`, `begin`) it is looked at whether the
   directory still has its name: else what is written would not be found again, and a GoneError says so.
-- An OSError leaves the file in an unknown state. After a failed sync the kernel may have thrown the pages
-  away and marked them clean, so that a second sync "succeeds"
-  (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried again here, and recovery writes the
-  last frame anew before it believes in it.
+- An OSError leaves the file in an unknown state, but for a `write` that finds no room (`errors.FULL`): nothing was
+  promised of it yet, and the same bytes may be written to the same place again.
+- After a failed sync, also one that says that the disk is full, the kernel may have thrown the pages away and marked
+  them clean, so that a second sync "succeeds" (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried
+  again here, and recovery writes the last frame anew before it believes in it.
 """
 
 import contextlib
 import fcntl
 import os
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.place import Place, list_directory, open_directory
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -35,6 +38,13 @@ BLOCK_BYTES = 1 << 20
 """What `RealFiles` appends, and reads in parts, at a time. A thread beside a busy one gives up Python's lock with each
 call, and waits for it afterwards: many small calls would take many times as long as the disk does."""
 _ZEROS = bytes(1 << 20)
+_FLAGS = struct.Struct("l")
+_FS_IOC_GETFLAGS = 2 << 30 | _FLAGS.size << 16 | ord("f") << 8 | 1
+_FS_IOC_SETFLAGS = 1 << 30 | _FLAGS.size << 16 | ord("f") << 8 | 2
+"""As in `linux/fs.h`: the attributes of a file, those of `chattr`."""
+_FS_NOCOW_FL = 0x00800000
+"""`chattr +C`."""
+_STAT_BLOCK_BYTES = 512
 
 
 class Files(Protocol):
@@ -59,11 +69,18 @@ class Files(Protocol):
         ...  # pragma: no cover
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
-        """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        """Make a file of `head`, then zeros, durable under its name. An older one is replaced.
+
+        Where zeros can be written over later without taking room, they can.
+        """
+        ...  # pragma: no cover
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
         ...  # pragma: no cover
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Write inside the file: its size never changes."""
+        """Write inside the file: its size never changes. If that takes room that isn't there, a part may be written."""
         ...  # pragma: no cover
 
     def size(self, name: str) -> int:
@@ -165,10 +182,24 @@ class RealFiles:
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        self._make(name, lambda descriptor: self._fill(descriptor, size_bytes, head))
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
+        self._make(name, lambda descriptor: _take_room(descriptor, size_bytes))
+
+    def _make(self, name: str, fill: Callable[[int], object]) -> None:
         self._place.check()
         temporary = name + TEMPORARY_SUFFIX
         try:
-            self._fill(temporary, size_bytes, head)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=self._at)
+            try:
+                fill(descriptor)
+                if self.is_synced:
+                    sync_descriptor(descriptor)
+            finally:
+                os.close(descriptor)
             os.replace(temporary, name, src_dir_fd=self._at, dst_dir_fd=self._at)
         except OSError:
             # Most often the disk is full: leave nothing behind that makes it fuller.
@@ -178,17 +209,13 @@ class RealFiles:
         self._forget(name)
         self.sync_directory()
 
-    def _fill(self, name: str, size_bytes: int, head: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o600, dir_fd=self._at)
-        try:
-            _write_all(descriptor, 0, head)
-            for offset in range(len(head), size_bytes, len(_ZEROS)):
-                _write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
-            if self.is_synced:
-                sync_descriptor(descriptor)
-        finally:
-            os.close(descriptor)
+    @staticmethod
+    def _fill(descriptor: int, size_bytes: int, head: bytes) -> None:
+        if len(head) < size_bytes:
+            _exempt_from_copying(descriptor)
+        _write_all(descriptor, 0, head)
+        for offset in range(len(head), size_bytes, len(_ZEROS)):
+            _write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file."""
@@ -312,11 +339,52 @@ class RealFiles:
         self._close_in(self._readers, name)
 
 
+def _exempt_from_copying(descriptor: int) -> None:
+    """Let an empty file be written in place where others are copied on write: so its zeros hold room on btrfs.
+
+    The file system no longer keeps checks of its own for it then. Whoever writes has theirs.
+    """
+    if sys.platform != "linux":
+        return
+    flags = bytearray(_FLAGS.size)
+    # Most file systems don't know the attribute, or no attributes at all.
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
+        _FLAGS.pack_into(flags, 0, _FLAGS.unpack(flags)[0] | _FS_NOCOW_FL)
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, bytes(flags))
+
+
+def _take_room(descriptor: int, size_bytes: int) -> None:
+    """Let an empty file take room that is its own."""
+    _exempt_from_copying(descriptor)
+    if sys.platform == "linux":
+        # Blocks that were never written are not shared when somebody copies the file, as `cp` does on xfs.
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+    if os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size_bytes:
+        # Zeros would take none where the file system compresses.
+        _write_all(descriptor, 0, os.urandom(size_bytes))
+
+
 def _write_all(descriptor: int, offset: int, data: bytes) -> None:
     """Write all of `data`: one call may take only a part of it."""
     done = os.pwrite(descriptor, data, offset)
     while done < len(data):
         done += os.pwrite(descriptor, memoryview(data)[done:], offset + done)
+
+
+def remove(files: Files, name: str) -> None:
+    """Delete a file that nobody needs. To be rid of it may take room, too: then the next start sees to it.
+
+    Raises:
+        OSError: the disk refused, and not only because it is full.
+
+    """
+    try:
+        files.delete(name)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 def sync_descriptor(descriptor: int) -> None:

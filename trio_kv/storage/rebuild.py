@@ -18,9 +18,8 @@ from pathlib import Path
 from random import Random
 
 from trio_kv.storage.data_directory import DataDirectory
-from trio_kv.storage.errors import GoneError, StorageError
+from trio_kv.storage.errors import FULL, GoneError, StorageError
 from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
-from trio_kv.storage.wal import FULL
 
 
 def rebuild_node(

@@ -410,6 +410,16 @@ class ControlCommanded(Event):
     """Its arguments as a person would write them, never the token."""
 
 
+@attrs.frozen
+class ControlFileDelayed(Event):
+    """The disk is full: until there is room, commands find the control door by its port, and not by the directory."""
+
+    name: ClassVar[str] = "control.file_delayed"
+    level: ClassVar[int] = WARNING
+    file: str
+    address: str
+
+
 @functools.cache
 def event_classes() -> dict[str, type[Event]]:
     """Return every event class by its name."""

@@ -19,6 +19,7 @@ RARE = frozenset(
         "read_only answered",
         "snapshot lost its turn",
         "snapshot sent to a disk that hangs",
+        "write found no room",
     }
 )
 """What the core world has to reach, with its longer and many more runs."""

@@ -219,9 +219,11 @@ class Drive:
             first = max(0, used - TAIL_BYTES) if part == "tail" else 0
             files.flip(name, random.randrange(first, used), 1 << random.randrange(8))
 
-    def fill(self, free_bytes: int) -> None:
-        """Leave so much room."""
-        self.files.capacity_bytes = sum(map(self.files.size, self.files.names())) + free_bytes
+    def fill(self, free_bytes: int, *, is_shared: bool = False) -> None:
+        """Leave so much room, and where somebody's copy shares the blocks of all files, nothing that was reserved."""
+        if is_shared:
+            self.files.share()
+        self.files.capacity_bytes = self.files.used_bytes + free_bytes
 
     def unfill(self) -> None:
         """Leave room enough."""

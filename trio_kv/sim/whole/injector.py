@@ -201,7 +201,7 @@ class Injector:
 
     def _fill(self, node: int, fault: faults.FillDisk | faults.FillAll) -> None:
         drive = self._world.disks.drives[node]
-        drive.fill(fault.free_bytes)
+        drive.fill(fault.free_bytes, is_shared=fault.is_shared)
         self._later.end("full", node, fault.for_s, drive.unfill)
 
     def _may_lose(self, node: int) -> bool:
