@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import trio
 
+from trio_kv.cluster import backup, hangs, supervisor
 from trio_kv.cluster import cluster as cluster_module
-from trio_kv.cluster import hangs, supervisor
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.registry import FaultError, State
 from trio_kv.gateway.local import LocalCluster, open_cluster
@@ -224,7 +224,7 @@ async def test_a_backup_is_taken_from_a_node_whose_disk_works(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that takes the order for a snapshot and gets nowhere is not the only one that is asked."""
-    monkeypatch.setattr(cluster_module, "BACKUP_NODE_S", 0.3)
+    monkeypatch.setattr(backup, "SNAPSHOT_PATIENCE_S", 0.3)
     async with running(tmp_path) as (local, _):
         await serve(local, 1)
         disk.hang(local.cluster.registry.readable()[0].node)

@@ -208,7 +208,7 @@ def test_colours_are_for_terminals_that_want_them() -> None:
         environ = {key: text for key, text in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
         environ = {**environ, "TERM": "xterm", name: value}
         with subprocess.Popen(
-            command_line("--ephemeral"), stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+            command_line("--ephemeral", "-v"), stdin=theirs, stdout=theirs, stderr=theirs, env=environ
         ) as process:
             os.close(theirs)
             data = b""

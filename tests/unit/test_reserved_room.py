@@ -93,6 +93,18 @@ def test_D12_a_write_that_finds_no_room_takes_that_of_the_ballast(take_away: Tak
     )
 
 
+def test_D12_what_the_ballast_leaves_is_taken_for_votes_at_once() -> None:
+    """Somebody else fills the disk again as soon as the ballast is gone: a node still votes, also after a restart."""
+    files, wal = full(copied, has_ballast=True)
+    wal.append([write(4)])
+    files.capacity_bytes = files.used_bytes
+    wal.append([Write(Ticket(5, 1, 4), HardState(2, 3), None, ())])
+    files.crash(Random(1))
+    wal, recovered = reopen(files)
+    assert recovered.hard_state == HardState(2, 3)
+    wal.append([Write(Ticket(1, 1, 4), HardState(3, 2), None, ())])
+
+
 @takes_away
 @pytest.mark.parametrize("seed", range(20))
 def test_D12_the_very_same_bytes_are_written_until_they_fit(take_away: TakesAway, seed: int) -> None:

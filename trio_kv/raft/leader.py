@@ -165,6 +165,8 @@ class Leader(Role):
         room tells of none, and could not even write its vote.
         """
         raft = self.raft
+        if raft.commit < self.first_index:
+            return NotLeader(None)  # Whose disk has room is told by the first answers of this term.
         others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
         has_own = raft.persistence.has_room(size_bytes)
         if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):

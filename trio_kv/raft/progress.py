@@ -98,8 +98,8 @@ class Progress:
 
     def can_store(self, log: Log, size_bytes: int) -> bool:
         """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
-        if self.is_rebuilding:
-            return False
+        if self.is_rebuilding or self.is_probing or self.install is not None:
+            return False  # It has not told yet, or lacks so much that it can't take this.
         if self.room_bytes is None:
             return True
         under_way = log.size_bytes(self.match + 1, log.last_index)

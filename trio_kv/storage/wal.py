@@ -26,6 +26,7 @@ never durable before the term it belongs to (scenario D7).
 The log holds no entries in memory, only its shape, against which each batch is checked before it is written.
 """
 
+import contextlib
 import errno
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -400,9 +401,20 @@ class Wal:
                 if error.errno not in FULL:
                     raise
                 self._is_ballast_needed = True
-                if not self._ballast.free():
+                if self._ballast.free():
+                    self._take_room(len(data) + KEPT_BYTES)
+                else:
                     yield from self._wait(error)
         self._files.sync(self._name)
+
+    def _take_room(self, size_bytes: int) -> None:
+        """Take what the ballast left before somebody else does: for what is under way, and for votes after it.
+
+        Zeros are written over zeros. Where the file's blocks were shared they are its own then, and stay it.
+        """
+        size_bytes = min(size_bytes, self._header.size_bytes - self._offset)
+        with contextlib.suppress(OSError):  # What did not find room here tells when it is needed.
+            self._files.write(self._name, self._offset, bytes(size_bytes))
 
     def _roll(self, payload_bytes: int) -> Iterator[OSError]:
         """Go on in the next segment, which has room for a first frame with such a payload."""
