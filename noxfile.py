@@ -9,9 +9,13 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "layers", "tests"]
+# What is missing is skipped with a word, and not fetched from anywhere.
+nox.options.download_python = "never"
+nox.options.sessions = ["lint", "types", "layers", "tests", "lowest", "pythons"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+OLDEST, *NEWER = nox.project.python_versions(PYPROJECT, max_version="3.15")
+"""From `requires-python` on. Those that came after the classifiers were written are tried as soon as they are found."""
 PYTHON_PATHS = ("trio_kv", "tests", "bench", "noxfile.py", "docs/conf.py")
 
 # ruff has some of these, too; those of 900 and above are off unless they are named in full. Left out are 114
@@ -61,6 +65,23 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(python=OLDEST)
+def lowest(session: nox.Session) -> None:
+    """Run the unit tests with the lowest versions that pyproject.toml declares; arguments after `--` go to pytest."""
+    session.install("--quiet", "uv")  # pip always takes the highest
+    requirements = nox.project.dependency_groups(PYPROJECT, "tests")
+    lowest_direct = ("--quiet", "--resolution", "lowest-direct")
+    session.run_install("uv", "pip", "install", *lowest_direct, "-e", ".", *requirements)
+    session.run("pytest", *(session.posargs or ["tests/unit", "-q"]))
+
+
+@nox.session(python=NEWER)
+def pythons(session: nox.Session) -> None:
+    """Run the unit tests on each newer Python that is found; arguments after `--` go to pytest."""
+    install(session, "tests", is_with_project=True)
+    session.run("pytest", *(session.posargs or ["tests/unit", "-q"]))
+
+
 @nox.session
 def mutants(session: nox.Session) -> None:
     """Prove that each known bug, put into the code, is found: by how many seeds, or by which test.
@@ -89,7 +110,14 @@ def soak(session: nox.Session) -> None:
     session.run("python", "bench/soak.py", *session.posargs, interrupt_timeout=60.0)
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.session
+def power_cuts(session: nox.Session) -> None:
+    """Cut the power 1,000 times (Linux, root, half an hour); arguments after `--` go to bench/power_cuts.py."""
+    install(session, is_with_project=True)
+    session.run("python", "bench/power_cuts.py", *session.posargs)
+
+
+@nox.session(python=[OLDEST, *NEWER])
 def determinism(session: nox.Session) -> None:
     """Run 1,000 seeds twice and compare their traces, also between versions; arguments go to bench/determinism.py."""
     install(session, is_with_project=True)

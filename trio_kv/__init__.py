@@ -1,7 +1,60 @@
 """A replicated key-value store on Raft and Trio: run it, watch it, break it, prove it right.
 
-`python -m trio_kv` starts a whole cluster in one process. The packages are the rooms of a house: each uses
-only rooms on lower floors, and `docs/architecture.md` draws the plan.
+`python -m trio_kv` starts a whole cluster in one process; `trio_kv.Client` speaks to it. The packages are the rooms
+of a house: each uses only rooms on lower floors, and `docs/architecture.md` draws the plan.
 """
 
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trio_kv.client.client import Client
+    from trio_kv.client.errors import (
+        BadRequestError,
+        CompactedError,
+        ConflictError,
+        NotConnectedError,
+        OutcomeUnknownError,
+        OverloadedError,
+        ReadOnlyError,
+        RefusedError,
+        SessionExpiredError,
+        StoreError,
+        TimedOutError,
+        TooLargeError,
+        UnauthorizedError,
+        UnavailableError,
+    )
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BadRequestError",
+    "Client",
+    "CompactedError",
+    "ConflictError",
+    "NotConnectedError",
+    "OutcomeUnknownError",
+    "OverloadedError",
+    "ReadOnlyError",
+    "RefusedError",
+    "SessionExpiredError",
+    "StoreError",
+    "TimedOutError",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what is used, when it is used: to import the package alone costs next to nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module("trio_kv.client.client" if name == "Client" else "trio_kv.client.errors")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

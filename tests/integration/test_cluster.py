@@ -1,5 +1,6 @@
 """Claims about a cluster of one process: real node tasks, real disks, real time, injected faults."""
 
+import errno
 import shutil
 import threading
 from collections.abc import Awaitable, Callable
@@ -13,17 +14,18 @@ import pytest
 import trio
 import trio.testing
 
-from trio_kv.cluster.cluster import Cluster, FaultError
+from trio_kv.cluster import supervisor
+from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Loaded, RealDisks
-from trio_kv.cluster.registry import NodeStatus, State
+from trio_kv.cluster.registry import FaultError, NodeStatus, State
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.replica.requests import Done, Read
+from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import DataDirectory, open_data_directory
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
@@ -377,10 +379,10 @@ async def test_a_bug_in_one_node_ends_that_node_alone(
 def apply_or_raise(victim: Machine) -> Callable[..., Any]:
     original = Machine.apply
 
-    def apply(self: Machine, entries: Any) -> Any:
+    def apply(self: Machine, *arguments: Any) -> Any:
         if self is victim:
             raise RuntimeError("a bug")
-        return original(self, entries)
+        return original(self, *arguments)
 
     return apply
 
@@ -467,7 +469,7 @@ async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
 
     async def rebuild(disks: RealDisks, node: int) -> None:
         try:
-            await disks.rebuild(node, Random(node))
+            await disks.rebuild(node, Random(node), ())
         except StorageError:
             refused.append(node)
 
@@ -475,7 +477,7 @@ async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
     with open_data_directory(tmp_path / "data", random=Random(1), nodes=3, is_synced=False) as directory:
         disks = RealDisks(directory, Trace([]))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(disks.rebuild, 1, Random(1))
+            nursery.start_soon(disks.rebuild, 1, Random(1), ())
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(rebuild, disks, 2)
             await trio.testing.wait_all_tasks_blocked()
@@ -536,3 +538,26 @@ async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
         assert status.state is State.STOPPED
         local.cluster.restart(1)
         await eventually(lambda: has_state(status, State.UP))
+
+
+async def test_D12_a_start_that_needs_room_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk that can't even be opened without room is no failed one: the others serve, and the node comes up."""
+    real, is_full = RealDisks.load, True
+
+    async def load(self: RealDisks, node: int, *arguments: Any) -> Loaded:
+        if node == 1 and is_full:
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.ENOSPC, "no space is left")
+        return await real(self, node, *arguments)
+
+    monkeypatch.setattr(RealDisks, "load", load)
+    monkeypatch.setattr(supervisor, "FULL_RETRY_S", 0.01)
+    async with open_cluster(tmp_path, nodes=3, config=CONFIG, is_synced=False) as local:
+        status = local.cluster.registry.nodes[1]
+        await eventually(lambda: "full" in status.reason)
+        assert (await put(local, "key", 1)).code == "ok"
+        assert not has_state(status, State.UP)
+        is_full = False
+        await eventually(lambda: has_state(status, State.UP) and not status.reason)

@@ -1,8 +1,9 @@
 """The control door over real sockets: who is let in, what can be commanded, what is told."""
 
+import errno
 import json
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import trio
 import trio_websocket
 
 from trio_kv.client import control as client
+from trio_kv.control import server, token
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
 from trio_kv.control.token import ControlFile, control_path, read_control_file, write_control_file
 from trio_kv.raft.events import LeaderSteppedDown
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ClientFailed, ControlCommanded
+from trio_kv.trace.vocabulary import ClientFailed, ControlCommanded, ControlFileDelayed
 
 
 class FakeFaults:
@@ -47,9 +49,13 @@ class FakeFaults:
             await trio.sleep_forever()
         self.calls.append(("crash", node))
 
-    async def backup(self) -> dict[str, object]:
+    def leader(self) -> int:
+        return 2
+
+    async def backup(self, without: Collection[int]) -> dict[str, object]:
         await trio.sleep(0.1)
-        return {"path": "here/a.snap", "index": 17, "term": 3}
+        self.calls.append(("backup", without))
+        return {"path": "here/a.snap", "index": 17, "term": 3, "node": 1}
 
     def status(self) -> dict[str, object]:
         return {"leader": 1, "term": 3, "nodes": []}
@@ -389,7 +395,7 @@ async def test_a_backup_may_take_its_time(door: Door) -> None:
         await door.enter(websocket)
         reply = await ask(websocket, id=1, command="backup")
     path = str(Path.cwd() / "here" / "a.snap")  # noqa: ASYNC240 - asks no disk
-    assert reply == {"id": 1, "status": "ok", "path": path, "index": 17, "term": 3}
+    assert reply == {"id": 1, "status": "ok", "path": path, "index": 17, "term": 3, "node": 1}
 
 
 async def test_what_the_cluster_refuses_is_not_called_a_typing_mistake(door: Door) -> None:
@@ -437,6 +443,65 @@ async def test_the_token_file(tmp_path: Path) -> None:
         assert content.token not in repr(content)
         door.stop()
     assert not path.exists()
+
+
+async def test_D12_the_token_file_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the door opens all the same, is found by its port meanwhile, and by the directory afterwards."""
+    real, is_full = token._write, True
+
+    def write(path: Path, content: ControlFile) -> None:
+        if is_full and path.parent == tmp_path / "data":
+            raise OSError(errno.ENOSPC, "no space is left")
+        real(path, content)
+
+    monkeypatch.setattr(token, "_write", write)
+    monkeypatch.setattr(server, "FILE_RETRY_S", 0.01)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = tmp_path / "data" / "control.json"
+    path.parent.mkdir()
+    path.write_text("left by a crash")
+    sink = MemorySink()
+    async with trio.open_nursery() as nursery:
+        door = ControlDoor(FakeFaults(), ControlConfig(port=0, data_dir=path.parent), Trace([sink]))
+        port = await nursery.start(door.serve)
+        with trio.fail_after(5):
+            while not (elsewhere := control_path(None, port)).exists():  # noqa: ASYNC110 - as a client would
+                await trio.sleep(0.01)
+        assert client.find_door(path.parent, port).address == f"127.0.0.1:{port}"
+        assert not path.exists()
+        is_full = False
+        with trio.fail_after(5):
+            while elsewhere.exists():  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert read_control_file(path).address == f"127.0.0.1:{port}"
+        door.stop()
+    assert not path.exists()
+    assert [event.file for event in sink.events(ControlFileDelayed)] == [str(path)]
+
+
+def test_D12_what_a_server_left_makes_room_for_the_next_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of a server that is gone is worth nothing, and its place on a full disk is; other errors are errors."""
+    real = token._write
+    path = tmp_path / "control.json"
+
+    def write(path: Path, content: ControlFile) -> None:
+        if path.exists():
+            raise OSError(error, "refused")
+        real(path, content)
+
+    monkeypatch.setattr(token, "_write", write)
+    content = ControlFile("127.0.0.1:1", "token", 1)
+    for error in (errno.ENOSPC, errno.EACCES):
+        path.write_text("left by a crash")
+        if error == errno.ENOSPC:
+            write_control_file(path, content)
+            assert read_control_file(path) == content
+        else:
+            with pytest.raises(OSError, match="refused"):
+                write_control_file(path, content)
+            assert path.exists()
 
 
 async def test_the_file_of_a_later_server_stays(tmp_path: Path) -> None:

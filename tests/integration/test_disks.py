@@ -1,20 +1,24 @@
 """Claims about bad disks on a live cluster: full, stalled, damaged, replaced; and snapshots while clients write."""
 
 import contextlib
+import errno
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 
+from trio_kv.cluster import disks
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import State
+from trio_kv.cluster.registry import FaultError, State
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.events import LeaderSteppedDown, RebuildEnded, SnapshotInstalled
+from trio_kv.storage import data_directory
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeStarted
@@ -165,3 +169,55 @@ async def test_a_snapshot_on_request_survives_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path) as (local, _):
         assert [await get(local, number) for number in range(100)] == list(range(100))
         await eventually(lambda: is_converged(local))
+
+
+async def test_a_data_directory_that_is_moved_away_stops_its_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within seconds the nodes stop and say why, and writes are refused at once; put back, they start again."""
+    monkeypatch.setattr(disks, "PLACE_CHECKED_S", 0.05)
+    path = tmp_path / "data"
+    async with running(path) as (local, _):
+        nodes = local.cluster.registry.nodes
+        assert all(reply.code == "ok" for reply in await put(local, 0, 5))
+        path.rename(tmp_path / "elsewhere")
+        path.mkdir()
+        await eventually(lambda: all(each.state is State.STOPPED for each in nodes.values()))
+        assert all("was moved away" in each.reason for each in nodes.values())
+        with trio.fail_after(WAIT_S / 2):
+            replies = await put(local, 5, 5)
+            answer = await local.store.read(["key1"], timeout_s=WAIT_S, is_stale=False, view=View())
+        assert {reply.code for reply in (*replies, *answer.replies)} == {"unavailable"}
+        assert "is not where it was" in replies[0].message
+        assert not list(path.iterdir())
+        path.rmdir()
+        (tmp_path / "elsewhere").rename(path)
+        for node in nodes:
+            local.cluster.restart(node)
+        await eventually(lambda: all(each.state is State.UP for each in nodes.values()))
+        assert all(reply.code == "ok" for reply in await put(local, 5, 5))
+        assert await get(local, 3) == 3
+
+
+async def test_a_rebuild_that_the_disk_refuses_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the rebuild says that there is no room, and the node's directory is where it was."""
+    path = tmp_path / "data"
+    async with running(path) as (local, _):
+        status = local.cluster.registry.nodes[2]
+        await eventually(lambda: status.state is State.UP)
+        local.cluster.stop(2)
+        await eventually(lambda: status.state is State.STOPPED)
+        before = sorted(file.name for file in path.iterdir())
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(data_directory, "make_node", full)
+            with pytest.raises(FaultError, match="there is no room"):
+                await local.cluster.rebuild(2)
+        assert sorted(file.name for file in path.iterdir()) == before
+        await local.cluster.rebuild(2)
+        await eventually(lambda: status.state is State.UP and not (path / "node-2" / "rebuilding").exists())

@@ -19,7 +19,23 @@ import pytest
 from trio_kv.client.control import NoDoorError, command, find_door
 
 READY_S = 30.0
+STOPPED_S = 5.0
 KEYS = 2000
+RUN = "import runpy; runpy.run_module('trio_kv', run_name='__main__', alter_sys=True)"
+HANG = """
+import os, time
+from trio_kv.storage.files import RealFiles
+
+def hang(step):
+    def hanging(self, *arguments):
+        while os.path.exists({flag!r}) and self.location("").strip("/").endswith({names!r}):
+            time.sleep(0.01)
+        return step(self, *arguments)
+    return hanging
+
+RealFiles.write, RealFiles.read = hang(RealFiles.write), hang(RealFiles.read)
+"""
+"""What lets the disks of some nodes hang as long as a file is there."""
 
 
 @attrs.define
@@ -54,16 +70,21 @@ class Connection:
         self.socket.close()
 
 
-def command_line(data_dir: Path, *options: str) -> list[str]:
+def command_line(data_dir: Path, *options: str, patch: str = "") -> list[str]:
     ports = ["--port", "0", "--control-port", "0", "--log-json"]
     small = [] if "--segment-bytes" in options else ["--segment-bytes", "65536"]
-    return [sys.executable, "-m", "trio_kv", "serve", *ports, "--data-dir", str(data_dir), *small, *options]
+    program = ["-c", f"{patch}\n{RUN}"] if patch else ["-m", "trio_kv"]
+    return [sys.executable, *program, "serve", *ports, "--data-dir", str(data_dir), *small, *options]
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path, *options: str) -> Iterator[Server]:
-    """Run the store; it is ready inside the block, and killed at its end if it still runs."""
-    with subprocess.Popen(command_line(data_dir, *options), stderr=subprocess.PIPE, text=True) as process:
+def serving(data_dir: Path, *options: str, patch: str = "") -> Iterator[Server]:
+    """Run the store; it is ready inside the block, and killed at its end if it still runs.
+
+    `patch` is Python that its process runs first.
+    """
+    command = command_line(data_dir, *options, patch=patch)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             seen = []
@@ -228,6 +249,26 @@ def test_a_signal_stops_in_order(tmp_path: Path) -> None:
         assert connection.lines.readline() == b""
         connection.close()
         assert server.process.wait(READY_S) == 0
+
+
+@pytest.mark.parametrize("names", [("node-2",), ("node-1", "node-2", "node-3")])
+def test_a_signal_stops_while_disks_hang(names: tuple[str, ...], tmp_path: Path) -> None:
+    """A thread that waits for a disk can't be ended, and keeps the process from nothing: exit code 0, in time."""
+    flag, data = tmp_path / "hang", tmp_path / "data"
+    with serving(data, "--nodes", "3", patch=HANG.format(flag=str(flag), names=names)) as server:
+        connection = server.connect()
+        assert b'"ok"' in connection.ask(b'{"key":"a","value":1}')[0]
+        flag.touch()
+        connection.socket.sendall(b'{"key":"a","value":2,"timeout":20}\n')
+        began_s = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - began_s < STOPPED_S
+        connection.close()
+    flag.unlink()
+    with serving(data, "--nodes", "3") as server:
+        connection = server.connect()
+        assert b'"status": "ok"' in connection.ask(b'{"key":"a"}')[0]
+        connection.close()
 
 
 def test_faults_through_the_control_door(tmp_path: Path) -> None:

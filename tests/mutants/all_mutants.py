@@ -1,13 +1,29 @@
 """All mutants of the list, registered by importing their rooms."""
 
-from tests.mutants import disks, doors, elections, log, reads, sessions, snapshots, storage, whole
+from tests.mutants import (
+    clients,
+    directories,
+    disks,
+    doors,
+    elections,
+    hangs,
+    log,
+    reads,
+    sessions,
+    snapshots,
+    storage,
+    whole,
+)
 from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "clients",
+    "directories",
     "disks",
     "doors",
     "elections",
+    "hangs",
     "log",
     "reads",
     "sessions",

@@ -141,9 +141,10 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Machine.apply
 
-    def apply(self: Machine, entries: Any) -> list[Reply]:
+    def apply(self: Machine, entries: Any, *rest: Any) -> list[Reply]:
         # It is the last time of the run that counts, and each node cuts the log into runs in its own way.
-        return real(self, [msgspec.structs.replace(entry, time_us=entries[-1].time_us) for entry in entries])
+        entries = [msgspec.structs.replace(entry, time_us=entries[-1].time_us) for entry in entries]
+        return real(self, entries, *rest)
 
     patch.setattr(Machine, "apply", apply)
 

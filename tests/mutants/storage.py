@@ -9,7 +9,9 @@ import pytest
 from tests.mutants.registry import Patch, mutant, scenarios
 from trio_kv.raft.ready import HardState
 from trio_kv.storage import opening, wal
+from trio_kv.storage.ballast import Ballast
 from trio_kv.storage.batches import encode
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.recovery import Recovered, Recovery
 from trio_kv.storage.shape import LogShape
@@ -26,6 +28,11 @@ def log_tests(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/unit/test_wal.py::{name}" for name in names)
 
 
+def reserved(*names: str) -> tuple[str, ...]:
+    """Return tests of room that was reserved and is gone."""
+    return tuple(f"tests/unit/test_reserved_room.py::{name}" for name in names)
+
+
 def snapshot_tests(*names: str) -> tuple[str, ...]:
     """Return tests of the snapshots on disk."""
     return tuple(f"tests/unit/test_snapshots.py::{name}" for name in names)
@@ -35,10 +42,10 @@ def snapshot_tests(*names: str) -> tuple[str, ...]:
 def _(patch: Patch) -> None:
     real = Wal._put_frame
 
-    def put_frame(self: Wal, *arguments: Any) -> None:
+    def put_frame(self: Wal, *arguments: Any) -> Iterator[OSError]:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(MemoryFiles, "sync", lambda self, name: None)
-            real(self, *arguments)
+            yield from real(self, *arguments)
 
     patch.setattr(Wal, "_put_frame", put_frame)
 
@@ -47,15 +54,15 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Wal._write
 
-    def write(self: Wal, records: list[Record], parts: list[bytes]) -> None:
+    def write(self: Wal, records: list[Record], parts: list[bytes]) -> Iterator[OSError]:
         later = [record for record in records if isinstance(record, HardState)]
         if later and len(later) < len(records):
             with pytest.MonkeyPatch.context() as inner:
                 inner.setattr(LogShape, "_extend", extend_unchecked)
                 first = [record for record in records if not isinstance(record, HardState)]
-                real(self, first, encode(first))
+                yield from real(self, first, encode(first))
             records, parts = list(later), encode(later)
-        real(self, records, parts)
+        yield from real(self, records, parts)
 
     def extend_unchecked(self: LogShape, entries: Any) -> None:
         hard_state, self.hard_state = self.hard_state, HardState(1 << 40)
@@ -167,6 +174,75 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr(wal, "KEPT_BYTES", 0)
+
+
+@mutant(
+    "D12 a write that finds no room is a failed disk",
+    world="core",
+    tests=reserved("test_D12_a_disk_without_reserved_room_is_full_and_not_failed"),
+)
+def _(patch: Patch) -> None:
+    def put(self: Wal, data: bytes) -> Iterator[OSError]:
+        yield from ()
+        self._files.write(self._name, self._offset, data)
+        self._files.sync(self._name)
+
+    patch.setattr(Wal, "_put", put)
+
+
+@mutant(
+    "D12 a write that found no room is taken for done",
+    world="whole",
+    tests=reserved(
+        "test_D12_a_write_that_finds_no_room_takes_that_of_the_ballast",
+        "test_D12_the_very_same_bytes_are_written_until_they_fit",
+    ),
+)
+def _(patch: Patch) -> None:
+    def put(self: Wal, data: bytes) -> Iterator[OSError]:
+        try:
+            self._files.write(self._name, self._offset, data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._is_ballast_needed = True
+            if not self._ballast.free():
+                yield from self._wait(error)
+        self._files.sync(self._name)
+
+    patch.setattr(Wal, "_put", put)
+
+
+@mutant(
+    "D12 a disk whose reserved room is gone tells of room",
+    tests=reserved("test_D12_a_disk_without_reserved_room_is_full_and_not_failed"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Wal, "is_short", property(lambda self: False))
+
+
+@mutant(
+    "D12 the ballast is kept whatever happens",
+    tests=reserved("test_D12_a_write_that_finds_no_room_takes_that_of_the_ballast"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Ballast, "free", lambda self: False)
+
+
+@mutant(
+    "D12 what is left of an interrupted write is written over for lack of room to zero it",
+    tests=reserved("test_D12_a_start_on_a_full_disk_goes_without_repairs"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Wal, "_unzeroed_bytes", property(lambda self: 0, lambda self, value: None), raising=False)
+
+
+@mutant(
+    "D12 what memory alone holds is believed for lack of room to write it anew",
+    tests=reserved("test_D12_a_start_on_a_full_disk_does_not_believe_what_memory_alone_holds"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(MemoryFiles, "uncache", lambda self, name: None)
 
 
 @mutant(

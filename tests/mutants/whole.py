@@ -44,7 +44,7 @@ def _(patch: Patch) -> None:
 @mutant("C10 a node that dies says that what it had taken never happened", world="whole")
 def _(patch: Patch) -> None:
     def answer_all(self: Node) -> None:
-        self._turn.give_back(self._status.node)
+        self._turns.give_back(self._status.node)
         for source, answer in self.replica.stop():
             source.deliver(Refused(answer.number, self._status.node, None))
         for item in [*self._batch, *self.inbox.drain()]:
@@ -168,8 +168,9 @@ def _(patch: Patch) -> None:
                 written = await self._store.write((item,), timeout_s=item.timeout)
                 await self._put_run((item,), written)
             else:
-                self._put(self._answer_here(item))
-        await self._flush()
+                self._outbox.put(self._answer_here(item))
+                self._done += 1
+        await self._outbox.flush()
 
     patch.setattr(Connection, "_answer_all", answer_all)
 

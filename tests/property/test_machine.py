@@ -4,14 +4,19 @@ from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from itertools import islice
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_kv.check import reference
+from trio_kv.check.state_machine_safety import outcome_of
+from trio_kv.kv import sessions
 from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set, decode_command
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item, Reply
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
 
 KEYS = st.sampled_from(["a", "b", "\u00e9"])
@@ -137,6 +142,20 @@ def test_cutting_a_run_changes_nothing(log: list[Entry], data: st.DataObject) ->
     assert tell(whole) == tell(cut)
 
 
+@given(logs(), st.integers(0, 30))
+def test_a_run_that_is_cut_for_its_work_goes_on_where_it_was_cut(
+    log: list[Entry], compared_bytes_max: int
+) -> None:
+    """Applied in as many goes as the work of comparing asks for, a run gives the same replies and digests."""
+    whole, cut = Machine(), Machine()
+    replies: list[Reply] = []
+    while len(replies) < len(log):
+        replies += (some := cut.apply(log[len(replies) :], compared_bytes_max))
+        assert some
+    assert whole.apply(log) == replies
+    assert tell(whole) == tell(cut)
+
+
 @given(logs(), st.data())
 def test_restored_or_copied_anywhere_it_behaves_the_same(log: list[Entry], data: st.DataObject) -> None:
     """From a snapshot or copy taken anywhere, the rest of the log gives the same replies and digests."""
@@ -150,6 +169,34 @@ def test_restored_or_copied_anywhere_it_behaves_the_same(log: list[Entry], data:
         assert other.apply(log[place:]) == rest
         assert other.expires_at_us == machine.expires_at_us
         assert tell(other) == tell(machine)
+
+
+@given(logs(), st.data(), st.integers(0, 20), st.integers(0, 40), st.integers(0, 5))
+def test_limits_of_answers_depend_on_the_log_alone(
+    log: list[Entry], data: st.DataObject, one_max: int, all_max: int, small_max: int
+) -> None:
+    """With limits so low that answers reach them, every reply is that of the judges' rule, also after a restart.
+
+    However often the machine is made anew from its own snapshot, it tells the same, and its snapshots stay the same.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "HELD_BYTES_MAX", one_max)
+        patch.setattr(sessions, "ALL_HELD_BYTES_MAX", all_max)
+        patch.setattr(sessions, "SMALL_TEXT_BYTES_MAX", small_max)
+        patch.setattr(reference, "SMALL_TEXT_BYTES_MAX", small_max)
+        patch.setattr(reference, "SESSION_TEXT_BYTES_MAX", one_max)
+        patch.setattr(reference, "ALL_TEXT_BYTES_MAX", all_max)
+        rule, machine, restarted = reference.Reference(), Machine(), Machine()
+        for entry in log:
+            due = rule.apply(entry)
+            for each in (machine, restarted):
+                (reply,) = each.apply([entry])
+                assert outcome_of(reply) == due
+            assert machine.sessions.held_bytes == sum(each.held_bytes for _, each in machine.sessions)
+            if data.draw(st.booleans()):
+                restarted = restore(tell(restarted))
+            assert restarted.sessions.held_bytes == machine.sessions.held_bytes
+        assert tell(restarted) == tell(machine)
 
 
 @given(logs())

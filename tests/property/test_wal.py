@@ -16,7 +16,7 @@ from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.recovery import Recovered
 from trio_kv.storage.wal import Wal
-from trio_kv.wire.frames import Base, Identity
+from trio_kv.wire.frames import SECTOR_BYTES, Base, Identity
 
 IDENTITY = Identity("ab" * 16, 1, 77)
 SEGMENT_BYTES = 4096
@@ -188,3 +188,82 @@ def test_simulated_disk_keeps_what_it_told_of(seed: int) -> None:
     assert Log.of(recovered) in possible
     _, untouched = open_log(twin)
     assert Log.of(untouched) == submitted[told]
+
+
+def live_full(wal: Wal, files: MemoryFiles, log: Log, random: Random) -> list[Log]:
+    """Write on a disk that is full now and then, reserved room included; return the logs that may be on it at the end.
+
+    The end may come while a write waits for room, or between a write and its sync.
+    """
+    possible = [log]
+    for _ in range(random.randrange(8)):
+        if files.capacity_bytes is None and random.random() < 0.3:
+            fill(files, random)
+        if random.random() < 0.15:
+            files.fail_after(random.randrange(3), OSError(errno.EIO, ""))
+        batch, possible = [draw_write(possible[-1], random)], possible[-1:]
+        possible += possible[0].after(batch[0])
+        try:
+            for _ in wal.appending(batch):
+                if random.random() < 0.2:
+                    return possible
+                assert files.capacity_bytes is not None
+                files.capacity_bytes += random.choice((SECTOR_BYTES, 3 * SECTOR_BYTES, 3 * SEGMENT_BYTES))
+        except OSError:
+            return possible
+        files.clear_faults()
+        possible = possible[-1:]
+        if random.random() < 0.3:
+            files.capacity_bytes = None
+        with contextlib.suppress(OSError):
+            wal.make_ballast()
+    return possible
+
+
+def fill(files: MemoryFiles, random: Random) -> None:
+    """Let the disk be full, and its reserved room perhaps be gone."""
+    if random.random() < 0.7:
+        files.share()
+    files.is_copy_on_write = random.random() < 0.3
+    files.capacity_bytes = files.used_bytes + random.choice((0, 0, SECTOR_BYTES, 2 * SECTOR_BYTES))
+
+
+def open_full(files: MemoryFiles, random: Random) -> tuple[Wal, Recovered]:
+    """Open the log on a disk that may be full, after syncs that failed and attempts that nothing came of."""
+    if random.random() < 0.6:
+        fill(files, random)
+    while True:
+        if random.random() < 0.3:
+            files.fail_after(random.randrange(6), random.choice((PowerLossError(), OSError(errno.EIO, ""))))
+        try:
+            return open_log(files)
+        except OSError:
+            files.clear_faults()
+            if random.random() < 0.5:
+                files.crash(random)
+            if random.random() < 0.5:
+                files.capacity_bytes = None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_D12_what_was_acknowledged_comes_back_from_a_full_disk(seed: int, lives: int) -> None:
+    """Wherever room ends, in reserved places too, at starts too: acknowledged is durable, and what was read stays."""
+    random = Random(seed)
+    files = MemoryFiles()
+    wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+    log = Log()
+    for _ in range(lives):
+        possible = live_full(wal, files, log, random)
+        files.clear_faults()
+        if random.random() < 0.5:
+            files.crash(random)
+        wal, recovered = open_full(files, random)
+        files.clear_faults()
+        log = Log.of(recovered)
+        assert log.is_one_of(possible)
+        files.crash(random)
+        wal, again = open_full(files, random)
+        files.clear_faults()
+        assert Log.of(again).is_one_of([log])
+        log = Log.of(again)

@@ -92,7 +92,9 @@ def test_seeds_are_one_a_range_or_without_end(text: str, seeds: Seeds) -> None:
     assert parse_seeds(str(seeds)) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "..", "..5", "a", "1..b", "5..4", "-1", "1...3", "1,2"])
+@pytest.mark.parametrize(
+    "text", ["", "..", "..5", "a", "1..b", "5..4", "-1", "1...3", "1,2", "1_0", "٣", " 1"]
+)
 def test_what_is_no_seeds_is_refused(text: str) -> None:
     """All else is refused."""
     with pytest.raises(ValueError, match="seeds"):

@@ -266,7 +266,7 @@ def test_N8_a_slow_receiver_under_aggressive_compaction_converges(factor: float)
 
 def test_N8_a_slow_link_under_aggressive_compaction_converges() -> None:
     """Writes go on, nothing is kept behind snapshots, and they are taken all the time: a late node catches up."""
-    world = make_world(seed=8, snapshot_log_bytes_min=200)
+    world = make_world(seed=7, snapshot_log_bytes_min=200)
     node = follower_of(world)
     fall_behind(world, node)
     world.links.set_fault(LinkFault(delay_s=0.02, jitter_s=0.01))
@@ -382,19 +382,33 @@ def test_D11_an_error_of_a_disk_stops_its_node_for_good(step: int) -> None:
     world.finish()
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
 @pytest.mark.parametrize("free_bytes", [0, 300, 700, 1500, 3000, 4500, 6000, 9000, 17_000, 20_000])
-def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int) -> None:
-    """Wherever space ends, no node stops; clients hear `read_only`; with space again all goes on, and restarts."""
+def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int, *, is_shared: bool) -> None:
+    """Wherever space ends, no node stops; clients hear `read_only`; with space again all goes on, and restarts.
+
+    So it is where somebody's copy shares the blocks of all files, so that nothing is reserved any more; but for reads
+    after an election that finds no room.
+    """
     world = make_world(seed=12, segment_bytes=16384, session_timeout_us=60_000_000)
     for node in world.nodes.values():
-        used_bytes = sum(node.files.size(name) for name in node.files.names())
-        node.files.capacity_bytes = used_bytes + free_bytes
+        if is_shared:
+            node.files.share()
+        node.files.capacity_bytes = node.files.used_bytes + free_bytes
     world.run_until_true("clients hear of it", 30.0, lambda: world.coverage["read_only answered"] > 0)
-    reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
-    # A node that has no room for the last entries can't answer; the gateway asks another one then.
-    world.run_until_true("reads go on", 1.0, lambda: sum(read.ended_at_s is not None for read in reads) >= 2)
+    leader: Any = world.leader()
+    role = None if leader is None else leader.replica.raft.role
+    # Where nothing is reserved, the vote or the first entry of a new leader may find no room: then reads wait, too.
+    is_led = role is not None and role.raft.commit >= role.first_index
+    assert is_led or is_shared
+    if is_led:
+        reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
+        # A node that has no room for the last entries can't answer; the gateway asks another one then.
+        world.run_until_true(
+            "reads go on", 1.0, lambda: sum(read.ended_at_s is not None for read in reads) >= 2
+        )
     assert all(node.is_up for node in world.nodes.values())
-    stop(world, follower_of(world))
+    stop(world, follower_of(world) if is_led else next(iter(world.nodes.values())))
     for node in world.nodes.values():
         node.empty_disk()
     commit = world.chronicle.commit
@@ -402,6 +416,20 @@ def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int)
     for node in world.nodes.values():
         if node.is_up:
             stop(world, node)
+    world.finish()
+
+
+def test_D12_a_leader_whose_reserved_room_is_gone_hands_over() -> None:
+    """It is short alone: the write that met it is kept, and the next ones are taken by somebody who has room."""
+    world = make_world(seed=15, segment_bytes=16384)
+    old = leader_of(world)
+    old.files.share()
+    old.files.capacity_bytes = old.files.used_bytes
+    world.run_until_true("somebody else leads", 5.0, lambda: world.leader() not in {None, old})
+    commit = world.chronicle.commit
+    world.run_until_true("writes go on", 5.0, lambda: world.chronicle.commit > commit + 10)
+    assert old.is_up
+    assert world.coverage["write found no room"] > 0
     world.finish()
 
 
@@ -472,4 +500,100 @@ def test_E1_E2_a_leader_with_a_stalled_disk_hands_over_and_its_late_writes_are_v
     old.unstall()
     world.run_until(world.now + 1.0)
     assert old.replica.raft.term > term
+    world.finish()
+
+
+def up_nodes(world: World) -> list[SimulatedNode]:
+    """Return the nodes that live."""
+    return [node for node in world.nodes.values() if node.is_up]
+
+
+def log_lengths(world: World, without: SimulatedNode, for_s: float) -> list[int]:
+    """Let time pass; return how long the longest log of the other nodes was, now and then."""
+    lengths = []
+    ends_at = world.now + for_s
+    while world.now < ends_at:
+        world.run_until(world.now + 0.1)
+        logs = [
+            node.replica.raft.log for node in world.nodes.values() if node is not without and node.replica
+        ]
+        lengths.append(max(log.last_index - log.base_index for log in logs))
+    return lengths
+
+
+def test_N8_a_disk_that_hangs_in_its_turn_keeps_no_other_node_from_taking_snapshots() -> None:
+    """The turn goes to the next one, the logs of the others stay short, and the late snapshot goes on when it can."""
+    world = make_world(seed=4, snapshot_log_bytes_min=200)
+    before = max(log_lengths(world, follower_of(world), 2.0))
+    node = follower_of(world)
+    node.condition.is_stalled = True
+    node.post(TakeSnapshot())
+    world.run_until_true(
+        "it has its turn", 2.0, lambda: node.replica is not None and node.replica.snapshots.is_taking
+    )
+    began = world.chronicle.commit
+    lengths = log_lengths(world, node, 10.0)
+    assert world.chronicle.commit - began > 10 * before, "too little was written to see anything"
+    assert max(lengths[20:]) <= 3 * before
+    assert world.coverage["snapshot lost its turn"]
+    node.unstall()
+    world.run_until(world.now + 1.0)
+    world.finish()
+
+
+def test_N8_a_disk_that_hangs_while_it_is_sent_a_snapshot_is_kept_nothing_for() -> None:
+    """The leader drops its log all the same, and offers the newest snapshot, which is taken when the disk moves."""
+    world = make_world(seed=8, snapshot_log_bytes_min=200)
+    node = follower_of(world)
+    before = max(log_lengths(world, node, 2.0))
+    fall_behind(world, node)
+    node.start()
+    world.run_until_true(
+        "chunks come", 2.0, lambda: node.replica is not None and node.replica.raft.incoming is not None
+    )
+    node.condition.is_stalled = True
+    began = world.chronicle.commit
+    lengths = log_lengths(world, node, 10.0)
+    assert world.chronicle.commit - began > 10 * before, "too little was written to see anything"
+    assert max(lengths[20:]) <= 3 * before
+    assert world.coverage["snapshot sent to a disk that hangs"]
+    node.unstall()
+    world.run_until_true("a snapshot is installed", 5.0, lambda: world.coverage["snapshot installed"] > 0)
+    world.finish()
+
+
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_E1_a_leader_with_a_stalled_disk_stays_if_nobody_could_be_elected(nodes: int) -> None:
+    """Reads need no disk: they go on when the leader's stands still, and all others' too if there are any."""
+    world = make_world(seed=13, nodes=nodes)
+    leader = leader_of(world)
+    assert leader.replica is not None
+    term = leader.replica.raft.term
+    for node in world.nodes.values():
+        node.condition.is_stalled = nodes > 2 or node is leader
+    for _ in range(4):
+        world.run_until(world.now + 1.5)
+        reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
+        world.run_until(world.now + 0.5)
+        assert all(each.ended_at_s is not None for each in reads)
+    assert leader.replica.raft.is_leader
+    assert leader.replica.raft.term == term
+    for node in world.nodes.values():
+        node.unstall()
+    world.run_until(world.now + 1.0)
+    world.finish()
+
+
+def test_a_disk_that_hangs_at_a_start_holds_its_node_alone() -> None:
+    """The others elect and serve; it starts as soon as its disk moves."""
+    world = make_world(seed=5)
+    node = follower_of(world)
+    node.condition.is_stalled = True
+    for each in world.nodes.values():
+        world.crash(each, 0.1, is_answered=False, interruptions=0)
+    commit = world.chronicle.commit
+    world.run_until_true("writes go on", 3.0, lambda: world.chronicle.commit > commit + 10)
+    assert node not in up_nodes(world)
+    node.unstall()
+    assert node in up_nodes(world)
     world.finish()

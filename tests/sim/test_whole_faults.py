@@ -12,8 +12,8 @@ import trio.testing
 
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
-from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.cluster.registry import State
+from trio_kv.cluster.supervisor import LOAD_LEASE_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Heartbeat
 from trio_kv.raft.node import Raft
@@ -22,7 +22,7 @@ from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.plan import Plan
-from trio_kv.sim.whole import disks
+from trio_kv.sim.whole import drive as drives
 from trio_kv.sim.whole import faults as door_faults
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
@@ -30,8 +30,9 @@ from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
 from trio_kv.sim.whole.run import run
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.sim.whole.world import WholeWorld
-from trio_kv.storage import opening
+from trio_kv.storage import node_directory, opening
 from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.wal import Wal
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def test_a_sound_disk_that_is_refused_is_found(error: Exception, monkeypatch: py
             raise error
         return opened(*arguments, **members)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(disks, "open_node", open_node)
+    monkeypatch.setattr(node_directory, "open_node", open_node)
     with pytest.raises(type(error)):
         world.run()
 
@@ -152,6 +153,16 @@ def test_a_node_whose_disk_failed_once_comes_back() -> None:
     assert states[-1] is State.UP
 
 
+def test_disks_that_hang_at_a_start_keep_no_other_node_from_starting() -> None:
+    """All nodes start, and the one that is read first hangs: the others wait for no longer than a lease."""
+    plan = quiet_plan(faults.StallDisk(1.0, 1, 20.0), faults.CrashAll(1.1, (0.1, 0.15, 0.15)))
+    plan = attrs.evolve(plan, fault_phase_s=8.0)
+    up = seen_each(plan, 0.1, lambda world: sorted(world.running))
+    latest = int((1.2 + LOAD_LEASE_S + 0.5) / 0.1)
+    assert up[13] == [], "nobody was read before the one that hangs"
+    assert set(map(tuple, up[latest:])) == {(2, 3)}
+
+
 def test_a_disk_that_can_not_be_read_keeps_its_node_down_until_it_can() -> None:
     """Whoever starts it meanwhile finds it unreadable; nothing is lost by that."""
     plan = quiet_plan(faults.FailReads(1.0, 2, 1.5), faults.Crash(1.2, 2, 0.01, False, False))
@@ -163,17 +174,17 @@ def test_a_disk_that_can_not_be_read_keeps_its_node_down_until_it_can() -> None:
 def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that can't be read is tried five times a second, not without end."""
     world = WholeWorld(quiet_plan(faults.FailReads(1.0, 2, 2.0), faults.Crash(1.2, 2, 0.01, False, False)))
-    loads: list[float] = []
-    load = disks.Drive.load
+    looks: list[float] = []
+    examine = drives.Drive.examine
 
-    def counted(drive: disks.Drive, decode: Decode, known: Known | None) -> Loaded:
+    def counted(drive: drives.Drive) -> NodeDirectory:
         if drive.node == 2 and trio.current_time() > 1.0:
-            loads.append(trio.current_time())
-        return load(drive, decode, known)
+            looks.append(trio.current_time())
+        return examine(drive)
 
-    monkeypatch.setattr(disks.Drive, "load", counted)
+    monkeypatch.setattr(drives.Drive, "examine", counted)
     world.run()
-    assert 5 <= len(loads) <= 15
+    assert 5 <= len(looks) <= 15
 
 
 @pytest.mark.parametrize("for_s", [0.5, 2.5])
@@ -190,7 +201,7 @@ def outage_s(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> float:
     started_s: list[float] = []
     started = world.node_started
 
-    def note(node: WatchedNode, disk: disks.SimulatedDisk) -> None:
+    def note(node: WatchedNode, disk: drives.SimulatedDisk) -> None:
         if node.id == 2:
             started_s.append(trio.current_time())
         started(node, disk)

@@ -1,6 +1,7 @@
 """The command line: help, options, what is printed where, and the exit codes."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,11 +23,13 @@ from trio_kv import __version__
 from trio_kv.cli import control as control_commands
 from trio_kv.cli import serve as serve_module
 from trio_kv.cli import wal as wal_commands
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.house import StartError
 from trio_kv.cli.main import app, main
-from trio_kv.cli.options import ServeOptions, UsageError, is_loopback
+from trio_kv.cli.options import ServeOptions, is_loopback
 from trio_kv.cli.output import parse_value, show_value
 from trio_kv.cli.shell import Shell
+from trio_kv.cli.status import show_status
 from trio_kv.client import control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError
@@ -43,6 +47,7 @@ class StoreServer(socketserver.ThreadingTCPServer):
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.requests: list[dict[str, object]] = []
+        self.decode: Callable[[str], dict[str, object]] = json.loads
         super().__init__(("127.0.0.1", 0), StoreHandler)
 
     @property
@@ -55,7 +60,7 @@ class StoreHandler(socketserver.StreamRequestHandler):
         server = self.server
         assert isinstance(server, StoreServer)
         for line in self.rfile:
-            request = json.loads(line)
+            request = server.decode(line.decode())
             server.requests.append(request)
             reply = server.answer(request)
             if reply is None:
@@ -137,6 +142,7 @@ COMMANDS = [
     ["get"],
     ["set"],
     ["delete"],
+    ["keys"],
     ["cas"],
     ["status"],
     ["backup"],
@@ -190,12 +196,28 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["get", "k", "surplus"], "surplus"),
         (["get", "k", "--output", "xml"], "json"),
         (["get", "k", "--timeout", "61"], "limit of 60"),
+        (["get", "k", "--timeout", "nan"], "--timeout"),
+        (["client", "--timeout", "61"], "limit of 60"),
+        (["get", "k", "--port", "0"], "--port 0"),
         (["--nodes", "10"], "<= 9"),
         (["--port", "70000"], "--port"),
         (["--heartbeat-ms", "150"], "at most half"),
+        *[
+            (["--session-timeout", text], "--session-timeout")
+            for text in ("inf", "nan", "1e400", "2e13", "0.09", "0", "-1")
+        ],
+        *[(["--idle-timeout", text], "--idle-timeout") for text in ("inf", "nan", "-0.1")],
+        (["--election-timeout-ms", "3600001"], "<= 3600000"),
+        (["--election-timeout-ms", "1" + "0" * 400], "--election-timeout-ms"),
+        (["--heartbeat-ms", "0"], ">= 1"),
+        (["--pending-bytes-max", "1099511627777"], "<= 1099511627776"),
         (["--host", "0.0.0.0"], "--insecure"),
         (["--port", "3002"], "both 3002"),
         (["ctl", "cut", "1-1"], "write 1-2"),
+        (["ctl", "crash", "1.5"], "'1.5' is no node: write its number, 1 to 9, or leader"),
+        (["ctl", "crash", "10"], "is no node"),
+        (["ctl", "crash", ""], "is no node"),
+        (["ctl", "stop", "follower"], "is no node"),
         (["ctl", "partition", "1,2/x"], "write 1,2/3,4,5"),
         (["ctl", "partition", "1,2/2"], "twice"),
         (["ctl", "drop", "101"], "<= 100"),
@@ -292,6 +314,98 @@ def test_a_shown_value_typed_again_is_the_same_value(stored: bytes, shown: str) 
     assert msgspec.json.decode(parse_value(shown)) == msgspec.json.decode(stored)
 
 
+@pytest.mark.parametrize(
+    "stored", [b'"[1]"', b'"1e999"', b'"\\u00a0x"', b'"-"', b'"%s"' % (b"[" * 5000), b"1e999", b"9" * 5000]
+)
+def test_every_value_that_is_shown_can_be_typed_again(stored: bytes) -> None:
+    """Strings that look like JSON, numbers beyond a float, half of a deep text: all come back the same."""
+    assert read_json_equal(parse_value(show_value(msgspec.Raw(stored))), stored)
+
+
+def read_json_equal(value: msgspec.Raw, stored: bytes) -> bool:
+    if not stored.startswith(b'"'):
+        return bytes(value) == stored
+    return bool(msgspec.json.decode(value) == msgspec.json.decode(stored))
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"), [("[" * 129 + "]" * 129, "at most 128 deep"), (r'"\ud800"', "surrogate")]
+)
+def test_json_that_the_store_does_not_take_is_refused_and_no_string(
+    typed: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and nothing is sent, from the command line as from the shell."""
+    assert main(["set", "k", typed, "--port", "1"]) == 2
+    assert hint in capsys.readouterr().err
+    with Client(port=1) as client:
+        assert Shell(client).run_line(f"set k {typed}") == 2
+    assert hint in capsys.readouterr().err
+
+
+def feed(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"one\n  two\n", "one\n  two\n"),
+        ("ž\r\n🎉".encode(), "ž\r\n🎉"),
+        (b'{"a":\n [1]}\n', {"a": [1]}),
+        (b"", ""),
+        (b"-", "-"),
+    ],
+)
+def test_a_dash_takes_the_value_from_stdin(
+    data: bytes,
+    value: object,
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of stdin is the value, line ends included; it is JSON or else a string, as any value that is typed."""
+    server = serve_store(reply_ok(1))
+    for tokens in (["set", "k", "-"], ["cas", "k", "-"]):
+        feed(data, monkeypatch)
+        assert main([*tokens, "--port", str(server.port)]) == 0
+    assert [request["value"] for request in server.requests] == [value, value]
+
+
+def test_stdin_that_holds_no_value_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no UTF-8 and a closed stdin are usage errors, said before a server is asked."""
+    feed(b"ab\xff", monkeypatch)
+    assert main(["set", "k", "-", "--port", "1"]) == 2
+    assert "no UTF-8: byte 3" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["set", "k", "-", "--port", "1"]) == 2
+    assert "stdin, which is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "raw"),
+    [
+        ("one\n two\n", "one\n two\n"),
+        ("chips", "chips"),
+        ("", ""),
+        ("\x9b\x00ž", "\x9b\x00ž"),
+        ({"a": 1}, '{"a": 1}'),
+    ],
+)
+def test_raw_prints_a_string_to_the_byte(
+    value: object,
+    raw: str,
+    serve_store: Callable[[Answer], StoreServer],
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """No quotes, no escapes, and no line end that is not in the value; what is no string is JSON."""
+    server = serve_store(reply_ok(value))
+    assert main(["get", "k", "--raw", "--port", str(server.port)]) == 0
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == raw.encode()
+    assert main(["get", "k", "--raw", "-o", "json", "--port", str(server.port)]) == 2
+
+
 # --- one-shots ----------------------------------------------------------------------------------------------
 
 
@@ -361,7 +475,7 @@ def test_options_reach_the_store(
     port = ["--port", str(server.port)]
     assert main(["set", "k", "-5", "--if-revision", "0", "--timeout", "2", *port]) == 0
     assert main(["cas", "k", "new", "--expected", '"7"', *port]) == 0
-    assert main(["cas", "-k", "null", *port]) == 0
+    assert main(["cas", *port, "--", "-k", "null"]) == 0
     assert main(["delete", "k", "--if-revision", "9", *port]) == 0
     assert main(["get", "k", "--stale", "-o", "json", *port]) == 0
     assert server.requests == [
@@ -412,13 +526,86 @@ def test_status_is_a_table_with_the_leader_marked(
     assert json.loads(capsys.readouterr().out) == STATUS
 
 
+def shown_in(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what `show_status` shows in a terminal so wide."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")
+    show_status(STATUS, "table")
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 200])
+def test_status_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is cut and no row is broken: what does not fit is left out, and the digests can be compared."""
+    lines = [line.rstrip() for line in shown_in(columns, monkeypatch, capsys).splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert "\u2026" not in "".join(lines)
+    assert sum("00c0ffee" in line for line in lines) == 3
+    assert any("leader" in line and "2*" in line for line in lines)
+    assert any("damaged" in line and "3" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "way_out"),
+    [
+        ({"fault": "partition", "groups": [[1, 2], [3]]}, "partitioned, 1,2/3:", "ctl heal"),
+        ({"fault": "cut", "link": [1, 2]}, "cut, 1-2:", "ctl heal"),
+        ({"fault": "delay", "ms": 20.0}, "takes 20 ms longer", "ctl delay 0"),
+        ({"fault": "drop", "percent": 12.5}, "dropped: 12.5 %", "ctl drop 0"),
+        (
+            {"fault": "duplicate", "percent": 1.0},
+            "duplicated: 1 %",
+            "ctl heal",
+        ),
+        ({"fault": "reorder", "ms": 5.0}, "up to 5 ms late", "ctl heal"),
+        (
+            {"fault": "slow-disk", "node": 2, "ms": 50.0},
+            "n2 has a slow disk: a sync takes 50 ms",
+            "ctl slow-disk 2 0",
+        ),
+        ({"fault": "stall-disk", "node": 2}, "n2 has a disk that is made to stand", "ctl heal"),
+        ({"fault": "fill-disk", "node": 2}, "n2 has a disk that is made full", "ctl heal"),
+        ({"fault": "fail-disk", "node": 2}, "n2 has a disk that will fail", "ctl restart 2"),
+        ({"fault": "full-disk", "node": 2}, "n2 has a full disk", "make room"),
+        ({"fault": "clock", "node": 2, "rate": 1.5}, "runs 1.5 times", "started again"),
+        ({"fault": "flood", "depth": 3}, '"flood"', ""),
+        ({"fault": "drop", "share": 1}, '"drop"', ""),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
+)
+def test_status_names_what_is_broken_and_what_ends_it(
+    fault: dict[str, object], words: str, way_out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line for each active fault, in plain words; one of a newer server is shown as it came."""
+    show_status({**STATUS, "faults": [fault]}, "table")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if words in line]
+    assert way_out in line
+
+
+def test_status_says_how_a_node_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """A node that was stopped or paused is easily forgotten; without a leader the nodes that are not up are named."""
+    nodes = [
+        {"node": 1, "role": "follower", "state": "up"},
+        {"node": 2, "role": None, "state": "stopped", "reason": "asked to stop"},
+        {"node": 3, "role": "follower", "state": "paused"},
+    ]
+    show_status({"leader": None, "term": 5, "nodes": nodes, "faults": []}, "table")
+    shown = capsys.readouterr().out
+    assert "n2: asked to stop; `trio-kv ctl restart 2` brings it back" in shown
+    assert "n3: it is paused; `trio-kv ctl resume 3` brings it back" in shown
+    assert "no leader in term 5: n2 and n3 are not up" in shown
+
+
 def test_status_without_a_leader_is_exit_code_3(
     serve_store: Callable[[Answer], StoreServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The table is still shown, but a script learns that nothing can be written."""
     server = serve_store(lambda _: {**STATUS, "leader": None})
     assert main(["status", "--port", str(server.port)]) == 3
-    assert "no leader in term 5" in capsys.readouterr().out
+    assert "no leader in term 5: n3 is not up" in capsys.readouterr().out
 
 
 def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +614,7 @@ def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Client, "get", interrupt)
+    monkeypatch.setattr(Client, "ask", interrupt)
     assert main(["get", "k"]) == 130
 
 
@@ -483,6 +670,38 @@ def test_the_shell_takes_commands_and_raw_lines(
 
 
 @pytest.mark.parametrize(
+    ("line", "sent"),
+    [
+        ("set k \u00a0x\u3000", {"key": "k", "value": "\u00a0x\u3000"}),
+        ("set\tk\t a\rb ", {"key": "k", "value": "a\rb"}),
+        ("set k a\x85b\u2028c\x0cd", {"key": "k", "value": "a\x85b\u2028c\x0cd"}),
+        ("set a\u00a0b 1", {"key": "a\u00a0b", "value": 1}),
+        ("cas k a\u00a0b c\u2003d", {"op": "cas", "key": "k", "value": "a\u00a0b", "expected": "c\u2003d"}),
+        (f"cas k [{'9' * 5000}, 2] 1", {"op": "cas", "key": "k", "expected": 1}),
+        ("get \u00a0\r", {"key": "\u00a0"}),
+    ],
+)
+def test_the_shell_sends_what_stands_there(
+    line: str,
+    sent: dict[str, object],
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only blanks part words, and only a line feed ends a line: other white space belongs to keys and values."""
+    seen: list[dict[str, object]] = []
+
+    def note(request: dict[str, object]) -> dict[str, object]:
+        seen.append(request)
+        return {"key": "k", "value": 1, "status": "ok"}
+
+    server = serve_store(note)
+    server.decode = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 9 else text).decode
+    feed(f"{line}\n".encode(), monkeypatch)
+    assert main(["client", "--port", str(server.port)]) == 0
+    assert [{name: request[name] for name in sent} for request in seen] == [sent]
+
+
+@pytest.mark.parametrize(
     ("line", "hint"),
     [
         ("frobnicate", "there is no command 'frobnicate'"),
@@ -534,6 +753,8 @@ def test_a_connection_is_kept_alive_by_pings(serve_store: Callable[[Answer], Sto
     ("tokens", "name", "arguments"),
     [
         (["crash", "2"], "crash", {"node": 2}),
+        (["crash", "leader"], "crash", {"node": "leader"}),
+        (["slow-disk", "leader", "50"], "slow-disk", {"node": "leader", "ms": 50}),
         (["stop", "2"], "stop", {"node": 2}),
         (["restart", "2"], "restart", {"node": 2}),
         (["pause", "2"], "pause", {"node": 2}),
@@ -565,12 +786,13 @@ def test_ctl_sends_what_was_typed(
 
     def command(_: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
         sent.append((name, arguments))
-        return {"id": 1, "status": "ok"}
+        return {"id": 1, "status": "ok", **({"node": 4} if "leader" in tokens else {})}
 
     monkeypatch.setattr(control, "command", command)
     assert main(["ctl", *tokens]) == 0
     assert sent == [(name, arguments)]
-    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else "ok\n"
+    printed = "ok: n4\n" if "leader" in tokens else "ok\n"
+    printed = '{"id":1,"status":"ok"}\n' if "json" in tokens else printed
     assert capsys.readouterr().out == printed
 
 
@@ -656,7 +878,7 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
         return 0
 
     monkeypatch.setattr(serve_module, "serve", serve)
-    tokens = "--port 0 --control-port 0 --nodes 3 --data-dir d --ephemeral --no-fsync --idle-timeout 0"
+    tokens = "--port 0 --control-port 0 --nodes 3 --data-dir d --no-fsync --idle-timeout 0"
     tokens += " --session-timeout 60 --segment-bytes 65536 --log-json --log-level debug --trace t.jsonl"
     tokens += " --election-timeout-ms 100 --heartbeat-ms 20 --insecure --host 0.0.0.0"
     tokens += " --line-bytes-max 2048 --pending-bytes-max 4096"
@@ -669,7 +891,6 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
         control_port=0,
         nodes=3,
         data_dir=Path("d"),
-        is_ephemeral=True,
         has_no_fsync=True,
         idle_timeout_s=0,
         session_timeout_s=60,
@@ -689,6 +910,29 @@ def test_every_serve_option_reaches_its_place(monkeypatch: pytest.MonkeyPatch) -
     assert main([]) == 0
     assert seen[2] == ServeOptions(nodes=1, is_ephemeral=True, is_log_json=True)
     assert seen[0].raft_config().election_timeout_min_s == 0.1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "level"),
+    [
+        ([], "warning"),
+        (["-v"], "info"),
+        (["--verbose"], "info"),
+        (["--log-json"], "info"),
+        (["--log-level", "error"], "error"),
+        (["--log-json", "--log-level", "error"], "error"),
+        (["-v", "--log-level", "debug"], "debug"),
+    ],
+    ids=" ".join,
+)
+def test_a_person_is_told_what_is_wrong_and_a_program_more(
+    tokens: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word the console shows warnings, JSON lines all that matters; a level that is named is the level."""
+    seen: list[ServeOptions] = []
+    monkeypatch.setattr(serve_module, "serve", seen.append)
+    assert main(tokens) == 0
+    assert seen[0].level == level
 
 
 @attrs.define
@@ -761,19 +1005,85 @@ async def test_start_up_tells_a_person_where_and_who_and_a_signal_ends_it_in_ord
     assert names == ["trace.started", "server.started", "server.stopping", "server.stopped", "trace.ended"]
 
 
-async def test_a_second_signal_ends_the_process_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    """While the first signal's order is being kept, the next one exits with 128 + its number."""
+async def test_a_directory_with_a_hostile_name_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    """The banner sends no control characters to the terminal, and has a word for bytes that are no text."""
+    house = FakeHouse()
+    house.may_stop.set()
+    shown = ""
+
+    def has_banner() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return "Ctrl-C" in shown
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, ServeOptions(data_dir=Path("a\x1b[2J\x9b\udce9")), opener(house))
+        await wait_until(has_banner)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert r"a\u001b[2J\u009b\udce9" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("is_closing", [False, True])
+async def test_a_second_signal_ends_the_process_at_once(
+    is_closing: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the first signal's order is being kept, the next one exits with 128 + its number.
+
+    Also when the doors are closed, and what is behind them is: that may wait for a disk.
+    """
+    house = FakeHouse()
+    closing, may_close = trio.Event(), trio.Event()
+
+    @contextlib.asynccontextmanager
+    async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[FakeHouse]:
+        yield house
+        closing.set()
+        await may_close.wait()
+
+    codes: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, ServeOptions(), open_house, codes.append)
+        await wait_until(lambda: "Ctrl-C" in capsys.readouterr().out)
+        os.kill(os.getpid(), signal.SIGINT)
+        await house.is_asked_to_stop.wait()
+        if is_closing:
+            house.may_stop.set()
+            await closing.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await wait_until(lambda: bool(codes))
+        house.may_stop.set()
+        may_close.set()
+    assert codes == [128 + signal.SIGTERM]
+
+
+async def test_a_terminal_that_closes_ends_it_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGHUP is an orderly stop, and one that comes twice (from the terminal and from its shell) hastens nothing."""
     house = FakeHouse()
     codes: list[int] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_module.run, ServeOptions(), opener(house), codes.append)
         await wait_until(lambda: "Ctrl-C" in capsys.readouterr().out)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGHUP)
         await house.is_asked_to_stop.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGINT)
         await wait_until(lambda: bool(codes))
         house.may_stop.set()
-    assert codes == [128 + signal.SIGTERM]
+    assert codes == [128 + signal.SIGINT]
+    assert signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL, (
+        "a late one must not kill what has stopped in order"
+    )
+
+
+def test_nohup_is_respected() -> None:
+    """A SIGHUP that was to be ignored when the process began stays ignored."""
+    assert signal.SIGHUP in serve_module.stop_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in serve_module.stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("log_level", ["info", "error"])
@@ -805,6 +1115,29 @@ async def test_one_json_line_says_ready_at_any_level(
     assert ready["pid"] == os.getpid()
 
 
+async def test_a_trace_that_can_not_be_written_any_more_is_told(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """A full disk under the trace is an event of the log, once, and the store goes on."""
+    house = FakeHouse()
+    house.may_stop.set()
+    options = ServeOptions(is_log_json=True, is_ephemeral=True, trace=Path("/dev/full"))
+    shown = b""
+
+    def has_told() -> bool:
+        nonlocal shown
+        shown += capfdbinary.readouterr().err
+        return b"server.started" in shown and b"trace.failed" in shown and shown.endswith(b"\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_module.run, options, opener(house))
+        await wait_until(has_told)
+        os.kill(os.getpid(), signal.SIGTERM)
+    events = [json.loads(line) for line in shown.splitlines()]
+    [failed] = [event for event in events if event["event"] == "trace.failed"]
+    assert (failed["file"], failed["reason"]) == ("/dev/full", "No space left on device")
+
+
 async def test_start_up_does_not_wait_for_a_leader_for_ever(
     autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -833,7 +1166,35 @@ def test_a_store_that_can_not_open_says_why(
     assert capsys.readouterr().err == "trio-kv: the data directory is in use\n"
 
 
+def test_a_segment_that_ends_inside_a_sector_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is opened, whether there is a data directory or not; the message names sizes that would do."""
+
+    def serve(options: ServeOptions) -> None:
+        raise AssertionError(f"started with {options}")
+
+    monkeypatch.setattr(serve_module, "run", serve)
+    monkeypatch.setenv("COLUMNS", "200")
+    code = main(["--data-dir", str(tmp_path), "--segment-bytes", "1000000"])
+    told = capsys.readouterr().err
+    assert (code, "999936 and 1000448" in told) == (2, True), told
+
+
+def test_an_ephemeral_store_needs_a_place_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no temporary file can be made that is said, with what would help."""
+
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    assert main(["--ephemeral", "--port", "0", "--control-port", "0"]) == 1
+    assert "no usable temporary directory found. TMPDIR names another" in capsys.readouterr().err
+
+
 def test_a_trace_that_can_not_be_made_is_no_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A trace was asked for, so a run without one is refused."""
     assert main(["--ephemeral", "--trace", str(tmp_path / "missing" / "trace.jsonl")]) == 1
-    assert "can't be made" in capsys.readouterr().err
+    assert "can't be written: No such file" in capsys.readouterr().err

@@ -1,25 +1,37 @@
 """`backup`, `restore` and `rebuild` on the command line: what is made, what is refused, what is said."""
 
+import errno
 import io
 import json
+import os
 import shutil
+import signal
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
 
+from trio_kv.cli import backup as backup_module
 from trio_kv.cli import progress
 from trio_kv.cli.main import main
+from trio_kv.cli.new_file import open_new_file
+from trio_kv.cli.output import show_key
+from trio_kv.cli.shell import Arguments
 from trio_kv.client import control
 from trio_kv.client.control import Door, NoDoorError
 from trio_kv.kv.commands import OpenSession, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.raft.entry import make_entry
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.files import RealFiles
-from trio_kv.storage.manifest import open_data_directory
+from trio_kv.storage.restore import check_snapshot
 from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.wire.frames import Identity
 
@@ -144,17 +156,168 @@ def test_backup_of_a_damaged_snapshot_is_refused(
     assert names(tmp_path) == {"b.snap"}
 
 
+def make_odd_places(path: Path) -> None:
+    """Make what a backup can't be put into."""
+    os.mkfifo(path / "pipe")
+    (path / "to-pipe").symlink_to("pipe")
+    (path / "to-nowhere").symlink_to("nowhere/b.snap")
+    (path / "loop").symlink_to("loop")
+    (path / "to-null").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path / "socket"))
+
+
 @pytest.mark.parametrize(
-    ("file", "hint"), [("nowhere/b.snap", "there is no directory nowhere"), (".", "is a directory")]
+    ("file", "hint"),
+    [
+        ("nowhere/b.snap", "there is no directory nowhere"),
+        (".", "is a directory"),
+        ("pipe", "pipe is a pipe"),
+        ("to-pipe", "is a pipe"),
+        ("socket", "is a socket"),
+        ("/dev/null", "is a device"),
+        ("to-null", "is a device"),
+        ("to-nowhere", "there is no directory"),
+        ("loop", "loop"),
+        ("-", "can't go to a pipe"),
+        ("x" * 300, "too long"),
+    ],
 )
-def test_backup_to_an_impossible_place(
-    serve: Serve, snapshot: Path, file: str, hint: str, capsys: pytest.CaptureFixture[str]
+def test_backup_to_an_impossible_place(  # noqa: PLR0917 - fixtures
+    serve: Serve,
+    snapshot: Path,
+    file: str,
+    hint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What can't be written in the end is refused before the cluster is asked."""
+    """What can't be written in the end is refused before the cluster is asked, also with --force, and stays."""
+    make_odd_places(tmp_path)
+    before = {path.name: path.lstat().st_mode for path in tmp_path.iterdir()}
     asked = serve(snapshot)
-    assert main(["backup", file]) == 1
-    assert hint in capsys.readouterr().err
+    for force in ([], ["--force"]):
+        assert main(["backup", *force, "--", file]) == 2
+        assert hint in capsys.readouterr().err
     assert asked == []
+    assert {path.name: path.lstat().st_mode for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_backup_through_a_link_is_put_where_it_leads(
+    serve: Serve, snapshot: Path, tmp_path: Path, exists: bool
+) -> None:
+    """The link stays a link; the file is made beside its target, which may be on another disk."""
+    serve(snapshot)
+    (tmp_path / "other-disk").mkdir()
+    (tmp_path / "latest.snap").symlink_to("other-disk/b.snap")
+    target = tmp_path / "other-disk" / "b.snap"
+    if exists:
+        target.write_text("precious")
+        assert main(["backup", "latest.snap"]) == 1
+        assert target.read_text() == "precious"
+    assert main(["backup", "latest.snap", *(["--force"] if exists else [])]) == 0
+    assert (tmp_path / "latest.snap").is_symlink()
+    assert target.read_bytes() == snapshot.read_bytes()
+    assert names(tmp_path) == {"latest.snap", "other-disk"}
+    assert names(target.parent) == {"b.snap"}
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_two_backups_to_one_name(
+    serve: Serve,
+    snapshot: Path,
+    tmp_path: Path,
+    has_links: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one that is done later finds the name taken; with --force it takes its place. They are never mixed."""
+    if not has_links:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    serve(snapshot)
+    check = check_snapshot
+
+    def be_slow(*args: Any, **more: Any) -> Any:
+        content = check(*args, **more)
+        (tmp_path / "b.snap").write_text("the other's")
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_module, "check_snapshot", be_slow)
+        assert main(["backup", "b.snap"]) == 1
+        assert names(tmp_path) == {"b.snap"}
+        assert (tmp_path / "b.snap").read_text() == "the other's"
+        assert main(["backup", "b.snap", "--force"]) == 0
+    assert (tmp_path / "b.snap").read_bytes() == snapshot.read_bytes()
+    (tmp_path / "b.snap").unlink()
+    assert main(["backup", "b.snap"]) == 0
+    assert (tmp_path / "b.snap").read_bytes() == snapshot.read_bytes()
+    assert names(tmp_path) == {"b.snap"}
+
+
+def test_what_a_killed_backup_left_is_removed_by_the_next(
+    serve: Serve, snapshot: Path, tmp_path: Path
+) -> None:
+    """A copy that is still being made is locked, and left alone; so are files of other names, and links."""
+    serve(snapshot)
+    (tmp_path / ".trio_kv-backup-0123.tmp").write_text("half")
+    (tmp_path / "b.snap.tmp").write_text("somebody's own")
+    (tmp_path / ".trio_kv-backup-link.tmp").symlink_to("b.snap.tmp")
+    with open_new_file(tmp_path) as living:
+        assert names(tmp_path) == {living.path.name, "b.snap.tmp", ".trio_kv-backup-link.tmp"}
+        assert main(["backup", "b.snap"]) == 0
+        assert living.path.exists()
+    assert names(tmp_path) == {"b.snap", "b.snap.tmp", ".trio_kv-backup-link.tmp"}
+    assert (tmp_path / "b.snap.tmp").read_text() == "somebody's own"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_backup_that_is_ended_leaves_nothing_for_long(tmp_path: Path, number: int) -> None:
+    """Whatever signal ends it half-way, no file has the name; what only SIGKILL leaves is not locked any more."""
+    script = """
+import os, sys
+from pathlib import Path
+from trio_kv.cli.new_file import open_new_file
+with open_new_file(Path(sys.argv[1])) as new:
+    new.file.write(b"half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+    new.publish(Path(sys.argv[1]) / "b.snap", is_forced=False)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), str(int(number))]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode in (-number, 128 + number)
+    left = names(tmp_path)
+    assert len(left) == (1 if number == signal.SIGKILL else 0)
+    assert "b.snap" not in left
+    with open_new_file(tmp_path) as new:
+        assert names(tmp_path) == {new.path.name}
+
+
+def test_backup_asks_another_node_when_a_snapshot_is_damaged(
+    monkeypatch: pytest.MonkeyPatch, snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bad disk spoils no backup: its node is left out of the next question, and named."""
+    bad = snapshot.with_name("snapshot-0000000000000005-0000000000000004.snap")
+    data = bytearray(snapshot.read_bytes())
+    data[-40] ^= 1
+    bad.write_bytes(data)
+    asked: list[object] = []
+
+    def command(door: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+        asked.append(arguments)
+        path, node = (bad, 2) if len(asked) == 1 else (snapshot, 3)
+        return {"id": 1, "status": "ok", "path": str(path), "index": 4, "term": 4, "node": node}
+
+    monkeypatch.setattr(control, "find_door", lambda *_: Door("127.0.0.1:1", "secret", 1))
+    monkeypatch.setattr(control, "command", command)
+    assert main(["backup", "b.snap"]) == 0
+    assert asked == [{}, {"without": [2]}]
+    assert "damaged at byte" in capsys.readouterr().err
+    assert (tmp_path / "b.snap").read_bytes() == snapshot.read_bytes()
+    assert names(tmp_path) == {"b.snap"}
 
 
 def test_backup_without_a_server_and_with_one_that_can_not(
@@ -175,6 +338,57 @@ def test_backup_without_a_server_and_with_one_that_can_not(
     monkeypatch.setattr(control, "command", hang_up)
     assert main(["backup", "b.snap"]) == 3
     assert names(tmp_path) == set()
+
+
+def test_keys_are_listed_in_order_out_of_a_fresh_snapshot(
+    serve: Serve, snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One state of the store, asked for anew if its file is gone; a limit is told, and nothing is left behind."""
+    asked = serve(tmp_path / "gone.snap", snapshot)
+    assert main(["keys"]) == 0
+    assert len(asked) == 2
+    assert capsys.readouterr() == ("k2\nk3\nk4\n", "")
+    assert main(["keys", "k", "--limit", "2", "-o", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"key": "k2", "revision": 2},
+        {"key": "k3", "revision": 3},
+    ]
+    assert "the first 2 keys of 3" in err
+    assert main(["keys", "k3", "--limit", "0"]) == 0
+    assert capsys.readouterr() == ("k3\n", "")
+    assert main(["keys", "x"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert names(tmp_path) == set()
+    data = bytearray(snapshot.read_bytes())
+    data[-40] ^= 1
+    snapshot.write_bytes(data)
+    assert main(["keys"]) == 1
+    assert "damaged at byte" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("user/7", "user/7"),
+        ("ž", "ž"),
+        ("my key", '"my key"'),
+        ('"q"', '"\\"q\\""'),
+        ("a\nb", '"a\\nb"'),
+        ("\x9b", '"\x9b"'),
+        ("-x", '"-x"'),
+    ],
+)
+def test_a_key_is_shown_as_the_shell_takes_it(key: str, shown: str) -> None:
+    """What could be misread is a JSON string, which the shell reads back as the key."""
+    assert show_key(key) == shown
+    assert Arguments(shown).take_key()[0] == key
+
+
+def test_keys_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """No door is exit code 3."""
+    assert main(["keys"]) == 3
+    assert "does a server run" in capsys.readouterr().err
 
 
 def test_restore_makes_a_cluster(snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

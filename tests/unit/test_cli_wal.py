@@ -12,7 +12,7 @@ from trio_kv.kv.commands import OpenSession, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
-from trio_kv.storage.manifest import open_data_directory
+from trio_kv.storage.data_directory import open_data_directory
 
 SEGMENT_BYTES = 1 << 14
 LARGE = 1000

@@ -1,10 +1,16 @@
 """The synchronous client and the way to the control door, against fake servers."""
 
+import contextlib
 import fcntl
 import json
+import math
 import os
 import resource
+import signal
 import socket
+import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +20,19 @@ import pytest
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, Request, TextMessage
 
+import trio_kv
 from trio_kv.client import control
-from trio_kv.client.client import Client, NotConnectedError, OutcomeUnknownError
+from trio_kv.client.client import Client
+from trio_kv.client.connection import LineConnection
 from trio_kv.client.control import Door, NoDoorError
+from trio_kv.client.errors import (
+    ERROR_CLASSES,
+    NotConnectedError,
+    OutcomeUnknownError,
+    RefusedError,
+    StoreError,
+)
+from trio_kv.wire.requests import GetRequest
 
 OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
 CLOSE = b'{"close": "ok"}\n'
@@ -113,20 +129,211 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
     assert b"1.10" in requests[3]
 
 
-def test_a_reply_says_what_became_of_the_request(serve: Callable[..., FakeServer]) -> None:
-    """A reply has one code: ok, missing, or the store's; none of these raises."""
+def test_a_reply_says_what_was_found(serve: Callable[..., FakeServer]) -> None:
+    """A value keeps its text, and a missing key is no exception but a code of its own."""
     server = serve(
         answer(
             b'{"key": "k", "value": 1.10, "status": "ok", "revision": 7, "node": 1, "term": 2}\n',
             b'{"key": "k", "value": null, "status": "error"}\n',
-            b'{"key":"k","value":3,"status":"error","error":"conflict","message":"it is 3"}\n',
         )
     )
     with Client(port=server.port) as client:
-        first, second, third = client.get("k"), client.get("k"), client.set("k", 4, if_revision=1)
-    assert (first.code, first.value, first.revision) == ("ok", msgspec.Raw(b"1.10"), 7)
-    assert second.code == "missing"
-    assert (third.code, third.value, third.message) == ("conflict", msgspec.Raw(b"3"), "it is 3")
+        first, second = client.get("k"), client.get("k")
+    assert (first.code, first.value, first.revision, first.data) == ("ok", msgspec.Raw(b"1.10"), 7, 1.1)
+    assert (second.code, second.data) == ("missing", None)
+
+
+CALLS: list[Callable[[Client], object]] = [
+    lambda client: client.get("k"),
+    lambda client: client.set("k", 1),
+    lambda client: client.delete("k"),
+    lambda client: client.cas("k", 1),
+    lambda client: client.status(),
+]
+
+
+@pytest.mark.parametrize("code", sorted(ERROR_CLASSES))
+def test_each_error_code_is_raised_as_a_class_of_its_own(serve: Callable[..., FakeServer], code: str) -> None:
+    """What was not done can't be overlooked; the error carries what the store said, and its family what is known."""
+    reply = {"key": "k", "value": 3, "status": "error", "error": code, "message": "so it is"}
+    line = json.dumps(reply).encode() + b"\n"
+    server = serve(answer(*[line] * (len(CALLS) + 1)))
+    with Client(port=server.port) as client:
+        for call in CALLS:
+            with pytest.raises(StoreError, match=f"{code}: so it is") as caught:
+                call(client)
+            assert type(caught.value) is ERROR_CLASSES[code]
+            assert caught.value.reply is not None
+            assert caught.value.reply.data == 3
+        assert client.ask(GetRequest("k")).code == code  # who wants to look at each answer can
+    is_unknown = code in ("timeout", "session_expired")
+    assert issubclass(ERROR_CLASSES[code], OutcomeUnknownError if is_unknown else RefusedError)
+
+
+def test_a_code_that_only_a_newer_server_knows(serve: Callable[..., FakeServer]) -> None:
+    """Whether a write took effect is not known then; a read had no effect in any case."""
+    server = serve(answer(*[b'{"key":"k","value":null,"status":"error","error":"new"}\n'] * 2))
+    with Client(port=server.port) as client:
+        with pytest.raises(OutcomeUnknownError, match="new"):
+            client.set("k", 1)
+        with pytest.raises(RefusedError, match="new"):
+            client.get("k")
+
+
+def test_the_package_offers_the_client_and_its_errors() -> None:
+    """What a user needs is imported from `trio_kv` itself, and to import that alone imports no more."""
+    assert trio_kv.Client is Client
+    for name in trio_kv.__all__:
+        assert getattr(trio_kv, name) is not None
+        assert name in dir(trio_kv)
+    assert {each.__name__ for each in ERROR_CLASSES.values()} <= {*trio_kv.__all__}
+    with pytest.raises(AttributeError, match="no attribute 'Clinet'"):
+        _ = trio_kv.Clinet
+    code = "import sys, trio_kv; sys.exit(any(name.startswith('trio_kv.') or name == 'trio' for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, 60.1, math.inf, -math.inf, math.nan])
+def test_a_time_out_that_can_not_be_is_refused_at_once(timeout_s: float) -> None:
+    """Zero would mean "do not wait", infinity is no number of seconds to a socket, and the server takes 60."""
+    with pytest.raises(ValueError, match="more than 0 and at most 60"):
+        Client(timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536])
+def test_a_port_that_can_not_be_is_refused_at_once(port: int) -> None:
+    """The number is named."""
+    with pytest.raises(ValueError, match=f"port is {port}"):
+        Client(port=port)
+
+
+def test_a_key_or_a_revision_of_another_type_is_not_made_to_fit() -> None:
+    """A revision of 0.9 is not 0, which would mean that the key must not exist."""
+    client = Client(port=1)
+    with pytest.raises(TypeError, match="a key is a str, not bytes"):
+        client.get(b"k")  # type: ignore[arg-type]
+    for revision in (0.9, True, "7"):
+        with pytest.raises(TypeError, match="a revision is an int"):
+            client.set("k", 1, if_revision=revision)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a revision is an int"):
+            client.delete("k", if_revision=revision)  # type: ignore[arg-type]
+
+
+# --- whose reply it is ---------------------------------------------------------------------------------------
+
+
+def echo(connection: socket.socket) -> None:
+    """Answer each read with its own key as the value, until the client goes, however it does."""
+    with contextlib.suppress(ConnectionResetError), connection.makefile("rb") as file:
+        for line in file:
+            key = json.loads(line)["key"]
+            connection.sendall(json.dumps({"key": key, "value": key, "status": "ok"}).encode() + b"\n")
+
+
+def test_an_interrupted_call_leaves_its_reply_to_nobody(
+    serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, or any other exception, while a call waits: the next call gets a reply of its own."""
+    receive = LineConnection.receive_line
+    interruptions: list[type[BaseException]] = [KeyboardInterrupt, SystemExit, MemoryError, RuntimeError]
+
+    def receive_line(self: LineConnection, *, timeout_s: float) -> bytes:
+        self._socket.recv(1, socket.MSG_PEEK)  # the reply is there
+        if interruptions:
+            raise interruptions.pop(0)
+        return receive(self, timeout_s=timeout_s)
+
+    server = serve(*[echo] * (len(interruptions) + 1))
+    monkeypatch.setattr(LineConnection, "receive_line", receive_line)
+    with Client(port=server.port) as client:
+        for number, interruption in enumerate(interruptions.copy()):
+            with pytest.raises(interruption):
+                client.get(f"a{number}")
+            assert not client.is_connected
+        assert client.get("b").data == "b"
+
+
+FORK = """
+import os, sys
+from trio_kv import Client
+
+with Client(port=int(sys.argv[1])) as client:
+    assert client.get("before").data == "before"
+    kept = client._connection
+    child = os.fork()
+    name = "child" if child == 0 else "parent"
+    for number in range(20):
+        assert client.get(f"{name}{number}").data == f"{name}{number}"
+if child:
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+class EchoHandler(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        echo(self.request)
+
+
+def test_a_forked_process_opens_a_connection_of_its_own() -> None:
+    """Neither process gets what the other asked for, and each ends its own connection alone."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), EchoHandler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        command = [sys.executable, "-c", FORK, str(server.server_address[1])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        server.shutdown()
+        thread.join(10)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_wait_for_one_another(serve: Callable[..., FakeServer]) -> None:
+    """Eight threads use one client: each gets what it asked for, over one connection."""
+    server = serve(echo)
+    wrong: list[object] = []
+
+    def use(name: str) -> None:
+        for number in range(50):
+            found = client.get(f"{name}{number}").data
+            if found != f"{name}{number}":
+                wrong.append(found)
+
+    with Client(port=server.port) as client:
+        threads = [threading.Thread(target=use, args=(name,)) for name in "abcdefgh"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert wrong == []
+
+
+def test_a_client_is_not_used_inside_its_own_call(serve: Callable[..., FakeServer]) -> None:
+    """A signal handler that asks in the middle of a call hears so, and the call itself goes on."""
+    heard: list[str] = []
+
+    def answer_late(connection: socket.socket) -> None:
+        line = read_line(connection)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert asked.wait(10)
+        connection.sendall(OK)
+        assert line
+
+    def ask(_number: int, _frame: object) -> None:
+        with pytest.raises(RuntimeError) as caught:
+            client.get("inner")
+        heard.append(str(caught.value))
+        asked.set()
+
+    asked = threading.Event()
+    server = serve(answer_late)
+    before = signal.signal(signal.SIGUSR1, ask)
+    try:
+        with Client(port=server.port) as client:
+            assert client.get("k").data == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == ["a client can't be used inside a call of its own, as from a signal handler"]
 
 
 def test_a_write_without_an_answer_is_unknown_and_never_repeated(serve: Callable[..., FakeServer]) -> None:
@@ -363,6 +570,17 @@ def test_a_command_goes_in_behind_the_token_and_its_own_reply_comes_out(
     door = Door(f"127.0.0.1:{server.port}", "secret", os.getpid())
     assert control.command(door, "crash", {"node": 2}, timeout_s=10) == reply
     assert received == ["/ws", {"auth": "secret"}, {"id": 1, "command": "crash", "node": 2}]
+
+
+def test_a_command_may_wait_for_ever_and_not_for_no_time(serve: Callable[..., FakeServer]) -> None:
+    """Infinity is a time-out as people mean it; what is no time is refused."""
+    reply = {"id": 1, "status": "ok"}
+    server = serve(websocket_door([], reply))
+    door = Door(f"127.0.0.1:{server.port}", "secret", os.getpid())
+    assert control.command(door, "heal", {}, timeout_s=math.inf) == reply
+    for timeout_s in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="more than 0"):
+            control.command(door, "heal", {}, timeout_s=timeout_s)
 
 
 def test_a_door_that_does_not_let_us_in_is_explained(serve: Callable[..., FakeServer]) -> None:

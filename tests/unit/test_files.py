@@ -190,6 +190,74 @@ def test_D12_the_twin_can_be_full() -> None:
     files.create("c", 600)
 
 
+def test_a_file_may_only_take_room(files: Files) -> None:
+    """It has its size, takes that much of the disk, and is gone when it is deleted."""
+    files.reserve("a", 100_000)
+    assert (files.names(), files.size("a")) == (["a"], 100_000)
+    if isinstance(files, RealFiles):
+        assert (files.path / "a").stat().st_blocks * 512 >= 100_000
+    files.delete("a")
+    assert files.names() == []
+
+
+def test_room_that_can_not_be_allocated_is_taken_by_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system does not allocate, or says so and does not: zeros might be compressed to nothing."""
+    files = RealFiles(tmp_path)
+    monkeypatch.setattr("os.posix_fallocate", lambda descriptor, offset, length: None)
+    files.reserve("a", 100_000)
+    assert len(set(files.read("a"))) == 256
+    assert files.size("a") == 100_000
+
+
+def test_D12_in_the_twin_reserved_room_can_be_gone() -> None:
+    """Zeros hold room until somebody shares the file, and not at all under copy on write; a write may be cut short."""
+    files = MemoryFiles()
+    files.create("a", 4096)
+    files.reserve("b", 1024)
+    files.capacity_bytes = files.used_bytes
+    files.write("a", 0, b"x" * 4096)
+    files.share()
+    with pytest.raises(OSError, match="no space"):
+        files.write("a", 100, b"y")
+    files.capacity_bytes += 1024
+    with pytest.raises(OSError, match="no space") as caught:
+        files.write("a", 500, b"z" * 2000)
+    assert caught.value.errno == errno.ENOSPC
+    assert files.read("a").strip(b"x") == b"z" * 524
+    files.write("a", 0, b"x" * 1024)
+    files.delete("b")
+    files.write("a", 1024, b"x" * 1024)
+    with pytest.raises(OSError, match="no space"):
+        files.write("a", 2048, b"y" * 512)
+    files.delete("a")
+    with pytest.raises(OSError, match="no space"):
+        files.create("c", 4096 - 512)
+    files.create("c", 2048)
+    files.is_copy_on_write = True
+    with pytest.raises(OSError, match="no space"):
+        files.write("c", 0, b"y" * 512)
+    files.capacity_bytes += 512
+    for _ in range(3):
+        files.write("c", 512, b"y" * 512)
+        files.sync("c")
+
+
+def test_the_twin_can_look_past_its_memory() -> None:
+    """What a sync failed to write is gone when it is read from the disk; what is still to be written is not."""
+    files = MemoryFiles()
+    files.create("a", 1024)
+    files.write("a", 0, b"x" * 512)
+    files.fail_next()
+    with pytest.raises(OSError, match="asked for"):
+        files.sync("a")
+    files.write("a", 512, b"y" * 512)
+    assert files.read("a") == b"x" * 512 + b"y" * 512
+    files.uncache("a")
+    assert files.read("a") == bytes(512) + b"y" * 512
+
+
 def test_the_twin_forgets_after_a_failed_sync() -> None:
     """A sync after one that failed makes nothing durable; only writing again does (scenario D11)."""
     files = MemoryFiles()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from trio_kv.proxy.books import HalfLines
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
-from trio_kv.proxy.halves import HalfLines
 
 LIMIT = 8
 

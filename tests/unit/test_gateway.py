@@ -1,5 +1,6 @@
 """The gateway before nodes that are fakes: what it asks them, how often, and under which session."""
 
+import math
 from collections.abc import Callable
 from random import Random
 
@@ -196,6 +197,51 @@ async def test_nobody_writes_under_a_session_that_is_being_replaced(
     assert codes == ["ok"] * 3
     assert cluster.opened == [10, 20]
     nursery.cancel_scope.cancel()
+
+
+async def test_time_outs_shorter_than_a_commit_open_one_session(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Clients that give up before a session can be open don't open one each: the next one finds that one."""
+    cluster = Cluster()
+    leader = Leader(cluster)
+    leader.takes_s = 0.1
+    store = RaftStore(leader.registry, Random(1))
+    nursery.start_soon(leader.run)
+    await nursery.start(store.run)
+    replies = [(await store.write([SET], timeout_s=0.001)).replies[0] for _ in range(50)]
+    assert {reply.code for reply in replies} == {"unavailable"}
+    await trio.sleep(0.1)
+    replies = [(await store.write([SET], timeout_s=0.001)).replies[0] for _ in range(1_000)]
+    assert {reply.code for reply in replies} == {"timeout"}
+    assert (await store.write([SET], timeout_s=1_000.0)).replies[0].code == "ok"
+    assert cluster.opened == [10]
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_opening_outlives_its_leader(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It goes to whoever leads next, also when nobody waits for it any more; writes wait until it is done."""
+    cluster = Cluster()
+    leader = Leader(cluster)
+    store = RaftStore(leader.registry, Random(1))
+    await nursery.start(store.run)
+    status = leader.registry.nodes[1]
+    inbox, status.inbox = status.inbox, None
+    assert (await store.write([SET], timeout_s=0.5)).replies[0].code == "unavailable"
+    status.inbox = inbox
+    nursery.start_soon(leader.run)
+    assert (await store.write([SET], timeout_s=0.5)).replies[0].code == "ok"
+    assert cluster.opened == [10]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("session_timeout_s", [0.0, 0.099, -1.0, 1e9, math.inf, math.nan])
+def test_time_outs_of_sessions_have_a_range(session_timeout_s: float) -> None:
+    """One that an entry can't hold, or that forgets a session at once, is refused before anything is written."""
+    with pytest.raises(ValueError, match=r"0\.1 to 31536000 seconds"):
+        RaftStore(Registry([1]), Random(1), session_timeout_s=session_timeout_s)
 
 
 async def test_writes_that_nobody_took_do_not_use_a_session(

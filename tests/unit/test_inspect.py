@@ -10,9 +10,9 @@ import pytest
 from trio_kv.kv.commands import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import DamagedError, LockedError, ManifestError
 from trio_kv.storage.inspect import Line, dump, verify
-from trio_kv.storage.manifest import open_data_directory
 from trio_kv.storage.recovery import segment_name
 from trio_kv.storage.snapshots import snapshot_name
 

@@ -3,9 +3,12 @@
 import msgspec
 import pytest
 
+from trio_kv.check.reference import Reference
+from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item, Reply
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
 
 SESSION = 1
@@ -58,6 +61,40 @@ def test_set_gives_the_revision_of_its_entry(log: Log) -> None:
     assert log.set("k", '{"b":1, "a":2}') == Reply("ok", revision=3)
     assert log.machine.get("k") == Item(raw('{"b":1, "a":2}'), 3)
     assert log.machine.get("other") is None
+
+
+def test_C7_verdicts_depend_on_the_log_alone() -> None:
+    """A condition on a large value gets one verdict: of a node that was there, of one made of a snapshot, of a reader.
+
+    It is that of the judges' rule: equal as JSON up to 64 KiB, and byte for byte beyond (scenario C7).
+    """
+    texts = [
+        msgspec.Raw(b"[" + b"1," * count + last + b"]")
+        for count in (16_000, 16_500)
+        for last in (b"1", b"1.0")
+    ]
+    commands: list[Command] = [OpenSession(1_000_000), Set(SESSION, 1, 0, "k", texts[0])]
+    commands += [
+        Cas(SESSION, len(texts) * place + number + 2, 0, "k", value, (expected,))
+        for place, expected in enumerate(texts[:3])
+        for number, value in enumerate(texts[1:3])
+    ]
+    entries = [make_entry(index, 1, 0, command) for index, command in enumerate(commands, 1)]
+    first, later, rule = Machine(), Machine(), Reference()
+    codes = []
+    for entry in entries:
+        (reply,) = first.apply([entry])
+        codes.append(reply.code)
+        assert outcome_of(reply) == rule.apply(entry)
+        restorer = Restorer()
+        for chunk in later.freeze().chunks():
+            restorer.feed(chunk)
+        later = restorer.finish()
+        assert later.apply([entry]) == [reply]
+    reader = Machine()
+    reader.apply(entries)
+    assert reader.state_digest == first.state_digest == later.state_digest
+    assert {"ok", "conflict"} == set(codes[2:])
 
 
 def test_delete_answers_with_the_old_value(log: Log) -> None:

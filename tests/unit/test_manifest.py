@@ -12,9 +12,9 @@ import pytest
 
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import DamagedError, LockedError, ManifestError, NodesDifferError, StorageError
 from trio_kv.storage.files import RealFiles
-from trio_kv.storage.manifest import DataDirectory, open_data_directory
 
 SEGMENT_BYTES = 4096
 SEGMENT = "wal-0000000000000001.log"
@@ -95,7 +95,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     """While one process uses the directory another one is told which; afterwards it may."""
     program = (
         "import sys; from pathlib import Path; from random import Random\n"
-        "from trio_kv.storage.manifest import open_data_directory\n"
+        "from trio_kv.storage.data_directory import open_data_directory\n"
         "open_data_directory(Path(sys.argv[1]), random=Random(1), nodes=1, segment_bytes=4096)\n"
         "print('open', flush=True); sys.stdin.read()\n"
     )

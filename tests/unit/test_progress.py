@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_kv.raft.install import LEASE_ENTRIES, Outgoing
 from trio_kv.raft.progress import Progress, Sending
 
 
@@ -81,7 +82,7 @@ def test_an_old_rejection_changes_nothing() -> None:
 def test_while_a_snapshot_is_sent_no_append_is() -> None:
     """An install ends when the follower has the snapshot: then the logs join behind it; or when it is given up."""
     progress = replicating(6)
-    install = progress.become_install(1.0)
+    install = progress.become_install(1.0, 20)
     install.sent((20, 3), 1.0)
     progress.rejected(6, 2)
     assert not progress.is_window_open()
@@ -89,7 +90,7 @@ def test_while_a_snapshot_is_sent_no_append_is() -> None:
     assert progress.sending is Sending.INSTALL
     assert progress.accepted(20)
     assert (progress.sending, progress.install, progress.next) == (Sending.REPLICATE, None, 21)
-    progress.become_install(2.0)
+    progress.become_install(2.0, 21)
     progress.give_up_install()
     assert (progress.sending, progress.install, progress.next) == (Sending.PROBE, None, 21)
 
@@ -130,3 +131,47 @@ def test_whatever_comes_in_whatever_order(steps: list[tuple[str, int]]) -> None:
             progress.rejected(progress.next - 1, min(number, progress.next - 1))
         assert before <= progress.match < progress.next
         assert len(progress.in_flight) <= 4
+
+
+def test_a_snapshot_is_kept_as_long_as_its_receiver_gets_on() -> None:
+    """Each step renews the lease; without one it ends with the time, or with the entries written meanwhile."""
+    install = Outgoing(moved_at=0.0, moved_last_index=10)
+    for step in range(1, 20):
+        install.maybe_end_lease(0.9 * step, 10, 1.0)
+        assert install.is_kept
+        install.moved(0.9 * step, 10)
+    install.maybe_end_lease(0.9 * 19 + 1.0, 10, 1.0)
+    kept = [install.is_kept]
+    install.moved(30.0, 10)
+    kept.append(install.is_kept)
+    for written in (LEASE_ENTRIES - 1, LEASE_ENTRIES):
+        install.maybe_end_lease(30.1, 10 + written, 1.0)
+        kept.append(install.is_kept)
+    assert kept == [False, True, True, False]
+
+
+def test_who_could_elect_without_the_leader() -> None:
+    """A follower that is there, is in step, has stored what the leader has not, and whose disk answers."""
+    able = replicating(5)
+
+    def is_able(progress: Progress, now: float = 1.0) -> bool:
+        return progress.could_elect(now, 4, silence_s=10.0, stall_s=1.0)
+
+    assert is_able(able)
+    assert not able.could_elect(1.0, 5, silence_s=10.0, stall_s=1.0), (
+        "it knows no more than the leader's disk"
+    )
+    assert not is_able(able, 10.0), "it was not heard for long"
+    waiting = replicating(5)
+    waiting.sent(6, 1.0)
+    assert is_able(waiting, 1.9)
+    waiting.sent(7, 1.9)
+    assert not is_able(waiting, 2.0), "its disk has not answered for a second"
+    waiting.answered(1.5)
+    assert is_able(waiting, 2.0)
+    rebuilding = replicating(5)
+    rebuilding.said(counts=False)
+    assert not is_able(rebuilding)
+    probing = replicating(5)
+    probing.become_probe(3)
+    assert not is_able(probing)

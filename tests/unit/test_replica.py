@@ -8,7 +8,7 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv.commands import Cas, OpenSession, Set
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
@@ -30,6 +30,8 @@ class Cluster:
         }
         self.wire: list[Message] = []
         self.answers: list[tuple[Any, Answer]] = []
+        self.passes: list[tuple[int, int]] = []
+        """(node, last index applied) of each pass that applied something."""
         self.queues: dict[int, list[Write]] = {number: [] for number in numbers}
         self.held: set[int] = set()
         self.cut: set[int] = set()
@@ -58,9 +60,11 @@ class Cluster:
             if ready.write is not None:
                 self.queues[number].append(ready.write)
             self.answers += node.apply(ready)
+            if node.applied_now:
+                self.passes.append((number, node.applied_now[-1].index))
             if self.queues[number] and number not in self.held:
                 node.stored(self.now, self.queues[number].pop(0).ticket)
-            elif not ready.messages and ready.write is None and not ready.committed:
+            elif not ready.messages and ready.write is None and not ready.committed and not node.is_behind:
                 return
 
     def deliver(self) -> None:
@@ -127,6 +131,30 @@ def three() -> Cluster:
 def session(cluster: Cluster) -> int:
     number: int = cluster.session  # type: ignore[attr-defined]
     return number
+
+
+def test_a_pass_compares_only_so_much(three: Cluster) -> None:
+    """Conditions on large values are looked at in as many passes as they take; the order and the answers stay."""
+    node, own = three.nodes[1], session(three)
+    large, same = (msgspec.Raw(b"[" + b"1," * 12_000 + last) for last in (b"1]", b"1.0]"))
+    commands: list[Any] = [Set(own, 1, 0, "k", large)]
+    commands += [Cas(own, 2 + place, 0, "k", large, (same,)) for place in range(6)]
+    commands.append(Cas(own, 8, 0, "k", value(1), (value(2),)))
+    node.propose(Propose("client", 1, commands))
+    three.passes.clear()
+    three.settle(1)
+    three.deliver()
+    (done,) = three.taken()
+    assert isinstance(done, Done)
+    assert [reply.code for reply in done.replies] == ["ok"] * 7 + ["conflict"]
+    # Two comparisons of 48 KiB are more than a pass has time for.
+    assert [last - own for number, last in three.passes if number == 1] == [3, 5, 7, 8]
+    three.heartbeat(1)
+    assert (
+        three.nodes[2].machine.state_digest
+        == three.nodes[3].machine.state_digest
+        == node.machine.state_digest
+    )
 
 
 def test_a_write_is_answered_when_it_is_applied(three: Cluster) -> None:

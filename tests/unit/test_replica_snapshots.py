@@ -25,6 +25,7 @@ from trio_kv.raft.messages import (
 from trio_kv.raft.ready import HardState, Ready, Write
 from trio_kv.replica.jobs import AddChunk, BeginSnapshot, CompactLog, FinishSnapshot, Job
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.turns import Turns
 
 CONFIG = RaftConfig(
     election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05, log_entries_kept=0
@@ -297,7 +298,7 @@ def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropp
     replica = node.replica
     replica.snapshots.ask()
     assert replica.is_snapshot_due
-    replica.begin_snapshot()
+    replica.take_turn(0.0, Turns(1.0))
     node.step()
     node.receive(AppendEntries(*LEADER, 6, 5, entries(7, 9, 5), 9))
     for _ in range(20):
@@ -317,6 +318,87 @@ def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropp
     assert [job for job in node.jobs if isinstance(job, CompactLog)] == [CompactLog(6)]
     assert replica.machine.applied == 9
     assert replica.machine.is_settled
+
+
+def test_of_a_disk_that_hangs_no_more_is_asked_than_one_chunk() -> None:
+    """Snapshots that are offered while a chunk is being stored don't pile up; the newest is taken after that."""
+    node = Node()
+    node.receive(installs(LEADER, 5)[0])
+    for index in (6, 7, 8):
+        node.receive(installs(LEADER, index)[0])
+    assert [type(job) for job in node.jobs] == [BeginSnapshot, AddChunk]
+    node.replica.snapshots.chunk_added(0.0, 5, 5, 0)
+    node.take(installs(LEADER, 8))
+    node.snapshot_stored(8)
+    assert node.replica.machine.applied == 8
+
+
+def test_the_leader_hears_that_the_last_chunk_is_being_worked_on() -> None:
+    """To sync and to read back a large snapshot takes longer than a lease: each step of it is told."""
+    node = Node()
+    messages = installs(LEADER, 7)
+    node.take(messages)
+    node.told(InstallReply)
+    node.replica.snapshots.moved(7, 5)
+    node.step()
+    (reply,) = node.told(InstallReply)
+    assert isinstance(reply, InstallReply)
+    assert reply.next_number == len(messages) - 1, "not the one behind it"
+
+
+class Taking:
+    """Node 1, which applies entries and takes snapshots in turn with node 2, on a disk that stores when it is told."""
+
+    def __init__(self) -> None:
+        self.node = Node(Log(entries(1, 6, 5)))
+        self.node.receive(Heartbeat(*LEADER, 0, 6, 5, 6))
+        self.turns = Turns(1.0)
+        self.replica = self.node.replica
+        self.replica.snapshots.ask()
+
+    def step(self, now: float) -> list[Job]:
+        """Return the jobs of a pass."""
+        self.node.jobs.clear()
+        self.replica.apply(self.replica.ready(now))
+        self.replica.take_turn(now, self.turns)
+        return self.replica.take_jobs()
+
+
+def test_a_snapshot_goes_on_without_its_turn_only_as_far_as_the_disk_has_it() -> None:
+    """Its disk hangs, and the turn goes on; when the disk moves it asks anew, and makes more when it is its turn."""
+    taking = Taking()
+    replica, turns = taking.replica, taking.turns
+    assert taking.step(0.0) == [BeginSnapshot(6, 5)]
+    chunks = [job for job in taking.step(0.1) if isinstance(job, AddChunk)]
+    assert chunks
+    assert not turns.take(0.9, 2)
+    assert turns.take(1.3, 2)
+    taking.step(1.4)
+    assert replica.snapshots.has_lost_turn
+    assert not replica.has_more, "it waits, and does not turn in circles"
+    replica.snapshots.chunk_added(1.5, 6, 5, chunks[0].number)
+    taking.step(1.5)
+    assert replica.snapshots.has_lost_turn
+    turns.give_back(2)
+    taking.step(1.6)
+    assert turns.holder == 1
+    assert not replica.snapshots.has_lost_turn
+
+
+def test_a_turn_is_given_back_when_the_node_is_tidy() -> None:
+    """While it drops its log behind the snapshot the next one would disturb clients."""
+    taking = Taking()
+    replica, turns = taking.replica, taking.turns
+    for now in (0.0, 0.1, 0.2):
+        for job in taking.step(now):
+            if isinstance(job, AddChunk):
+                replica.snapshots.chunk_added(now, 6, 5, job.number)
+    replica.snapshot_stored(0.3, (6, 5), 100)
+    replica.take_turn(0.3, turns)
+    assert turns.holder == 1
+    while not replica.is_tidy:
+        taking.step(0.3)
+    assert turns.holder is None
 
 
 def test_D8_a_node_that_is_rebuilt_counts_when_all_is_durable_again() -> None:

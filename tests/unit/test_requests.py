@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from time import process_time
 
 import msgspec
 import pytest
@@ -243,6 +244,113 @@ def test_long_names_are_not_repeated_in_full() -> None:
     error = refusal(json.dumps({"key": "a", "x" * 10_000: 1}))
     assert len(error.message) < 250
     assert '"' + "x" * 40 + '..."' in error.message
+
+
+def filled(head: bytes, unit: bytes, tail: bytes) -> bytes:
+    """Return a line of 1 MB."""
+    return head + unit * ((1_000_000 - len(head) - len(tail)) // len(unit)) + tail
+
+
+LONG_LINES = [
+    (filled(b'{"member":1', b',"member":1', b"}"), 'the member "member" stands twice (byte 13 of the line)'),
+    (
+        b"{" + b",".join(b'"member%d":1' % number for number in range(60_000)) + b"}",
+        'unknown member "member0"',
+    ),
+    (filled(b'{"key":"k","value":[', b"1,", b""), "the line ends too early"),
+    (filled(b'{"key":"k",', b'"id":1,', b'"id":2}'), 'the member "id" stands twice (byte 19 of the line)'),
+    (
+        filled(b'{"op":"cas","key":"k","value":[', b'{"id":1},', b'0],"key":"j"}'),
+        'the member "key" stands twice',
+    ),
+    (
+        filled(b'{"op":"cas","key":"k","value":[', b'{"id":1},', b'0],"value":1}'),
+        'the member "value" stands twice',
+    ),
+    (filled(b'{"key":"', b'\\"', b'","key":"b"}'), 'the member "key" stands twice'),
+    (filled(b'{"key":"k","value":"', b"a", b'","vaule":1}'), 'unknown member "vaule"'),
+    (filled(b'{"op":"set","key":"k","value":"', b"a", b'","vaule":1}'), 'unknown member "vaule"'),
+    (filled(b'{"key":"k","value":"', b"a", b'","vaule":1,"op":"set"}'), 'unknown member "vaule"'),
+    (filled(b'{"op":"cas","value":"', b"a", b'"}'), '"key" is missing'),
+    (filled(b'{"key":"k","', b"a", b'":1}'), 'unknown member "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."'),
+    (
+        filled(b'{"key":"k","value":"', b"a", b'\xff"}'),
+        "not UTF-8: invalid start byte (byte 999998 of the line)",
+    ),
+    (filled(b'{"key":"k","value":"', b"a", b'" 1}'), "(byte 999999 of the line)"),
+    (
+        filled(b'{"key":"k","value":"\\ud800', b"\\n", b'"}'),
+        "not JSON: unexpected end of hex escape (byte 27 ",
+    ),
+    (filled(b'{"key":"k","value":', b"[", b"}"), "nested too deep: at most 128 levels"),
+    (
+        filled(b'{"key":"k","value":[', b"[" * 128 + b"]" * 128 + b",", b"0]}"),
+        "nested too deep: at most 128 levels",
+    ),
+    (filled(b'{"key":"k","timeout":', b"9", b"}"), "Number out of range"),
+    (filled(b'{"key":"k","value":1,"if_revision":', b"9", b"}"), "Integer value out of range"),
+    (filled(b'{"op":"', b"9", b'"}'), "Invalid value '999"),
+    (filled(b"[", b'"abc",', b"1]"), "a request is one JSON object"),
+    (filled(b"", b"[", b""), "a request is one JSON object"),
+    (filled(b"", b"x", b""), "not JSON: invalid character (byte 1 of the line)"),
+    (filled(b'{"key":"k"', b",", b"}"), "not JSON: object keys must be strings (byte 12 of the line)"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), LONG_LINES, ids=range(len(LONG_LINES)))
+def test_long_lines_are_refused_in_no_time(line: bytes, message: str) -> None:
+    """Whatever is wrong with 1 MB, and wherever, it is told in few words, and nobody waits for them."""
+    best_s, error = 1.0, refusal(line)
+    for _ in range(3):
+        begin = process_time()
+        refusal(line)
+        best_s = min(best_s, process_time() - begin)
+    assert message in error.message
+    assert len(error.message) < 250
+    assert error.code == "bad_request"
+    # As a rule less than 12 ms, most of them for finding out that it is no request.
+    assert best_s < 0.06
+
+
+LONG_REQUESTS = [
+    filled(b'{"op":"cas","key":"k","value":[', b'{"id":1},', b"0]}"),
+    filled(
+        b'{"op": "cas", "expected": 1, "key": "k", "value": [', b'{"key":"\\"","op":[]},', b'0], "id": "k"}'
+    ),
+    filled(b'{"key":"k","value":[', b"[" * 127 + b"]" * 127 + b",", b"0]}"),
+    filled(b'{"key":"k","value":[', b"[" * 5 + b"]" * 5 + b",", b"0]}"),
+    filled(b'{"key":"k","value":[', b'["["],', b"0]}"),
+    filled(b'{"key":"k","value":"', b'\\"[', b'"}'),
+    filled(b'{"key":"k","id":"', b"\\\\", b'"}'),
+]
+
+
+@pytest.mark.parametrize("line", LONG_REQUESTS, ids=range(len(LONG_REQUESTS)))
+def test_long_requests_are_read_in_no_time(line: bytes) -> None:
+    """A request of 1 MB is read in milliseconds, also where its value is full of what looks like members."""
+    best_s = 1.0
+    for _ in range(3):
+        begin = process_time()
+        parse_line(line)
+        best_s = min(best_s, process_time() - begin)
+    assert best_s < 0.06
+
+
+def test_a_key_that_is_too_long_is_told_by_its_code() -> None:
+    """Also where it is longer than what is explained of a line."""
+    for size in (4_097, 8_192, 900_000):
+        for line in (b'{"key":"%b"}', b'{"op":"get","key":"%b"}'):
+            error = refusal(line % (b"k" * size))
+            assert (error.code, f'"key" has {size} bytes; it may have 4096' in error.message) == (
+                "too_large",
+                True,
+            )
+
+
+def test_a_long_line_that_is_cut_still_carries_key_and_id() -> None:
+    """What stands before the place where it is cut is echoed."""
+    error = refusal(filled(b'{"id":[1],"key":"snack","value":"', b"a", b'","vaule":1}'))
+    assert (error.key, bytes(error.id)) == ("snack", b"[1]")
 
 
 def test_values_are_copies() -> None:

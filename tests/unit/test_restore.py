@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from trio_kv.kv.commands import OpenSession, Set
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import DamagedError, LockedError, ManifestError
 from trio_kv.storage.files import RealFiles
-from trio_kv.storage.manifest import DataDirectory, open_data_directory
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.restore import SnapshotContent, check_snapshot, restore
 from trio_kv.storage.snapshots import SnapshotStore, snapshot_name

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import msgspec
+import pytest
 
-from trio_kv.kv.commands import Command, Delete, Expire, OpenSession, RenewSession, Set
+from trio_kv.kv import sessions as sessions_module
+from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX, SESSIONS_MAX, Session, Sessions
@@ -119,6 +121,87 @@ def test_full_session_is_overloaded_until_done_moves() -> None:
     assert at(machine, 0, put(5)).code == "ok"
     assert at(machine, 0, put(REPLIES_MAX, "2", done=1)).code == "ok"
     assert value_of(machine) == "2"
+
+
+def cas(seq: int, value: str, expected: str, *, done: int = 0, session: int = SESSION, key: str = "k") -> Cas:
+    """Return a command that changes a key that holds what is expected."""
+    return Cas(session, seq, done, key, msgspec.Raw(value), (msgspec.Raw(expected),))
+
+
+LARGE = '"' + "x" * 998 + '"'
+
+
+def test_answers_share_what_a_key_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand failed conditions on one large value count as one of it, until the last of them is forgotten."""
+    monkeypatch.setattr(sessions_module, "HELD_BYTES_MAX", 1_001)
+    machine = started()
+    at(machine, 0, put(1, LARGE))
+    assert {at(machine, 0, cas(seq, "1", "2")).code for seq in range(2, 1_002)} == {"conflict"}
+    assert machine.sessions.held_bytes == machine.sessions.by_id[SESSION].held_bytes == 1_000
+    at(machine, 0, put(1_002, "1", done=1_001))
+    assert machine.sessions.held_bytes == 1_000
+    at(machine, 0, put(1_003, "1", done=1_002))
+    assert machine.sessions.held_bytes == 0
+
+
+def test_values_in_answers_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit nothing is applied whose answer may hold a value; plain sets are, and all is once `done` moves."""
+    monkeypatch.setattr(sessions_module, "HELD_BYTES_MAX", 2_000)
+    machine = started()
+    for number in range(2):
+        at(machine, 0, put(10 * number, LARGE))
+        assert at(machine, 0, cas(10 * number + 1, "1", "2")).code == "conflict"
+    refused = [
+        cas(30, "1", LARGE),
+        Delete(SESSION, 31, 0, "k"),
+        Set(SESSION, 32, 0, "k", msgspec.Raw("1"), 99),
+    ]
+    assert [reply.code for reply in run(machine, 0, refused)] == ["overloaded"] * 3
+    assert value_of(machine) == LARGE
+    assert at(machine, 0, cas(1, "1", "2")).value == msgspec.Raw(LARGE)
+    assert at(machine, 0, cas(34, "34", LARGE, done=2)).code == "ok"
+    assert value_of(machine) == "34"
+
+
+def test_small_values_find_room_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works with small values, or with keys that don't exist, is not refused because of large ones."""
+    monkeypatch.setattr(sessions_module, "HELD_BYTES_MAX", 1_000)
+    machine = started()
+    run(machine, 0, [put(1, LARGE), cas(2, "1", "2")])
+    assert at(machine, 0, cas(3, "1", "2")).code == "overloaded"
+    assert at(machine, 0, Set(SESSION, 4, 0, "small", msgspec.Raw("1"))).code == "ok"
+    assert at(machine, 0, cas(5, "2", "1", key="small")).code == "ok"
+    assert at(machine, 0, cas(6, "3", "1", key="small")).value == msgspec.Raw("2")
+    assert at(machine, 0, Delete(SESSION, 7, 0, "small")).value == msgspec.Raw("2")
+    assert at(machine, 0, Delete(SESSION, 8, 0, "small")).code == "missing"
+    assert at(machine, 0, Cas(SESSION, 9, 0, "small", msgspec.Raw(LARGE))).code == "ok"
+
+
+def test_what_was_refused_is_never_applied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was told `overloaded` for its answer hears that again, though there is room now."""
+    monkeypatch.setattr(sessions_module, "HELD_BYTES_MAX", 1_000)
+    machine = started()
+    run(machine, 0, [put(1, LARGE), cas(2, "1", "2")])
+    refused = at(machine, 0, cas(4, "1", LARGE))
+    assert refused.code == "overloaded"
+    at(machine, 0, put(3, LARGE, done=3))
+    assert machine.sessions.held_bytes == 0
+    assert at(machine, 0, cas(4, "1", LARGE)) == refused
+    assert value_of(machine) == LARGE
+
+
+def test_values_in_answers_of_all_sessions_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many sessions there are; what an expired one held does not count any more."""
+    monkeypatch.setattr(sessions_module, "ALL_HELD_BYTES_MAX", 2_500)
+    machine = started()
+    run(machine, 0, [OpenSession(TIMEOUT_US * 2), OpenSession(TIMEOUT_US * 2), OpenSession(TIMEOUT_US * 2)])
+    at(machine, 0, put(1, LARGE))
+    codes = [at(machine, 0, cas(1, "1", "2", session=session)).code for session in (2, 3)]
+    codes += [at(machine, 0, cas(2, "1", "2")).code, at(machine, 0, cas(1, "1", "2", session=4)).code]
+    assert codes == ["conflict", "conflict", "conflict", "overloaded"]
+    at(machine, TIMEOUT_US, Expire())
+    assert machine.sessions.held_bytes == 2_000
+    assert at(machine, TIMEOUT_US, cas(2, "1", "2", session=4)).code == "conflict"
 
 
 def test_unknown_session_is_not_applied() -> None:

@@ -13,7 +13,7 @@ from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files, RealFiles
-from trio_kv.storage.jobs import SnapshotJobs, SnapshotListener
+from trio_kv.storage.jobs import MOVED_STEPS, SnapshotJobs, SnapshotListener
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.recovery import segment_name
@@ -295,6 +295,22 @@ def test_D12_a_full_disk_ends_a_snapshot_cleanly() -> None:
         assert [name for name in files.names() if "snap" in name] == [snapshot_name(5, 1)]
     files.capacity_bytes = None
     assert take(store, 9) == store.newest()
+
+
+def test_a_snapshot_that_takes_long_to_be_stored_tells_that_it_gets_on() -> None:
+    """It is told when it was synced, and after each few chunks that were read back: who waits for it sees it move."""
+    files = MemoryFiles()
+    create(files, entries=20)
+    moved: list[tuple[int, int]] = []
+    listener = SnapshotListener(on_snapshot_moved=lambda *place: moved.append(place))
+    jobs = SnapshotJobs(reopen(files).snapshots, listener, lambda call, *args: call(*args))
+    list(jobs.begin(9, 1))
+    for number, chunk in enumerate(chunks_of(9, 3 * MOVED_STEPS)):
+        list(jobs.add(number, chunk))
+    assert moved == []
+    list(jobs.finish())
+    assert set(moved) == {(9, 1)}
+    assert len(moved) >= 3
 
 
 class ForgetfulFiles(MemoryFiles):

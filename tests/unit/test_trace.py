@@ -1,12 +1,13 @@
 """The trace: stamps, levels, sinks, files and what people see."""
 
-import errno
-import io
+import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -21,7 +22,8 @@ from trio_kv.raft.events import (
     VoteRefused,
 )
 from trio_kv.trace import vocabulary
-from trio_kv.trace.file import FileSink, TraceFormatError, encode_line, read_trace, start_record
+from trio_kv.trace.file import TraceFormatError, encode_line, read_trace, start_record, trace_file
+from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log, render_console
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Record, Trace, format_time, parse_time
@@ -32,12 +34,15 @@ from trio_kv.trace.vocabulary import (
     LinksPartitioned,
     NodeCrashed,
     NodeStarted,
+    ServerStarted,
     TraceEnded,
     TraceLost,
     TraceStarted,
     UnknownEvent,
     event_classes,
 )
+
+WAIT_S = 30.0
 
 ELECTED = LeaderElected(votes=(1, 2, 4), first_index=17)
 REFUSED = VoteRefused(candidate=3, is_pre_vote=True, reason="a leader is alive")
@@ -127,6 +132,28 @@ def test_times_are_utc_with_microseconds_and_come_back() -> None:
 # --- the console --------------------------------------------------------------------------------------------
 
 
+class Pipe:
+    """What a log writes into."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+
+    def log(self, log: LineSink, *records: Record) -> bytes:
+        """Write records, and return what came of all that was written so far."""
+        for stamped in records:
+            log.write(stamped)
+        assert close_writers(log.writer, wait_s=WAIT_S)
+        return os.read(self.reader, 1 << 16)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    os.close(pipe.reader)
+    os.close(pipe.writer)
+
+
 @pytest.fixture
 def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
@@ -184,32 +211,29 @@ def test_a_text_of_another_can_not_speak_to_the_terminal() -> None:
     assert line.endswith('x…"')
 
 
-def test_color_marks_warnings_only_where_it_is_wanted() -> None:
+def test_color_marks_warnings_only_where_it_is_wanted(pipe: Pipe) -> None:
     """Without a terminal there are no escape sequences; with one, a crash is yellow."""
-    stream = io.StringIO()
-    console_log(stream).write(record(CRASHED))
-    assert "\x1b" not in stream.getvalue()
+    assert b"\x1b" not in pipe.log(console_log(pipe.writer), record(CRASHED))
     assert "\x1b[33mnode.crashed\x1b[0m" in render_console(record(CRASHED), has_color=True)
 
 
-def test_the_console_shows_its_level_and_up() -> None:
+def test_the_console_shows_its_level_and_up(pipe: Pipe) -> None:
     """The console's default is INFO: through a trace, debug events never reach it."""
-    stream = io.StringIO()
-    trace = Trace([console_log(stream)])
+    log = console_log(pipe.writer)
+    trace = Trace([log])
     trace.emit(REFUSED, node=1)
     trace.emit(ELECTED, node=2, term=5, role="leader")
-    lines = stream.getvalue().splitlines()
+    lines = pipe.log(log).splitlines()
     assert len(lines) == 1
-    assert lines[0].endswith("n2@5   leader        leader.elected votes=1,2,4 first_index=17")
+    assert lines[0].endswith(b"n2@5   leader        leader.elected votes=1,2,4 first_index=17")
 
 
-def test_json_lines_carry_what_trace_files_carry() -> None:
+def test_json_lines_carry_what_trace_files_carry(pipe: Pipe) -> None:
     """--log-json prints the very line that --trace writes, so that one analyser reads both."""
-    stream = io.BytesIO()
     stamped = record(ELECTED, node=2, term=5, role="leader")
-    json_log(stream).write(stamped)
-    assert stream.getvalue() == encode_line(stamped)
-    assert json.loads(stream.getvalue()) == {
+    line = pipe.log(json_log(pipe.writer), stamped)
+    assert line == encode_line(stamped)
+    assert json.loads(line) == {
         "time": "2023-11-14T22:13:20.250000Z",
         "mono": 12.5,
         "seq": 1,
@@ -223,28 +247,38 @@ def test_json_lines_carry_what_trace_files_carry() -> None:
     }
 
 
-def test_a_log_whose_reader_is_gone_falls_silent() -> None:
-    """A broken pipe or a closed stream costs the line and nothing else."""
+def test_a_name_that_is_not_utf_8_is_logged_as_an_escape(pipe: Pipe) -> None:
+    """A byte of a file name that is no text costs neither the line nor its JSON, and readers of traces take it."""
+    started = ServerStarted("::1", 1, 2, 3, "caf\udce9", 4, leader=None)
+    line = pipe.log(json_log(pipe.writer), record(started))
+    assert json.loads(line)["data_dir"] == r"caf\udce9"
 
-    class Broken(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    sink = console_log(Broken())
-    sink.write(record(ELECTED))
-    assert sink.lost == 1
-    stream = io.BytesIO()
-    closed = json_log(stream)
-    stream.close()
-    closed.write(record(ELECTED))
-    assert closed.lost == 1
+def test_what_the_encoding_of_a_terminal_lacks_is_shown_escaped(pipe: Pipe) -> None:
+    """With LC_ALL=C, a log line has escapes and is whole."""
+    text = pipe.log(console_log(pipe.writer, encoding="ascii"), record(ElectionStarted(reason="žluť")))
+    assert text.endswith(rb"election.started reason=\u017elu\u0165" + b"\n")
 
 
 # --- files --------------------------------------------------------------------------------------------------
 
 
-def open_file(path: Path, **options: object) -> FileSink:
-    return FileSink(path, start_record("0.0", time_s=1.0, mono_s=1.0), **options)  # type: ignore[arg-type]
+START = start_record("0.0", time_s=1.0, mono_s=1.0)
+
+
+@contextlib.contextmanager
+def trace_into(path: Path, **options: Any) -> Iterator[LineSink]:
+    """Open a trace file; at the end of the block it is whole."""
+    sink = trace_file(path, START, **options)
+    yield sink
+    assert close_writers(sink.writer, wait_s=WAIT_S)
+
+
+def events(path: Path) -> list[Event]:
+    return [stamped.event for stamped in read_trace(path)]
+
+
+STARTED = TraceStarted(vocabulary.SCHEMA_VERSION, "0.0")
 
 
 def test_a_trace_file_comes_back_as_the_records_that_went_in(tmp_path: Path) -> None:
@@ -259,56 +293,99 @@ def test_a_trace_file_comes_back_as_the_records_that_went_in(tmp_path: Path) -> 
         record(LinkCut((1, 2)), 6),
         record(LinksPartitioned(((1, 2), (3, 4, 5))), 7),
     ]
-    with open_file(path) as sink:
+    with trace_into(path) as sink:
         for stamped in records:
             sink.write(stamped)
     first, *middle, last = read_trace(path)
-    assert first.event == TraceStarted(vocabulary.SCHEMA_VERSION, "0.0")
+    assert first.event == STARTED
     assert middle == records
     assert last.event == TraceEnded(lost=0)
-    assert sink.statistics().written == len(records) + 2
-    sink.close()  # a second call does nothing
+    assert sink.writer.statistics().written == len(records) + 2
 
 
 def test_what_the_file_is_too_slow_for_is_counted_and_told_in_its_place(tmp_path: Path) -> None:
     """With a full buffer events are dropped; the file says how many and which, and goes on afterwards."""
     path = tmp_path / "trace.jsonl"
     gate = threading.Event()
-    sink = open_file(path, buffer_records_max=3, gather=gate.wait)
-    records = [record(ELECTED, seq) for seq in range(1, 6)]
-    for stamped in records:
-        sink.write(stamped)  # the opening record and two more fill the buffer
-    assert sink.statistics().lost == 3
-    gate.set()
-    sink.close()
+    with trace_into(path, lines_max=3, gather=lambda _: gate.wait()) as sink:
+        records = [record(ELECTED, seq) for seq in range(1, 6)]
+        for stamped in records:
+            sink.write(stamped)  # the opening record and two more fill the buffer
+        assert sink.writer.statistics().lost == 3
+        gate.set()
     _, first, second, lost, ended = read_trace(path)
     assert [first, second] == records[:2]
     assert lost.event == TraceLost(count=3, first=3, last=5)
     assert ended.event == TraceEnded(lost=3)
 
 
-def test_a_file_that_can_not_be_written_ends_the_trace_and_not_the_store(tmp_path: Path) -> None:
-    """A write error is reported once; all that follows is counted as lost, and nothing raises."""
-    failures: list[OSError] = []
-    has_failed = threading.Event()
+def test_a_restart_goes_on_in_the_trace_of_the_run_that_crashed(tmp_path: Path) -> None:
+    """Runs stand one after the other, and half a line of the one that was killed is cut off."""
+    path = tmp_path / "trace.jsonl"
+    half = encode_line(record(REFUSED))[:-9]
+    write_lines(path, encode_line(record(ELECTED)), half)
+    with trace_into(path) as sink:
+        sink.write(record(CRASHED))
+    assert events(path) == [STARTED, ELECTED, STARTED, CRASHED, TraceEnded(0)]
 
-    def on_failed(error: OSError) -> None:
-        failures.append(error)
-        has_failed.set()
 
-    sink = FileSink(Path("/dev/full"), start_record("0.0", time_s=1.0, mono_s=1.0), on_failed=on_failed)
-    assert has_failed.wait(10)
-    sink.write(record(ELECTED, 1))
-    sink.close()
-    statistics = sink.statistics()
-    assert [error.errno for error in failures] == [errno.ENOSPC]
-    assert statistics.failure is failures[0]
-    assert (statistics.written, statistics.lost) == (0, 2)
+@pytest.mark.parametrize("left", [b"", encode_line(START)[:20], b"\0" * 5000], ids=["empty", "torn", "zeros"])
+def test_what_a_killed_run_left_of_its_first_line_is_no_hindrance(tmp_path: Path, left: bytes) -> None:
+    """Killed at its very beginning, or by a power failure: the next run begins the file."""
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(left)
+    with trace_into(path):
+        pass
+    assert events(path) == [STARTED, TraceEnded(0)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a letter", b"a letter\n", b'{"some": "json"}\n', encode_line(record(ELECTED)), b'{"a":1}' * 9999],
+)
+def test_a_file_that_is_no_trace_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """A mistyped --trace costs nobody a file."""
+    path = tmp_path / "letter"
+    path.write_bytes(content)
+    with pytest.raises(TraceFormatError, match=f"{path}(:1: the first line is | holds something else)"):
+        trace_file(path, START)
+    assert path.read_bytes() == content
+
+
+def test_two_processes_do_not_write_into_one_trace(tmp_path: Path) -> None:
+    """Lines of two stores in one file would make no sense, and one would cut off what the other writes."""
+    path = tmp_path / "trace.jsonl"
+    with trace_into(path), pytest.raises(BlockingIOError, match="Another process"):
+        trace_file(path, START)
+    with trace_into(path):
+        pass
+    assert events(path) == [STARTED, TraceEnded(0)] * 2
+
+
+def test_a_named_pipe_is_written_once_somebody_reads_it(tmp_path: Path) -> None:
+    """Opening it waits for nobody; whoever comes reads it from the beginning."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with trace_into(path) as sink:
+        sink.write(record(ELECTED))
+        reader = path.open("rb")
+    with reader:
+        names = [json.loads(line)["event"] for line in reader]
+    assert names == ["trace.started", "leader.elected", "trace.ended"]
+
+
+def test_a_named_pipe_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Neither the opening nor the closing wait for a reader."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    sink = trace_file(path, START)
+    assert not close_writers(sink.writer, wait_s=0.01)
+    with path.open("rb"):  # let the thread go
+        assert sink.writer.wait_closed(WAIT_S)
 
 
 def write_lines(path: Path, *lines: bytes) -> Path:
-    start = encode_line(start_record("0.0", time_s=1.0, mono_s=1.0))
-    path.write_bytes(start + b"".join(lines))
+    path.write_bytes(encode_line(START) + b"".join(lines))
     return path
 
 
@@ -355,4 +432,9 @@ def test_a_file_of_another_kind_or_schema_is_refused(tmp_path: Path) -> None:
         list(read_trace(path))
     path.write_bytes(encode_line(attrs.evolve(record(ELECTED), event=TraceStarted(99, "9.0"))))
     with pytest.raises(TraceFormatError, match="schema 99"):
+        list(read_trace(path))
+    with pytest.raises(TraceFormatError, match="schema 99"):
+        trace_file(path, START)
+    path.write_bytes(encode_line(START) + path.read_bytes())
+    with pytest.raises(TraceFormatError, match=":2: has schema 99"):
         list(read_trace(path))

@@ -713,16 +713,12 @@ def test_D12_a_write_waits_for_room_if_it_is_let() -> None:
     files = MemoryFiles()
     wal = create(files)
     files.capacity_bytes = SEGMENT_BYTES
-    waits = []
-
-    def wait() -> None:
-        waits.append(wal.statistics().offset)
-        if len(waits) % 3 == 0:
+    waits = 0
+    for waits, error in enumerate(wal.appending([write(*map(entry, range(1, 300)))]), 1):
+        assert error.errno == errno.ENOSPC
+        if waits % 3 == 0:
             files.capacity_bytes = len(files.names()) * SEGMENT_BYTES + SEGMENT_BYTES
-
-    wal.wait_for_room = wait
-    wal.append([write(*map(entry, range(1, 300)))])
-    assert len(waits) > 6
+    assert waits > 6
     assert len(recover(files).entries) == 299
 
 

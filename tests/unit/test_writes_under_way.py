@@ -9,13 +9,14 @@ import trio
 import trio.testing
 
 from trio_kv.cluster.inbox import Inbox, Stored
-from trio_kv.cluster.node import Clock, Node, Turn
+from trio_kv.cluster.node import SNAPSHOT_LEASE_S, Clock, Node
 from trio_kv.cluster.registry import Registry, State
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.turns import Turns
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.operations import SetRequest
@@ -78,7 +79,7 @@ class Cluster:
             rebuilt=trio.lowlevel.checkpoint,
             trace=Trace(),
             clock=Clock(),
-            turn=Turn(),
+            turns=Turns(SNAPSHOT_LEASE_S),
         )
 
     def _send(self, message: Message) -> None:

@@ -3,7 +3,7 @@
 A log that is never dropped breaks no promise, and ends with a full disk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from trio_kv.check.violation import Violation
 from trio_kv.raft.log import Log
@@ -16,6 +16,46 @@ CONFLICT_BYTES = 64 << 10
 """What entries took that were overwritten: segments that they reach into go with the next one that begins."""
 WRITE_BYTES = 1024
 """What an entry, or a term, may take on a disk beyond its own bytes: at most a frame of its own."""
+
+OVERDUE_S = 8.0
+"""Longer than any lease: a snapshot's turn, and one that is being sent, by the slowest clock of all plans."""
+
+
+class Overdue:
+    """A snapshot that is due waits for other nodes only as long as those get on.
+
+    What waits for it is the log: it stays in memory, and on the disk, for as long as the next snapshot is not there. So
+    a disk that hangs would fill all others.
+    """
+
+    def __init__(self) -> None:
+        """Have seen no node yet."""
+        self._since: dict[int, tuple[float, Hashable]] = {}
+
+    def stepped(self, now: float, node: int, *, is_waiting: bool, waits_for: Hashable) -> None:
+        """Look at a node whose disk works, after each of its steps.
+
+        Args:
+            now: the time of the world, in seconds.
+            node: which one.
+            is_waiting: whether it wants to take a snapshot and does not.
+            waits_for: how far others are with what it may have to wait for.
+
+        Raises:
+            Violation: it has been waiting for somebody who does nothing.
+
+        """
+        if not is_waiting:
+            self._since.pop(node, None)
+            return
+        since, seen = self._since.get(node, (now, waits_for))
+        if seen != waits_for:
+            since = now
+        self._since[node] = since, waits_for
+        if now - since > OVERDUE_S:
+            raise Violation(
+                f"n{node} has kept its log for {now - since:.1f} s for others who do nothing: {waits_for}"
+            )
 
 
 def require_bounded(node: int, sizes: Mapping[str, int], log: Log, term: int, segment_bytes: int) -> None:

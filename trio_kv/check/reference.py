@@ -1,11 +1,13 @@
 """What the state machine should answer: its rules once more, as plainly as they can be written.
 
-An independent second opinion: it shares no code with `kv`. Values are compared byte by byte, so it is right only
-for workloads that write each JSON value in one way.
+An independent second opinion: it shares no code with `kv`.
 """
+
+from collections.abc import Iterable
 
 import attrs
 
+from trio_kv.check.json_equality import are_equal
 from trio_kv.kv.commands import Cas, Delete, Expire, OpenSession, RenewSession, Set
 from trio_kv.raft.entry import Entry
 
@@ -25,9 +27,21 @@ class _Session:
     used_us: int
     done: int = 0
     outcomes: dict[int, Outcome] = attrs.field(factory=dict)
+    sources: dict[int, tuple[str, int]] = attrs.field(factory=dict)
+    """Key and revision that the value of an outcome comes from, by seq."""
+
+    def texts(self) -> dict[tuple[str, int], int]:
+        """Return the sizes of the different values that outcomes hold."""
+        return {source: len(self.outcomes[seq].value or b"") for seq, source in self.sources.items()}
 
 
 EXPIRED = Outcome("session_expired")
+OVERLOADED = Outcome("overloaded")
+
+SESSION_TEXT_BYTES_MAX = 64 * 1024 * 1024
+ALL_TEXT_BYTES_MAX = 256 * 1024 * 1024
+"""What outcomes of one session, and of all, may hold before nothing that may tell a large value is applied any more."""
+SMALL_TEXT_BYTES_MAX = 512
 
 
 class Reference:
@@ -39,6 +53,8 @@ class Reference:
         self.history: dict[str, list[tuple[int, tuple[bytes, int] | None]]] = {}
         """key -> (index, item since then or None), rising."""
         self._sessions: dict[int, _Session] = {}
+        self._text_bytes_max = 0
+        """What all outcomes hold at most: they are looked through only when it could be too much."""
 
     def apply(self, entry: Entry) -> Outcome:
         """Apply the next entry."""
@@ -85,14 +101,30 @@ class Reference:
             session.outcomes = {
                 seq: outcome for seq, outcome in session.outcomes.items() if seq >= session.done
             }
+            session.sources = {seq: source for seq, source in session.sources.items() if seq >= session.done}
         if command.seq in session.outcomes:
             return session.outcomes[command.seq]
         if command.seq < session.done:
             return EXPIRED
+        held = self.items.get(command.key)
+        may_tell_value = not isinstance(command, Set) or command.if_revision is not None
+        is_large = held is not None and len(held[0]) > SMALL_TEXT_BYTES_MAX
+        if may_tell_value and is_large and self._is_full(session):
+            session.outcomes[command.seq] = OVERLOADED
+            return OVERLOADED
         outcome = self._take_effect(command, index)
         session.outcomes[command.seq] = outcome
+        if held is not None and outcome.value is not None:
+            session.sources[command.seq] = command.key, held[1]
+            self._text_bytes_max += len(outcome.value)
         session.used_us = time_us
         return outcome
+
+    def _is_full(self, session: _Session) -> bool:
+        if self._text_bytes_max < min(SESSION_TEXT_BYTES_MAX, ALL_TEXT_BYTES_MAX):
+            return False
+        self._text_bytes_max = _held_bytes(self._sessions.values())
+        return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
 
     def _take_effect(self, command: Set | Delete | Cas, index: int) -> Outcome:
         key = command.key
@@ -100,7 +132,9 @@ class Reference:
         conflict = Outcome("conflict", *held) if held is not None else Outcome("conflict")
         if isinstance(command, Cas):
             expected = bytes(command.expected[0]) if command.expected else None
-            if (held[0] if held is not None else None) != expected:
+            if (held is None) != (expected is None):
+                return conflict
+            if held is not None and expected is not None and not are_equal(held[0], expected):
                 return conflict
         elif command.if_revision is not None and command.if_revision != (held[1] if held is not None else 0):
             return conflict
@@ -113,3 +147,8 @@ class Reference:
         self.items[key] = bytes(command.value), index
         self.history.setdefault(key, []).append((index, self.items[key]))
         return Outcome("ok", None, index)
+
+
+def _held_bytes(sessions: Iterable[_Session]) -> int:
+    """Return what the outcomes of sessions hold; a text counts once a session."""
+    return sum(sum(session.texts().values()) for session in sessions)

@@ -3,21 +3,28 @@
 A backup is a snapshot that a node of the running cluster takes because of it, so it holds every write that was
 acknowledged before. The node writes it beside its other work; this process copies the file. The copy gets its name
 only when all of it is on the disk and was read back: under that name there is a whole backup, or what was there before.
+
+Until then it has a name that nobody else uses, in the same directory, and is locked. A copy that nobody has locked was
+left by a process that was killed; the next backup into that directory removes it.
 """
 
 import os
+import shlex
+import stat
+from collections.abc import Sequence
 from pathlib import Path
 from random import SystemRandom
-from typing import BinaryIO
-
-import msgspec
+from typing import Any, BinaryIO
 
 from trio_kv.cli.control import DoorOptions
-from trio_kv.cli.output import ExitCode, say
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.new_file import open_new_file
+from trio_kv.cli.output import ExitCode, say, show, show_json
 from trio_kv.cli.progress import show_bytes, show_progress
+from trio_kv.cli.words import count
 from trio_kv.client import control as client
 from trio_kv.storage.errors import DamagedError, StorageError
-from trio_kv.storage.files import TEMPORARY_SUFFIX, sync_descriptor, sync_directory
+from trio_kv.storage.files import sync_descriptor
 from trio_kv.storage.restore import Progress, SnapshotContent, check_snapshot
 from trio_kv.storage.restore import restore as make_restored
 
@@ -26,7 +33,7 @@ COPY_BYTES = 1 << 20
 SYNC_BYTES = 32 << 20
 """After so much the copy is synced, so that it does not fill the memory that the running nodes need."""
 ATTEMPTS_MAX = 5
-"""So often the cluster is asked anew when its snapshot was replaced before it could be opened."""
+"""So often the cluster is asked anew when its snapshot was replaced before it could be opened, or is damaged."""
 
 
 class NotDoneError(Exception):
@@ -34,96 +41,138 @@ class NotDoneError(Exception):
 
 
 def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCode:
-    """Carry out `backup`; return the exit code."""
+    """Carry out `backup`; return the exit code.
+
+    Raises:
+        UsageError: nothing can be put there.
+
+    """
     try:
-        _check_place(file, is_forced=is_forced)
+        place = _find_place(file, is_forced=is_forced)
         with show_progress() as on_progress:
-            content = _back_up(file, door_options, on_progress)
+            content = _back_up(place, door_options, on_progress, is_forced=is_forced)
     except client.NoDoorError as error:
         say(str(error))
         return ExitCode.NOT_CONNECTED
     except (NotDoneError, StorageError) as error:
         say(str(error))
         return ExitCode.NOT_DONE
+    except FileExistsError:
+        say(f"{file} came into being meanwhile, and stays as it is: name another file, or add --force")
+        return ExitCode.NOT_DONE
     except OSError as error:
-        say(f"{error.filename or file}: {error.strerror or error}")
+        say(f"{file}: {error.strerror or error}. No backup was made")
         return ExitCode.NOT_DONE
     if door_options.output == "json":
-        print(_json(file=str(file), content=content))
+        _show_json(file=str(file), content=content)
     else:
-        print(f"{file}: everything up to entry {content.index} of term {content.term}, {_amount(content)}")
+        show(f"{file}: everything up to entry {content.index} of term {content.term}, {_amount(content)}")
     return ExitCode.OK
 
 
-def _check_place(file: Path, *, is_forced: bool) -> None:
-    """Refuse before anything is asked for what would be refused in the end."""
-    if file.is_dir():
-        raise NotDoneError(f"{file} is a directory: name a file in it")
-    if not file.parent.is_dir():
-        raise NotDoneError(f"there is no directory {file.parent}")
-    if file.exists() and not is_forced:
-        raise NotDoneError(f"{file} is there already: name another file, or add --force")
-
-
-def _back_up(file: Path, door_options: DoorOptions, on_progress: Progress) -> SnapshotContent:
-    door = client.find_door(door_options.data_dir, door_options.control_port)
-    temporary = file.with_name(file.name + TEMPORARY_SUFFIX)
+def _find_place(file: Path, *, is_forced: bool) -> Path:
+    """Return the file that `file` names, links followed; refuse before anything is asked what can't be in the end."""
+    if str(file) == "-":
+        raise UsageError(
+            "a backup gets its name when all of it was read back, so it can't go to a pipe: name a file (or ./-)"
+        )
+    # Of a link that leads nowhere yet, the place that it leads to: the link stays what it is.
+    place = Path(os.path.realpath(file))
     try:
-        source = _copy_snapshot(door, temporary, door_options.timeout_s, on_progress)
-        try:
-            content = check_snapshot(temporary, on_progress, is_uncached=True)
-        except DamagedError as error:
-            raise NotDoneError(
-                f"the copy of {source} is damaged at byte {error.offset}: {error.reason}.\nNo backup was made."
-                " Try again: another node may be asked. If it is the same again, `trio-kv wal verify` tells"
-                " whether it is the node's file."
-            ) from error
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(file.parent)
-    return content
+        kind = file.stat().st_mode
+    except FileNotFoundError:
+        if place.is_symlink() or not place.parent.is_dir():
+            parent = place.parent if file.is_symlink() else file.parent
+            raise UsageError(f"{file}: there is no directory {parent}") from None
+        return place
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    if stat.S_ISDIR(kind):
+        raise UsageError(f"{file} is a directory: name a file in it")
+    if not stat.S_ISREG(kind):
+        what = "a pipe" if stat.S_ISFIFO(kind) else "a socket" if stat.S_ISSOCK(kind) else "a device"
+        raise UsageError(f"{file} is {what}, and a backup must be read back before it counts: name a file")
+    if not is_forced:
+        raise NotDoneError(f"{file} is there already: name another file, or add --force")
+    return place
 
 
-def _copy_snapshot(door: client.Door, target: Path, timeout_s: float, on_progress: Progress) -> Path:
-    """Copy a fresh snapshot of the running cluster, durably; return which one it was."""
-    for _ in range(ATTEMPTS_MAX):
-        source = _ask_for_snapshot(door, timeout_s)
-        try:
-            reader = source.open("rb")
-        except FileNotFoundError:
-            # The node has taken another one meanwhile, and removed this.
-            continue
+def _back_up(
+    place: Path, door_options: DoorOptions, on_progress: Progress, *, is_forced: bool
+) -> SnapshotContent:
+    door = client.find_door(door_options.data_dir, door_options.control_port)
+    refused: list[int] = []
+    """Nodes whose snapshots could not be used."""
+    with open_new_file(place.parent) as new:
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            reply = ask_for_snapshot(door, door_options.timeout_s, refused)
+            source = Path(str(reply["path"]))
+            try:
+                _copy(source, new.file, on_progress)
+                content = check_snapshot(new.path, on_progress, is_uncached=True)
+            except FileNotFoundError:
+                # The node has taken another one meanwhile, and removed this.
+                if attempt == ATTEMPTS_MAX:
+                    raise NotDoneError(
+                        f"{source} was gone {ATTEMPTS_MAX} times before it could be copied; try again"
+                    ) from None
+            except DamagedError as error:
+                problem = f"the copy of {source} is damaged at byte {error.offset}: {error.reason}"
+                if attempt == ATTEMPTS_MAX or not isinstance(reply.get("node"), int):
+                    raise NotDoneError(
+                        f"{problem}.\nNo backup was made. `trio-kv wal verify` tells whether it is the node's file"
+                    ) from error
+                say(f"{problem}: another node is asked")
+                refused.append(reply["node"])
+            else:
+                new.publish(place, is_forced=is_forced)
+                return content
+    raise AssertionError("each attempt ends in one of these ways")
+
+
+def _copy(source: Path, target: BinaryIO, on_progress: Progress) -> None:
+    """Copy a snapshot into an open file, durably.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        NotDoneError: it may not be read.
+
+    """
+    try:
         # An open file stays readable, whatever becomes of its name.
-        with reader, _open_private(target) as writer:
-            total = os.fstat(reader.fileno()).st_size
-            done = unsynced = 0
-            while data := reader.read(COPY_BYTES):
-                writer.write(data)
-                done += len(data)
-                unsynced += len(data)
-                if unsynced >= SYNC_BYTES:
-                    writer.flush()
-                    sync_descriptor(writer.fileno())
-                    unsynced = 0
-                on_progress("copy", done, total)
-            writer.flush()
-            sync_descriptor(writer.fileno())
-        return source
-    raise NotDoneError(f"the snapshot was gone {ATTEMPTS_MAX} times before it could be copied; try again")
+        reader = source.open("rb")
+    except PermissionError as error:
+        raise NotDoneError(f"{source} may be read by the server's user only: be that user") from error
+    with reader:
+        target.seek(0)
+        target.truncate()
+        total = os.fstat(reader.fileno()).st_size
+        done = unsynced = 0
+        while data := reader.read(COPY_BYTES):
+            target.write(data)
+            done += len(data)
+            unsynced += len(data)
+            if unsynced >= SYNC_BYTES:
+                target.flush()
+                sync_descriptor(target.fileno())
+                unsynced = 0
+            on_progress("copy", done, total)
+        target.flush()
+        sync_descriptor(target.fileno())
 
 
-def _open_private(path: Path) -> BinaryIO:
-    """Open a file that only its owner may read, as the nodes' own files are."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+def ask_for_snapshot(door: client.Door, timeout_s: float, without: Sequence[int] = ()) -> dict[str, Any]:
+    """Have the running cluster take a snapshot of all that was acknowledged; return the reply's members.
 
+    Raises:
+        NotDoneError: it could not.
+        NoDoorError: nobody opens.
 
-def _ask_for_snapshot(door: client.Door, timeout_s: float) -> Path:
-    reply = client.command(door, "backup", {}, timeout_s=timeout_s)
+    """
+    reply = client.command(door, "backup", {"without": without} if without else {}, timeout_s=timeout_s)
     if reply.get("status") != "ok":
         raise NotDoneError(f"{reply.get('error')}: {reply.get('message')}")
-    return Path(str(reply.get("path")))
+    return reply
 
 
 def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
@@ -140,22 +189,19 @@ def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
         say(f"{error.filename or file}: {error.strerror or error}")
         return ExitCode.NOT_DONE
     if output == "json":
-        print(_json(data_dir=str(data_dir), nodes=nodes, content=content))
+        _show_json(data_dir=str(data_dir), nodes=nodes, content=content)
         return ExitCode.OK
-    count = "1 node" if nodes == 1 else f"{nodes} nodes"
-    print(
-        f"{data_dir}: a new cluster of {count} that goes on after entry {content.index}, {_amount(content)}"
-    )
-    print(f"start it with: python -m trio_kv serve --data-dir {data_dir}")
+    cluster = f"a new cluster of {count(nodes, 'node')} that goes on after entry {content.index}"
+    show(f"{data_dir}: {cluster}, {_amount(content)}")
+    show(f"start it with: python -m trio_kv serve --data-dir {shlex.quote(str(data_dir))}")
     return ExitCode.OK
 
 
 def _amount(content: SnapshotContent) -> str:
-    keys = "1 key" if content.keys == 1 else f"{content.keys} keys"
-    return f"{keys}, {show_bytes(content.size_bytes)}"
+    return f"{count(content.keys, 'key')}, {show_bytes(content.size_bytes)}"
 
 
-def _json(*, content: SnapshotContent, **members: object) -> str:
+def _show_json(*, content: SnapshotContent, **members: object) -> None:
     told = {
         **members,
         "index": content.index,
@@ -163,4 +209,4 @@ def _json(*, content: SnapshotContent, **members: object) -> str:
         "keys": content.keys,
         "bytes": content.size_bytes,
     }
-    return msgspec.json.encode(told).decode()
+    show_json(told)

@@ -2,6 +2,7 @@
 
 import difflib
 import random
+import shlex
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Annotated
 
 import attrs
 from cyclopts import App, Parameter
-from cyclopts.types import NonNegativeFloat, NonNegativeInt, Port, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
-from trio_kv.cli.options import UsageError
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import Output
+from trio_kv.cli.parsing import NUMBER_MAX, Count, Host, NaturalNumber, Node, Seconds, ServerPort
 from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, PROCESS_KINDS, ChaosConfig, FaultKind
 
 
@@ -23,15 +24,18 @@ class Verdict(IntEnum):
     VALID = 0
     VIOLATION = 1
     UNKNOWN = 2
-    """Nothing was proved: too little was seen; or the command line was wrong."""
+    """Nothing was proved: too little was seen, or it could not be written down; or the command line was wrong."""
     NOT_CONNECTED = 3
     """There is no server."""
     INTERRUPTED = 130
     """A second Ctrl-C ended it before the verdict."""
 
 
+CLIENTS_MAX = 65_536
+"""More connections than a machine has ports for."""
 EXIT_CODES = (
-    "Exit codes: 0 valid · 1 violation · 2 unknown, also usage · 3 no server · 130 interrupted twice."
+    "Exit codes: 0 valid · 1 violation · 2 unknown, also usage · 3 no server · 70 an unexpected error · 74 valid, but"
+    " the output could not be written · 130 interrupted twice."
     " Ctrl-C once ends load and faults, and the verdict follows."
 )
 
@@ -55,23 +59,22 @@ app = App(
 class ChaosOptions:
     """What to break, and how."""
 
-    nodes: Annotated[
-        int, Parameter(validator=Number(gte=1, lte=9), help="Nodes of the server that is started, 1 to 9.")
-    ] = 5
-    seconds: Annotated[
-        PositiveFloat | None, Parameter(help="How long load and faults last. [default: 60]")
-    ] = None
-    minutes: Annotated[PositiveFloat | None, Parameter(help="The same in minutes.")] = None
-    clients: Annotated[PositiveInt, Parameter(help="Connections at a time.")] = 16
-    keys: Annotated[
-        PositiveInt, Parameter(help="Keys in use at a time; fewer mean more clients on each.")
-    ] = 10
+    nodes: Annotated[Node, Parameter(help="Nodes of the server that is started, 1 to 9.")] = 5
+    seconds: Annotated[Seconds | None, Parameter(help="How long load and faults last. [default: 60]")] = None
+    minutes: Annotated[Seconds | None, Parameter(help="The same in minutes.")] = None
+    clients: Annotated[
+        int, Parameter(validator=Number(gt=0, lte=CLIENTS_MAX), help="Connections at a time.")
+    ] = 16
+    keys: Annotated[Count, Parameter(help="Keys in use at a time; fewer mean more clients on each.")] = 10
     rate: Annotated[
-        NonNegativeFloat,
-        Parameter(help="Operations a second, all clients together; 0: as many as the store takes."),
+        float,
+        Parameter(
+            validator=Number(gte=0, lte=NUMBER_MAX),
+            help="Operations a second, all clients together; 0: as many as the store takes.",
+        ),
     ] = 1000.0
     seed: Annotated[
-        NonNegativeInt | None,
+        NaturalNumber | None,
         Parameter(help="Draws requests and faults. What meets what is up to the machine. [default: random]"),
     ] = None
     faults: Annotated[
@@ -88,13 +91,14 @@ class ChaosOptions:
         ),
     ] = True
     host: Annotated[
-        str | None, Parameter(help="Address of a server that runs; without --host and --port one is started.")
+        Host | None,
+        Parameter(help="Address of a server that runs; without --host and --port one is started."),
     ] = None
-    port: Annotated[Port | None, Parameter(help="Its port for clients. [default: 3001]")] = None
+    port: Annotated[ServerPort | None, Parameter(help="Its port for clients. [default: 3001]")] = None
     data_dir: Annotated[
         Path | None, Parameter(help="Its data directory: faults go through the control door it tells of.")
     ] = None
-    control_port: Annotated[Port | None, Parameter(help="Its control port, the same.")] = None
+    control_port: Annotated[ServerPort | None, Parameter(help="Its control port, the same.")] = None
     fault_command: Annotated[
         str | None,
         Parameter(
@@ -166,7 +170,7 @@ class ChaosOptions:
             "data-dir": self.data_dir,
             "control-port": self.control_port,
         }
-        words = {
+        words: dict[str, object] = {
             **({name: value for name, value in server.items() if value is not None} or {"nodes": self.nodes}),
             "seconds": f"{seconds:g}",
             "clients": self.clients,
@@ -175,8 +179,10 @@ class ChaosOptions:
             "faults": self.faults,
             "seed": seed,
         }
-        command = "python -m trio_kv chaos " + " ".join(f"--{name} {value}" for name, value in words.items())
-        return command if self.fault_command is None else f"{command} --fault-command {self.fault_command!r}"
+        if self.fault_command is not None:
+            words["fault-command"] = self.fault_command
+        options = (f"--{name} {shlex.quote(str(value))}" for name, value in words.items())
+        return " ".join(["python -m trio_kv chaos", *options])
 
 
 DEFAULT_OPTIONS = ChaosOptions()

@@ -11,7 +11,11 @@ import trio
 
 from trio_kv.cli.chaos import ChaosOptions, Verdict
 from trio_kv.cli.control import DEFAULT_DOOR
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.failures import explain_os_error, leaves
 from trio_kv.cli.output import say
+from trio_kv.cli.terminal import is_terminal, open_console
+from trio_kv.cli.words import count
 from trio_kv.client.client import DEFAULT_PORT
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.sim.chaos.config import ChaosConfig
@@ -25,13 +29,26 @@ TOLD_EVERY_S = 60.0
 
 
 def run(options: ChaosOptions) -> Verdict:
-    """Carry the command out and return its exit code."""
+    """Carry the command out and return its exit code.
+
+    Raises:
+        UsageError: the folder for what is found can't be made.
+
+    """
     config = options.to_config()
+    try:
+        config.out.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"no folder for what is found: {explain_os_error(error, config.out)}") from error
     verdict = Verdict.NOT_CONNECTED
     try:
         summary = trio.run(_run, options, config)
     except* StartError as group:
-        say(str(_leaf(group)))
+        say(str(next(leaves(group))))
+    except* OSError as group:
+        # The folder can't be written any more, most likely. Without what was seen there is no verdict.
+        say(f"no verdict: {explain_os_error(next(leaves(group)), config.out)}")
+        verdict = Verdict.UNKNOWN
     else:
         verdict = Verdict.INTERRUPTED if summary is None else VERDICTS[summary.verdict]
         if summary is not None:
@@ -58,7 +75,9 @@ async def _run(options: ChaosOptions, config: ChaosConfig) -> Summary | None:
                     yield server
 
             where = (
-                f"a server of {config.nodes} nodes" if not options.is_on_running else "the server that runs"
+                f"a server of {count(config.nodes, 'node')}"
+                if not options.is_on_running
+                else "the server that runs"
             )
             say(
                 f"{config.seconds:g} s of load and faults on {where}, seed {config.seed}; folder {config.out}"
@@ -98,15 +117,14 @@ def _show(summary: Summary, options: ChaosOptions) -> None:
 @contextmanager
 def _show_progress() -> Iterator[Tell]:
     """Give a function to be told how far the run is; it keeps a bar at a terminal, and else a line a minute."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield _line_a_minute()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:>9}"), BarColumn(), TextColumn("{task.fields[amount]}"))
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=open_console(sys.stderr), transient=True) as bars:
         task = bars.add_task("", amount="")
 
         def tell(progress: Progress) -> None:
@@ -137,15 +155,9 @@ def _amount(progress: Progress) -> str:
     match progress.phase:
         case "load":
             left_s = max(0.0, progress.total - progress.done)
-            return f"{progress.operations:,} operations, {progress.faults} faults, {left_s:.0f} s left"
+            done = f"{count(progress.operations, 'operation')}, {count(progress.faults, 'fault')}"
+            return f"{done}, {left_s:.0f} s left"
         case "verdict":
             return f"key {progress.done:.0f} of {progress.total:.0f}"
         case _:
             return f"within {progress.total:.0f} s"
-
-
-def _leaf(group: BaseExceptionGroup[StartError]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

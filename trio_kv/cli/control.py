@@ -1,16 +1,22 @@
 """`ctl`: break a running cluster and mend it, through the control door."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
-from cyclopts import App, Parameter
-from cyclopts.types import NonNegativeFloat, Port, PositiveFloat
+from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 
-from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import ExitCode, Output, say, show_status
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json
+from trio_kv.cli.parsing import ListenPort, Node, Seconds, read_whole
+from trio_kv.cli.status import show_status
+
+READS = frozenset({"status"})
+"""Commands that change nothing, so that one without an answer was simply not done."""
+MILLISECONDS_MAX = 3_600_000
+"""An hour. A longer delay is a mistake."""
 
 app = App(
     name="ctl",
@@ -35,10 +41,13 @@ class DoorOptions:
         Path("trio_kv-data")
     )
     control_port: Annotated[
-        Port | None, Parameter(env_var="TRIO_KV_CONTROL_PORT", help="The server's control port.")
+        ListenPort | None,
+        Parameter(
+            env_var="TRIO_KV_CONTROL_PORT", help="The server's control port; 0: whatever its directory says."
+        ),
     ] = None
     timeout_s: Annotated[
-        PositiveFloat, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
+        Seconds, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
     ] = 5.0
     output: Annotated[
         Output,
@@ -52,15 +61,35 @@ class SlowDoorOptions(DoorOptions):
     """How to find the door, for what may take its time."""
 
     timeout_s: Annotated[
-        PositiveFloat, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
+        Seconds, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
     ] = 100.0
 
 
 DEFAULT_DOOR = DoorOptions()
 DEFAULT_SLOW_DOOR = SlowDoorOptions()
 
-Node = Annotated[int, Parameter(validator=Number(gte=1, lte=9), help="The node's number.")]
-Milliseconds = Annotated[NonNegativeFloat, Parameter(help="Milliseconds; 0 ends it.")]
+LEADER = "leader"
+
+
+def _read_node(_: object, tokens: Sequence[Token]) -> str:
+    word = tokens[0].value
+    if word != LEADER and word not in tuple("123456789"):
+        raise ValueError(f"{word!r} is no node: write its number, 1 to 9, or {LEADER} for the one that leads")
+    return word
+
+
+def _named(node: str) -> int | str:
+    """Return what the door calls a node."""
+    return node if node == LEADER else int(node)
+
+
+NodeNumber = Annotated[Node, Parameter(help="The node's number.")]
+NodeOrLeader = Annotated[
+    str, Parameter(converter=_read_node, help=f"The node's number, or {LEADER} for the one that leads.")
+]
+Milliseconds = Annotated[
+    float, Parameter(validator=Number(gte=0, lte=MILLISECONDS_MAX), help="Milliseconds; 0 ends it.")
+]
 
 
 def _examples(*lines: str) -> str:
@@ -73,26 +102,37 @@ def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) ->
     try:
         door = client.find_door(door_options.data_dir, door_options.control_port)
         reply = client.command(door, name, arguments, timeout_s=door_options.timeout_s)
+    except client.UnansweredError as error:
+        say(str(error) if name in READS else f"{error}. The command may or may not take effect")
+        return _code_without_result(name)
     except client.NoDoorError as error:
         say(str(error))
         return ExitCode.NOT_CONNECTED
-    is_ok = reply.get("status") == "ok"
-    if is_ok and name == "status":
-        return show_status(reply, door_options.output)
-    if is_ok and name == "rebuild" and door_options.output == "table":
-        from trio_kv.cli.rebuild import tell_rebuilt
-
-        print(tell_rebuilt(arguments["node"], reply, "The"))
-        return ExitCode.OK
+    if reply.get("status") == "ok":
+        return _show_done(name, arguments, reply, door_options.output)
     if door_options.output == "json":
-        import msgspec
-
-        print(msgspec.json.encode(reply).decode())
-    elif is_ok:
-        print("ok")
+        show_json(reply)
     else:
         say(f"{reply.get('error')}: {reply.get('message')}")
-    return ExitCode.OK if is_ok else ExitCode.NOT_DONE
+    return _code_without_result(name) if reply.get("error") in UNKNOWN_CODES else ExitCode.NOT_DONE
+
+
+def _code_without_result(name: str) -> ExitCode:
+    return ExitCode.NOT_CONNECTED if name in READS else ExitCode.OUTCOME_UNKNOWN
+
+
+def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any], output: Output) -> ExitCode:
+    if name == "status":
+        return show_status(reply, output)
+    if output == "json":
+        show_json(reply)
+    elif name == "rebuild":
+        from trio_kv.cli.rebuild import tell_rebuilt
+
+        show(tell_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
+    else:
+        show(f"ok: n{reply.get('node')}" if LEADER in arguments.values() else "ok")
+    return ExitCode.OK
 
 
 @app.command(help_epilogue=_examples("status"))
@@ -101,34 +141,34 @@ def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     return _send("status", {}, door)
 
 
-@app.command(help_epilogue=_examples("crash 2"))
-def crash(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+@app.command(help_epilogue=_examples("crash 2", "crash leader"))
+def crash(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Kill a node; it comes back by itself."""
-    return _send("crash", {"node": node}, door)
+    return _send("crash", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2"))
-def stop(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def stop(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Kill a node; it stays down until `restart`."""
-    return _send("stop", {"node": node}, door)
+    return _send("stop", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("restart 2"))
-def restart(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Start a node from what its disk holds; one that runs is killed first, and comes back by itself."""
-    return _send("restart", {"node": node}, door)
+def restart(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Start a node from what its disk holds, at once; one that runs is killed first."""
+    return _send("restart", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("pause 2"))
-def pause(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def pause(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node do nothing, as a process under SIGSTOP."""
-    return _send("pause", {"node": node}, door)
+    return _send("pause", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("resume 2"))
-def resume(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def resume(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a paused node go on."""
-    return _send("resume", {"node": node}, door)
+    return _send("resume", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("partition 1,2/3,4,5", "partition 1/2,3"))
@@ -152,7 +192,7 @@ def cut(
 
 @app.command(help_epilogue=_examples("heal"))
 def heal(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """End every partition, cut, delay and drop."""
+    """End every partition, cut, delay and drop, and make slow and full disks sound again."""
     return _send("heal", {}, door)
 
 
@@ -174,36 +214,36 @@ def drop(
 
 
 @app.command(help_epilogue=_examples("slow-disk 2 50", "slow-disk 2 0"))
-def slow_disk(node: Node, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def slow_disk(node: NodeOrLeader, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Make every sync of a node's disk take longer."""
-    return _send("slow-disk", {"node": node, "ms": ms}, door)
+    return _send("slow-disk", {"node": _named(node), "ms": ms}, door)
 
 
 @app.command(help_epilogue=_examples("fail-disk 2"))
-def fail_disk(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def fail_disk(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node's next write to its disk fail: the node stops."""
-    return _send("fail-disk", {"node": node}, door)
+    return _send("fail-disk", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("transfer 3"))
-def transfer(target: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def transfer(target: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Hand leadership over to a node."""
     return _send("transfer", {"target": target}, door)
 
 
 @app.command(help_epilogue=_examples("snapshot 2"))
-def snapshot(node: Node, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+def snapshot(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Let a node take a snapshot and drop the log behind it."""
-    return _send("snapshot", {"node": node}, door)
+    return _send("snapshot", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2", "rebuild 2"))
-def rebuild(node: Node, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
+def rebuild(node: NodeOrLeader, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
     """Give a node that is down, because its files are lost or damaged, a new copy from the others.
 
     Its old directory is moved aside. Without a running server: `trio-kv rebuild`.
     """
-    return _send("rebuild", {"node": node}, door)
+    return _send("rebuild", {"node": _named(node)}, door)
 
 
 def parse_groups(text: str) -> list[list[int]]:
@@ -214,7 +254,7 @@ def parse_groups(text: str) -> list[list[int]]:
 
     """
     try:
-        groups = [[int(node) for node in group.split(",")] for group in text.split("/")]
+        groups = [[read_whole(node) for node in group.split(",")] for group in text.split("/")]
     except ValueError as error:
         raise UsageError(f"{text!r} are no groups of nodes; write 1,2/3,4,5") from error
     nodes = [node for group in groups for node in group]
@@ -230,8 +270,10 @@ def parse_link(text: str) -> list[int]:
         UsageError: it is something else.
 
     """
-    match text.split("-"):
-        case [first, second] if first.isdecimal() and second.isdecimal() and first != second:
-            return [int(first), int(second)]
-        case _:
-            raise UsageError(f"{text!r} is no pair of nodes; write 1-2")
+    try:
+        first, second = map(read_whole, text.split("-"))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no pair of nodes; write 1-2") from error
+    if first == second:
+        raise UsageError(f"{text!r} is one node twice; write 1-2")
+    return [first, second]

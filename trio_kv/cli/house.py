@@ -1,24 +1,40 @@
 """Opens the house from the ground up: directory, cluster, store, doors; and closes it from the top down."""
 
+import errno
+import shutil
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import attrs
 import trio
 
-from trio_kv.cli.options import ServeOptions
+from trio_kv.cli.failures import explain_os_error
+from trio_kv.cli.options import ServeOptions, show_address
+from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
-from trio_kv.gateway.local import open_cluster
+from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.server import Proxy
+from trio_kv.proxy.sockets import BACKLOG_MAX, bind_host
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
+
+CONTROL_HOST = "127.0.0.1"
+"""Where the control door listens: without TLS its token must not leave the machine."""
+
+
+UNPRIVILEGED_PORT = 1024
+"""Ports below it are for root, unless the system is told otherwise."""
+REMOVED_S = 1.0
+"""How long the end waits until a directory that nothing is kept in is removed."""
 
 
 class StartError(Exception):
@@ -91,8 +107,56 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[RaftH
         StartError: the directory or a port can't be had.
 
     """
-    with _data_path(options) as path, _explain():
+    # The ports come first: what is in use already is known before anything is made.
+    with ExitStack() as sockets:
+        client_sockets = await _bind(sockets, options, options.host, options.port, "--port")
+        control_sockets = await _bind(sockets, options, CONTROL_HOST, options.control_port, "--control-port")
+        async with _open_cluster(options, trace) as (local, path), trio.open_nursery() as nursery:
+            proxy = Proxy(local.store, _proxy_config(options), trace)
+            config = ControlConfig(
+                host=CONTROL_HOST,
+                port=options.control_port,
+                data_dir=None if options.is_ephemeral else path,
+            )
+            door = ControlDoor(local.cluster, config, trace)
+            _listen(client_sockets, options, "--port")
+            _listen(control_sockets, options, "--control-port")
+            port: int = await nursery.start(proxy.serve, client_sockets)
+            try:
+                control_port: int = await nursery.start(door.serve, control_sockets)
+            except OSError as error:
+                raise StartError(_explain_control_file(config, error)) from error
+            yield RaftHouse(local.cluster, proxy, door, len(local.cluster.registry.nodes), port, control_port)
+            nursery.cancel_scope.cancel()
+
+
+async def _bind(
+    stack: ExitStack, options: ServeOptions, host: str, port: int, flag: str
+) -> list[socket.socket]:
+    try:
+        bound = await bind_host(host, port)
+    except OSError as error:
+        raise StartError(_explain_port(options, host, port, flag, error)) from error
+    for sock in bound:
+        stack.enter_context(sock)
+    return bound
+
+
+def _listen(bound: Sequence[socket.socket], options: ServeOptions, flag: str) -> None:
+    for sock in bound:
+        host, port = sock.getsockname()[:2]
+        try:
+            sock.listen(BACKLOG_MAX)
+        except OSError as error:
+            raise StartError(_explain_port(options, host, port, flag, error)) from error
+
+
+@asynccontextmanager
+async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tuple[LocalCluster, Path]]:
+    """Open the cluster in its data directory; give both."""
+    with _explain():
         async with (
+            _data_path(options) as path,
             open_cluster(
                 path,
                 nodes=options.nodes,
@@ -102,29 +166,8 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[RaftH
                 is_synced=not (options.is_ephemeral or options.has_no_fsync),
                 trace=trace,
             ) as local,
-            trio.open_nursery() as nursery,
         ):
-            proxy = Proxy(local.store, _proxy_config(options), trace)
-            data_dir = None if options.is_ephemeral else path
-            door = ControlDoor(
-                local.cluster, ControlConfig(port=options.control_port, data_dir=data_dir), trace
-            )
-            port = await _open_door(nursery, proxy.serve, options.host, options.port, "--port")
-            control_port = await _open_door(
-                nursery, door.serve, "127.0.0.1", options.control_port, "--control-port"
-            )
-            yield RaftHouse(local.cluster, proxy, door, len(local.cluster.registry.nodes), port, control_port)
-            nursery.cancel_scope.cancel()
-
-
-async def _open_door(
-    nursery: trio.Nursery, serve: Callable[..., Awaitable[object]], host: str, port: int, flag: str
-) -> int:
-    try:
-        opened: int = await nursery.start(serve)
-    except OSError as error:
-        raise StartError(_explain_port(host, port, flag, error)) from error
-    return opened
+            yield local, path
 
 
 @contextmanager
@@ -136,14 +179,23 @@ def _explain() -> Iterator[None]:
         raise StartError(str(error)) from error
 
 
-@contextmanager
-def _data_path(options: ServeOptions) -> Iterator[Path]:
-    """Give the directory to use: that of the options, or one that is removed at the end."""
+@asynccontextmanager
+async def _data_path(options: ServeOptions) -> AsyncIterator[Path]:
+    """Give the directory to use: that of the options, or one that is removed at the end, unless its disk hangs."""
     if not options.is_ephemeral:
         yield options.data_dir
         return
-    with tempfile.TemporaryDirectory(prefix="trio_kv-") as path:
-        yield Path(path)
+    try:
+        path = Path(tempfile.mkdtemp(prefix="trio_kv-"))
+    except OSError as error:
+        why = explain_os_error(error, tempfile.tempdir)
+        raise StartError(f"no place for the data of --ephemeral: {why}. TMPDIR names another") from error
+    try:
+        yield path
+    finally:
+        with trio.move_on_after(REMOVED_S, shield=True):
+            remove = partial(shutil.rmtree, path, ignore_errors=True)
+            await trio.to_thread.run_sync(remove, abandon_on_cancel=True)
 
 
 def _proxy_config(options: ServeOptions) -> ProxyConfig:
@@ -156,7 +208,40 @@ def _proxy_config(options: ServeOptions) -> ProxyConfig:
     )
 
 
-def _explain_port(host: str, port: int, flag: str, error: OSError) -> str:
-    return (
-        f"can't listen on {host}:{port}: {(error.strerror or str(error)).lower()}. {flag} 0 picks a free port"
+def _explain_port(options: ServeOptions, host: str, port: int, flag: str, error: OSError) -> str:
+    """Return why a port can't be had, and what would do; each cause has an advice of its own."""
+    why = (error.strerror or str(error)).lower()
+    match error.errno:
+        case errno.EADDRINUSE:
+            advice = f"{_running_server(options)}{flag} 0 picks a free port"
+        case errno.EACCES | errno.EPERM if port < UNPRIVILEGED_PORT:
+            advice = f"ports below 1024 are root's: name another with {flag}"
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT | errno.EPROTONOSUPPORT:
+            advice = "it is no address of this machine: name one that is with --host, such as 127.0.0.1"
+        case errno.EMFILE | errno.ENFILE:
+            advice = "raise the limit of open files with ulimit -n"
+        case _ if isinstance(error, socket.gaierror):
+            advice = "name an address of this machine with --host, such as 127.0.0.1"
+        case _:
+            advice = f"--host and {flag} name another place"
+    return f"can't listen on {show_address(host, port)}: {why}; {advice}"
+
+
+def _running_server(options: ServeOptions) -> str:
+    """Return a sentence on the server that has the data directory already, if there is one."""
+    if options.is_ephemeral:
+        return ""
+    try:
+        door = find_door(options.data_dir, None)
+    except NoDoorError:
+        return ""
+    return f"process {door.pid} is a server that runs already, "
+
+
+def _explain_control_file(config: ControlConfig, error: OSError) -> str:
+    if error.strerror is None:
+        return str(error)
+    place = (
+        explain_os_error(error) if config.data_dir is None else f"{config.data_dir}: {error.strerror.lower()}"
     )
+    return f"the file by which `trio-kv ctl` finds the server can't be written: {place}"

@@ -3,35 +3,42 @@
 One-shot commands don't import Trio: a script that calls them in a loop feels every tenth of a second.
 """
 
-import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import attrs
 import msgspec
-from cyclopts import App, CycloptsError, Parameter
-from cyclopts.types import NonNegativeInt, Port, PositiveFloat
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
-from trio_kv.cli.options import ServeOptions, UsageError
-from trio_kv.cli.output import ExitCode, Output, parse_value, say, show_answer, show_status
-from trio_kv.client.client import (
-    DEFAULT_PORT,
-    NOTHING,
-    Client,
-    NotConnectedError,
-    OutcomeUnknownError,
+from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.failures import explain_failure
+from trio_kv.cli.options import ServeOptions
+from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
+from trio_kv.cli.parsing import PARAMETER, Host, NaturalNumber, Node, ServerPort, read_variables
+from trio_kv.cli.status import show_status
+from trio_kv.cli.streams import StandardStreams
+from trio_kv.client.client import DEFAULT_PORT, Client
+from trio_kv.wire.requests import (
+    TIMEOUT_S_DEFAULT,
+    TIMEOUT_S_MAX,
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    SetRequest,
+    StatusRequest,
 )
-from trio_kv.wire.requests import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
 
 EXIT_CODES = (
-    "Exit codes: 0 ok · 1 not found, or a condition did not hold · 2 usage · 3 no connection or no leader ·"
-    " 4 outcome unknown · 130 interrupted."
+    "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
+    " place of a word · 3 not done: no connection, or no leader · 4 outcome unknown · 70 an unexpected error · 74 done,"
+    " but the output could not be written · 130 interrupted. Those of chaos, sim and wal stand in their own help."
 )
 
 
@@ -45,6 +52,8 @@ app = App(
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,
+    default_parameter=PARAMETER,
+    config=read_variables,
     help_format="plaintext",
     help_epilogue=_examples(
         "python -m trio_kv                         # five nodes, clients on port 3001",
@@ -61,47 +70,47 @@ app.command(wal.app)
 app.command(sim.app)
 
 
+def _check_timeout(_type: object, timeout_s: float) -> None:
+    if timeout_s > TIMEOUT_S_MAX:
+        raise ValueError(f"over the protocol's limit of {TIMEOUT_S_MAX:g}")
+
+
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Target:
     """Which server to ask, and how long to wait."""
 
-    host: Annotated[str, Parameter(env_var="TRIO_KV_HOST", help="Address of the server.")] = "127.0.0.1"
-    port: Annotated[Port, Parameter(env_var="TRIO_KV_PORT", help="Its port for clients.")] = DEFAULT_PORT
+    host: Annotated[Host, Parameter(env_var="TRIO_KV_HOST", help="Address of the server.")] = "127.0.0.1"
+    port: Annotated[ServerPort, Parameter(env_var="TRIO_KV_PORT", help="Its port for clients.")] = (
+        DEFAULT_PORT
+    )
     timeout_s: Annotated[
-        PositiveFloat,
-        Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait, at most 60."),
+        float,
+        Parameter(
+            name="--timeout",
+            env_var="TRIO_KV_TIMEOUT",
+            validator=[Number(gt=0), _check_timeout],
+            help="Seconds to wait, at most 60.",
+        ),
     ] = TIMEOUT_S_DEFAULT
 
-    def connect(self) -> Client:
+    def connect(self, on_reconnected: Callable[[str], None] | None = None) -> Client:
         """Return a client; it connects when it is first used."""
-        if self.timeout_s > TIMEOUT_S_MAX:
-            raise UsageError(
-                f"--timeout {self.timeout_s:g} is over the protocol's limit of {TIMEOUT_S_MAX:g}"
-            )
-        return Client(self.host, self.port, timeout_s=self.timeout_s)
+        return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
 
 
 OutputOption = Annotated[
     Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
 ]
-Key = Annotated[str, Parameter(help="1 to 4096 bytes.", allow_leading_hyphen=True)]
-Value = Annotated[
-    str, Parameter(help="JSON; what is no JSON is taken as a string.", allow_leading_hyphen=True)
-]
+Key = Annotated[str, Parameter(help="1 to 4096 bytes; behind -- if it begins with a hyphen.")]
+Value = Annotated[str, Parameter(help="JSON; what is no JSON is taken as a string; - takes all of stdin.")]
 Revision = Annotated[
-    NonNegativeInt | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
+    NaturalNumber | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
 ]
 
 DataDir = Annotated[
     Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="Where the nodes keep their logs and snapshots.")
 ]
-
-EXIT_CODE_OF_ERROR = {
-    UsageError: ExitCode.USAGE,
-    NotConnectedError: ExitCode.NOT_CONNECTED,
-    OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
-}
 
 DEFAULT_TARGET = Target()
 DEFAULT_OPTIONS = ServeOptions()
@@ -139,7 +148,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
     """Open a shell that takes commands and raw lines of the protocol."""
     from trio_kv.cli.shell import run_shell
 
-    return run_shell(target.host, target.port, target.timeout_s)
+    return run_shell(target.connect(on_reconnected=say))
 
 
 @app.command(
@@ -147,6 +156,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
         "trio-kv get snack",
         "trio-kv get snack --output json          # with revision, node and term",
         "trio-kv get snack --stale                # from one follower, at once",
+        "trio-kv get notes --raw >notes.txt       # a string as it is, to the byte",
     )
 )
 def get(
@@ -156,13 +166,23 @@ def get(
     stale: Annotated[
         bool, Parameter(negative=(), show_default=False, help="Be content with what one follower knows.")
     ] = False,
+    raw: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            show_default=False,
+            help="Print a string as the text that it is, to the byte, with no line end added; all else as JSON.",
+        ),
+    ] = False,
     output: OutputOption = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
+    if raw and output == "json":
+        raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
     with target.connect() as store:
-        answer = store.get(key, is_stale=stale, meta=output == "json")
-    return show_answer(answer, output, has_value=True)
+        answer = store.ask(GetRequest(key, is_stale=stale, meta=output == "json"))
+    return show_answer(answer, output, has_value=True, is_raw=raw)
 
 
 @app.command(
@@ -170,6 +190,7 @@ def get(
         "trio-kv set snack chips",
         "trio-kv set limits '{\"retries\": 3}'",
         "trio-kv set snack nuts --if-revision 17",
+        "trio-kv set notes - <notes.txt",
         'trio-kv set copy -- "$(trio-kv get snack)"',
     )
 )
@@ -183,8 +204,9 @@ def set(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value."""
+    text = read_value(value)
     with target.connect() as store:
-        answer = store.set(key, parse_value(value), if_revision=if_revision, meta=output == "json")
+        answer = store.ask(SetRequest(key, text, if_revision, meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
@@ -201,7 +223,7 @@ def delete(
 ) -> ExitCode:
     """Remove a key and print the value it had."""
     with target.connect() as store:
-        answer = store.delete(key, if_revision=if_revision, meta=output == "json")
+        answer = store.ask(DeleteRequest(key, if_revision, meta=output == "json"))
     return show_answer(answer, output, has_value=True)
 
 
@@ -218,30 +240,51 @@ def cas(
     *,
     expected: Annotated[
         str | None,
-        Parameter(
-            help="The value it must have now; left out: the key must not exist.", allow_leading_hyphen=True
-        ),
+        Parameter(help="The value it must have now; left out: the key must not exist."),
     ] = None,
     output: OutputOption = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
-    old = NOTHING if expected is None else parse_value(expected)
+    old = () if expected is None else (parse_value(expected),)
+    text = read_value(value)
     with target.connect() as store:
-        answer = store.cas(key, parse_value(value), expected=old, meta=output == "json")
+        answer = store.ask(CasRequest(key, text, old, meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv status", "trio-kv status --output json | jq .leader"),
+    help_epilogue=_examples("trio-kv status", "trio-kv status --output json"),
 )
 def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
-    """Show every node: role, state, term, how far its log goes; the leader has a star."""
+    """Show every node, the leader with a star: role, state, term, how far its log goes; and what is wrong.
+
+    Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
+    """
     with target.connect() as store:
-        answer = store.status()
+        answer = store.ask(StatusRequest())
     if answer.code != "ok":
         return show_answer(answer, output, has_value=False)
     return show_status(msgspec.json.decode(answer.line), output)
+
+
+@app.command(
+    help_epilogue=_examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
+)
+def keys(
+    prefix: Annotated[str, Parameter(help="What the keys begin with.")] = "",
+    /,
+    *,
+    limit: Annotated[NaturalNumber, Parameter(help="How many to show at most; 0 for all.")] = 1000,
+    door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
+) -> ExitCode:
+    """List the keys of a running cluster on this machine, in order: those of one moment after the command began.
+
+    A node takes a snapshot for it, as for a backup. Keys that could be misread are shown as JSON strings.
+    """
+    from trio_kv.cli.keys import keys as list_keys
+
+    return list_keys(prefix, door, limit=limit)
 
 
 @app.command(
@@ -276,12 +319,7 @@ def restore(
     /,
     *,
     data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
-    nodes: Annotated[
-        int,
-        Parameter(
-            env_var="TRIO_KV_NODES", validator=Number(gte=1, lte=9), help="Nodes of the new cluster, 1 to 9."
-        ),
-    ] = 5,
+    nodes: Annotated[Node, Parameter(env_var="TRIO_KV_NODES", help="Nodes of the new cluster, 1 to 9.")] = 5,
     output: OutputOption = "table",
 ) -> ExitCode:
     """Make a new cluster, in a new data directory, that begins with what a backup holds."""
@@ -294,7 +332,7 @@ def restore(
     help_epilogue=_examples("trio-kv rebuild 2", "trio-kv rebuild 2 --data-dir /var/lib/trio_kv"),
 )
 def rebuild(
-    node: control.Node,
+    node: control.NodeNumber,
     /,
     *,
     data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
@@ -317,47 +355,40 @@ def main(tokens: Sequence[str] | None = None) -> int:
         tokens: the arguments; those of the process if None.
 
     """
-    tokens = sys.argv[1:] if tokens is None else list(tokens)
-    refusal = _refusal(tokens)
-    if refusal is not None:
-        say(refusal)
-        return ExitCode.USAGE
     try:
-        return app(tokens, exit_on_error=False, print_error=True) or ExitCode.OK
-    except CycloptsError:
-        return ExitCode.USAGE
-    except tuple(EXIT_CODE_OF_ERROR) as error:
-        say(str(error))
-        return EXIT_CODE_OF_ERROR[type(error)]
-    except UnicodeEncodeError:
-        say("keys and values are UTF-8")
-        return ExitCode.USAGE
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        return _carry_out(sys.argv[1:] if tokens is None else tokens)
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 - the net under all commands
+        return explain_failure(error)
 
 
 def run() -> NoReturn:
     """Carry out the process' command line and exit."""
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output is gone: nobody is left to tell, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK
-    sys.exit(code)
+    streams = StandardStreams()
+    sys.exit(streams.end(main()))
 
 
-def _refusal(tokens: Sequence[str]) -> str | None:
+def _carry_out(tokens: Sequence[str]) -> int:
+    """Carry out a command line and return its exit code; all that goes wrong is raised."""
+    refusal = _refusal()
+    if refusal is not None:
+        raise UsageError(refusal)
+    words = reorder(app, tokens)
+    is_help = is_only_help(app, words)
+    if is_help is None:
+        misplaced = explain_misplaced(app, words)
+        if misplaced is not None:
+            raise UsageError(misplaced)
+    code: int = app(words, exit_on_error=False, print_error=False) or ExitCode.OK
+    if is_help is False:
+        say("this is help, and nothing of the rest was done; a word that begins with - is data behind --")
+        return ExitCode.USAGE
+    return code
+
+
+def _refusal() -> str | None:
     """Return why nothing at all can be done, if so."""
     if os.name == "nt":
         return "Windows is not supported: the log needs fdatasync and POSIX locks. Try WSL"
     if not __debug__:
         return "python -O removes the asserts that guard the data: run without it"
-    if tokens and not tokens[0].startswith("-"):
-        commands = [name for name in app if not name.startswith("-")]
-        if tokens[0] not in commands:
-            near = difflib.get_close_matches(tokens[0], commands, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(commands))}"
-            return f"there is no command {tokens[0]!r}: {hint}"
     return None

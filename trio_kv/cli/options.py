@@ -6,16 +6,29 @@ from typing import Annotated, Literal
 
 import attrs
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeFloat, Port, PositiveFloat, PositiveInt
 from cyclopts.validators import Number
 
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds
+from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
+from trio_kv.wire.frames import SECTOR_BYTES
+from trio_kv.wire.operations import LINE_BYTES_LIMIT
 
+ROUND_MS_MAX = 3_600_000
+"""An hour: the longest time between two heartbeats, or before an election."""
+PENDING_BYTES_MAX = 1 << 40
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
-class UsageError(ValueError):
-    """The command line asks for something that can't be; the message is for a person."""
+def _whole_sectors(type_: object, size_bytes: int) -> None:
+    """Refuse a segment that ends inside a sector (a validator of cyclopts)."""
+    del type_
+    if size_bytes % SECTOR_BYTES:
+        below = size_bytes - size_bytes % SECTOR_BYTES
+        raise ValueError(
+            f"must be a multiple of {SECTOR_BYTES}, as {below} and {below + SECTOR_BYTES} are; not {size_bytes}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -23,21 +36,20 @@ class ServeOptions:
     """How to run the store."""
 
     host: Annotated[
-        str,
+        Host,
         Parameter(env_var="TRIO_KV_HOST", help="Address to listen on; any but loopback needs --insecure."),
     ] = "127.0.0.1"
-    port: Annotated[Port, Parameter(env_var="TRIO_KV_PORT", help="Port for clients; 0 picks a free one.")] = (
-        3001
-    )
+    port: Annotated[
+        ListenPort, Parameter(env_var="TRIO_KV_PORT", help="Port for clients; 0 picks a free one.")
+    ] = 3001
     control_port: Annotated[
-        Port,
+        ListenPort,
         Parameter(env_var="TRIO_KV_CONTROL_PORT", help="Port of the control door; 0 picks a free one."),
     ] = 3002
     nodes: Annotated[
-        int | None,
+        Node | None,
         Parameter(
             env_var="TRIO_KV_NODES",
-            validator=Number(gte=1, lte=9),
             help="Nodes of the cluster, 1 to 9, fixed when the data directory is first used. [default: 5]",
         ),
     ] = None
@@ -65,34 +77,36 @@ class ServeOptions:
         ),
     ] = False
     idle_timeout_s: Annotated[
-        NonNegativeFloat,
+        float,
         Parameter(
             name="--idle-timeout",
             env_var="TRIO_KV_IDLE_TIMEOUT",
+            validator=Number(gte=0, lte=SECONDS_MAX),
             help="Seconds of silence after which a connection is closed; 0 never.",
         ),
     ] = 10.0
     session_timeout_s: Annotated[
-        PositiveFloat,
+        Seconds,
         Parameter(
             name="--session-timeout",
             env_var="TRIO_KV_SESSION_TIMEOUT",
-            help="Seconds after which an unused session is forgotten.",
+            validator=Number(gte=TIMEOUT_MIN_S, lte=TIMEOUT_MAX_S),
+            help="Seconds after which an unused session is forgotten, 0.1 to 31536000.",
         ),
     ] = 1000.0
     segment_bytes: Annotated[
         int,
         Parameter(
             env_var="TRIO_KV_SEGMENT_BYTES",
-            validator=Number(gte=1 << 16, lte=1 << 30),
-            help="Size of a log segment.",
+            validator=(Number(gte=1 << 16, lte=1 << 30), _whole_sectors),
+            help="Size of a new log segment: a multiple of 512.",
         ),
     ] = 8 << 20
     line_bytes_max: Annotated[
         int,
         Parameter(
             env_var="TRIO_KV_LINE_BYTES_MAX",
-            validator=Number(gte=1 << 10, lte=1 << 30),
+            validator=Number(gte=1 << 10, lte=LINE_BYTES_LIMIT),
             help="Longest line a client may send.",
         ),
     ] = 1 << 20
@@ -100,23 +114,43 @@ class ServeOptions:
         int,
         Parameter(
             env_var="TRIO_KV_PENDING_BYTES_MAX",
-            validator=Number(gte=1 << 10),
+            validator=Number(gte=1 << 10, lte=PENDING_BYTES_MAX),
             help="Most bytes of unfinished lines, over all connections.",
         ),
     ] = 64 << 20
     election_timeout_ms: Annotated[
-        PositiveInt,
+        int,
         Parameter(
             env_var="TRIO_KV_ELECTION_TIMEOUT_MS",
+            validator=Number(gte=1, lte=ROUND_MS_MAX),
             help="A node that hears no leader for this long, or up to twice as long, stands for election.",
         ),
     ] = 200
     heartbeat_ms: Annotated[
-        PositiveInt, Parameter(env_var="TRIO_KV_HEARTBEAT_MS", help="How often a leader tells that it leads.")
+        int,
+        Parameter(
+            env_var="TRIO_KV_HEARTBEAT_MS",
+            validator=Number(gte=1, lte=ROUND_MS_MAX),
+            help="How often a leader tells that it leads.",
+        ),
     ] = 60
     log_level: Annotated[
-        LogLevel, Parameter(env_var="TRIO_KV_LOG_LEVEL", help="The least important events to show.")
-    ] = "info"
+        LogLevel | None,
+        Parameter(
+            env_var="TRIO_KV_LOG_LEVEL",
+            help="The least important events to show. [default: warning; with --verbose or --log-json info]",
+        ),
+    ] = None
+    is_verbose: Annotated[
+        bool,
+        Parameter(
+            name=["--verbose", "-v"],
+            negative=(),
+            show_default=False,
+            env_var="TRIO_KV_VERBOSE",
+            help="Show what the nodes do, and not only what is wrong.",
+        ),
+    ] = False
     is_log_json: Annotated[
         bool,
         Parameter(
@@ -141,6 +175,11 @@ class ServeOptions:
             help="Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
         ),
     ] = False
+
+    @property
+    def level(self) -> LogLevel:
+        """The least important events to show: to a person what is wrong, to a program all that it may want."""
+        return self.log_level or ("info" if self.is_verbose or self.is_log_json else "warning")
 
     def raft_config(self) -> RaftConfig:
         """Return the times as the core wants them.
@@ -174,8 +213,18 @@ class ServeOptions:
                 f"--host {self.host} can be reached by others, and nothing is encrypted or asked for a token:"
                 " listen on 127.0.0.1, or add --insecure"
             )
+        if self.line_bytes_max > self.pending_bytes_max:
+            raise UsageError(
+                f"--line-bytes-max {self.line_bytes_max} is over --pending-bytes-max {self.pending_bytes_max}: no line"
+                " of that length could ever arrive"
+            )
         if self.port == self.control_port and self.port != 0:
-            raise UsageError(f"--port and --control-port are both {self.port}")
+            raise UsageError(f"--port and --control-port are both {self.port}: give each a port of its own")
+
+
+def show_address(host: str, port: int) -> str:
+    """Return an address as it is written: [::1]:3001."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -7,16 +7,24 @@ of `get`, given to `set`, writes the same value again, and no stored text can sp
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Literal
 
 import msgspec
 
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.terminal import is_terminal
+from trio_kv.client.values import NotStorableError, read_json
+from trio_kv.trace.text import encode_json, printable_json, printable_lines
 from trio_kv.wire.requests import ReplyLine
 
 Output = Literal["table", "json"]
 
 NULL = msgspec.Raw(b"null")
+
+STDIN_BYTES_MAX = 1 << 30
+"""A longer value is not even read: no server can be told to take such a line."""
 
 
 class ExitCode(IntEnum):
@@ -30,6 +38,10 @@ class ExitCode(IntEnum):
     """No connection, or no leader: nothing was changed."""
     OUTCOME_UNKNOWN = 4
     """A write went out, and what became of it is not known."""
+    FAILED = 70
+    """An error that nobody foresaw: nothing is said about what was done. Above what any command uses for a finding."""
+    NOT_TOLD = 74
+    """It is done, but what it came to could not be written: a full disk behind stdout, say."""
     INTERRUPTED = 130
 
 
@@ -37,8 +49,19 @@ UNKNOWN_CODES = frozenset({"timeout", "session_expired"})
 
 
 def say(message: str) -> None:
-    """Tell a person something, on stderr."""
-    print(f"trio-kv: {message}", file=sys.stderr)
+    """Tell a person something, on stderr; if that can't be written, nobody is told, and nothing else happens."""
+    with suppress(OSError, ValueError):  # ValueError: it was closed
+        print(printable_lines(f"trio-kv: {message}"), file=sys.stderr)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """Print data on stdout: into a pipe to the byte, on a terminal with escapes for what it would obey."""
+    print(printable_lines(text) if is_terminal(sys.stdout) else text, end=end)
+
+
+def show_json(members: Mapping[str, Any]) -> None:
+    """Print members as a line of JSON on stdout, whatever the names of files in it are made of."""
+    print(encode_json(members).decode())
 
 
 def parse_value(text: str) -> msgspec.Raw:
@@ -46,23 +69,74 @@ def parse_value(text: str) -> msgspec.Raw:
 
     >>> parse_value("7"), parse_value("chips")
     (b'7', b'"chips"')
+
+    Raises:
+        UsageError: it is JSON that the store does not take.
+        UnicodeEncodeError: it is no text.
+
     """
-    data = text.encode(errors="surrogateescape")
     try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        data = msgspec.json.encode(text)
-    return msgspec.Raw(data.strip())
+        value = read_json(text)
+    except NotStorableError as error:
+        raise UsageError(
+            f"{error}. As a string it is written as JSON: in double quotes, with \\ and \\u"
+        ) from error
+    return msgspec.Raw(msgspec.json.encode(text)) if value is None else value
+
+
+def read_value(word: str) -> msgspec.Raw:
+    """Return the value that an argument means: `-` stands for what comes from stdin, to the last byte.
+
+    Raises:
+        UsageError: stdin is closed or holds no UTF-8, or the value is JSON that the store does not take.
+
+    """
+    if word != "-":
+        return parse_value(word)
+    if sys.stdin is None:
+        raise UsageError("the value is to come from stdin, which is closed")
+    data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
+    if len(data) > STDIN_BYTES_MAX:
+        raise UsageError(f"no server takes a value of more than {STDIN_BYTES_MAX} bytes")
+    try:
+        return parse_value(data.decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"what comes from stdin is no UTF-8: byte {error.start + 1}") from error
 
 
 def show_value(value_text: msgspec.Raw) -> str:
-    """Return a value as one would type it."""
-    json_text = bytes(value_text).decode()
+    """Return a value as one would type it; what a terminal would obey instead of show stands in it as an escape."""
+    json_text = printable_json(bytes(value_text).decode())
     if not json_text.startswith('"'):
         return json_text
     text = msgspec.json.decode(value_text, type=str)
-    is_bare = bool(text) and text.isprintable() and text == text.strip() and not text.startswith("-")
-    return text if is_bare and bytes(parse_value(text)) == msgspec.json.encode(text) else json_text
+    return text if _is_typed_bare(text) else json_text
+
+
+def _is_typed_bare(text: str) -> bool:
+    """Tell whether a string, typed as it is, means itself."""
+    if not text or not text.isprintable() or text != text.strip() or text.startswith("-"):
+        return False
+    try:
+        return read_json(text) is None
+    except NotStorableError:
+        return False
+
+
+def show_key(key: str) -> str:
+    """Return a key as the shell takes it: bare where that is not ambiguous, else as a JSON string."""
+    is_bare = key.isprintable() and " " not in key and not key.startswith(('"', "{", "[", "-"))
+    return key if is_bare else msgspec.json.encode(key).decode()
+
+
+def show_raw(value_text: msgspec.Raw) -> None:
+    """Print a value to the byte, with no line end of ours: a string as the text that it is, all else as JSON."""
+    if sys.stdout is None:
+        return  # closed before we came: as `print` does
+    text = bytes(value_text)
+    data = msgspec.json.decode(text, type=str).encode() if text.startswith(b'"') else text
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
 
 
 def exit_code(answer: ReplyLine) -> ExitCode:
@@ -78,68 +152,28 @@ def exit_code(answer: ReplyLine) -> ExitCode:
             return ExitCode.NOT_DONE
 
 
-def show_answer(answer: ReplyLine, output: Output, *, has_value: bool) -> ExitCode:
+def show_answer(answer: ReplyLine, output: Output, *, has_value: bool, is_raw: bool = False) -> ExitCode:
     """Print an answer and return its exit code.
 
     Args:
         answer: what the store said.
         output: as a table, or as it came.
         has_value: whether the value is what was asked for; else `ok` is printed.
+        is_raw: print the value to the byte.
 
     """
+    value = answer.value or NULL
     if output == "json":
-        print(answer.line.decode().rstrip())
+        show(answer.line.decode().rstrip())
     elif answer.code == "ok":
-        print(show_value(answer.value or NULL) if has_value else "ok")
+        if is_raw:
+            show_raw(value)
+        else:
+            show(show_value(value) if has_value else "ok")
     elif answer.code == "conflict":
-        say(f"conflict: {answer.message} (the value is {show_value(answer.value or NULL)})")
+        say(f"conflict: {answer.message} (the value is {show_value(value)})")
     elif answer.code == "missing":
         say("there is no such key")
     else:
         say(f"{answer.code}: {answer.message}")
     return exit_code(answer)
-
-
-PIPE_COLUMNS = 200
-STATUS_COLUMNS = ("node", "role", "state", "term", "commit", "applied", "log_first", "log_last", "digest")
-
-
-def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
-    """Print the cluster's status and return the exit code: NOT_CONNECTED without a leader.
-
-    Args:
-        members: of the status reply.
-        output: as a table with the leader marked by a star, or as JSON.
-
-    """
-    if output == "json":
-        print(msgspec.json.encode(members).decode())
-    else:
-        _show_status_table(members)
-    return ExitCode.NOT_CONNECTED if members.get("leader") is None else ExitCode.OK
-
-
-def _show_status_table(members: Mapping[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    leader = members.get("leader")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in STATUS_COLUMNS:
-        is_number = column in {"term", "commit", "applied", "log_first", "log_last"}
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=True)
-    nodes = members.get("nodes", [])
-    for node in nodes:
-        is_leader = node.get("node") == leader
-        cells = ["" if node.get(column) is None else str(node[column]) for column in STATUS_COLUMNS]
-        cells[0] += "*" if is_leader else ""
-        table.add_row(*cells, style="bold" if is_leader else "dim" if node.get("state") != "up" else "")
-    # Into a pipe a row must stay a line, however long.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
-    console.print(table)
-    for node in nodes:
-        if node.get("reason"):
-            console.print(f"n{node['node']}: {node['reason']}", markup=False)
-    elected = "no leader" if leader is None else f"n{leader} leads"
-    console.print(f"{elected} in term {members.get('term')}")

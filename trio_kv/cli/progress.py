@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from trio_kv.cli.terminal import is_terminal, open_console
+
 BYTES_STEPS = frozenset({"check", "copy"})
 """Steps that count bytes; the others count nodes."""
 LABELS = {"copy": "copying", "check": "checking", "sync": "making durable", "open": "opening"}
@@ -12,10 +14,9 @@ LABELS = {"copy": "copying", "check": "checking", "sync": "making durable", "ope
 @contextmanager
 def show_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function to be told what is being done, how much of it is done, and how much there is to do."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield lambda _step, _done, _total: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -24,7 +25,7 @@ def show_progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.fields[amount]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=open_console(sys.stderr)) as progress:
         tasks: dict[str, TaskID] = {}
 
         def tell(step: str, done: int, total: int) -> None:

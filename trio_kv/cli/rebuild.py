@@ -1,24 +1,25 @@
 """`rebuild`: gives a node whose files are lost or damaged a new directory, while no server runs."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-import msgspec
-
-from trio_kv.cli.output import ExitCode, Output, say
+from trio_kv.cli.failures import explain_os_error
+from trio_kv.cli.output import ExitCode, Output, say, show, show_json
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import LockedError, StorageError
-from trio_kv.storage.manifest import MANIFEST_NAME, open_data_directory
+from trio_kv.storage.manifest import MANIFEST_NAME
 from trio_kv.storage.rebuild import rebuild_node
 
 
 def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
     """Carry out `rebuild`; return the exit code."""
-    if not (data_dir / MANIFEST_NAME).exists():
-        say(f"there is no cluster in {data_dir}: name its --data-dir")
-        return ExitCode.NOT_DONE
     try:
+        if not (data_dir / MANIFEST_NAME).exists():
+            say(f"there is no cluster in {data_dir}: name its --data-dir")
+            return ExitCode.NOT_DONE
         with open_data_directory(data_dir, random=SystemRandom()) as directory:
             if node not in directory.nodes:
                 nodes = ", ".join(map(str, directory.nodes))
@@ -26,19 +27,20 @@ def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
                 return ExitCode.NOT_DONE
             moved_to = rebuild_node(directory, node, SystemRandom())
     except LockedError as error:
-        say(f"{error.message}\nIf that is the server, let it do it: trio-kv ctl rebuild {node}")
+        there = f"--data-dir {shlex.quote(str(data_dir))}"
+        say(f"{error.message}\nIf that is the server, let it do it: trio-kv ctl rebuild {node} {there}")
         return ExitCode.NOT_DONE
     except StorageError as error:
         say(str(error))
         return ExitCode.NOT_DONE
     except OSError as error:
-        say(f"{error.filename or data_dir}: {error.strerror or error}")
+        say(explain_os_error(error, data_dir))
         return ExitCode.NOT_DONE
     members = {"node": node, "moved_to": None if moved_to is None else str(moved_to)}
     if output == "json":
-        print(msgspec.json.encode(members).decode())
+        show_json(members)
     else:
-        print(tell_rebuilt(node, members, "When the server is started, the"))
+        show(tell_rebuilt(node, members, "When the server is started, the"))
     return ExitCode.OK
 
 

@@ -1,26 +1,36 @@
 """`serve`: runs the house until a signal ends it.
 
-The first SIGTERM or SIGINT ends it in order: no new connections, what is left is answered within 2 s, exit
-code 0. The second ends the process at once, which is safe: what was acknowledged is on disk.
+The first SIGTERM, SIGINT or SIGHUP (the terminal is gone; not under `nohup`) ends it in order: no new connections, what
+is left is answered within 2 s, exit code 0. A further SIGTERM or SIGINT ends the process at once, which is safe: what
+was acknowledged is on disk. Nothing here waits for whoever reads the output.
 """
 
 import os
+import shlex
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from pathlib import Path
 
 import trio
 
 from trio_kv import __version__
 from trio_kv.cli.house import House, StartError, open_house
-from trio_kv.cli.options import ServeOptions
+from trio_kv.cli.line_stream import unblock_output
+from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.cli.output import ExitCode, say
+from trio_kv.cli.terminal import has_color
+from trio_kv.client.client import DEFAULT_PORT
+from trio_kv.client.control import DEFAULT_CONTROL_PORT
 from trio_kv.raft.events import DEBUG, INFO, WARNING
-from trio_kv.trace.file import FileSink, start_record
+from trio_kv.trace.file import TraceFormatError, start_record, trace_file
+from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
+from trio_kv.trace.text import printable_lines
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ERROR, ServerStarted, ServerStopped, ServerStopping
+from trio_kv.trace.vocabulary import ERROR, ServerStarted, ServerStopped, ServerStopping, TraceFailed
 
 LEADER_WAIT_S = 5.0
 """How long start-up waits for a leader, when all nodes have read their disks, before it says that there is none yet."""
@@ -33,6 +43,7 @@ OpenHouse = Callable[[ServeOptions, Trace], AbstractAsyncContextManager[House]]
 def serve(options: ServeOptions) -> ExitCode:
     """Run the store until it is stopped; return the exit code."""
     code = ExitCode.OK
+    unblock_output()
     try:
         trio.run(run, options)
     except* StartError as group:
@@ -58,23 +69,63 @@ async def run(
         StartError: it can't be opened (in an exception group).
 
     """
-    with open_trace(options) as trace, trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_house(options, trace) as house, trio.open_nursery() as nursery:
-            nursery.start_soon(_announce, options, house, trace)
-            first = await anext(signals)
-            trace.emit(ServerStopping(signal.Signals(first).name))
-            nursery.start_soon(_exit_on_next, signals, exit_now)
-            await house.stop()
-            nursery.cancel_scope.cancel()
+    stopping = stop_signals()
+    if signal.SIGHUP in stopping:
+        # What is beneath the receiver: one that comes late must not kill a process that has stopped in order.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    with trio.open_signal_receiver(*stopping) as signals, open_output(options) as (trace, log):
+        async with trio.open_nursery() as guard:
+            stop = _Stop(trace)
+            guard.start_soon(stop.hear, signals, exit_now)
+            with stop.opening:
+                async with open_house(options, trace) as house, trio.open_nursery() as nursery:
+                    nursery.start_soon(_announce, options, house, trace, log)
+                    await stop.wait()
+                    await house.stop()
+                    nursery.cancel_scope.cancel()
+            guard.cancel_scope.cancel()
         trace.emit(ServerStopped())
 
 
+class _Stop:
+    """Hears the signals from first to last: opening and closing may wait for a disk that hangs."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.opening = trio.CancelScope()
+        """Around all that opens and runs: given up at the first signal, as long as the house is not open."""
+        self._trace = trace
+        self._is_open = False
+        self._is_asked = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the first signal, now that the house is open."""
+        self._is_open = True
+        await self._is_asked.wait()
+
+    async def hear(self, signals: AsyncIterator[int], exit_now: Callable[[int], object]) -> None:
+        """Take the signals, one after the other."""
+        first = await anext(signals)
+        self._trace.emit(ServerStopping(signal.Signals(first).name))
+        self._is_asked.set()
+        if not self._is_open:
+            self.opening.cancel()
+        await _exit_on_next(signals, exit_now)
+
+
 async def _exit_on_next(signals: AsyncIterator[int], exit_now: Callable[[int], object]) -> None:
-    second = await anext(signals)
-    exit_now(128 + second)
+    async for further in signals:
+        # A terminal that closes often says so twice, by itself and through its shell: that is no impatience.
+        if further != signal.SIGHUP:
+            exit_now(128 + further)
 
 
-async def _announce(options: ServeOptions, house: House, trace: Trace) -> None:
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that end the store; SIGHUP is none of them when it was to be ignored (`nohup`)."""
+    is_hang_up_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if is_hang_up_ignored else [signal.SIGHUP])]
+
+
+async def _announce(options: ServeOptions, house: House, trace: Trace, log: LineSink) -> None:
     """Tell people and programs that the store is open, once a leader is there."""
     leader = None
     is_waiting = True
@@ -88,10 +139,10 @@ async def _announce(options: ServeOptions, house: House, trace: Trace) -> None:
     )
     if not options.is_log_json:
         trace.emit(started)
-        print(banner(options, started), flush=True)
+        print(printable_lines(banner(options, started)), flush=True)
         return
     # A program waits for this line, whatever level it wants to read otherwise.
-    ready_log = json_log() if LEVELS[options.log_level] > INFO else None
+    ready_log = LineSink(log.writer, INFO) if log.level > INFO else None
     if ready_log is not None:
         trace.add_sink(ready_log)
     trace.emit(started)
@@ -107,43 +158,72 @@ def banner(options: ServeOptions, started: ServerStarted) -> str:
     safety = (
         "" if not started.data_dir else ", not synced (--no-fsync)" if options.has_no_fsync else ", synced"
     )
-    port = "" if started.port == 3001 else f" --port {started.port}"
     return (
         f"trio_kv {__version__}: {count}, {leads}\n"
-        f"  clients  {started.host}:{started.port}   try: python -m trio_kv client{port}\n"
-        f"  control  127.0.0.1:{started.control_port}   try: python -m trio_kv ctl --help\n"
+        f"  clients  {show_address(started.host, started.port)}   try: python -m trio_kv client{_way(started)}\n"
+        f"  control  127.0.0.1:{started.control_port}   try: python -m trio_kv ctl status{_door(started)}\n"
         f"  data     {data}{safety}\n"
         f"  stop     Ctrl-C"
     )
 
 
+def _way(started: ServerStarted) -> str:
+    """Return the options with which a client on this machine finds the server, where it has not the usual ones."""
+    is_usual = started.host in {"127.0.0.1", "localhost", "0.0.0.0"}  # noqa: S104 - it is only told
+    host = "" if is_usual else f" --host {shlex.quote(started.host)}"
+    return host + ("" if started.port == DEFAULT_PORT else f" --port {started.port}")
+
+
+def _door(started: ServerStarted) -> str:
+    """Return the options with which `ctl` finds the server, where it has not the usual ones."""
+    if not started.data_dir:
+        is_usual = started.control_port == DEFAULT_CONTROL_PORT
+        return "" if is_usual else f" --control-port {started.control_port}"
+    is_usual = started.data_dir == str(ServeOptions().data_dir)
+    return "" if is_usual else f" --data-dir {shlex.quote(started.data_dir)}"
+
+
 @contextmanager
-def open_trace(options: ServeOptions) -> Iterator[Trace]:
-    """Make the trace that the options ask for, and close its file at the end.
+def open_output(options: ServeOptions) -> Iterator[tuple[Trace, LineSink]]:
+    """Make the trace that the options ask for, and its log; at the end, write what waits, for a second at most.
 
     Raises:
-        StartError: the file can't be made.
+        StartError: the trace file can't be written.
 
     """
-    level = LEVELS[options.log_level]
-    log = json_log(level=level) if options.is_log_json else console_log(level=level)
+    level = LEVELS[options.level]
+    if options.is_log_json:
+        log = json_log(level=level)
+    else:
+        log = console_log(level=level, has_color=has_color(sys.stderr), encoding=sys.stderr.encoding)
     trace = Trace([log])
-    if options.trace is None:
-        yield trace
-        return
+    writers = [log.writer]
+    try:
+        if options.trace is not None:
+            file = _open_trace_file(options.trace, trace)
+            trace.add_sink(file)
+            writers.append(file.writer)
+        yield trace, log
+    finally:
+        close_writers(*writers)
+
+
+def _open_trace_file(path: Path, trace: Trace) -> LineSink:
+    token = trio.lowlevel.current_trio_token()
 
     def on_failed(error: OSError) -> None:
-        say(f"the trace {options.trace} can't be written any more: {error.strerror}")
+        # Called in the file's thread; a trace belongs to that of the event loop.
+        failed = TraceFailed(str(path), error.strerror or str(error))
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(trace.emit, failed)
 
     first = start_record(__version__, time_s=time.time(), mono_s=time.monotonic())
     try:
-        sink = FileSink(options.trace, first, on_failed=on_failed)
+        return trace_file(path, first, on_failed=on_failed)
     except OSError as error:
-        raise StartError(f"the trace {options.trace} can't be made: {error.strerror}") from error
-    with sink:
-        trace.add_sink(sink)
-        yield trace
-        trace.remove_sink(sink)
+        raise StartError(f"the trace {path} can't be written: {error.strerror}") from error
+    except TraceFormatError as error:
+        raise StartError(f"{error}. Nothing was changed: name another file") from error
 
 
 def leaves(group: BaseExceptionGroup[StartError]) -> Iterator[StartError]:

@@ -5,22 +5,38 @@ pings all the while, so that the server does not end the connection for being id
 is lost all the same, the next command opens another and says so.
 """
 
+import contextlib
+import io
 import sys
 import threading
-from collections.abc import Callable
 from typing import Final
 
 import attrs
 import msgspec
 
-from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show_answer, show_status
-from trio_kv.client.client import NOTHING, Client, NotConnectedError, OutcomeUnknownError
-from trio_kv.wire.requests import ReplyLine
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show, show_answer
+from trio_kv.cli.status import show_status
+from trio_kv.client.client import Client
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.values import BLANKS
+from trio_kv.wire.requests import (
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    PingRequest,
+    Request,
+    SetRequest,
+    StatusRequest,
+)
 
 PROMPT = "trio-kv> "
 
 PING_INTERVAL_S = 3.0
 """A third of the server's default idle time-out: the longest silence of a connection."""
+
+JOIN_S = 0.1
+"""How long the end waits for a ping that is under way."""
 
 HELP: Final = """\
   get KEY                      the value of a key
@@ -34,7 +50,7 @@ HELP: Final = """\
 A KEY or EXPECTED with spaces is written as a JSON string: get "my key"."""
 
 
-class CommandError(ValueError):
+class CommandError(UsageError):
     """A line that is no command, in words for a person."""
 
 
@@ -51,12 +67,12 @@ class Arguments:
             CommandError: there is none.
 
         """
-        rest = self.rest.lstrip()
+        rest = self.rest.lstrip(BLANKS)
         if not rest:
             raise CommandError(f"{name} is missing")
         end = _json_end(rest) if rest[0] in '"{[' else None
         if end is None:
-            end = next((place for place, character in enumerate(rest) if character.isspace()), len(rest))
+            end = next((place for place, character in enumerate(rest) if character in BLANKS), len(rest))
         return rest[:end], Arguments(rest[end:])
 
     def take_key(self) -> tuple[str, "Arguments"]:
@@ -76,8 +92,8 @@ class Arguments:
             CommandError: something is.
 
         """
-        if self.rest.strip():
-            raise CommandError(f"{self.rest.strip()!r} is too much; see help")
+        if rest := self.rest.strip(BLANKS):
+            raise CommandError(f"{rest!r} is too much; see help")
 
 
 class Shell:
@@ -90,16 +106,15 @@ class Shell:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._lock = threading.Lock()  # the client is not safe for threads
 
     def run_line(self, line: str) -> ExitCode:
         """Carry out a line and print what came of it."""
-        line = line.strip()
+        line = line.strip(BLANKS)
         try:
             if line.startswith("{"):
                 return self._run_raw(line)
             return self._run_command(line)
-        except CommandError as error:
+        except UsageError as error:
             say(str(error))
             return ExitCode.USAGE
         except NotConnectedError as error:
@@ -113,32 +128,21 @@ class Shell:
             return ExitCode.USAGE
 
     def keep_alive(self) -> None:
-        """Send a ping, if there is a connection and no command is under way.
+        """Send a ping, if there is a connection.
 
         A connection that is lost meanwhile is no matter: the next command opens another.
         """
-        if not self._lock.acquire(blocking=False):
-            return  # a command is under way, which is better than a ping
-        try:
-            if self._client.is_connected:
-                self._client.ping()
-        except NotConnectedError:
-            self._client.close()
-        finally:
-            self._lock.release()
-
-    def _ask(self, question: Callable[[Client], ReplyLine]) -> ReplyLine:
-        with self._lock:
-            return question(self._client)
+        if self._client.is_connected:
+            with contextlib.suppress(NotConnectedError):
+                self._client.ask(PingRequest())
 
     def _run_raw(self, line: str) -> ExitCode:
-        answer = self._ask(lambda client: client.send_line(line.encode(errors="surrogateescape")))
-        print(answer.line.decode().rstrip())
+        answer = self._client.send_line(line.encode(errors="surrogateescape"))
+        show(answer.line.decode().rstrip())
         return exit_code(answer)
 
     def _run_command(self, line: str) -> ExitCode:
-        word, _, rest = line.partition(" ")
-        arguments = Arguments(rest)
+        word, arguments = Arguments(line).take("a command")
         match word:
             case "get" | "delete":
                 return self._run_get_or_delete(word, arguments)
@@ -151,10 +155,9 @@ class Shell:
                 return self._run_status()
             case "ping":
                 arguments.end()
-                answer = self._ask(lambda client: client.ping())
-                return show_answer(answer, "table", has_value=False)
+                return self._run_request(PingRequest(), has_value=False)
             case "help":
-                print(HELP)
+                show(HELP)
                 return ExitCode.OK
             case _:
                 raise CommandError(f"there is no command {word!r}; see help")
@@ -162,39 +165,42 @@ class Shell:
     def _run_get_or_delete(self, word: str, arguments: Arguments) -> ExitCode:
         key, rest = arguments.take_key()
         rest.end()
-        answer = self._ask(lambda client: client.get(key) if word == "get" else client.delete(key))
-        return show_answer(answer, "table", has_value=True)
+        return self._run_request(GetRequest(key) if word == "get" else DeleteRequest(key), has_value=True)
 
     def _run_set(self, arguments: Arguments) -> ExitCode:
         key, rest = arguments.take_key()
-        if not rest.rest.strip():
+        text = rest.rest.strip(BLANKS)
+        if not text:
             raise CommandError("VALUE is missing")
-        value = parse_value(rest.rest.strip())
-        return show_answer(self._ask(lambda client: client.set(key, value)), "table", has_value=False)
+        return self._run_request(SetRequest(key, parse_value(text)), has_value=False)
 
     def _run_cas(self, arguments: Arguments) -> ExitCode:
         key, rest = arguments.take_key()
         value_text, rest = rest.take("VALUE")
         value = parse_value(value_text)
-        expected: object = NOTHING
-        if rest.rest.strip():
+        expected: tuple[msgspec.Raw, ...] = ()
+        if rest.rest.strip(BLANKS):
             expected_text, rest = rest.take("EXPECTED")
             rest.end()
-            expected = parse_value(expected_text)
-        answer = self._ask(lambda client: client.cas(key, value, expected=expected))
-        return show_answer(answer, "table", has_value=False)
+            expected = (parse_value(expected_text),)
+        return self._run_request(CasRequest(key, value, expected), has_value=False)
+
+    def _run_request(self, request: Request, *, has_value: bool) -> ExitCode:
+        return show_answer(self._client.ask(request), "table", has_value=has_value)
 
     def _run_status(self) -> ExitCode:
-        answer = self._ask(lambda client: client.status())
+        answer = self._client.ask(StatusRequest())
         if answer.code != "ok":
             return show_answer(answer, "table", has_value=False)
         return show_status(msgspec.json.decode(answer.line), "table")
 
 
-def run_shell(host: str, port: int, timeout_s: float) -> ExitCode:
+def run_shell(client: Client) -> ExitCode:
     """Read lines until the input ends; return the last command's exit code, or OK from a terminal."""
     is_terminal = sys.stdin.isatty()
-    client = Client(host, port, timeout_s=timeout_s, on_reconnected=say)
+    if not is_terminal and isinstance(sys.stdin, io.TextIOWrapper):
+        # A line ends where the protocol's lines end, and a byte that is no UTF-8 is for the line alone to answer for.
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
     shell = Shell(client)
     is_over = threading.Event()
     pinger = threading.Thread(target=_keep_alive, args=(shell, is_over), name="ping", daemon=True)
@@ -206,8 +212,9 @@ def run_shell(host: str, port: int, timeout_s: float) -> ExitCode:
         code = _read_lines(shell, is_terminal=is_terminal)
     finally:
         is_over.set()
-        pinger.join(timeout_s)
-        client.close()
+        pinger.join(JOIN_S)
+        if not pinger.is_alive():  # else it waits for a server that is silent, and ends with the process
+            client.close()
     return ExitCode.OK if is_terminal else code
 
 
@@ -220,7 +227,7 @@ def _read_lines(shell: Shell, *, is_terminal: bool) -> ExitCode:
     code = ExitCode.OK
     while True:
         try:
-            line = input(PROMPT if is_terminal else "").strip()
+            line = input(PROMPT if is_terminal else "").strip(BLANKS)
             if line in {"exit", "quit"}:
                 return code
             if line:
@@ -249,7 +256,8 @@ def _json_end(text: str) -> int | None:
     import json
 
     try:
-        _, end = json.JSONDecoder().raw_decode(text)
+        # As text a number may have any length.
+        _, end = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode(text)
     except (ValueError, RecursionError):
         return None
     return end

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 import attrs
 from cyclopts import App, Parameter
-from cyclopts.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 from trio_kv.cli.output import Output
+from trio_kv.cli.parsing import Count, NaturalNumber, Seconds
 
 EXIT_CODES = (
     "Exit codes: 0 valid · 1 violation · 2 usage · 4 unknown (no violation, and no proof: a situation that so many"
-    " seeds should reach was not reached, or a seed did not end) · 130 interrupted, no violation until then."
+    " seeds should reach was not reached, or a seed did not end) · 70 an unexpected error · 74 valid, but what was"
+    " found could not be written · 130 interrupted, no violation until then."
 )
 
 app = App(
@@ -44,7 +45,7 @@ class SimOptions:
         ),
     ] = None
     minutes: Annotated[
-        PositiveFloat | None,
+        Seconds | None,
         Parameter(env_var="TRIO_KV_SIM_MINUTES", help="Begin no seed after that time."),
     ] = None
     world: Annotated[
@@ -55,7 +56,7 @@ class SimOptions:
         ),
     ] = "core"
     jobs: Annotated[
-        PositiveInt | None,
+        Count | None,
         Parameter(env_var="TRIO_KV_SIM_JOBS", help="Processes at a time. [default: one a core]"),
     ] = None
     kinds: Annotated[
@@ -113,7 +114,7 @@ class SimOptions:
         ),
     ] = None
     shrink_runs: Annotated[
-        NonNegativeInt,
+        NaturalNumber,
         Parameter(
             env_var="TRIO_KV_SIM_SHRINK_RUNS", help="Runs that may be spent on making a failing plan smaller."
         ),

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from trio_kv.cli.terminal import is_terminal, open_console
 from trio_kv.sim.attempt import Outcome
 from trio_kv.sim.campaign import Campaign, Totals, Verdict
 
 PLAIN_EVERY_S = 10.0
 """How often a line tells how far it is, where nobody watches."""
-WIDTH_ON_PIPE = 120
 
 
 def tell_outcome(outcome: Outcome) -> str:
@@ -46,7 +46,7 @@ def tell_progress(campaign: Campaign) -> str:
 @contextmanager
 def show_progress(campaign: Campaign) -> Iterator[Callable[[], None]]:
     """Give a function to be called now and then: it shows how far a campaign is."""
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         with _show_bar(campaign) as show:
             yield show
         return
@@ -63,14 +63,13 @@ def show_progress(campaign: Campaign) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _show_bar(campaign: Campaign) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     order = campaign.order
     seeds = order.seeds
     total = None if seeds.last is None else len(seeds) * len(order.worlds)
     columns = (BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=open_console(sys.stderr), transient=True) as progress:
         task = progress.add_task("", total=total)
 
         def show() -> None:
@@ -90,10 +89,9 @@ def _show_bar(campaign: Campaign) -> Iterator[Callable[[], None]]:
 def show_campaign(campaign: Campaign) -> None:
     """Print the totals, what was reached, and the verdict."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_ON_PIPE)
+    console = open_console(sys.stdout)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
     for world in campaign.totals:

@@ -2,14 +2,17 @@
 
 import math
 import signal
+import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from trio_kv.cli.options import UsageError
-from trio_kv.cli.output import say
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.failures import explain_os_error
+from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.sim import SimOptions
 from trio_kv.cli.sim_output import show_campaign, show_progress, tell_outcome
 from trio_kv.sim.attempt import Failure, Outcome, TraceText, attempt, figures_of
@@ -18,6 +21,7 @@ from trio_kv.sim.evidence import Evidence, gather
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.plan_file import BadPlanError, read_plan
 from trio_kv.sim.pool import run_in_processes
+from trio_kv.sim.result import Result
 from trio_kv.sim.shrink import NotRepeatableError
 from trio_kv.sim.worlds import Draw, WorldKind, world_kind
 
@@ -29,7 +33,7 @@ EVIDENCE_MAX = 3
 """For so many kinds of failures the first seed is shrunk."""
 
 
-def simulate(options: SimOptions) -> Verdict:
+def simulate(options: SimOptions) -> int:
     """Carry out `sim`; return the exit code.
 
     Raises:
@@ -54,10 +58,24 @@ def simulate(options: SimOptions) -> Verdict:
         is_bare=options.is_bare,
         minutes=math.inf if options.minutes is None else options.minutes,
     )
+    if options.out is not None:
+        _make_folder(options.out)
     return _run_campaign(options, Campaign(order, kinds), kinds)
 
 
-def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]) -> Verdict:
+def _make_folder(path: Path) -> None:
+    """Make the folder for what is found before anything is looked for, and see that it can be written into."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--out {explain_os_error(error, path)}: name a folder that can be written"
+        ) from error
+
+
+def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]) -> int:
     order = campaign.order
     with _ending_in_order(), show_progress(campaign) as tell_progress:
 
@@ -79,18 +97,29 @@ def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, Worl
             campaign.carry_out(lambda tasks: run_in_processes(tasks, jobs), on_outcome)
     evidence = _gather(options, campaign, kinds)
     summary = campaign.summary() | {"evidence": [str(each.folder) for each in evidence]}
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / SUMMARY_NAME).write_bytes(
-            msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n"
-        )
+    is_written = options.out is None or _write_summary(options.out, summary)
     if options.output == "json":
         print(msgspec.json.encode(summary).decode())
     else:
         for each in evidence:
             print(f"{each}\n")
         show_campaign(campaign)
-    return campaign.verdict()
+    return _code(campaign.verdict(), is_written=is_written)
+
+
+def _write_summary(out: Path, summary: dict[str, Any]) -> bool:
+    """Write the figures down; return whether that worked."""
+    try:
+        (out / SUMMARY_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n")
+    except OSError as error:
+        say(explain_os_error(error, out / SUMMARY_NAME))
+        return False
+    return True
+
+
+def _code(verdict: Verdict, *, is_written: bool) -> int:
+    """Return the exit code: a verdict stands, whether or not what was asked for could be written."""
+    return ExitCode.NOT_TOLD if verdict is Verdict.VALID and not is_written else verdict
 
 
 @contextmanager
@@ -128,6 +157,8 @@ def _gather(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]
             )
         except NotRepeatableError as error:
             say(f"{error}: something in it is not decided by its seed")
+        except OSError as error:
+            say(f"nothing is kept of it: {explain_os_error(error, options.out or OUT_DEFAULT)}")
     return gathered
 
 
@@ -136,41 +167,41 @@ def _tell_shrinking(runs: int, plan: Plan) -> None:
         say(f"{runs} runs, {len(plan.faults)} faults left")
 
 
-def _run_file(options: SimOptions, path: Path) -> Verdict:
+def _run_file(options: SimOptions, path: Path) -> int:
     if options.seeds is not None:
         raise UsageError("--plan and --seeds can't go together: a plan has its seed")
     try:
         file = read_plan(path.read_text())
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from error
-    except (BadPlanError, UnicodeDecodeError) as error:
+        raise UsageError(explain_os_error(error, path)) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no plan that can be run: it is not text") from error
+    except BadPlanError as error:
         raise UsageError(f"{path} is no plan that can be run: {error}") from error
     kind = _world_kind(file.world)
     _check_modes(options, {kind.name: kind})
     return _run_plan(options, kind, file.plan)
 
 
-def _run_plan(options: SimOptions, kind: WorldKind, plan: Plan) -> Verdict:
+def _run_plan(options: SimOptions, kind: WorldKind, plan: Plan) -> int:
     """Run one plan here, and show what happens."""
-    with ExitStack() as stack:
-        text = None
-        if options.trace is not None:
-            try:
-                text = TraceText(stack.enter_context(options.trace.open("wb")))
-            except OSError as error:
-                raise UsageError(f"{options.trace}: {error.strerror or error}") from error
-        tell = text.tell if text is not None else print if options.is_verbose else None
-        result = attempt(kind, plan, tell, is_bare=options.is_bare)
+    text = None
+    result: Result | Failure
+    if options.trace is None:
+        result = attempt(kind, plan, print if options.is_verbose else None, is_bare=options.is_bare)
+    else:
+        text, result = _run_traced(options, kind, plan, options.trace)
     text_hash = "" if text is None else text.digest()
     verdict = Verdict.VIOLATION if isinstance(result, Failure) else Verdict.VALID
+    code = _code(verdict, is_written=text is None or text.loss is None)
     if options.output == "json":
         what = (
             {"failure": result} if isinstance(result, Failure) else {"figures": figures_of(result, text_hash)}
         )
         members = {"verdict": verdict.name.lower(), "world": kind.name, "seed": plan.seed, **what}
         print(msgspec.json.encode(members).decode())
-        return verdict
-    if options.trace is not None:
+        return code
+    if text is not None and text.loss is None:
         print(f"{text_hash}  {options.trace}")
     if isinstance(result, Failure):
         print(f"seed {plan.seed} of the {kind.name} world failed: {result.text}\n{result.frames}", end="")
@@ -179,7 +210,26 @@ def _run_plan(options: SimOptions, kind: WorldKind, plan: Plan) -> Verdict:
             f"seed {plan.seed} of the {kind.name} world: valid, trace {result.trace_hash},"
             f" {result.events:,} events, {result.operations:,} operations, {result.crashes:,} crashes"
         )
-    return verdict
+    return code
+
+
+def _run_traced(
+    options: SimOptions, kind: WorldKind, plan: Plan, path: Path
+) -> tuple[TraceText, Result | Failure]:
+    """Run one plan, and write all that happens into a file."""
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise UsageError(explain_os_error(error, path)) from error
+    text = TraceText(file)
+    result = attempt(kind, plan, text.tell, is_bare=options.is_bare)
+    try:
+        file.close()
+    except OSError as error:
+        text.loss = text.loss or error
+    if text.loss is not None:
+        say(f"the trace is not whole: {explain_os_error(text.loss, path)}")
+    return text, result
 
 
 def _only(kinds: dict[str, WorldKind], options: SimOptions) -> list[WorldKind]:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
-import msgspec
 from cyclopts import App, Parameter
 
-from trio_kv.cli.output import Output, say
+from trio_kv.cli.failures import explain_os_error
+from trio_kv.cli.output import Output, say, show, show_json
+from trio_kv.trace.text import printable_lines
 
 if TYPE_CHECKING:
     from trio_kv.storage.inspect import Report
@@ -27,7 +28,8 @@ class Verdict(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 sound · 1 torn (an interrupted write that was never acknowledged: the next start cuts it off) ·"
-    " 2 usage · 3 damaged · 4 can't tell (in use, or not readable)."
+    " 2 usage · 3 damaged · 4 can't tell (in use, or not readable) · 70 an unexpected error · 74 sound, but the output"
+    " could not be written."
 )
 
 app = App(
@@ -54,14 +56,14 @@ def verify(directory: Directory, /, *, output: OutputOption = "table") -> Verdic
     from trio_kv.storage import inspect
     from trio_kv.storage.errors import StorageError
 
-    if not _is_ours(directory):
-        return Verdict.USAGE
     try:
+        if not _is_ours(directory):
+            return Verdict.USAGE
         report = inspect.verify(directory)
     except (StorageError, OSError) as error:
         return _refuse(directory, error)
     if output == "json":
-        print(msgspec.json.encode(attrs.asdict(report), enc_hook=str).decode())
+        show_json(attrs.asdict(report))
     else:
         _show_report(report)
     return Verdict[report.state.upper()]
@@ -79,19 +81,17 @@ def dump(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:
     from trio_kv.storage import inspect
     from trio_kv.storage.errors import StorageError
 
-    if not _is_ours(directory):
-        return Verdict.USAGE
     verdict = Verdict.SOUND
     try:
+        if not _is_ours(directory):
+            return Verdict.USAGE
         for line in inspect.dump(directory):
             verdict = max(verdict, _VERDICT_OF_KIND.get(line.kind, Verdict.SOUND))
             if output == "json":
-                print(msgspec.json.encode(attrs.asdict(line), enc_hook=str).decode())
+                show_json(attrs.asdict(line))
             else:
-                print(f"{_short(line.file, directory)} {line.offset:>9}  {line.kind:<10} {line.text}")
-    except BrokenPipeError:
-        # Our reader has seen enough.
-        raise
+                text = f"{_short(line.file, directory)} {line.offset:>9}  {line.kind:<10} {line.text}"
+                print(printable_lines(text))
     except (StorageError, OSError) as error:
         return _refuse(directory, error)
     return verdict
@@ -101,7 +101,12 @@ _VERDICT_OF_KIND = {"torn": Verdict.TORN, "damaged": Verdict.DAMAGED}
 
 
 def _is_ours(directory: Path) -> bool:
-    """Return whether this is a data directory or one of a node; say so if it is neither."""
+    """Return whether this is a data directory or one of a node; say so if it is neither.
+
+    Raises:
+        OSError: it can't be looked at.
+
+    """
     from trio_kv.storage.manifest import IDENTITY_NAME, MANIFEST_NAME
 
     marks = (directory / MANIFEST_NAME, directory / IDENTITY_NAME, directory.resolve().parent / MANIFEST_NAME)
@@ -120,16 +125,13 @@ def _short(file: str, directory: Path) -> str:
 
 def _refuse(directory: Path, error: Exception) -> Verdict:
     """Say why nothing can be told."""
-    if isinstance(error, OSError):
-        say(f"{error.filename or directory}: {error.strerror or error}")
-    else:
-        say(str(error))
+    say(explain_os_error(error, directory) if isinstance(error, OSError) else str(error))
     return Verdict.UNKNOWN
 
 
 def _show_report(report: "Report") -> None:
     for node in report.nodes:
         print(f"node {node.node}: {node.state}")
-        print("\n".join(f"  {line}" for line in node.explanation.splitlines()))
+        show("\n".join(f"  {line}" for line in node.explanation.splitlines()))
     if len(report.nodes) > 1:
-        print(f"{report.path}: {report.state}")
+        show(f"{report.path}: {report.state}")

@@ -1,14 +1,21 @@
 """The synchronous client: one request at a time over one connection that comes back by itself.
 
-What the store says, errors included, is a `ReplyLine`: look at its `code`. Exceptions tell of the way to the
-store, and keep apart what a caller must keep apart: `NotConnectedError`, nothing happened and the call may be
-repeated; `OutcomeUnknownError`, a write went out and no answer came, so that it may or may not take effect.
+A method returns what the store did, or raises: see `trio_kv.client.errors`. `ask` is the way below, for who wants to
+look at every answer: it raises only for the way to the store, and keeps apart what a caller must keep apart:
+`NotConnectedError`, nothing happened and the call may be repeated; `OutcomeUnknownError`, a write went out and no
+answer came, so that it may or may not take effect.
 
 A request is sent a second time only if the first can't have been read: replies come in order and a server
 answers all it took before it closes, so a close line in the place of a reply means that ours was not taken.
 Reads have no effect, so they are repeated after any loss of the connection.
+
+No answer is ever taken for another's. Only a connection that owes none is kept: it is taken away for an exchange
+and put back when the whole reply is there, so whatever ends a call early, be it Ctrl-C, ends the connection, too. And a
+process that was forked leaves its parent's connection alone and opens its own.
 """
 
+import os
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
@@ -16,37 +23,35 @@ from typing import Final, Self
 import msgspec
 
 from trio_kv.client.connection import LineConnection
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
+from trio_kv.client.values import encode_value
 from trio_kv.wire.requests import (
     TIMEOUT_S_DEFAULT,
-    BadRequestError,
+    TIMEOUT_S_MAX,
     CasRequest,
     DeleteRequest,
     GetRequest,
     PingRequest,
     ReplyError,
     ReplyLine,
+    Request,
     SetRequest,
     StatusRequest,
+    WriteRequest,
     encode_request,
     parse_line,
     parse_reply,
 )
+from trio_kv.wire.requests import BadRequestError as NoRequestError
 
 DEFAULT_PORT = 3001
+PORT_MAX = 65_535
 
 REPLY_GRACE_S = 1.0
 """How much longer than the request's time-out we wait: the server, whose clock it is, should speak first."""
 
 ATTEMPTS_MAX = 3
 """Connections tried in a row, each of them lost or closed before a reply came."""
-
-
-class NotConnectedError(ConnectionError):
-    """The store can't be reached; the request was not taken."""
-
-
-class OutcomeUnknownError(ConnectionError):
-    """A write went out and its answer did not come: it may or may not take effect."""
 
 
 class _Nothing:
@@ -57,15 +62,17 @@ NOTHING: Final = _Nothing()
 
 
 class Client:
-    """Speaks to the client door. Not safe for threads.
+    """Speaks to the client door. Safe for threads, which wait for one another, and after a fork.
 
-    Values are anything that msgspec encodes, or a `msgspec.Raw` that holds JSON text; a reply's `value` is
-    such a text, to be read with `msgspec.json.decode`. Keys are 1 to 4096 bytes of UTF-8. With `meta` the
-    reply also has `revision`, `node` and `term`.
+    Keys are text of 1 to 4096 bytes in UTF-8. Values are what JSON has: dicts with text as keys, lists, str, int,
+    float, bool and None, at most 128 deep; a `msgspec.Raw` holds JSON text that is sent as it is. In a reply `data` is
+    the value as a Python object, and `value` its text; with `meta` there are `revision`, `node` and `term`, too.
 
     All methods that ask the store raise:
         NotConnectedError: the store can't be reached; nothing was changed.
-        OutcomeUnknownError: a write went out, no answer came.
+        RefusedError: the store said no, for a reason with a class of its own; nothing was changed.
+        OutcomeUnknownError: a write went out, and whether it takes effect is not known.
+        TypeError, ValueError: a key, a value or a revision is none; nothing was sent.
 
     """
 
@@ -82,17 +89,29 @@ class Client:
         Args:
             host: of the server.
             port: of the server.
-            timeout_s: for each request, connecting included; sent along with the request.
+            timeout_s: for each request, connecting included; sent along with the request. Above 0, at most 60.
             on_reconnected: called with a word for people when a lost connection is back.
 
+        Raises:
+            ValueError: the port or the time-out can't be.
+
         """
-        self.address = f"{host}:{port}"
+        if not 0 < port <= PORT_MAX:
+            raise ValueError(f"port is {port}: a port is 1 to {PORT_MAX}")
+        if not 0 < timeout_s <= TIMEOUT_S_MAX:
+            raise ValueError(
+                f"timeout_s is {timeout_s}: a time-out is more than 0 and at most {TIMEOUT_S_MAX:g} seconds"
+            )
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._host = host
         self._port = port
         self._timeout_s = timeout_s
         self._on_reconnected = on_reconnected
         self._connection: LineConnection | None = None
         self._has_been_connected = False
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._is_busy = False
 
     @property
     def is_connected(self) -> bool:
@@ -100,7 +119,7 @@ class Client:
         return self._connection is not None
 
     def get(self, key: str, *, is_stale: bool = False, meta: bool = False) -> ReplyLine:
-        """Read a key; a missing one has the code `missing`.
+        """Read a key; if it is missing the reply has the code `missing`, and None for `data`.
 
         Args:
             key: what to read.
@@ -108,8 +127,7 @@ class Client:
             meta: ask for the revision, too.
 
         """
-        request = GetRequest(key, timeout=self._timeout_s, is_stale=is_stale, meta=meta)
-        return self._exchange(encode_request(request), may_write=False)
+        return self._done(GetRequest(_key(key), is_stale=is_stale, meta=meta))
 
     def set(
         self, key: str, value: object, *, if_revision: int | None = None, meta: bool = False
@@ -118,21 +136,33 @@ class Client:
 
         Args:
             key: what to write.
-            value: any JSON value.
-            if_revision: only if the key has this revision, else the code is `conflict`; 0: must not exist.
+            value: any JSON value; see the class.
+            if_revision: only if the key has this revision; 0: must not exist.
             meta: ask for the revision, too.
 
+        Raises:
+            ConflictError: the key has another revision.
+
         """
-        request = SetRequest(key, _encode(value), if_revision, timeout=self._timeout_s, meta=meta)
-        return self._exchange(encode_request(request), may_write=True)
+        revision = _revision(if_revision)
+        return self._done(SetRequest(_key(key), encode_value(value), revision, meta=meta))
 
     def delete(self, key: str, *, if_revision: int | None = None, meta: bool = False) -> ReplyLine:
-        """Remove a key; the reply carries its old value, and has the code `missing` if there was none."""
-        request = DeleteRequest(key, if_revision, timeout=self._timeout_s, meta=meta)
-        return self._exchange(encode_request(request), may_write=True)
+        """Remove a key; the reply carries its old value, and has the code `missing` if there was none.
+
+        Args:
+            key: what to remove.
+            if_revision: only if the key has this revision.
+            meta: ask for the revision, too.
+
+        Raises:
+            ConflictError: the key has another revision.
+
+        """
+        return self._done(DeleteRequest(_key(key), _revision(if_revision), meta=meta))
 
     def cas(self, key: str, value: object, *, expected: object = NOTHING, meta: bool = False) -> ReplyLine:
-        """Give a key a value if it now has the expected one, else the code is `conflict`.
+        """Give a key a value if it now has the expected one.
 
         Args:
             key: what to write.
@@ -140,24 +170,43 @@ class Client:
             expected: the old one, compared as JSON; left out, the key must not exist.
             meta: ask for the revision, too.
 
+        Raises:
+            ConflictError: the key has another value, which the error carries.
+
         """
-        old = () if isinstance(expected, _Nothing) else (_encode(expected),)
-        request = CasRequest(key, _encode(value), old, timeout=self._timeout_s, meta=meta)
-        return self._exchange(encode_request(request), may_write=True)
+        old = () if isinstance(expected, _Nothing) else (encode_value(expected),)
+        return self._done(CasRequest(_key(key), encode_value(value), old, meta=meta))
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""
-        return self._exchange(encode_request(PingRequest()), may_write=False)
+        return self._done(PingRequest())
 
     def status(self) -> ReplyLine:
         """Ask for the state of the cluster; its members stand in the reply's `line`."""
-        return self._exchange(encode_request(StatusRequest()), may_write=False)
+        return self._done(StatusRequest())
+
+    def ask(self, request: Request) -> ReplyLine:
+        """Send a request and return the reply, whatever it says: look at its `code`.
+
+        Args:
+            request: it gets the client's time-out.
+
+        Raises:
+            NotConnectedError: the store can't be reached; nothing was changed.
+            OutcomeUnknownError: a write went out, and no answer came.
+
+        """
+        if not isinstance(request, PingRequest | StatusRequest):
+            request = msgspec.structs.replace(request, timeout=self._timeout_s)
+        return self._exchange(encode_request(request), may_write=isinstance(request, WriteRequest))
 
     def send_line(self, line: bytes) -> ReplyLine:
-        """Send a line of the protocol as it is, and return the reply.
+        """Send a line of the protocol as it is, and return the reply, whatever it says.
 
         Raises:
             ValueError: it is blank, or more than one line.
+            NotConnectedError: the store can't be reached; nothing was changed.
+            OutcomeUnknownError: something that may be a write went out, and no answer came.
 
         """
         if not line.strip() or b"\n" in line:
@@ -165,10 +214,10 @@ class Client:
         return self._exchange(line + b"\n", may_write=_may_write(line))
 
     def close(self) -> None:
-        """Close the connection; the next request opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connection, when no call is under way; the next request opens another."""
+        self._notice_fork()
+        with self._lock:
+            self._drop_connection()
 
     def __enter__(self) -> Self:
         return self
@@ -181,15 +230,37 @@ class Client:
     ) -> None:
         self.close()
 
+    def _done(self, request: Request) -> ReplyLine:
+        """Return the reply to a request that was carried out."""
+        reply = self.ask(request)
+        error = error_of(reply, may_write=isinstance(request, WriteRequest))
+        if error is not None:
+            raise error
+        return reply
+
     def _exchange(self, line: bytes, *, may_write: bool) -> ReplyLine:
+        self._notice_fork()
+        with self._lock:
+            if self._is_busy:
+                raise RuntimeError(
+                    "a client can't be used inside a call of its own, as from a signal handler"
+                )
+            self._is_busy = True
+            try:
+                return self._exchange_alone(line, may_write=may_write)
+            finally:
+                self._is_busy = False
+
+    def _exchange_alone(self, line: bytes, *, may_write: bool) -> ReplyLine:
         lost: Exception | None = None
         for _ in range(ATTEMPTS_MAX):
-            connection = self._ready_connection()
+            connection = self._take_connection()
+            is_sound = False
             try:
                 connection.send(line, timeout_s=self._timeout_s)
                 reply = parse_reply(connection.receive_line(timeout_s=self._timeout_s + REPLY_GRACE_S))
+                is_sound = reply.close is None
             except (OSError, ReplyError) as error:
-                self.close()
                 if may_write:
                     raise OutcomeUnknownError(
                         f"the write was sent, then: {explain(error)}. It may or may not take effect"
@@ -198,28 +269,44 @@ class Client:
                     raise NotConnectedError(f"{self.address} does not answer") from error
                 lost = error
                 continue
-            except BaseException:
-                self.close()  # interrupted: the reply to this request must not answer the next
-                raise
-            if reply.close is None:
+            finally:
+                if is_sound:
+                    self._connection = connection
+                else:
+                    connection.close()
+            if is_sound:
                 return reply
-            self.close()
         why = "it closes every connection" if lost is None else explain(lost)
         raise NotConnectedError(f"no answer from {self.address}: {why}") from lost
 
-    def _ready_connection(self) -> LineConnection:
-        if self._connection is not None and self._connection.has_news():
+    def _take_connection(self) -> LineConnection:
+        """Return a connection that owes no reply. It is the caller's, to be put back or closed."""
+        kept, self._connection = self._connection, None
+        if kept is not None:
+            if not kept.has_news():
+                return kept
             # Nothing was asked, so this is a close line or the end: the server was tired of our silence.
-            self.close()
-        if self._connection is None:
-            try:
-                self._connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s)
-            except OSError as error:
-                raise NotConnectedError(f"no server at {self.address}: {explain(error)}") from error
-            if self._has_been_connected and self._on_reconnected is not None:
-                self._on_reconnected(f"connected to {self.address} again")
-            self._has_been_connected = True
-        return self._connection
+            kept.close()
+        try:
+            connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s)
+        except OSError as error:
+            raise NotConnectedError(f"no server at {self.address}: {explain(error)}") from error
+        if self._has_been_connected and self._on_reconnected is not None:
+            self._on_reconnected(f"connected to {self.address} again")
+        self._has_been_connected = True
+        return connection
+
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            # The connection is our parent's, and so may the lock be. Closing it here ends it for us alone.
+            self._drop_connection()
+            self._has_been_connected = self._is_busy = False
+            self._pid, self._lock = os.getpid(), threading.RLock()
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def explain(error: Exception) -> str:
@@ -235,10 +322,18 @@ def _may_write(line: bytes) -> bool:
     """Return whether a request may change something: all that is not known to be a read."""
     try:
         request = parse_line(line)
-    except BadRequestError:
+    except NoRequestError:
         return True  # a newer server may understand what we don't
     return not isinstance(request, GetRequest | PingRequest | StatusRequest)
 
 
-def _encode(value: object) -> msgspec.Raw:
-    return value if isinstance(value, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(value))
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a str, not {type(key).__name__}")
+    return key
+
+
+def _revision(revision: object) -> int | None:
+    if revision is not None and (isinstance(revision, bool) or not isinstance(revision, int)):
+        raise TypeError(f"a revision is an int, not {type(revision).__name__}")
+    return revision

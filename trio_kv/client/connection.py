@@ -5,8 +5,11 @@ import socket
 import time
 from collections.abc import Callable
 
-REPLY_BYTES_MAX = 16 << 20
-"""A longer reply is not ours: the connection is given up."""
+from trio_kv.wire.requests import LINE_BYTES_LIMIT
+
+REPLY_BYTES_MAX = LINE_BYTES_LIMIT + (1 << 20)
+"""A longer reply is not ours: the connection is given up. It is the longest line that any server can be told to take,
+with room for what a reply says beside the value."""
 
 RECEIVE_BYTES = 65_536
 

@@ -9,8 +9,9 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -27,12 +28,18 @@ from wsproto.events import (
 from wsproto.utilities import ProtocolError
 
 DEFAULT_CONTROL_PORT = 3002
+WAIT_S_MAX = 1e6
+"""Twelve days: what is longer is not for every system a time that a socket can wait."""
 MESSAGE_BYTES_MAX = 16 << 20
 """A longer answer is not ours: the connection is given up."""
 
 
 class NoDoorError(ConnectionError):
     """There is no control door to be found, or it does not let us in."""
+
+
+class UnansweredError(NoDoorError):
+    """A command went out and no answer came: it may or may not take effect."""
 
 
 @attrs.frozen
@@ -42,7 +49,7 @@ class Door:
     address: str
     """host:port"""
     token: str = attrs.field(repr=False)
-    pid: int
+    pid: Annotated[int, msgspec.Meta(gt=0)]
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port.
@@ -71,22 +78,32 @@ def ephemeral_door_path(control_port: int) -> Path:
 def find_door(data_dir: Path, control_port: int | None) -> Door:
     """Return the door of the server that runs on `data_dir`, or of the one that listens on `control_port`.
 
+    Args:
+        data_dir: the server's data directory.
+        control_port: the port of its door. None or 0, a port that was left to chance: whatever the files say.
+
     Raises:
         NoDoorError: there is none, in words for a person.
 
     """
     paths = [data_door_path(data_dir), ephemeral_door_path(control_port or DEFAULT_CONTROL_PORT)]
-    doors = [door for door in map(_read_door, paths) if door is not None]
-    if control_port is not None:
-        doors = [door for door in doors if door.endpoint()[1] == control_port]
-    if not doors:
-        wanted = f"{paths[0]} nor {paths[1]}"
-        port = "" if control_port is None else f" tells of port {control_port}"
-        raise NoDoorError(f"neither {wanted}{port or ' is there'}: does a server run, with this --data-dir?")
-    living = [door for door in doors if _is_alive(door.pid)]
+    found = {path: door for path in paths if (door := _read_door(path)) is not None}
+    if not found:
+        raise NoDoorError(
+            f"neither {paths[0]} nor {paths[1]} is there: does a server run, with this --data-dir?"
+        )
+    living = {path: door for path, door in found.items() if _is_alive(door.pid)}
     if not living:
-        raise NoDoorError(f"the server that left {paths[0]} (process {doors[0].pid}) is gone")
-    return living[0]
+        path, door = next(iter(found.items()))
+        raise NoDoorError(f"the server that left {path} (process {door.pid}) is gone: start it again")
+    for door in living.values():
+        if not control_port or door.endpoint()[1] == control_port:
+            return door
+    path, door = next(iter(living.items()))
+    raise NoDoorError(
+        f"nothing here tells of port {control_port}: in {path} the control port is {door.endpoint()[1]}. Leave"
+        " --control-port out, or name the --data-dir of the server you mean; its port for clients is another one"
+    )
 
 
 def _read_door(path: Path) -> Door | None:
@@ -100,14 +117,16 @@ def _read_door(path: Path) -> Door | None:
         door = msgspec.json.decode(data, type=Door)
         door.endpoint()
     except ValueError as error:
-        raise NoDoorError(f"{path} is not a door file: {error}") from error
+        raise NoDoorError(
+            f"{path} is not a door file as a server writes it: start the server again"
+        ) from error
     return door
 
 
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -117,57 +136,106 @@ def _is_alive(pid: int) -> bool:
 def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
     """Send one command through the door and return the reply's members.
 
+    Args:
+        door: where to.
+        name: of the command.
+        arguments: its members.
+        timeout_s: how long to wait for each word of the other side; infinity for as long as it takes.
+
     Raises:
+        ValueError: the time-out is not above 0.
         NoDoorError: nobody opens, in words for a person.
+        UnansweredError: somebody did, and the command went out, but no answer came.
 
     """
+    if not timeout_s > 0:
+        raise ValueError(f"timeout_s is {timeout_s}: a time-out is more than 0 seconds")
+    timeout_s = min(timeout_s, WAIT_S_MAX)
+    exchange = _Exchange(door, {"id": 1, "command": name, **arguments})
     try:
         with socket.create_connection(door.endpoint(), timeout_s) as connection:
             connection.settimeout(timeout_s)
-            return _converse(connection, door, {"id": 1, "command": name, **arguments})
+            return exchange.carry_out(connection)
+    except NoDoorError:
+        raise
     except TimeoutError as error:
-        raise NoDoorError(f"the door at {door.address} does not answer") from error
+        raise exchange.give_up(f"the door at {door.address} does not answer") from error
     except OSError as error:
-        if isinstance(error, NoDoorError):
-            raise
-        raise NoDoorError(f"no door at {door.address}: {error.strerror or error}") from error
+        raise exchange.give_up(f"no door at {door.address}: {error.strerror or error}") from error
     except ProtocolError as error:
-        raise NoDoorError(f"what answers at {door.address} is no control door: {error}") from error
+        raise exchange.give_up(_strange(door)) from error
 
 
-def _converse(connection: socket.socket, door: Door, request: dict[str, Any]) -> dict[str, Any]:
-    host, port = door.endpoint()
-    websocket = WSConnection(ConnectionType.CLIENT)
-    connection.sendall(websocket.send(Request(host=f"{host}:{port}", target="/ws")))
-    text: list[str] = []
-    for event in _events(connection, websocket, door):
-        match event:
-            case AcceptConnection():
-                for message in ({"auth": door.token}, request):
-                    encoded = msgspec.json.encode(message).decode()
-                    connection.sendall(websocket.send(TextMessage(data=encoded)))
-            case TextMessage():
-                text.append(event.data)
-                if event.message_finished:
-                    reply = _read_reply("".join(text), request, door)
-                    text.clear()
-                    if reply is not None:
-                        connection.sendall(websocket.send(CloseConnection(code=1000)))
-                        return reply
-            case RejectConnection():
-                raise NoDoorError(f"the door at {door.address} refuses with HTTP status {event.status_code}")
-            case Ping():
-                connection.sendall(websocket.send(event.response()))
-            case CloseConnection():
-                raise NoDoorError(f"the door at {door.address} closed: {event.reason or event.code}")
-            case _:
-                pass  # pongs and the bodies of refusals say nothing new
-    raise NoDoorError(f"the door at {door.address} closed without an answer")
+@attrs.define
+class _Exchange:
+    """One command and its answer."""
+
+    door: Door
+    request: dict[str, Any]
+    is_sent: bool = False
+    """Whether the command may have arrived."""
+
+    def give_up(self, words: str) -> NoDoorError:
+        """Return what to raise when the connection is of no use any more."""
+        return UnansweredError(words) if self.is_sent else NoDoorError(words)
+
+    def carry_out(self, connection: socket.socket) -> dict[str, Any]:
+        """Send the command and return the reply's members.
+
+        Raises:
+            NoDoorError: there is no reply, in words for a person.
+            OSError: the connection is broken, or too slow.
+            ProtocolError: the other side speaks something else.
+
+        """
+        host, port = self.door.endpoint()
+        websocket = WSConnection(ConnectionType.CLIENT)
+        connection.sendall(websocket.send(Request(host=f"{host}:{port}", target="/ws")))
+        address = self.door.address
+        text: list[str] = []
+        for event in _events(connection, websocket, self.door):
+            match event:
+                case AcceptConnection():
+                    connection.sendall(websocket.send(_encode({"auth": self.door.token})))
+                    self.is_sent = True
+                    connection.sendall(websocket.send(_encode(self.request)))
+                case TextMessage():
+                    text.append(event.data)
+                    if event.message_finished:
+                        reply = _read_reply("".join(text), self.request, self.door)
+                        text.clear()
+                        if reply is not None:
+                            # What was answered stays so, though the other side may be gone by now.
+                            with suppress(OSError):
+                                connection.sendall(websocket.send(CloseConnection(code=1000)))
+                            return reply
+                case RejectConnection():
+                    raise NoDoorError(f"the door at {address} refuses with HTTP status {event.status_code}")
+                case Ping():
+                    connection.sendall(websocket.send(event.response()))
+                case CloseConnection():
+                    raise self.give_up(f"the door at {address} closed: {event.reason or event.code}")
+                case _:
+                    pass  # pongs and the bodies of refusals say nothing new
+        raise self.give_up(f"the door at {address} closed without an answer")
+
+
+def _encode(message: Mapping[str, Any]) -> TextMessage:
+    return TextMessage(data=msgspec.json.encode(message).decode())
+
+
+def _strange(door: Door) -> str:
+    return (
+        f"what answers at {door.address} is no control door: the server that left its door file has gone, and"
+        " something else has its port now, or it is the port for clients. Start the server again"
+    )
 
 
 def _events(connection: socket.socket, websocket: WSConnection, door: Door) -> Iterator[Event]:
     received_bytes = 0
     while data := connection.recv(65_536):
+        if not received_bytes and data.startswith(b"{"):
+            raise NoDoorError(_strange(door))
         received_bytes += len(data)
         if received_bytes > MESSAGE_BYTES_MAX:
             raise NoDoorError(f"the door at {door.address} says more than {MESSAGE_BYTES_MAX} bytes")
@@ -179,8 +247,8 @@ def _read_reply(text: str, request: dict[str, Any], door: Door) -> dict[str, Any
     """Return the reply to our request, or None if this message is another."""
     try:
         reply = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise NoDoorError(f"what answers at {door.address} is no control door: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NoDoorError(_strange(door)) from error
     if reply.get("id") == request["id"]:
         return reply
     if reply.get("error") == "unauthorized":

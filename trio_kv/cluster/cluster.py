@@ -3,23 +3,25 @@
 The faults are one API, used by the control door, the dashboard and the chaos command alike.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from random import Random
 
 import attrs
 import trio
 
+from trio_kv.cluster import inbox as inboxes
+from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.disks import Disks
+from trio_kv.cluster.disks import Disk, Disks
 from trio_kv.cluster.inbox import TakeSnapshot, Transfer
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import Registry, State
+from trio_kv.cluster.registry import FaultError, Registry, State
 from trio_kv.cluster.supervisor import Member, Supervisor
-from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.snapshots import snapshot_name
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
+    DiskFailed,
     DiskSlowed,
     DiskStalled,
     LinkCut,
@@ -33,12 +35,8 @@ from trio_kv.trace.vocabulary import (
 from trio_kv.transport.links import LinkFault, Links
 from trio_kv.transport.memory import MemoryNetwork
 
-BACKUP_S = 60.0
-"""How long a backup waits for its snapshot."""
-
-
-class FaultError(ValueError):
-    """A fault was asked for that makes no sense now. The text says why."""
+REBUILD_S = 10.0
+"""How long a command waits for a rebuild's first step, which takes milliseconds on a disk that works."""
 
 
 class Cluster:
@@ -81,18 +79,38 @@ class Cluster:
             make_node=make_node,
         )
         self._members = self._supervisor.members
+        self._nursery: trio.Nursery | None = None
+        self._disk_faults: dict[tuple[str, int], Disk] = {}
+        """What was done to which disk; a node that starts again has another, sound one."""
+        self.registry.faults = self.active_faults
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self.network.run)
             nursery.start_soon(self._supervisor.run)
+            for node in self._members:
+                nursery.start_soon(self._watch_place, node)
+
+    async def _watch_place(self, node: int) -> None:
+        """Stop a node whose directory is not where it was: as a disk that failed, it would keep nothing."""
+        while True:
+            error = await self._disks.wait_gone(node)
+            inbox = self._members[node].status.inbox
+            if inbox is not None:
+                inbox.post(inboxes.DiskFailed(error))
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
         while (leader := self.registry.leader()) is None:
-            await self._wait_change()
+            await self.registry.wait_change()
         return leader.node
+
+    @property
+    def is_disk_abandoned(self) -> bool:
+        """Whether `run` ended without a disk that hangs: that may write as long as the process lives."""
+        return self._supervisor.disk_waits.is_abandoned
 
     @property
     def is_loading(self) -> bool:
@@ -102,6 +120,41 @@ class Cluster:
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply."""
         return self.registry.status()
+
+    def leader(self) -> int:
+        """Return the node that leads.
+
+        Raises:
+            FaultError: none does just now.
+
+        """
+        leader = self.registry.leader()
+        if leader is None:
+            raise FaultError("no node leads just now")
+        return leader.node
+
+    def active_faults(self) -> list[dict[str, object]]:
+        """Return what is wrong with links, disks and clocks, by the names and members of the commands that do it.
+
+        Nodes that are down or paused tell so in their state.
+        """
+        faults: list[dict[str, object]] = [
+            {"fault": name, **members} for name, members in self.links.active_faults()
+        ]
+        for node, member in self._members.items():
+            if member.disk_delay_s:
+                faults.append(
+                    {"fault": "slow-disk", "node": node, "ms": round(1000 * member.disk_delay_s, 6)}
+                )
+            done = [
+                name for (name, to), disk in self._disk_faults.items() if to == node and disk is member.disk
+            ]
+            faults += [{"fault": name, "node": node} for name in done]
+            if "fill-disk" not in done and member.node is not None and member.node.is_disk_full:
+                faults.append({"fault": "full-disk", "node": node})
+            if member.clock.rate != 1.0:
+                faults.append({"fault": "clock", "node": node, "rate": member.clock.rate})
+        return faults
 
     # Faults
 
@@ -114,7 +167,7 @@ class Cluster:
     def stop(self, node: int) -> None:
         """Let a node die and stay down until `restart`."""
         member = self._member(node)
-        if member.node is None and member.status.state is not State.CRASHED:
+        if not member.is_living and member.status.state is not State.CRASHED:
             raise FaultError(f"node {node} does not run: it is {member.status.state}")
         member.is_wanted = False
         member.wake.set()
@@ -123,10 +176,10 @@ class Cluster:
             member.scope.cancel()
 
     def restart(self, node: int) -> None:
-        """Start a node that is down, at once; let one that runs die and come back by itself, as `crash` does.
+        """Start a node that is down, or let one that runs die and start again: at once, whatever its back-off was.
 
         Raises:
-            FaultError: it is being rebuilt just now, and starts by itself.
+            FaultError: it is being rebuilt just now, or its disk hangs, and it starts by itself after that.
 
         """
         member = self._member(node)
@@ -135,7 +188,11 @@ class Cluster:
         if member.node is None:
             member.is_wanted = True
             member.wake.set()
+            self._supervisor.watch_disk(member)
+            if member.is_living and member.hung_reason:
+                raise FaultError(f"node {node} starts by itself as soon as it can: {member.hung_reason}")
         else:
+            member.is_restarting = True
             self.crash(node)
 
     def pause(self, node: int) -> None:
@@ -163,7 +220,7 @@ class Cluster:
             self._member(node)
         if len(set(named)) != len(named):
             raise FaultError("a node can be in one group only")
-        self.links.partition(groups)
+        self.links.partition([*groups, *([node] for node in self._members if node not in named)])
         self._trace.emit(LinksPartitioned(tuple(tuple(group) for group in groups)))
 
     def cut(self, source: int, target: int) -> None:
@@ -184,6 +241,8 @@ class Cluster:
             if member.disk is not None:
                 member.disk.unstall()
                 member.disk.unfill()
+        for fault in [fault for fault in self._disk_faults if fault[0] != "fail-disk"]:
+            del self._disk_faults[fault]
         self._trace.emit(LinksHealed())
 
     def delay(self, delay_s: float) -> None:
@@ -213,6 +272,7 @@ class Cluster:
         member = self._live_member(node)
         assert member.disk is not None
         member.disk.stall()
+        self._disk_faults["stall-disk", node] = member.disk
         self._trace.emit(DiskStalled(), node=node)
 
     def fill_disk(self, node: int) -> None:
@@ -220,12 +280,14 @@ class Cluster:
         member = self._live_member(node)
         assert member.disk is not None
         member.disk.fill()
+        self._disk_faults["fill-disk", node] = member.disk
 
     def fail_disk(self, node: int) -> None:
         """Let a node's next write fail: it stops."""
         member = self._live_member(node)
         assert member.disk is not None
         member.disk.fail_next()
+        self._disk_faults["fail-disk", node] = member.disk
 
     def skew_clock(self, node: int, rate: float) -> None:
         """Let a node's clock run at another rate; 1 is true."""
@@ -254,86 +316,82 @@ class Cluster:
             where the old one was `moved_to`, or None if there was none.
 
         Raises:
-            FaultError: it runs, or too few of the others have all of their data.
+            FaultError: it runs, or too few of the others have all of their data, or a disk hangs.
 
         """
         member = self._member(node)
         if member.is_living:
+            if member.node is None and member.hung_reason:
+                raise FaultError(f"node {node} can't be rebuilt now: {member.hung_reason}")
             raise FaultError(f"node {node} runs: stop it first")
         if member.is_being_replaced:
             raise FaultError(f"node {node} is being rebuilt already")
         # It must not come back, by itself or because somebody asks for it, while its directory is replaced.
-        was_wanted = member.is_wanted
+        rebuilding = _Rebuilding(node, member.is_wanted)
         member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
-        try:
-            aside = await self._disks.rebuild(node, self._random)
-        except StorageError as error:
-            # Nothing was done: it goes on as it would have.
-            member.is_wanted = was_wanted
-            member.wake.set()
-            raise FaultError(str(error)) from error
-        finally:
-            member.is_being_replaced = False
-        self._trace.emit(RebuildStarted(str(aside or "")), node=node)
-        self.restart(node)
-        return {"moved_to": None if aside is None else str(aside.absolute())}
+        assert self._nursery is not None
+        # Of its own, for it must not be left half done: whoever asked may leave, and is not kept waiting for a disk.
+        self._nursery.start_soon(self._rebuild, member, rebuilding)
+        with trio.move_on_after(REBUILD_S):
+            await rebuilding.ended.wait()
+            if rebuilding.error is not None:
+                raise rebuilding.error
+            return {"moved_to": rebuilding.moved_to}
+        rebuilding.is_awaited = False
+        raise FaultError(
+            f"the rebuild of node {node} waits for a disk that hangs; it goes on by itself when that moves again"
+        )
 
-    async def backup(self) -> dict[str, object]:
+    async def _rebuild(self, member: Member, rebuilding: "_Rebuilding") -> None:
+        node = rebuilding.node
+        try:
+            running = {other for other, each in self._members.items() if each.has_all_data}
+            rebuild = partial(self._disks.rebuild, node, self._random, running)
+            aside = await self._supervisor.disk_waits.wait(node, rebuild)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, and else everybody
+            # Nothing was done: it goes on as it would have.
+            rebuilding.error = FaultError(str(error)) if isinstance(error, StorageError) else error
+            if not rebuilding.is_awaited:
+                self._trace.emit(DiskFailed("rebuild", str(error)), node=node)
+            member.is_wanted, member.is_being_replaced = rebuilding.was_wanted, False
+            member.wake.set()
+        else:
+            rebuilding.moved_to = None if aside is None else str(aside.absolute())
+            member.is_being_replaced = False
+            self._trace.emit(RebuildStarted(str(aside or "")), node=node)
+            self.restart(node)
+        finally:
+            rebuilding.ended.set()
+
+    async def backup(self, without: Collection[int] = ()) -> dict[str, object]:
         """Take a snapshot that holds every write acknowledged before this call, for somebody to copy.
 
+        A node that does not hear a leader, dies, or does not get its snapshot done costs some seconds: then another
+        is asked, too, and the first snapshot that will do is taken.
+
+        Args:
+            without: nodes whose snapshots are of no use.
+
         Returns:
-            its `path`, and the `index` and `term` up to which it goes. The file stays until the node's
-            next snapshot.
+            its `path`, the `index` and `term` up to which it goes, and the `node` that took it. The file stays until
+            the node's next snapshot.
 
         Raises:
             FaultError: no node could take it in time.
 
         """
-        with trio.move_on_after(BACKUP_S):
-            await self.wait_leader()
-            for status in self.registry.readable():
-                reader = _Reader()
-                assert status.inbox is not None
-                status.inbox.post_request(Read(reader, 0, ()))
-                done = await reader.wait()
-                if isinstance(done, Done):
-                    # Applied on that node is all that was acknowledged before: a linearizable read has
-                    # said so.
-                    status.inbox.post(TakeSnapshot())
-                    index, term = await self._wait_snapshot(status.node, done.applied)
-                    found = self._members[status.node].found
-                    assert found is not None
-                    path = found.path / snapshot_name(index, term)
-                    return {"path": str(path), "index": index, "term": term}
-        raise FaultError("no node could take a snapshot in time: is there a leader, and room on the disk?")
+        return await take_backup(self.registry, self._members, without)
 
     def transfer(self, node: int) -> None:
         """Ask the leader to hand over to a node."""
         member = self._live_member(node)
-        leader = self.registry.leader()
-        if leader is None or leader.inbox is None:
-            raise FaultError("no node leads just now")
-        if leader.node == node:
+        leader = self.leader()
+        if leader == node:
             raise FaultError(f"node {node} leads already")
-        leader.inbox.post(Transfer(member.status.node))
-
-    async def _wait_snapshot(self, node: int, applied: int) -> tuple[int, int]:
-        """Wait for a snapshot of a node that holds what it had applied up to there."""
-        member = self._members[node]
-        while True:
-            stored = None if member.node is None else member.node.replica.snapshots.stored
-            if stored is not None and stored[0] >= applied:
-                return stored
-            await self._wait_change()
-
-    async def _wait_change(self) -> None:
-        changed = trio.Event()
-        unlisten = self.registry.listen(changed.set)
-        try:
-            await changed.wait()
-        finally:
-            unlisten()
+        inbox = self.registry.nodes[leader].inbox
+        assert inbox is not None
+        inbox.post(Transfer(member.status.node))
 
     def _set_link_fault(self, fault: LinkFault) -> None:
         self.links.set_fault(fault)
@@ -353,22 +411,18 @@ class Cluster:
     def _live_member(self, node: int) -> Member:
         member = self._member(node)
         if member.node is None:
-            raise FaultError(f"node {node} does not run: it is {member.status.state}")
+            hung = f", and {member.hung_reason}" if member.hung_reason else ""
+            raise FaultError(f"node {node} does not run: it is {member.status.state}{hung}")
         return member
 
 
-class _Reader:
-    """Asks a node directly, and waits for its answer."""
+@attrs.define(eq=False)
+class _Rebuilding:
+    """A rebuild whose first step is under way: who asked for it waits for what comes of it."""
 
-    def __init__(self) -> None:
-        self._answer: Answer | None = None
-        self._came = trio.Event()
-
-    def deliver(self, answer: Answer) -> None:
-        self._answer = answer
-        self._came.set()
-
-    async def wait(self) -> Answer:
-        await self._came.wait()
-        assert self._answer is not None
-        return self._answer
+    node: int
+    was_wanted: bool
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    is_awaited: bool = True
+    moved_to: str | None = None
+    error: Exception | None = None

@@ -4,12 +4,14 @@ Whatever blocks happens in threads here, so a supervisor never waits for a disk 
 simulator has another implementation of the port (`sim.whole.disks`): no thread, no file, and power that fails.
 """
 
+import contextlib
 import gc
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import attrs
 import trio
@@ -21,28 +23,40 @@ from trio_kv.cluster.inbox import (
     DiskFailed,
     RoomChanged,
     SnapshotFailed,
+    SnapshotMoved,
     SnapshotStored,
     Stored,
 )
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Command
 from trio_kv.raft.ready import Ticket
+from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.disk import DiskThread, Storage
-from trio_kv.storage.manifest import DataDirectory
+from trio_kv.storage.errors import GoneError, StorageError
 from trio_kv.storage.opening import Opened
+from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 from trio_kv.storage.recovery import Recovered
 from trio_kv.storage.snapshots import SnapshotInfo
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeLoading
 
+LOAD_MOVED_S = 0.1
+"""How often a load tells that it gets on."""
 LOADING_TOLD_S = 1.0
 """How often a node that reads a large snapshot tells how far it is."""
 
+PLACE_CHECKED_S = 2.0
+"""How often it is looked at whether a running node's directory is still where it was."""
+
+_T = TypeVar("_T")
 Decode = Callable[[bytes], Command]
 Known = Callable[[str], Item | None]
 """Finds an item that is in memory already."""
+Moved = Callable[[], Awaitable[None]]
+"""Is told now and then that a load gets on, and lets it wait if it is not its turn any more."""
 
 
 class Disk(Storage, Protocol):
@@ -105,7 +119,11 @@ class Loaded:
 
 
 class Disks(Protocol):
-    """The disks of all nodes."""
+    """The disks of all nodes.
+
+    Each call takes as long as the disk does, which may be for ever. One that is cancelled returns at once, and what it
+    began may still be carried out: whoever cancels it must not use that node's disk again.
+    """
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -126,13 +144,14 @@ class Disks(Protocol):
         """
         ...  # pragma: no cover
 
-    async def load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
+    async def load(self, node: int, decode: Decode, known: Known | None, moved: Moved) -> Loaded:
         """Read what a node's disk holds, and repair what an interruption left.
 
         Args:
             node: one that does not run, and whose state is "ok".
             decode: turns the bytes of a command into the command.
             known: finds items of another node, to share them.
+            moved: awaited between pieces that were read, every tenth of a second or so.
 
         Raises:
             DamagedError: what is there can't be believed.
@@ -141,13 +160,24 @@ class Disks(Protocol):
         """
         ...  # pragma: no cover
 
-    async def rebuild(self, node: int, random: Random) -> Path | None:
+    async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """Give a node that does not run a new, empty disk; return where the old one is, if there was one.
 
-        Raises:
-            StorageError: too few of the others are in order.
-            OSError: the disk refused.
+        Args:
+            node: which one.
+            random: draws its new incarnation.
+            running: nodes that have read their disks, and run with all of their data.
 
+        Raises:
+            StorageError: too few of the others are in order, or the disk refused.
+
+        """
+        ...  # pragma: no cover
+
+    async def wait_gone(self, node: int) -> OSError:
+        """Wait until what a node writes would not be found by its next start; return why.
+
+        It looks at a node that runs. One that does not is looked at when it starts.
         """
         ...  # pragma: no cover
 
@@ -178,6 +208,10 @@ class Completions:
         """A chunk was taken."""
         self.post(ChunkAdded(index, term, number))
 
+    def snapshot_moved(self, index: int, term: int) -> None:
+        """A snapshot gets on whose chunks were all taken."""
+        self.post(SnapshotMoved(index, term))
+
     def snapshot_stored(self, info: SnapshotInfo) -> None:
         """A snapshot is durable."""
         self.post(SnapshotStored(info.index, info.term, info.total_bytes))
@@ -206,6 +240,8 @@ class RealDisks:
         self._directory = directory
         self._trace = trace
         self._replacing = trio.Lock()
+        self._places: dict[int, Place | None] = {}
+        """Where the directory was found of each node that runs, or ran last."""
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -219,27 +255,48 @@ class RealDisks:
 
     async def examine(self, node: int) -> Found:
         """See `Disks`."""
-        return await trio.to_thread.run_sync(self._examine, node)
+        return await _in_thread(partial(self._examine, node))
 
-    async def load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
+    async def load(self, node: int, decode: Decode, known: Known | None, moved: Moved) -> Loaded:
         """See `Disks`."""
-        return await trio.to_thread.run_sync(self._load, node, decode, known)
+        moves = _Moves(moved)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(moves.let_collector_rest)
+            loaded = await _in_thread(partial(self._load, node, decode, known, moves))
+            nursery.cancel_scope.cancel()
+        return loaded
 
-    async def rebuild(self, node: int, random: Random) -> Path | None:
+    async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """See `Disks`."""
         # One after the other: two at a time would each count the other among those that have all of their data, and
         # each write a manifest without the other's new incarnation.
         async with self._replacing:
-            return await trio.to_thread.run_sync(rebuild_node, self._directory, node, random)
+            return await _in_thread(partial(rebuild_node, self._directory, node, random, running))
 
     async def end_rebuild(self, node: int) -> None:
         """See `Disks`."""
-        await trio.to_thread.run_sync(end_rebuild, self._directory.node(node))
+        await _in_thread(partial(self._end_rebuild, node))
+
+    async def wait_gone(self, node: int) -> OSError:
+        """See `Disks`."""
+        while True:
+            await trio.sleep(PLACE_CHECKED_S)
+            place = self._places.get(node)
+            if place is None:
+                continue
+            # A disk that hangs holds up this look alone, and the end of the process not at all.
+            gone = await _in_thread(partial(_find_gone, place))
+            # Looked at was the directory of that life, and there may be another one since.
+            if gone is not None and self._places.get(node) is place:
+                return gone
 
     # What follows runs in threads.
 
     def _examine(self, node: int) -> Found:
+        with contextlib.suppress(StorageError):
+            self._directory.settle(node)
         directory = self._directory.node(node)
+        snapshot_bytes, log_bytes = directory.sizes()
         return Found(
             directory.path,
             directory.state,
@@ -247,26 +304,22 @@ class RealDisks:
             directory.reason,
             directory.way_out,
             directory.is_rebuilding,
-            max((file.stat().st_size for file in directory.path.glob("*.snap")), default=0),
+            snapshot_bytes,
             directory.segment_bytes // 2,
-            sum(file.stat().st_size for file in directory.path.glob("*.log")),
+            log_bytes,
         )
 
-    def _load(self, node: int, decode: Decode, known: Known | None) -> Loaded:
-        """Open a node's log and restore its state machine from the newest snapshot.
+    def _end_rebuild(self, node: int) -> None:
+        end_rebuild(self._directory.node(node))
 
-        Millions of objects are made, of which Python's collector could free none: it would only walk
-        over all of them again and again, so it rests meanwhile.
-        """
-        gc.disable()
-        try:
-            opened = self._directory.node(node).open(decode)
-            machine = self._restore(node, opened, known)
-        finally:
-            gc.enable()
+    def _load(self, node: int, decode: Decode, known: Known | None, moves: "_Moves") -> Loaded:
+        """Open a node's log and restore its state machine from the newest snapshot."""
+        opened = self._directory.node(node).open(decode, moves)
+        self._places[node] = opened.place
+        machine = self._restore(node, opened, known, moves)
         return Loaded(opened.recovered, machine, partial(_start_thread, node, opened))
 
-    def _restore(self, node: int, opened: Opened, known: Known | None) -> Machine:
+    def _restore(self, node: int, opened: Opened, known: Known | None, moves: "_Moves") -> Machine:
         info = opened.recovered.snapshot
         if info is None:
             return Machine()
@@ -274,12 +327,60 @@ class RealDisks:
         told_at, done_bytes = self._trace.mono_s(), 0
         for chunk in opened.snapshots.chunks(info):
             restorer.feed(chunk)
+            moves()
             done_bytes += len(chunk)
             if self._trace.mono_s() - told_at >= LOADING_TOLD_S:
                 told_at = self._trace.mono_s()
                 loading = NodeLoading(100 * done_bytes // info.total_bytes, info.total_bytes)
                 trio.from_thread.run_sync(partial(self._trace.emit, loading, node=node))
         return restorer.finish()
+
+
+def _find_gone(place: Place) -> OSError | None:
+    try:
+        place.check()
+    except GoneError as error:
+        return error
+    return None
+
+
+class _Moves:
+    """Tells, from the thread of a load, that it gets on; not more often than is worth a hop between threads.
+
+    A load makes millions of objects, of which Python's collector could free none: it would only walk over all of them
+    again and again. So it rests as long as the load gets on, and no longer: the others need it.
+    """
+
+    def __init__(self, moved: Moved) -> None:
+        self._moved = moved
+        self._told_at = time.monotonic()
+        self._count = 0
+
+    def __call__(self) -> None:
+        """Tell it, and wait as long as it is not this load's turn."""
+        now = time.monotonic()
+        if now - self._told_at >= LOAD_MOVED_S:
+            self._count += 1
+            trio.from_thread.run(self._moved)
+            self._told_at = time.monotonic()
+
+    async def let_collector_rest(self) -> None:
+        """Do so until cancelled, in Trio."""
+        count = -1
+        try:
+            while True:
+                if self._count != count:
+                    gc.disable()
+                else:
+                    gc.enable()
+                count = self._count
+                await trio.sleep(10 * LOAD_MOVED_S)
+        finally:
+            gc.enable()
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 def _start_thread(node: int, opened: Opened, post: Callable[[Completion], object]) -> DiskThread:
@@ -291,6 +392,7 @@ def _start_thread(node: int, opened: Opened, post: Callable[[Completion], object
         on_failed=told.failed,
         name=f"disk-{node}",
         on_snapshot_added=told.snapshot_added,
+        on_snapshot_moved=told.snapshot_moved,
         on_snapshot_stored=told.snapshot_stored,
         on_snapshot_failed=told.snapshot_failed,
         on_chunk_read=told.chunk_read,

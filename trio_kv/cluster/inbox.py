@@ -55,6 +55,14 @@ class ChunkAdded:
 
 
 @attrs.frozen
+class SnapshotMoved:
+    """The disk gets on with a snapshot whose last chunk it has."""
+
+    index: int
+    term: int
+
+
+@attrs.frozen
 class SnapshotStored:
     """A snapshot is durable, and was proved readable."""
 
@@ -97,7 +105,16 @@ class GoOn:
     """The node left work undone in its last pass, so that others could run."""
 
 
-Completion = Stored | DiskFailed | ChunkAdded | SnapshotStored | SnapshotFailed | ChunkWasRead | RoomChanged
+Completion = (
+    Stored
+    | DiskFailed
+    | ChunkAdded
+    | SnapshotMoved
+    | SnapshotStored
+    | SnapshotFailed
+    | ChunkWasRead
+    | RoomChanged
+)
 
 
 @attrs.frozen

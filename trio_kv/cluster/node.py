@@ -17,6 +17,7 @@ from trio_kv.cluster.inbox import (
     Inbox,
     RoomChanged,
     SnapshotFailed,
+    SnapshotMoved,
     SnapshotStored,
     Stored,
     TakeSnapshot,
@@ -38,10 +39,14 @@ from trio_kv.replica.jobs import (
 )
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read, Refused, Unknown
+from trio_kv.replica.turns import Turns
 from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
 
+SNAPSHOT_LEASE_S = 0.25
+"""A node whose snapshot gets nowhere for so long gives its turn to the next one: its disk hangs, or it is paused. It
+goes on when it moves again, so that a disk that was only slow loses little by it."""
 ROUNDING_S = 1e-6
 """More than what is lost by converting between clocks."""
 
@@ -81,25 +86,6 @@ class Clock:
         self._base += by_s
 
 
-@attrs.define
-class Turn:
-    """Who of the nodes of a process takes a snapshot now: one at a time, so that the others stay quick."""
-
-    queue: list[int] = attrs.field(factory=list)
-    """The node whose turn it is, and those that wait, in the order in which they asked."""
-
-    def take(self, node: int) -> bool:
-        """Queue for a turn; return whether it has come."""
-        if node not in self.queue:
-            self.queue.append(node)
-        return self.queue[0] == node
-
-    def give_back(self, node: int) -> None:
-        """End a node's turn, or its wait."""
-        if node in self.queue:
-            self.queue.remove(node)
-
-
 class Node:
     """A running node. It lives as long as `run` does, and is never started again: a restart makes a new one."""
 
@@ -115,7 +101,7 @@ class Node:
         rebuilt: Callable[[], Awaitable[None]],
         trace: Trace,
         clock: Clock,
-        turn: Turn,
+        turns: Turns,
     ) -> None:
         """Join the parts of a node.
 
@@ -129,7 +115,7 @@ class Node:
             rebuilt: is called when a rebuilt node counts again.
             trace: takes events.
             clock: the node's clock.
-            turn: whose turn it is to take a snapshot.
+            turns: whose turn it is to take a snapshot, by Trio's clock.
 
         """
         self.clock = clock
@@ -142,7 +128,7 @@ class Node:
         self._rebuilt = rebuilt
         self._nursery: trio.Nursery | None = None
         self._trace = trace
-        self._turn = turn
+        self._turns = turns
         self._resumed: trio.Event | None = None
         self._timer_scope = trio.CancelScope()
         self._timer_at = 0.0
@@ -163,6 +149,11 @@ class Node:
         if self._resumed is not None:
             self._resumed.set()
             self._resumed = None
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk says that it has no room for more log than is reserved."""
+        return self.replica.raft.persistence.room_bytes is not None
 
     def clock_changed(self) -> None:
         """Let the timer follow the clock, which runs at another rate now, or has jumped."""
@@ -227,6 +218,8 @@ class Node:
             case ChunkWasRead():
                 snapshot = (item.index, item.term)
                 replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+            case SnapshotMoved():
+                replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
                 replica.snapshot_stored(now, (item.index, item.term), item.size_bytes)
                 self._emit(SnapshotTaken(item.index, item.term, item.size_bytes))
@@ -268,20 +261,15 @@ class Node:
             source.deliver(answer)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
         self._look_after_snapshots()
-        if ready.events or (self._wants_debug and ready.committed):
+        if ready.events or (self._wants_debug and self.replica.applied_now):
             self._tell(ready)
         self._note()
         self._set_timer()
 
     def _look_after_snapshots(self) -> None:
-        """Begin a snapshot that is due, give the disk its jobs, and see to it that what is left undone goes on."""
+        """Take a snapshot in turn, give the disk its jobs, and see to it that what is left undone goes on."""
         replica = self.replica
-        if replica.is_snapshot_due:
-            if self._turn.take(self._status.node):
-                replica.begin_snapshot()
-        elif not replica.snapshots.is_taking and replica.is_tidy:
-            # Tidying up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
-            self._turn.give_back(self._status.node)
+        replica.take_turn(trio.current_time(), self._turns)
         for job in replica.take_jobs():
             self._submit(job)
         if replica.has_more and not self._is_going_on:
@@ -310,8 +298,8 @@ class Node:
             if isinstance(event, RebuildEnded):
                 assert self._nursery is not None
                 self._nursery.start_soon(self._rebuilt)
-        if self._wants_debug and ready.committed:
-            self._emit(self.replica.applied_event(ready))
+        if self._wants_debug and self.replica.applied_now:
+            self._emit(self.replica.applied_event())
 
     def _note(self) -> None:
         """Keep the registry's view up to date; tell it aloud only when it matters to others."""
@@ -321,6 +309,12 @@ class Node:
             self._told = told
             self._status.role, self._status.term, self._status.leader = told
             self._publish()
+
+    @property
+    def write_waits_s(self) -> float:
+        """For how long the oldest write has been waiting for the disk, by the node's clock."""
+        oldest_at = self.replica.raft.persistence.oldest_write_at
+        return 0.0 if oldest_at is None else self.clock.now() - oldest_at
 
     def refresh_status(self) -> None:
         """Bring the numbers of the registry's view up to date: done when somebody asks, not at every step."""
@@ -354,7 +348,7 @@ class Node:
 
     def _answer_all(self) -> None:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
-        self._turn.give_back(self._status.node)
+        self._turns.give_back(self._status.node)
         for source, answer in self.replica.stop():
             source.deliver(answer)
         for item in self._batch:

@@ -7,8 +7,15 @@ from collections.abc import Callable
 from enum import StrEnum
 
 import attrs
+import trio
 
 from trio_kv.cluster.inbox import Inbox
+from trio_kv.raft.voters import Voters
+from trio_kv.trace.text import encodable
+
+
+class FaultError(ValueError):
+    """Something was asked of the cluster that makes no sense now. The text says why."""
 
 
 class State(StrEnum):
@@ -29,6 +36,8 @@ class NodeStatus:
     node: int
     state: State = State.STOPPED
     reason: str = ""
+    is_gone: bool = False
+    """Whether it is down because its directory is not where it was."""
     role: str = "follower"
     term: int = 0
     leader: int | None = None
@@ -56,7 +65,7 @@ class NodeStatus:
             "digest": self.digest,
         }
         if self.reason:
-            row["reason"] = self.reason
+            row["reason"] = encodable(self.reason)
         return row
 
 
@@ -66,12 +75,24 @@ class Registry:
     def __init__(self, nodes: list[int]) -> None:
         """Know the nodes, all stopped."""
         self.nodes = {node: NodeStatus(node) for node in sorted(nodes)}
+        self.voters = Voters(nodes)
+        self.faults: Callable[[], list[dict[str, object]]] = list
+        """Tells what was made wrong with the cluster, and is wrong still."""
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` at each change; return what ends that. It must not raise, nor wait."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    async def wait_change(self) -> None:
+        """Wait for the next change."""
+        changed = trio.Event()
+        unlisten = self.listen(changed.set)
+        try:
+            await changed.wait()
+        finally:
+            unlisten()
 
     def changed(self) -> None:
         """Tell all listeners."""
@@ -88,6 +109,7 @@ class Registry:
             "leader": leader.node if leader else None,
             "term": max(status.term for status in self.nodes.values()),
             "nodes": [status.as_reply() for status in self.nodes.values()],
+            "faults": self.faults(),
         }
 
     def leader(self) -> NodeStatus | None:
@@ -96,6 +118,11 @@ class Registry:
             status for status in self.nodes.values() if status.inbox is not None and status.role == "leader"
         ]
         return max(leaders, key=lambda status: status.term, default=None)
+
+    @property
+    def is_majority_gone(self) -> bool:
+        """Whether so many directories are not where they were that waiting for a leader is in vain."""
+        return self.voters.has_majority([node for node, status in self.nodes.items() if status.is_gone])
 
     def readable(self) -> list[NodeStatus]:
         """Return the nodes that run, the leader last: they can be asked to read."""

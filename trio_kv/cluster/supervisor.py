@@ -2,12 +2,11 @@
 
 A node that raises, or is told to crash, ends alone; it comes back from what its disk holds, with a new
 inbox and a new nonce, after its disk has ended. A node whose disk failed or is damaged stays down: the
-reason stands in its status.
+reason stands in its status. A node whose disk hangs, at its start or at its end, waits for it alone.
 """
 
-import contextlib
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -16,19 +15,24 @@ import trio
 
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disk, Disks, Found, Loaded
+from trio_kv.cluster.hangs import HUNG_S, DiskWaits
 from trio_kv.cluster.inbox import Inbox
-from trio_kv.cluster.node import Clock, DiskFailedError, Node, Turn
+from trio_kv.cluster.node import SNAPSHOT_LEASE_S, Clock, DiskFailedError, Node
 from trio_kv.cluster.registry import NodeStatus, Registry, State
 from trio_kv.kv.commands import decode_command
 from trio_kv.raft.entry import SharingDecoder
 from trio_kv.raft.log import Log
 from trio_kv.replica.replica import Replica
-from trio_kv.storage.errors import DamagedError
+from trio_kv.replica.turns import Turns
+from trio_kv.storage.errors import FULL, DamagedError, GoneError
+from trio_kv.storage.helper import FULL_RETRY_S
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     DiskFailed as DiskFailedEvent,
 )
 from trio_kv.trace.vocabulary import (
+    DiskHung,
+    DiskMoved,
     NodeCrashed,
     NodeDamaged,
     NodeRebuildNeeded,
@@ -44,6 +48,12 @@ SERVING_FIRST_S = 10.0
 SERVING_CHECKED_S = 0.02
 EXAMINED_S = 0.5
 """How long the first load waits until it is known of all nodes how much they have to read."""
+LOAD_LEASE_S = 2.0
+"""A node whose disk gives nothing for so long while it is read gives its turn to the next one."""
+LOAD_ASKED_S = 0.2
+"""How often a node that waits to be read asks whether its turn has come."""
+WATCHED_S = 0.5
+"""How often it is looked at which disks hang."""
 LARGE_BYTES = 16 << 20
 """From this size of its snapshot on a node takes long to read."""
 
@@ -56,6 +66,8 @@ class Member:
     is_wanted: bool = True
     is_living: bool = False
     """From before its disk is opened until after its disk has ended."""
+    is_restarting: bool = False
+    """It was killed only to come back at once."""
     is_being_replaced: bool = False
     """It gets a new directory just now, and must not start before that is there."""
     found: Found | None = None
@@ -69,7 +81,14 @@ class Member:
     disk_delay_s: float = 0.0
     scope: trio.CancelScope | None = None
     paused_at: float = 0.0
+    hung_reason: str = ""
+    """What is told of its disk, while that hangs."""
     wake: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def has_all_data(self) -> bool:
+        """Whether it runs, so that its disk was read, and is not being filled by the others."""
+        return self.node is not None and not self.node.replica.raft.is_rebuilding
 
 
 class Supervisor:
@@ -106,32 +125,38 @@ class Supervisor:
         self._trace = trace
         self._random = random
         self._make_node = make_node
-        self._turn = Turn()
-        self._to_load: list[tuple[int, int]] = []
-        """(bytes of log, node) of those that wait to be loaded. One is loaded after the other, for each takes the whole
-        processor, and three of five can elect: so those go first that are done first."""
-        self._is_one_loading = False
+        self.disk_waits = DiskWaits()
+        self._snapshot_turns = Turns(SNAPSHOT_LEASE_S)
+        self._load_turns = Turns(LOAD_LEASE_S)
+        """One is loaded after the other, for each takes the whole processor, and three of five can elect: so those with
+        the shortest logs go first, which are done first."""
         self._load_ended = trio.lowlevel.ParkingLot()
         self._examined: set[int] = set()
         self._all_examined = trio.Event()
-        self._loads = 0
+        self._loading: set[int] = set()
         """Nodes that are loaded or wait for it."""
         self._decoder = SharingDecoder(decode_command)
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.disk_waits.end, self._is_ended)
+            nursery.start_soon(self._watch_disks)
             for member in self.members.values():
                 nursery.start_soon(self._supervise, member)
 
     @property
     def is_loading(self) -> bool:
-        """Whether nodes still read what their disks hold."""
-        return self._loads > 0
+        """Whether nodes still read what their disks hold, and get on with it."""
+        return any(not self.disk_waits.hung_s(node) for node in self._loading)
 
-    def set_state(self, member: Member, state: State, reason: str) -> None:
+    def _is_ended(self) -> bool:
+        return not any(member.is_living for member in self.members.values())
+
+    def set_state(self, member: Member, state: State, reason: str, *, is_gone: bool = False) -> None:
         """Let everybody know how a node is."""
         member.status.state = state
+        member.status.is_gone = is_gone
         member.status.reason = reason
         self._registry.changed()
 
@@ -146,6 +171,7 @@ class Supervisor:
             if member.attempts:
                 self._trace.emit(NodeRestarted(member.attempts), node=node)
             member.attempts += 1
+            member.is_restarting = False
             started_at = trio.current_time()
             member.is_living = True
             try:
@@ -156,6 +182,11 @@ class Supervisor:
                 await _wait_wake(member)
                 continue
             if self._is_stopping(member):
+                continue
+            if member.is_restarting:
+                crash = attrs.evolve(crash, reason="asked to restart", restart_in_s=0.0)
+                self._trace.emit(crash, node=node, term=member.status.term)
+                self.set_state(member, State.CRASHED, crash.reason)
                 continue
             if trio.current_time() - started_at >= self._config.restart_calm_s:
                 member.crashes = 0
@@ -199,8 +230,11 @@ class Supervisor:
             )
             self.set_state(member, State.DAMAGED, str(failure))
         elif failure is not None:
-            self._trace.emit(DiskFailedEvent("write", str(failure)), node=node)
-            self.set_state(member, State.STOPPED, f"disk failed: {failure}")
+            is_gone = isinstance(failure, GoneError) or isinstance(failure.__cause__, GoneError)
+            self._trace.emit(DiskFailedEvent("look" if is_gone else "write", str(failure)), node=node)
+            self.set_state(
+                member, State.STOPPED, str(failure) if is_gone else f"disk failed: {failure}", is_gone=is_gone
+            )
         elif found is not None and found.state == "damaged":
             self._trace.emit(NodeDamaged(str(found.path), 0, found.reason, found.way_out), node=node)
             self.set_state(member, State.DAMAGED, found.reason)
@@ -210,13 +244,14 @@ class Supervisor:
 
     async def _start_and_run(self, member: Member) -> None:
         # Looked at anew each time: a person may have brought the directory back meanwhile.
-        found = member.found = await self._disks.examine(member.status.node)
-        self._examined.add(member.status.node)
+        node = member.status.node
+        found = member.found = await self.disk_waits.wait(node, partial(self._disks.examine, node))
+        self._examined.add(node)
         if len(self._examined) == len(self.members):
             self._all_examined.set()
         if found.state != "ok":
             return
-        loaded = await self._load_in_turn(member, found)
+        loaded = await self._load_when_it_fits(member, found)
         config = self._config
         inbox = Inbox(peers_max=config.inbox_peers_max, requests_max=config.inbox_requests_max)
         disk = member.disk = loaded.start(inbox.post)
@@ -228,57 +263,109 @@ class Supervisor:
             member.status.inbox = member.status.refresh = None
             self._network.detach(member.status.node)
             self._registry.changed()
-            with trio.CancelScope(shield=True):
-                await disk.stop(drop_queued=True)
+            await self.disk_waits.wait(node, disk.stop)  # noqa: ASYNC102 - it shields, but from the process's end
+
+    async def _load_when_it_fits(self, member: Member, found: Found) -> Loaded:
+        """Load a node; where that takes room on a disk that is full, as seldom it does, wait for that."""
+        while True:
+            try:
+                return await self._load_in_turn(member, found)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                member.status.reason = f"its disk is full: {error.strerror}"
+            await trio.sleep(FULL_RETRY_S)
 
     async def _load_in_turn(self, member: Member, found: Found) -> Loaded:
-        self._loads += 1
+        node = member.status.node
+        self._loading.add(node)
         member.status.reason = "its disk is being read"
-        try:
-            async with self._turn_to_load(found.log_bytes, member.status.node):
-                if found.snapshot_bytes >= LARGE_BYTES:
-                    with trio.move_on_after(SERVING_FIRST_S):
-                        await self._let_majority_serve()
-                running = self._running()
-                known = running[0].replica.machine.get if running else None
-                return await self._disks.load(member.status.node, self._decoder, known)
-        finally:
-            self._loads -= 1
-            if not self._loads:
-                self._decoder = SharingDecoder(decode_command)
-
-    @contextlib.asynccontextmanager
-    async def _turn_to_load(self, log_bytes: int, node: int) -> AsyncIterator[None]:
-        """Wait until no other node is loaded, and none waits that has less log to read and to apply."""
-        place = (log_bytes, node)
-        self._to_load.append(place)
+        self._load_turns.ask(trio.current_time(), node, found.log_bytes)
         try:
             with trio.move_on_after(EXAMINED_S):
                 await self._all_examined.wait()
-            while self._is_one_loading or min(self._to_load) != place:
-                await self._load_ended.park()
-        except BaseException:
-            self._to_load.remove(place)
-            self._load_ended.unpark_all()
-            raise
-        self._to_load.remove(place)
-        self._is_one_loading = True
-        try:
-            yield
+            await self._take_turn_to_load(node, found.log_bytes)
+            if found.snapshot_bytes >= LARGE_BYTES:
+                with trio.move_on_after(SERVING_FIRST_S):
+                    await self._let_majority_serve(node)
+            running = self._running()
+            known = running[0].replica.machine.get if running else None
+            moved = partial(self._load_moved, node, found.log_bytes)
+            return await self.disk_waits.wait(
+                node, partial(self._disks.load, node, self._decoder, known, moved)
+            )
         finally:
-            self._is_one_loading = False
+            self._loading.discard(node)
+            self._load_turns.give_back(node)
             self._load_ended.unpark_all()
+            if not self._loading:
+                self._decoder = SharingDecoder(decode_command)
 
-    async def _let_majority_serve(self) -> None:
+    async def _take_turn_to_load(self, node: int, log_bytes: int) -> None:
+        """Wait until no other node is loaded, but for those whose disks hang, and none waits that has less to read."""
+        while not self._load_turns.take(trio.current_time(), node, log_bytes):
+            with trio.move_on_after(LOAD_ASKED_S):
+                await self._load_ended.park()
+
+    async def _load_moved(self, node: int, log_bytes: int) -> None:
+        """Keep the turn of a node whose disk gave something, or let it wait for another one if it was too late."""
+        self.disk_waits.not_now(node)
+        await self._take_turn_to_load(node, log_bytes)
+        self.disk_waits.moved(node)
+
+    async def _let_majority_serve(self, node: int) -> None:
         """Once a majority runs, let it elect and apply its logs before further nodes take the processor."""
         running = self._running()
-        if len(running) <= len(self.members) // 2:
+        if not self._registry.voters.has_majority([each.replica.raft.id for each in running]):
             return
         # What it waits for is looked up, not told: it happens once, at a start with much data.
         while self._registry.leader() is None or any(  # noqa: ASYNC110 - see above
-            node.replica.raft.has_more for node in running
+            each.replica.is_behind for each in running
         ):
+            self._load_turns.renew(trio.current_time(), node)
             await trio.sleep(SERVING_CHECKED_S)
+
+    async def _watch_disks(self) -> None:
+        """Tell which disks hang, as long as they do."""
+        while True:
+            await trio.sleep(WATCHED_S)
+            for member in self.members.values():
+                self.watch_disk(member)
+            if self._loading and not self.is_loading:
+                # They may hang for long, and what they shared with the others is as large as a log.
+                self._decoder.known.clear()
+
+    def watch_disk(self, member: Member) -> None:
+        """Tell whether a node's disk hangs, and what waits for it."""
+        node, status = member.status.node, member.status
+        hung_s = self.disk_waits.hung_s(node)
+        if not hung_s and member.node is not None and status.state is State.UP:
+            hung_s = member.node.write_waits_s
+            hung_s = hung_s if hung_s >= HUNG_S else 0.0
+        reason = f"its disk hangs: {self._waiting_work(member)}" if hung_s else ""
+        if reason == member.hung_reason:
+            return
+        if not member.hung_reason:
+            self._trace.emit(DiskHung(reason, hung_s), node=node)
+        elif not reason:
+            self._trace.emit(DiskMoved(), node=node)
+        if reason or status.reason == member.hung_reason:
+            status.reason = reason
+        if reason and member.node is None and status.state in {State.UP, State.PAUSED}:
+            status.state = State.STOPPED
+        member.hung_reason = reason
+
+    def _waiting_work(self, member: Member) -> str:
+        """Say what waits for a disk that hangs, and what comes of it."""
+        if member.node is not None:
+            return "it stores nothing"
+        if member.is_being_replaced:
+            return "the node gets its new directory when what was begun is done"
+        if not member.is_wanted:
+            return "the node is stopped when what was begun is done"
+        if member.status.node in self._loading:
+            return "it gives nothing of what it holds"
+        return "the node starts again when what was begun is done"
 
     def _running(self) -> list[Node]:
         return [member.node for member in self.members.values() if member.node is not None]
@@ -317,10 +404,10 @@ class Supervisor:
             send=self._network.send_nowait,
             status=status,
             publish=self._registry.changed,
-            rebuilt=partial(self._disks.end_rebuild, node),
+            rebuilt=partial(self.disk_waits.wait, node, partial(self._disks.end_rebuild, node)),
             trace=self._trace,
             clock=member.clock,
-            turn=self._turn,
+            turns=self._snapshot_turns,
         )
         self._network.attach(node, inbox.post_peer)
         status.inbox = inbox

@@ -6,8 +6,8 @@ in quotes is no number), and an error tells what would be right, because a perso
 
 import inspect
 import os
-from collections.abc import Awaitable
-from typing import Annotated, Any, ClassVar, Protocol
+from collections.abc import Awaitable, Collection
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,8 @@ MS_MAX = 60_000
 NODE_MAX = 9
 
 Node = Annotated[int, Meta(ge=1, le=NODE_MAX)]
+NodeOrLeader = Node | Literal["leader"]
+"""A node by its number, or whichever leads at the moment."""
 Milliseconds = Annotated[float, Meta(ge=0, le=MS_MAX)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
@@ -27,6 +29,10 @@ class Faults(Protocol):
     does not exist, or is already down.
     """
 
+    def leader(self) -> int:
+        """Return the node that leads."""
+        ...
+
     def crash(self, node: int) -> object:
         """Let a node die; it comes back by itself."""
         ...
@@ -36,7 +42,7 @@ class Faults(Protocol):
         ...
 
     def restart(self, node: int) -> object:
-        """Start a node that is down; let one that runs die and come back by itself."""
+        """Start a node that is down, or let one that runs die and start again, at once."""
         ...
 
     def pause(self, node: int) -> object:
@@ -90,8 +96,11 @@ class Faults(Protocol):
         """
         ...
 
-    def backup(self) -> Awaitable[dict[str, object]]:
-        """Take a snapshot of all that was acknowledged; return its `path`, `index` and `term`."""
+    def backup(self, without: Collection[int]) -> Awaitable[dict[str, object]]:
+        """Take a snapshot of all that was acknowledged; return its `path`, `index`, `term` and `node`.
+
+        Nodes that are named are left out.
+        """
         ...
 
     def status(self) -> dict[str, object]:
@@ -166,9 +175,25 @@ class Events(Command, frozen=True, tag="events"):
 
 
 class NodeCommand(Command, frozen=True):
-    """A command for one node."""
+    """A command for one node. If it is for the leader, the reply tells which `node` that was."""
 
-    node: Node
+    node: NodeOrLeader
+
+    def carry_out(self, faults: Faults) -> object:
+        """See the class."""
+        if self.node != "leader":
+            return self.do(self.node, faults)
+        node = faults.leader()
+        return _with_node(self.do(node, faults), node)
+
+    def do(self, node: int, faults: Faults) -> object:
+        """Do it to this node; return what the method of `faults` returned."""
+        raise NotImplementedError
+
+
+async def _with_node(done: object, node: int) -> dict[str, object]:
+    members = await done if inspect.isawaitable(done) else done
+    return {"node": node, **(members if isinstance(members, dict) else {})}
 
 
 class Crash(NodeCommand, frozen=True, tag="crash"):
@@ -176,9 +201,9 @@ class Crash(NodeCommand, frozen=True, tag="crash"):
 
     usage = '{"command": "crash", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.crash(self.node)
+        return faults.crash(node)
 
 
 class Stop(NodeCommand, frozen=True, tag="stop"):
@@ -186,19 +211,19 @@ class Stop(NodeCommand, frozen=True, tag="stop"):
 
     usage = '{"command": "stop", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.stop(self.node)
+        return faults.stop(node)
 
 
 class Restart(NodeCommand, frozen=True, tag="restart"):
-    """Start a node that is down; let one that runs die and come back by itself."""
+    """Start a node that is down, or let one that runs die and start again, at once."""
 
     usage = '{"command": "restart", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.restart(self.node)
+        return faults.restart(node)
 
 
 class Pause(NodeCommand, frozen=True, tag="pause"):
@@ -206,9 +231,9 @@ class Pause(NodeCommand, frozen=True, tag="pause"):
 
     usage = '{"command": "pause", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.pause(self.node)
+        return faults.pause(node)
 
 
 class Resume(NodeCommand, frozen=True, tag="resume"):
@@ -216,9 +241,9 @@ class Resume(NodeCommand, frozen=True, tag="resume"):
 
     usage = '{"command": "resume", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.resume(self.node)
+        return faults.resume(node)
 
 
 class Partition(Command, frozen=True, tag="partition"):
@@ -287,9 +312,9 @@ class SlowDisk(NodeCommand, frozen=True, tag="slow-disk"):
     usage = '{"command": "slow-disk", "node": 2, "ms": 50}'
     ms: Milliseconds
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.slow_disk(self.node, self.ms / 1000)
+        return faults.slow_disk(node, self.ms / 1000)
 
 
 class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
@@ -297,9 +322,9 @@ class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
 
     usage = '{"command": "fail-disk", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.fail_disk(self.node)
+        return faults.fail_disk(node)
 
 
 class Transfer(Command, frozen=True, tag="transfer"):
@@ -322,9 +347,9 @@ class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
 
     usage = '{"command": "snapshot", "node": 2}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.snapshot(self.node)
+        return faults.snapshot(node)
 
 
 class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
@@ -333,9 +358,9 @@ class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
     usage = '{"command": "rebuild", "node": 2}'
     is_slow = True
 
-    def carry_out(self, faults: Faults) -> object:
+    def do(self, node: int, faults: Faults) -> object:
         """See the class."""
-        return faults.rebuild(self.node)
+        return faults.rebuild(node)
 
 
 class Backup(Command, frozen=True, tag="backup"):
@@ -343,10 +368,12 @@ class Backup(Command, frozen=True, tag="backup"):
 
     usage = '{"command": "backup"}'
     is_slow = True
+    without: frozenset[Node] = frozenset()
+    """Nodes whose snapshots were found to be of no use."""
 
     async def carry_out(self, faults: Faults) -> dict[str, object]:
         """See the class."""
-        members = await faults.backup()
+        members = await faults.backup(self.without)
         return {**members, "path": _absolute(str(members["path"]))}
 
 

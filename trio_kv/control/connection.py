@@ -20,6 +20,7 @@ from trio_kv.control.commands import (
 )
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.events import EventQueue
+from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ControlCommanded
 from trio_kv.wire.requests import encode_error
@@ -27,8 +28,6 @@ from trio_kv.wire.requests import encode_error
 CLOSE_S = 1.0
 """How long the closing handshake of a WebSocket may take."""
 POLICY_VIOLATION = 1008
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class _Auth(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,8 +136,8 @@ class ControlConnection:
 
 def _reply(command: Command, members: Mapping[str, object]) -> str:
     lead = {"id": command.id} if len(command.id) else {}
-    return _encode({**lead, "status": "ok", **members}).decode()
+    return encode_json({**lead, "status": "ok", **members}).decode()
 
 
 def _error(code: str, message: str, id: msgspec.Raw = msgspec.Raw()) -> str:  # noqa: B008
-    return encode_error(code, message, None, id).decode().rstrip("\n")
+    return encode_error(code, encodable(message), None, id).decode().rstrip("\n")

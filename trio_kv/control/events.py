@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import msgspec
 import trio
 
 from trio_kv.raft.events import INFO
+from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record
 from trio_kv.trace.vocabulary import TraceLost
-
-_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class EventQueue:
@@ -52,4 +50,4 @@ class EventQueue:
 
 def encode_event(members: dict[str, Any]) -> str:
     """Return the message that tells an event."""
-    return _encode({"event": members}).decode()
+    return encode_json({"event": members}).decode()

@@ -6,8 +6,12 @@ request is read and judged here before any of it reaches the WebSocket library, 
 costs nothing further.
 """
 
+import contextlib
 import os
+import socket
 import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import trio
 import trio_websocket
@@ -20,13 +24,20 @@ from trio_kv.control.head import Refusal, check_head, encode_refusal, parse_head
 from trio_kv.control.token import (
     ControlFile,
     control_path,
+    kept_from_cleaners,
     make_token,
     remove_control_file,
     write_control_file,
 )
+from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ClientFailed
+from trio_kv.trace.vocabulary import ClientFailed, ControlFileDelayed
+from trio_kv.wire.requests import encode_error
 
+FILE_REMOVED_S = 1.0
+"""How long the end of the door waits until its file is removed."""
+FILE_RETRY_S = 1.0
+"""How often a file that does not fit on a full disk is tried again."""
 MESSAGES_MAX = 16
 """Messages of one client that wait to be read; further ones wait in the client."""
 
@@ -40,6 +51,16 @@ GONE_ERRORS = (
     trio_websocket.HandshakeError,
 )
 """A client that is gone, too slow, or speaks something else. Its connection ends, and that is all."""
+
+
+WRONG_DOOR = encode_error(
+    "bad_request", "this is the control door, for trio-kv ctl; requests go to the client door, at its --port"
+)
+"""What a client of the store is told that knocks here: a line of the protocol that it speaks."""
+
+
+class WrongDoor:
+    """Stands for a client that begins with JSON, as no request of HTTP does."""
 
 
 class ControlDoor:
@@ -67,30 +88,57 @@ class ControlDoor:
         self._client_count = 0
         self._scope = trio.CancelScope()
 
-    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        opened: Sequence[socket.socket] = (),
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Open the port, write the token file, tell the port through `task_status`, and serve until stopped.
+
+        A disk that is full has no place for the file: until it has, it is where those who keep nothing have theirs.
+
+        Args:
+            opened: sockets of our host that listen already; without any the door opens its own.
+            task_status: told the port.
 
         Raises:
             OSError: the port cannot be opened, or the token file cannot be written.
 
         """
         host = self._config.host
-        listeners = await trio.open_tcp_listeners(self._config.port, host=host)
+        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in opened]
+        listeners = listeners or await trio.open_tcp_listeners(self._config.port, host=host)
         self.port = listeners[0].socket.getsockname()[1]
         path = control_path(self._config.data_dir, self.port)
         address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        write_control_file(path, ControlFile(address, self._token, os.getpid()))
+        content = ControlFile(address, self._token, os.getpid())
+        is_written = _fits(path, content)
+        # A data directory is locked as a whole; this one is for all servers of a user.
+        kept = kept_from_cleaners(path.parent) if self._config.data_dir is None else contextlib.nullcontext()
         try:
-            with self._scope:
+            with kept, self._scope:
                 async with trio.open_nursery() as nursery:
+                    if not is_written:
+                        nursery.start_soon(self._write_when_it_fits, path, content)
                     await nursery.start(trio.serve_listeners, self._serve_stream, listeners)
                     task_status.started(self.port)
         finally:
-            remove_control_file(path, self._token)
+            # A disk that hangs must not keep the process from ending; the file tells that its process is gone.
+            with trio.move_on_after(FILE_REMOVED_S, shield=True):
+                await trio.to_thread.run_sync(remove_control_file, path, self._token, abandon_on_cancel=True)
 
     def stop(self) -> None:
         """Close the door and all its connections."""
         self._scope.cancel()
+
+    async def _write_when_it_fits(self, path: Path, content: ControlFile) -> None:
+        self._trace.emit(ControlFileDelayed(str(path), content.address))
+        is_written = False
+        with _elsewhere(self.port, content):
+            while not is_written:
+                await trio.sleep(FILE_RETRY_S)
+                is_written = await trio.to_thread.run_sync(_fits, path, content, abandon_on_cancel=True)
 
     async def _serve_stream(self, stream: trio.SocketStream) -> None:
         self._connection_count += 1
@@ -111,14 +159,15 @@ class ControlDoor:
 
     async def _serve_client(self, stream: trio.SocketStream) -> None:
         deadline_s = trio.current_time() + self._config.auth_timeout_s
-        head: bytes | Refusal | None = None
+        head: bytes | Refusal | WrongDoor | None = None
         with trio.move_on_at(deadline_s):
             head = await self._read_head(stream)
         if head is None:
             return
-        if isinstance(head, Refusal):
+        if isinstance(head, Refusal | WrongDoor):
+            answer = WRONG_DOOR if isinstance(head, WrongDoor) else encode_refusal(head)
             with trio.fail_after(self._config.send_timeout_s):
-                await stream.send_all(encode_refusal(head))
+                await stream.send_all(answer)
                 await stream.send_eof()
             return
         async with trio.open_nursery() as nursery:
@@ -136,7 +185,7 @@ class ControlDoor:
             await connection.serve(deadline_s)
             nursery.cancel_scope.cancel()
 
-    async def _read_head(self, stream: trio.SocketStream) -> bytes | Refusal | None:
+    async def _read_head(self, stream: trio.SocketStream) -> bytes | Refusal | WrongDoor | None:
         """Return the bytes of an acceptable request, why it is not, or None if the client left."""
         if self._connection_count > self._config.connections_max:
             return Refusal(503, f"{self._config.connections_max} connections are open, which is the limit")
@@ -146,6 +195,8 @@ class ControlDoor:
             if not chunk:
                 return None
             data += chunk
+            if data.lstrip()[:1] == b"{":
+                return WrongDoor()
             # Only a head that has its end is parsed, so a head in many small pieces costs no more than one.
             head = data[: self._config.head_bytes_max]
             if b"\n\r\n" in head or b"\n\n" in head:
@@ -186,3 +237,29 @@ class ReplayStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Close; see `trio.abc.AsyncResource`."""
         await self._stream.aclose()
+
+
+def _fits(path: Path, content: ControlFile) -> bool:
+    """Write the token file; return whether there was room for it."""
+    try:
+        write_control_file(path, content)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _elsewhere(port: int, content: ControlFile) -> Iterator[None]:
+    """Keep the token file in the user's run-time directory, most often another file system, if that can be."""
+    try:
+        path = control_path(None, port)
+        write_control_file(path, content)
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        remove_control_file(path, content.token)

@@ -6,14 +6,18 @@ file behind; the process id in it tells, and the next start replaces it.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import msgspec
+
+from trio_kv.storage.errors import FULL
 
 FILE_NAME = "control.json"
 TOKEN_BYTES = 32
@@ -67,13 +71,39 @@ def runtime_directory() -> Path:
     return path
 
 
+@contextlib.contextmanager
+def kept_from_cleaners(directory: Path) -> Iterator[None]:
+    """Let what removes old files leave a directory alone: systemd-tmpfiles does, as long as it is locked.
+
+    All who use it lock it together. Where that can't be, nothing is done.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
 def write_control_file(path: Path, content: ControlFile) -> None:
     """Put a file in place at once, readable by its owner alone.
+
+    If the disk is full, what an earlier server left there makes room.
 
     Raises:
         OSError: it cannot be written.
 
     """
+    try:
+        _write(path, content)
+    except OSError as error:
+        if error.errno not in FULL or not path.exists():
+            raise
+        path.unlink()
+        _write(path, content)
+
+
+def _write(path: Path, content: ControlFile) -> None:
     # A name that nobody has: with O_EXCL inside, so that a link put there is not followed, and mode 0600.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

@@ -13,10 +13,10 @@ import trio
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
-from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.raft import RaftStore, check_session_timeout
+from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import open_data_directory
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.wal import SEGMENT_BYTES, check_segment_bytes
 from trio_kv.trace.trace import Trace
 
 
@@ -48,7 +48,7 @@ async def open_cluster(
         path: its data directory; made at the first start.
         nodes: how many nodes, 1 to 9; fixed at the first start, 5 if not said there.
         config: time-outs and limits.
-        session_timeout_s: after how long without a write the cluster forgets a session.
+        session_timeout_s: after how long without a write the cluster forgets a session; see `RaftStore`.
         segment_bytes: size of a segment of the log.
         is_synced: whether writes are synced before they are acknowledged. False is for tests.
         trace: takes all events.
@@ -56,8 +56,11 @@ async def open_cluster(
 
     Raises:
         StorageError: the data directory can't be used; the text says why and what to do.
+        ValueError: `session_timeout_s` is out of its range, or segments can't have that size.
 
     """
+    check_session_timeout(session_timeout_s)
+    check_segment_bytes(segment_bytes)
     source = SystemRandom() if random is None else random
     opening = partial(
         open_data_directory,
@@ -68,16 +71,21 @@ async def open_cluster(
         is_synced=is_synced,
     )
     try:
-        directory = await trio.to_thread.run_sync(opening)
+        # A disk that hangs keeps nobody from giving up: what the thread opened by then ends with the process.
+        directory = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
     except OSError as error:
         message = f"the data directory {path} can't be used: {error.strerror or error}"
         raise StorageError(message, "choose another one, or make it writable") from error
-    with directory:
-        trace = trace or Trace()
-        cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
+    trace = trace or Trace()
+    cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
+    try:
         store = RaftStore(cluster.registry, source, session_timeout_s=session_timeout_s)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cluster.run)
             await nursery.start(store.run)
             yield LocalCluster(store, cluster)
             nursery.cancel_scope.cancel()
+    finally:
+        # A thread that was left behind may write when its disk moves again: the lock ends with it, and the process.
+        if not cluster.is_disk_abandoned:
+            directory.close()

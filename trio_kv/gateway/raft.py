@@ -12,6 +12,9 @@ Answers come straight from the node's task into `deliver`, which wakes the waiti
 thought is left to `run`. There is no timer and no task a request: one sweep looks after all of them, and
 sleeps when there are none.
 
+**A session** is opened when the first write needs one, one at a time, and its opening belongs to nobody who waits for
+it: a client whose time-out is shorter than a commit gives up, and what was opened is there for the next one.
+
 Limits: as many writes wait here as a session keeps answers for, of as many bytes as a leader takes, and `READS_MAX`
 runs of reads; beyond that `overloaded`.
 """
@@ -22,70 +25,38 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-import attrs
 import trio
 
 from trio_kv.cluster.inbox import WRITE_BYTES_MAX
 from trio_kv.cluster.registry import NodeStatus, Registry
+from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, PendingWrite, weigh
 from trio_kv.gateway.store import Answer, View, WriteRequest
 from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX
+from trio_kv.kv.sessions import REPLIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.replica.requests import Answer as NodeAnswer
 from trio_kv.replica.requests import Done, Full, Propose, Read, Refused
 from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 READS_MAX = 65_536
-COMMAND_BYTES = 512
-"""What a command weighs besides its key and its values: objects of Python, here and in the log."""
 HEDGE_S = 0.02
 """A read not answered within this time is also given to another node."""
 REST_S = 1.0
 """A node that was too slow to answer is not asked for this long, if others can be."""
 RETRY_S = 1.0
 """A write not answered within this time is handed over again: the request or its answer may have been lost."""
+OPENING_RETRY_S = 10.0
+"""The same for the opening of a session, each attempt of which may open one."""
 HEDGES_A_READ = 0.1
 """Hedging is paid for: each read earns so much of a hedge. When all nodes are slow, because there is too
 much to do, asking twice would only make it worse."""
 HEDGES_MAX = 1000.0
 """What can be saved up."""
+GONE = (
+    "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
+)
 
-
-@attrs.define(eq=False, slots=True)
-class _Write:
-    """A run of writes under way."""
-
-    number: int
-    session: int | None
-    """Whose seqs these are; None of a run that opens one."""
-    first: int
-    """The run's first seq."""
-    commands: Sequence[Command]
-    size_bytes: int
-    deadline: float
-    task: Any
-    handed_to: tuple[int, int] | None = None
-    """(node, term) of the attempt that may still be answered."""
-    retry_at: float = 0.0
-    """When it is handed over again, if the leader is still the same and there is no answer."""
-    unresolved: int = 0
-    """Attempts that may take effect, for all we know."""
-    answer: Answer | None = None
-
-
-@attrs.define(eq=False, slots=True)
-class _Read:
-    """A run of reads under way."""
-
-    number: int
-    keys: Sequence[str]
-    deadline: float
-    task: Any
-    is_stale: bool
-    applied_min: int
-    hedge_at: float
-    asked: list[int] = attrs.field(factory=list)
-    answer: Answer | None = None
+_LEADER_FULL = Reply("overloaded", message="the leader's queue is full: try again later")
 
 
 class RaftStore:
@@ -100,28 +71,35 @@ class RaftStore:
         Args:
             registry: where the nodes are, and who leads.
             random: tosses the coin that picks a follower.
-            session_timeout_s: after how much cluster time without a write the cluster forgets a session.
+            session_timeout_s: after how much cluster time without a write the cluster forgets a session; from
+                `TIMEOUT_MIN_S` to `TIMEOUT_MAX_S` of `kv.sessions`.
+
+        Raises:
+            ValueError: the time-out is out of its range.
 
         """
+        check_session_timeout(session_timeout_s)
         self._registry = registry
         self._random = random
         self._session_timeout_s = session_timeout_s
         self._session = 0
         self._session_used_at = float("-inf")
-        self._session_lock = trio.Lock()
+        self._opening: Opening | None = None
         self._seq = 0
         self._number = 0
-        self._writes: dict[int, _Write] = {}
+        self._writes: dict[int, PendingWrite] = {}
         """In the order of their seqs."""
         self._write_bytes = 0
         """What these weigh, and those that wait for a session."""
-        self._reads: dict[int, _Read] = {}
+        self._reads: dict[int, PendingRead] = {}
         self._unhappy: deque[NodeAnswer] = deque()
         self._leader: tuple[int, int] | None = None
         self._resting: dict[int, float] = {}
         self._wake = trio.Event()
         self._is_idle = True
         self._readers: list[NodeStatus] = []
+        self._is_gone = False
+        """Whether no leader can come: the directories of a majority are gone."""
         self._hedges = HEDGES_MAX
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -150,9 +128,11 @@ class RaftStore:
     async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
         """Apply a run of writes, each at most once. See `Store`."""
         deadline = trio.current_time() + timeout_s
-        size_bytes = sum([_size_bytes(operation) for operation in operations])
+        size_bytes = sum([weigh(operation) for operation in operations])
         if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
             return _all("overloaded", "too many bytes are waiting: try again later", len(operations))
+        if self._is_gone:
+            return _all("unavailable", GONE, len(operations))
         self._write_bytes += size_bytes
         try:
             return await self._write(operations, size_bytes, deadline)
@@ -188,10 +168,11 @@ class RaftStore:
                     commands.append(command)
         answer = await self._propose(commands, session, seq, size_bytes, deadline)
         if answer.node and self._session == session:
-            if answer.replies[-1].code == "session_expired":
+            code = answer.replies[-1].code
+            if code == "session_expired":
                 # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
                 self._session = 0
-            else:
+            elif code != "overloaded":
                 # Only what was applied keeps a session, and that was not before it was handed over.
                 self._session_used_at = max(self._session_used_at, used_at)
         return answer
@@ -200,11 +181,13 @@ class RaftStore:
         """Read keys from a follower. See `Store`."""
         if len(self._reads) >= READS_MAX:
             return _all("overloaded", "too many requests are waiting: try again later", len(keys))
+        if self._is_gone and not is_stale:
+            return _all("unavailable", GONE, len(keys))
         now = trio.current_time()
         self._number += 1
         task = trio.lowlevel.current_task()
         applied_min = view.applied if is_stale else 0
-        read = _Read(self._number, keys, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
+        read = PendingRead(self._number, keys, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
         self._reads[read.number] = read
         self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
         self._ask(now, read, view.node if is_stale else 0)
@@ -236,22 +219,41 @@ class RaftStore:
         return unused_s > self._session_timeout_s / 2 and self._first_awaited() > self._seq
 
     async def _ensure_session(self, deadline: float, count: int) -> Answer | None:
-        """Open a new session, if the one there is may be forgotten soon; return the refusal if that fails."""
+        """Wait for a new session, if the one there is may be forgotten soon; return the refusal if there is none."""
         with trio.move_on_at(deadline):
-            async with self._session_lock:
-                if not self._needs_session():
-                    return None
-                used_at = trio.current_time()
-                opened = await self._propose(
-                    [OpenSession(int(self._session_timeout_s * 1_000_000))], None, 0, COMMAND_BYTES, deadline
-                )
-                reply = opened.replies[0]
-                if reply.code == "ok":
-                    self._session, self._seq, self._session_used_at = reply.revision, 0, used_at
-                    return None
-                if reply.code in ("overloaded", "read_only"):
-                    return _all(reply.code, reply.message, count)
+            while self._needs_session():
+                opening = self._opening or self._open_session()
+                await opening.ended.wait()
+                if opening.refusal is not None:
+                    return _all(opening.refusal.code, opening.refusal.message, count)
+                if self._session:
+                    # However long it took: to wait for a younger one could go on for ever.
+                    break
+            return None
         return _all("unavailable", "no leader answered in time: nothing was written", count)
+
+    def _open_session(self) -> Opening:
+        """Begin to open a session. It takes as long as it takes, whoever waits for it."""
+        self._opening = opening = Opening(trio.current_time())
+        self._number += 1
+        command = OpenSession(round(self._session_timeout_s * 1_000_000))
+        write = PendingWrite(self._number, None, 0, [command], COMMAND_BYTES, math.inf, None)
+        if self._hand_over(write):
+            self._writes[write.number] = write
+            self._look_after_soon()
+        else:
+            self._end_opening(_LEADER_FULL)
+        return opening
+
+    def _end_opening(self, reply: Reply) -> None:
+        """Use the session that was opened, or tell those who wait why there is none."""
+        opening, self._opening = self._opening, None
+        assert opening is not None
+        if reply.code == "ok":
+            self._session, self._seq, self._session_used_at = reply.revision, 0, opening.used_at
+        else:
+            opening.refusal = reply
+        opening.ended.set()
 
     # Writes
 
@@ -260,13 +262,13 @@ class RaftStore:
     ) -> Answer:
         self._number += 1
         task = trio.lowlevel.current_task()
-        write = _Write(self._number, session, first, commands, size_bytes, deadline, task)
+        write = PendingWrite(self._number, session, first, commands, size_bytes, deadline, task)
         if not self._hand_over(write):
-            return _all("overloaded", "the leader's queue is full: try again later", len(commands))
+            return _all(_LEADER_FULL.code, _LEADER_FULL.message, len(commands))
         self._writes[write.number] = write
         return await self._wait(write, self._writes)
 
-    def _hand_over(self, write: _Write) -> bool:
+    def _hand_over(self, write: PendingWrite) -> bool:
         """Give a write to the leader, if one is known; return whether its queue had room."""
         leader = self._registry.leader()
         if leader is None or leader.inbox is None:
@@ -275,13 +277,13 @@ class RaftStore:
         if not leader.inbox.post_request(propose):
             return False
         write.handed_to = (leader.node, leader.term)
-        write.retry_at = trio.current_time() + RETRY_S
+        write.retry_at = trio.current_time() + (OPENING_RETRY_S if write.task is None else RETRY_S)
         write.unresolved += 1
         return True
 
     # Reads
 
-    def _ask(self, now: float, read: _Read, kept: int = 0) -> None:
+    def _ask(self, now: float, read: PendingRead, kept: int = 0) -> None:
         """Ask one more node: the kept one, or any that was not asked yet and does not rest, followers first."""
         readers = [status for status in self._readers if status.node not in read.asked]
         followers = [status for status in readers if status.role != "leader"]
@@ -309,25 +311,33 @@ class RaftStore:
             self._unhappy.append(answer)
             self._wake.set()
 
-    def _end(self, waiting: dict[int, Any], request: _Write | _Read, answer: Answer) -> None:
+    def _end(self, waiting: dict[int, Any], request: PendingWrite | PendingRead, answer: Answer) -> None:
         del waiting[request.number]
+        if request.task is None:
+            self._end_opening(answer.replies[0])
+            return
         request.answer = answer
         trio.lowlevel.reschedule(request.task)
 
-    async def _wait(self, request: _Write | _Read, waiting: dict[int, Any]) -> Answer:
+    async def _wait(self, request: PendingWrite | PendingRead, waiting: dict[int, Any]) -> Answer:
         def abort(_: object) -> trio.lowlevel.Abort:
             del waiting[request.number]
             return trio.lowlevel.Abort.SUCCEEDED
 
-        if self._is_idle:
-            self._wake.set()
+        self._look_after_soon()
         await trio.lowlevel.wait_task_rescheduled(abort)
         assert request.answer is not None
         return request.answer
 
+    def _look_after_soon(self) -> None:
+        """Let `run` know that there is something under way."""
+        if self._is_idle:
+            self._wake.set()
+
     def _registry_changed(self) -> None:
         """Note who can be asked; wake `run` if somebody else leads."""
         self._readers = self._registry.readable()
+        self._is_gone = self._registry.is_majority_gone
         leader = self._registry.leader()
         identity = (leader.node, leader.term) if leader else None
         if identity != self._leader:
@@ -382,7 +392,7 @@ class RaftStore:
                 else:
                     self._ask(now, read)
 
-    def _hedge(self, now: float, read: _Read) -> None:
+    def _hedge(self, now: float, read: PendingRead) -> None:
         """Ask another node too, and let the slow one rest."""
         read.hedge_at = now + HEDGE_S
         if read.asked:
@@ -392,7 +402,7 @@ class RaftStore:
             self._hedges -= 1
         self._ask(now, read)
 
-    def _end_late_write(self, write: _Write) -> None:
+    def _end_late_write(self, write: PendingWrite) -> None:
         count = len(write.commands)
         if write.unresolved:
             answer = _all("timeout", "no answer in time: the write may or may not take effect", count)
@@ -401,18 +411,18 @@ class RaftStore:
         self._end(self._writes, write, answer)
 
 
-def _size_bytes(operation: WriteRequest) -> int:
-    """Return what an operation weighs in memory, about."""
-    size_bytes = COMMAND_BYTES + len(operation.key)
-    match operation:
-        case SetRequest():
-            size_bytes += len(memoryview(operation.value))
-        case DeleteRequest():
-            pass
-        case CasRequest():
-            size_bytes += len(memoryview(operation.value))
-            size_bytes += sum([len(memoryview(text)) for text in operation.expected])
-    return size_bytes
+def check_session_timeout(session_timeout_s: float) -> None:
+    """Refuse a time-out that no entry can hold, or that forgets a session as soon as it is opened.
+
+    Raises:
+        ValueError: it is out of its range; the text tells that.
+
+    """
+    if not TIMEOUT_MIN_S <= session_timeout_s <= TIMEOUT_MAX_S:
+        raise ValueError(
+            f"a session's time-out is {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:.15g} seconds,"
+            f" not {session_timeout_s:.15g}"
+        )
 
 
 def _all(code: str, message: str, count: int) -> Answer:

@@ -1,10 +1,15 @@
 """A snapshot's bytes: the state machine as chunks of JSON text.
 
 Each chunk is one JSON object and a newline, and says its number. The first tells format, version and what there
-is one of: digests, cluster time, and how many records follow. Then come the sessions, the answers that they keep,
-and the items, each record an array. Keys and values stand in it as JSON text, so a person can read it, it never
+is one of: digests, cluster time, and how many records follow. Then come the sessions, the items, and the answers that
+the sessions keep, each record an array. Keys and values stand in it as JSON text, so a person can read it, it never
 holds a run of zero bytes, and a value keeps every digit. A record may grow at its end: an item will carry its
 expiry there.
+
+**A text is told once.** An answer that holds a value names the key and the revision that it comes from. If that is
+what the key still holds, or an answer before it told the same one, nothing more is said; so it is one object again
+in the memory of who restores it. Version 1 told each value with each answer, and the answers before the items; it is
+read as well.
 
 A chunk is small, so that it is made, sent, stored and read back in a moment, and needs no other one to be
 understood. Where one ends depends on nothing but the records: machines that applied the same entries make the
@@ -15,11 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import Session
+from trio_kv.kv.reply import Item
+from trio_kv.kv.sessions import Origin, Session
 
 FORMAT = "trio_kv state"
-VERSION = 1
+VERSION = 2
+VERSIONS_READ = (1, 2)
 
 CHUNK_BYTES_MAX = 128 * 1024
 """Bytes of a chunk, unless it holds a single record that is larger."""
@@ -74,8 +80,8 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     done: int
 
 
-class ReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One answer that a session keeps."""
+class PlainReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One answer that a session keeps, and that has no value; in version 1 any answer."""
 
     session: int
     seq: int
@@ -83,8 +89,24 @@ class ReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     value: msgspec.Raw
     """`null` both for no value and for the value `null`, so `has_value` tells them apart."""
     has_value: bool
+    """Whether the value stands here."""
     revision: int
     message: str
+
+
+class ReplyRecord(PlainReplyRecord, frozen=True, array_like=True, gc=False):
+    """One answer that a session keeps."""
+
+    key: str = ""
+    origin: int = 0
+    """Key and revision that the value comes from. 0: it has none, or this is version 1."""
+
+    def find_origin(self) -> Origin | None:
+        """Return what tells its value from others; None if it has no value."""
+        if self.origin:
+            return self.key, self.origin
+        # Version 1 names no key, which no key is called. An index made one text only, or removed one.
+        return ("", self.revision) if self.has_value else None
 
 
 class ItemRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -120,8 +142,8 @@ def encode_chunks(head: Head, sessions: Mapping[int, Session], items: Mapping[st
     number = 1
     for kind, records in (
         ("sessions", _tell_sessions(sessions)),
-        ("replies", _tell_replies(sessions)),
         ("items", _tell_items(items)),
+        ("replies", _tell_replies(sessions, items)),
     ):
         for text in _cut(records):
             yield b'{"chunk":%d,"%s":[%s]}\n' % (number, kind.encode(), text)
@@ -136,7 +158,7 @@ def decode_first(chunk: bytes) -> FirstChunk:
 
     """
     label = _label_decoder.decode(chunk)
-    if label != Label(FORMAT, VERSION):
+    if label.format != FORMAT or label.version not in VERSIONS_READ:
         raise ValueError(
             f"this is {label.format!r} version {label.version}, not {FORMAT!r} version {VERSION}"
         )
@@ -158,15 +180,37 @@ def _tell_sessions(sessions: Mapping[int, Session]) -> Iterator[bytes]:
         yield _encode(SessionRecord(session_id, session.timeout_us, session.used_us, session.done))
 
 
-def _tell_replies(sessions: Mapping[int, Session]) -> Iterator[bytes]:
+def _tell_replies(sessions: Mapping[int, Session], items: Mapping[str, Item]) -> Iterator[bytes]:
+    told: set[Origin] = set()
     for session_id, session in sessions.items():
         for seq, reply in session.replies.items():
-            yield _encode(_tell_reply(session_id, seq, reply))
+            origin = session.origins.get(seq)
+            if origin is None:
+                yield _encode(
+                    PlainReplyRecord(session_id, seq, reply.code, _NULL, False, reply.revision, reply.message)
+                )
+                continue
+            value, has_value = reply.value, origin not in told and not _is_held(items, origin)
+            assert value is not None
+            told.add(origin)
+            yield _encode(
+                ReplyRecord(
+                    session_id,
+                    seq,
+                    reply.code,
+                    value if has_value else _NULL,
+                    has_value,
+                    reply.revision,
+                    reply.message,
+                    *origin,
+                )
+            )
 
 
-def _tell_reply(session_id: int, seq: int, reply: Reply) -> ReplyRecord:
-    value, has_value = (_NULL, False) if reply.value is None else (reply.value, True)
-    return ReplyRecord(session_id, seq, reply.code, value, has_value, reply.revision, reply.message)
+def _is_held(items: Mapping[str, Item], origin: Origin) -> bool:
+    """Tell whether a key holds what it held at that revision."""
+    item = items.get(origin[0])
+    return item is not None and item.revision == origin[1]
 
 
 def _tell_items(items: Mapping[str, Item]) -> Iterator[bytes]:

@@ -6,32 +6,29 @@ entries, `state_digest` over what each of them answered and changed. Two nodes w
 same `entries_digest` but another `state_digest` have a state machine that diverged on an equal log.
 
 A snapshot is made beside the work: `freeze` keeps the state of one moment readable, `chunks` tells it bit by bit,
-`thaw` and `settle` bring the machine back to where it was; `Restorer` goes the other way.
+`thaw` and `settle` bring the machine back to where it was; `kv.restorer` goes the other way.
 
 Nothing in a committed entry may raise here: an entry that did would fail again on every node and after every
 restart. What a command asks in vain is told in its reply. The assertions are about the caller: entries come
 without a gap, and cluster time never runs back.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from crc32c import crc32c
 
-from trio_kv.kv.commands import Expire, OpenSession, RenewSession
+from trio_kv.kv.commands import Cas, Expire, OpenSession, RenewSession, Set
+from trio_kv.kv.equality import COMPARED_BYTES_MAX
 from trio_kv.kv.image import (
-    FirstChunk,
     Head,
-    ItemRecord,
-    ReplyRecord,
-    decode_first,
-    decode_records,
     encode_chunks,
 )
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import UNKNOWN_SESSION, Session, Sessions
-from trio_kv.kv.writes import CODE_NUMBERS, WRITES, Changes, Writer, note
+from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Session, Sessions
+from trio_kv.kv.writes import WRITES, Changes, Writer, note
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
@@ -69,6 +66,7 @@ class Machine:
     """
 
     __slots__ = (
+        "_compared_bytes",
         "_frozen",
         "applied",
         "applied_term",
@@ -92,6 +90,8 @@ class Machine:
         self.items: dict[str, Item] | Layers = {}
         """A plain dict, and two layers only from `freeze` until what changed since is settled."""
         self.sessions = Sessions()
+        self._compared_bytes = 0
+        """In this call of `apply`."""
         self._frozen: Frozen | None = None
 
     @property
@@ -103,10 +103,15 @@ class Machine:
         """Return what a key holds; None if it does not exist."""
         return self.items.get(key)
 
-    def apply(self, entries: Sequence[LogEntry]) -> list[Reply]:
+    def apply(self, entries: Sequence[LogEntry], compared_bytes_max: float = math.inf) -> list[Reply]:
         """Apply the next entries of the log; return their replies, one an entry.
 
         Where a long run is cut into calls makes no difference to anything, digests included.
+
+        Args:
+            entries: what comes next.
+            compared_bytes_max: bytes of JSON to compare in this call. Once it is more, the call ends: it returns fewer
+                replies than there are entries, at least one, and the rest has to be given again.
 
         Raises:
             AssertionError: an index is not the next one, or cluster time runs back.
@@ -118,7 +123,11 @@ class Machine:
         changes: Changes = []
         write = self._write
         index, time_us = self.applied, self.time_us
+        self._compared_bytes = 0
         for entry in entries:
+            if self._compared_bytes > compared_bytes_max:
+                entries = entries[: len(replies)]
+                break
             assert entry.index == index + 1, f"entry {entry.index} applied after {index}"
             assert entry.time_us >= time_us, f"cluster time back from {time_us} to {entry.time_us} at {entry}"
             index, time_us, command = entry.index, entry.time_us, entry.command
@@ -224,21 +233,50 @@ class Machine:
 
     def _write(self, apply_write: Writer, command: Any, index: int, time_us: int, changes: Changes) -> Reply:
         """Apply a command of a session, unless it has its answer already or must not be applied."""
-        session = self.sessions.by_id.get(command.session)
+        sessions = self.sessions
+        session = sessions.by_id.get(command.session)
         if session is None:
             reply = UNKNOWN_SESSION
         else:
             # Raised even by a repeated or refused command: what its owner has heard is true all the same.
             if command.done > session.done:
-                session.forget_below(command.done)
+                freed_bytes = session.forget_below(command.done)
+                if freed_bytes:
+                    sessions.held_bytes -= freed_bytes
             seq = command.seq
             known = session.replies.get(seq) or session.refuse(seq)
             if known is None:
-                reply = session.replies[seq] = apply_write(self.items, command, index, changes)
-                session.used_us = time_us
-                return reply
+                if type(command) is Set and command.if_revision is None:
+                    # Its answer never holds a value.
+                    session.used_us = time_us
+                    reply = session.replies[seq] = apply_write(self.items, command, index, changes)
+                    return reply
+                item = self.items.get(command.key)
+                if item is None or sessions.has_room(session, len(item.value)):
+                    session.used_us = time_us
+                    return self._write_and_hold(session, apply_write, command, index, changes)
+                # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
+                # command is repeated.
+                known = session.replies[seq] = FULL_OF_TEXTS
             reply = known
         note(changes, reply)
+        return reply
+
+    def _write_and_hold(
+        self, session: Session, apply_write: Writer, command: Any, index: int, changes: Changes
+    ) -> Reply:
+        """Apply a command whose answer may hold the value that its key has now."""
+        item = self.items.get(command.key)
+        if item is not None and type(command) is Cas and command.expected:
+            size_bytes = len(item.value) + len(command.expected[0])
+            if size_bytes <= COMPARED_BYTES_MAX:
+                self._compared_bytes += size_bytes
+        reply = apply_write(self.items, command, index, changes)
+        if reply.value is None:
+            session.replies[command.seq] = reply
+        else:
+            assert item is not None, f"{reply} to {command} has a value that the key did not hold"
+            self.sessions.keep(session, command.seq, reply, (command.key, item.revision))
         return reply
 
     def _control(self, command: object, index: int, time_us: int, changes: Changes) -> Reply:
@@ -300,117 +338,3 @@ class Frozen:
     def close(self) -> None:
         """Note that what it reads may change from here on."""
         self._is_open = False
-
-
-class Restorer:
-    """Makes a machine of the chunks of a snapshot, fed one by one in their order.
-
-    The machine behaves as the one that was frozen from there on. A large snapshot makes millions of small objects,
-    none of which Python's collector could ever free: whoever feeds all of it in one go should turn it off meanwhile.
-    """
-
-    __slots__ = ("_first", "_items", "_known", "_number", "_sessions")
-
-    def __init__(self, known: Callable[[str], Item | None] | None = None) -> None:
-        """Start before the first chunk.
-
-        Args:
-            known: asked for what another machine of this process holds under a key. An item that is equal
-                to it is shared with it: nodes of one process then need the memory for their values once.
-
-        """
-        self._known = known
-        self._first: FirstChunk | None = None
-        self._number = 0
-        self._sessions = Sessions()
-        self._items: dict[str, Item] = {}
-
-    @property
-    def head(self) -> Head | None:
-        """What the first chunk tells; None before it came."""
-        return None if self._first is None else self._first.head
-
-    @property
-    def records(self) -> int:
-        """Records that came so far."""
-        return sum(self._came())
-
-    @property
-    def records_total(self) -> int:
-        """Records that the snapshot holds; 0 before the first chunk came."""
-        if self._first is None:
-            return 0
-        counts = self._first.counts
-        return counts.sessions + counts.replies + counts.items
-
-    def feed(self, chunk: bytes) -> None:
-        """Take the next chunk. After an error this restorer is of no use any more.
-
-        Raises:
-            ValueError: it is not the next chunk of a snapshot, or the snapshot has a format not known here.
-
-        """
-        if self._first is None:
-            self._first = decode_first(chunk)
-            return
-        records = decode_records(chunk)
-        self._number += 1
-        if records.chunk != self._number:
-            raise ValueError(f"chunk {records.chunk} came where chunk {self._number} was due")
-        for session in records.sessions:
-            self._sessions.add(session.session, Session(session.timeout_us, session.used_us, session.done))
-        for answer in records.replies:
-            self._add_reply(answer)
-        if self._known is not None:
-            self._add_items(records.items, self._known)
-        else:
-            # Copied, so that a value that stays does not keep the whole chunk in memory.
-            self._items.update(
-                {record.key: Item(record.value.copy(), record.revision) for record in records.items}
-            )
-
-    def finish(self) -> Machine:
-        """Return the machine, when all chunks were fed. Call it once.
-
-        Raises:
-            ValueError: chunks are missing, or one told a record twice.
-
-        """
-        if self._first is None:
-            raise ValueError("no chunk of the snapshot came")
-        counts = self._first.counts
-        came = self._came()
-        if came != (counts.sessions, counts.replies, counts.items):
-            raise ValueError(
-                f"{came[0]} sessions, {came[1]} replies and {came[2]} items came, "
-                f"but the snapshot has {counts.sessions}, {counts.replies} and {counts.items}"
-            )
-        head, machine = self._first.head, Machine()
-        machine.applied, machine.applied_term, machine.time_us = head.applied, head.applied_term, head.time_us
-        machine.entries_digest, machine.state_digest = head.entries_digest, head.state_digest
-        machine.sessions, machine.items = self._sessions, self._items
-        return machine
-
-    def _add_items(self, records: list[ItemRecord], known: Callable[[str], Item | None]) -> None:
-        """Add items, sharing those that are equal to one that is known."""
-        for record in records:
-            item = known(record.key)
-            if item is None or item.revision != record.revision or item.value != record.value:
-                item = Item(record.value.copy(), record.revision)
-            self._items[record.key] = item
-
-    def _add_reply(self, answer: ReplyRecord) -> None:
-        session = self._sessions.by_id.get(answer.session)
-        if session is None:
-            raise ValueError(
-                f"seq {answer.seq} belongs to session {answer.session}, which did not come before it"
-            )
-        if answer.code not in CODE_NUMBERS:
-            raise ValueError(f"seq {answer.seq} of session {answer.session} was answered {answer.code!r}")
-        value = answer.value.copy() if answer.has_value else None
-        session.replies[answer.seq] = Reply(answer.code, value, answer.revision, answer.message)
-
-    def _came(self) -> tuple[int, int, int]:
-        """Count the sessions, replies and items that came so far."""
-        replies = sum(len(session.replies) for _, session in self._sessions)
-        return len(self._sessions), replies, len(self._items)

@@ -9,16 +9,37 @@ other between two leaders.
 A session dies only by an `Expire` entry whose cluster time has reached its due time: the time of its last
 use plus its time-out. No node decides anything from its own clock, so all forget the same sessions at the
 same index.
+
+An answer may hold the text of a value: what a condition met, or what a delete removed. Such a text is shared with
+the key as long as it is there, and with other answers. It is counted once a session, in bytes, from the first answer
+that holds it to the last, and where a session or all of them hold too much, no further answer may come to hold one.
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
+
+import attrs
 
 from trio_kv.kv.reply import Reply
 
 REPLIES_MAX = 65_536
 """Answers that one session keeps. When it is full, a new command is not applied and hears `overloaded`."""
+
+TIMEOUT_MIN_S = 0.1
+TIMEOUT_MAX_S = 31_536_000.0
+"""A session's time-out: up to a year, which is far from where microseconds do not fit into an entry any more."""
+
+HELD_BYTES_MAX = 64 << 20
+"""Bytes of texts from which on the answers of one session hold no further one: a command whose answer might is not
+applied and hears `overloaded`, and so does each repetition of it."""
+
+SMALL_TEXT_BYTES_MAX = 512
+"""A text of up to so many bytes finds room always: `REPLIES_MAX` of them are 32 MiB. Else those who work with small
+values would have to wait because of others, under the same session, who work with large ones."""
+
+ALL_HELD_BYTES_MAX = 256 << 20
+"""The same for the answers of all sessions together."""
 
 SESSIONS_MAX = 65_536
 """Open sessions. When there are that many, a new one is not opened and its owner hears `overloaded`."""
@@ -32,43 +53,98 @@ FORGOTTEN_SEQ = Reply(
 FULL_SESSION = Reply(
     "overloaded", message=f"this session awaits {REPLIES_MAX} answers, and may not await more"
 )
+FULL_OF_TEXTS = Reply("overloaded", message="too many large values wait in answers: try again later")
 TOO_MANY_SESSIONS = Reply(
     "overloaded", message=f"{SESSIONS_MAX} sessions are open, and there may not be more"
 )
 
 
+Origin = tuple[str, int]
+"""Key and revision: what tells one text from another, on every node and after every restart."""
+
+
+@attrs.define
+class _HeldText:
+    """A text that answers of a session hold."""
+
+    origin: Origin
+    """One object for all of them: a key may be long."""
+    size_bytes: int
+    answers: int
+    """How many of them."""
+
+
 class Session:
     """One session. A plain class with slots: it is looked into for every write.
 
-    Invariants: every seq in `replies` is `done` or above; at most `REPLIES_MAX` of them.
+    Invariants: every seq in `replies` is `done` or above; at most `REPLIES_MAX` of them; `origins` has the seqs of the
+    replies with a value; `held_bytes` is the sum of the sizes of the different texts among these.
     """
 
-    __slots__ = ("done", "replies", "timeout_us", "used_us")
+    __slots__ = ("_texts", "done", "held_bytes", "origins", "replies", "timeout_us", "used_us")
 
-    def __init__(
-        self, timeout_us: int, used_us: int, done: int = 0, replies: dict[int, Reply] | None = None
-    ) -> None:
+    def __init__(self, timeout_us: int, used_us: int, done: int = 0) -> None:
         """Make a session last used at cluster time `used_us`."""
         self.timeout_us = timeout_us
         self.used_us = used_us
         self.done = done
         """The highest `done` its owner ever said."""
-        self.replies: dict[int, Reply] = {} if replies is None else replies
+        self.replies: dict[int, Reply] = {}
+        self.origins: dict[int, Origin] = {}
+        """Where the value of a reply comes from, by seq."""
+        self.held_bytes = 0
+        self._texts: dict[Origin, _HeldText] = {}
 
     @property
     def due_us(self) -> int:
         """Cluster time from which on an `Expire` entry forgets this session."""
         return self.used_us + self.timeout_us
 
-    def forget_below(self, done: int) -> None:
-        """Drop the answers to seqs below `done`, which is higher than what was said before."""
-        replies = self.replies
-        if done - self.done <= len(replies):
-            for seq in range(self.done, done):
-                replies.pop(seq, None)
-        else:
-            self.replies = {seq: reply for seq, reply in replies.items() if seq >= done}
+    def hold(self, seq: int, origin: Origin, size_bytes: int) -> int:
+        """Count the value of the reply to `seq`; return by how many bytes the session holds more."""
+        text = self._texts.get(origin)
+        if text is not None:
+            self.origins[seq] = text.origin
+            text.answers += 1
+            return 0
+        self.origins[seq] = origin
+        self._texts[origin] = _HeldText(origin, size_bytes, 1)
+        self.held_bytes += size_bytes
+        return size_bytes
+
+    def forget_below(self, done: int) -> int:
+        """Drop the answers to seqs below `done`, which is higher than what was said before.
+
+        Returns:
+            by how many bytes the session holds less.
+
+        """
+        replies, before = self.replies, self.done
         self.done = done
+        if done == before + 1 and not self.origins:
+            # With many clients that write one by one it is nearly always so.
+            replies.pop(before, None)
+            return 0
+        gone: Iterable[int] = range(before, done)
+        if done - before > len(replies):
+            gone = [seq for seq in replies if seq < done]
+        for seq in gone:
+            replies.pop(seq, None)
+        return self._let_go(gone) if self.origins else 0
+
+    def _let_go(self, seqs: Iterable[int]) -> int:
+        """Count no more what the answers to these seqs held; return by how many bytes that is less."""
+        before_bytes = self.held_bytes
+        for seq in seqs:
+            origin = self.origins.pop(seq, None)
+            if origin is None:
+                continue
+            text = self._texts[origin]
+            text.answers -= 1
+            if not text.answers:
+                del self._texts[origin]
+                self.held_bytes -= text.size_bytes
+        return before_bytes - self.held_bytes
 
     def refuse(self, seq: int) -> Reply | None:
         """Return why a command that has no answer yet must not be applied; None if it is to be applied."""
@@ -80,7 +156,11 @@ class Session:
 
     def copy(self) -> "Session":
         """Return a session that changes on its own."""
-        return Session(self.timeout_us, self.used_us, self.done, self.replies.copy())
+        twin = Session(self.timeout_us, self.used_us, self.done)
+        twin.replies, twin.origins = self.replies.copy(), self.origins.copy()
+        twin.held_bytes = self.held_bytes
+        twin._texts = {origin: attrs.evolve(text) for origin, text in self._texts.items()}
+        return twin
 
 
 class _CopiedOnUse(dict[int, Session]):
@@ -111,14 +191,16 @@ class Sessions:
 
     The earliest due time is found with a heap that is put right only when it is asked: using a session
     touches nothing but the session. Invariants: each open session has exactly one item in the heap, and its
-    time there is at most the session's due time; a session is only changed by who has it from `by_id.get`.
+    time there is at most the session's due time; a session is only changed by who has it from `by_id.get`; `held_bytes`
+    is the sum of what the sessions hold.
     """
 
-    __slots__ = ("_heap", "by_id")
+    __slots__ = ("_heap", "by_id", "held_bytes")
 
     def __init__(self) -> None:
         """Start without a session."""
         self.by_id: dict[int, Session] = {}
+        self.held_bytes = 0
         self._heap: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
@@ -130,6 +212,7 @@ class Sessions:
     def add(self, session_id: int, session: Session) -> None:
         """Take in a session that was just opened or comes from a snapshot."""
         self.by_id[session_id] = session
+        self.held_bytes += session.held_bytes
         heapq.heappush(self._heap, (session.due_us, session_id))
 
     def open(self, session_id: int, timeout_us: int, time_us: int) -> Reply:
@@ -147,13 +230,25 @@ class Sessions:
         session.used_us = time_us
         return Reply("ok", revision=revision)
 
+    def keep(self, session: Session, seq: int, reply: Reply, origin: Origin) -> None:
+        """Let a session keep a reply with a value, which comes from there."""
+        assert reply.value is not None
+        session.replies[seq] = reply
+        self.held_bytes += session.hold(seq, origin, len(reply.value))
+
+    def has_room(self, session: Session, size_bytes: int) -> bool:
+        """Tell whether an answer of a session may come to hold a value of that size."""
+        if size_bytes <= SMALL_TEXT_BYTES_MAX:
+            return True
+        return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < ALL_HELD_BYTES_MAX
+
     def expire(self, time_us: int) -> list[int]:
         """Forget the sessions due at cluster time `time_us`; return their ids, the earliest due first."""
         forgotten: list[int] = []
         due_us = self.expires_at_us()
         while due_us is not None and due_us <= time_us:
             _, session_id = heapq.heappop(self._heap)
-            del self.by_id[session_id]
+            self.held_bytes -= self.by_id.pop(session_id).held_bytes
             forgotten.append(session_id)
             due_us = self.expires_at_us()
         return forgotten

@@ -18,13 +18,16 @@ CODE_NUMBERS: Mapping[str, int] = MappingProxyType(
 )
 """How the state digest writes a reply's code. No number ever gets a new meaning: nodes compare digests."""
 
+NOTED_BYTES_MAX = 4096
+"""How much of the value of a reply runs over the state digest."""
+
 _pack = struct.Struct("<BQQ").pack
 """A reply's code number and revision, and the revision that the key had before."""
 
 Items = MutableMapping[str, Item]
 """A plain dict, or the two layers of a machine that was frozen (`kv.layers`)."""
 
-Changes = list[bytes]
+Changes = list[bytes | memoryview]
 """What the state digest will run over: pieces of bytes, joined once a run."""
 
 Writer = Callable[[Items, Any, int, Changes], Reply]
@@ -34,8 +37,11 @@ Writer = Callable[[Items, Any, int, Changes], Reply]
 def note(changes: Changes, reply: Reply, previous: int = 0) -> None:
     """Put a reply into what the state digest runs over."""
     changes.append(_pack(CODE_NUMBERS[reply.code], reply.revision, previous))
-    if reply.value is not None:
-        changes.append(reply.value)
+    value = reply.value
+    if value is not None:
+        # All of it ran over the digest when it was written. A client that asks in vain for a large value, again and
+        # again, must not let every node run over it each time.
+        changes.append(value if len(value) <= NOTED_BYTES_MAX else memoryview(value)[:NOTED_BYTES_MAX])
 
 
 def _conflict(item: Item | None, message: str) -> Reply:

@@ -22,6 +22,9 @@ class ProxyConfig:
     """A longer line is answered `too_large`, and the rest of it is skipped."""
     pending_bytes_max: int = attrs.field(default=64 << 20, validator=validators.ge(1))
     """Half lines of all connections together; beyond it the oldest gets `overloaded` and is closed."""
+    unsent_bytes_max: int = attrs.field(default=256 << 20, validator=validators.ge(1))
+    """Replies that clients don't take, of all connections together; beyond it the client that has been slow for the
+    longest time is dropped."""
     connections_max: int = attrs.field(default=10_000, validator=validators.ge(1))
     """One more is told `overloaded` and closed. The limit of file descriptors may lower it."""
     run_requests_max: int = attrs.field(default=1024, validator=validators.ge(1))

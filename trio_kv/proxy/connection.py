@@ -3,7 +3,11 @@
 The life of a chunk: read up to 64 KiB, split it into lines, decode them, cut them into runs of writes and
 runs of reads, hand each run to the store and wait for its answer, send all replies at once. The next run
 starts when the last is answered, so requests take effect in their order; the socket is not read
-meanwhile, which is what holds a fast client back.
+meanwhile, which is what holds a fast client back. A chunk of lines that are no requests is worth a hundred of it
+in replies: they are sent, at the client's pace, before more of its lines are decoded.
+
+Nobody works for long without a pause. What is done is counted in units of some microseconds, and not in time, so that
+a simulated run repeats itself.
 
 The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its
 own: with one request in flight on each of many connections those would cost more than all the rest. So
@@ -18,10 +22,12 @@ import trio
 
 from trio_kv.gateway.store import Answer, Store, View
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
-from trio_kv.proxy.halves import HalfLines
+from trio_kv.proxy.outbox import ConnectionLostError, Outbox
 from trio_kv.proxy.sockets import Socket, Sockets
+from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
     BadRequestError,
@@ -44,14 +50,18 @@ CHUNK_BYTES_MAX = 65536
 """How much is read at once. More waits in the kernel, whose window then holds the client back."""
 REPLY_BYTES_MAX = 262144
 """Replies kept before they are sent; beyond it they go out before the chunk is done."""
-PARSE_LINES_MAX = 256
-"""Lines decoded before other tasks get their turn: bad lines are slow to explain."""
+WORK_MAX = 256
+"""Units of work, a good line each, before other tasks get their turn."""
+BAD_LINE_WORK = 16
+"""What it costs to explain what is wrong with a line, however short it is."""
+BAD_BYTES_A_UNIT = 32
+"""How much of a bad line is a unit of work, as far as it is explained."""
+STATUS_WORK = 32
+"""What it costs to ask all nodes how they are, and to write that down."""
+LINES_GIVEN_UP_MAX = 16
+"""Lines given up by a door that stops, before others have their turn: they may not even be decoded."""
 
 WRITES = (SetRequest, DeleteRequest, CasRequest)
-
-
-class ConnectionLostError(Exception):
-    """The client is gone, or takes nothing. Its argument says which."""
 
 
 class Connection:
@@ -60,9 +70,8 @@ class Connection:
     Invariants:
         - While `is_busy`, a chunk is being worked on, and nobody but this connection's task may cut it
           short before the deadline of a stop. While not, the task only waits for the client.
-        - `_items[:_done]` have their replies in `_out`, `_unsent` or on the way; `_items[_done:_handed]`
-          were handed to the store; the rest has not begun.
-        - What is sent is whole lines: `_unsent` is the end of a line that was begun.
+        - `_items[:_done]` have their replies in the outbox or on the way; `_items[_done:_handed]`
+          were handed to the store; the rest has not begun, and `_lines[_taken:]` are not even decoded.
 
     Args:
         sock: a connected socket that does not block. The connection owns it.
@@ -70,6 +79,7 @@ class Connection:
         store: what answers the requests.
         config: the door's limits.
         halves: the books of half lines over all connections.
+        unsent: the books of replies that wait for their clients, over all connections.
         now: the clock of the run, in seconds.
 
     """
@@ -82,6 +92,7 @@ class Connection:
         store: Store,
         config: ProxyConfig,
         halves: HalfLines,
+        unsent: UnsentReplies,
         now: Callable[[], float],
     ) -> None:
         """Begin idle; see the class."""
@@ -102,17 +113,19 @@ class Connection:
         self._store = store
         self._config = config
         self._halves = halves
+        self._outbox = Outbox(self, sock, sockets, unsent, config.send_stall_s)
         self._now = now
         self._view = View()
         self._buffer = LineBuffer(config.line_bytes_max)
         self._half_bytes = 0
         self._is_between_lines = True
+        self._lines: Sequence[Line] = ()
+        self._taken = 0
         self._items: Sequence[Request | bytes] = ()
+        self._unpaused = 0
+        """Work since the last time that others had their turn."""
         self._done = 0
         self._handed = 0
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._unsent = memoryview(b"")
 
     async def serve(self) -> None:
         """Answer the client until it or the door ends the connection; `reason` tells which."""
@@ -152,9 +165,14 @@ class Connection:
         self._half_bytes = 0
         self.refuse("overloaded", "too many unfinished lines on all connections; send a whole line at once")
 
+    def drop(self) -> None:
+        """Drop the client: it does not take its replies, and there are too many that others don't take either."""
+        self._outbox.drop()
+
     def close(self) -> None:
         """Close the socket and forget the half line. Call it when `serve` has ended."""
         self._halves.forget(self)
+        self._outbox.close()
         self._sockets.notify_closing(self._sock.fileno())
         self._sock.close()
 
@@ -216,9 +234,9 @@ class Connection:
         else:
             data = self._answer_here(request)
         self._items = ()
-        sent = self._send_nowait(data)
+        sent = self._outbox.send_nowait(data)
         if sent != len(data):
-            await self._send_rest(data, sent)
+            await self._outbox.send_rest(data, sent)
         self.active_s = self._now()
         self.is_busy = False
 
@@ -238,12 +256,42 @@ class Connection:
         else:
             self.is_busy = True
             self.request_count += len(lines)
-            self._done = self._handed = 0
-            self._items = await self._decode_all(lines)
-            await self._answer_all()
-            self._items = ()
+            self._lines, self._taken = lines, 0
+            while self._taken < len(lines):
+                await self._take_lines()
+                await self._answer_all()
+            self._items = self._lines = ()
+            self._taken = 0
             self.active_s = self._now()
             self.is_busy = False
+
+    async def _take_lines(self) -> None:
+        """Decode the next lines: all there are, unless their replies are known and too many already."""
+        items: list[Request | bytes] = []
+        self._items, self._done, self._handed = items, 0, 0
+        first, work, error_bytes = self._taken, self._unpaused, 0
+        for line in self._lines[first:]:
+            item = self._decode(line)
+            items.append(item)
+            work += 1
+            if isinstance(item, bytes):
+                error_bytes += len(item)
+                work += BAD_LINE_WORK
+                if line is not TOO_LARGE:
+                    work += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
+            if work >= WORK_MAX:
+                self._taken = first + len(items)
+                await self._pause()
+                work = 0
+            if error_bytes > REPLY_BYTES_MAX:
+                break
+        self._taken = first + len(items)
+        self._unpaused = work
+
+    async def _pause(self) -> None:
+        """Let others have their turn."""
+        self._unpaused = 0
+        await trio.lowlevel.checkpoint()
 
     async def _answer_all(self) -> None:
         """Answer the items, in order."""
@@ -255,10 +303,14 @@ class Connection:
             elif isinstance(item, GetRequest):
                 await self._read_run(item)
             else:
-                self._put(self._answer_here(item))
-            if self._out_bytes > REPLY_BYTES_MAX:
-                await self._flush()
-        await self._flush()
+                self._outbox.put(self._answer_here(item))
+                self._done += 1
+                self._unpaused += STATUS_WORK if isinstance(item, StatusRequest) else 1
+                if self._unpaused >= WORK_MAX:
+                    await self._pause()
+            if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
+                await self._outbox.flush()
+        await self._outbox.flush()
 
     def _decode(self, line: Line) -> Request | bytes:
         """Return a line's request, or the reply to a line that is none."""
@@ -269,15 +321,6 @@ class Connection:
             return parse_line(line)
         except BadRequestError as error:
             return encode_error(error.code, error.message, error.key, error.id)
-
-    async def _decode_all(self, lines: list[Line]) -> list[Request | bytes]:
-        items: list[Request | bytes] = []
-        for start in range(0, len(lines), PARSE_LINES_MAX):
-            if start:
-                # Shielded: a chunk that is cut short must know all that it owes.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            items += [self._decode(line) for line in lines[start : start + PARSE_LINES_MAX]]
-        return items
 
     async def _write_run(self, first: WriteRequest) -> None:
         """Hand the run of writes that begins with `first` to the store, and put its replies."""
@@ -309,9 +352,12 @@ class Connection:
     async def _put_run(self, run: Sequence[WriteRequest | GetRequest], answer: Answer) -> None:
         node, term = answer.node, answer.term
         for request, reply in zip(run, answer.replies, strict=True):
-            self._put(encode_reply(request, reply, node, term))
-            if self._out_bytes > REPLY_BYTES_MAX:
-                await self._flush()
+            self._outbox.put(encode_reply(request, reply, node, term))
+            self._done += 1
+            if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
+                await self._outbox.flush()
+                # The kernel may take megabytes at once, again and again.
+                await self._pause()
 
     def _answer_here(self, item: Request | bytes) -> bytes:
         """Return the reply to what needs no run."""
@@ -322,56 +368,18 @@ class Connection:
         assert isinstance(item, PingRequest), item
         return encode_reply(item, Reply("ok"))
 
-    def _put(self, line: bytes) -> None:
-        """Add the reply to the first item that has none."""
-        self._out.append(line)
-        self._out_bytes += len(line)
-        self._done += 1
-
-    async def _flush(self) -> None:
-        """Send the replies that are ready."""
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._out_bytes = 0
-            await self._send(data)
-
-    async def _send(self, data: bytes) -> None:
-        """Send bytes; wait for a client that is slow, but not for one that takes nothing.
-
-        Raises:
-            ConnectionLostError: the client is gone, or took nothing for `send_stall_s`.
-
-        """
-        sent = self._send_nowait(data)
-        if sent != len(data):
-            await self._send_rest(data, sent)
-
-    async def _send_rest(self, data: bytes, sent: int) -> None:
-        """Send what the kernel did not take at once, `sent` bytes in."""
-        self._unsent = memoryview(data)[sent:]
-        while self._unsent:
-            with trio.move_on_after(self._config.send_stall_s) as scope:
-                await self._sockets.wait_writable(self._sock.fileno())
-            if scope.cancelled_caught:
-                raise ConnectionLostError(f"the client took nothing for {self._config.send_stall_s:g} s")
-            self._unsent = self._unsent[self._send_nowait(self._unsent) :]
-
-    def _send_nowait(self, data: bytes | memoryview) -> int:
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise ConnectionLostError(f"sending failed: {error}") from error
-
     async def _leave(self) -> None:
         """Say what is still owed and the last words, then wait for the client to close its side."""
-        owed = [bytes(self._unsent), *self._out]
-        owed += [self._give_up(index) for index in range(self._done, len(self._items))]
         assert self._farewell is not None
-        await self._send(b"".join((*owed, self._farewell)))
+        self._outbox.go_on()
+        for place in range(self._done, len(self._items) + len(self._lines) - self._taken):
+            self._outbox.put(self._give_up(place))
+            if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
+                await self._outbox.flush()
+            if place % LINES_GIVEN_UP_MAX == 0:
+                await self._pause()
+        self._outbox.put(self._farewell)
+        await self._outbox.flush()
         if not self._farewell:
             return
         # To close a socket with bytes unread would reset the connection, and the reset may overtake the
@@ -393,8 +401,9 @@ class Connection:
             raise ConnectionLostError(f"receiving failed: {error}") from error
 
     def _give_up(self, index: int) -> bytes:
-        """Return the reply to an item that gets no result because the door stops."""
-        item = self._items[index]
+        """Return the reply to an item, or to a line behind the items, that gets no result because the door stops."""
+        behind = index - len(self._items)
+        item = self._items[index] if behind < 0 else self._decode(self._lines[self._taken + behind])
         if isinstance(item, WRITES) and index < self._handed:
             reply = Reply("timeout", message="the server stops; this write may still take effect")
         elif isinstance(item, GetRequest | SetRequest | DeleteRequest | CasRequest):

@@ -10,13 +10,14 @@ import contextlib
 import resource
 import socket
 import traceback
+from collections.abc import Sequence
 
 import trio
 
 from trio_kv.gateway.store import Store
+from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
-from trio_kv.proxy.halves import HalfLines
 from trio_kv.proxy.sockets import KERNEL, Listener, Socket, Sockets
 from trio_kv.raft.events import DEBUG
 from trio_kv.trace.trace import Trace
@@ -62,6 +63,7 @@ class Proxy:
         self._trace = trace
         self._sockets = sockets
         self._halves = HalfLines(config.pending_bytes_max)
+        self._unsent = UnsentReplies(config.unsent_bytes_max)
         self._connections: set[Connection] = set()
         self._is_occupied = trio.Event()
         self._doors = trio.CancelScope()
@@ -80,8 +82,17 @@ class Proxy:
         """How many bytes of half lines all connections hold together."""
         return self._halves.total_bytes
 
-    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        opened: Sequence[Listener] = (),
+        *,
+        task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Open the port, tell it through `task_status`, and serve until stopped.
+
+        Args:
+            opened: listeners that are open already; without any the door opens its own.
+            task_status: told the port.
 
         Raises:
             OSError: the port cannot be opened.
@@ -89,7 +100,7 @@ class Proxy:
         """
         free = max(raise_descriptor_limit() - DESCRIPTORS_KEPT, 1)
         self._connections_max = min(self._config.connections_max, free)
-        listeners = await self._sockets.open_listeners(self._config.host, self._config.port)
+        listeners = opened or await self._sockets.open_listeners(self._config.host, self._config.port)
         self.port = listeners[0].getsockname()[1]
         try:
             async with trio.open_nursery() as connections:
@@ -149,6 +160,7 @@ class Proxy:
                 store=self._store,
                 config=self._config,
                 halves=self._halves,
+                unsent=self._unsent,
                 now=now,
             )
             self._connections.add(connection)

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import errno
 import socket
 from typing import Any, Protocol, Self
 
@@ -12,6 +13,8 @@ import trio
 
 BACKLOG_MAX = 2048
 """Connections that wait to be accepted; further ones wait in their clients."""
+ABSENT_ERRORS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+"""The machine does not have an address, or none of its kind."""
 
 
 class Socket(Protocol):
@@ -115,21 +118,56 @@ class _Kernel:
 
     async def open_listeners(self, host: str, port: int) -> list[Listener]:
         """See `Sockets`."""
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         with contextlib.ExitStack() as stack:
             listeners: list[Listener] = []
-            for family, kind, protocol, _, address in found:
-                listener = stack.enter_context(socket.socket(family, kind, protocol))
-                listener.setblocking(False)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                listener.bind((address[0], port, *address[2:]))
-                listener.listen(BACKLOG_MAX)
-                port = listener.getsockname()[1]
+            for listener in await bind_host(host, port):
+                stack.enter_context(listener).listen(BACKLOG_MAX)
                 listeners.append(listener)
             stack.pop_all()
         return listeners
+
+
+async def bind_host(host: str, port: int) -> list[socket.socket]:
+    """Return sockets bound to each address of a host; with port 0 to one free port for all of them.
+
+    A name may stand for more than the machine has, as `localhost` for ::1 where IPv6 is switched off: those addresses
+    are left out. Nobody can connect before the sockets listen.
+
+    Raises:
+        OSError: the host has no address here, or a port can't be had.
+
+    """
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    absent: OSError | None = None
+    with contextlib.ExitStack() as stack:
+        bound: list[socket.socket] = []
+        # A hosts file may name an address twice.
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                sock = _bind(socket.socket(family, kind, protocol), (address[0], port, *address[2:]))
+            except OSError as error:
+                if error.errno not in ABSENT_ERRORS:
+                    raise
+                absent = error
+                continue
+            port = sock.getsockname()[1]
+            bound.append(stack.enter_context(sock))
+        if absent is not None and not bound:
+            raise absent
+        stack.pop_all()
+    return bound
+
+
+def _bind(sock: socket.socket, address: tuple[str | int, ...]) -> socket.socket:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sock)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        stack.pop_all()
+    return sock
 
 
 KERNEL: Sockets = _Kernel()

@@ -116,6 +116,7 @@ class TransferStarted(Event):
 
     name: ClassVar[str] = "transfer.started"
     target: int
+    reason: str
 
 
 @attrs.frozen

@@ -102,10 +102,11 @@ class Follower(Role):
         incoming = raft.incoming
         if incoming is not None and incoming.is_complete:
             return
+        if incoming is not None and incoming.is_storing:
+            # Nor of another snapshot: on a disk that hangs they would pile up, one for each that is offered.
+            return
         if incoming is None or incoming.snapshot != (message.index, message.index_term):
             incoming = raft.incoming = Incoming((message.index, message.index_term))
-        if incoming.is_storing:
-            return
         if message.number == incoming.next_number:
             incoming.is_storing, incoming.is_complete = True, message.is_last
             raft.effects.chunks.append(
@@ -116,7 +117,7 @@ class Follower(Role):
             self.ask_chunk(message.source)
 
     def on_chunk_stored(self) -> None:
-        """Ask for the next one."""
+        """Ask for the next one, or say that this one is being worked on."""
         if self.raft.leader is not None:
             self.ask_chunk(self.raft.leader)
 

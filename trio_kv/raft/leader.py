@@ -33,6 +33,8 @@ _MATCH: Callable[[Progress], int] = attrgetter("match")
 _ACKED_ROUND: Callable[[Progress], int] = attrgetter("acked_round")
 _HEARD_AT: Callable[[Progress], float] = attrgetter("heard_at")
 
+INSTALL_LEASE_HEARTBEATS = 20
+"""A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
 INSTALL_RETRY_HEARTBEATS = 10
 """A chunk without an answer is sent again after so many heartbeats: its receiver may have a slow disk."""
 
@@ -59,6 +61,8 @@ class Leader(Role):
         self.transfer_deadline = float("inf")
         self.is_transfer_sent = False
         self.was_transfer_sent = False
+        self.stall_told_at = float("-inf")
+        """When another was asked to take over because the own disk stands still."""
         self.heartbeat_at = now
         self.deadline = now
 
@@ -74,7 +78,7 @@ class Leader(Role):
     # Timers
 
     def on_timeout(self, now: float) -> Transition | None:
-        """Send heartbeats; step down if a majority is silent or the disk stands still; end a transfer."""
+        """Send heartbeats; step down if a majority is silent, hand over if the disk stands still; end a transfer."""
         raft, config = self.raft, self.raft.config
         if now >= self.transfer_deadline:
             self._end_transfer("not caught up in time")
@@ -86,13 +90,12 @@ class Leader(Role):
                     progress.was_unheard(lateness_s, now)
             if now - self._quorum_heard_at(now) >= config.election_timeout_max_s:
                 return Follow(raft.term, "no majority answers")
-            if self._is_stalled(now):
-                return self._hand_over_stalled()
             self.heartbeat_at = now + config.heartbeat_interval_s
             # The request to take over may have been lost; it is asked again as long as the transfer lasts.
             self.is_transfer_sent = False
             self._maybe_finish_transfer(now)
             self._begin_round(is_timer=True)
+            self._maybe_hand_over_stalled(now)
         self._set_deadline()
         return None
 
@@ -112,27 +115,30 @@ class Leader(Role):
         """Return whether a majority answered this leader so lately that a vote would only disturb."""
         return now < self._quorum_heard_at(now) + self.raft.config.election_timeout_min_s
 
-    def _is_stalled(self, now: float) -> bool:
-        """Return whether the disk stands still, and somebody else could do better."""
-        oldest_at = self.raft.persistence.oldest_write_at
-        return (
-            bool(self.progress)
-            and oldest_at is not None
-            and now - oldest_at >= self.raft.config.write_stall_s
-        )
+    def _maybe_hand_over_stalled(self, now: float) -> None:
+        """Hand over what a disk that stands still keeps from being committed (scenario E1), if somebody can take it.
 
-    def _hand_over_stalled(self) -> Transition:
-        """Leave to a follower what a stalled disk keeps from being committed (scenario E1).
-
-        Heartbeats flow although nothing gets durable, so nobody else would ever notice.
+        Heartbeats flow although nothing gets durable, so nobody else would ever notice. But a leader needs no disk to
+        confirm reads, and a vote does. So another is asked only as long as a majority *without this node* could elect
+        it, and this node leads on until it hears of the new term. Were it wrong about a disk, it loses the one that it
+        asked, and still has a majority with itself: a mistake ends no read.
         """
-        raft, progress = self.raft, self.progress
-        target = max(
-            progress,
-            key=lambda peer: (progress[peer].counts, progress[peer].match, progress[peer].heard_at, -peer),
-        )
-        raft.send(TimeoutNow(*raft.header(target)))
-        return Follow(raft.term, "the disk stands still")
+        raft, config = self.raft, self.raft.config
+        oldest_at = raft.persistence.oldest_write_at
+        if oldest_at is None or now - oldest_at < config.write_stall_s or self.transfer_target is not None:
+            return
+        if now - self.stall_told_at < config.write_stall_s:
+            return
+        progress, durable, silence_s = self.progress, raft.log.durable, config.election_timeout_max_s
+        able = [
+            peer
+            for peer, each in progress.items()
+            if each.could_elect(now, durable, silence_s, config.write_stall_s / 2)
+        ]
+        if raft.voters.has_majority(able):
+            self.stall_told_at = now
+            target = max(able, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
+            self.transfer(now, target, reason="the disk stands still")
 
     # Writing
 
@@ -162,16 +168,20 @@ class Leader(Role):
         """Take a command only if a majority has zero-filled log space for it and for all that is under way.
 
         What is admitted never meets a full disk at its write: space is reserved before it is promised. A leader that is
-        short alone hands over to a node that isn't.
+        short alone hands over to a node that isn't. That must have all of the log by now: one whose writes wait for
+        room tells of none, and could not even write its vote.
         """
         raft = self.raft
+        if raft.commit < self.first_index:
+            return NotLeader(None)  # Whose disk has room is told by the first answers of this term.
         others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
         has_own = raft.persistence.has_room(size_bytes)
         if has_own and raft.voters.has_majority({raft.id, *others}):
             return None
+        others = [peer for peer in others if self.progress[peer].match == raft.log.last_index]
         if not has_own and raft.voters.has_majority(others):
             target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
-            self.transfer(now, target)
+            self.transfer(now, target, reason="the disk is full")
             return NotLeader(target)
         return ReadOnly()
 
@@ -183,7 +193,7 @@ class Leader(Role):
     def on_append_accepted(self, now: float, message: AppendAccepted) -> None:
         """Count a follower's disk towards the majority."""
         progress = self.progress[message.source]
-        progress.heard(now)
+        progress.answered(now)
         assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
         if progress.accepted(message.match, message.room_bytes):
             self._maybe_commit()
@@ -201,7 +211,7 @@ class Leader(Role):
     def on_append_rejected(self, now: float, message: AppendRejected) -> None:
         """Go back to where the logs may join, a whole term at a time (paper §5.3)."""
         progress = self.progress[message.source]
-        progress.heard(now)
+        progress.answered(now)
         next_index = message.hint_index
         if message.hint_term:
             ours = self.raft.log.last_index_of_term(message.hint_term)
@@ -244,20 +254,12 @@ class Leader(Role):
         """Send a chunk again if it stayed without an answer: it or the answer got lost."""
         install = progress.install
         assert install is not None
-        if not install.is_overdue(now, INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s):
-            return
-        if install.retry():
-            self._read_chunk(peer, install)
-        else:
-            # It lives and takes nothing: what is kept for it, snapshot and log, must not be kept for ever.
-            progress.give_up_install()
+        if install.is_overdue(now, INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s):
+            self._read_chunk(peer, install, install.number)
 
-    def _begin_install(self, now: float, peer: int, progress: Progress) -> None:
-        """Send the newest snapshot, from its start."""
-        self._read_chunk(peer, progress.become_install(now))
-
-    def _read_chunk(self, peer: int, install: Outgoing) -> None:
-        self.raft.effects.chunk_reads.append(ChunkRead(peer, install.number, install.snapshot))
+    def _read_chunk(self, peer: int, install: Outgoing, number: int) -> None:
+        install.want(number)
+        self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
 
     def on_chunk_read(
         self,
@@ -274,27 +276,39 @@ class Leader(Role):
         if install is None or not install.waits_for(read.snapshot, read.number):
             return
         if data is None or snapshot is None:
-            self._begin_install(now, read.peer, progress)
+            install.begin_anew()
+            self._read_chunk(read.peer, install, 0)
             return
         install.sent(snapshot, now)
         header = self.raft.header(read.peer)
         self.raft.send(InstallSnapshot(*header, *snapshot, read.number, data, is_last))
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
-        """Send the chunk that the follower wants next."""
+        """Send the chunk that the follower wants next; it may also say that it still works on the last one."""
         progress = self.progress[message.source]
         progress.heard(now)
         install, snapshot = progress.install, (message.index, message.index_term)
-        if install is not None and install.is_asked_for(snapshot, message.next_number):
-            install.want(message.next_number)
-            self._read_chunk(message.source, install)
+        if install is None or not install.is_in_flight(snapshot):
+            return
+        install.moved(now, self.raft.log.last_index)
+        if message.next_number != install.number:
+            self._read_chunk(message.source, install, message.next_number)
+        else:
+            install.arrived(now)
 
     def snapshots_sent(self) -> set[tuple[int, int]]:
-        """Return (index, term) of the snapshots that are being sent."""
+        """Return (index, term) of the snapshots that are kept for followers who get on with them."""
         installs = [progress.install for progress in self.progress.values()]
         return {
-            install.snapshot for install in installs if install is not None and install.snapshot is not None
+            install.snapshot
+            for install in installs
+            if install is not None and install.is_kept and install.snapshot is not None
         }
+
+    @property
+    def has_forsaken_install(self) -> bool:
+        """Whether a follower gets on so badly with a snapshot that nothing is kept for it any more."""
+        return any(each.install is not None and not each.install.is_kept for each in self.progress.values())
 
     # Sending
 
@@ -308,9 +322,12 @@ class Leader(Role):
             if now - progress.heard_at >= gone_s:
                 # A follower that is down must not keep the log, and a snapshot, from being dropped.
                 progress.give_up_install()
-            elif progress.next <= base and progress.install is None:
+            elif progress.install is not None:
+                lease_s = INSTALL_LEASE_HEARTBEATS * config.heartbeat_interval_s
+                progress.install.maybe_end_lease(now, last, lease_s)
+            elif progress.next <= base:
                 self.raft.emit(InstallStarted(peer, progress.next))
-                self._begin_install(now, peer, progress)
+                self._read_chunk(peer, progress.become_install(now, last), 0)
             while base < progress.next <= last and progress.is_window_open():
                 entries = runs.get(progress.next)
                 if entries is None:
@@ -413,14 +430,14 @@ class Leader(Role):
 
     # Handing over
 
-    def transfer(self, now: float, target: int) -> None:
+    def transfer(self, now: float, target: int, *, reason: str = "it was asked for") -> None:
         """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
         if self.transfer_target is not None:
             raise ValueError(f"a transfer to node {self.transfer_target} is under way")
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
         self.is_transfer_sent = self.was_transfer_sent = False
-        self.raft.emit(TransferStarted(target))
+        self.raft.emit(TransferStarted(target, reason))
         self._set_deadline()
         self._maybe_finish_transfer(now)
 

@@ -340,6 +340,11 @@ class Raft(NodeState):
         incoming.is_storing = False
         self.role.on_chunk_stored()
 
+    def chunk_moves(self, index: int, term: int) -> None:
+        """Note that the disk gets on with the last chunk, which takes longer than others: tell the leader to wait."""
+        if self.incoming is not None and self.incoming.snapshot == (index, term):
+            self.role.on_chunk_stored()
+
     def chunk_failed(self) -> None:
         """Note that the disk has no room for the snapshot that is coming: it begins anew when it is sent again."""
         self.incoming = None

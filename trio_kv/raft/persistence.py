@@ -14,6 +14,13 @@ from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
+WRITES_UNDER_WAY_MAX = 1024
+"""Writes that are given out and not durable. What comes beyond them waits here and becomes one write when one is done:
+a disk that hangs gets no queue without end. A disk that works never has so many."""
+
+HELD_MAX = 4096
+"""Messages that wait for one write. Of more the oldest are lost, as they may be on the way: Raft sends again."""
+
 
 @attrs.frozen
 class _PendingWrite:
@@ -75,7 +82,9 @@ class Persistence:
     # Writes
 
     def next_write(self, now: float, hard_state: HardState) -> Write | None:
-        """Return what brings the disk up to date; None if nothing has changed since the last write."""
+        """Return what brings the disk up to date; None if nothing has changed since the last write, or it must wait."""
+        if self._is_backed_up:
+            return None
         is_changed = hard_state != self._saved
         last = self.log.last_index
         if (
@@ -101,12 +110,22 @@ class Persistence:
         self._pending.append(_PendingWrite(write, now, []))
         return write
 
+    @property
+    def _is_backed_up(self) -> bool:
+        return len(self._pending) >= WRITES_UNDER_WAY_MAX
+
     def release(self) -> list[Message]:
         """Bind what is held to the last write under way; return what may leave now, as there is none."""
+        if self._is_backed_up:
+            # The write that backs them may not be given out yet.
+            del self.held[:-HELD_MAX]
+            return []
         held, self.held = self.held, []
         if not self._pending:
             return held
-        self._pending[-1].messages.extend(held)
+        waiting = self._pending[-1].messages
+        waiting.extend(held)
+        del waiting[:-HELD_MAX]
         return []
 
     def stored(self, ticket: Ticket) -> list[Message]:

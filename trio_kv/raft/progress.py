@@ -33,6 +33,7 @@ class Progress:
 
     __slots__ = (
         "acked_round",
+        "answered_at",
         "commit_sent",
         "counts",
         "heard_at",
@@ -43,6 +44,7 @@ class Progress:
         "room_bytes",
         "sending",
         "sent_at",
+        "waiting_since",
         "window",
     )
 
@@ -56,7 +58,11 @@ class Progress:
         """Last index of each AppendEntries that was sent and not yet answered."""
         self.window = window
         self.sent_at = float("-inf")
+        self.waiting_since = now
+        """When an append was sent while none waited for its answer."""
         self.heard_at = now
+        self.answered_at = now
+        """When an append was answered: then all that the follower had to write was on its disk."""
         self.acked_round = 0
         self.commit_sent = 0
         """The follower was sent a commit index of so much."""
@@ -83,14 +89,28 @@ class Progress:
 
     def can_store(self, log: Log, size_bytes: int) -> bool:
         """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
-        if not self.counts:
-            return False
+        if not (self.counts and self.is_replicating):
+            return False  # It has not told yet, or lacks so much that it can't take this.
         if self.room_bytes is None:
             return True
         under_way = log.size_bytes(self.match + 1, log.last_index)
         # In the worst case each entry comes in an append, and so in a write, of its own.
         extra = (log.last_index - self.match + 1) * WRITE_BYTES_EXTRA
         return under_way + size_bytes + extra <= self.room_bytes
+
+    def could_elect(self, now: float, durable: int, silence_s: float, stall_s: float) -> bool:
+        """Return whether this follower, as far as is known, could vote, or lead: it is there, and its disk works.
+
+        Args:
+            now: the time.
+            durable: how far the leader's own disk came, which stands still.
+            silence_s: who was not heard for so long is gone.
+            stall_s: whose disk answered nothing for so long stands still, too.
+
+        """
+        is_heard = self.counts and now - self.heard_at < silence_s
+        is_disk_silent = bool(self.in_flight) and now - max(self.waiting_since, self.answered_at) >= stall_s
+        return is_heard and self.match > durable and self.is_replicating and not is_disk_silent
 
     # How it is sent to
 
@@ -106,9 +126,9 @@ class Progress:
         self.in_flight.clear()
         self.next = max(self.next, self.match + 1)
 
-    def become_install(self, now: float) -> Outgoing:
-        """Send a snapshot, from its start."""
-        self.sending, self.install = Sending.INSTALL, Outgoing(sent_at=now)
+    def become_install(self, now: float, last_index: int) -> Outgoing:
+        """Send a snapshot, from its start; the leader's log ends at `last_index`."""
+        self.sending, self.install = Sending.INSTALL, Outgoing(now, last_index)
         self.in_flight.clear()
         return self.install
 
@@ -121,6 +141,8 @@ class Progress:
 
     def sent(self, last: int, now: float) -> None:
         """Note that entries up to `last` are on their way. A probe leaves `next` where it is: it may fail."""
+        if not self.in_flight:
+            self.waiting_since = now
         # Asking again for the same position must not fill the window.
         if not self.in_flight or self.in_flight[-1] != last:
             self.in_flight.append(last)
@@ -143,12 +165,19 @@ class Progress:
         self.counts = counts
 
     def heard(self, now: float) -> None:
-        """Note that it answered."""
+        """Note that it is there."""
         self.heard_at = now
+
+    def answered(self, now: float) -> None:
+        """Note that it answered an append: its disk works, too."""
+        self.heard_at = self.answered_at = now
 
     def was_unheard(self, lateness_s: float, now: float) -> None:
         """Forgive a silence of so long: the leader's own process slept."""
         self.heard_at = min(now, self.heard_at + lateness_s)
+        self.answered_at = min(now, self.answered_at + lateness_s)
+        if self.install is not None:
+            self.install.was_unheard(lateness_s, now)
 
     def acked(self, round_number: int) -> bool:
         """Note that it replied to a heartbeat round; return whether that is news."""

@@ -26,6 +26,7 @@ from trio_kv.raft.ready import HardState, Ready, Ticket
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.replica.snapshots import Snapshots
+from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import EntriesApplied
 
 _MISSING = Reply("missing")
@@ -34,6 +35,8 @@ SETTLE_ITEMS_MAX = 500
 """Keys put back in place in one pass after a snapshot: a millisecond at most."""
 COMPACT_ENTRIES_MAX = 5000
 """Entries forgotten in one pass after a snapshot."""
+COMPARED_IN_A_PASS_BYTES_MAX = 65_536
+"""JSON compared in one pass, in some milliseconds; once it is more, further entries wait for the next pass."""
 EXPIRY_RETRY_S = 1.0
 """What is due to expire waits so long when no entry could be appended: a transfer, or full disks."""
 READS_WAITING_MAX = 16_384
@@ -58,7 +61,8 @@ class Replica:
     1. `ready = replica.ready(now)`; `ready.messages` leave, then `ready.write` goes to the disk;
     2. `replica.apply(ready)` applies what is committed and returns the answers, to be delivered;
     3. `ready.events` are told;
-    4. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
+    4. `take_turn` lets it take snapshots, `take_jobs` gives what the disk has to do besides;
+    5. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
 
     Invariants: a write is answered only once its entry is applied here; a linearizable read is answered
     from a state that holds every write which was answered anywhere before the read came (thesis §6.4).
@@ -111,6 +115,10 @@ class Replica:
         self._waiters: deque[_Waiter] = deque()
         self.uncommitted_bytes = 0
         """What the proposals weigh that this node appended in its term and that are not committed yet."""
+        self.applied_now: tuple[Entry, ...] = ()
+        """The entries that the last call of `apply` applied."""
+        self._unapplied: tuple[Entry, ...] = ()
+        """Committed entries that wait for a pass with time for them."""
         self._reads: list[tuple[int, list[Read]]] = []
         """Confirmed reads that wait for an index to be applied."""
         self._stale_reads: list[Read] = []
@@ -173,11 +181,15 @@ class Replica:
 
     def apply(self, ready: Ready) -> list[tuple[Any, Answer]]:
         """Apply what is committed; return (source, answer) pairs to deliver."""
-        if ready.committed:
-            replies = self.machine.apply(ready.committed)
-            self.snapshots.applied(sum([len(entry.encoded) for entry in ready.committed]))
+        committed = self._unapplied + ready.committed if self._unapplied else ready.committed
+        if committed:
+            replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
+            if self._unapplied or len(replies) < len(committed):
+                committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
+            self.snapshots.applied(sum([len(entry.encoded) for entry in committed]))
             if self._waiters:
-                self._answer_writes(ready.committed, replies)
+                self._answer_writes(committed, replies)
+        self.applied_now = committed
         if self._waiters:
             self._give_up_lost()
         if ready.reads or self._reads or self._stale_reads:
@@ -203,7 +215,12 @@ class Replica:
     @property
     def has_more(self) -> bool:
         """Whether there is work left that needs no input: the driver calls `ready` and `apply` again soon."""
-        return self.raft.has_more or self.snapshots.is_making or not self.is_tidy
+        return self.is_behind or self.snapshots.is_making or not self.is_tidy
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are committed entries that the last pass had no time for."""
+        return self.raft.has_more or bool(self._unapplied)
 
     @property
     def is_tidy(self) -> bool:
@@ -218,24 +235,43 @@ class Replica:
 
     @property
     def is_snapshot_due(self) -> bool:
-        """Whether `begin_snapshot` should be called as soon as no other node of the process takes one."""
+        """Whether a snapshot should be begun as soon as it is this node's turn."""
         return self.snapshots.is_due and self.machine.is_settled
 
-    def begin_snapshot(self) -> None:
-        """Begin to take a snapshot."""
-        self.snapshots.begin(self.machine)
+    def take_turn(self, now: float, turns: Turns) -> None:
+        """Begin a snapshot that is due, or go on with one, if it is this node's turn; else give the turn back.
+
+        Args:
+            now: the time that `turns` goes by: the nodes of a process share it, whatever their own clocks show.
+            turns: whose turn it is to take a snapshot.
+
+        """
+        if self.is_snapshot_due:
+            if turns.take(now, self.id):
+                self.snapshots.begin(self.machine)
+        elif self.snapshots.is_taking:
+            self.snapshots.take_turn(now, turns)
+        elif not self.is_tidy:
+            # Tidying up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
+            turns.renew(now, self.id)
+        else:
+            turns.give_back(self.id)
 
     def snapshot_stored(self, now: float, snapshot: tuple[int, int], size_bytes: int) -> None:
         """Note that a snapshot is durable and was proved readable."""
-        self.machine = self.snapshots.snapshot_stored(now, self.machine, snapshot, size_bytes)
+        machine = self.snapshots.snapshot_stored(now, self.machine, snapshot, size_bytes)
+        if machine is not self.machine:
+            # Only what goes beyond all that was committed here is put in the place of what there is.
+            assert not self._unapplied or self._unapplied[-1].index <= machine.applied
+            self.machine, self._unapplied = machine, ()
 
     def snapshot_failed(self) -> None:
         """Note that the disk had no room for a snapshot."""
         self.snapshots.failed(self.machine)
 
-    def applied_event(self, ready: Ready) -> EntriesApplied:
-        """Return the event that tells what `apply` did with this batch."""
-        first, last = ready.committed[0], ready.committed[-1]
+    def applied_event(self) -> EntriesApplied:
+        """Return the event that tells what `apply` did in this pass, if there was anything to apply."""
+        first, last = self.applied_now[0], self.applied_now[-1]
         machine = self.machine
         return EntriesApplied(
             first.index, last.index, last.term, machine.entries_digest, machine.state_digest

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from trio_kv.kv.machine import Frozen, Machine, Restorer
+from trio_kv.kv.machine import Frozen, Machine
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Chunk, ChunkRead
 from trio_kv.replica.jobs import (
@@ -24,6 +25,7 @@ from trio_kv.replica.jobs import (
     ReadChunk,
     ReleaseSnapshot,
 )
+from trio_kv.replica.turns import Turns
 
 CHUNKS_WAITING_MAX = 16
 """Chunks of our own snapshot that wait for the disk."""
@@ -41,11 +43,15 @@ class _Taking:
     added: int = 0
     """Chunks that the disk has taken."""
     is_finishing: bool = False
+    has_turn: bool = True
+    """Whether more may be made of it now. What the disk has already it goes on with in any case."""
+    has_moved: bool = False
+    """The disk got on with it since that was looked at last."""
 
     @property
     def has_room(self) -> bool:
         """Whether another chunk may be given to the disk."""
-        return not self.is_finishing and self.number - self.added < CHUNKS_WAITING_MAX
+        return self.has_turn and not self.is_finishing and self.number - self.added < CHUNKS_WAITING_MAX
 
 
 @attrs.define
@@ -102,11 +108,21 @@ class Snapshots:
             self._receiving is not None and not self._is_forsaken(self._receiving)
         ):
             return False
-        if not self._is_asked and self._log_bytes < max(self._log_bytes_min, self._stored_bytes // 2):
+        if not self.is_wanted:
             return False
         # The disk keeps the one before the newest while it is being sent, and none before that. A third one now would
         # let a follower that takes longer than two snapshots begin anew for ever (scenario N8).
         return not self._raft.role.snapshots_sent() - {self.stored}
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the log since the last snapshot is long enough for the next one, or somebody asked for it."""
+        return self._is_asked or self._log_bytes >= max(self._log_bytes_min, self._stored_bytes // 2)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a snapshot is wanted and not under way, of our own or a leader's."""
+        return self._taking is None and self._receiving is None and self.is_wanted
 
     def _is_forsaken(self, receiving: _Receiving) -> bool:
         """Return whether nothing more will come of a leader's snapshot: the log goes on without it."""
@@ -116,6 +132,17 @@ class Snapshots:
     def is_taking(self) -> bool:
         """Whether a snapshot of our own is under way."""
         return self._taking is not None
+
+    @property
+    def has_lost_turn(self) -> bool:
+        """Whether one of our own is under way whose turn went to another node, for our disk gave no sign of life."""
+        return self._taking is not None and not self._taking.has_turn
+
+    @property
+    def progress(self) -> tuple[int, int, bool] | None:
+        """How far the snapshot of our own is that is under way: chunks made and chunks stored, and whether it ends."""
+        taking = self._taking
+        return None if taking is None else (taking.number, taking.added, taking.is_finishing)
 
     def applied(self, size_bytes: int) -> None:
         """Note that so many bytes of log were applied."""
@@ -139,10 +166,35 @@ class Snapshots:
         """Go on: the disk took a chunk."""
         if self._taking is not None and (index, term) == self._taking_snapshot():
             self._taking.added = number + 1
+            self._taking.has_moved = True
             return
         receiving = self._receiving
         if receiving is not None and receiving.snapshot == (index, term) and receiving.machine is None:
             self._raft.chunk_stored(now, index, term, number)
+
+    def moved(self, index: int, term: int) -> None:
+        """Note that the disk gets on with what takes longer: it syncs a snapshot, or reads it back."""
+        if self._taking is not None and (index, term) == self._taking_snapshot():
+            self._taking.has_moved = True
+        else:
+            self._raft.chunk_moves(index, term)
+
+    def take_turn(self, now: float, turns: Turns) -> None:
+        """Keep the turn for the snapshot under way as long as the disk moves, and ask anew when it moves again.
+
+        Args:
+            now: the time that `turns` goes by.
+            turns: whose turn it is.
+
+        """
+        taking, node = self._taking, self._raft.id
+        assert taking is not None
+        if taking.has_moved:
+            taking.has_turn = turns.take(now, node)
+            # Until it is its turn again it goes on asking.
+            taking.has_moved = not taking.has_turn
+        else:
+            taking.has_turn = turns.holder == node
 
     def snapshot_stored(
         self, now: float, machine: Machine, snapshot: tuple[int, int], size_bytes: int

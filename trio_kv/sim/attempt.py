@@ -70,10 +70,15 @@ class Outcome:
 
 
 class TraceText:
-    """The text of a trace: takes its lines, and hashes them as a file that holds them would be."""
+    """The text of a trace: takes its lines, and hashes them as a file that holds them would be.
+
+    A file that can't be written is no fault of what is run, so it raises nothing there: the error is kept.
+    """
 
     def __init__(self, file: BinaryIO | None = None) -> None:
         """Write each line into `file`, too."""
+        self.loss: OSError | None = None
+        """Why the file does not hold all, if so."""
         self._file = file
         self._hash = hashlib.sha256()
 
@@ -81,8 +86,12 @@ class TraceText:
         """Take a line."""
         data = line.encode() + b"\n"
         self._hash.update(data)
-        if self._file is not None:
+        if self._file is None or self.loss is not None:
+            return
+        try:
             self._file.write(data)
+        except OSError as error:
+            self.loss = error
 
     def digest(self) -> str:
         """Return the SHA-256 of all lines."""

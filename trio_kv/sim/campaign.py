@@ -6,6 +6,7 @@ what each seed does, never.
 """
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -66,13 +67,13 @@ def parse_seeds(text: str) -> Seeds:
         ValueError: it means none.
 
     """
-    first_text, dots, last_text = text.partition("..")
-    try:
-        first = int(first_text)
-        last = None if dots and not last_text else int(last_text or first_text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no seeds: write one, as 7, or a range, as 1..100 or 1..") from None
-    if first < 0 or (last is not None and last < first):
+    found = re.fullmatch(r"([0-9]{1,19})(\.\.([0-9]{1,19})?)?", text, re.ASCII)
+    if found is None:
+        raise ValueError(f"{text!r} is no seeds: write one, as 7, or a range, as 1..100 or 1..")
+    first_text, dots, last_text = found.groups()
+    first = int(first_text)
+    last = None if dots and not last_text else int(last_text or first_text)
+    if last is not None and last < first:
         raise ValueError(f"there are no seeds in {text!r}")
     return Seeds(first, last)
 

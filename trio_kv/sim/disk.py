@@ -11,7 +11,14 @@ from random import Random
 import attrs
 
 from trio_kv.check.admission import require_none_of_clients
-from trio_kv.cluster.inbox import ChunkAdded, ChunkWasRead, RoomChanged, SnapshotFailed, SnapshotStored
+from trio_kv.cluster.inbox import (
+    ChunkAdded,
+    ChunkWasRead,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotMoved,
+    SnapshotStored,
+)
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
@@ -24,11 +31,11 @@ from trio_kv.replica.jobs import (
 )
 from trio_kv.sim.host import Host
 from trio_kv.storage.batches import encode, merge, size_bytes
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.snapshots import SnapshotInfo
-from trio_kv.storage.wal import FULL
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""
@@ -114,6 +121,7 @@ class TimedDisk:
             opened.snapshots,
             on_room=self._room_changed,
             on_snapshot_added=lambda index, term, number: told.append(ChunkAdded(index, term, number)),
+            on_snapshot_moved=lambda index, term: told.append(SnapshotMoved(index, term)),
             on_snapshot_stored=self._snapshot_stored,
             on_snapshot_failed=lambda index, term, reason: told.append(
                 SnapshotFailed(f"{index}@{term}: {reason}")
@@ -122,8 +130,6 @@ class TimedDisk:
                 ChunkWasRead(index, term, data, is_last)
             ),
         )
-        # A batch that is larger than what is left may need several segments: the disk frees itself then.
-        opened.wal.wait_for_room = self._free
 
     def room_heard(self, room_bytes: int | None, last_index: int) -> None:
         """Note that the node just heard what room there is.
@@ -252,16 +258,19 @@ class TimedDisk:
         if not self._is_open or not self._is_writing:
             return
         self._number += 1
-        if self._waits_for_room([*self._writes[: self._batch]]):
-            self._is_batch_held = True
-            return
-        self._is_batch_held = False
-        if self._has_failed:
+        self._is_batch_held = not self._twin.is_waiting and self._waits_for_room()
+        if self._is_batch_held or self._has_failed:
             return
         try:
             ticket = self._twin.step(self._batch)
         except OSError as error:
             self._fail(error)
+            return
+        if self.wal.is_short:
+            self._world.coverage.reach("write found no room")
+        if self._twin.is_waiting:
+            self._is_batch_held = True
+            self._tell()
             return
         assert isinstance(ticket, Ticket)
         del self._writes[: self._batch]
@@ -272,8 +281,9 @@ class TimedDisk:
         self._told.append(ticket)
         self._tell()
 
-    def _waits_for_room(self, batch: list[tuple[Write, bool]]) -> bool:
-        """Return whether a batch does not fit on the full disk. What a node admits as it knows of it must fit."""
+    def _waits_for_room(self) -> bool:
+        """Return whether the batch does not fit on the full disk. What a node admits as it knows of it must fit."""
+        batch = self._writes[: self._batch]
         writes = [write for write, _ in batch]
         if self._files.capacity_bytes is None or self.wal.fits(size_bytes(encode(merge(writes)))):
             return False
@@ -282,9 +292,6 @@ class TimedDisk:
         if self._is_full and all(is_known for _, is_known in batch):
             require_none_of_clients(self._node, writes, self.wal.room_bytes)
         return self._is_full
-
-    def _free(self) -> None:
-        self._files.capacity_bytes = None
 
     # The jobs
 

@@ -7,6 +7,9 @@ from trio_kv.sim import faults
 from trio_kv.sim.faults import Fault
 from trio_kv.transport.links import LinkFault
 
+SHARED_SHARE = 0.3
+"""Of the full disks, those whose files held no room after all."""
+
 
 def draw_faults(
     random: Random, kinds: tuple[str, ...], nodes: int, phase_s: float, *, is_beyond_budget: bool
@@ -152,7 +155,9 @@ def _slow_disk(random: Random, at_s: float, nodes: int) -> Fault:
 
 
 def _stall_disk(random: Random, at_s: float, nodes: int) -> Fault:
-    return faults.StallDisk(at_s, _node(random, nodes), random.uniform(0.2, 4.0))
+    node, for_s = _node(random, nodes), random.uniform(0.2, 4.0)
+    # Some hang for longer than anybody waits.
+    return faults.StallDisk(at_s, node, for_s if for_s < 3.0 else 4 * for_s)
 
 
 def _fail_disk(random: Random, at_s: float, nodes: int) -> Fault:
@@ -172,13 +177,18 @@ def _slow_jobs(random: Random, at_s: float, nodes: int) -> Fault:
 
 def _fill_disk(random: Random, at_s: float, nodes: int) -> Fault:
     return faults.FillDisk(
-        at_s, _node(random, nodes), random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0)
+        at_s,
+        _node(random, nodes),
+        random.choice((0, 2000, 40_000)),
+        random.uniform(0.5, 5.0),
+        random.random() < SHARED_SHARE,
     )
 
 
 def _fill_all(random: Random, at_s: float, nodes: int) -> Fault:
     del nodes
-    return faults.FillAll(at_s, random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0))
+    free_bytes, for_s = random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0)
+    return faults.FillAll(at_s, free_bytes, for_s, random.random() < SHARED_SHARE)
 
 
 def _flip_bit(random: Random, at_s: float, nodes: int) -> Fault:

@@ -1,5 +1,6 @@
 """What is kept of a failure: a folder with the plan that fails, the trace of its run, and the violation in words."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class Evidence:
     def replay_command(self) -> str:
         """The command that repeats the run of the smallest plan."""
         bare = " --bare" if self.is_bare else ""
-        return f"python -m trio_kv sim --plan {self.folder / PLAN_NAME}{bare} --verbose"
+        plan = shlex.quote(str(self.folder / PLAN_NAME))
+        return f"python -m trio_kv sim --plan {plan}{bare} --verbose"
 
     def __str__(self) -> str:
         plan, runs = self.shrunk.plan, self.shrunk.runs
@@ -63,6 +65,7 @@ def gather(
 
     Raises:
         NotRepeatableError: it does not fail again.
+        OSError: the folder can't be made, or what belongs there can't be written.
 
     """
 
@@ -74,7 +77,10 @@ def gather(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN_NAME).write_text(write_plan(kind.name, shrunk.plan))
     with (folder / TRACE_NAME).open("wb") as trace:
-        again = _failure(kind, shrunk.plan, TraceText(trace).tell, is_bare=is_bare)
+        text = TraceText(trace)
+        again = _failure(kind, shrunk.plan, text.tell, is_bare=is_bare)
+    if text.loss is not None:
+        raise text.loss
     if again is None or again.kind != failure.kind:
         raise NotRepeatableError(
             f"seed {plan.seed} does not fail with {failure.kind} while it is told what happens"

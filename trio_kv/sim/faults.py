@@ -192,6 +192,8 @@ class FillDisk(Fault):
     node: int
     free_bytes: int
     for_s: float
+    is_shared: bool = False
+    """Somebody has copied its files, by sharing their blocks: what they held reserved is gone."""
 
 
 @attrs.frozen
@@ -200,6 +202,8 @@ class FillAll(Fault):
 
     free_bytes: int
     for_s: float
+    is_shared: bool = False
+    """As with `FillDisk`."""
 
 
 @attrs.frozen

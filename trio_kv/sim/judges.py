@@ -1,8 +1,9 @@
 """The judges of a run: the same in both worlds, wired to one another in one place."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from trio_kv.check.answers import Answers
+from trio_kv.check.boundedness import Overdue
 from trio_kv.check.commit_rule import CommitRule
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
@@ -18,7 +19,10 @@ from trio_kv.check.term_growth import TermGrowth
 from trio_kv.check.unique_values import UniqueValues
 from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.watch import Judge, Watch
+from trio_kv.raft.leader import Leader
+from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Full, Refused
+from trio_kv.replica.turns import Turns
 from trio_kv.sim.coverage import Coverage
 
 TERMS_MAX = 10
@@ -53,6 +57,7 @@ class Judges:
         """What was committed, and what came of it."""
         self.durability = Durability(members, self.chronicle.entries)
         self.answers = Answers(self.chronicle, self.durability)
+        self.overdue = Overdue()
         self.terms = TermGrowth(TERMS_MAX_TIED if is_tied else TERMS_MAX, is_unsteady)
         # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
         judges: list[Judge] = [
@@ -80,6 +85,40 @@ class Judges:
         coverage.reach("unsynced data lost", self.durability.unsynced_lost)
         coverage.reach("split vote", self._elections.split_votes())
         coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
+
+
+def judge_waiting(
+    overdue: Overdue, now: float, replica: Replica, turns: Turns, living: Iterable[Replica]
+) -> None:
+    """Judge after a step of a node whether a snapshot of it that is due waits for somebody who does nothing.
+
+    Args:
+        overdue: who judges it.
+        now: the time of the world.
+        replica: the node.
+        turns: whose turn it is to take a snapshot.
+        living: all nodes that are up.
+
+    Raises:
+        Violation: it does.
+
+    """
+    if not replica.snapshots.is_waiting:
+        overdue.stepped(now, replica.id, is_waiting=False, waits_for=())
+        return
+    if replica.snapshots.is_due:
+        holder = next((each for each in living if each.id == turns.holder), None)
+        turn = None if holder is None else (holder.snapshots.progress, holder.snapshots.stored)
+        overdue.stepped(now, replica.id, is_waiting=True, waits_for=("turn", turns.holder, turn))
+        return
+    role = replica.raft.role
+    progress = role.progress if isinstance(role, Leader) else {}
+    sent = [
+        (peer, each.install.snapshot, each.install.number)
+        for peer, each in progress.items()
+        if each.install is not None
+    ]
+    overdue.stepped(now, replica.id, is_waiting=True, waits_for=("sent", *sent))
 
 
 def judge_answer(answers: Answers, coverage: Coverage, answer: Answer, node: int, *, is_leader: bool) -> None:

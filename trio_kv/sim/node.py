@@ -15,6 +15,7 @@ from trio_kv.cluster.inbox import (
     GoOn,
     RoomChanged,
     SnapshotFailed,
+    SnapshotMoved,
     SnapshotStored,
     TakeSnapshot,
 )
@@ -77,6 +78,8 @@ class SimulatedNode:
         self._inbox: list[object] = []
         self._is_thinking = False
         self._is_going_on = False
+        self._is_start_held = False
+        """The node was to start, and its disk gives nothing."""
         self._timer_at = float("inf")
         self._timer_number = 0
         self._noticing = Noticing(world.coverage)
@@ -101,6 +104,11 @@ class SimulatedNode:
         assert self.replica is None
         assert not self.is_failed
         world, random = self.world, self.world.random
+        if self.condition.is_stalled:
+            world.coverage.reach("disk hung at a start")
+            self._is_start_held = True
+            return
+        self._is_start_held = False
         for _ in range(interruptions):
             self.files.fail_after(random.randrange(8), PowerLossError())
             try:
@@ -209,7 +217,7 @@ class SimulatedNode:
         self.disk.close()
         self.replica = self.disk = None
         self.is_paused = False
-        self.world.turn.give_back(self.id)
+        self.world.turns.give_back(self.id)
         answers = replica.stop()
         if is_answered:
             for source, answer in answers:
@@ -382,6 +390,8 @@ class SimulatedNode:
             case ChunkWasRead():
                 snapshot = (item.index, item.term)
                 replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+            case SnapshotMoved():
+                replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
                 place = (item.index, item.term)
                 self._noticing.snapshot_stored(replica, place)
@@ -401,12 +411,9 @@ class SimulatedNode:
                 raise AssertionError(f"no rule for {item!r}")
 
     def _look_after_snapshots(self, replica: Replica) -> None:
-        """Begin a snapshot that is due, give the disk its jobs, and go on with what is left undone."""
+        """Take a snapshot in turn, give the disk its jobs, and go on with what is left undone."""
         world = self.world
-        if replica.is_snapshot_due and world.turn.take(self.id):
-            replica.begin_snapshot()
-        elif not replica.snapshots.is_taking:
-            world.turn.give_back(self.id)
+        replica.take_turn(world.now, world.turns)
         disk = self.disk
         assert disk is not None
         for job in replica.take_jobs():
@@ -452,6 +459,8 @@ class SimulatedNode:
         self.condition.is_stalled = False
         if self.disk is not None:
             self.disk.unstall()
+        if self._is_start_held and not (self.is_up or self.is_failed or self.is_damaged):
+            self.start()
 
     def empty_disk(self) -> None:
         """Let there be room on the disk."""

@@ -52,6 +52,10 @@ class Noticing:
     def stepped(self, replica: Replica) -> None:
         """See what a step left."""
         raft = replica.raft
+        if replica.snapshots.has_lost_turn:
+            self._coverage.reach("snapshot lost its turn")
+        if isinstance(raft.role, Leader) and raft.role.has_forsaken_install:
+            self._coverage.reach("snapshot sent to a disk that hangs")
         if not (raft.pending_reads.asked or raft.pending_reads.waiting):
             self._asked_leader = None
         elif raft.leader is not None:

@@ -3,7 +3,8 @@
 from random import Random
 from typing import TYPE_CHECKING
 
-from trio_kv.kv.machine import Machine, Restorer
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.log import Log
 from trio_kv.replica.replica import Replica
 from trio_kv.storage.opening import Opened

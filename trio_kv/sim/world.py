@@ -15,16 +15,25 @@ from random import Random
 from typing import Any
 
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.node import Turn
-from trio_kv.raft.events import DEBUG, INFO, Event, LeaderElected, LeaderSteppedDown, LogTruncated
+from trio_kv.cluster.node import SNAPSHOT_LEASE_S
+from trio_kv.raft.events import (
+    DEBUG,
+    INFO,
+    Event,
+    LeaderElected,
+    LeaderSteppedDown,
+    LogTruncated,
+    TransferStarted,
+)
 from trio_kv.raft.messages import Message
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Propose, Read
+from trio_kv.replica.turns import Turns
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
 from trio_kv.sim.injector import Injector
-from trio_kv.sim.judges import Judges, judge_answer
+from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
 from trio_kv.sim.network import Network
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import INBOX_MAX, Plan
@@ -68,7 +77,7 @@ class World:
         self.in_next_install: Callable[[], None] | None = None
         """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
         self.cluster = f"{self.random.getrandbits(128):032x}"
-        self.turn = Turn()
+        self.turns = Turns(SNAPSHOT_LEASE_S)
 
         judges = self._judges = Judges(self.members, is_tied=plan.is_tied, is_unsteady=self._is_unsteady)
         self.chronicle, self.durability, self.terms = judges.chronicle, judges.durability, judges.terms
@@ -231,6 +240,7 @@ class World:
         self._hash.update(
             _PACK(self.now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit)
         )
+        judge_waiting(self._judges.overdue, self.now, replica, self.turns, self.living())
 
     def told(self, node: SimulatedNode, event: Event) -> None:
         """Hear of an event of the core."""
@@ -239,10 +249,11 @@ class World:
             self._tell(f"{self.now:.6f} n{node.id}@{node.replica.raft.term} {event.name} {event}")
         if isinstance(event, LogTruncated):
             self.coverage.reach("tail truncated")
-        elif isinstance(event, LeaderSteppedDown):
+        elif isinstance(event, TransferStarted):
             if event.reason == "the disk stands still":
-                self.coverage.reach("stalled leader stepped down")
-            elif event.reason == "no majority answers":
+                self.coverage.reach("stalled leader handed over")
+        elif isinstance(event, LeaderSteppedDown):
+            if event.reason == "no majority answers":
                 self.coverage.reach("leader cut off from the majority stepped down")
         elif isinstance(event, LeaderElected) and node.id in self.transfers:
             self.coverage.reach("leadership transferred")

@@ -13,7 +13,7 @@ them. Their jobs keep their own order; a snapshot may become durable before a wr
 An idle thread sleeps in `SimpleQueue.get`; nothing polls, but for a disk that is full. **A disk that failed once
 has failed** (scenario D11): nothing is tried again, the failure is told once, and the threads end. **A disk that is
 full has not failed** (D12): it is told how much room is left, and when there is space again. What does not fit
-waits, and all behind it: whoever heeds the room never sees that.
+waits, and all behind it: whoever heeds the room sees that only where the file system gave reserved room to others.
 
 For `--ephemeral` there is no other disk: the same thread works on a temporary directory that isn't synced, so
 a crashed node finds its log again as long as the process lives.
@@ -117,6 +117,7 @@ class DiskThread:
         on_room: called in Trio when the disk becomes full, with how many bytes of log can still be written, and again
             after each batch as long as it is; with None when there is space again.
         on_snapshot_added: called in Trio when a chunk was taken (`storage.jobs.SnapshotListener`, also the next).
+        on_snapshot_moved: called in Trio when it gets on with one whose chunks it has all.
         on_snapshot_stored: called in Trio when a snapshot is durable.
         on_snapshot_failed: called in Trio when a snapshot was given up, for the disk is full.
         on_chunk_read: called in Trio with a chunk that was asked for. No callback may raise.
@@ -136,6 +137,7 @@ class DiskThread:
         on_failed: Callable[[Exception], object],
         on_room: Callable[[int | None], object] = ignore,
         on_snapshot_added: Callable[[int, int, int], object] = ignore,
+        on_snapshot_moved: Callable[[int, int], object] = ignore,
         on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
         on_snapshot_failed: Callable[[int, int, str], object] = ignore,
         on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
@@ -162,9 +164,10 @@ class DiskThread:
         self._batches = 0
         self._writes = 0
         self._compact_index: int | None = None
-        listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
+        listener = SnapshotListener(
+            on_snapshot_added, on_snapshot_moved, on_snapshot_stored, on_snapshot_failed, on_chunk_read
+        )
         self._jobs = None if snapshots is None else SnapshotJobs(snapshots, listener, self._tell)
-        wal.wait_for_room = self._wait_for_room
         self._helper = Helper(
             wal,
             self._pass_gate,
@@ -307,11 +310,13 @@ class DiskThread:
             if self._fault is not None:
                 raise self._fault
             if batch:
-                self._wal.append(batch)
+                for _ in self._wal.appending(batch):
+                    self._wait_for_room()
                 self._batches += 1
                 self._writes += len(batch)
-                self._tell(self._on_stored, batch[-1].ticket)
+                # First, for whoever hears that this is done gives more.
                 self._helper.appended()
+                self._tell(self._on_stored, batch[-1].ticket)
             if self._compact_index is not None:
                 self._wal.compact(self._compact_index)
                 self._compact_index = None

@@ -1,5 +1,12 @@
 """What storage can't put right by itself. Each error says what is wrong and what a person can do about it."""
 
+import errno
+from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors that say that a disk is full, and not that it is broken - unless a sync ends in one: what was written may be
+gone then, as after any other error of a sync."""
+
 REBUILD = (
     "Nothing was changed, and the other nodes still hold the log. Don't repair the file, and don't bring back"
     " an older copy: both make the node forget what it promised. Rebuild it from the others instead."
@@ -41,3 +48,18 @@ class ManifestError(StorageError):
 
 class NodesDifferError(StorageError):
     """The cluster in the data directory has another number of nodes than was asked for."""
+
+
+class GoneError(OSError):
+    """A directory that is in use is not where it was found: what is written into it would not be found again."""
+
+    def __init__(self, path: Path | str, what: str) -> None:
+        """Name the directory, and say what became of it."""
+        self.text = (
+            f"{path} {what}. Nothing more is written, for the next start would not find it. Stop the server, put the "
+            "directory back where it was, and start again"
+        )
+        super().__init__(errno.ENOENT, self.text)
+
+    def __str__(self) -> str:
+        return self.text

@@ -9,18 +9,26 @@ on their twin in memory (`storage.memory`), where power fails on purpose. What t
 - `write` and `append` are durable after `sync`, and not before. What is read shows the newest write, durable or
   not.
 - A file whose size isn't known beforehand grows under its temporary name: `begin`, `append`, `sync`, `rename`.
-- An OSError leaves the file in an unknown state. After a failed sync the kernel may have thrown the pages
-  away and marked them clean, so that a second sync "succeeds"
-  (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried again here, and recovery writes the
-  last frame anew before it believes in it.
+- Files are reached from the open directory. Before one is made (`create`, `begin`) it is looked at whether the
+  directory still has its name: else what is written would not be found again, and a GoneError says so.
+- An OSError leaves the file in an unknown state, but for a `write` that finds no room (`errors.FULL`): nothing was
+  promised of it yet, and the same bytes may be written to the same place again.
+- After a failed sync, also one that says that the disk is full, the kernel may have thrown the pages away and marked
+  them clean, so that a second sync "succeeds" (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried
+  again here, and recovery writes the last frame anew before it believes in it.
 """
 
 import contextlib
 import fcntl
 import os
+import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+
+from trio_kv.storage.errors import FULL
+from trio_kv.storage.place import Place, list_directory, open_directory
 
 TEMPORARY_SUFFIX = ".tmp"
 """A file with such a name is one whose making was interrupted. It may be deleted."""
@@ -30,6 +38,13 @@ BLOCK_BYTES = 1 << 20
 """What `RealFiles` appends, and reads in parts, at a time. A thread beside a busy one gives up Python's lock with each
 call, and waits for it afterwards: many small calls would take many times as long as the disk does."""
 _ZEROS = bytes(1 << 20)
+_FLAGS = struct.Struct("l")
+_FS_IOC_GETFLAGS = 2 << 30 | _FLAGS.size << 16 | ord("f") << 8 | 1
+_FS_IOC_SETFLAGS = 1 << 30 | _FLAGS.size << 16 | ord("f") << 8 | 2
+"""As in `linux/fs.h`: the attributes of a file, those of `chattr`."""
+_FS_NOCOW_FL = 0x00800000
+"""`chattr +C`."""
+_STAT_BLOCK_BYTES = 512
 
 
 class Files(Protocol):
@@ -37,6 +52,9 @@ class Files(Protocol):
 
     Two threads that share a directory each have their own.
     """
+
+    on_read: Callable[[], object] | None
+    """Is called after each piece that the disk gave."""
 
     def location(self, name: str) -> str:
         """Return how a person finds the file."""
@@ -51,11 +69,18 @@ class Files(Protocol):
         ...  # pragma: no cover
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
-        """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        """Make a file of `head`, then zeros, durable under its name. An older one is replaced.
+
+        Where zeros can be written over later without taking room, they can.
+        """
+        ...  # pragma: no cover
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
         ...  # pragma: no cover
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Write inside the file: its size never changes."""
+        """Write inside the file: its size never changes. If that takes room that isn't there, a part may be written."""
         ...  # pragma: no cover
 
     def size(self, name: str) -> int:
@@ -105,16 +130,28 @@ class RealFiles:
     Args:
         path: the directory; it exists.
         is_synced: False leaves out every sync: a power cut may then lose or mix up anything.
+        directory: its descriptor, if it is open already; it stays the caller's.
+        place: where that was found; by default `path`, as it leads there now.
 
     Raises of all methods:
         OSError: the disk refused.
 
     """
 
-    def __init__(self, path: Path, *, is_synced: bool = True) -> None:
-        """Take over the directory; nothing is opened yet."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        is_synced: bool = True,
+        directory: int | None = None,
+        place: Place | None = None,
+    ) -> None:
+        """Open the directory, until `close`; one that has no descriptor yet is opened again when it is used again."""
         self.path = path
         self.is_synced = is_synced
+        self._is_by_path = directory is None
+        self._directory = open_directory(path if directory is None else ".", inside=directory)
+        self._place = place or Place.of(self._directory, path)
         self._descriptors: dict[str, int] = {}
         """Of files that are written to."""
         self._readers: dict[str, int] = {}
@@ -123,6 +160,8 @@ class RealFiles:
         """What was appended and not yet given to the system."""
         self._block: tuple[str, int, bytes] = ("", 0, b"")
         """The part of a file that was read last: (name, offset, data)."""
+        self.on_read: Callable[[], object] | None = None
+        """Is called after each piece that the disk gave."""
 
     def location(self, name: str) -> str:
         """Return the file's path."""
@@ -130,36 +169,53 @@ class RealFiles:
 
     def names(self) -> list[str]:
         """Return the names of all plain files, sorted."""
-        return sorted(entry.name for entry in os.scandir(self.path) if entry.is_file(follow_symlinks=False))
+        return [entry.name for entry in list_directory(self._at) if entry.is_file(follow_symlinks=False)]
 
     def read(self, name: str) -> bytes:
         """Return the whole file."""
-        return (self.path / name).read_bytes()
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._at)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read()
+        if self.on_read is not None:
+            self.on_read()
+        return data
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
-        temporary = self.path / (name + TEMPORARY_SUFFIX)
+        self._make(name, lambda descriptor: self._fill(descriptor, size_bytes, head))
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
+        self._make(name, lambda descriptor: _take_room(descriptor, size_bytes))
+
+    def _make(self, name: str, fill: Callable[[int], object]) -> None:
+        self._place.check()
+        temporary = name + TEMPORARY_SUFFIX
         try:
-            self._fill(temporary, size_bytes, head)
-            temporary.replace(self.path / name)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=self._at)
+            try:
+                fill(descriptor)
+                if self.is_synced:
+                    sync_descriptor(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, name, src_dir_fd=self._at, dst_dir_fd=self._at)
         except OSError:
             # Most often the disk is full: leave nothing behind that makes it fuller.
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                os.unlink(temporary, dir_fd=self._at)
             raise
         self._forget(name)
         self.sync_directory()
 
-    def _fill(self, path: Path, size_bytes: int, head: bytes) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            _write_all(descriptor, 0, head)
-            for offset in range(len(head), size_bytes, len(_ZEROS)):
-                _write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
-            if self.is_synced:
-                sync_descriptor(descriptor)
-        finally:
-            os.close(descriptor)
+    @staticmethod
+    def _fill(descriptor: int, size_bytes: int, head: bytes) -> None:
+        if len(head) < size_bytes:
+            _exempt_from_copying(descriptor)
+        _write_all(descriptor, 0, head)
+        for offset in range(len(head), size_bytes, len(_ZEROS)):
+            _write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file."""
@@ -169,7 +225,7 @@ class RealFiles:
     def size(self, name: str) -> int:
         """Return a file's size, in bytes."""
         self._flush(name)
-        return (self.path / name).stat().st_size
+        return os.stat(name, dir_fd=self._at).st_size
 
     def read_at(self, name: str, offset: int, length: int) -> bytes:
         """Return that part of a file; less, where the file ends."""
@@ -186,10 +242,13 @@ class RealFiles:
         # One call returns 2 GiB at most; a file that ends returns nothing.
         while len(data) < length and (more := os.pread(descriptor, length - len(data), offset + len(data))):
             data += more
+        if self.on_read is not None:
+            self.on_read()
         return data
 
     def begin(self, name: str) -> None:
         """Make an empty file that `append` may let grow."""
+        self._place.check()
         self._forget(name)
         self._open(self._descriptors, name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
 
@@ -218,7 +277,7 @@ class RealFiles:
         self._flush(source)
         self._forget(source)
         self._forget(target)
-        (self.path / source).replace(self.path / target)
+        os.replace(source, target, src_dir_fd=self._at, dst_dir_fd=self._at)
         self.sync_directory()
 
     def uncache(self, name: str) -> None:
@@ -231,20 +290,30 @@ class RealFiles:
     def sync_directory(self) -> None:
         """Make the names durable."""
         if self.is_synced:
-            sync_directory(self.path)
+            os.fsync(self._at)
 
     def delete(self, name: str) -> None:
         """Remove a file, durably: were the order of two removals lost, a log could come back with a hole."""
         self._forget(name)
-        (self.path / name).unlink()
+        os.unlink(name, dir_fd=self._at)
         self.sync_directory()
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open. May be called again."""
         self._appended.clear()
+        directory, self._directory = self._directory, -1
+        if directory >= 0:
+            os.close(directory)
         for table in (self._descriptors, self._readers):
             while table:
                 os.close(table.popitem()[1])
+
+    @property
+    def _at(self) -> int:
+        if self._directory < 0 and self._is_by_path:
+            self._directory = open_directory(self.path)
+            self._place = Place.of(self._directory, self.path)
+        return self._directory
 
     def _descriptor(self, name: str) -> int:
         return self._open(self._descriptors, name, os.O_RDWR)
@@ -258,7 +327,7 @@ class RealFiles:
     def _open(self, table: dict[str, int], name: str, flags: int) -> int:
         descriptor = table.get(name)
         if descriptor is None:
-            descriptor = table[name] = os.open(self.path / name, flags | os.O_CLOEXEC, 0o600)
+            descriptor = table[name] = os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=self._at)
             if len(table) > OPEN_FILES_MAX:
                 self._close_in(table, next(iter(table)))
         return descriptor
@@ -270,11 +339,52 @@ class RealFiles:
         self._close_in(self._readers, name)
 
 
+def _exempt_from_copying(descriptor: int) -> None:
+    """Let an empty file be written in place where others are copied on write: so its zeros hold room on btrfs.
+
+    The file system no longer keeps checks of its own for it then. Whoever writes has theirs.
+    """
+    if sys.platform != "linux":
+        return
+    flags = bytearray(_FLAGS.size)
+    # Most file systems don't know the attribute, or no attributes at all.
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
+        _FLAGS.pack_into(flags, 0, _FLAGS.unpack(flags)[0] | _FS_NOCOW_FL)
+        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, bytes(flags))
+
+
+def _take_room(descriptor: int, size_bytes: int) -> None:
+    """Let an empty file take room that is its own."""
+    _exempt_from_copying(descriptor)
+    if sys.platform == "linux":
+        # Blocks that were never written are not shared when somebody copies the file, as `cp` does on xfs.
+        with contextlib.suppress(OSError):
+            os.posix_fallocate(descriptor, 0, size_bytes)
+    if os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size_bytes:
+        # Zeros would take none where the file system compresses.
+        _write_all(descriptor, 0, os.urandom(size_bytes))
+
+
 def _write_all(descriptor: int, offset: int, data: bytes) -> None:
     """Write all of `data`: one call may take only a part of it."""
     done = os.pwrite(descriptor, data, offset)
     while done < len(data):
         done += os.pwrite(descriptor, memoryview(data)[done:], offset + done)
+
+
+def remove(files: Files, name: str) -> None:
+    """Delete a file that nobody needs. To be rid of it may take room, too: then the next start sees to it.
+
+    Raises:
+        OSError: the disk refused, and not only because it is full.
+
+    """
+    try:
+        files.delete(name)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 def sync_descriptor(descriptor: int) -> None:
@@ -290,7 +400,7 @@ def sync_descriptor(descriptor: int) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = open_directory(path)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,7 +1,7 @@
 """The second thread of a disk: what must not hold up the log, but takes its time.
 
-It makes the next segment ahead, carries out the jobs of snapshots, and while the disk is full tries again each second.
-A segment goes before jobs, also between the steps of one: the log may be waiting for it.
+It makes the ballast and, ahead, the next segment, carries out the jobs of snapshots, and while the disk is full tries
+again each second. A segment goes before jobs, also between the steps of one: the log may be waiting for it.
 """
 
 import queue
@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import Job
-from trio_kv.storage.wal import FULL, Wal
+from trio_kv.storage.wal import Wal
 
 FULL_RETRY_S = 1.0
 """How long a full disk is left alone before it is tried again."""
@@ -50,6 +51,7 @@ class Helper:
         self._lock = threading.Lock()
         """Held to change and to tell how full the disk is: two threads tell, in one order."""
         self._is_full = False
+        self._told_bytes: int | None = None
         self._is_woken = threading.Event()
         self._retry_at_s = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -70,31 +72,30 @@ class Helper:
 
     def appended(self) -> None:
         """Look after the log: a batch was written."""
-        if self._is_full:
-            with self._lock:
-                self._tell_room()
+        if self._is_full or self._wal.is_short:
+            self.found_full()
         elif self._wal.wants_spare:
             self._wake()
 
     def found_full(self) -> None:
-        """Take note that a segment is needed, and can't be made."""
-        self._set_full(is_full=True)
-        self._wake()
+        """Take note that the disk is full, or of how much room is left on it."""
+        if self._set_full(is_full=True):
+            self._wake()
 
     def _wake(self) -> None:
         if not self._is_woken.is_set():
             self._is_woken.set()
             self._queue.put(_do_nothing)
 
-    def _tell_room(self) -> None:
-        if self._is_full:
-            self._on_room(self._wal.room_bytes)
-
-    def _set_full(self, *, is_full: bool) -> None:
+    def _set_full(self, *, is_full: bool) -> bool:
+        """Tell how full the disk is, if that is news; return whether it was not full before."""
         with self._lock:
-            if self._is_full != is_full:
-                self._is_full = is_full
-                self._on_room(self._wal.room_bytes if is_full else None)
+            was_full, self._is_full = self._is_full, is_full
+            room_bytes = self._wal.room_bytes if is_full else None
+            if room_bytes != self._told_bytes:
+                self._told_bytes = room_bytes
+                self._on_room(room_bytes)
+            return not was_full
 
     # What follows runs in the thread.
 
@@ -124,12 +125,15 @@ class Helper:
     def _maybe_prepare(self) -> None:
         """Make the next segment, if it is time for it."""
         self._is_woken.clear()
-        if not self._wal.wants_spare and not self._is_full:
+        wal = self._wal
+        if not (wal.wants_spare or wal.wants_ballast or self._is_full):
             return
         if self._is_full and time.monotonic() < self._retry_at_s:
             return
         try:
-            self._wal.prepare()
+            wal.make_ballast()
+            if wal.wants_spare or self._is_full:
+                wal.prepare()
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -6,7 +6,6 @@ read any more. Both refuse a directory that a process uses: what they read there
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +16,12 @@ import attrs
 from trio_kv.kv.commands import decode_command
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.ready import HardState
-from trio_kv.storage.errors import DamagedError, LockedError
-from trio_kv.storage.files import Files, RealFiles
-from trio_kv.storage.manifest import (
-    IDENTITY_NAME,
-    LOCK_NAME,
-    DataDirectory,
-    NodeDirectory,
-    read_json,
-    read_manifest,
-)
+from trio_kv.storage.data_directory import DataDirectory
+from trio_kv.storage.errors import DamagedError
+from trio_kv.storage.files import Files
+from trio_kv.storage.folders import RealFolder
+from trio_kv.storage.manifest import IDENTITY_NAME, read_json, read_manifest
+from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.opening import Examination
 from trio_kv.storage.recovery import Recovered, Recovery, segment_name, segment_numbers
 from trio_kv.storage.snapshots import SnapshotScan, Stored, snapshot_names, snapshot_place
@@ -108,8 +103,8 @@ def verify(path: Path) -> Report:
         OSError: there is no such directory, or it can't be read.
 
     """
-    with _shared_lock(path):
-        nodes = tuple(_verify_node(node) for node in _find_nodes(path))
+    with _nodes_of(path) as found:
+        nodes = tuple(map(_verify_node, found))
     return Report(path, max((node.state for node in nodes), key=_RANK.__getitem__), nodes)
 
 
@@ -124,71 +119,62 @@ def dump(path: Path) -> Iterator[Line]:
         OSError: there is no such directory, or it can't be read.
 
     """
-    with _shared_lock(path):
-        for node in _find_nodes(path):
+    with _nodes_of(path) as found:
+        for node in found:
             yield from _dump_node(node)
 
 
 @contextlib.contextmanager
-def _shared_lock(path: Path) -> Iterator[None]:
-    """Keep servers out, but not others who look. Nothing is written, and no lock file is made."""
+def _nodes_of(path: Path) -> Iterator[list[NodeDirectory]]:
+    """Give the nodes of a data directory, or the one whose directory this is.
+
+    Servers are kept out meanwhile, but not others who look. Nothing is written.
+    """
     if not path.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    lock = next((each / LOCK_NAME for each in (path, path.parent) if (each / LOCK_NAME).is_file()), None)
-    if lock is None:
-        yield
-        return
-    descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            raise LockedError(
-                f"{lock.parent} is in use by process {owner or '?'}: its files change while they are read.",
-                "Stop the server first; a running one tells of its nodes by `status`.",
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _find_nodes(path: Path) -> list[NodeDirectory]:
-    """Return the nodes of a data directory, or the one whose directory this is."""
-    for root in (path, path.resolve().parent):
-        manifest = read_manifest(root)
-        if manifest is not None:
-            directory = DataDirectory(root, manifest, -1, segment_bytes=0, is_synced=False)
+    with contextlib.ExitStack() as stack:
+        here = path.resolve()
+        # A node's directory may be a link, and be named by it or by what it leads to.
+        for place in dict.fromkeys((path, path.absolute().parent, here.parent)):
+            try:
+                root = stack.enter_context(contextlib.closing(RealFolder.open(place)))
+            except PermissionError:
+                continue
+            with contextlib.closing(root.files()) as files:
+                manifest = read_manifest(files)
+            if manifest is None:
+                continue
+            root.lock(is_shared=True)
+            directory = DataDirectory(root, manifest, segment_bytes=0)
             nodes = [directory.node(node) for node in directory.nodes]
-            if root is path:
-                return nodes
-            found = [node for node in nodes if node.path == path.resolve()]
+            found = nodes if place is path else [node for node in nodes if node.path.resolve() == here]
             if found:
-                return found
-    # The directory of a node that was taken out of its cluster, or was replaced there.
-    identity = read_json(path / IDENTITY_NAME, Identity)
-    return [NodeDirectory(identity, path, "ok")]
+                yield found
+                return
+        # The directory of a node that was taken out of its cluster, or was replaced there.
+        root = stack.enter_context(contextlib.closing(RealFolder.open(here.parent)))
+        alone = NodeDirectory(Identity("", 0, 0), root, here.name, "ok")
+        with alone.files() as files:
+            yield [attrs.evolve(alone, identity=read_json(files, IDENTITY_NAME, Identity))]
 
 
 def _verify_node(directory: NodeDirectory) -> NodeReport:
     node, path = directory.identity.node, directory.path
     if directory.state != "ok":
         return NodeReport(node, path, "damaged", f"{directory.reason}.\n{directory.way_out}", str(path))
-    files = RealFiles(path)
-    examination = Examination(files, directory.identity)
-    try:
-        recovery, recovered, stored = examination.run()
-    except DamagedError as error:
-        return NodeReport(node, path, "damaged", str(error), error.file, error.offset)
-    finally:
-        files.close()
+    with directory.files() as files:
+        examination = Examination(files, directory.identity)
+        try:
+            recovery, recovered, stored = examination.run()
+        except DamagedError as error:
+            return NodeReport(node, path, "damaged", str(error), error.file, error.offset)
+        segments = len(segment_numbers(files.names()))
     state: State = "sound"
     file, offset = recovery.torn or (None, None)
     if recovery.torn is not None or examination.damaged:
         state = "torn"
     if examination.damaged and file is None:
         file, offset = examination.damaged[0].file, examination.damaged[0].offset
-    segments = len(segment_numbers(files.names()))
     sentences = [
         _describe(recovered, stored, segments),
         *_explain(directory, recovery, stored),
@@ -226,7 +212,8 @@ def _describe(recovered: Recovered, stored: Stored | None, segments: int) -> str
         if recovered.entries
         else "no entries"
     )
-    return f"Term {hard_state.term}, {vote}; {snapshot}; a log of {log} in {segments} segments, the spare included."
+    files = "1 segment" if segments == 1 else f"{segments} segments, the spare included"
+    return f"Term {hard_state.term}, {vote}; {snapshot}; a log of {log} in {files}."
 
 
 def _explain(directory: NodeDirectory, recovery: Recovery, stored: Stored | None) -> Iterator[str]:
@@ -243,15 +230,12 @@ def _dump_node(directory: NodeDirectory) -> Iterator[Line]:
         yield Line(str(path), 0, "damaged", directory.reason)
         if directory.state == "needs_rebuild":
             return
-    files = RealFiles(path)
-    try:
+    with directory.files() as files:
         names = files.names()
         for name in reversed(snapshot_names(names)):
             yield from _dump_snapshot(files, name)
         for number in segment_numbers(names):
             yield from _dump_segment(files, segment_name(number))
-    finally:
-        files.close()
     report = _verify_node(directory)
     if report.state != "sound" and directory.state == "ok":
         yield Line(

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore, SnapshotWriter
-from trio_kv.storage.wal import FULL
 
 JOBS_WAITING_MAX = 4096
 """Jobs that may wait. Who gives chunks waits for each to be added; a disk that lets more wait has failed."""
+MOVED_STEPS = 16
+"""While a snapshot is made durable and read back, it is told that it gets on after so many steps, which are chunks."""
 Job = Callable[[], Iterable[None]]
 
 
@@ -30,6 +32,8 @@ class SnapshotListener:
 
     on_snapshot_added: Callable[[int, int, int], object] = ignore
     """(index, term, number): the chunk was taken, and the next one may come."""
+    on_snapshot_moved: Callable[[int, int], object] = ignore
+    """(index, term): the last chunk was taken, and the snapshot gets on on its way to be stored."""
     on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore
     """The snapshot is durable and proved readable."""
     on_snapshot_failed: Callable[[int, int, str], object] = ignore
@@ -91,7 +95,10 @@ class SnapshotJobs:
             return
         try:
             self._check_space()
-            yield from writer.finish_steps()
+            for step, _ in enumerate(writer.finish_steps()):
+                if step % MOVED_STEPS == 0:
+                    self._tell(self._listener.on_snapshot_moved, *writer.place)
+                yield
         except OSError as error:
             self._fail(writer.place, error)
         else:

@@ -1,29 +1,22 @@
 """Making a cluster that does not begin with nothing, so that it is there as a whole or not at all.
 
 As for every cluster its manifest comes last. A mark that comes first tells what an interrupted call left behind
-from somebody's data: it is never started, and makes way for the next call.
+from somebody's data: it is never started, and makes way for the next call. The mark goes when the manifest is durable,
+or when all else is gone, durably: no power cut leaves somebody's data with it, or a part of a cluster without it.
 """
 
-import os
-import shutil
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+from trio_kv.storage.data_directory import UNFINISHED_NAME, DataDirectory, is_unfinished, make_cluster
 from trio_kv.storage.errors import ManifestError
-from trio_kv.storage.files import TEMPORARY_SUFFIX, RealFiles
-from trio_kv.storage.manifest import (
-    LOCK_NAME,
-    NODES_MAX,
-    UNFINISHED_NAME,
-    DataDirectory,
-    NodeDirectory,
-    is_unfinished,
-    make_cluster,
-    make_directory,
-    take_lock,
-    write_json,
-)
+from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
+from trio_kv.storage.folders import Folder, RealFolder
+from trio_kv.storage.lock import LOCK_NAME
+from trio_kv.storage.manifest import check_nodes, write_json
+from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.wal import SEGMENT_BYTES
 
 _NOTHING = frozenset({LOCK_NAME, "lost+found", UNFINISHED_NAME + TEMPORARY_SUFFIX})
@@ -57,41 +50,57 @@ def make_data_directory(
         OSError: the disk refused.
 
     """
-    if not 1 <= nodes <= NODES_MAX:
-        raise ValueError(f"a cluster has 1 to {NODES_MAX} nodes, not {nodes}")
-    _check_vacant(path)
-    make_directory(path, is_synced=is_synced)
-    lock = take_lock(path)
-    try:
-        _check_vacant(path)
-        _remove_unfinished(path)
-        files = RealFiles(path, is_synced=is_synced)
+    check_nodes(nodes)
+    if path.exists():
+        with contextlib.closing(RealFolder.open(path)) as found, contextlib.closing(found.files()) as files:
+            _check_vacant(found, files)
+    root = RealFolder.open_new(path, is_synced=is_synced)
+    return make_in_folder(root, nodes=nodes, random=random, fill=fill, segment_bytes=segment_bytes)
+
+
+def make_in_folder(
+    root: Folder,
+    *,
+    nodes: int,
+    random: Random,
+    fill: Callable[[Sequence[NodeDirectory]], object],
+    segment_bytes: int = SEGMENT_BYTES,
+) -> DataDirectory:
+    """Make the data directory of a new cluster in a folder; it is closed with it, or when this raises.
+
+    Arguments and errors are those of `make_data_directory`.
+    """
+    with contextlib.ExitStack() as undo:
+        undo.callback(root.close)
+        root.lock()
+        files = undo.enter_context(contextlib.closing(root.files()))
+        _check_vacant(root, files)
+        root.sync_above()
+        _remove_unfinished(root, files)
         write_json(files, UNFINISHED_NAME, {"nodes": nodes})
         try:
-            manifest = make_cluster(
-                path, nodes, random, segment_bytes=segment_bytes, is_synced=is_synced, fill=fill
-            )
+            manifest = make_cluster(root, nodes, random, segment_bytes=segment_bytes, fill=fill)
         except BaseException:
-            if is_unfinished(path):
-                _remove_unfinished(path)
+            if is_unfinished(files):
+                _remove_unfinished(root, files)
             raise
         files.delete(UNFINISHED_NAME)
-    except BaseException:
-        os.close(lock)
-        raise
-    return DataDirectory(path, manifest, lock, segment_bytes=segment_bytes, is_synced=is_synced)
+        files.close()
+        undo.pop_all()
+    return DataDirectory(root, manifest, segment_bytes=segment_bytes)
 
 
-def _check_vacant(path: Path) -> None:
-    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
-    if names - _NOTHING and not is_unfinished(path):
+def _check_vacant(root: Folder, files: Files) -> None:
+    if {*root.names()} - _NOTHING and not is_unfinished(files):
         raise ManifestError(
-            f"{path} is not empty.", "Nothing was changed. Name a directory that is new, or empty."
+            f"{root.path} is not empty.", "Nothing was changed. Name a directory that is new, or empty."
         )
 
 
-def _remove_unfinished(path: Path) -> None:
-    """Remove what an interrupted `make_data_directory` left; its mark goes last."""
-    for directory in sorted(path.glob("node-*")):
-        shutil.rmtree(directory)
-    (path / UNFINISHED_NAME).unlink(missing_ok=True)
+def _remove_unfinished(root: Folder, files: Files) -> None:
+    """Remove what an interrupted `make_data_directory` left; its mark goes last, when all else is gone for good."""
+    for name in root.names():
+        if name.startswith("node-"):
+            root.remove(name)
+    if UNFINISHED_NAME in files.names():
+        files.delete(UNFINISHED_NAME)

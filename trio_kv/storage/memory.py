@@ -10,19 +10,22 @@ Two subtle ways of real disks are kept. What is read before a crash is the newes
 from a page cache. And after a *failed* sync the pages count as clean: a second sync leaves them as they are,
 only writing them again makes them durable. A file that grows has its size among what may be lost: it comes back
 with any that it had since its last sync, and with zeros where nothing arrived.
+
+Directories may stand in a directory (`storage.memory_folder`): their names are among those that a power cut may lose.
 """
 
 import errno
 import functools
+import sys
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-import attrs
-
+from trio_kv.storage.errors import GoneError
 from trio_kv.storage.files import TEMPORARY_SUFFIX
-from trio_kv.wire.frames import SECTOR_BYTES, ZERO_SECTOR
+from trio_kv.storage.memory_file import MemoryFile
+from trio_kv.wire.frames import SECTOR_BYTES
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -34,93 +37,6 @@ class PowerLossError(OSError):
     def __init__(self) -> None:
         """Look like an input/output error: whoever catches it learns nothing."""
         super().__init__(errno.EIO, "power lost")
-
-
-@attrs.define
-class _File:
-    """One file by sectors; a sector that isn't listed is zero."""
-
-    size_bytes: int
-    sectors: dict[int, bytes] = attrs.field(factory=dict)
-    """What is read now."""
-    older: dict[int, tuple[bytes, ...]] = attrs.field(factory=dict)
-    """What else a sector may hold after a power cut: its durable content, and what was written since."""
-    dirty: set[int] = attrs.field(factory=set)
-    """Sectors that the next sync makes durable."""
-    older_sizes: tuple[int, ...] = ()
-    """What else its size may be after a power cut: the durable one, and those since."""
-    is_size_dirty: bool = False
-    """Whether the next sync makes the size durable."""
-
-    def copy(self) -> "_File":
-        return attrs.evolve(self, sectors=dict(self.sectors), older=dict(self.older), dirty=set(self.dirty))
-
-    def read(self, offset: int = 0, length: int | None = None) -> bytes:
-        end = self.size_bytes if length is None else min(offset + length, self.size_bytes)
-        first = offset // SECTOR_BYTES
-        numbers = range(first, -(-end // SECTOR_BYTES))
-        data = b"".join([self.sectors.get(number, ZERO_SECTOR) for number in numbers])
-        return data[offset - first * SECTOR_BYTES : end - first * SECTOR_BYTES]
-
-    def write(self, offset: int, data: bytes) -> None:
-        assert 0 <= offset <= self.size_bytes - len(data), "a write may not change the size of a file"
-        first = offset // SECTOR_BYTES
-        head = self.sectors.get(first, ZERO_SECTOR)[: offset % SECTOR_BYTES]
-        last = (offset + len(data)) // SECTOR_BYTES
-        tail = self.sectors.get(last, ZERO_SECTOR)[(offset + len(data)) % SECTOR_BYTES :]
-        image = head + data + tail
-        for place in range(0, len(image) - SECTOR_BYTES + 1, SECTOR_BYTES):
-            number = first + place // SECTOR_BYTES
-            if number == last and len(tail) == SECTOR_BYTES:
-                break
-            old = self.sectors.get(number, ZERO_SECTOR)
-            new = image[place : place + SECTOR_BYTES]
-            if new == old and number not in self.older:
-                continue  # Either way it holds the same after a power cut.
-            self.older[number] = (*self.older.get(number, ()), old)
-            self.sectors[number] = new
-            self.dirty.add(number)
-
-    def append(self, data: bytes) -> None:
-        self.older_sizes = (*self.older_sizes, self.size_bytes)
-        self.is_size_dirty = True
-        self.size_bytes += len(data)
-        self.write(self.size_bytes - len(data), data)
-
-    def sync(self) -> None:
-        for number in self.dirty:
-            del self.older[number]
-        self.dirty.clear()
-        if self.is_size_dirty:
-            self.older_sizes, self.is_size_dirty = (), False
-
-    def sync_failed(self) -> None:
-        self.dirty.clear()
-        self.is_size_dirty = False
-
-    def settle_size(self, size_bytes: int) -> None:
-        """Decide how long a file is after a power cut."""
-        self.size_bytes, self.older_sizes, self.is_size_dirty = size_bytes, (), False
-        for number in [number for number in self.sectors if number * SECTOR_BYTES >= size_bytes]:
-            del self.sectors[number]
-            self.older.pop(number, None)
-            self.dirty.discard(number)
-
-    def settle(self, number: int, image: bytes) -> None:
-        """Decide what a sector holds after a power cut."""
-        self.sectors[number] = image
-        del self.older[number]
-        self.dirty.discard(number)
-
-    def put(self, offset: int, data: bytes) -> None:
-        """Change bytes behind everybody's back, durably."""
-        content = bytearray(self.read())
-        content[offset : offset + len(data)] = data
-        first, last = offset // SECTOR_BYTES, (offset + len(data) - 1) // SECTOR_BYTES
-        for number in range(first, last + 1):
-            self.sectors[number] = bytes(content[number * SECTOR_BYTES : (number + 1) * SECTOR_BYTES])
-            self.older.pop(number, None)
-            self.dirty.discard(number)
 
 
 def _locked(
@@ -149,13 +65,29 @@ class MemoryFiles:
         self.steps = 0
         self.capacity_bytes: int | None = None
         """Fault: all files together can't become larger than this."""
+        self.is_copy_on_write = False
+        """Each write goes to a new place, and what it replaces is free when it is durable: zeros reserve nothing."""
+        self._copies_bytes = 0
+        """What copies hold that nobody else does any more."""
+        self.is_copy_on_write = False
+        """Each write goes to a new place, which is free again only when what it replaces is: zeros reserve nothing."""
+        self._shared: dict[int, set[int]] = {}
+        """Fault: by file, the sectors that somebody's copy has as well, to write on which takes room, once."""
+        self._given_bytes = 0
+        """What such copies hold alone."""
         self.is_unreadable = False
         """Fault: nothing can be read, also after a power cut."""
         self.before_step: Callable[[], object] | None = None
         """Called before each step, with all that the steps before it left: where power may fail."""
+        self.is_gone = False
+        """Fault: the directory was moved away."""
+        self.is_locked = False
+        """Whether somebody uses it alone (`storage.memory_folder`)."""
+        self.on_read: Callable[[], object] | None = None
+        """Never called: memory gives all at once."""
         self._lock = threading.RLock()
-        self._names: dict[str, _File] = {}
-        self._older_names: list[dict[str, _File]] = []
+        self._names: dict[str, MemoryFile | MemoryFiles] = {}
+        self._older_names: list[dict[str, MemoryFile | MemoryFiles]] = []
         """What else the directory may hold after a power cut, oldest (the durable one) first."""
         self._failing_step: int | None = None
         self._error: OSError | None = None
@@ -163,10 +95,13 @@ class MemoryFiles:
         """The last fault that happened."""
 
     def copy(self) -> Self:
-        """Return a twin of the twin, with its unsynced writes and without its pending fault."""
+        """Return a twin of the twin and of those in it, with its unsynced writes and without its pending fault."""
         twin = type(self)(self.name)
         twin.steps = self.steps
         twin.capacity_bytes = self.capacity_bytes
+        twin.is_copy_on_write = self.is_copy_on_write
+        twin._copies_bytes = self._copies_bytes  # noqa: SLF001 - it is the same class
+        twin.is_copy_on_write = self.is_copy_on_write
         directories = [self._names, *self._older_names]
         files = {id(file): file.copy() for directory in directories for file in directory.values()}
         copies = [{name: files[id(file)] for name, file in directory.items()} for directory in directories]
@@ -182,7 +117,7 @@ class MemoryFiles:
     @_locked
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
-        return sorted(self._names)
+        return sorted(name for name, entry in self._names.items() if isinstance(entry, MemoryFile))
 
     @_locked
     def read(self, name: str) -> bytes:
@@ -193,8 +128,9 @@ class MemoryFiles:
     @_locked
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced."""
+        self._check_here()
         temporary = name + TEMPORARY_SUFFIX
-        file = _File(max(size_bytes, len(head)))
+        file = MemoryFile(max(size_bytes, len(head)))
         try:
             self._step()
             self._check_space(file.size_bytes)
@@ -211,9 +147,19 @@ class MemoryFiles:
         self.sync_directory()
 
     @_locked
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Make a file that takes so much room, and gives it back when it is deleted."""
+        self.create(name, size_bytes)
+        self._file(name).is_unwritten = True
+
+    @_locked
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file: it can be read now, and is durable after `sync`."""
-        self._write(self._file(name), offset, data)
+        file = self._file(name)
+        fitting = self._fitting_bytes(file, offset, len(data))
+        self._write(file, offset, data[:fitting])
+        if fitting < len(data):
+            raise OSError(errno.ENOSPC, "no space is left to write in a reserved place")
 
     @_locked
     def size(self, name: str) -> int:
@@ -229,8 +175,9 @@ class MemoryFiles:
     @_locked
     def begin(self, name: str) -> None:
         """Make an empty file that `append` may let grow."""
+        self._check_here()
         self._step()
-        self._change_names({**self._names, name: _File(0)})
+        self._change_names({**self._names, name: MemoryFile(0)})
 
     @_locked
     def append(self, name: str, data: bytes) -> None:
@@ -253,8 +200,10 @@ class MemoryFiles:
         self._change_names({**_without(self._names, source), target: file})
         self.sync_directory()
 
+    @_locked
     def uncache(self, name: str) -> None:
-        """Do nothing: what is read is what was written last, as from a page cache."""
+        """Let what is read next come from the disk, unless it is still to be written there."""
+        self._file(name).uncache()
 
     @_locked
     def sync_directory(self) -> None:
@@ -265,13 +214,28 @@ class MemoryFiles:
     @_locked
     def delete(self, name: str) -> None:
         """Remove a file, durably."""
-        self._file(name)
+        file = self._file(name)
         self._step()
+        self._copies_bytes += len(file.shared) * SECTOR_BYTES
         self._change_names(_without(self._names, name))
         self.sync_directory()
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
+
+    # Directories in this one.
+
+    @property
+    def folders(self) -> Mapping[str, "MemoryFiles"]:
+        """The directories that stand in this one, by name."""
+        return {name: entry for name, entry in self._names.items() if isinstance(entry, MemoryFiles)}
+
+    @_locked
+    def change_folders(self, changed: "Mapping[str, MemoryFiles | None]") -> None:
+        """Give names to directories in this one, or take them away, all at once; durable after `sync_directory`."""
+        self._step()
+        kept = {name: entry for name, entry in self._names.items() if name not in changed}
+        self._change_names({**kept, **{name: entry for name, entry in changed.items() if entry is not None}})
 
     # Faults.
 
@@ -283,6 +247,13 @@ class MemoryFiles:
         """Let the next step fail."""
         self.fail_after(0, OSError(error_number, "a fault that was asked for"))
 
+    def share(self) -> None:
+        """Let somebody copy all files by sharing their places: what they held reserved is not theirs alone any more."""
+        for name in self.names():
+            file = self._file(name)
+            if not file.is_unwritten:
+                file.shared = set(range(-(-file.size_bytes // SECTOR_BYTES)))
+
     def is_fault(self, error: OSError) -> bool:
         """Return whether an error is a fault that was asked for, and no mistake of whoever uses the files."""
         return isinstance(error, PowerLossError) or error is self._raised
@@ -292,12 +263,17 @@ class MemoryFiles:
         self._failing_step = self._error = None
 
     def crash(self, random: Random) -> None:
-        """Cut the power: what is not durable comes back in any of its contents, as `random` chooses."""
+        """Cut the power: what is not durable comes back in any of its contents, as `random` chooses.
+
+        Directories in this one may lose their names, and nothing else.
+        """
         images = [*self._older_names, self._names]
         self._names = images[random.randrange(len(images))]
         self._older_names = []
         for name in self.names():
-            file = self._names[name]
+            file = self._file(name)
+            if file.is_unwritten:
+                continue
             # A whole write is often kept or lost as one; sectors drawn one by one would almost never show
             # that.
             fate = random.choice(("any", "any", "newest", "oldest"))
@@ -323,7 +299,8 @@ class MemoryFiles:
         """
         self._names = [*self._older_names, self._names][image]
         self._older_names = []
-        for name, file in self._names.items():
+        for name in self.names():
+            file = self._file(name)
             if file.older_sizes:
                 needed = max(((sector + 1) * SECTOR_BYTES for at, sector in kept if at == name), default=0)
                 file.settle_size(max(file.older_sizes[0], min(needed, file.size_bytes)))
@@ -338,7 +315,7 @@ class MemoryFiles:
 
     def unsynced(self) -> list[tuple[str, int]]:
         """Return the sectors that are not durable, as (name, sector)."""
-        return [(name, number) for name in self.names() for number in sorted(self._names[name].older)]
+        return [(name, number) for name in self.names() for number in sorted(self._file(name).older)]
 
     def content(self, name: str) -> bytes:
         """Return what a file holds, whatever is wrong with the disk."""
@@ -356,7 +333,7 @@ class MemoryFiles:
     def cut(self, name: str, size_bytes: int) -> None:
         """Shorten a file, durably."""
         content = self._file(name).read()[:size_bytes]
-        file = self._names[name] = _File(size_bytes)
+        file = self._names[name] = MemoryFile(size_bytes)
         if content:
             file.put(0, content)
 
@@ -364,11 +341,15 @@ class MemoryFiles:
         """Remove a file, durably, as no program did."""
         del self._names[name]
 
-    def _file(self, name: str) -> _File:
+    def _file(self, name: str) -> MemoryFile:
         file = self._names.get(name)
-        if file is None:
+        if not isinstance(file, MemoryFile):
             raise FileNotFoundError(errno.ENOENT, "no such file", self.location(name))
         return file
+
+    def _check_here(self) -> None:
+        if self.is_gone:
+            raise GoneError(self.name, "was moved away")
 
     def _step(self) -> None:
         """Count a step, or let it fail."""
@@ -382,13 +363,13 @@ class MemoryFiles:
             self._raised = error
             raise error
 
-    def _write(self, file: _File, offset: int, data: bytes) -> None:
+    def _write(self, file: MemoryFile, offset: int, data: bytes) -> None:
         # A write that fails, or that power cuts short, may have reached the page cache: that is the worse
         # case, for the sectors can then be there, or partly, after a crash.
         file.write(offset, data)
         self._step()
 
-    def _sync(self, file: _File) -> None:
+    def _sync(self, file: MemoryFile) -> None:
         try:
             self._step()
         except PowerLossError:
@@ -404,14 +385,35 @@ class MemoryFiles:
             raise self._raised
 
     def _check_space(self, size_bytes: int) -> None:
-        used_bytes = sum(file.size_bytes for file in self._names.values())
-        if self.capacity_bytes is not None and used_bytes + size_bytes > self.capacity_bytes:
+        if self.capacity_bytes is not None and self.used_bytes + size_bytes > self.capacity_bytes:
             raise OSError(errno.ENOSPC, "no space is left")
 
-    def _change_names(self, names: dict[str, _File]) -> None:
+    @property
+    def used_bytes(self) -> int:
+        """How much all files take, and what copies of them hold alone."""
+        return sum(self._file(name).size_bytes for name in self.names()) + self._copies_bytes
+
+    def _fitting_bytes(self, file: MemoryFile, offset: int, length: int) -> int:
+        """Return how much of a write finds room, and take it."""
+        if not (self.is_copy_on_write or file.shared):
+            return length
+        capacity_bytes = sys.maxsize if self.capacity_bytes is None else self.capacity_bytes
+        left_bytes = capacity_bytes - self.used_bytes
+        for number in range(offset // SECTOR_BYTES, -(-(offset + length) // SECTOR_BYTES)):
+            if not (self.is_copy_on_write or number in file.shared):
+                continue
+            if left_bytes < SECTOR_BYTES:
+                return max(0, number * SECTOR_BYTES - offset)
+            left_bytes -= SECTOR_BYTES
+            if number in file.shared:
+                file.shared.discard(number)
+                self._copies_bytes += SECTOR_BYTES
+        return length
+
+    def _change_names(self, names: "dict[str, MemoryFile | MemoryFiles]") -> None:
         self._older_names.append(self._names)
         self._names = names
 
 
-def _without(names: dict[str, _File], name: str) -> dict[str, _File]:
+def _without(names: dict[str, MemoryFile | MemoryFiles], name: str) -> dict[str, MemoryFile | MemoryFiles]:
     return {other: file for other, file in names.items() if other != name}

@@ -5,7 +5,7 @@ The simulator thereby decides how long a write takes, or that it never ends.
 
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
 
@@ -13,10 +13,11 @@ import trio
 
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.storage.disk import WRITES_WAITING_MAX
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import Job, SnapshotJobs, SnapshotListener, ignore
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
-from trio_kv.storage.wal import FULL, Wal
+from trio_kv.storage.wal import Wal
 
 
 class MemoryDisk:
@@ -26,7 +27,7 @@ class MemoryDisk:
     node, and on an OSError report the failure and never step again. A disk that stalls is one that isn't
     stepped. All but the tickets and the failure is told by the callbacks, which are those of `DiskThread`.
 
-    A write that does not fit on a full disk is a failure here; `DiskThread` lets it wait.
+    A batch that finds no room waits (`is_waiting`): each further step tries it again, and all behind it waits as well.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class MemoryDisk:
         *,
         on_room: Callable[[int | None], object] = ignore,
         on_snapshot_added: Callable[[int, int, int], object] = ignore,
+        on_snapshot_moved: Callable[[int, int], object] = ignore,
         on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
         on_snapshot_failed: Callable[[int, int, str], object] = ignore,
         on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
@@ -45,7 +47,9 @@ class MemoryDisk:
         self.wal = wal
         self.files = files
         self._on_room = on_room
-        listener = SnapshotListener(on_snapshot_added, on_snapshot_stored, on_snapshot_failed, on_chunk_read)
+        listener = SnapshotListener(
+            on_snapshot_added, on_snapshot_moved, on_snapshot_stored, on_snapshot_failed, on_chunk_read
+        )
         self._snapshots = None if snapshots is None else SnapshotJobs(snapshots, listener, _call)
         self._waiting: deque[Write] = deque()
         self._jobs: list[tuple[int, Job]] = []
@@ -54,10 +58,19 @@ class MemoryDisk:
         """How many writes there were, and how many of them are done."""
         self._is_failed = False
         self._is_full = False
+        self._told_bytes: int | None = None
+        self._batch: list[Write] = []
+        """The batch under way, if it waits for room."""
+        self._appending: Iterator[OSError] = iter(())
 
     def __len__(self) -> int:
         """Return how many writes and jobs wait."""
-        return len(self._waiting) + len(self._jobs)
+        return len(self._batch) + len(self._waiting) + len(self._jobs)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a batch waits for room on a full disk."""
+        return bool(self._batch)
 
     @property
     def writes_waiting(self) -> int:
@@ -112,23 +125,34 @@ class MemoryDisk:
         Args:
             writes_max: take only so many of them, as if the others had come while this batch was under way.
 
+        Returns:
+            None also if the batch waits for room.
+
         Raises:
             OSError: the disk failed.
 
         """
-        batch = [
-            self._waiting.popleft() for _ in range(min(len(self._waiting), writes_max or WRITES_WAITING_MAX))
-        ]
+        if not self._batch and self._waiting:
+            count = min(len(self._waiting), writes_max or WRITES_WAITING_MAX)
+            self._batch = [self._waiting.popleft() for _ in range(count)]
+            self._appending = self.wal.appending(self._batch)
         # Until it is done: whatever ends it early leaves a failed disk.
         self._is_failed = True
-        if batch:
-            self.wal.append(batch)
-            self._done += len(batch)
-        elif self._jobs:
+        ticket = self._append() if self._batch else None
+        if ticket is None and not self._batch and self._jobs:
             self._do_job(0)
-        self._look_for_room(is_written=bool(batch))
+        self._look_for_room()
         self._is_failed = False
-        return batch[-1].ticket if batch else None
+        return ticket
+
+    def _append(self) -> Ticket | None:
+        """Go on with the batch under way; return its last ticket if it is done."""
+        batch, self._batch = self._batch, []
+        if next(self._appending, None) is not None:
+            self._batch = batch
+            return None
+        self._done += len(batch)
+        return batch[-1].ticket
 
     def step_job(self, place: int) -> None:
         """Do a job that is ready, although writes may wait that came after it, or that don't concern it.
@@ -155,7 +179,7 @@ class MemoryDisk:
 
         """
         if not self._is_failed:
-            self._look_for_room(is_written=False)
+            self._look_for_room()
 
     def crash(self, random: Random) -> None:
         """Cut the power. What waited is lost, or in part on the disk: the batch may have been under way."""
@@ -189,6 +213,7 @@ class MemoryDisk:
             pass
 
     def _forget(self) -> None:
+        self._batch.clear()
         self._waiting.clear()
         self._jobs.clear()
 
@@ -196,22 +221,25 @@ class MemoryDisk:
         self.wal.compact(index)
         return ()
 
-    def _look_for_room(self, *, is_written: bool) -> None:
-        """Make the next segment if it is time for it, and tell how full the disk is."""
-        if not self.wal.wants_spare and not self._is_full:
+    def _look_for_room(self) -> None:
+        """Make the ballast and the next segment if it is time for it, and tell how full the disk is."""
+        wal = self.wal
+        if not (wal.wants_spare or wal.wants_ballast or self._is_full):
             return
         try:
-            self.wal.prepare()
+            wal.make_ballast()
+            if wal.wants_spare or self._is_full:
+                wal.prepare()
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            if is_written or not self._is_full:
-                self._on_room(self.wal.room_bytes)
             self._is_full = True
         else:
-            if self._is_full:
-                self._on_room(None)
             self._is_full = False
+        room_bytes = wal.room_bytes if self._is_full else None
+        if room_bytes != self._told_bytes:
+            self._told_bytes = room_bytes
+            self._on_room(room_bytes)
 
 
 def _call(callback: Callable[..., object], *args: object) -> None:

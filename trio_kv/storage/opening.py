@@ -20,6 +20,7 @@ from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files
+from trio_kv.storage.place import Place
 from trio_kv.storage.recovery import Recovered, Recovery
 from trio_kv.storage.snapshots import (
     SnapshotInfo,
@@ -41,6 +42,8 @@ class Opened:
     snapshots: SnapshotStore
     recovered: Recovered
     """Its base is the newest snapshot's place, and its entries follow on that."""
+    place: Place | None = None
+    """Where its directory was found; None in memory."""
 
     def close(self) -> None:
         """Let go of the files."""

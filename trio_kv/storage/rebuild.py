@@ -5,46 +5,97 @@ acknowledged is void. A file `rebuilding` in the new directory says that the nod
 votes for nobody and counts for no majority until a majority of the *others* has confirmed what was
 committed and it has all of that (see `raft.server`); only then is the file removed.
 
-The old directory is moved aside, never deleted: it may be somebody's last hope. Order makes each step
-safe to be interrupted: as long as the manifest names the old incarnation, the new directory belongs to
-nobody, and the rebuild is simply asked for again.
+A majority of the others must be **sound**: a start would find all of their data. That is read, and not guessed from
+names of files. A node that runs was read when it started, and its files change while they would be read; its disk may
+hang, too.
+
+The old directory is moved aside, never deleted: it may be somebody's last hope. `storage.node_directory` has the order
+of the steps, of which each may be interrupted.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from random import Random
 
-from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import REBUILDING_NAME, DataDirectory, NodeDirectory
+from trio_kv.raft.voters import Voters
+from trio_kv.storage.data_directory import DataDirectory
+from trio_kv.storage.errors import FULL, GoneError, StorageError
+from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
 
 
-def rebuild_node(directory: DataDirectory, node: int, random: Random) -> Path | None:
+def rebuild_node(
+    directory: DataDirectory, node: int, random: Random, running: Collection[int] = ()
+) -> Path | None:
     """Put a new, empty directory in the place of a node's; the node must not run.
 
     Args:
         directory: the cluster's.
         node: whose directory.
         random: draws the new incarnation.
+        running: nodes that run with all of their data. They are not looked at.
 
     Returns:
         where the old directory was moved, if there was one.
 
     Raises:
-        StorageError: it can't be rebuilt: too few of the other nodes are in order.
-        OSError: the disk refused.
+        StorageError: it can't be rebuilt: too few of the other nodes are in order, or the disk refuses; the old
+            directory is where it was, or the message says that it is not.
 
     """
-    others = [directory.node(other) for other in directory.nodes if other != node]
-    sound = [other for other in others if other.state == "ok" and not other.is_rebuilding]
-    needed = len(directory.nodes) // 2 + 1
-    if len(sound) < needed:
+    others = [other for other in directory.nodes if other != node]
+    reasons = {other: _why_unsound(directory, other) for other in others if other not in running}
+    unsound = {other: reason for other, reason in reasons.items() if reason is not None}
+    voters = Voters(directory.nodes)
+    if not voters.has_majority([other for other in others if other not in unsound]):
+        told = "".join(f"\nNode {other}: {reason}." for other, reason in unsound.items())
         raise StorageError(
-            f"node {node} can't be rebuilt: that takes {needed} other nodes that have all of their data, and "
-            f"{len(sound)} of {len(others)} have.",
+            f"node {node} can't be rebuilt: that takes {voters.majority_size()} other nodes that have all of their "
+            f"data, and {len(others) - len(unsound)} of {len(others)} have.{told}",
             "Put back the directories that are missing, or restore a backup into a new data directory.",
         )
-    return directory.replace_node(node, random)
+    before = directory.manifest
+    try:
+        return directory.replace_node(node, random)
+    except GoneError as error:
+        raise StorageError(f"node {node} can't be rebuilt: {error.text}.", "Nothing was changed.") from error
+    except OSError as error:
+        if directory.manifest is not before:
+            raise StorageError(
+                f"the new directory of node {node} is made, but can't be put in its place: {error}.",
+                "See to the disk, and start the server again.",
+            ) from error
+        is_full = error.errno in FULL
+        raise StorageError(
+            f"there is no room for a new directory of node {node}: {error.strerror}."
+            if is_full
+            else f"no new directory of node {node} can be made: {error}.",
+            "The old one is where it was. "
+            + ("Make room" if is_full else "See to the disk")
+            + ", and try again.",
+        ) from error
+
+
+def _why_unsound(directory: DataDirectory, node: int) -> str | None:
+    """Return why a node has not all of its data; None if it has."""
+    try:
+        directory.node(node).check_sound()
+    except StorageError as error:
+        return error.message.rstrip(".")
+    except OSError as error:
+        return f"it can't be read: {error}"
+    return None
 
 
 def end_rebuild(directory: NodeDirectory) -> None:
-    """Note that a rebuilt node counts again. Forgetting it in a crash costs one more confirmation, and no safety."""
-    (directory.path / REBUILDING_NAME).unlink(missing_ok=True)
+    """Note that a rebuilt node counts again, durably. May be called again.
+
+    Should the mark come back, as after a power cut in the middle of this, that costs one more confirmation, and no
+    safety: what the node promised since is in its log.
+
+    Raises:
+        OSError: the disk refused.
+
+    """
+    with directory.files() as files:
+        if REBUILDING_NAME in files.names():
+            files.delete(REBUILDING_NAME)

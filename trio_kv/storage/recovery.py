@@ -17,9 +17,11 @@ What no rule can tell from a torn frame: a disk that turns a whole sector of the
 
 A process that died between write and sync, or after a sync that failed, leaves a frame that can be read now
 and is lost with the next power cut; so do the zeros of a repair. So the last frame, and zeros behind it, are
-written once more and synced before the node believes in them.
+written once more and synced before the node believes in them. Where that takes room that isn't there, it must do to
+sync what there is, and to read past the cache that the disk holds it.
 """
 
+import errno
 import re
 from collections.abc import Callable, Sequence
 
@@ -27,10 +29,10 @@ import attrs
 
 from trio_kv.raft.entry import Command, Entry
 from trio_kv.raft.ready import HardState
-from trio_kv.storage.errors import DamagedError
-from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
+from trio_kv.storage.errors import FULL, DamagedError
+from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.shape import LogShape, ShapeError
-from trio_kv.storage.snapshots import SnapshotInfo
+from trio_kv.storage.snapshots import SnapshotInfo, snapshot_names
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     ZERO_SECTOR,
@@ -48,7 +50,6 @@ from trio_kv.wire.frames import (
     read_frame,
 )
 
-SEGMENT_SUFFIX = ".log"
 _ZEROS = bytes(1 << 16)
 _NAME = re.compile(r"wal-(\d{16})\.log")
 
@@ -110,6 +111,8 @@ class Recovery:
     current: Segment | None = None
     """The segment that the log goes on in: the first one that is not sealed."""
     spare: SegmentHeader | None = None
+    unzeroed_bytes: int = 0
+    """So much of an interrupted write is left behind the log's end, for there is no room to zero it. After `repair`."""
     _last_frame: tuple[str, int, bytes] | None = None
     _is_begun: bool = True
     """Whether it is known what came before the first record that is left."""
@@ -280,19 +283,39 @@ class Recovery:
         assert self.current is not None
         if self._last_frame is not None:
             name, offset, data = self._last_frame
-            self.files.write(name, offset, data)
-            self.files.sync(name)
+            if self._write_anew(name, offset, data) != data:
+                raise OSError(errno.ENOSPC, "no room to write anew what the disk has lost")
         # Also zeros that were read may not be durable: an earlier repair may have written them and failed to
         # sync.
         name, offset = segment_name(self.current.header.number), self.current.offset
-        self.files.write(name, offset, bytes(self.current.header.size_bytes - offset))
-        self.files.sync(name)
-        for name in self.files.names():
-            if name.endswith(SEGMENT_SUFFIX + TEMPORARY_SUFFIX):
-                self.files.delete(name)
+        found = self._write_anew(name, offset, bytes(self.current.header.size_bytes - offset))
+        self.unzeroed_bytes = len(found.rstrip(b"\0"))
+        names = self.files.names()
+        for name in names:
+            if name.endswith(TEMPORARY_SUFFIX):
+                remove(self.files, name)
+        self._believe(names)
         # A process that died right after the rename may have left a name that is not durable: frames that
         # are synced into that file would vanish together with it.
         self.files.sync_directory()
+
+    def _believe(self, names: list[str]) -> None:
+        """Make durable what was read: whoever wrote it may have died before it was, or have run without syncs."""
+        for name in (*map(segment_name, segment_numbers(names)), *snapshot_names(names)):
+            self.files.sync(name)
+
+    def _write_anew(self, name: str, offset: int, data: bytes) -> bytes:
+        """Make these bytes durable; return what is durable there, which is something else only if there is no room."""
+        try:
+            self.files.write(name, offset, data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self.files.sync(name)
+            self.files.uncache(name)
+            return self.files.read_at(name, offset, len(data))
+        self.files.sync(name)
+        return data
 
     def _damage(self, name: str, offset: int, reason: str) -> DamagedError:
         return DamagedError(self.files.location(name), offset, reason)

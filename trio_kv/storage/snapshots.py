@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from trio_kv.storage.errors import DamagedError
-from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
+from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.wire.frames import FrameError, Identity
 from trio_kv.wire.snapshot_file import (
     FRAME_HEADER_BYTES,
@@ -171,7 +171,7 @@ class SnapshotStore:
         for name in names:
             is_old = _NAME.fullmatch(name) is not None and name != kept
             if is_old or name.endswith(_SUFFIX + TEMPORARY_SUFFIX):
-                self._files.delete(name)
+                remove(self._files, name)
 
     def put(self, stored: Stored) -> None:
         """Let a snapshot with a durable name be the newest, and remove the one it replaces."""
@@ -193,7 +193,7 @@ class SnapshotStore:
         older, self._older = self._older, None
         if older is not None:
             self._held.discard(older.info.place)
-            self._files.delete(older.info.name)
+            remove(self._files, older.info.name)
 
     def _read(self, stored: Stored, number: int) -> bytes:
         reader = SnapshotReader(self._files, stored.info.name, stored.seed, stored.offsets[number])
@@ -294,7 +294,7 @@ class SnapshotWriter:
         """
         if self._is_begun:
             self._is_begun = False
-            self._files.delete(self._temporary)
+            remove(self._files, self._temporary)
 
     def _append(self, data: bytes) -> None:
         self._offset += len(data)

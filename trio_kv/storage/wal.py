@@ -16,17 +16,20 @@ never durable before the term it belongs to (scenario D7).
 - What a snapshot covers is dropped by whole segments (`compact`), the oldest first. Where a snapshot takes the place
   of a log that does not lead to it, a record says so (`Reset`): on disk like all else, in its order.
 - **Space is taken before it is promised.** The next segment is made when a quarter of this one is used. If the disk
-  is full then, there is room for what is under way (`room_bytes`), and the disk's user can stop in time. A full
-  disk meets the making of a segment only, never a frame: a segment has all of its space.
-- An OSError leaves the log unusable for good (scenario D11): what is on disk is unknown until it is read
-  again.
+  is full then, there is room for what is under way (`room_bytes`), and the disk's user can stop in time. So a full
+  disk meets the making of a segment, and not a frame: a segment has all of its space.
+- **Where it has not** (`storage.ballast` says where), a frame that finds no room has promised nothing. It takes that of
+  the ballast, or waits, and **the very same bytes** are written again: what is left of another frame would be damage.
+- Any other OSError, and each one of a sync, leaves the log unusable for good (scenario D11): what is on disk is
+  unknown until it is read again.
 
 The log holds no entries in memory, only its shape, against which each batch is checked before it is written.
 """
 
+import contextlib
 import errno
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 import attrs
@@ -34,7 +37,9 @@ import attrs
 from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command
 from trio_kv.raft.ready import HardState, Write
+from trio_kv.storage.ballast import Ballast, ballast_bytes
 from trio_kv.storage.batches import encode, merge, size_bytes, split
+from trio_kv.storage.errors import FULL
 from trio_kv.storage.files import Files
 from trio_kv.storage.recovery import Recovered, Recovery, Segment, segment_name, segment_numbers
 from trio_kv.storage.shape import LogShape, ShapeError
@@ -59,8 +64,7 @@ KEPT_BYTES = 64 << 10
 """Room that is not told of, kept for hard states: a node with a full disk still votes. That is 128 elections."""
 WRITE_OVERHEAD_BYTES_MAX = 1024
 """What a write takes at most besides its entries' own bytes: records, frame and fill."""
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Errors that say that a disk is full, and not that it is broken."""
+_FAILED = "the log failed before: what is on disk is unknown until it is read again"
 _OVERHEAD_BYTES = SECTOR_BYTES + frame_bytes(0)
 """What a segment holds besides frames with records: its header and its seal."""
 
@@ -96,9 +100,9 @@ class Wal:
     """A log that can be written to. Made by `create` or `open`.
 
     The driver's duties: `append` one batch after the other, from one thread; acknowledge a batch when
-    `append` has returned; after an OSError acknowledge nothing more and `close`; when `wants_spare`, call
-    `prepare` soon, from whatever thread. A log without its spare works, but makes it while a batch waits.
-    `compact` runs in the thread of `append`.
+    `append` has returned; after an OSError acknowledge nothing more and `close`; when `wants_spare` or `wants_ballast`,
+    call `prepare` or `make_ballast` soon, from one other thread. A log without its spare works, but makes it while a
+    batch waits. `compact` runs in the thread of `append`, also while that waits for room.
     """
 
     def __init__(
@@ -114,14 +118,17 @@ class Wal:
         self._offset = current.offset
         self._spare = spare
         self._spare_lock = threading.Lock()
-        self.wait_for_room: Callable[[], object] | None = None
-        """Called when a batch needs a segment and the disk is full; after it, the making is tried again.
-
-        Without one, `append` raises the error. Nothing of the batch is written then that wasn't acknowledged."""
+        self._ballast = Ballast(files, ballast_bytes(segment_bytes))
+        self._is_ballast_needed = False
+        """Whether it could not be made once, or was given away."""
         self.is_filled = False
-        """Fault: no segment can be made, as on a full disk."""
+        """Fault: nothing can be made, as on a full disk."""
+        self._unzeroed_bytes = 0
+        """So much behind the log's end is left of an interrupted write: zeros go there before a frame does."""
         self._first = min(segment_numbers(files.names()))
         self._is_usable = True
+        self._is_waiting = False
+        """Whether a batch waits for room: all before it is as it was."""
         self._frames = 0
         self._bytes_written = 0
 
@@ -174,7 +181,9 @@ class Wal:
         """
         recovery.repair()
         assert recovery.current is not None
-        return cls(files, recovery.shape, recovery.current, recovery.spare, segment_bytes)
+        wal = cls(files, recovery.shape, recovery.current, recovery.spare, segment_bytes)
+        wal._unzeroed_bytes = recovery.unzeroed_bytes
+        return wal
 
     @property
     def hard_state(self) -> HardState:
@@ -206,13 +215,26 @@ class Wal:
         return self._spare is None and self._offset * 4 >= self._header.size_bytes
 
     @property
+    def wants_ballast(self) -> bool:
+        """Whether there is no ballast."""
+        return not self._ballast.is_there
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk is so full that there is no ballast: who knows then what room the segment's zeros hold."""
+        return self._is_ballast_needed and not self._ballast.is_there
+
+    @property
     def room_bytes(self) -> int:
         """How many bytes can be written without making a segment; `KEPT_BYTES` are kept back for hard states.
 
+        0 if the log `is_short`.
         A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. That writes which fit into these
         bytes do fit holds while there is no spare, as on a disk that is full: in the last bytes before a spare a
         frame may not fit.
         """
+        if self.is_short:
+            return 0
         # A small segment keeps less.
         kept = min(KEPT_BYTES, self._header.size_bytes // 8)
         spare = self._spare
@@ -245,16 +267,24 @@ class Wal:
             AssertionError: a write does not follow on the log, or the log failed before.
 
         """
-        assert self._is_usable, "the log failed before: what is on disk is unknown until it is read again"
+        for error in self.appending(writes):
+            raise error
+
+    def appending(self, writes: Sequence[Write]) -> Iterator[OSError]:
+        """Do what `append` does, but where there is no room, yield the error, and try again when asked to go on.
+
+        Whoever does not go on has a log that must not be used any more.
+        """
+        assert self._is_usable, _FAILED
         assert writes, "a batch holds at least one write"
         self._is_usable = False
         records = merge(writes)
         parts = encode(records)
         if size_bytes(parts) <= self._room(self._segment_bytes):
-            self._write(records, parts)
+            yield from self._write(records, parts)
         else:
             for piece in split(records, self._room(self._segment_bytes)):
-                self._write(piece, encode(piece))
+                yield from self._write(piece, encode(piece))
         self._is_usable = True
 
     def reset(self, index: int, term: int) -> None:
@@ -269,7 +299,8 @@ class Wal:
         hard_state = self.hard_state if term <= self.hard_state.term else HardState(term, None)
         records: list[Record] = [hard_state, Reset(index, term)]
         self._is_usable = False
-        self._write(records, encode(records))
+        for error in self._write(records, encode(records)):
+            raise error
         self._is_usable = True
 
     def compact(self, index: int) -> int:
@@ -281,11 +312,11 @@ class Wal:
             OSError: the disk refused; the log must not be used any more.
 
         """
-        assert self._is_usable, "the log failed before: what is on disk is unknown until it is read again"
+        assert self._is_usable or self._is_waiting, _FAILED
         cut = self._shape.cut(index)
         if cut is None or cut[0] == self._first:
             return 0
-        self._is_usable = False
+        was_usable, self._is_usable = self._is_usable, False
         first, base = cut
         # The oldest first, each durably: whatever ends this early leaves no hole.
         for number in range(self._first, first):
@@ -293,8 +324,24 @@ class Wal:
         deleted, self._first = first - self._first, first
         if base.index > self._shape.base.index:
             self._shape.compact(base)
-        self._is_usable = True
+        self._is_usable = was_usable
         return deleted
+
+    def make_ballast(self) -> None:
+        """Make the ballast, if it isn't there.
+
+        Raises:
+            OSError: the disk refused. If only because it is full, this may be tried again.
+
+        """
+        if self._ballast.is_there:
+            return
+        try:
+            self._raise_if_filled(is_waiting=self._is_waiting)
+            self._ballast.make()
+        except OSError as error:
+            self._is_ballast_needed = error.errno in FULL
+            raise
 
     def prepare(self) -> None:
         """Make the next segment, if it isn't there. May run in another thread, beside `append`.
@@ -315,10 +362,10 @@ class Wal:
         self._is_usable = False
         self._files.close()
 
-    def _write(self, records: Sequence[Record], parts: list[bytes]) -> None:
+    def _write(self, records: Sequence[Record], parts: list[bytes]) -> Iterator[OSError]:
         """Make one frame durable."""
         if not self._fits_here(size_bytes(parts)):
-            self._roll(size_bytes(parts))
+            yield from self._roll(size_bytes(parts))
         if self._offset == SECTOR_BYTES:
             restated = (self._shape.hard_state, self._shape.last)
             records, parts = [*restated, *records], [*encode(restated), *parts]
@@ -327,22 +374,49 @@ class Wal:
                 self._shape.put(record)
             except ShapeError as error:
                 raise AssertionError(f"a write does not follow on the log: {error}") from error
-        self._put_frame(Kind.RECORDS, parts)
+        yield from self._put_frame(Kind.RECORDS, parts)
 
     def _fits_here(self, records_bytes: int) -> bool:
         """Return whether a frame with so many bytes of records leaves room for the seal of the current segment."""
         frame = frame_bytes(RESTATEMENT_BYTES + records_bytes)
         return self._offset + frame + frame_bytes(0) <= self._header.size_bytes
 
-    def _put_frame(self, kind: Kind, parts: Sequence[bytes]) -> None:
+    def _put_frame(self, kind: Kind, parts: Sequence[bytes]) -> Iterator[OSError]:
+        if self._unzeroed_bytes:
+            yield from self._put(bytes(self._unzeroed_bytes))
+            self._unzeroed_bytes = 0
         data = encode_frame(kind, parts, self._seed, self._offset)
-        self._files.write(self._name, self._offset, data)
-        self._files.sync(self._name)
+        yield from self._put(data)
         self._offset += len(data)
         self._frames += 1
         self._bytes_written += len(data)
 
-    def _roll(self, payload_bytes: int) -> None:
+    def _put(self, data: bytes) -> Iterator[OSError]:
+        """Write behind the log's end, as often as it takes to find room, and sync once."""
+        while True:
+            try:
+                self._files.write(self._name, self._offset, data)
+                break
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                self._is_ballast_needed = True
+                if self._ballast.free():
+                    self._take_room(len(data) + KEPT_BYTES)
+                else:
+                    yield from self._wait(error)
+        self._files.sync(self._name)
+
+    def _take_room(self, size_bytes: int) -> None:
+        """Take what the ballast left before somebody else does: for what is under way, and for votes after it.
+
+        Zeros are written over zeros. Where the file's blocks were shared they are its own then, and stay it.
+        """
+        size_bytes = min(size_bytes, self._header.size_bytes - self._offset)
+        with contextlib.suppress(OSError):  # What did not find room here tells when it is needed.
+            self._files.write(self._name, self._offset, bytes(size_bytes))
+
+    def _roll(self, payload_bytes: int) -> Iterator[OSError]:
         """Go on in the next segment, which has room for a first frame with such a payload."""
         spare = None
         while spare is None:
@@ -350,17 +424,24 @@ class Wal:
                 self.prepare()
                 spare = self._fitting_spare(payload_bytes)
             except OSError as error:
-                if self.wait_for_room is None or error.errno not in FULL:
+                if error.errno not in FULL:
                     raise
-                self.wait_for_room()
+                yield from self._wait(error)
         # The seal comes last: it says that the next segment is there.
-        self._put_frame(Kind.SEAL, ())
+        yield from self._put_frame(Kind.SEAL, ())
         with self._spare_lock:
             self._header, self._spare = spare, None
             self._name = segment_name(spare.number)
             self._seed = spare.seed
             self._offset = SECTOR_BYTES
             self._shape.segment = spare.number
+
+    def _wait(self, error: OSError) -> Iterator[OSError]:
+        self._is_waiting = True
+        try:
+            yield error
+        finally:
+            self._is_waiting = False
 
     def _fitting_spare(self, payload_bytes: int) -> SegmentHeader:
         """Return the spare, with room for such a payload.
@@ -377,9 +458,14 @@ class Wal:
             return spare
 
     def _make(self, header: SegmentHeader) -> SegmentHeader:
+        self._raise_if_filled()
+        return _create_segment(self._files, header)
+
+    def _raise_if_filled(self, *, is_waiting: bool = False) -> None:
         if self.is_filled:
             raise OSError(errno.ENOSPC, "a full disk that was asked for")
-        return _create_segment(self._files, header)
+        if is_waiting:
+            raise OSError(errno.ENOSPC, "what room there is goes to the batch that waits for it")
 
     @staticmethod
     def _room(segment_bytes: int) -> int:

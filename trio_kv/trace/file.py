@@ -1,182 +1,154 @@
-"""Trace files: one JSON object a line, written in batches by a thread, read back as records.
+"""Trace files: one JSON object a line, appended in batches by a thread, read back as records.
 
-The first line is `trace.started` with the version of the schema, the last `trace.ended`; a file without the
-latter belongs to a process that was killed or still runs. Between the event loop and the thread stands a
-bounded buffer. When it is full, new events are dropped and counted, and a `trace.lost` line says so in their
-place: a trace must never hold up the store that it tells of.
+A file holds one run of the store after another: the trace of a run that crashed is what its reader wants to see after
+the restart. Each run begins with `trace.started`, which has the version of the schema, and ends with `trace.ended`; one
+without the latter was killed, or goes on. Between the event loop and the thread stands a bounded buffer (`LineWriter`):
+what finds no room is dropped, and a `trace.lost` line says so in its place. A trace must never hold up the store that
+it tells of, also when it goes into a named pipe that nobody reads.
 """
 
+import errno
+import fcntl
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO
 
 import attrs
 import msgspec
 
 from trio_kv.raft.events import DEBUG, Event
+from trio_kv.trace.lines import BUFFER_LINES_MAX, LineSink, LineWriter, lost_record
+from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record, parse_time
 from trio_kv.trace.vocabulary import (
     COMMON_MEMBERS,
     SCHEMA_VERSION,
     TraceEnded,
-    TraceLost,
     TraceStarted,
     UnknownEvent,
     event_classes,
 )
 
-BUFFER_RECORDS_MAX = 65_536
-"""Records that wait for the thread; further ones are dropped and counted."""
-
-FLUSH_INTERVAL_S = 0.05
+GATHER_S = 0.05
 """How long the thread lets records gather before it writes them."""
 
+FIRST_LINE_BYTES_MAX = 4096
+"""A first line that is longer is no `trace.started`."""
 
-@attrs.frozen
-class FileSinkStatistics:
-    """How a trace file fares."""
-
-    written: int
-    lost: int
-    failure: OSError | None
-    """Why nothing is written any more, if so."""
+TAIL_BYTES = 1 << 16
+"""How much is read at once to find the end of the last whole line."""
 
 
-class FileSink:
-    """Writes every event into a file. Opened by `open`, and closed, from the event loop's thread.
+def trace_file(
+    path: Path,
+    first: Record,
+    *,
+    lines_max: int = BUFFER_LINES_MAX,
+    on_failed: Callable[[OSError], object] | None = None,
+    gather: Callable[[threading.Event], object] | None = None,
+) -> LineSink:
+    """Return a sink that appends every event to a file, `trace.ended` when its writer is closed.
 
-    Invariants: what is written is in the order of `seq`; written + lost + buffered = all that came.
+    What a run that was killed left of its last line is cut off. A named pipe that nobody reads yet is waited for in the
+    thread.
+
+    Args:
+        path: of the file; it is made if it is not there.
+        first: the record of `trace.started`, see `start_record`.
+        lines_max: how many records may wait for the thread.
+        on_failed: called in the thread when the file can't be written any more, once until it can be again.
+        gather: called in the thread before each batch; waits `GATHER_S`, or for the end, if None.
+
+    Raises:
+        OSError: the file can't be written, or another process writes a trace into it.
+        TraceFormatError: the file holds something else, which is left as it is.
+
     """
+    writer: LineWriter[Record] = LineWriter(
+        _open_file(path),
+        encode_line,
+        lost_record,
+        name=f"trace {path.name}",
+        lines_max=lines_max,
+        gather=gather or _wait_a_little,
+        on_failed=on_failed,
+        tell_end=_tell_end,
+        is_owner=True,
+    )
+    writer.put(first)
+    return LineSink(writer, DEBUG)
 
-    level = DEBUG
 
-    def __init__(
-        self,
-        path: Path,
-        first: Record,
-        *,
-        buffer_records_max: int = BUFFER_RECORDS_MAX,
-        on_failed: Callable[[OSError], None] | None = None,
-        gather: Callable[[], object] | None = None,
-    ) -> None:
-        """Create the file, or empty it, and start the thread.
+def _wait_a_little(is_closing: threading.Event) -> None:
+    is_closing.wait(GATHER_S)
 
-        Args:
-            path: of the file.
-            first: the record of `trace.started`, see `start_record`.
-            buffer_records_max: records that may wait for the thread.
-            on_failed: called once, in the writer's thread, when the file can't be written.
-            gather: called in the writer's thread before each batch; waits `FLUSH_INTERVAL_S` if None.
 
-        Raises:
-            OSError: the file can't be created.
+def _tell_end(latest: Record, lost: int) -> Record:
+    return attrs.evolve(latest, event=TraceEnded(lost), node=None, term=None, role=None)
 
-        """
-        self._file = path.open("wb", buffering=0)
-        self._buffer_records_max = buffer_records_max
-        self._on_failed = on_failed
-        self._lock = threading.Lock()
-        self._buffer: list[Record] = [first]
-        self._dropped: list[int] = []  # count, first seq, last seq; empty if none
-        self._lost = 0
-        self._written = 0
-        self._failure: OSError | None = None
-        self._latest = first
-        self._has_work = threading.Event()
-        self._is_closing = threading.Event()
-        self._gather = gather or self._wait_interval
-        self._has_work.set()
-        self._thread = threading.Thread(target=self._run, name=f"trace {path.name}", daemon=True)
-        self._thread.start()
 
-    def write(self, record: Record) -> None:
-        """Take a record, or count it as lost."""
-        with self._lock:
-            self._latest = record
-            if self._failure is None and len(self._buffer) < self._buffer_records_max:
-                self._buffer.append(record)
-            else:
-                self._lost += 1
-                self._dropped = (
-                    [self._dropped[0] + 1, self._dropped[1], record.seq]
-                    if self._dropped
-                    else [1, record.seq, record.seq]
-                )
-        if not self._has_work.is_set():
-            self._has_work.set()
+def _open_file(path: Path) -> Callable[[], int]:
+    """Open the file, and return a function that returns its descriptor; for a pipe without a reader, one that waits."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO or not stat.S_ISFIFO(path.stat().st_mode):
+            raise
+        return lambda: os.open(path, flags)
+    try:
+        os.set_blocking(descriptor, True)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            _continue_file(path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return lambda: descriptor
 
-    def statistics(self) -> FileSinkStatistics:
-        """Return how the file fares."""
-        with self._lock:
-            return FileSinkStatistics(self._written, self._lost, self._failure)
 
-    def close(self) -> None:
-        """Write what is left, then `trace.ended`. Blocks until it is done; a second call does nothing."""
-        if self._is_closing.is_set():
-            return
-        self._is_closing.set()
-        self._has_work.set()
-        self._thread.join()
-        self._file.close()
+def _continue_file(path: Path, descriptor: int) -> None:
+    """Make sure that the file is a trace of ours and of nobody else, and ends with a whole line."""
+    _lock(descriptor)
+    with path.open("rb") as file:
+        first = file.readline(FIRST_LINE_BYTES_MAX)
+        # Without its end it is what a kill or a power failure left of our first write.
+        is_torn = not first.endswith(b"\n") and (first.startswith(_LINE_START) or not first.strip(b"\0"))
+        if not is_torn:
+            _check_first(first, path)
+        os.ftruncate(descriptor, _whole_bytes(file))
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+def _check_first(line: bytes, path: Path) -> None:
+    try:
+        record = _parse_line(line, f"{path}:1")
+    except TraceFormatError as error:
+        raise TraceFormatError(f"{path} holds something else than a trace") from error
+    _check_start(record, f"{path}:1")
 
-    def _run(self) -> None:
-        while not self._is_closing.is_set():
-            self._has_work.wait()
-            self._gather()
-            self._has_work.clear()
-            self._flush()
-        self._flush()
-        end = attrs.evolve(self._latest, event=TraceEnded(self._lost), node=None, term=None, role=None)
-        self._write_out([end])
 
-    def _wait_interval(self) -> None:
-        self._is_closing.wait(FLUSH_INTERVAL_S)
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(errno.EAGAIN, "Another process writes a trace into it") from error
+    except OSError:
+        pass  # some network file systems have no locks
 
-    def _flush(self) -> None:
-        with self._lock:
-            records, self._buffer = self._buffer, []
-            dropped, self._dropped = self._dropped, []
-            latest = self._latest
-        if dropped:
-            # Only what came while the buffer was full was dropped, so the gap lies behind the whole batch.
-            lost = TraceLost(*dropped)
-            records.append(attrs.evolve(latest, event=lost, node=None, term=None, role=None))
-        if records:
-            self._write_out(records)
 
-    def _write_out(self, records: list[Record]) -> None:
-        if self._failure is not None:
-            return
-        data = memoryview(b"".join(encode_line(record) for record in records))
-        try:
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
-            self._fail(error, len(records))
-        else:
-            with self._lock:
-                self._written += len(records)
-
-    def _fail(self, error: OSError, records: int) -> None:
-        with self._lock:
-            self._failure = error
-            self._lost += records + len(self._buffer)
-            self._buffer = []
-        if self._on_failed is not None:
-            self._on_failed(error)
+def _whole_bytes(file: BinaryIO) -> int:
+    """Return how many bytes of a file are whole lines."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - TAIL_BYTES)
+        file.seek(begin)
+        newline = file.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
+        end = begin
+    return 0
 
 
 class TraceFormatError(ValueError):
@@ -190,14 +162,14 @@ def start_record(version: str, *, time_s: float, mono_s: float) -> Record:
 
 def encode_line(record: Record) -> bytes:
     r"""Return a record as one line of JSON with its \n."""
-    return _encode(record.members()) + b"\n"
+    return encode_json(record.members()) + b"\n"
 
 
 def read_trace(path: Path) -> Iterator[Record]:
-    r"""Yield the records of a trace file, `trace.started` first.
+    r"""Yield the records of a trace file, run after run: each begins with `trace.started`.
 
-    Events that this version doesn't know come as `UnknownEvent`. A last line without \n is what a killed
-    process left of a batch, and is passed over.
+    With each run `seq` begins anew, and `mono` may be that of another boot. Events that this version doesn't know come
+    as `UnknownEvent`. A last line without \n is what a killed process left of a batch, and is passed over.
 
     Raises:
         OSError: the file can't be read.
@@ -208,18 +180,19 @@ def read_trace(path: Path) -> Iterator[Record]:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            record = _parse_line(line, f"{path}:{number}")
-            if number == 1:
-                _check_start(record, path)
+            where = f"{path}:{number}"
+            record = _parse_line(line, where)
+            if number == 1 or isinstance(record.event, TraceStarted):
+                _check_start(record, where)
             yield record
 
 
-def _check_start(record: Record, path: Path) -> None:
+def _check_start(record: Record, where: str) -> None:
     start = record.event
     if not isinstance(start, TraceStarted):
-        raise TraceFormatError(f"{path}: the first line is {type(start).name}, not trace.started")
+        raise TraceFormatError(f"{where}: the first line is {type(start).name}, not trace.started")
     if start.schema != SCHEMA_VERSION:
-        raise TraceFormatError(f"{path}: has schema {start.schema}, this version reads {SCHEMA_VERSION}")
+        raise TraceFormatError(f"{where}: has schema {start.schema}, this version reads {SCHEMA_VERSION}")
 
 
 def _parse_line(line: bytes, where: str) -> Record:
@@ -246,5 +219,5 @@ def _parse_line(line: bytes, where: str) -> Record:
         raise TraceFormatError(f"{where}: {error}") from error
 
 
-_encode = msgspec.json.Encoder().encode
+_LINE_START = b'{"time":"'
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

@@ -1,24 +1,27 @@
-"""The log for people and for log collectors: events of level INFO and up, through structlog, to stderr.
+"""The log for people and for log collectors: events of level INFO and up, one line each, to stderr.
 
-The trace formats its own lines and structlog carries them: a logger of our own, wrapped here and typed once,
-so that nothing of an embedding program's structlog configuration is touched. An event that is not wanted is
-dropped before structlog sees it.
+structlog formats the lines, with a logger of our own that is wrapped here and typed once, so that nothing of an
+embedding program's structlog configuration is touched. A `LineWriter` carries them, so that a terminal that stands
+still, or a pipe that nobody reads, holds up nobody; a store does not die with the terminal that watched it, either.
 """
 
-import sys
 from collections.abc import MutableMapping
 from datetime import datetime
-from typing import Any, BinaryIO, Protocol, TextIO, cast
+from typing import Any, Protocol, cast
 
-import msgspec
 import structlog
 
-from trio_kv.raft.events import INFO, WARNING, Event
+from trio_kv.raft.events import DEBUG, INFO, WARNING, Event
+from trio_kv.trace.file import encode_line
+from trio_kv.trace.lines import LineSink, LineWriter, lost_record
+from trio_kv.trace.text import ESCAPED, encode_json, printable
 from trio_kv.trace.trace import Record
 from trio_kv.trace.vocabulary import ERROR, member_names
 
 FIELD_CHARS_MAX = 200
 """A longer text is cut on the console; JSON lines have it whole."""
+
+STDERR = 2
 
 _DIM, _YELLOW, _RED, _RESET = "\x1b[2m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 
@@ -26,70 +29,56 @@ _DIM, _YELLOW, _RED, _RESET = "\x1b[2m", "\x1b[33m", "\x1b[31m", "\x1b[0m"
 class _Logger(Protocol):
     """What we use of a structlog logger, which `structlog.wrap_logger` returns as Any."""
 
-    def log(self, level: int, event: str, *, record: Record) -> None: ...
+    def info(self, event: str, *, record: Record) -> bytes: ...
 
 
-class StructlogSink:
-    """Writes events as lines.
-
-    If the stream can't be written any more (its reader is gone), the sink falls silent and counts: a store
-    does not die with the terminal that watched it.
-    """
-
-    def __init__(self, logger: _Logger, level: int) -> None:
-        self.level = level
-        self.lost = 0
-        """Lines that could not be written."""
-        self._logger = logger
-
-    def write(self, record: Record) -> None:
-        """Write a line, or count it as lost."""
-        event_class = type(record.event)
-        try:
-            self._logger.log(event_class.level, event_class.name, record=record)
-        except (OSError, ValueError):  # ValueError: the stream was closed
-            self.lost += 1
-
-
-def json_log(stream: BinaryIO | None = None, level: int = INFO) -> StructlogSink:
+def json_log(descriptor: int = STDERR, level: int = INFO) -> LineSink:
     """Return a sink that writes one JSON object a line.
 
     Args:
-        stream: where to; stderr if None.
+        descriptor: where to.
         level: the lowest level to write.
 
     """
-    factory = structlog.BytesLoggerFactory(stream or sys.stderr.buffer)
-    return StructlogSink(_wrap(factory(), level, _render_json), level)
+
+    def render(_: object, __: str, members: MutableMapping[str, Any]) -> bytes:
+        return encode_line(members["record"])
+
+    return LineSink(_open_log(descriptor, render), level)
 
 
 def console_log(
-    stream: TextIO | None = None, level: int = INFO, *, has_color: bool | None = None
-) -> StructlogSink:
+    descriptor: int = STDERR, level: int = INFO, *, has_color: bool = False, encoding: str = "utf-8"
+) -> LineSink:
     """Return a sink that writes short aligned lines for people.
 
     Args:
-        stream: where to; stderr if None.
+        descriptor: where to.
         level: the lowest level to write.
-        has_color: mark warnings and errors by colour; None: if the stream is a terminal.
+        has_color: mark warnings and errors by colour.
+        encoding: of the terminal; what it lacks is shown escaped.
 
     """
-    stream = stream or sys.stderr
-    is_colored = stream.isatty() if has_color is None else has_color
 
-    def render(_: object, __: str, members: MutableMapping[str, Any]) -> str:
-        return render_console(members["record"], has_color=is_colored)
+    def render(_: object, __: str, members: MutableMapping[str, Any]) -> bytes:
+        return f"{render_console(members['record'], has_color=has_color)}\n".encode(encoding, ESCAPED)
 
-    return StructlogSink(_wrap(structlog.WriteLogger(stream), level, render), level)
+    return LineSink(_open_log(descriptor, render), level)
 
 
-def _wrap(logger: object, level: int, renderer: structlog.typing.Processor) -> _Logger:
-    wrapper = structlog.make_filtering_bound_logger(level)
-    return cast("_Logger", structlog.wrap_logger(logger, processors=[renderer], wrapper_class=wrapper))
-
-
-def _render_json(_: object, __: str, members: MutableMapping[str, Any]) -> bytes:
-    return msgspec.json.encode(members["record"].members())
+def _open_log(descriptor: int, renderer: structlog.typing.Processor) -> LineWriter[Record]:
+    # The trace has looked at the level already; what comes is written, whatever its level.
+    wrapper = structlog.make_filtering_bound_logger(DEBUG)
+    logger = cast(
+        "_Logger",
+        structlog.wrap_logger(structlog.ReturnLogger(), processors=[renderer], wrapper_class=wrapper).bind(),
+    )
+    return LineWriter(
+        lambda: descriptor,
+        lambda record: logger.info(type(record.event).name, record=record),
+        lost_record,
+        name="log",
+    )
 
 
 def render_console(record: Record, *, has_color: bool = False) -> str:
@@ -109,7 +98,7 @@ def render_console(record: Record, *, has_color: bool = False) -> str:
         name = f"{color}{name}{_RESET}" if color else name
     fields = "".join(f" {key}={text}" for key, text in _fields(record.event))
     traceback = getattr(record.event, "traceback", "")
-    tail = "".join(f"\n    {line}" for line in traceback.splitlines())
+    tail = "".join(f"\n    {printable(line)}" for line in traceback.splitlines())
     return f"{clock} {who:<6} {record.role or '':<13} {name}{fields}{tail}"
 
 
@@ -143,4 +132,4 @@ def _show_text(text: str) -> str:
         text = text[: FIELD_CHARS_MAX - 1] + "…"
     # Quoted, a text of another's making can neither end its field nor speak to the terminal.
     is_plain = bool(text) and text.isprintable() and " " not in text and '"' not in text
-    return text if is_plain else msgspec.json.encode(text).decode()
+    return text if is_plain else encode_json(text).decode()

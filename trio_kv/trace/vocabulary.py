@@ -31,7 +31,7 @@ COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role
 
 @attrs.frozen
 class TraceStarted(Event):
-    """The first line of a trace file."""
+    """The first line of a run in a trace file."""
 
     name: ClassVar[str] = "trace.started"
     schema: int
@@ -41,7 +41,10 @@ class TraceStarted(Event):
 
 @attrs.frozen
 class TraceLost(Event):
-    """Events were dropped here, because the file was slower than the store: no verdict on what they told."""
+    """Events were dropped here, because nobody took them as fast as they came: no verdict on what they told.
+
+    In a log, `count` is the number of its own lines, and `seq` that of all events.
+    """
 
     name: ClassVar[str] = "trace.lost"
     level: ClassVar[int] = WARNING
@@ -53,11 +56,21 @@ class TraceLost(Event):
 
 @attrs.frozen
 class TraceEnded(Event):
-    """The last line of a trace file whose writer was closed, and not killed."""
+    """The last line of a run in a trace file, if the store was stopped and not killed."""
 
     name: ClassVar[str] = "trace.ended"
     lost: int
     """How many events were dropped in all."""
+
+
+@attrs.frozen
+class TraceFailed(Event):
+    """The trace file can't be written: its events are lost until it can be again."""
+
+    name: ClassVar[str] = "trace.failed"
+    level: ClassVar[int] = WARNING
+    file: str
+    reason: str
 
 
 @attrs.frozen
@@ -232,6 +245,23 @@ class DiskStalled(Event):
 
 
 @attrs.frozen
+class DiskHung(Event):
+    """A node's disk gives neither an answer nor an error; its node waits, and the others don't."""
+
+    name: ClassVar[str] = "disk.hung"
+    level: ClassVar[int] = WARNING
+    reason: str
+    for_s: float
+
+
+@attrs.frozen
+class DiskMoved(Event):
+    """A node's disk that hung gave a sign of life."""
+
+    name: ClassVar[str] = "disk.moved"
+
+
+@attrs.frozen
 class DiskRoomChanged(Event):
     """A node's disk is full and has so much log space left, or it has room again (null)."""
 
@@ -378,6 +408,16 @@ class ControlCommanded(Event):
     command: str
     detail: str
     """Its arguments as a person would write them, never the token."""
+
+
+@attrs.frozen
+class ControlFileDelayed(Event):
+    """The disk is full: until there is room, commands find the control door by its port, and not by the directory."""
+
+    name: ClassVar[str] = "control.file_delayed"
+    level: ClassVar[int] = WARNING
+    file: str
+    address: str
 
 
 @functools.cache

@@ -74,6 +74,27 @@ class Links:
         self._everywhere = _SOUND
         self._note()
 
+    def active_faults(self) -> list[tuple[str, dict[str, object]]]:
+        """Return what is wrong with the links: the name of each fault, and its members.
+
+        Links with faults of their own, which only simulators have, are left out.
+        """
+        faults: list[tuple[str, dict[str, object]]] = []
+        if self._partition:
+            groups: dict[int, list[int]] = {}
+            for node, number in sorted(self._partition.items()):
+                groups.setdefault(number, []).append(node)
+            faults.append(("partition", {"groups": [groups[number] for number in sorted(groups)]}))
+        faults += [("cut", {"link": link}) for link in sorted({tuple(sorted(cut)) for cut in self._cut})]
+        everywhere = self._everywhere
+        numbers = (
+            ("delay", "ms", 1000 * everywhere.delay_s),
+            ("reorder", "ms", 1000 * everywhere.jitter_s),
+            ("drop", "percent", 100 * everywhere.drop),
+            ("duplicate", "percent", 100 * everywhere.duplicate),
+        )
+        return faults + [(name, {unit: round(number, 6)}) for name, unit, number in numbers if number]
+
     def is_cut(self, source: int, target: int) -> bool:
         """Return whether nothing gets from one node to the other."""
         if (source, target) in self._cut:

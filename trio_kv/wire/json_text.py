@@ -6,9 +6,11 @@ one is msgspec, in `wire.requests`. Positions are characters from 0 in here; peo
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import msgspec
 
 
 class NumberText(str):
@@ -43,8 +45,8 @@ class _ConstantError(Exception):
     """A word like NaN, which Python's reader takes for a number and JSON does not know."""
 
 
-def read_members(text: str) -> tuple[list[Member], Problem | None]:
-    """Return the members of one JSON object, as far as they can be read, and what ended it early."""
+def read_members(text: str, members_max: int) -> tuple[list[Member], Problem | None]:
+    """Return the first members of one JSON object, as far as they can be read, and what ended it early."""
     members: list[Member] = []
     place = _skip_space(text, 0)
     if not text.startswith("{", place):
@@ -60,12 +62,45 @@ def read_members(text: str) -> tuple[list[Member], Problem | None]:
         place = _skip_space(text, outcome.end)
         if text.startswith("}", place):
             break
+        if len(members) == members_max:
+            return members, None
         if not text.startswith(",", place):
             return members, _expected(text, place, "`,` or `}` after a member")
     place = _skip_space(text, place + 1)
     if place < len(text):
         return members, Problem("one line holds one JSON object, but more follows", place)
     return members, None
+
+
+def find_second(line: bytes, texts: Mapping[str, msgspec.Raw]) -> str | None:
+    """Return the name, as it is spelled, of a member that stands twice at the top of an object; None if there is none.
+
+    It goes from name to name and takes as long as there are different ones: what lies between is compared, not read.
+
+    Args:
+        line: one JSON object in UTF-8 that was decoded.
+        texts: of each member that may be any value: the text that was decoded, which is that of its last one.
+
+    """
+    seen: set[str] = set()
+    place = 0
+    while (member := _member.match(line, place)) is not None:
+        name: str = msgspec.json.decode(member[1])
+        text = texts.get(name)
+        place = member.end()
+        if text is None:
+            scalar = _scalar.match(line, place)
+            assert scalar is not None, f"no value at byte {place} of a line that was decoded"
+            place = scalar.end()
+        elif line.startswith(bytes(text), place):
+            place += len(text)
+        else:
+            # So it is not the last of its name.
+            return bytes(member[1]).decode()
+        if name in seen:
+            return bytes(member[1]).decode()
+        seen.add(name)
+    return None
 
 
 def byte_of(text: str, place: int) -> int:
@@ -162,6 +197,9 @@ def _refuse_constant(text: str) -> None:
 
 
 _space = re.compile(r"[ \t\n\r]*")
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_member = re.compile(rb"[ \t\n\r]*[{,][ \t\n\r]*(%b)[ \t\n\r]*:[ \t\n\r]*" % _STRING, re.DOTALL)
+_scalar = re.compile(rb"%b|[^ \t\n\r,}]++" % _STRING, re.DOTALL)
 _escapes = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|.)", re.DOTALL)
 _read = json.JSONDecoder(
     parse_int=NumberText, parse_float=NumberText, parse_constant=_refuse_constant

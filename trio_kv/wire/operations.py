@@ -11,6 +11,9 @@ import msgspec
 LINE_BYTES_MAX: Final = 1 << 20
 """Bytes in one line without its end. A longer one hears `too_large` and its rest is skipped."""
 
+LINE_BYTES_LIMIT: Final = 1 << 30
+"""The most that a server can be told to take as `LINE_BYTES_MAX`. A client reads lines of that length."""
+
 KEY_BYTES_MAX: Final = 4096
 """Bytes of a key in UTF-8; it has at least one. A longer one hears `too_large`."""
 

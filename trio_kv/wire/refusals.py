@@ -6,6 +6,7 @@ order in which a person would want to hear of them.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -27,6 +28,15 @@ from trio_kv.wire.operations import ABSENT, KEY_BYTES_MAX, REVISION_MAX, TIMEOUT
 
 QUOTED_CHARACTERS_MAX: Final = 40
 """Characters of a client's own text that a message repeats."""
+
+EXPLAINED_BYTES_MAX: Final = 8192
+"""How much of a line is read to tell what is wrong with it: a key of any length is within that."""
+
+EXPLAINED_MEMBERS_MAX: Final = 32
+"""How many of its members: a request has a third of that."""
+
+CAUSE_CHARACTERS_MAX: Final = 200
+"""Characters that are told of what the fast reader said."""
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -56,26 +66,72 @@ MEMBERS_TO_COME: Final = (
 )
 
 
-def explain(line: bytes, cause: str) -> BadRequestError:
-    """Return the error that says why a refused line is no request; `cause` is what the fast reader said."""
-    text, problem = _decode(line)
-    members, syntax_problem = read_members(text)
-    problem = problem or syntax_problem or next(_find_problems(text, members), None)
+_unknown = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_missing = re.compile(r"Object missing required field `(\w+)`")
+_other_kind = re.compile(r"Expected `object`, got `(\w+)`")
+_malformed = re.compile(r"JSON is malformed: (.*) \(byte ([0-9]+)\)")
+
+
+def explain(line: bytes, cause: str, code: str = "bad_request") -> BadRequestError:
+    """Return the error that says why a refused line is no request.
+
+    A line is looked into as far as `EXPLAINED_BYTES_MAX` and `EXPLAINED_MEMBERS_MAX`: everybody waits meanwhile. Where
+    the reason lies behind that, it is told in the words of the fast reader.
+
+    Args:
+        line: the line.
+        cause: what the fast reader said.
+        code: what to answer if there is no more to tell than that.
+
+    """
+    text, encoding_problem = _decode(line)
+    members, problem = read_members(text, EXPLAINED_MEMBERS_MAX)
+    is_whole = len(line) <= EXPLAINED_BYTES_MAX and len(members) < EXPLAINED_MEMBERS_MAX
+    if len(line) > EXPLAINED_BYTES_MAX:
+        # It may be the cut that has broken it.
+        problem = None
+    problem = problem or next(_find_problems(text, members, is_whole=is_whole), None)
+    if encoding_problem is not None:
+        message = f"{encoding_problem.message} (byte {encoding_problem.at + 1} of the line)"
+        return BadRequestError("bad_request", message, *_find_echo(text, members))
     if problem is None:
-        return BadRequestError("bad_request", f"not a request: {cause}", *_find_echo(text, members))
+        return BadRequestError(code, _retell(cause), *_find_echo(text, members))
     message = f"{problem.message} (byte {byte_of(text, problem.at)} of the line)"
     return BadRequestError(problem.code, message, *_find_echo(text, members))
 
 
+def _retell(cause: str) -> str:
+    """Return what the fast reader said, in our words, and without repeating a client's own at length."""
+    unknown = _unknown.fullmatch(cause)
+    if unknown is not None:
+        return f"unknown member {_quote(unknown[1])}"
+    missing = _missing.fullmatch(cause)
+    if missing is not None:
+        return f'"{missing[1]}" is missing'
+    other = _other_kind.fullmatch(cause)
+    if other is not None:
+        return f'a request is one JSON object, like {{"key": "snack"}}; this is of the kind {other[1]}'
+    malformed = _malformed.fullmatch(cause)
+    if malformed is not None:
+        return f"not JSON: {malformed[1]} (byte {int(malformed[2]) + 1} of the line)"
+    if cause == "Input data was truncated":
+        return "not JSON: the line ends too early, or a string ends in half of a surrogate pair"
+    is_long = len(cause) > CAUSE_CHARACTERS_MAX
+    return f"not a request: {cause[:CAUSE_CHARACTERS_MAX]}{'...' if is_long else ''}"
+
+
 def _decode(line: bytes) -> tuple[str, Problem | None]:
-    """Return the text of a line, up to where it stops to be UTF-8."""
+    """Return the text of a line, as far as it is UTF-8 and is explained; its problem stands at a byte."""
     if line.startswith(BYTE_ORDER_MARK):
         return "", Problem("the line begins with a byte order mark (EF BB BF); send UTF-8 without one", 0)
+    valid, problem = line, None
     try:
-        return line.decode(), None
+        line.decode()
     except UnicodeDecodeError as error:
-        text, reason = line[: error.start].decode(), error.reason
-    return text, Problem(f"the line is not UTF-8: {reason}", len(text))
+        valid = line[: error.start]
+        problem = Problem(f"the line is not UTF-8: {error.reason}", error.start)
+    # Only a character that the cut has broken is ignored.
+    return valid[:EXPLAINED_BYTES_MAX].decode(errors="ignore"), problem
 
 
 def _find_echo(text: str, members: Sequence[Member]) -> tuple[str | None, Raw]:
@@ -93,8 +149,8 @@ def _find_echo(text: str, members: Sequence[Member]) -> tuple[str | None, Raw]:
     return key, id_text
 
 
-def _find_problems(text: str, members: Sequence[Member]) -> Iterator[Problem]:
-    """Yield what is wrong with a line that is a JSON object."""
+def _find_problems(text: str, members: Sequence[Member], *, is_whole: bool) -> Iterator[Problem]:
+    """Yield what is wrong with a line that is a JSON object; of one that is cut, whatever may follow."""
     for member in members:
         problem = _find_value_problem(text, member)
         if problem is not None:
@@ -108,14 +164,19 @@ def _find_problems(text: str, members: Sequence[Member]) -> Iterator[Problem]:
     if op is not None:
         yield from _find_op_problems(op)
         name = str(op.value)
-    else:
+    elif is_whole:
         name = "set" if "value" in given else "get"
+    else:
+        # An `op` or a value may follow: only what no operation takes is known to be wrong.
+        given = {each: member for each, member in given.items() if each not in ALL_MEMBERS}
+        name = "set"
     if name not in MEMBERS:
         return
     yield from _find_member_problems(name, op is not None, given)
-    for wanted in MEMBERS[name]:
-        if wanted not in given and wanted not in OPTIONAL:
-            yield Problem(f'"{wanted}" is missing: a {name} looks like {_show(name)}', len(text) - 1)
+    if is_whole:
+        for wanted in MEMBERS[name]:
+            if wanted not in given and wanted not in OPTIONAL:
+                yield Problem(f'"{wanted}" is missing: a {name} looks like {_show(name)}', len(text) - 1)
     for member in given.values():
         yield from _find_type_problems(member)
 

@@ -113,7 +113,12 @@ class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> Any:
-        """The value as a Python object; None for no value, for null, and in an error."""
+        """The value as a Python object; None for no value, for null, and in an error.
+
+        Raises:
+            ValueError: it is a number that Python can't hold, such as 1e999; `value` has its text.
+
+        """
         return None if self.value is None else msgspec.json.decode(self.value)
 
     @property
@@ -124,6 +129,10 @@ class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
         if self.status == "ok":
             return "ok"
         return self.error or "missing"
+
+
+STRANGE_BYTES = 80
+"""So much is shown of a line that is no reply."""
 
 
 class ReplyError(ValueError):
@@ -158,9 +167,9 @@ def parse_reply(line: bytes) -> ReplyLine:
     try:
         members = _decode_members(line)
     except (ValueError, RecursionError) as error:
-        raise ReplyError(f"not a reply: {error}: {line[:200]!r}") from error
+        raise ReplyError(_describe_strange(line)) from error
     if members.status not in ("ok", "error") and members.close is None:
-        raise ReplyError(f"not a reply: it has neither status nor close: {line[:200]!r}")
+        raise ReplyError(_describe_strange(line))
     return ReplyLine(
         line=line,
         key=members.key,
@@ -174,6 +183,12 @@ def parse_reply(line: bytes) -> ReplyLine:
         term=members.term,
         close=members.close,
     )
+
+
+def _describe_strange(line: bytes) -> str:
+    """Return what a person is told of a line that is no reply: who is there matters, and not where JSON ends."""
+    start = line[:STRANGE_BYTES].decode(errors="replace").strip()
+    return f"{start!r} is not a reply of trio_kv; is that its port for clients?"
 
 
 def _encode_failure(request: Request, reply: Reply, node: int, term: int) -> bytes:

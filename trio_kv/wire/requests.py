@@ -2,24 +2,25 @@
 
 A line is decoded by msgspec, which is fast and strict; what it leaves out is checked here: that the text
 inside values is UTF-8 (a `msgspec.Raw` is skipped over, not read), that no member stands twice, how deep
-values are nested, how long a key is. A line that fails anywhere is read a second time by `wire.refusals`,
-slowly, to tell a person what is wrong. So the verdict is always that of the fast way.
+values are nested, how long a key is. A line that fails anywhere is read a second time by `wire.refusals`, slowly and
+as far as that takes no time to speak of, to tell a person what is wrong. So the verdict is always that of the fast way.
 
 The rest of the room is offered here too: requests (`wire.operations`) and replies (`wire.replies`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, TypedDict
 
 import msgspec
 from msgspec import Meta
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
-from trio_kv.wire.json_text import read_members
+from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import (
     ABSENT,
     KEY_BYTES_MAX,
+    LINE_BYTES_LIMIT,
     LINE_BYTES_MAX,
     REVISION_MAX,
     TIMEOUT_S_DEFAULT,
@@ -51,7 +52,9 @@ __all__ = [
     "CLOSE_OK",
     "CLOSE_SHUTDOWN",
     "KEY_BYTES_MAX",
+    "LINE_BYTES_LIMIT",
     "LINE_BYTES_MAX",
+    "NESTING_MAX",
     "REVISION_MAX",
     "TIMEOUT_S_DEFAULT",
     "TIMEOUT_S_MAX",
@@ -71,6 +74,7 @@ __all__ = [
     "encode_request",
     "encode_status",
     "is_http",
+    "is_nested_deeper",
     "parse_line",
     "parse_reply",
 ]
@@ -80,10 +84,13 @@ SET_OVERHEAD_BYTES = len('{"key":"","value":}')
 MEMBER_BYTES_MIN = len('"key":"",')
 """The shortest member that could stand in a base line a second time."""
 
-BACKSLASH = ord("\\")
+TEXT_MEMBERS = ("id", "value", "expected")
+"""Members that may be any JSON value."""
 
 LINE_NESTING_MAX = NESTING_MAX + 1
 """The request itself is one level around its values."""
+
+NESTED_TOO_DEEP = f"nested too deep: at most {NESTING_MAX} levels"
 
 KEY_CHARACTERS_SURE = KEY_BYTES_MAX // 4
 """A key of so many characters is within its limit, whichever they are."""
@@ -112,6 +119,10 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     timeout: Annotated[float, Meta(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
     consistency: Literal["linearizable", "stale"] = "linearizable"
     meta: bool = False
+
+    def texts(self) -> dict[str, msgspec.Raw]:
+        """Return the members that may be any JSON value, by name."""
+        return {name: text for name in TEXT_MEMBERS if len(text := getattr(self, name, ABSENT))}
 
     def common(self) -> _Common:
         return {
@@ -192,7 +203,6 @@ _decode_op: Callable[[bytes], _OpLine] = msgspec.json.Decoder(_OpLine).decode
 _encode = msgspec.json.Encoder().encode
 _http = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 _OP_FIRST = (b'{"op"', b'{ "op"')
-_names = re.compile(rb'"(?:op|key|value|expected|if_revision|id|timeout|consistency|meta)"')
 
 
 def parse_line(line: bytes) -> Request:
@@ -220,9 +230,9 @@ def parse_line(line: bytes) -> Request:
     if not line.isascii():
         _check_encoding(line)
     if spare >= least + MEMBER_BYTES_MIN and line.count(b":") > 1 + is_set:
-        _check_duplicates(line)
+        _check_duplicates(line, {"value": value})
     if len(line) > 2 * LINE_NESTING_MAX and is_nested_deeper(line, LINE_NESTING_MAX):
-        raise explain(line, "nested too deep")
+        raise explain(line, NESTED_TOO_DEEP)
     if not key or len(key) > KEY_CHARACTERS_SURE:
         _check_key(line, key)
     return SetRequest(key, value.copy()) if is_set else GetRequest(key)
@@ -276,11 +286,13 @@ def _parse_any(line: bytes) -> Request:
     _check_encoding(line)
     try:
         decoded = _decode_any(line)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise explain(line, NESTED_TOO_DEEP) from None
+    except ValueError as error:
         raise explain(line, str(error)) from None
-    _check_duplicates(line)
+    _check_duplicates(line, decoded.texts())
     if is_nested_deeper(line, LINE_NESTING_MAX):
-        raise explain(line, "nested too deep")
+        raise explain(line, NESTED_TOO_DEEP)
     if isinstance(decoded, _KeyLine):
         _check_key(line, decoded.key)
     request = decoded.to_request()
@@ -290,12 +302,22 @@ def _parse_any(line: bytes) -> Request:
 
 
 def _decode_any(line: bytes) -> _OpLine | _ImplicitLine:
-    """Return the decoded line. `op` may stand anywhere, spelled with escapes, so both ways are tried."""
+    """Return the decoded line. `op` may stand anywhere, spelled with escapes, so both ways are tried.
+
+    Raises:
+        ValueError: neither way; it says what is wrong in the way that fits the line better.
+
+    """
     is_op_first = line.startswith(_OP_FIRST)
     try:
         return _decode_op(line) if is_op_first else _decode_implicit(line)
-    except ValueError:
+    except ValueError as error:
+        first = error
+    try:
         return _decode_implicit(line) if is_op_first else _decode_op(line)
+    except ValueError as second:
+        has_op = is_op_first or "`op`" in str(first)
+        raise (first if has_op == is_op_first else second) from None
 
 
 def _check_encoding(line: bytes) -> None:
@@ -308,22 +330,25 @@ def _check_encoding(line: bytes) -> None:
         raise explain(line, str(error)) from None
 
 
-def _check_duplicates(line: bytes) -> None:
-    """Refuse a line in UTF-8 with a member twice at the top."""
-    if BACKSLASH not in line or b"\\u" not in line:
-        # A name is then spelled in one way only; all that can mislead are names inside values.
-        names = _names.findall(line)
-        if len(names) == len(set(names)):
-            return
-    members, _ = read_members(line.decode())
-    if len(members) != len({member.name for member in members}):
-        raise explain(line, "a member stands twice")
+def _check_duplicates(line: bytes, texts: Mapping[str, msgspec.Raw]) -> None:
+    """Refuse a line with a member twice at the top.
+
+    Args:
+        line: one JSON object, in UTF-8.
+        texts: of its members that may be anything, those that were decoded.
+
+    """
+    second = find_second(line, texts)
+    if second is not None:
+        raise explain(line, f"the member {second} stands twice")
 
 
 def _check_key(line: bytes, key: str) -> None:
     """Refuse a key that is empty or too long."""
-    if not key or (len(key) > KEY_CHARACTERS_SURE and len(key.encode()) > KEY_BYTES_MAX):
-        raise explain(line, "the key is empty or too long")
+    if not key:
+        raise explain(line, f'"key" is empty; it has 1 to {KEY_BYTES_MAX} bytes')
+    if len(key) > KEY_CHARACTERS_SURE and (size := len(key.encode())) > KEY_BYTES_MAX:
+        raise explain(line, f'"key" has {size} bytes; it may have {KEY_BYTES_MAX}', "too_large")
 
 
 def _one_line(text: msgspec.Raw) -> bytes:

@@ -9,7 +9,7 @@ from trio_kv.wire.requests import ReplyLine, parse_reply
 
 RECEIVE_BYTES = 65_536
 REPLY_BYTES_MAX = 16 << 20
-"""A longer reply is not ours: the connection is given up."""
+"""A longer reply is not to anything that was asked here: the connection is given up."""
 
 
 class LineStream:

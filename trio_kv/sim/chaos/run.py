@@ -61,7 +61,7 @@ async def run_chaos(config: ChaosConfig, open_target: OpenTarget, *, tell: Tell,
     """Carry a run out and return what it found; the folder holds the rest.
 
     Args:
-        config: what to do.
+        config: what to do. Its folder may be there, empty.
         open_target: opens the server, given who wants to hear the events of its log.
         tell: is told how far it is.
         stop: ends load and faults early; it is set when they have ended.
@@ -71,7 +71,7 @@ async def run_chaos(config: ChaosConfig, open_target: OpenTarget, *, tell: Tell,
 
     """
     run = Run(config, tell, stop)
-    config.out.mkdir(parents=True)
+    config.out.mkdir(parents=True, exist_ok=True)
     async with open_target(run.take_event) as target:
         return await run.carry_out(target)
 

@@ -9,7 +9,7 @@ RARE = frozenset(
         "torn tail cut",
         "unsynced data lost",
         "split vote",
-        "stalled leader stepped down",
+        "stalled leader handed over",
         "session expired",
         "recovery interrupted",
         "leadership transferred",
@@ -17,6 +17,9 @@ RARE = frozenset(
         "install resumed by another leader",
         "crash while a snapshot was written",
         "read_only answered",
+        "snapshot lost its turn",
+        "snapshot sent to a disk that hangs",
+        "write found no room",
     }
 )
 """What the core world has to reach, with its longer and many more runs."""
@@ -33,6 +36,8 @@ DOOR_SITUATIONS = (
     "stranger answered",
     "write retried by the gateway",
     "node crashed",
+    "first start interrupted",
+    "rebuild interrupted",
 )
 
 

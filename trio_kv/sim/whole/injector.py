@@ -70,6 +70,7 @@ class Injector:
             case faults.CrashAll():
                 for node, for_s in zip(world.members, fault.for_s, strict=True):
                     world.crash(node, for_s)
+                world.disks.root.cut_power()
             case faults.RollingRestart():
                 for turn, node in enumerate(fault.order):
                     self._later.do(turn * fault.gap_s, world.crash, node, fault.for_s)
@@ -169,9 +170,9 @@ class Injector:
                 drive.condition.job_factor = fault.factor
                 self._later.end("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)
             case faults.StallDisk():
-                if world.is_up(node):
-                    cluster.stall_disk(node)
-                    self._later.end("stall", node, fault.for_s, drive.unstall)
+                # Also that of a node that is down: it hangs when the node starts.
+                drive.condition.is_stalled = True
+                self._later.end("stall", node, fault.for_s, drive.unstall)
             case faults.FailDisk():
                 # It fails with one of its next writes; what a recovery would meet is another fault.
                 if world.is_up(node) and (fault.for_s is not None or self._may_lose(node)):
@@ -200,13 +201,14 @@ class Injector:
 
     def _fill(self, node: int, fault: faults.FillDisk | faults.FillAll) -> None:
         drive = self._world.disks.drives[node]
-        drive.fill(fault.free_bytes)
+        drive.fill(fault.free_bytes, is_shared=fault.is_shared)
         self._later.end("full", node, fault.for_s, drive.unfill)
 
     def _may_lose(self, node: int) -> bool:
         """Return whether a majority would be left with all of its data: nothing could bring back more."""
-        others = [drive for drive in self._world.disks.drives.values() if drive.node != node]
-        return self._world.plan.allows_loss(sum(drive.is_lost for drive in others))
+        drives = self._world.disks.drives
+        left = [drive.node for drive in drives.values() if drive.node != node and not drive.is_lost]
+        return self._world.plan.allows_loss(drives, left)
 
     # The door
 

@@ -11,8 +11,9 @@ from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.requests import Answer, Propose, Read
+from trio_kv.replica.turns import Turns
 from trio_kv.sim.noticing import Noticing
-from trio_kv.sim.whole.disks import SimulatedDisk
+from trio_kv.sim.whole.drive import SimulatedDisk
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld
@@ -83,6 +84,11 @@ class WatchedNode(Node):
             raise
         finally:
             self.world.node_ended(self)
+
+    @property
+    def turns(self) -> Turns:
+        """Whose turn it is to take a snapshot."""
+        return self._turns
 
     @property
     def is_held(self) -> bool:

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trio_kv.check.violation import Violation
-from trio_kv.raft.events import DEBUG, INFO, LeaderElected, LeaderSteppedDown, LogTruncated, SnapshotInstalled
+from trio_kv.raft.events import (
+    DEBUG,
+    INFO,
+    LeaderElected,
+    LeaderSteppedDown,
+    LogTruncated,
+    SnapshotInstalled,
+    TransferStarted,
+)
 from trio_kv.trace.trace import Record
 from trio_kv.trace.vocabulary import ClientFailed, NodeCrashed, SnapshotGivenUp
 
@@ -40,8 +48,8 @@ class WorldSink:
                 world.transfers.clear()
             case LogTruncated():
                 world.coverage.reach("tail truncated")
-            case LeaderSteppedDown(reason="the disk stands still"):
-                world.coverage.reach("stalled leader stepped down")
+            case TransferStarted(reason="the disk stands still"):
+                world.coverage.reach("stalled leader handed over")
             case LeaderSteppedDown(reason="no majority answers"):
                 world.coverage.reach("leader cut off from the majority stepped down")
             case SnapshotInstalled():

@@ -23,19 +23,20 @@ import trio
 from trio_kv.check.history import Operation, RisingClock
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.cluster import Cluster, FaultError
+from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import State
+from trio_kv.cluster.registry import FaultError, State
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
-from trio_kv.sim.judges import Judges, judge_answer
+from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
-from trio_kv.sim.whole.disks import START_AGAIN_S, SimulatedDisk, SimulatedDisks
+from trio_kv.sim.whole.disks import SimulatedDisks
 from trio_kv.sim.whole.door import Door
+from trio_kv.sim.whole.drive import START_AGAIN_S, SimulatedDisk
 from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
@@ -245,6 +246,7 @@ class WholeWorld:
         self.now_s = now = trio.current_time()
         raft = node.replica.raft
         self._hash.update(_PACK(now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit))
+        judge_waiting(self._judges.overdue, now, node.replica, node.turns, self.living())
 
     def judge_answer(self, node: WatchedNode, answer: Answer) -> None:
         """Judge an answer of a pass that is over."""
@@ -340,7 +342,7 @@ class WholeWorld:
     def wipe(self, node: int, for_s: float) -> None:
         """Let a node lose its disk, and be rebuilt later."""
         self._take_down(node)
-        self.disks.drives[node].is_failed = True
+        self.disks.drives[node].lose()
         self.after(max(for_s, RESTART_S), self._rebuild, node)
 
     def flip(self, node: int, for_s: float, part: str) -> None:

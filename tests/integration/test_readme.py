@@ -1,0 +1,99 @@
+"""Claims of the README: what it shows is what a reader sees."""
+
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_kv.gateway.local import LocalCluster, open_cluster
+from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.server import Proxy
+from trio_kv.trace.trace import Trace
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
+
+
+@asynccontextmanager
+async def open_store(path: Path) -> AsyncIterator[tuple[LocalCluster, int]]:
+    """Open a cluster and its client door; give its port."""
+    async with (
+        open_cluster(path, nodes=3, is_synced=False) as local,
+        trio.open_nursery() as nursery,
+    ):
+        await local.cluster.wait_leader()
+        proxy = Proxy(local.store, ProxyConfig(port=0), Trace())
+        port: int = await nursery.start(proxy.serve)
+        yield local, port
+        nursery.cancel_scope.cancel()
+
+
+def python_example(page: Path) -> str:
+    found = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def protocol_example(page: Path) -> tuple[str, str, str]:
+    """Return the lines that the page sends, the command they go to, and what is shown."""
+    found = re.search(r"\$ printf '(\{.*)' \| (.*)\n((?:\{.*\n)+)", page.read_text())
+    assert found is not None
+    return found[1].replace("\\n", "\n"), found[2], found[3]
+
+
+async def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            command, stdin=text.encode(), capture_stdout=True, capture_stderr=True, check=False
+        )
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+async def run_example(page: Path, port: int) -> subprocess.CompletedProcess[str]:
+    """Run the page's Python example against a server on this port."""
+    code = python_example(page)
+    assert "with Client() as store:" in code
+    return await run([sys.executable, "-c", code.replace("Client()", f"Client(port={port}, timeout_s=1)")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+async def test_the_python_example_works_and_fails_aloud(page: Path, tmp_path: Path) -> None:
+    """It prints what it stored; when a write is not done it ends with an exception that says so."""
+    async with open_store(tmp_path) as (local, port):
+        done = await run_example(page, port)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[0] == "{'name': 'chips'}"
+        local.cluster.partition([[1], [2], [3]])
+        with trio.fail_after(20):
+            while local.cluster.registry.leader() is not None:  # noqa: ASYNC110 - it steps down in its own time
+                await trio.sleep(0.05)
+        done = await run_example(page, port)
+        assert done.returncode == 1
+        assert "UnavailableError" in done.stderr
+        assert done.stdout == ""
+        local.cluster.heal()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+async def test_the_first_lines_of_the_protocol_are_answered_as_shown(page: Path, tmp_path: Path) -> None:
+    """With nothing but a shell's `printf` and what was installed."""
+    lines, command, shown = protocol_example(page)
+    assert command in ("python -m trio_kv client", "trio-kv client")
+    async with open_store(tmp_path) as (_, port):
+        words = [sys.executable, "-m", "trio_kv", "client", "--port", str(port)]
+        done = await run(words, lines)
+    assert done.stdout == shown
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_needs_a_tool_that_it_does_not_name(page: Path) -> None:
+    """`nc` differs from system to system, and `jq` is not everywhere: where it is used, that is said."""
+    for line in page.read_text().splitlines():
+        assert not re.search(r"\bnc\b", line), line
+        assert not re.search(r"\bjq\b", line) or "with jq" in line, line

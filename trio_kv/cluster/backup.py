@@ -1,0 +1,107 @@
+"""A backup of a cluster that runs: which node is asked for a snapshot, and which one will do.
+
+A snapshot that is begun after a linearizable read was confirmed, and goes as far as that read, holds every write that
+was acknowledged before. No node is relied on: one that does not hear a leader is passed over, and one that does not get
+its snapshot done in time is not waited for alone.
+"""
+
+from collections.abc import Collection, Mapping
+
+import trio
+
+from trio_kv.cluster.inbox import Inbox, TakeSnapshot
+from trio_kv.cluster.registry import FaultError, Registry
+from trio_kv.cluster.supervisor import Member
+from trio_kv.replica.requests import Answer, Done, Read
+from trio_kv.storage.snapshots import snapshot_name
+
+BACKUP_S = 60.0
+"""How long a backup waits for its snapshot."""
+READ_PATIENCE_S = 1.0
+"""How long for a node to hear from a leader, before another one is asked."""
+SNAPSHOT_PATIENCE_S = 10.0
+"""How long for a node's snapshot, before another one is asked to take one, too."""
+RETRY_S = 0.1
+"""How long when none could, before all are asked again."""
+
+
+async def take_backup(
+    registry: Registry, members: Mapping[int, Member], without: Collection[int]
+) -> dict[str, object]:
+    """Have a snapshot taken that holds every write acknowledged before this call.
+
+    Args:
+        registry: tells who runs, followers first.
+        members: all nodes.
+        without: nodes whose snapshots are of no use.
+
+    Returns:
+        the snapshot's `path`, its `index` and `term`, and its `node`.
+
+    Raises:
+        FaultError: no node could take it in time.
+
+    """
+    index_min: int | None = None
+    with trio.move_on_after(BACKUP_S):
+        while True:
+            for status in registry.readable():
+                if status.node in without or status.inbox is None:
+                    continue
+                inbox = status.inbox
+                applied = await _wait_read(inbox)
+                if applied is None or status.inbox is not inbox:
+                    continue
+                # A snapshot of any node will do that goes as far as the first read that was confirmed. What is asked
+                # for below does: this node has applied as much.
+                index_min = applied if index_min is None else index_min
+                inbox.post(TakeSnapshot())
+                with trio.move_on_after(SNAPSHOT_PATIENCE_S):
+                    return await _wait_snapshot(registry, members, index_min, without)
+            await trio.sleep(RETRY_S)
+    if index_min is not None:
+        raise FaultError("no node got a snapshot done in time: is there room on the disks?")
+    raise FaultError("no node heard a leader in time: are most nodes up, and connected? See the status")
+
+
+async def _wait_read(inbox: Inbox) -> int | None:
+    """Return what a node had applied when a linearizable read there was confirmed; None if that took too long."""
+    reader = _Reader()
+    if not inbox.post_request(Read(reader, 0, ())):
+        return None
+    with trio.move_on_after(READ_PATIENCE_S):
+        answer = await reader.wait()
+        if isinstance(answer, Done):
+            return answer.applied
+    return None
+
+
+async def _wait_snapshot(
+    registry: Registry, members: Mapping[int, Member], index_min: int, without: Collection[int]
+) -> dict[str, object]:
+    """Wait for a snapshot of some node that goes so far; return where it is."""
+    while True:
+        for node, member in members.items():
+            stored = None if member.node is None else member.node.replica.snapshots.stored
+            if node not in without and stored is not None and stored[0] >= index_min:
+                assert member.found is not None
+                path = member.found.path / snapshot_name(*stored)
+                return {"path": str(path), "index": stored[0], "term": stored[1], "node": node}
+        await registry.wait_change()
+
+
+class _Reader:
+    """Asks a node directly, and waits for its answer."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+        self._came = trio.Event()
+
+    def deliver(self, answer: Answer) -> None:
+        self._answer = answer
+        self._came.set()
+
+    async def wait(self) -> Answer:
+        await self._came.wait()
+        assert self._answer is not None
+        return self._answer

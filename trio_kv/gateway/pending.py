@@ -1,0 +1,77 @@
+"""What is under way at the gateway: runs of writes, runs of reads, and the opening of a session."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from trio_kv.gateway.store import Answer, WriteRequest
+from trio_kv.kv.commands import Command
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
+
+COMMAND_BYTES = 512
+"""What a command weighs besides its key and its values: objects of Python, here and in the log."""
+
+
+@attrs.define(eq=False, slots=True)
+class PendingWrite:
+    """A run of writes under way."""
+
+    number: int
+    session: int | None
+    """Whose seqs these are; None of a run that opens one."""
+    first: int
+    """The run's first seq."""
+    commands: Sequence[Command]
+    size_bytes: int
+    deadline: float
+    task: Any
+    """Who waits for the answer; None for the opening of a session."""
+    handed_to: tuple[int, int] | None = None
+    """(node, term) of the attempt that may still be answered."""
+    retry_at: float = 0.0
+    """When it is handed over again, if the leader is still the same and there is no answer."""
+    unresolved: int = 0
+    """Attempts that may take effect, for all we know."""
+    answer: Answer | None = None
+
+
+@attrs.define(eq=False, slots=True)
+class PendingRead:
+    """A run of reads under way."""
+
+    number: int
+    keys: Sequence[str]
+    deadline: float
+    task: Any
+    is_stale: bool
+    applied_min: int
+    hedge_at: float
+    asked: list[int] = attrs.field(factory=list)
+    answer: Answer | None = None
+
+
+@attrs.define(eq=False, slots=True)
+class Opening:
+    """The opening of a session, and who waits for it."""
+
+    used_at: float
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    refusal: Reply | None = None
+    """Why there is no session, once it has ended without one."""
+
+
+def weigh(operation: WriteRequest) -> int:
+    """Return what an operation weighs in memory, about."""
+    size_bytes = COMMAND_BYTES + len(operation.key)
+    match operation:
+        case SetRequest():
+            size_bytes += len(memoryview(operation.value))
+        case DeleteRequest():
+            pass
+        case CasRequest():
+            size_bytes += len(memoryview(operation.value))
+            size_bytes += sum([len(memoryview(text)) for text in operation.expected])
+    return size_bytes

@@ -1,0 +1,76 @@
+"""What is held for all connections together, in bytes, and who has to go when it is too much.
+
+One client may hold a line open up to the limit of a line, or leave a reply of a megabyte where it is; a thousand may
+not all do so. The books are kept here, in the order in which it began: the oldest is the first to go, because an honest
+client ends a line soon after it began it, and takes what it asked for.
+"""
+
+from typing import Generic, Protocol, TypeVar
+
+Owner = TypeVar("Owner")
+
+
+class Holder(Protocol):
+    """A connection that holds a half line."""
+
+    def evict(self) -> None:
+        """Drop the half line, say so and close."""
+        ...
+
+
+class Receiver(Protocol):
+    """A connection that is owed replies."""
+
+    def drop(self) -> None:
+        """Drop the client, and the replies that it does not take."""
+        ...
+
+
+class _Books(Generic[Owner]):
+    """How many bytes are held, for whom, oldest first.
+
+    Invariant: after every method `total_bytes` is the sum over the holders and at most `bytes_max`.
+
+    Args:
+        bytes_max: the limit over all holders; beyond it the oldest have to go.
+
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        """Begin with no holders; see the class."""
+        self.bytes_max = bytes_max
+        self.total_bytes = 0
+        self._sizes: dict[Owner, int] = {}
+
+    def note(self, holder: Owner, size: int, *, is_new: bool) -> None:
+        """Write down that `size` bytes are held for a holder now; `is_new`: it is something else than before."""
+        if is_new or not size:
+            self.forget(holder)
+        if size:
+            self.total_bytes += size - self._sizes.get(holder, 0)
+            self._sizes[holder] = size
+        while self.total_bytes > self.bytes_max:
+            oldest = next(iter(self._sizes))
+            self.forget(oldest)
+            self._send_off(oldest)
+
+    def forget(self, holder: Owner) -> None:
+        """Write down that nothing is held for a holder any more."""
+        self.total_bytes -= self._sizes.pop(holder, 0)
+
+    def _send_off(self, holder: Owner) -> None:
+        raise NotImplementedError
+
+
+class HalfLines(_Books[Holder]):
+    """The half lines of all connections."""
+
+    def _send_off(self, holder: Holder) -> None:
+        holder.evict()
+
+
+class UnsentReplies(_Books[Receiver]):
+    """The replies that the kernel does not take, because their clients don't."""
+
+    def _send_off(self, holder: Receiver) -> None:
+        holder.drop()
