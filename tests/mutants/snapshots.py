@@ -162,6 +162,8 @@ def _(patch: Patch) -> None:
     def make_messages(self: Leader, now: float) -> None:
         for progress in self.progress.values():
             progress.heard_at = now
+            if progress.install is not None:
+                progress.install.moved(now, self.raft.log.last_index)
         real(self, now)
 
     patch.setattr(Leader, "make_messages", make_messages)
