@@ -162,6 +162,8 @@ def _(patch: Patch) -> None:
     def replicate(self: Leader, now: float) -> None:
         for progress in self.progress.values():
             progress.heard_at = now
+            if progress.install is not None:
+                progress.install.moved(now, self.raft.log.last_index)
         real(self, now)
 
     patch.setattr(Leader, "replicate", replicate)
