@@ -11,7 +11,9 @@ import trio.testing
 
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.registry import Registry, State
+from trio_kv.gateway import raft
 from trio_kv.gateway.raft import HEDGE_S, RaftStore
+from trio_kv.gateway.store import View
 from trio_kv.kv.commands import Cas, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX
@@ -294,4 +296,58 @@ async def test_a_run_weighs_all_that_it_carries(
     for operation in (CasRequest("k", msgspec.Raw(b"1"), (long,)), DeleteRequest("k" * 1000)):
         await store.write([operation], timeout_s=1.0)
         assert leader.proposals[-1].size_bytes >= 1000
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_never_answers_costs_no_reader_its_patience(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read at a time tries it, ever more seldom: what hedging may cost is not spent on it, however long it lasts.
+
+    Once it answers it is asked like any other.
+    """
+    monkeypatch.setattr(raft, "HEDGES_MAX", 20)
+    registry = Registry([1, 2, 3])
+    asked: dict[int, int] = {1: 0, 2: 0, 3: 0}
+    is_mute = True
+    for node in (1, 2, 3):
+        status = registry.nodes[node]
+        status.inbox, status.state, status.term = Inbox(), State.UP, 1
+        status.role = "leader" if node == 1 else "follower"
+
+    async def run(node: int) -> None:
+        inbox = registry.nodes[node].inbox
+        assert inbox is not None
+        while True:
+            for read in await inbox.receive():
+                asked[node] += 1
+                if node != 3 or not is_mute:
+                    await trio.sleep(0.001)
+                    read.source.deliver(Done(read.number, node, 1, 1, [Reply("ok", revision=1)]))
+
+    store = RaftStore(registry, Random(1))
+    for node in registry.nodes:
+        nursery.start_soon(run, node)
+    await nursery.start(store.run)
+    slowest_s, answered = 0.0, 0
+
+    async def reader() -> None:
+        nonlocal slowest_s, answered
+        while True:
+            began_s = trio.current_time()
+            await store.read(["k"], timeout_s=5.0, is_stale=False, view=View())
+            slowest_s, answered = max(slowest_s, trio.current_time() - began_s), answered + 1
+            await trio.sleep(0.1)
+
+    with trio.move_on_after(120.0):
+        async with trio.open_nursery() as readers:
+            for _ in range(16):
+                readers.start_soon(reader)
+    assert answered > 10_000
+    assert slowest_s < 3 * HEDGE_S
+    assert asked[3] < 40
+    is_mute = False
+    with trio.move_on_after(60.0):
+        await reader()
+    assert asked[3] > 100
     nursery.cancel_scope.cancel()

@@ -42,7 +42,9 @@ READS_MAX = 65_536
 HEDGE_S = 0.02
 """A read not answered within this time is also given to another node."""
 REST_S = 1.0
-"""A node that was too slow to answer is not asked for this long, if others can be."""
+"""A node that was too slow to answer is not asked for this long, if others can be. Then one read tries it, and no
+other before that is answered, or a rest twice as long is over: a node that never answers costs one hedge a rest."""
+REST_MAX_S = 16.0
 RETRY_S = 1.0
 """A write not answered within this time is handed over again: the request or its answer may have been lost."""
 OPENING_RETRY_S = 10.0
@@ -94,7 +96,8 @@ class RaftStore:
         self._reads: dict[int, PendingRead] = {}
         self._unhappy: deque[NodeAnswer] = deque()
         self._leader: tuple[int, int] | None = None
-        self._resting: dict[int, float] = {}
+        self._resting: dict[int, tuple[float, float]] = {}
+        """By node: when its rest is over, and how long that was. An answer ends it."""
         self._wake = trio.Event()
         self._is_idle = True
         self._readers: list[NodeStatus] = []
@@ -287,7 +290,7 @@ class RaftStore:
         """Ask one more node: the kept one, or any that was not asked yet and does not rest, followers first."""
         readers = [status for status in self._readers if status.node not in read.asked]
         followers = [status for status in readers if status.role != "leader"]
-        rested = [status for status in followers if self._resting.get(status.node, 0.0) <= now]
+        rested = [status for status in followers if self._may_try(now, status.node)]
         choice = rested or followers or readers
         if not choice:
             return
@@ -297,12 +300,26 @@ class RaftStore:
         assert chosen.inbox is not None
         if chosen.inbox.post_request(Read(self, read.number, read.keys, read.is_stale, read.applied_min)):
             read.asked.append(chosen.node)
+            if self._resting and chosen.node in self._resting:
+                self._rest(now, chosen.node)
+
+    def _may_try(self, now: float, node: int) -> bool:
+        return node not in self._resting or self._resting[node][0] <= now
+
+    def _rest(self, now: float, node: int) -> None:
+        """Let a node rest; for twice as long, if it has not answered since its last rest was over."""
+        until, rest_s = self._resting.get(node, (0.0, REST_S / 2))
+        if until <= now:
+            rest_s = min(2 * rest_s, REST_MAX_S)
+            self._resting[node] = (now + rest_s, rest_s)
 
     # Answers
 
     def deliver(self, answer: NodeAnswer) -> None:
         """Take a node's answer. Called in the node's task: must neither raise nor take long."""
         if isinstance(answer, Done):
+            if self._resting:
+                self._resting.pop(answer.node, None)
             waiting: dict[int, Any] = self._writes if answer.number in self._writes else self._reads
             request = waiting.get(answer.number)
             if request is not None:
@@ -396,7 +413,7 @@ class RaftStore:
         """Ask another node too, and let the slow one rest."""
         read.hedge_at = now + HEDGE_S
         if read.asked:
-            self._resting[read.asked[-1]] = now + REST_S
+            self._rest(now, read.asked[-1])
             if self._hedges < 1:
                 return
             self._hedges -= 1
