@@ -1,5 +1,6 @@
 """Disks that were lost and are rebuilt, and disks that are full."""
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -17,7 +18,6 @@ from trio_kv.raft.messages import (
 )
 from trio_kv.raft.node import Raft
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.progress import Progress
 from trio_kv.raft.role import Role
 
 
@@ -49,19 +49,36 @@ def _(patch: Patch) -> None:
 
 @mutant("D8 a node that is being rebuilt stands for election", world="core")
 def _(patch: Patch) -> None:
-    real = Follower.on_timeout
+    real = Raft.timeout
 
-    def on_timeout(self: Follower, now: float) -> None:
-        was, self.raft.is_rebuilding = self.raft.is_rebuilding, False
+    def timeout(self: Raft, now: float) -> None:
+        was, self.is_rebuilding = (
+            self.is_rebuilding,
+            self.is_rebuilding and not isinstance(self.role, Follower),
+        )
         real(self, now)
-        self.raft.is_rebuilding = was
+        self.is_rebuilding = was
 
-    patch.setattr(Follower, "on_timeout", on_timeout)
+    patch.setattr(Raft, "timeout", timeout)
+
+
+def _with_all_counted(work: Callable[[Leader], None]) -> Callable[[Leader], None]:
+    """Return the same work, done as if no follower was being rebuilt."""
+
+    def counting(self: Leader) -> None:
+        counted = {peer: progress.counts for peer, progress in self.progress.items()}
+        for progress in self.progress.values():
+            progress.counts = True
+        work(self)
+        for peer, progress in self.progress.items():
+            progress.counts = counted[peer]
+
+    return counting
 
 
 @mutant("D8 a node that is being rebuilt counts for commits", world="core")
 def _(patch: Patch) -> None:
-    patch.setattr(Progress, "counted_match", property(lambda self: self.match))
+    patch.setattr(Leader, "_maybe_commit", _with_all_counted(Leader._maybe_commit))
 
 
 @mutant("D8 a node that is being rebuilt counts for reads", world="core")
@@ -72,6 +89,7 @@ def _(patch: Patch) -> None:
         real(self, now, attrs.evolve(message, is_rebuilding=False))
 
     patch.setattr(Leader, "on_heartbeat_reply", on_heartbeat_reply)
+    patch.setattr(Leader, "_confirm_reads", _with_all_counted(Leader._confirm_reads))
 
 
 @mutant("D8 a rebuild ends when nothing was asked yet", world="core")
@@ -91,7 +109,7 @@ def _(patch: Patch) -> None:
     def maybe_end_rebuild(self: Raft) -> None:
         if self._rebuilt_index is not None and self.log.last_index >= self._rebuilt_index:
             self.is_rebuilding = False
-            self.tell(RebuildEnded(self._rebuilt_index))
+            self.emit(RebuildEnded(self._rebuilt_index))
 
     patch.setattr(Raft, "maybe_end_rebuild", maybe_end_rebuild)
 

@@ -1,6 +1,6 @@
 """Votes, terms, and who leads when (paper §5.2, thesis §9.6)."""
 
-from typing import Any
+from typing import Any, cast
 
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
 from trio_kv.raft import candidate
@@ -18,7 +18,7 @@ from trio_kv.raft.messages import (
 )
 from trio_kv.raft.node import Raft
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.role import Role
+from trio_kv.raft.role import Role, Transition
 
 
 @mutant(
@@ -65,9 +65,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Follower.on_timeout
 
-    def on_timeout(self: Follower, now: float) -> None:
+    def on_timeout(self: Follower, now: float) -> Transition | None:
         self.was_late = True
-        real(self, now)
+        return real(self, now)
 
     patch.setattr(Follower, "on_timeout", on_timeout)
 
@@ -93,8 +93,9 @@ def _(patch: Patch) -> None:
     tests=scripts("elections_E3_pre_candidate_inside_the_lease"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Candidate, "on_heartbeat", Role.on_heartbeat)
-    patch.setattr(Candidate, "on_append_entries", Role.on_append_entries)
+    patch.setattr(Raft, "_following", lambda self, now: self.role)
+    for name in ("on_heartbeat", "on_append_entries", "on_install_snapshot"):
+        patch.setattr(Candidate, name, lambda self, now, message: None)
 
 
 @mutant(
@@ -175,19 +176,20 @@ def _(patch: Patch) -> None:
 
     def on_request_pre_vote(self: Role, now: float, message: RequestPreVote) -> None:
         real(self, now, message)
-        if message.term >= self.raft.term:
-            self.raft.become_follower(now, message.term + 1)
+        raft = cast(Raft, self.raft)
+        if message.term >= raft.term:
+            raft.become_follower(now, message.term + 1, "a mutant")
 
     patch.setattr(Role, "on_request_pre_vote", on_request_pre_vote)
 
 
 @mutant("E2 a node wins with the votes of an earlier term", world="core")
 def _(patch: Patch) -> None:
-    real = Raft._enter
+    real = Raft.enter
 
     def enter(self: Raft, term: int) -> None:
         votes = self.votes
         real(self, term)
         self.votes = votes
 
-    patch.setattr(Raft, "_enter", enter)
+    patch.setattr(Raft, "enter", enter)

@@ -3,15 +3,19 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
 from trio_kv.cluster import hangs, supervisor
 from trio_kv.cluster.hangs import DiskWaits
-from trio_kv.raft import leader as leader_module
 from trio_kv.raft import persistence as persistence_module
 from trio_kv.raft.follower import Follower
+from trio_kv.raft.install import Outgoing
+from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.progress import Install, Progress
+from trio_kv.raft.progress import Progress
+from trio_kv.raft.voters import Voters
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
 
@@ -44,7 +48,7 @@ def _(patch: Patch) -> None:
     tests=scenarios("test_N8_a_disk_that_hangs_while_it_is_sent_a_snapshot_is_kept_nothing_for"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Install, "maybe_end_lease", lambda *_: None)
+    patch.setattr(Outgoing, "maybe_end_lease", lambda *_: None)
 
 
 @mutant(
@@ -52,7 +56,7 @@ def _(patch: Patch) -> None:
     tests=("tests/unit/test_progress.py::test_a_snapshot_is_kept_as_long_as_its_receiver_gets_on",),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Install, "moved", lambda *_: None)
+    patch.setattr(Outgoing, "moved", lambda *_: None)
 
 
 @mutant(
@@ -112,7 +116,14 @@ def _(patch: Patch) -> None:
     ),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(leader_module, "majority_size", lambda _: 1)
+    real = Leader._maybe_hand_over_stalled
+
+    def maybe_hand_over_stalled(self: Leader, now: float) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Voters, "has_majority", lambda _, nodes: bool(nodes))
+            real(self, now)
+
+    patch.setattr(Leader, "_maybe_hand_over_stalled", maybe_hand_over_stalled)
 
 
 @mutant(

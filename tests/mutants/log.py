@@ -20,7 +20,6 @@ from trio_kv.raft.messages import (
 from trio_kv.raft.node import Raft
 from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.progress import Progress
-from trio_kv.raft.quorum import quorum_value
 from trio_kv.raft.ready import HardState, Ticket, Write
 
 APPEND_TESTS_L6 = ("tests/unit/test_follower.py::test_L6_an_append_commits_no_further_than_it_verifies",)
@@ -88,8 +87,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
         log = self.raft.log
-        counted = [progress.counted_match for progress in self.progress.values()]
-        index = quorum_value([log.last_index, *counted])
+        index = self._reached(log.last_index, lambda progress: progress.match, 0)
         if index > self.raft.commit and index >= self.first_index:
             self.raft.commit_to(index)
             self.raft.note_leader_commit(index)
@@ -116,7 +114,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def maybe_commit(self: Leader) -> None:
         log = self.raft.log
-        index = quorum_value([log.durable, *(progress.counted_match for progress in self.progress.values())])
+        index = self._reached(log.durable, lambda progress: progress.match, 0)
         if index > self.raft.commit:
             self.raft.commit_to(index)
             self.raft.note_leader_commit(index)
@@ -165,8 +163,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Progress.accepted
 
-    def accepted(self: Progress, match: int) -> bool:
-        return real(self, max(match, self.next - 1))
+    def accepted(self: Progress, match: int, room_bytes: int | None = None) -> bool:
+        return real(self, max(match, self.next - 1), room_bytes)
 
     patch.setattr(Progress, "accepted", accepted)
 
@@ -175,8 +173,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Progress.accepted
 
-    def accepted(self: Progress, match: int) -> bool:
-        is_news = real(self, match)
+    def accepted(self: Progress, match: int, room_bytes: int | None = None) -> bool:
+        is_news = real(self, match, room_bytes)
         self.match = match
         return is_news
 
@@ -259,7 +257,11 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     real = Progress.rejected
-    patch.setattr(Progress, "rejected", lambda self, next_index: real(self, max(next_index, self.next - 1)))
+
+    def rejected(self: Progress, prev_index: int, next_index: int) -> None:
+        real(self, prev_index, max(next_index, self.next - 1))
+
+    patch.setattr(Progress, "rejected", rejected)
 
 
 @mutant("L a conflicting tail is never truncated", world="core")
@@ -312,7 +314,7 @@ def _(patch: Patch) -> None:
 
     def enter_term_of(self: Raft, now: float, message: Message) -> bool:
         if self.is_leader and not isinstance(message, RequestPreVote):
-            self._enter(message.term)
+            self.enter(message.term)
             return False
         return real(self, now, message)
 

@@ -1,14 +1,13 @@
 """Linearizable reads: ReadIndex, from both ends (thesis §6.4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import attrs
 import pytest
 
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
-from trio_kv.raft import candidate, quorum
-from trio_kv.raft import leader as leader_module
+from trio_kv.raft import state
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import (
     HeartbeatReply,
@@ -17,18 +16,33 @@ from trio_kv.raft.messages import (
     ReadIndexReply,
 )
 from trio_kv.raft.node import Raft
-from trio_kv.raft.reads import Asker
+from trio_kv.raft.reads import PendingReads
 from trio_kv.raft.ready import Ready
+from trio_kv.raft.voters import Ordered, Voters
 from trio_kv.replica.replica import Replica
+
+
+class TooFew(Voters):
+    """Voters of whom half are a majority, and of an odd number one less than half."""
+
+    def has_majority(self, nodes: Collection[int]) -> bool:
+        return len(self.nodes.intersection(nodes)) >= max(1, len(self.nodes) // 2)
+
+    def reached(self, values: Mapping[int, Ordered], nothing: Ordered) -> Ordered:
+        ranked = sorted([values.get(node, nothing) for node in self.nodes], reverse=True)
+        return ranked[max(1, len(self.nodes) // 2) - 1]
 
 
 def confirm_reads_with(patch: Patch, quorum: Callable[[list[int]], int]) -> None:
     """Let another function than the majority's decide which heartbeat round is confirmed, and nothing else."""
     real = Leader._confirm_reads
 
+    def reached(self: Voters, values: Mapping[int, int], nothing: int) -> int:
+        return quorum([values.get(node, nothing) for node in self.nodes])
+
     def confirm_reads(self: Leader) -> None:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(leader_module, "quorum_value", quorum)
+            inner.setattr(Voters, "reached", reached)
             real(self)
 
     patch.setattr(Leader, "_confirm_reads", confirm_reads)
@@ -40,16 +54,16 @@ def confirm_reads_with(patch: Patch, quorum: Callable[[list[int]], int]) -> None
     tests=scripts("read_path_1_no_read_before_the_no_op"),
 )
 def _(patch: Patch) -> None:
-    real = Leader.make_messages
+    real = Leader.replicate
 
-    def make_messages(self: Leader, now: float) -> None:
+    def replicate(self: Leader, now: float) -> None:
         first_index, self.first_index = self.first_index, 0
         try:
             real(self, now)
         finally:
             self.first_index = first_index
 
-    patch.setattr(Leader, "make_messages", make_messages)
+    patch.setattr(Leader, "replicate", replicate)
 
 
 @mutant(
@@ -58,15 +72,15 @@ def _(patch: Patch) -> None:
     tests=scripts("reads_R1_fresh_leader_holds_the_question"),
 )
 def _(patch: Patch) -> None:
-    real = Leader.make_messages
+    real = Leader.replicate
 
-    def make_messages(self: Leader, now: float) -> None:
-        own = self.answerer.new.pop(None, []) if self.raft.commit < self.first_index else []
+    def replicate(self: Leader, now: float) -> None:
+        own = self.rounds.new.pop(None, []) if self.raft.commit < self.first_index else []
         if own:
             self.raft.confirm_reads([question.context for question in own], self.raft.commit)
         real(self, now)
 
-    patch.setattr(Leader, "make_messages", make_messages)
+    patch.setattr(Leader, "replicate", replicate)
 
 
 @mutant(
@@ -75,29 +89,29 @@ def _(patch: Patch) -> None:
     tests=scripts("reads_R2_during_an_election"),
 )
 def _(patch: Patch) -> None:
-    def give_up(self: Asker) -> None:
+    def give_up(self: PendingReads) -> None:
         self.asked = []
 
-    patch.setattr(Asker, "give_up", give_up)
+    patch.setattr(PendingReads, "give_up", give_up)
 
 
 @mutant("R3 any answer of a leader satisfies the read under way", world="core")
 def _(patch: Patch) -> None:
-    def answered(self: Asker, nonce: int, counter: int) -> list[Any]:
+    def answered(self: PendingReads, nonce: int, counter: int) -> list[Any]:
         contexts, self.asked = self.contexts(), []
         return contexts
 
-    patch.setattr(Asker, "answered", answered)
+    patch.setattr(PendingReads, "answered", answered)
 
 
 @mutant("R3 any answer is good for all reads", world="core", tests=scripts("reads_R3_old_answer"))
 def _(patch: Patch) -> None:
-    def answered(self: Asker, nonce: int, counter: int) -> list[Any]:
+    def answered(self: PendingReads, nonce: int, counter: int) -> list[Any]:
         contexts, self.asked = self.contexts() + self.waiting, []
         self.waiting = []
         return contexts
 
-    patch.setattr(Asker, "answered", answered)
+    patch.setattr(PendingReads, "answered", answered)
 
 
 @mutant(
@@ -105,9 +119,9 @@ def _(patch: Patch) -> None:
     tests=scripts("reads_slow_answers"),
 )
 def _(patch: Patch) -> None:
-    real = Asker.answered
+    real = PendingReads.answered
     patch.setattr(
-        Asker,
+        PendingReads,
         "answered",
         lambda self, nonce, counter: real(self, nonce, counter) if counter == self.counter else [],
     )
@@ -136,7 +150,7 @@ def _(patch: Patch) -> None:
     real = Leader.on_heartbeat_reply
 
     def on_heartbeat_reply(self: Leader, now: float, message: HeartbeatReply) -> None:
-        real(self, now, attrs.evolve(message, round=self.answerer.round))
+        real(self, now, attrs.evolve(message, round=self.rounds.last))
 
     patch.setattr(Leader, "on_heartbeat_reply", on_heartbeat_reply)
 
@@ -158,11 +172,7 @@ def _(patch: Patch) -> None:
 
 @mutant("R8 a quorum is one less than a majority", world="core")
 def _(patch: Patch) -> None:
-    def one_less(members: int) -> int:
-        return max(1, members // 2)
-
-    patch.setattr(quorum, "majority_size", one_less)
-    patch.setattr(candidate, "majority_size", one_less)
+    patch.setattr(state, "Voters", TooFew)
 
 
 @mutant("R8 half of an even cluster confirms a read", world="core", tests=scripts("reads_R8_even_cluster"))
@@ -190,9 +200,9 @@ def _(patch: Patch) -> None:
     tests=scripts("read_path_3_old_replies_confirm_nothing"),
 )
 def _(patch: Patch) -> None:
-    real_ask, real_give_up = Asker.ask, Asker.give_up
+    real_ask, real_give_up = PendingReads.ask, PendingReads.give_up
 
-    def ask(self: Asker, now: float) -> int:
+    def ask(self: PendingReads, now: float) -> int:
         is_repeated, counter = bool(self.asked), self.counter
         real_ask(self, now)
         if is_repeated:
@@ -200,19 +210,19 @@ def _(patch: Patch) -> None:
             self.asked = [(counter, context) for _, context in self.asked]
         return self.counter
 
-    def give_up(self: Asker) -> None:
+    def give_up(self: PendingReads) -> None:
         counter = self.counter
         real_give_up(self)
         self.counter = max(0, counter - 1)
 
-    patch.setattr(Asker, "ask", ask)
-    patch.setattr(Asker, "give_up", give_up)
+    patch.setattr(PendingReads, "ask", ask)
+    patch.setattr(PendingReads, "give_up", give_up)
 
 
 @mutant("R3 a node asks under the numbers of its former self", world="core")
 def _(patch: Patch) -> None:
-    real = Asker.__init__
-    patch.setattr(Asker, "__init__", lambda self, nonce: real(self, 1))
+    real = PendingReads.__init__
+    patch.setattr(PendingReads, "__init__", lambda self, nonce: real(self, 1))
 
 
 @mutant(

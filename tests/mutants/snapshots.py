@@ -157,16 +157,16 @@ def _(patch: Patch) -> None:
     tests=scenarios("test_N1_a_snapshot_replaces_a_conflicting_log"),
 )
 def _(patch: Patch) -> None:
-    real = Leader.make_messages
+    real = Leader.replicate
 
-    def make_messages(self: Leader, now: float) -> None:
+    def replicate(self: Leader, now: float) -> None:
         for progress in self.progress.values():
             progress.heard_at = now
             if progress.install is not None:
                 progress.install.moved(now, self.raft.log.last_index)
         real(self, now)
 
-    patch.setattr(Leader, "make_messages", make_messages)
+    patch.setattr(Leader, "replicate", replicate)
 
 
 @mutant(

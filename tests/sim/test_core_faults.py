@@ -162,10 +162,10 @@ def test_elections_that_never_end_are_found(monkeypatch: pytest.MonkeyPatch) -> 
     real = Raft.become_candidate
 
     def become_candidate(
-        self: Raft, now: float, *, reason: str, is_pre_vote: bool, is_transfer: bool = False
+        self: Raft, now: float, reason: str, *, is_pre_vote: bool, is_transfer: bool = False
     ) -> None:
         del is_pre_vote
-        real(self, now, reason=reason, is_pre_vote=False, is_transfer=is_transfer)
+        real(self, now, reason, is_pre_vote=False, is_transfer=is_transfer)
 
     monkeypatch.setattr(Raft, "become_candidate", become_candidate)
     monkeypatch.setattr(Role, "hears_leader", lambda self, now: False)

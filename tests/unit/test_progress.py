@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_kv.raft.progress import INSTALL_LEASE_ENTRIES, Install, Progress
+from trio_kv.raft.install import LEASE_ENTRIES, Outgoing
+from trio_kv.raft.progress import Progress, Sending
 
 
 def replicating(match: int, window: int = 3) -> Progress:
@@ -16,9 +17,9 @@ def replicating(match: int, window: int = 3) -> Progress:
 def test_one_probe_at_a_time() -> None:
     """While the place where the logs join is unknown, one append is in flight, and `next` stays."""
     progress = Progress(5, 0.0, 3)
-    assert progress.has_room()
+    assert progress.is_window_open()
     progress.sent(7, 0.0)
-    assert not progress.has_room()
+    assert not progress.is_window_open()
     assert progress.next == 5
 
 
@@ -27,11 +28,11 @@ def test_an_accepted_probe_opens_the_window() -> None:
     progress = Progress(5, 0.0, 3)
     progress.sent(7, 0.0)
     assert progress.accepted(7)
-    assert (progress.is_probing, progress.match, progress.next) == (False, 7, 8)
+    assert (progress.sending, progress.match, progress.next) == (Sending.REPLICATE, 7, 8)
     for last in (8, 9, 10):
-        assert progress.has_room()
+        assert progress.is_window_open()
         progress.sent(last, 0.0)
-    assert not progress.has_room()
+    assert not progress.is_window_open()
     assert progress.next == 11
 
 
@@ -56,8 +57,8 @@ def test_a_rejection_goes_back_no_further_than_what_is_known() -> None:
     """The next append never starts below `match`."""
     progress = replicating(6)
     progress.sent(9, 0.0)
-    progress.rejected(2)
-    assert (progress.is_probing, progress.next, list(progress.in_flight)) == (True, 7, [])
+    progress.rejected(9, 2)
+    assert (progress.sending, progress.next, list(progress.in_flight)) == (Sending.PROBE, 7, [])
 
 
 def test_asking_again_does_not_fill_the_window() -> None:
@@ -69,13 +70,38 @@ def test_asking_again_does_not_fill_the_window() -> None:
     assert len(progress.in_flight) == 1
 
 
+def test_an_old_rejection_changes_nothing() -> None:
+    """A rejection of an append behind which the logs are known to join, or that is not the last one, is late."""
+    progress = replicating(6)
+    progress.sent(9, 0.0)
+    progress.rejected(6, 2)
+    progress.rejected(10, 2)
+    assert (progress.sending, progress.next) == (Sending.REPLICATE, 10)
+
+
+def test_while_a_snapshot_is_sent_no_append_is() -> None:
+    """An install ends when the follower has the snapshot: then the logs join behind it; or when it is given up."""
+    progress = replicating(6)
+    install = progress.become_install(1.0, 20)
+    install.sent((20, 3), 1.0)
+    progress.rejected(6, 2)
+    assert not progress.is_window_open()
+    progress.accepted(9)
+    assert progress.sending is Sending.INSTALL
+    assert progress.accepted(20)
+    assert (progress.sending, progress.install, progress.next) == (Sending.REPLICATE, None, 21)
+    progress.become_install(2.0, 21)
+    progress.give_up_install()
+    assert (progress.sending, progress.install, progress.next) == (Sending.PROBE, None, 21)
+
+
 def test_a_new_disk_starts_from_nothing() -> None:
     """What a former self acknowledged, rounds and told commits included, is forgotten (scenario L8)."""
     progress = replicating(6)
-    progress.acked_round, progress.commit_told = 4, 6
+    progress.acked_round, progress.commit_sent = 4, 6
     progress.reset(7)
-    assert (progress.match, progress.acked_round, progress.commit_told) == (0, 0, 0)
-    assert progress.is_probing
+    assert (progress.match, progress.acked_round, progress.commit_sent) == (0, 0, 0)
+    assert progress.sending is Sending.PROBE
     assert progress.next == 7
 
 
@@ -96,20 +122,20 @@ def test_whatever_comes_in_whatever_order(steps: list[tuple[str, int]]) -> None:
     stored = 0
     for what, number in steps:
         before = progress.match
-        if what == "send" and progress.has_room():
+        if what == "send" and progress.is_window_open():
             stored = max(stored, progress.next - 1 + number % 3)
             progress.sent(progress.next - 1 + number % 3, 0.0)
         elif what == "accept":
             progress.accepted(min(number, stored))
         elif what == "reject":
-            progress.rejected(min(number, progress.next - 1))
+            progress.rejected(progress.next - 1, min(number, progress.next - 1))
         assert before <= progress.match < progress.next
         assert len(progress.in_flight) <= 4
 
 
 def test_a_snapshot_is_kept_as_long_as_its_receiver_gets_on() -> None:
     """Each step renews the lease; without one it ends with the time, or with the entries written meanwhile."""
-    install = Install(moved_at=0.0, moved_last_index=10)
+    install = Outgoing(moved_at=0.0, moved_last_index=10)
     for step in range(1, 20):
         install.maybe_end_lease(0.9 * step, 10, 1.0)
         assert install.is_kept
@@ -118,7 +144,7 @@ def test_a_snapshot_is_kept_as_long_as_its_receiver_gets_on() -> None:
     kept = [install.is_kept]
     install.moved(30.0, 10)
     kept.append(install.is_kept)
-    for written in (INSTALL_LEASE_ENTRIES - 1, INSTALL_LEASE_ENTRIES):
+    for written in (LEASE_ENTRIES - 1, LEASE_ENTRIES):
         install.maybe_end_lease(30.1, 10 + written, 1.0)
         kept.append(install.is_kept)
     assert kept == [False, True, True, False]
@@ -141,11 +167,11 @@ def test_who_could_elect_without_the_leader() -> None:
     assert is_able(waiting, 1.9)
     waiting.sent(7, 1.9)
     assert not is_able(waiting, 2.0), "its disk has not answered for a second"
-    waiting.answered_at = 1.5
+    waiting.answered(1.5)
     assert is_able(waiting, 2.0)
     rebuilding = replicating(5)
-    rebuilding.is_rebuilding = True
+    rebuilding.said(counts=False)
     assert not is_able(rebuilding)
     probing = replicating(5)
-    probing.rejected(3)
+    probing.become_probe(3)
     assert not is_able(probing)

@@ -87,6 +87,19 @@ def test_every_script_of_a_scenario_has_a_mutant() -> None:
     assert scripts - untested <= found
 
 
+def test_every_id_in_the_code_is_explained() -> None:
+    """A reader who meets a scenario's id in a comment or docstring finds it on the page of scenarios."""
+    page = (ROOT / "docs" / "scenarios.md").read_text()
+    explained = set(re.findall(r"^\| ([A-Z]\d+) \|", page, flags=re.MULTILINE))
+    named = set[str]()
+    for path in sorted((ROOT / "trio_kv").rglob("*.py")):
+        for listed in re.findall(r"scenarios? ((?:[A-Z]\d+(?:, | and |/)?)+)", path.read_text()):
+            named |= set(re.findall(r"[A-Z]\d+", listed))
+    assert named, "the code names scenarios"
+    assert named <= explained
+    assert set(IDS) <= explained
+
+
 def test_the_list_is_up_to_date() -> None:
     """What is said to be missing is missing."""
     there = set[str]().union(*map(ids_of, names()))

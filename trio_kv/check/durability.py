@@ -26,6 +26,7 @@ from trio_kv.check.watch import Judge, View
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.messages import AppendAccepted, Message, RequestVote, VoteReply
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.raft.voters import Voters
 
 Place = tuple[int, int]
 """(index, term)"""
@@ -127,7 +128,7 @@ class Durability(Judge):
     def __init__(self, members: Sequence[int], committed: Sequence[Entry] = ()) -> None:
         """Begin with empty disks; `committed` is all that was ever committed, kept up to date by somebody else."""
         self.shadows = {node: Shadow() for node in members}
-        self.majority = len(members) // 2 + 1
+        self.voters = Voters(members)
         self.unsynced_lost = 0
         """Crashes after which something was gone that had been given to a disk."""
         self._committed = committed
@@ -224,7 +225,7 @@ class Durability(Judge):
 
         """
         holders = [node for node, shadow in self.shadows.items() if shadow.counts(entry)]
-        if len(holders) < self.majority:
+        if not self.voters.has_majority(holders):
             raise Violation(f"entry {entry} is durable on nodes {holders} only, but {why}")
 
     def sent(self, node: int, message: Message) -> None:

@@ -24,8 +24,8 @@ def left_waiting(raft: Raft, requests: int, living: Collection[int]) -> Mapping[
         "writes": int(raft.persistence.oldest_write_at is not None),
     }
     if isinstance(raft.role, Leader):
-        answerer = raft.role.answerer
+        rounds = raft.role.rounds
         progress = [each for peer, each in raft.role.progress.items() if peer in living]
-        waiting["questions"] = len(answerer.pending) + len(answerer.new)
-        waiting["appends"] = sum(len(each.in_flight) for each in progress if not each.is_probing)
+        waiting["questions"] = len(rounds.pending) + len(rounds.new)
+        waiting["appends"] = sum(len(each.in_flight) for each in progress if each.is_replicating)
     return {name: count for name, count in waiting.items() if count}

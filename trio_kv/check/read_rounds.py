@@ -11,6 +11,7 @@ from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
 from trio_kv.raft.messages import Heartbeat, HeartbeatReply, Message, ReadIndex, ReadIndexReply
 from trio_kv.raft.ready import HardState
+from trio_kv.raft.voters import Voters
 
 
 class ReadRounds(Judge):
@@ -18,7 +19,7 @@ class ReadRounds(Judge):
 
     def __init__(self, members: Sequence[int]) -> None:
         """Know of no round."""
-        self._majority = len(members) // 2 + 1
+        self._voters = Voters(members)
         self._begun: dict[int, int] = {}
         """leader -> its last round."""
         self._questions: dict[tuple[int, int], dict[tuple[int, int], int]] = {}
@@ -59,5 +60,5 @@ class ReadRounds(Judge):
                 raise Violation(f"{message} left, but no such question came in this term")
             replied = self._replied.get((node, message.term), {})
             confirmed = [follower for follower, last in replied.items() if last > found]
-            if len(confirmed) + 1 < self._majority:
+            if not self._voters.has_majority([node, *confirmed]):
                 raise Violation(f"{message} left, confirmed since it was asked only by nodes {confirmed}")

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from trio_kv.cluster.inbox import Inbox
+from trio_kv.raft.voters import Voters
 from trio_kv.trace.text import encodable
 
 
@@ -74,6 +75,7 @@ class Registry:
     def __init__(self, nodes: list[int]) -> None:
         """Know the nodes, all stopped."""
         self.nodes = {node: NodeStatus(node) for node in sorted(nodes)}
+        self.voters = Voters(nodes)
         self.faults: Callable[[], list[dict[str, object]]] = list
         """Tells what was made wrong with the cluster, and is wrong still."""
         self._listeners: list[Callable[[], None]] = []
@@ -120,7 +122,7 @@ class Registry:
     @property
     def is_majority_gone(self) -> bool:
         """Whether so many directories are not where they were that waiting for a leader is in vain."""
-        return 2 * sum(status.is_gone for status in self.nodes.values()) > len(self.nodes)
+        return self.voters.has_majority([node for node, status in self.nodes.items() if status.is_gone])
 
     def readable(self) -> list[NodeStatus]:
         """Return the nodes that run, the leader last: they can be asked to read."""

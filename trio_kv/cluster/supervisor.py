@@ -316,7 +316,7 @@ class Supervisor:
     async def _let_majority_serve(self, node: int) -> None:
         """Once a majority runs, let it elect and apply its logs before further nodes take the processor."""
         running = self._running()
-        if len(running) <= len(self.members) // 2:
+        if not self._registry.voters.has_majority([each.replica.raft.id for each in running]):
             return
         # What it waits for is looked up, not told: it happens once, at a start with much data.
         while self._registry.leader() is None or any(  # noqa: ASYNC110 - see above

@@ -1,27 +1,14 @@
 """The candidate: collects votes (paper §5.2), after having asked whether it would get them (thesis §9.6)."""
 
-from typing import TYPE_CHECKING
-
-from trio_kv.raft.messages import (
-    AppendEntries,
-    Heartbeat,
-    InstallSnapshot,
-    PreVoteReply,
-    RequestPreVote,
-    RequestVote,
-    VoteReply,
-)
-from trio_kv.raft.quorum import majority_size
-from trio_kv.raft.role import Role
-
-if TYPE_CHECKING:
-    from trio_kv.raft.server import Server
+from trio_kv.raft.messages import PreVoteReply, RequestPreVote, RequestVote, VoteReply
+from trio_kv.raft.role import Lead, Role, Stand, Transition
+from trio_kv.raft.state import NodeState
 
 
 class Candidate(Role):
     """Stands for election. As long as it is a pre-candidate it changes no term, neither its own nor others'."""
 
-    def __init__(self, raft: "Server", now: float, *, is_pre_vote: bool, is_transfer: bool) -> None:
+    def __init__(self, raft: NodeState, now: float, *, is_pre_vote: bool, is_transfer: bool) -> None:
         """Begin to collect votes; an election that has no winner is begun anew after another time-out."""
         super().__init__(raft)
         self.is_pre_vote = is_pre_vote
@@ -46,67 +33,50 @@ class Candidate(Role):
                 request = RequestVote(*raft.header(peer), log.last_index, log.last_term, self.is_transfer)
                 raft.send(request, waits_for_disk=True)
 
-    def on_timeout(self, now: float) -> None:
+    def on_timeout(self, now: float) -> Transition | None:
         """Begin again: the vote was split, or nobody answered. A disk that is slow to store the term gets more time."""
         if self.raft.persistence.durable_term != self.raft.term:
             # Another term would only queue another write behind the one that is late.
             self.deadline = now + self.raft.config.election_timeout_min_s
-            return
-        self.raft.become_candidate(now, reason="no majority in time", is_pre_vote=True)
+            return None
+        return Stand("no majority in time", is_pre_vote=True)
 
-    def on_stored(self, now: float) -> None:
+    def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002 - as the other roles
         """Count the own vote as any other: now that it can't be forgotten (scenario D1)."""
         if self.raft.vote == self.raft.id and self.raft.persistence.durable_term == self.raft.term:
-            self._count_vote(now, self.raft.id)
+            return self._count_vote(self.raft.id)
+        return None
 
-    def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:
+    def on_pre_vote_reply(self, message: PreVoteReply) -> Transition | None:
         """Count a pre-vote, if it answers what is asked now."""
         if self.is_pre_vote and message.is_granted and message.asked_term == self.raft.term:
             self.pre_votes.add(message.source)
-            self.maybe_stand(now)
+            return self.maybe_stand()
+        return None
 
-    def on_vote_reply(self, now: float, message: VoteReply) -> None:
+    def on_vote_reply(self, message: VoteReply) -> Transition | None:
         """Count a vote of this term, also when the next pre-vote has begun: on slow disks votes come late."""
         for peer, incarnation in message.incarnations:
-            self.raft.note_incarnation(peer, incarnation)
-        if message.is_granted:
-            self._count_vote(now, message.source)
+            self.note_incarnation(peer, incarnation)
+        return self._count_vote(message.source) if message.is_granted else None
 
-    def maybe_stand(self, now: float) -> None:
+    def maybe_stand(self) -> Transition | None:
         """Stand for election, if a majority would vote for this node."""
-        if self.is_pre_vote and self._is_majority(self.pre_votes):
-            self.raft.become_candidate(now, reason="would win", is_pre_vote=False)
+        if self.is_pre_vote and self.raft.voters.has_majority(self.pre_votes):
+            return Stand("would win", is_pre_vote=False)
+        return None
 
     def peer_was_replaced(self, peer: int) -> None:
         """Forget the pre-vote of a node that came back with another disk."""
         self.pre_votes.discard(peer)
 
-    def _count_vote(self, now: float, voter: int) -> None:
+    def _count_vote(self, voter: int) -> Transition | None:
         if self.raft.standing_term != self.raft.term:
-            return  # It led this term already, or stood before it was restarted.
+            return None  # It led this term already, or stood before it was restarted.
         self.raft.votes.add(voter)
-        if self._is_majority(self.raft.votes):
-            self.raft.become_leader(now)
+        return Lead() if self.raft.voters.has_majority(self.raft.votes) else None
 
-    def _is_majority(self, votes: set[int]) -> bool:
-        return len(votes) >= majority_size(len(self.raft.peers) + 1)
-
-    def on_append_entries(self, now: float, message: AppendEntries) -> None:
-        """Somebody else leads this term: follow it (paper §5.2)."""
-        self.raft.become_follower(now, self.raft.term)
-        self.raft.role.on_append_entries(now, message)
-
-    def on_heartbeat(self, now: float, message: Heartbeat) -> None:
-        """Somebody else leads this term: follow it."""
-        self.raft.become_follower(now, self.raft.term)
-        self.raft.role.on_heartbeat(now, message)
-
-    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
-        """Somebody else leads this term: follow it."""
-        self.raft.become_follower(now, self.raft.term)
-        self.raft.role.on_install_snapshot(now, message)
-
-    def copy(self, raft: "Server") -> "Candidate":
+    def copy(self, raft: NodeState) -> "Candidate":
         """Return an equal candidate for a copy of the node."""
         twin = super().copy(raft)
         assert isinstance(twin, Candidate)

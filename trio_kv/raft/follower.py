@@ -1,10 +1,7 @@
 """The follower: takes the leader's log as its own (paper §5.2, §5.3)."""
 
-from typing import TYPE_CHECKING
-
-import attrs
-
 from trio_kv.raft.events import AppendRefused, LeaderLost
+from trio_kv.raft.install import Incoming
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
@@ -16,23 +13,8 @@ from trio_kv.raft.messages import (
     TimeoutNow,
 )
 from trio_kv.raft.ready import Chunk
-from trio_kv.raft.role import Role
-
-if TYPE_CHECKING:
-    from trio_kv.raft.server import Server
-
-
-@attrs.define
-class Incoming:
-    """A snapshot that a leader is sending: what came of it stays across leaders, as all make the same chunks of it."""
-
-    snapshot: tuple[int, int]
-    """(index, term)"""
-    next_number: int = 0
-    is_storing: bool = False
-    """The chunk `next_number` is being written."""
-    is_complete: bool = False
-    """That is the last one: the snapshot is going to be installed, whatever else comes meanwhile."""
+from trio_kv.raft.role import Role, Stand, Transition
+from trio_kv.raft.state import NodeState
 
 
 class Follower(Role):
@@ -40,7 +22,7 @@ class Follower(Role):
 
     name = "follower"
 
-    def __init__(self, raft: "Server", now: float) -> None:
+    def __init__(self, raft: NodeState, now: float) -> None:
         """Wait for one election time-out from now."""
         super().__init__(raft)
         self.was_late = False
@@ -53,23 +35,23 @@ class Follower(Role):
         self.deadline = now + config.election_timeout_min_s + self.raft.random.random() * spread_s
         self.was_late = False
 
-    def on_timeout(self, now: float) -> None:
+    def on_timeout(self, now: float) -> Transition | None:
         """Stand for election, unless it was this process that slept and not the leader."""
         lateness_s = now - self.deadline
         if lateness_s > self.raft.config.heartbeat_interval_s / 2 and not self.was_late:
             # A stalled process must not look like a dead leader. Once only: a loop that is always late must elect too.
             self.was_late = True
             self.deadline = now + min(lateness_s, self.raft.config.election_timeout_min_s)
-            return
+            return None
         if self.raft.leader is not None:
-            self.raft.tell(LeaderLost(self.raft.leader))
+            self.raft.emit(LeaderLost(self.raft.leader))
             self.raft.leader = None
         if self.raft.is_rebuilding:
             # Its disk lacks what it once acknowledged: nobody could know what its election would lose.
-            self.raft.asker.give_up()
+            self.raft.pending_reads.give_up()
             self.restart_timer(now)
-        else:
-            self.raft.become_candidate(now, reason="heard no leader", is_pre_vote=True)
+            return None
+        return Stand("heard no leader", is_pre_vote=True)
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Join the leader's entries to the log, or say where they don't join."""
@@ -169,7 +151,7 @@ class Follower(Role):
         hint_term = log.term_at(message.prev_index) or 0
         hint_index = log.first_index_of_term_at(message.prev_index) if hint_term else log.last_index + 1
         if raft.wants_debug:
-            raft.tell(AppendRefused(message.prev_index, hint_term, hint_index))
+            raft.emit(AppendRefused(message.prev_index, hint_term, hint_index))
         reply = AppendRejected(*raft.header(message.source), message.prev_index, hint_term, hint_index)
         raft.send(reply, waits_for_disk=True)
 
@@ -179,14 +161,15 @@ class Follower(Role):
         raft.heard_from_leader(now, message.source)
         raft.note_leader_commit(message.commit)
         for peer, incarnation in message.rebuilding:
-            raft.note_incarnation(peer, incarnation)
+            self.note_incarnation(peer, incarnation)
         self.restart_timer(now)
         if raft.log.has(message.prev_index, message.prev_term):
             raft.commit_to(min(message.commit, message.prev_index))
         if message.round:
             raft.send(HeartbeatReply(*raft.header(message.source), message.round))
 
-    def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
+    def on_timeout_now(self, message: TimeoutNow) -> Transition | None:
         """Stand for election at once, without asking whether one would win: the leader wants it (thesis §3.10)."""
         if message.source == self.raft.leader and not self.raft.is_rebuilding:
-            self.raft.become_candidate(now, reason="leadership transfer", is_pre_vote=False, is_transfer=True)
+            return Stand("leadership transfer", is_pre_vote=False, is_transfer=True)
+        return None

@@ -1,11 +1,13 @@
 """The leader: appends, replicates, commits, confirms reads (paper §5.3, §5.4, §8)."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
 
 from trio_kv.raft.entry import HEADER, Command, Entry, make_entry
 from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import InstallStarted, TransferEnded, TransferStarted
+from trio_kv.raft.install import Outgoing
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
@@ -19,15 +21,17 @@ from trio_kv.raft.messages import (
     ReadIndexReply,
     TimeoutNow,
 )
-from trio_kv.raft.progress import Install, Progress
-from trio_kv.raft.quorum import majority_size, quorum_value
-from trio_kv.raft.reads import Answerer, Question
+from trio_kv.raft.progress import Progress, Sending
+from trio_kv.raft.reads import HeartbeatRounds, Question
 from trio_kv.raft.ready import ChunkRead
-from trio_kv.raft.role import Role
+from trio_kv.raft.role import Follow, Role, Transition
 from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
+from trio_kv.raft.state import NodeState
+from trio_kv.raft.voters import Ordered
 
-if TYPE_CHECKING:
-    from trio_kv.raft.server import Server
+_MATCH: Callable[[Progress], int] = attrgetter("match")
+_ACKED_ROUND: Callable[[Progress], int] = attrgetter("acked_round")
+_HEARD_AT: Callable[[Progress], float] = attrgetter("heard_at")
 
 INSTALL_LEASE_HEARTBEATS = 20
 """A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
@@ -44,7 +48,7 @@ class Leader(Role):
 
     name = "leader"
 
-    def __init__(self, raft: "Server", now: float, first_index: int) -> None:
+    def __init__(self, raft: NodeState, now: float, first_index: int) -> None:
         """Lead from now on. `first_index` is that of the no-op that opens the term."""
         super().__init__(raft)
         self.first_index = first_index
@@ -52,7 +56,7 @@ class Leader(Role):
         self.time_base_us = raft.log.last_time_us
         window = raft.config.append_window
         self.progress = {peer: Progress(first_index, now, window) for peer in raft.peers}
-        self.answerer = Answerer()
+        self.rounds = HeartbeatRounds()
         self.transfer_target: int | None = None
         self.transfer_deadline = float("inf")
         self.is_transfer_sent = False
@@ -73,7 +77,7 @@ class Leader(Role):
 
     # Timers
 
-    def on_timeout(self, now: float) -> None:
+    def on_timeout(self, now: float) -> Transition | None:
         """Send heartbeats; step down if a majority is silent, hand over if the disk stands still; end a transfer."""
         raft, config = self.raft, self.raft.config
         if now >= self.transfer_deadline:
@@ -83,13 +87,9 @@ class Leader(Role):
             if lateness_s > config.heartbeat_interval_s / 2:
                 # This process slept; what the followers sent meanwhile could not be heard.
                 for progress in self.progress.values():
-                    progress.heard_at = min(now, progress.heard_at + lateness_s)
-                    progress.answered_at = min(now, progress.answered_at + lateness_s)
-                    if progress.install is not None:
-                        progress.install.moved_at = min(now, progress.install.moved_at + lateness_s)
+                    progress.was_unheard(lateness_s, now)
             if now - self._quorum_heard_at(now) >= config.election_timeout_max_s:
-                raft.become_follower(now, raft.term, reason="no majority answers")
-                return
+                return Follow(raft.term, "no majority answers")
             self.heartbeat_at = now + config.heartbeat_interval_s
             # The request to take over may have been lost; it is asked again as long as the transfer lasts.
             self.is_transfer_sent = False
@@ -97,12 +97,19 @@ class Leader(Role):
             self._begin_round(is_timer=True)
             self._maybe_hand_over_stalled(now)
         self._set_deadline()
+        return None
 
     def _set_deadline(self) -> None:
         self.deadline = min(self.heartbeat_at, self.transfer_deadline)
 
+    def _reached(self, own: Ordered, of: Callable[[Progress], Ordered], nothing: Ordered) -> Ordered:
+        """Return how far a majority of the voters is: this node, and each follower that counts."""
+        values = {peer: of(progress) for peer, progress in self.progress.items() if progress.counts}
+        values[self.raft.id] = own
+        return self.raft.voters.reached(values, nothing)
+
     def _quorum_heard_at(self, now: float) -> float:
-        return quorum_value([now, *(progress.counted_heard_at for progress in self.progress.values())])
+        return self._reached(now, _HEARD_AT, float("-inf"))
 
     def hears_leader(self, now: float) -> bool:
         """Return whether a majority answered this leader so lately that a vote would only disturb."""
@@ -128,7 +135,7 @@ class Leader(Role):
             for peer, each in progress.items()
             if each.could_elect(now, durable, silence_s, config.write_stall_s / 2)
         ]
-        if len(able) >= majority_size(len(progress) + 1):
+        if raft.voters.has_majority(able):
             self.stall_told_at = now
             target = max(able, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
             self.transfer(now, target, reason="the disk stands still")
@@ -169,32 +176,32 @@ class Leader(Role):
             return NotLeader(None)  # Whose disk has room is told by the first answers of this term.
         others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
         has_own = raft.persistence.has_room(size_bytes)
-        if has_own and len(others) + 1 >= majority_size(len(self.progress) + 1):
+        if has_own and raft.voters.has_majority({raft.id, *others}):
             return None
         others = [peer for peer in others if self.progress[peer].match == raft.log.last_index]
-        if not has_own and len(others) >= majority_size(len(self.progress) + 1):
+        if not has_own and raft.voters.has_majority(others):
             target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
             self.transfer(now, target, reason="the disk is full")
             return NotLeader(target)
         return ReadOnly()
 
-    def on_stored(self, now: float) -> None:  # noqa: ARG002 - as the other roles
+    def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002 - as the other roles
         """Count the own disk towards the majority (thesis §10.2.1: it writes beside its followers)."""
         self._maybe_commit()
+        return None
 
     def on_append_accepted(self, now: float, message: AppendAccepted) -> None:
         """Count a follower's disk towards the majority."""
         progress = self.progress[message.source]
-        progress.heard_at = progress.answered_at = now
-        progress.room_bytes = message.room_bytes
+        progress.answered(now)
         assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
-        if progress.accepted(message.match):
+        if progress.accepted(message.match, message.room_bytes):
             self._maybe_commit()
             self._maybe_finish_transfer(now)
 
     def _maybe_commit(self) -> None:
         log = self.raft.log
-        index = quorum_value([log.durable, *(progress.counted_match for progress in self.progress.values())])
+        index = self._reached(log.durable, _MATCH, 0)
         # Only an entry of the own term proves, by a majority that holds it, that what lies before it can't be
         # overwritten any more (paper figure 8). Entries of older terms are committed along with it.
         if index > self.raft.commit and index >= self.first_index:
@@ -204,25 +211,22 @@ class Leader(Role):
     def on_append_rejected(self, now: float, message: AppendRejected) -> None:
         """Go back to where the logs may join, a whole term at a time (paper §5.3)."""
         progress = self.progress[message.source]
-        progress.heard_at = progress.answered_at = now
-        if message.prev_index <= progress.match or message.prev_index >= progress.next:
-            return  # It answers an append older than what is known by now.
+        progress.answered(now)
         next_index = message.hint_index
         if message.hint_term:
             ours = self.raft.log.last_index_of_term(message.hint_term)
             if ours is not None and ours < message.prev_index:
                 next_index = ours + 1
-        progress.rejected(min(next_index, message.prev_index))
+        progress.rejected(message.prev_index, next_index)
 
     def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
         """Count the reply to its round, and see whether an append got lost."""
         progress = self.progress[message.source]
-        progress.heard_at = now
+        progress.heard(now)
+        assert message.round <= self.rounds.last, f"{message} replies to a round that was not begun"
         # Not even later: a node that is being rebuilt can't know whether it voted in a newer term.
-        if message.round > progress.acked_round and not message.is_rebuilding:
-            progress.acked_round = message.round
-            if self.answerer.pending:
-                self._confirm_reads()
+        if not message.is_rebuilding and progress.acked(message.round) and self.rounds.pending:
+            self._confirm_reads()
         silent_since = progress.sent_at + self.raft.config.heartbeat_interval_s
         if progress.install is not None:
             self._check_install(now, message.source, progress)
@@ -237,8 +241,9 @@ class Leader(Role):
         One whose disk is full is asked without entries, which it might not take: it tells its room with the answer.
         """
         is_full = progress.room_bytes is not None
-        if progress.is_probing and progress.next <= self.raft.log.last_index and not is_full:
-            progress.in_flight.clear()
+        is_probing = progress.sending is Sending.PROBE
+        if is_probing and progress.next <= self.raft.log.last_index and not is_full:
+            progress.probe_was_lost()
         elif progress.next > self.raft.log.base_index:
             # With a probe, too, that has nothing to send: a follower with a new disk, while nothing is written.
             self._send_append(now, peer, progress, ())
@@ -249,13 +254,11 @@ class Leader(Role):
         """Send a chunk again if it stayed without an answer: it or the answer got lost."""
         install = progress.install
         assert install is not None
-        retry_s = INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s
-        if not install.is_reading and now >= install.sent_at + retry_s:
-            self._want_chunk(peer, install, install.number)
+        if install.is_overdue(now, INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s):
+            self._read_chunk(peer, install, install.number)
 
-    def _want_chunk(self, peer: int, install: Install, number: int) -> None:
-        install.number = number
-        install.is_reading = True
+    def _read_chunk(self, peer: int, install: Outgoing, number: int) -> None:
+        install.want(number)
         self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
 
     def on_chunk_read(
@@ -270,30 +273,28 @@ class Leader(Role):
         """Send a chunk that was read; with no data that snapshot is gone, and the newest one is sent from its start."""
         progress = self.progress[read.peer]
         install = progress.install
-        if install is None or not install.is_reading:
-            return
-        if (install.snapshot, install.number) != (read.snapshot, read.number):
+        if install is None or not install.waits_for(read.snapshot, read.number):
             return
         if data is None or snapshot is None:
-            install.snapshot = None
-            self._want_chunk(read.peer, install, 0)
+            install.begin_anew()
+            self._read_chunk(read.peer, install, 0)
             return
-        install.snapshot, install.is_reading, install.sent_at = snapshot, False, now
+        install.sent(snapshot, now)
         header = self.raft.header(read.peer)
         self.raft.send(InstallSnapshot(*header, *snapshot, read.number, data, is_last))
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
         """Send the chunk that the follower wants next; it may also say that it still works on the last one."""
         progress = self.progress[message.source]
-        progress.heard_at = now
-        install = progress.install
-        if install is None or install.is_reading or install.snapshot != (message.index, message.index_term):
+        progress.heard(now)
+        install, snapshot = progress.install, (message.index, message.index_term)
+        if install is None or not install.is_in_flight(snapshot):
             return
         install.moved(now, self.raft.log.last_index)
         if message.next_number != install.number:
-            self._want_chunk(message.source, install, message.next_number)
+            self._read_chunk(message.source, install, message.next_number)
         else:
-            install.sent_at = now
+            install.arrived(now)
 
     def snapshots_sent(self) -> set[tuple[int, int]]:
         """Return (index, term) of the snapshots that are kept for followers who get on with them."""
@@ -311,7 +312,7 @@ class Leader(Role):
 
     # Sending
 
-    def make_messages(self, now: float) -> None:
+    def replicate(self, now: float) -> None:
         """Send entries, a commit index that nobody told yet, and a round for new questions."""
         log, config = self.raft.log, self.raft.config
         base, last, commit = log.base_index, log.last_index, self.raft.commit
@@ -320,15 +321,14 @@ class Leader(Role):
         for peer, progress in self.progress.items():
             if now - progress.heard_at >= gone_s:
                 # A follower that is down must not keep the log, and a snapshot, from being dropped.
-                progress.install = None
+                progress.give_up_install()
             elif progress.install is not None:
                 lease_s = INSTALL_LEASE_HEARTBEATS * config.heartbeat_interval_s
                 progress.install.maybe_end_lease(now, last, lease_s)
             elif progress.next <= base:
-                self.raft.tell(InstallStarted(peer, progress.next))
-                progress.install = Install(sent_at=now, moved_at=now, moved_last_index=last)
-                self._want_chunk(peer, progress.install, 0)
-            while base < progress.next <= last and progress.has_room():
+                self.raft.emit(InstallStarted(peer, progress.next))
+                self._read_chunk(peer, progress.become_install(now, last), 0)
+            while base < progress.next <= last and progress.is_window_open():
                 entries = runs.get(progress.next)
                 if entries is None:
                     entries = log.batch(progress.next, config.append_entries_max, config.append_bytes_max)
@@ -341,11 +341,9 @@ class Leader(Role):
                     if not entries:
                         break
                 self._send_append(now, peer, progress, entries)
-                if progress.is_probing:
-                    break
-            if progress.commit_told < commit and not progress.is_probing:
-                self._tell_commit(peer, progress)
-        if self.answerer.new and self.raft.commit >= self.first_index:
+            if progress.commit_sent < commit and progress.is_replicating:
+                self._send_commit(peer, progress)
+        if self.rounds.new and self.raft.commit >= self.first_index:
             self._begin_round(is_timer=False)
 
     def _send_append(self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
@@ -355,34 +353,30 @@ class Leader(Role):
         assert prev_term is not None
         last = prev_index + len(entries)
         progress.sent(last, now)
-        if not progress.is_probing:
-            progress.commit_told = max(progress.commit_told, min(raft.commit, last))
+        if progress.is_replicating:
+            progress.sent_commit(min(raft.commit, last))
         raft.send(AppendEntries(*raft.header(peer), prev_index, prev_term, entries, raft.commit))
 
-    def _tell_commit(self, peer: int, progress: Progress) -> None:
-        """Tell a new commit index at once: the follower's readers wait for it."""
+    def _send_commit(self, peer: int, progress: Progress) -> None:
+        """Send a new commit index at once: the follower's readers wait for it."""
         raft = self.raft
         prev_index = progress.next - 1
-        told = min(raft.commit, prev_index)
-        if told > progress.commit_told:
-            progress.commit_told = told
+        commit = min(raft.commit, prev_index)
+        if commit > progress.commit_sent:
+            progress.sent_commit(commit)
             self._send_heartbeat(peer, 0, prev_index)
 
     def _begin_round(self, *, is_timer: bool) -> None:
         raft = self.raft
-        if raft.commit >= self.first_index:
-            round_number = self.answerer.begin_round(raft.commit)
-        else:
-            # No entry of this term is committed yet: questions wait, but the heartbeat goes out (scenario R1).
-            held, self.answerer.new = self.answerer.new, {}
-            round_number = self.answerer.begin_round(raft.commit)
-            self.answerer.new = held
+        # While no entry of this term is committed, questions wait, but the heartbeat goes out (scenario R1).
+        commit = raft.commit if raft.commit >= self.first_index else None
+        round_number = self.rounds.begin(commit)
         for peer, progress in self.progress.items():
-            if is_timer or progress.is_probing:
+            if is_timer or not progress.is_replicating:
                 # The match is known to be on the follower's disk; what was sent since may be lost.
                 self._send_heartbeat(peer, round_number, progress.match)
             else:
-                progress.commit_told = max(progress.commit_told, min(raft.commit, progress.next - 1))
+                progress.sent_commit(min(raft.commit, progress.next - 1))
                 self._send_heartbeat(peer, round_number, progress.next - 1)
         if not self.progress:
             self._confirm_reads()
@@ -396,7 +390,7 @@ class Leader(Role):
             [
                 (node, raft.incarnation_of(node))
                 for node, progress in self.progress.items()
-                if progress.is_rebuilding
+                if not progress.counts
             ]
         )
         raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit, rebuilding))
@@ -405,24 +399,22 @@ class Leader(Role):
 
     def ask_leader(self, now: float) -> None:  # noqa: ARG002 - as the other roles
         """Take the own questions: they need no message."""
-        asker = self.raft.asker
-        for context in asker.waiting:
-            self.answerer.add(Question(None, 0, 0, context))
-        asker.waiting = []
+        for context in self.raft.pending_reads.take():
+            self.rounds.add(Question(None, 0, 0, context))
 
     def own_reads(self) -> list[Any]:
         """Return the contexts of the own reads that are not confirmed yet."""
-        return self.answerer.own_contexts()
+        return self.rounds.own_contexts()
 
     def on_read_index(self, now: float, message: ReadIndex) -> None:
         """Take a follower's question; it is answered after a round that begins now or later."""
-        self.progress[message.source].heard_at = now
-        self.answerer.add(Question(message.source, message.nonce, message.counter))
+        self.progress[message.source].heard(now)
+        self.rounds.add(Question(message.source, message.nonce, message.counter))
 
     def _confirm_reads(self) -> None:
         raft = self.raft
-        acked = [self.answerer.round, *(progress.acked_round for progress in self.progress.values())]
-        for index, questions in self.answerer.confirmed(quorum_value(acked)):
+        acked = self._reached(self.rounds.last, _ACKED_ROUND, 0)
+        for index, questions in self.rounds.confirmed(acked):
             for question in questions:
                 if question.source is None:
                     raft.confirm_reads([question.context], index)
@@ -434,7 +426,7 @@ class Leader(Role):
 
     def leave(self) -> None:
         """Hand the own reads on: they are asked of the next leader. Others ask again by themselves."""
-        self.raft.asker.waiting = self.own_reads() + self.raft.asker.waiting
+        self.raft.pending_reads.put_back(self.own_reads())
 
     # Handing over
 
@@ -445,13 +437,13 @@ class Leader(Role):
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
         self.is_transfer_sent = self.was_transfer_sent = False
-        self.raft.tell(TransferStarted(target, reason))
+        self.raft.emit(TransferStarted(target, reason))
         self._set_deadline()
         self._maybe_finish_transfer(now)
 
     def peer_said(self, message: Message) -> None:
         """Note what every message of a follower tells."""
-        self.progress[message.source].is_rebuilding = message.is_rebuilding
+        self.progress[message.source].said(counts=not message.is_rebuilding)
 
     def _maybe_finish_transfer(self, now: float) -> None:
         target = self.transfer_target
@@ -468,7 +460,7 @@ class Leader(Role):
 
     def _end_transfer(self, reason: str) -> None:
         assert self.transfer_target is not None
-        self.raft.tell(TransferEnded(self.transfer_target, reason))
+        self.raft.emit(TransferEnded(self.transfer_target, reason))
         self.transfer_target = None
         self.transfer_deadline = float("inf")
 
@@ -476,10 +468,10 @@ class Leader(Role):
         """Forget what a follower acknowledged: it came back with another disk."""
         self.progress[peer].reset(self.raft.log.last_index + 1)
 
-    def copy(self, raft: "Server") -> "Leader":
+    def copy(self, raft: NodeState) -> "Leader":
         """Return an equal leader for a copy of the node."""
         twin = super().copy(raft)
         assert isinstance(twin, Leader)
         twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
-        twin.answerer = self.answerer.copy()
+        twin.rounds = self.rounds.copy()
         return twin

@@ -1,15 +1,28 @@
 """The consensus core of one node: methods in, one `Ready` out.
 
 It does no I/O, has no clock and no randomness of its own: `now` is an argument, the random source is injected. Here is
-who gets what: a message or a timer goes to the role, which moves the `Server` on, and `ready` gathers the effects.
+who gets what: a message or a timer goes to the role, which moves the `NodeState` on and may ask for another role, and
+`ready` gathers the effects.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-from trio_kv.raft.entry import Command, Entry
+from trio_kv.raft.candidate import Candidate
+from trio_kv.raft.entry import Command, Entry, make_entry
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import EntriesStored, LogCompacted, SnapshotInstalled, SnapshotRefused
+from trio_kv.raft.events import (
+    ElectionStarted,
+    EntriesStored,
+    LeaderElected,
+    LeaderSteppedDown,
+    LogCompacted,
+    PreVoteStarted,
+    SnapshotInstalled,
+    SnapshotRefused,
+)
+from trio_kv.raft.follower import Follower
+from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import (
     AppendAccepted,
     AppendEntries,
@@ -28,10 +41,11 @@ from trio_kv.raft.messages import (
     VoteReply,
 )
 from trio_kv.raft.ready import ChunkRead, Effects, HardState, Ready, Ticket
-from trio_kv.raft.server import REBUILT, Server
+from trio_kv.raft.role import Follow, Lead, Role, Stand, Transition
+from trio_kv.raft.state import REBUILT, NodeState
 
 
-class Raft(Server):
+class Raft(NodeState):
     """A node, as its driver sees it: every call goes to the role, the disk's book-keeping or the log.
 
     The driver, after any call that takes `now`:
@@ -47,6 +61,7 @@ class Raft(Server):
         """Take a message from a peer."""
         if message.source not in self.peers or message.target != self.id or self.is_void(message):
             return
+        self.role.note_incarnation(message.source, message.incarnation)
         self.role.peer_said(message)
         if message.term > self.term and not self._enter_term_of(now, message):
             return
@@ -56,19 +71,19 @@ class Raft(Server):
         role = self.role
         match message:
             case AppendEntries():
-                role.on_append_entries(now, message)
+                self._following(now).on_append_entries(now, message)
             case AppendAccepted():
                 role.on_append_accepted(now, message)
             case Heartbeat():
-                role.on_heartbeat(now, message)
+                self._following(now).on_heartbeat(now, message)
             case HeartbeatReply():
                 role.on_heartbeat_reply(now, message)
             case ReadIndex():
                 role.on_read_index(now, message)
             case ReadIndexReply():
-                self.confirm_reads(self.asker.answered(message.nonce, message.counter), message.index)
+                self.confirm_reads(self.pending_reads.answered(message.nonce, message.counter), message.index)
             case InstallSnapshot():
-                role.on_install_snapshot(now, message)
+                self._following(now).on_install_snapshot(now, message)
             case InstallReply():
                 role.on_install_reply(now, message)
             case AppendRejected():
@@ -76,13 +91,13 @@ class Raft(Server):
             case RequestPreVote():
                 role.on_request_pre_vote(now, message)
             case PreVoteReply():
-                role.on_pre_vote_reply(now, message)
+                self._change_role(now, role.on_pre_vote_reply(message))
             case RequestVote():
                 role.on_request_vote(now, message)
             case VoteReply():
-                role.on_vote_reply(now, message)
+                self._change_role(now, role.on_vote_reply(message))
             case TimeoutNow():
-                role.on_timeout_now(now, message)
+                self._change_role(now, role.on_timeout_now(message))
             case _:
                 raise AssertionError(f"no rule for {message}")
 
@@ -92,9 +107,9 @@ class Raft(Server):
             return True  # A pre-vote changes nothing.
         if isinstance(message, RequestVote) and not message.is_transfer and self.role.hears_leader(now):
             # Or else a node that was cut off for a while would depose a leader that works (thesis §4.2.3).
-            self.role.tell_refused(message, "hears a leader")
+            self.role.emit_refused(message, "hears a leader")
             return False
-        self.become_follower(now, message.term)
+        self.become_follower(now, message.term, "saw a newer term")
         return True
 
     def _answer_late(self, message: Message) -> None:
@@ -106,17 +121,17 @@ class Raft(Server):
     @property
     def deadline(self) -> float:
         """When to call `timeout`, in seconds of the driver's clock."""
-        asker = self.asker
-        if asker.asked:
-            return min(self.role.deadline, asker.asked_at + self.config.heartbeat_interval_s)
+        reads = self.pending_reads
+        if reads.asked:
+            return min(self.role.deadline, reads.asked_at + self.config.heartbeat_interval_s)
         return self.role.deadline
 
     def timeout(self, now: float) -> None:
         """Do what is due at `now`. Call it when `deadline` has passed; a call too early does nothing."""
-        if self.asker.asked and now >= self.asker.asked_at + self.config.heartbeat_interval_s:
-            self.asker.is_overdue = True  # The question or its answer got lost: `ready` asks again.
+        if self.pending_reads.asked and now >= self.pending_reads.asked_at + self.config.heartbeat_interval_s:
+            self.pending_reads.is_overdue = True  # The question or its answer got lost: `ready` asks again.
         if now >= self.role.deadline:
-            self.role.on_timeout(now)
+            self._change_role(now, self.role.on_timeout(now))
 
     def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:
         """Append commands to the log, if this node leads.
@@ -132,7 +147,7 @@ class Raft(Server):
     def read(self, now: float, context: Any) -> None:
         """Ask for an index to read at. `Ready.reads` brings (context, index), whatever leader it takes."""
         del now
-        self.asker.waiting.append(context)
+        self.pending_reads.waiting.append(context)
 
     def transfer(self, now: float, target: int) -> NotLeader | None:
         """Begin to hand leadership over to `target` (thesis §3.10).
@@ -145,13 +160,86 @@ class Raft(Server):
             raise ValueError(f"cannot hand over to node {target}: the other nodes are {list(self.peers)}")
         return self.role.transfer(now, target)
 
+    # Roles (paper figure 4): each change of role happens here, after the handler that asked for it
+
+    role: Role
+
+    def begin(self, now: float) -> None:
+        """Start as a follower."""
+        self.role = Follower(self, now)
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads its term, as far as it knows."""
+        return isinstance(self.role, Leader)
+
+    def copy(self) -> Self:
+        """Return a node of its own in the same state, to try what happens next. Entries are shared."""
+        twin = super().copy()
+        twin.role = self.role.copy(twin)
+        return twin
+
+    def _change_role(self, now: float, transition: Transition | None) -> None:
+        match transition:
+            case None:
+                pass
+            case Follow(term, reason):
+                self.become_follower(now, term, reason)
+            case Stand(reason, is_pre_vote, is_transfer):
+                self.become_candidate(now, reason, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
+            case Lead():
+                self.become_leader(now)
+
+    def _following(self, now: float) -> Role:
+        """Return the role that hears the leader of this term: a candidate has lost (paper §5.2)."""
+        if isinstance(self.role, Candidate):
+            self.become_follower(now, self.term, "another node leads")
+        return self.role
+
+    def become_follower(self, now: float, term: int, reason: str) -> None:
+        """Follow, in this term or a newer one."""
+        self.role.leave()
+        if self.is_leader:
+            self.emit(LeaderSteppedDown(reason))
+        self.enter(term)
+        self.forget_leader()
+        self.role = Follower(self, now)
+
+    def become_candidate(
+        self, now: float, reason: str, *, is_pre_vote: bool, is_transfer: bool = False
+    ) -> None:
+        """Stand for election, or ask first whether this node would win."""
+        self.leader = None
+        self.pending_reads.give_up()
+        if not is_pre_vote:
+            self.enter(self.term + 1)
+            self.vote = self.id
+            self.standing_term = self.term
+        self.emit(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
+        self.role = role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
+        role.ask()
+        self._change_role(now, role.maybe_stand())
+
+    def become_leader(self, now: float) -> None:
+        """Lead this term, and open it with a no-op (paper §8)."""
+        assert isinstance(self.role, Candidate)
+        assert self.vote == self.id
+        assert self.standing_term == self.term
+        self.standing_term = None
+        first = self.log.last_index + 1
+        role = Leader(self, now, first)
+        self.emit(LeaderElected(tuple(sorted(self.votes)), first))
+        self.role = role
+        self.leader = self.id
+        self.append([make_entry(first, self.term, role.time_us(now), None)])
+
     # What goes out
 
     def ready(self, now: float) -> Ready:
         """Return all that has to be done since the last call. Duties in the order of the fields."""
-        if self.leader is not None and self.asker.is_due:
+        if self.leader is not None and self.pending_reads.is_due:
             self.role.ask_leader(now)
-        self.role.make_messages(now)
+        self.role.replicate(now)
         write = self.persistence.next_write(now, HardState(self.term, self.vote))
         if self.persistence.held:
             self.effects.messages.extend(self.persistence.release())
@@ -185,7 +273,9 @@ class Raft(Server):
     def unanswered_reads(self) -> list[Any]:
         """Return the contexts of all reads that did not come out of `ready` yet."""
         confirmed = [context for context, _ in self.effects.reads]
-        contexts = confirmed + self.role.own_reads() + self.asker.contexts() + self.asker.waiting
+        contexts = (
+            confirmed + self.role.own_reads() + self.pending_reads.contexts() + self.pending_reads.waiting
+        )
         return [context for context in contexts if context is not REBUILT]
 
     # What became of it on the disk
@@ -195,8 +285,8 @@ class Raft(Server):
         durable = self.log.durable
         self.effects.messages.extend(self.persistence.stored(ticket))
         if self.log.durable > durable and self.wants_debug:
-            self.tell(EntriesStored(self.log.durable))
-        self.role.on_stored(now)
+            self.emit(EntriesStored(self.log.durable))
+        self._change_role(now, self.role.on_stored(now))
 
     def set_room(self, room_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""
@@ -225,7 +315,7 @@ class Raft(Server):
         if index > self.log.base_index:
             self.log.compact(index)
             if self.wants_debug:
-                self.tell(LogCompacted(index + 1))
+                self.emit(LogCompacted(index + 1))
         return index
 
     def chunk_read(
@@ -261,7 +351,7 @@ class Raft(Server):
 
     def refuse_snapshot(self, reason: str) -> None:
         """Note that a chunk of the snapshot that is coming can't be read."""
-        self.tell(SnapshotRefused(reason))
+        self.emit(SnapshotRefused(reason))
         self.incoming = None
 
     def installed(self, now: float, index: int, term: int, time_us: int) -> bool:
@@ -278,6 +368,6 @@ class Raft(Server):
             return False
         is_log_kept = self.persistence.install(index, term, time_us)
         self.commit = self.delivered = index
-        self.tell(SnapshotInstalled(index, term, is_log_kept))
+        self.emit(SnapshotInstalled(index, term, is_log_kept))
         self.role.on_installed()
         return True

@@ -2,73 +2,47 @@
 
 PROBE: the leader doesn't know where the logs part; one AppendEntries at a time looks for it.
 REPLICATE: the logs join; AppendEntries follow one another without waiting, up to a window.
-INSTALL: what the follower needs next is gone from the log; it gets the snapshot, one chunk at a time.
+INSTALL: what the follower needs next is gone from the log; it gets the snapshot (see `install`).
 (etcd's tracker has the same three.)
 """
 
 from collections import deque
+from enum import Enum
 
 import attrs
 
+from trio_kv.raft.install import Outgoing
 from trio_kv.raft.log import Log
 from trio_kv.raft.room import WRITE_BYTES_EXTRA
 
-INSTALL_LEASE_ENTRIES = 4096
-"""What is kept for a follower's snapshot is kept for so many entries at most without progress of its own: a disk that
-takes longer for one chunk could not follow the log either."""
 
+class Sending(Enum):
+    """How a leader sends to a follower."""
 
-@attrs.define
-class Install:
-    """A snapshot on its way to a follower: one chunk in flight, which is all the back-pressure it needs.
-
-    It is a lease on the snapshot and on the log behind it, which are kept for the follower as long as it gets on. When
-    it does not, they are kept no more, but it is still asked now and then; what it lacks by then it gets from the
-    newest snapshot.
-    """
-
-    snapshot: tuple[int, int] | None = None
-    """(index, term), once it is known."""
-    number: int = 0
-    """The chunk that is being read or is in flight."""
-    is_reading: bool = True
-    """The chunk is being read from the leader's disk."""
-    sent_at: float = 0.0
-    moved_at: float = 0.0
-    """When it got on last."""
-    moved_last_index: int = 0
-    """Where the leader's log ended then."""
-    is_kept: bool = True
-    """The lease runs."""
-
-    def moved(self, now: float, last_index: int) -> None:
-        """Renew the lease: the follower got on."""
-        self.moved_at, self.moved_last_index, self.is_kept = now, last_index, True
-
-    def maybe_end_lease(self, now: float, last_index: int, lease_s: float) -> None:
-        """End it, if the follower got nowhere for too long, or while too much was written."""
-        if now - self.moved_at >= lease_s or last_index - self.moved_last_index >= INSTALL_LEASE_ENTRIES:
-            self.is_kept = False
+    PROBE = "probe"
+    REPLICATE = "replicate"
+    INSTALL = "install"
 
 
 class Progress:
-    """One follower, seen from the leader of one term.
+    """One follower, seen from the leader of one term. Only its methods change it.
 
-    Invariants: `match < next`; `match` never decreases, and never passes what that follower has on disk.
+    Invariants: `match < next`; `match` never decreases, and never passes what that follower has on disk; `install` is
+    there in the state INSTALL and in no other.
     """
 
     __slots__ = (
         "acked_round",
         "answered_at",
-        "commit_told",
+        "commit_sent",
+        "counts",
         "heard_at",
         "in_flight",
         "install",
-        "is_probing",
-        "is_rebuilding",
         "match",
         "next",
         "room_bytes",
+        "sending",
         "sent_at",
         "waiting_since",
         "window",
@@ -79,7 +53,7 @@ class Progress:
         self.match = 0
         """The follower's log equals ours up to here, and is durable there."""
         self.next = next_index
-        self.is_probing = True
+        self.sending = Sending.PROBE
         self.in_flight: deque[int] = deque()
         """Last index of each AppendEntries that was sent and not yet answered."""
         self.window = window
@@ -90,15 +64,32 @@ class Progress:
         self.answered_at = now
         """When an append was answered: then all that the follower had to write was on its disk."""
         self.acked_round = 0
-        self.commit_told = 0
-        self.install: Install | None = None
-        self.is_rebuilding = False
+        self.commit_sent = 0
+        """The follower was sent a commit index of so much."""
+        self.install: Outgoing | None = None
+        self.counts = True
+        """Whether a majority may be made with it: not while it is being rebuilt."""
         self.room_bytes: int | None = None
         """Log space that the follower has left while its disk is full; None as long as it is not."""
 
+    @property
+    def is_replicating(self) -> bool:
+        """Whether the logs are known to join."""
+        return self.sending is Sending.REPLICATE
+
+    def is_window_open(self) -> bool:
+        """Whether another AppendEntries may be sent now."""
+        match self.sending:
+            case Sending.PROBE:
+                return not self.in_flight
+            case Sending.REPLICATE:
+                return len(self.in_flight) < self.window
+            case Sending.INSTALL:
+                return False
+
     def can_store(self, log: Log, size_bytes: int) -> bool:
         """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
-        if self.is_rebuilding or self.is_probing or self.install is not None:
+        if not (self.counts and self.is_replicating):
             return False  # It has not told yet, or lacks so much that it can't take this.
         if self.room_bytes is None:
             return True
@@ -106,16 +97,6 @@ class Progress:
         # In the worst case each entry comes in an append, and so in a write, of its own.
         extra = (log.last_index - self.match + 1) * WRITE_BYTES_EXTRA
         return under_way + size_bytes + extra <= self.room_bytes
-
-    @property
-    def counted_match(self) -> int:
-        """How far the follower counts for a commit: not at all while it is rebuilt."""
-        return 0 if self.is_rebuilding else self.match
-
-    @property
-    def counted_heard_at(self) -> float:
-        """When the follower was heard, for check-quorum."""
-        return float("-inf") if self.is_rebuilding else self.heard_at
 
     def could_elect(self, now: float, durable: int, silence_s: float, stall_s: float) -> bool:
         """Return whether this follower, as far as is known, could vote, or lead: it is there, and its disk works.
@@ -127,13 +108,36 @@ class Progress:
             stall_s: whose disk answered nothing for so long stands still, too.
 
         """
+        is_heard = self.counts and now - self.heard_at < silence_s
         is_disk_silent = bool(self.in_flight) and now - max(self.waiting_since, self.answered_at) >= stall_s
-        is_heard = now - self.counted_heard_at < silence_s
-        return is_heard and self.match > durable and not self.is_probing and not is_disk_silent
+        return is_heard and self.match > durable and self.is_replicating and not is_disk_silent
 
-    def has_room(self) -> bool:
-        """Return whether another AppendEntries may be sent now."""
-        return self.install is None and len(self.in_flight) < (1 if self.is_probing else self.window)
+    # How it is sent to
+
+    def become_probe(self, next_index: int) -> None:
+        """Look for the place where the logs join, from an earlier index or the same."""
+        self.sending, self.install = Sending.PROBE, None
+        self.in_flight.clear()
+        self.next = max(self.match + 1, next_index)
+
+    def become_replicate(self) -> None:
+        """Send without waiting: the place where the logs join is found."""
+        self.sending, self.install = Sending.REPLICATE, None
+        self.in_flight.clear()
+        self.next = max(self.next, self.match + 1)
+
+    def become_install(self, now: float, last_index: int) -> Outgoing:
+        """Send a snapshot, from its start; the leader's log ends at `last_index`."""
+        self.sending, self.install = Sending.INSTALL, Outgoing(now, last_index)
+        self.in_flight.clear()
+        return self.install
+
+    def give_up_install(self) -> None:
+        """Send no snapshot any more, if one is being sent."""
+        if self.install is not None:
+            self.become_probe(self.next)
+
+    # What is sent
 
     def sent(self, last: int, now: float) -> None:
         """Note that entries up to `last` are on their way. A probe leaves `next` where it is: it may fail."""
@@ -142,41 +146,76 @@ class Progress:
         # Asking again for the same position must not fill the window.
         if not self.in_flight or self.in_flight[-1] != last:
             self.in_flight.append(last)
-        if not self.is_probing:
+        if self.is_replicating:
             self.next = last + 1
         self.sent_at = now
 
-    def accepted(self, match: int) -> bool:
-        """Note that the logs are equal up to `match`; return whether that is news."""
+    def probe_was_lost(self) -> None:
+        """Let the probe that is in flight be sent again."""
+        self.in_flight.clear()
+
+    def sent_commit(self, index: int) -> None:
+        """Note that the follower was sent a commit index, as far as it can be verified there."""
+        self.commit_sent = max(self.commit_sent, index)
+
+    # What it says
+
+    def said(self, *, counts: bool) -> None:
+        """Note what every message tells."""
+        self.counts = counts
+
+    def heard(self, now: float) -> None:
+        """Note that it is there."""
+        self.heard_at = now
+
+    def answered(self, now: float) -> None:
+        """Note that it answered an append: its disk works, too."""
+        self.heard_at = self.answered_at = now
+
+    def was_unheard(self, lateness_s: float, now: float) -> None:
+        """Forgive a silence of so long: the leader's own process slept."""
+        self.heard_at = min(now, self.heard_at + lateness_s)
+        self.answered_at = min(now, self.answered_at + lateness_s)
+        if self.install is not None:
+            self.install.was_unheard(lateness_s, now)
+
+    def acked(self, round_number: int) -> bool:
+        """Note that it replied to a heartbeat round; return whether that is news."""
+        is_news = round_number > self.acked_round
+        self.acked_round = max(round_number, self.acked_round)
+        return is_news
+
+    def accepted(self, match: int, room_bytes: int | None = None) -> bool:
+        """Note that the logs are equal up to `match`, and the room on its disk; return whether `match` is news."""
+        self.room_bytes = room_bytes
         while self.in_flight and self.in_flight[0] <= match:
             self.in_flight.popleft()
         is_news = match > self.match
-        if is_news:
-            self.match = match
-        if self.install is not None and self.install.snapshot and match >= self.install.snapshot[0]:
-            self.install = None
-            self.is_probing = True
-            self.next = self.match + 1
-        if self.is_probing and (is_news or match >= self.next - 1):
-            # The place where the logs join is found.
-            self.is_probing = False
-            self.in_flight.clear()
+        self.match = max(match, self.match)
+        if self.install is not None:
+            if self.install.snapshot and match >= self.install.snapshot[0]:
+                self.next = self.match + 1
+                self.become_replicate()
+        elif self.sending is Sending.PROBE and (is_news or match >= self.next - 1):
+            self.become_replicate()
         self.next = max(self.next, self.match + 1)
         return is_news
 
-    def rejected(self, next_index: int) -> None:
-        """Look for the place where the logs join, from an earlier index."""
-        self.is_probing = True
-        self.in_flight.clear()
-        self.next = max(self.match + 1, next_index)
+    def rejected(self, prev_index: int, next_index: int) -> None:
+        """Go back to `next_index`, as an append behind `prev_index` did not join.
+
+        An answer to an append older than what is known by now says nothing; neither does one while a snapshot is on
+        its way.
+        """
+        if self.match < prev_index < self.next and self.install is None:
+            self.become_probe(min(next_index, prev_index))
 
     def reset(self, next_index: int) -> None:
         """Forget all: the follower came back with another disk."""
         self.match = 0
         self.acked_round = 0
-        self.commit_told = 0
-        self.install = None
-        self.rejected(next_index)
+        self.commit_sent = 0
+        self.become_probe(next_index)
 
     def copy(self) -> "Progress":
         """Return an equal progress of its own."""

@@ -31,8 +31,8 @@ class Question:
     """With the leader's own reads: what to hand back."""
 
 
-class Asker:
-    """The asking end: what waits for a question, and the one question that is under way."""
+class PendingReads:
+    """The reading end: reads that wait for a question, and the one question that is under way."""
 
     __slots__ = ("asked", "asked_at", "counter", "is_overdue", "nonce", "waiting")
 
@@ -51,6 +51,15 @@ class Asker:
     def is_due(self) -> bool:
         """Whether there is a question to put to the leader now."""
         return self.is_overdue if self.asked else bool(self.waiting)
+
+    def take(self) -> list[Any]:
+        """Return all reads that wait for a question, which somebody else asks."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def put_back(self, contexts: list[Any]) -> None:
+        """Let reads wait that came before those that wait now."""
+        self.waiting = contexts + self.waiting
 
     def ask(self, now: float) -> int:
         """Put all that waits into a new question, beside what an unanswered one stood for; return its counter."""
@@ -89,22 +98,23 @@ class Asker:
         """Return the reads of the question under way."""
         return [context for _, context in self.asked]
 
-    def copy(self) -> "Asker":
-        """Return an equal asker of its own."""
-        twin = Asker(self.nonce)
+    def copy(self) -> "PendingReads":
+        """Return equal reads of their own."""
+        twin = PendingReads(self.nonce)
         twin.counter, twin.asked_at, twin.is_overdue = self.counter, self.asked_at, self.is_overdue
         twin.waiting, twin.asked = self.waiting.copy(), self.asked.copy()
         return twin
 
 
-class Answerer:
+class HeartbeatRounds:
     """The leader's end: heartbeat rounds, and the questions that wait for one of them."""
 
-    __slots__ = ("new", "pending", "round")
+    __slots__ = ("last", "new", "pending")
 
     def __init__(self) -> None:
         """Begin a term: no round yet."""
-        self.round = 0
+        self.last = 0
+        """Number of the last round that was begun."""
         self.new: dict[int | None, list[Question]] = {}
         """Questions that came after the last round began, the newest of each node; a leader's own add up."""
         self.pending: list[tuple[int, int, list[Question]]] = []
@@ -120,14 +130,17 @@ class Answerer:
                 return  # It comes late, and the newer question stands for its reads too.
             self.new[question.source] = [question]
 
-    def begin_round(self, commit: int) -> int:
-        """Begin a heartbeat round that serves all new questions; return its number."""
-        self.round += 1
-        if self.new:
+    def begin(self, commit: int | None) -> int:
+        """Begin a heartbeat round that serves all new questions, at this commit index; return its number.
+
+        Without a commit index it serves none of them: they wait for a later round.
+        """
+        self.last += 1
+        if self.new and commit is not None:
             questions = [question for source in self.new for question in self.new[source]]
-            self.pending.append((self.round, commit, questions))
+            self.pending.append((self.last, commit, questions))
             self.new = {}
-        return self.round
+        return self.last
 
     def confirmed(self, round_number: int) -> list[tuple[int, list[Question]]]:
         """Return (index, questions) of all rounds up to this one: a majority has replied to it."""
@@ -143,10 +156,10 @@ class Answerer:
         questions += self.new.get(None, [])
         return [question.context for question in questions if question.source is None]
 
-    def copy(self) -> "Answerer":
-        """Return an equal answerer of its own."""
-        twin = Answerer()
-        twin.round = self.round
+    def copy(self) -> "HeartbeatRounds":
+        """Return equal rounds of their own."""
+        twin = HeartbeatRounds()
+        twin.last = self.last
         twin.new = {source: questions.copy() for source, questions in self.new.items()}
         twin.pending = self.pending.copy()
         return twin

@@ -5,7 +5,9 @@ node does that doesn't lead.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import attrs
 
 from trio_kv.raft.entry import Command
 from trio_kv.raft.errors import NotLeader, ReadOnly
@@ -27,9 +29,33 @@ from trio_kv.raft.messages import (
     VoteReply,
 )
 from trio_kv.raft.ready import ChunkRead
+from trio_kv.raft.state import NodeState
 
-if TYPE_CHECKING:
-    from trio_kv.raft.server import Server
+
+@attrs.frozen
+class Follow:
+    """Become a follower: in this term, or in a newer one."""
+
+    term: int
+    reason: str
+
+
+@attrs.frozen
+class Stand:
+    """Become a candidate, or ask first whether one would win (a pre-vote)."""
+
+    reason: str
+    is_pre_vote: bool
+    is_transfer: bool = False
+
+
+@attrs.frozen
+class Lead:
+    """Become the leader of this term."""
+
+
+Transition = Follow | Stand | Lead
+"""What a role may ask for when it has done its part: the next role. `node.Raft` makes it (paper figure 4)."""
 
 
 class Role:
@@ -37,8 +63,8 @@ class Role:
 
     name: ClassVar[str]
 
-    def __init__(self, raft: "Server") -> None:
-        """Belong to a node. `become_*` of the node makes roles, nobody else."""
+    def __init__(self, raft: NodeState) -> None:
+        """Belong to a node. `become_*` of `node.Raft` makes roles, nobody else."""
         self.raft = raft
         self.deadline = float("inf")
         """When `on_timeout` wants to be called, in seconds of the driver's clock."""
@@ -61,8 +87,8 @@ class Role:
         """Put the question of all reads that wait to the leader, who is known."""
         raft = self.raft
         assert raft.leader is not None
-        counter = raft.asker.ask(now)
-        raft.send(ReadIndex(*raft.header(raft.leader), raft.asker.nonce, counter))
+        counter = raft.pending_reads.ask(now)
+        raft.send(ReadIndex(*raft.header(raft.leader), raft.pending_reads.nonce, counter))
 
     def own_reads(self) -> list[Any]:
         """Return the contexts of the reads that this leader asked itself."""
@@ -74,11 +100,13 @@ class Role:
 
     # What happens
 
-    def on_timeout(self, now: float) -> None:
+    def on_timeout(self, now: float) -> Transition | None:  # noqa: ARG002
         """Do what is due."""
+        return None
 
-    def on_stored(self, now: float) -> None:
+    def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002
         """More of the log, or the hard state, became durable."""
+        return None
 
     def on_chunk_read(
         self,
@@ -100,14 +128,17 @@ class Role:
     def peer_said(self, message: Message) -> None:
         """Note what every message tells, whatever its term."""
 
-    def on_append_entries(self, now: float, message: AppendEntries) -> None:
-        """Hear from the leader of this term."""
+    def on_append_entries(self, now: float, message: AppendEntries) -> None:  # noqa: ARG002
+        """Hear from the leader of this term. A candidate was made a follower before; no leader hears another one."""
+        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
-    def on_heartbeat(self, now: float, message: Heartbeat) -> None:
-        """Hear from the leader of this term."""
+    def on_heartbeat(self, now: float, message: Heartbeat) -> None:  # noqa: ARG002
+        """Hear from the leader of this term, as in `on_append_entries`."""
+        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
-    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
-        """Hear from the leader of this term."""
+    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:  # noqa: ARG002
+        """Hear from the leader of this term, as in `on_append_entries`."""
+        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
         """Learn which chunk a follower wants next."""
@@ -121,11 +152,13 @@ class Role:
     def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
         """Learn that a follower still follows."""
 
-    def on_pre_vote_reply(self, now: float, message: PreVoteReply) -> None:
+    def on_pre_vote_reply(self, message: PreVoteReply) -> Transition | None:  # noqa: ARG002
         """Count a pre-vote."""
+        return None
 
-    def on_vote_reply(self, now: float, message: VoteReply) -> None:
+    def on_vote_reply(self, message: VoteReply) -> Transition | None:  # noqa: ARG002
         """Count a vote."""
+        return None
 
     def on_read_index(self, now: float, message: ReadIndex) -> None:
         """Be asked how far one must have applied to read."""
@@ -141,9 +174,9 @@ class Role:
             reason = "log is behind"
         else:
             reason = ""
-            raft.tell(PreVoteGranted(message.source))
+            raft.emit(PreVoteGranted(message.source))
         if reason:
-            self.tell_refused(message, reason)
+            self.emit_refused(message, reason)
         reply = PreVoteReply(*raft.header(message.source), message.term, not reason)
         raft.send(reply, waits_for_disk=True)
 
@@ -161,30 +194,36 @@ class Role:
         else:
             reason = ""
             raft.vote = message.source
-            raft.tell(VoteGranted(message.source))
+            raft.emit(VoteGranted(message.source))
             self.restart_timer(now)
         if reason:
-            self.tell_refused(message, reason)
+            self.emit_refused(message, reason)
         reply = VoteReply(*raft.header(message.source), not reason, raft.incarnations())
         raft.send(reply, waits_for_disk=True)
 
-    def tell_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
-        """Tell why a vote is refused."""
+    def emit_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
+        """Let listeners know why a vote is refused."""
         if self.raft.wants_debug:
-            self.raft.tell(VoteRefused(message.source, isinstance(message, RequestPreVote), reason))
+            self.raft.emit(VoteRefused(message.source, isinstance(message, RequestPreVote), reason))
 
     def restart_timer(self, now: float) -> None:
-        """Let who got a vote have the time to win."""
+        """Wait a whole election time-out: a candidate that was given a vote needs time to win."""
 
-    def on_timeout_now(self, now: float, message: TimeoutNow) -> None:
+    def on_timeout_now(self, message: TimeoutNow) -> Transition | None:  # noqa: ARG002
         """Be asked to take over."""
+        return None
 
-    def make_messages(self, now: float) -> None:
-        """Send what became due by all that happened since the last `Ready`."""
+    def replicate(self, now: float) -> None:
+        """Send what followers lack of the log, the commit index and the rounds, if this is the leader."""
 
     def hears_leader(self, now: float) -> bool:
         """Return whether a vote now would disturb a leader that works (thesis §6.4.1, §9.6)."""
         return now < self.raft.heard_leader_at + self.raft.config.election_timeout_min_s
+
+    def note_incarnation(self, peer: int, incarnation: int) -> None:
+        """Note a peer's incarnation, wherever it was heard of."""
+        if self.raft.note_incarnation(peer, incarnation):
+            self.peer_was_replaced(peer)
 
     def peer_was_replaced(self, peer: int) -> None:
         """Forget what a peer said before it came back with another disk."""
@@ -192,7 +231,7 @@ class Role:
     def leave(self) -> None:
         """Give back what a later role must go on with."""
 
-    def copy(self, raft: "Server") -> "Role":
+    def copy(self, raft: NodeState) -> "Role":
         """Return an equal role for a copy of the node."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)

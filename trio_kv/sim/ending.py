@@ -72,7 +72,7 @@ def require_service(world: "World") -> float:
     plan = world.plan
     election_s = plan.raft.election_timeout_max_s
     recovered_after_s = world.run_until_true(
-        "all follow one leader", leader_within_s(plan), lambda: is_led(world.living(), plan.nodes)
+        "all follow one leader", leader_within_s(plan), lambda: is_led(world.living())
     )
     leader = world.leader()
     assert leader is not None
@@ -133,14 +133,15 @@ def require_linearizable(world: "World") -> None:
         raise Violation(verdict.words)
 
 
-def is_led(living: Sequence[Replica], nodes: int) -> bool:
-    """Return whether all nodes that live follow one leader, and are a majority of so many."""
+def is_led(living: Sequence[Replica]) -> bool:
+    """Return whether all nodes that live follow one leader, and are a majority."""
     rafts = [each.raft for each in living]
     leaders = [raft for raft in rafts if raft.is_leader]
-    if not leaders or len(rafts) <= nodes // 2:
+    if not leaders:
         return False
     leader = max(leaders, key=lambda raft: raft.term)
-    return all((raft.term, raft.leader) == (leader.term, leader.id) for raft in rafts)
+    are_enough = leader.voters.has_majority([raft.id for raft in rafts])
+    return are_enough and all((raft.term, raft.leader) == (leader.term, leader.id) for raft in rafts)
 
 
 def is_at_rest(living: Sequence[Replica], disks: Iterable[TimedDisk | None]) -> bool:

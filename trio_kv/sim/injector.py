@@ -173,8 +173,9 @@ class Injector:
         self._later.end("full", node.id, fault.for_s, node.empty_disk)
 
     def _may_lose(self, node: SimulatedNode) -> bool:
-        others = [other for other in self._world.nodes.values() if other is not node]
-        return self._world.plan.allows_loss(sum(other.is_lost for other in others))
+        nodes = self._world.nodes
+        left = [other.id for other in nodes.values() if other is not node and not other.is_lost]
+        return self._world.plan.allows_loss(nodes, left)
 
     def _lose(self, fault: faults.FlipBit | faults.Wipe) -> None:
         """Let a node forget a bit, or all. Only a node that is lost already, or may be lost too."""

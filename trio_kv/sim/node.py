@@ -276,7 +276,7 @@ class SimulatedNode:
         if replica is None or self.is_paused or replica.raft.is_leader or replica.raft.is_rebuilding:
             return
         now = self.clock.at(self.world.now)
-        replica.raft.become_candidate(now, reason="it was told to", is_pre_vote=is_pre_vote)
+        replica.raft.become_candidate(now, "it was told to", is_pre_vote=is_pre_vote)
         self._step(is_timer=False)
 
     def jump(self, by_s: float) -> None:

@@ -56,7 +56,7 @@ class Noticing:
             self._coverage.reach("snapshot lost its turn")
         if isinstance(raft.role, Leader) and raft.role.has_forsaken_install:
             self._coverage.reach("snapshot sent to a disk that hangs")
-        if not (raft.asker.asked or raft.asker.waiting):
+        if not (raft.pending_reads.asked or raft.pending_reads.waiting):
             self._asked_leader = None
         elif raft.leader is not None:
             if self._asked_leader not in {None, raft.leader}:

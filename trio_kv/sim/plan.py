@@ -11,11 +11,13 @@ a node whose disk is damaged refuses to start, and one that is being rebuilt cou
 others has told it what was committed. A cluster that lost too much stands still for good; it never forgets.
 """
 
+from collections.abc import Collection, Iterable
 from random import Random
 
 import attrs
 
 from trio_kv.raft.config import RaftConfig
+from trio_kv.raft.voters import Voters
 from trio_kv.sim.draw import MAKERS, draw_faults, nodes_min
 from trio_kv.sim.faults import Fault
 
@@ -72,9 +74,9 @@ class Plan:
         """Whether time-outs are nearly equal on purpose: then votes are split again and again."""
         return self.raft.election_timeout_max_s < 1.2 * self.raft.election_timeout_min_s
 
-    def allows_loss(self, lost: int) -> bool:
-        """Return whether one more disk may be lost besides so many: a majority with all of its data must be left."""
-        return self.is_beyond_budget or self.nodes - lost - 1 > self.nodes // 2
+    def allows_loss(self, nodes: Iterable[int], left: Collection[int]) -> bool:
+        """Return whether only these nodes may be left with all of their data: they must be a majority of all."""
+        return self.is_beyond_budget or Voters(nodes).has_majority(left)
 
     def __str__(self) -> str:
         lines = [

@@ -113,9 +113,8 @@ class World:
         if not isinstance(role, Leader):
             raise ScriptError(f"node {node} is no leader")
         for peer, progress in role.progress.items():
-            mode = "probe" if progress.is_probing else "replicate"
             fields = f"match={progress.match} next={progress.next} in_flight={len(progress.in_flight)}"
-            self._lines.append(f"n{peer} {mode} {fields}")
+            self._lines.append(f"n{peer} {progress.sending.value} {fields}")
 
     def do_wire(self) -> None:
         """`wire`: the messages that are on their way."""
@@ -154,7 +153,7 @@ class World:
     def do_campaign(self, node: str, kind: str = "prevote") -> None:
         """`campaign 1 [vote]`: stand for election now, whatever the timer says; with `vote` without a pre-vote."""
         one = self._node(node)
-        one.raft.become_candidate(self.now, reason="the script", is_pre_vote=kind != "vote")
+        one.raft.become_candidate(self.now, "the script", is_pre_vote=kind != "vote")
         self._settle(one)
 
     def do_gather(self, *nodes: str) -> None:

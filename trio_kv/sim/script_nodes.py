@@ -12,8 +12,8 @@ from trio_kv.raft.leader import Leader
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
-from trio_kv.raft.quorum import majority_size
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.raft.voters import Voters
 
 
 class Text(msgspec.Struct, frozen=True, gc=False):
@@ -104,9 +104,9 @@ class Judge:
             known = self.committed.setdefault(entry.index, entry)
             assert known == entry, f"n{node.id} applies {entry}, but {known} was committed at that index"
         last = entries[-1]
-        count = sum(other.disk.has(last) for other in nodes.values())
-        assert count >= majority_size(len(nodes)), (
-            f"n{node.id} commits {last}, durable on {count} of {len(nodes)}"
+        holders = {other.id for other in nodes.values() if other.disk.has(last)}
+        assert Voters(nodes).has_majority(holders), (
+            f"n{node.id} commits {last}, durable on {len(holders)} of {len(nodes)}"
         )
 
     def asks(self, node: int, context: str) -> None:
@@ -165,7 +165,7 @@ class ScriptNode:
             log=Log(self.disk.entries),
             events_level=DEBUG,
         )
-        self.raft.asker.nonce = self._starts  # A drawn one is as good, but not as readable.
+        self.raft.pending_reads.nonce = self._starts  # A drawn one is as good, but not as readable.
         self.is_up = True
 
     def wipe(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Collection
 from pathlib import Path
 from random import Random
 
+from trio_kv.raft.voters import Voters
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.errors import FULL, GoneError, StorageError
 from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
@@ -44,12 +45,12 @@ def rebuild_node(
     others = [other for other in directory.nodes if other != node]
     reasons = {other: _why_unsound(directory, other) for other in others if other not in running}
     unsound = {other: reason for other, reason in reasons.items() if reason is not None}
-    needed = len(directory.nodes) // 2 + 1
-    if len(others) - len(unsound) < needed:
+    voters = Voters(directory.nodes)
+    if not voters.has_majority([other for other in others if other not in unsound]):
         told = "".join(f"\nNode {other}: {reason}." for other, reason in unsound.items())
         raise StorageError(
-            f"node {node} can't be rebuilt: that takes {needed} other nodes that have all of their data, and "
-            f"{len(others) - len(unsound)} of {len(others)} have.{told}",
+            f"node {node} can't be rebuilt: that takes {voters.majority_size()} other nodes that have all of their "
+            f"data, and {len(others) - len(unsound)} of {len(others)} have.{told}",
             "Put back the directories that are missing, or restore a backup into a new data directory.",
         )
     before = directory.manifest

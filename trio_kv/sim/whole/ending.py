@@ -55,7 +55,7 @@ async def require_service(world: "WholeWorld") -> float:
     plan = world.plan
     election_s = plan.raft.election_timeout_max_s
     recovered_after_s = await _run_until_true(
-        world, "all follow one leader", leader_within_s(plan), lambda: is_led(world.living(), plan.nodes)
+        world, "all follow one leader", leader_within_s(plan), lambda: is_led(world.living())
     )
     leader = world.leader()
     assert leader is not None

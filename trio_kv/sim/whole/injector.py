@@ -206,8 +206,9 @@ class Injector:
 
     def _may_lose(self, node: int) -> bool:
         """Return whether a majority would be left with all of its data: nothing could bring back more."""
-        others = [drive for drive in self._world.disks.drives.values() if drive.node != node]
-        return self._world.plan.allows_loss(sum(drive.is_lost for drive in others))
+        drives = self._world.disks.drives
+        left = [drive.node for drive in drives.values() if drive.node != node and not drive.is_lost]
+        return self._world.plan.allows_loss(drives, left)
 
     # The door
 

@@ -101,7 +101,7 @@ class WatchedNode(Node):
         if self._nursery is None or self.is_held or raft.is_leader or raft.is_rebuilding:
             return
         now = self.clock.now()
-        raft.become_candidate(now, reason="it was told to", is_pre_vote=is_pre_vote)
+        raft.become_candidate(now, "it was told to", is_pre_vote=is_pre_vote)
         self._carry_out(now)
 
     def _take(self, now: float, items: list[object]) -> None:

@@ -1,7 +1,7 @@
-"""What every node keeps and may do, whatever its role (paper figures 2 and 4): term, vote, log, commit index, role.
+"""What every node keeps, whatever its role (paper figure 2): term, vote, log, commit index.
 
-The roles hold a `Server` and move it on; what it says, asks and tells on the way collects in its `effects`. What is on
-its way to the disk stands in `persistence`.
+The roles hold a `NodeState` and move it on. What it says, asks and emits on the way collects in its `effects`. What is
+on its way to the disk stands in `persistence`. The state knows no role: which one comes next stands in `node`.
 """
 
 import copy
@@ -12,39 +12,33 @@ from typing import Any, Self
 import attrs
 import crc32c
 
-from trio_kv.raft.candidate import Candidate
 from trio_kv.raft.config import RaftConfig
-from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.entry import Entry
 from trio_kv.raft.events import (
     DEBUG,
-    ElectionStarted,
     EntriesAppended,
     EntriesCommitted,
     Event,
-    LeaderElected,
     LeaderFollowed,
-    LeaderSteppedDown,
     LogTruncated,
-    PreVoteStarted,
     ReadsConfirmed,
     RebuildEnded,
     TermAdvanced,
 )
-from trio_kv.raft.follower import Follower, Incoming
-from trio_kv.raft.leader import Leader
+from trio_kv.raft.install import Incoming
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import Message
 from trio_kv.raft.persistence import Persistence
-from trio_kv.raft.reads import Asker
+from trio_kv.raft.reads import PendingReads
 from trio_kv.raft.ready import Effects, HardState
-from trio_kv.raft.role import Role
+from trio_kv.raft.voters import Voters
 
 REBUILT = object()
 """The context of the read by which a node that is rebuilt learns what it must have before it counts again."""
 
 
-class Server:
-    """One node of a consensus group of fixed membership, as its roles see it. `Raft` is what its driver sees.
+class NodeState:
+    """The state of one node of a consensus group, as its roles see it. `node.Raft` is what its driver sees.
 
     Invariants: the term never decreases, and a vote is given once a term; `commit` never decreases and never
     passes the log; nothing that promises durability leaves before the write that backs it.
@@ -86,6 +80,7 @@ class Server:
         """
         self.id = id
         self.peers = tuple(sorted(peers))
+        self.voters = Voters((id, *self.peers))
         self.config = config
         self.random = random
         self.incarnation = incarnation
@@ -103,7 +98,7 @@ class Server:
         """A commit index first learned since this node's start, of a leader that had committed in its term."""
         self.leader: int | None = None
         self.heard_leader_at = float("-inf")
-        self.asker = Asker(random.getrandbits(63))
+        self.pending_reads = PendingReads(random.getrandbits(63))
 
         self.persistence = Persistence(self.log, hard_state)
         self.delivered = self.log.base_index
@@ -114,9 +109,12 @@ class Server:
         self.is_rebuilding = is_rebuilding
         self._rebuilt_index: int | None = None
         if is_rebuilding:
-            self.asker.waiting.append(REBUILT)
+            self.pending_reads.waiting.append(REBUILT)
         self.incoming: Incoming | None = None
-        self.role: Role = Follower(self, now)
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """Take the first role. The state itself has none."""
 
     def copy(self) -> Self:
         """Return a node of its own in the same state, to try what happens next. Entries are shared."""
@@ -125,18 +123,12 @@ class Server:
         twin.random.setstate(self.random.getstate())
         twin.log = self.log.copy()
         twin.persistence = self.persistence.copy(twin.log)
-        twin.asker = self.asker.copy()
-        twin.role = self.role.copy(twin)
+        twin.pending_reads = self.pending_reads.copy()
         twin.incoming = None if self.incoming is None else attrs.evolve(self.incoming)
         twin.effects = self.effects.copy()
         twin.votes = self.votes.copy()
         twin._incarnations = self._incarnations.copy()  # noqa: SLF001 - a twin of this class
         return twin
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this node leads its term, as far as it knows."""
-        return isinstance(self.role, Leader)
 
     # What is said and told
 
@@ -155,8 +147,8 @@ class Server:
         else:
             self.effects.messages.append(message)
 
-    def tell(self, event: Event) -> None:
-        """Tell what happened."""
+    def emit(self, event: Event) -> None:
+        """Let listeners know what happened."""
         self.effects.events.append(event)
 
     # The log and the commit index
@@ -166,14 +158,14 @@ class Server:
         self.log.append(entries)  # type: ignore[arg-type]
         if self.wants_debug and entries:
             last = entries[-1]
-            self.tell(EntriesAppended(entries[0].index, last.index, last.term, _crc(entries)))
+            self.emit(EntriesAppended(entries[0].index, last.index, last.term, _crc(entries)))
 
     def truncate(self, first: int) -> None:
         """Drop all entries from `first` on, as the leader's log has others there (paper §5.3)."""
         assert first > self.commit, f"entry {first} is committed"
         last = self.log.last_index
         self.persistence.truncate(first)
-        self.tell(LogTruncated(first, last))
+        self.emit(LogTruncated(first, last))
 
     def commit_to(self, index: int) -> None:
         """Move the commit index on to `index`, never back (scenario L3)."""
@@ -182,7 +174,7 @@ class Server:
         assert index <= self.log.last_index
         if self.wants_debug:
             entries = self.log.slice(self.commit + 1, index)
-            self.tell(EntriesCommitted(self.commit + 1, index, entries[-1].term, _crc(entries)))
+            self.emit(EntriesCommitted(self.commit + 1, index, entries[-1].term, _crc(entries)))
         self.commit = index
 
     def note_leader_commit(self, index: int) -> None:
@@ -204,7 +196,7 @@ class Server:
         if contexts:
             self.effects.reads.extend([(context, index) for context in contexts])
             if self.wants_debug:
-                self.tell(ReadsConfirmed(index, len(contexts)))
+                self.emit(ReadsConfirmed(index, len(contexts)))
 
     def maybe_end_rebuild(self) -> None:
         """Count and vote again, once all is durable here that was committed when the question was answered.
@@ -214,9 +206,9 @@ class Server:
         """
         if self._rebuilt_index is not None and min(self.commit, self.log.durable) >= self._rebuilt_index:
             self.is_rebuilding = False
-            self.tell(RebuildEnded(self._rebuilt_index))
+            self.emit(RebuildEnded(self._rebuilt_index))
 
-    # Terms and roles
+    # Terms
 
     def heard_from_leader(self, now: float, leader: int) -> None:
         """Note that the term has a leader that is alive."""
@@ -225,78 +217,42 @@ class Server:
             assert self.leader is None, f"two leaders in term {self.term}: {self.leader} and {leader}"
             self.leader = leader
             if self.wants_debug:
-                self.tell(LeaderFollowed(leader))
+                self.emit(LeaderFollowed(leader))
 
-    def become_follower(self, now: float, term: int, *, reason: str = "saw a newer term") -> None:
-        """Follow, in this term or a newer one."""
-        self.role.leave()
-        if self.is_leader:
-            self.tell(LeaderSteppedDown(reason))
-        self._enter(term)
+    def forget_leader(self) -> None:
+        """Know of no leader; reads wait for the next one."""
         self.leader = None
         self.heard_leader_at = float("-inf")
-        self.asker.give_up()
-        self.role = Follower(self, now)
+        self.pending_reads.give_up()
 
-    def become_candidate(
-        self, now: float, *, reason: str, is_pre_vote: bool, is_transfer: bool = False
-    ) -> None:
-        """Stand for election, or ask whether one would win."""
-        self.leader = None
-        self.asker.give_up()
-        if not is_pre_vote:
-            self._enter(self.term + 1)
-            self.vote = self.id
-            self.standing_term = self.term
-        self.tell(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
-        role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
-        self.role = role
-        role.ask()
-        role.maybe_stand(now)
-
-    def become_leader(self, now: float) -> None:
-        """Lead this term, and open it with a no-op (paper §8)."""
-        assert isinstance(self.role, Candidate)
-        assert self.vote == self.id
-        assert self.standing_term == self.term
-        self.standing_term = None
-        first = self.log.last_index + 1
-        role = Leader(self, now, first)
-        self.tell(LeaderElected(tuple(sorted(self.votes)), first))
-        self.role = role
-        self.leader = self.id
-        self.append([make_entry(first, self.term, role.time_us(now), None)])
-
-    def _enter(self, term: int) -> None:
+    def enter(self, term: int) -> None:
+        """Enter a term, in which no vote is given yet. The own term is entered already."""
         assert term >= self.term
         if term > self.term:
             if self.wants_debug:
-                self.tell(TermAdvanced(self.term))
+                self.emit(TermAdvanced(self.term))
             self.term, self.vote = term, None
             self.votes = set()
 
     # Disks that are gone
 
     def is_void(self, message: Message) -> bool:
-        """Return whether a message comes from a disk that is gone; note it when a new one appears.
+        """Return whether a message comes from a disk that is gone.
 
         A node's incarnations rise, so that a late message of its former self is known as such, whichever comes first.
         """
-        known = self._incarnations.get(message.source)
-        if known is not None and message.incarnation < known:
-            return True
-        self.note_incarnation(message.source, message.incarnation)
-        return False
+        return message.incarnation < self._incarnations.get(message.source, 0)
 
-    def note_incarnation(self, peer: int, incarnation: int) -> None:
-        """Note a peer's incarnation. With a higher one its disk was replaced: what it said before is void."""
+    def note_incarnation(self, peer: int, incarnation: int) -> bool:
+        """Note a peer's incarnation; return whether its disk was replaced: what it said before is void then."""
         known = self._incarnations.get(peer)
         if peer == self.id or (known is not None and incarnation <= known):
-            return
+            return False
         self._incarnations[peer] = incarnation
-        if known is not None:
-            self.votes.discard(peer)  # It may vote again, having forgotten for whom it did.
-            self.role.peer_was_replaced(peer)
+        if known is None:
+            return False
+        self.votes.discard(peer)  # It may vote again, having forgotten for whom it did.
+        return True
 
     def incarnations(self) -> tuple[tuple[int, int], ...]:
         """Return (node, incarnation) of all nodes that are known."""

@@ -1,0 +1,104 @@
+"""A snapshot on its way to a follower (paper §7), from both ends.
+
+What a follower needs next may be gone from the leader's log. Then it gets the leader's snapshot, one chunk at a time::
+
+    leader                                            follower
+    Progress.become_install
+    Ready.chunk_reads: the driver reads the chunk
+    chunk_read     -> InstallSnapshot(number)     ->  Ready.chunks: the driver writes the chunk
+                   <- InstallReply(number + 1)    <-  chunk_stored
+    ...                                               ... the last one: the driver makes the snapshot durable
+    Outgoing.moved     <- InstallReply(number)    <-  chunk_moves, as long as that takes
+    Progress.accepted  <- AppendAccepted(index)   <-  installed
+
+One chunk is in flight, which is all the back-pressure that it needs. The follower says which chunk it wants: what it
+has of a snapshot stays when the leader changes, since all nodes make the same chunks of it. A chunk or an answer that
+was lost is sent again by the leader; a snapshot that is gone at the leader gives way to its newest one. What the leader
+keeps for the follower meanwhile is leased to it (see `Outgoing`): a disk that hangs must not fill the others.
+"""
+
+import attrs
+
+LEASE_ENTRIES = 4096
+"""What is kept for a follower's snapshot is kept for so many entries at most without progress of its own: a disk that
+takes longer for one chunk could not follow the log either."""
+
+
+@attrs.define
+class Outgoing:
+    """The leader's end. Either a chunk is being read from the leader's disk, or it is in flight.
+
+    It is a lease on the snapshot and on the log behind it, which are kept for the follower as long as it gets on. When
+    it does not, they are kept no more, but it is still asked now and then; what it lacks by then it gets from the
+    newest snapshot.
+    """
+
+    moved_at: float
+    """When the follower got on last."""
+    moved_last_index: int
+    """Where the leader's log ended then."""
+    is_kept: bool = True
+    """The lease runs."""
+    snapshot: tuple[int, int] | None = None
+    """(index, term), once the first chunk was read."""
+    number: int = 0
+    """The chunk that is being read or is in flight."""
+    is_reading: bool = True
+    sent_at: float = float("-inf")
+    """When the chunk in flight was sent, or the follower said that it still works on it."""
+
+    def want(self, number: int) -> None:
+        """Note that a chunk is to be read, to send it."""
+        self.number, self.is_reading = number, True
+
+    def waits_for(self, snapshot: tuple[int, int] | None, number: int) -> bool:
+        """Return whether this chunk is the one that is being read."""
+        return self.is_reading and (self.snapshot, self.number) == (snapshot, number)
+
+    def begin_anew(self) -> None:
+        """Note that the leader has this snapshot no more: the newest one takes its place, under the same lease."""
+        self.snapshot = None
+
+    def sent(self, snapshot: tuple[int, int], now: float) -> None:
+        """Note that the chunk was read and is in flight."""
+        self.snapshot, self.is_reading, self.sent_at = snapshot, False, now
+
+    def arrived(self, now: float) -> None:
+        """Note that the follower has the chunk in flight and works on it: it need not be sent again soon."""
+        self.sent_at = now
+
+    def is_in_flight(self, snapshot: tuple[int, int]) -> bool:
+        """Return whether a chunk of this snapshot is in flight."""
+        return not self.is_reading and self.snapshot == snapshot
+
+    def is_overdue(self, now: float, retry_s: float) -> bool:
+        """Return whether the chunk has been in flight for so long that it, or its answer, must be lost."""
+        return not self.is_reading and now >= self.sent_at + retry_s
+
+    # The lease
+
+    def moved(self, now: float, last_index: int) -> None:
+        """Renew the lease: the follower got on, be it only with the chunk that it has."""
+        self.moved_at, self.moved_last_index, self.is_kept = now, last_index, True
+
+    def was_unheard(self, lateness_s: float, now: float) -> None:
+        """Forgive a silence of so long: the leader's own process slept."""
+        self.moved_at = min(now, self.moved_at + lateness_s)
+
+    def maybe_end_lease(self, now: float, last_index: int, lease_s: float) -> None:
+        """End it, if the follower got nowhere for too long, or while too much was written."""
+        if now - self.moved_at >= lease_s or last_index - self.moved_last_index >= LEASE_ENTRIES:
+            self.is_kept = False
+
+
+@attrs.define
+class Incoming:
+    """The follower's end."""
+
+    snapshot: tuple[int, int]
+    """(index, term)"""
+    next_number: int = 0
+    is_storing: bool = False
+    """The chunk `next_number` is being written."""
+    is_complete: bool = False
+    """That is the last one: the snapshot is going to be installed, whatever else comes meanwhile."""
