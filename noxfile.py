@@ -11,7 +11,7 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 # What is missing is skipped with a word, and not fetched from anywhere.
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "layers", "tests", "lowest", "pythons"]
+nox.options.sessions = ["lint", "types", "layers", "tests", "lowest"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST, *NEWER = nox.project.python_versions(PYPROJECT, max_version="3.15")
