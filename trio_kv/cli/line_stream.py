@@ -50,11 +50,12 @@ class LineStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO) -> None:
         """Begin empty; see the class."""
+        # These come first: `flush` is called even for a stream whose making failed (from Python 3.13 on).
+        self._lock = threading.Lock()
+        self._line = ""
         descriptor = stream.fileno()
         self._descriptor = descriptor
         self._encoding = stream.encoding
-        self._lock = threading.Lock()
-        self._line = ""
         self.writer: LineWriter[str] = LineWriter(
             lambda: descriptor,
             lambda line: line.encode(self._encoding, ESCAPED),
