@@ -38,7 +38,7 @@ STEPS = {
 """What a function of `os` does, by its name. Opening is a step only where it may make a file."""
 TWO_NAMES = {"rename", "replace", "link", "symlink"}
 """Those whose second name is the new one."""
-VARIES = re.compile(r"(?<=replaced-)\w+|(?<=control\.json\.)\w+|\d{6,}")
+VARIES = re.compile(r"(?<=replaced-)\w+|(?<=control\.json\.)\w+|[0-9a-f]{16}|\d{6,}")
 """What is drawn at random, or counts entries, in the name of a file."""
 
 

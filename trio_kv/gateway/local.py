@@ -79,7 +79,9 @@ async def open_cluster(
     trace = trace or Trace()
     cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
     try:
-        store = RaftStore(cluster.registry, source, session_timeout_s=session_timeout_s)
+        # The system's own source costs a system call for each toss of the coin: it seeds a quick one.
+        coin = Random(source.getrandbits(64))
+        store = RaftStore(cluster.registry, coin, session_timeout_s=session_timeout_s)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cluster.run)
             await nursery.start(store.run)

@@ -59,9 +59,12 @@ class Raft(NodeState):
 
     def receive(self, now: float, message: Message) -> None:  # noqa: C901, PLR0912 - one case a message is the point
         """Take a message from a peer."""
-        if message.source not in self.peers or message.target != self.id or self.is_void(message):
+        if message.source not in self.peers or message.target != self.id:
             return
-        self.role.note_incarnation(message.source, message.incarnation)
+        if message.incarnation != self._incarnations.get(message.source):
+            if self.is_void(message):
+                return
+            self.role.note_incarnation(message.source, message.incarnation)
         self.role.peer_said(message)
         if message.term > self.term and not self._enter_term_of(now, message):
             return
