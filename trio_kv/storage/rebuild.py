@@ -3,7 +3,7 @@
 The node keeps its number and gets a **new incarnation**, higher than the last: what its former self
 acknowledged is void. A file `rebuilding` in the new directory says that the node must not count yet. It
 votes for nobody and counts for no majority until a majority of the *others* has confirmed what was
-committed and it has all of that (see `raft.server`); only then is the file removed.
+committed and it has all of that (see `raft.state`); only then is the file removed.
 
 A majority of the others must be **sound**: a start would find all of their data. That is read, and not guessed from
 names of files. A node that runs was read when it started, and its files change while they would be read; its disk may
