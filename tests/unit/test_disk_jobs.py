@@ -503,6 +503,41 @@ def test_the_simulated_disk_compacts_behind_the_writes_before() -> None:
     assert disk.step() == Ticket(101, 1, 101)
 
 
+class SlowlyFull(MemoryFiles):
+    """A full disk that takes its time to say so, as one with many files does that might give back some room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = threading.Event()
+        self.answers = threading.Event()
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        self.is_asked.set()
+        assert self.answers.wait(20)
+        raise OSError(errno.ENOSPC, "full")
+
+
+async def test_D12_a_disk_that_is_full_at_its_start_says_so_before_its_first_write() -> None:
+    """Whoever stored its vote may lead, and must know by then that there is no room for what it admits."""
+    files = SlowlyFull()
+    world = World(files)
+    wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+    disk = DiskThread(
+        wal,
+        SnapshotStore(files, IDENTITY),
+        on_stored=lambda ticket: world.tell("ticket", ticket.number),
+        on_failed=lambda error: world.tell("end", error),
+        **world.callbacks(),
+    )
+    disk.submit(write(1))
+    assert await trio.to_thread.run_sync(files.is_asked.wait, 20)
+    assert disk.statistics().batches == 0
+    files.answers.set()
+    await world.wait("ticket", 1)
+    assert world.told[0] == ("room", 0)
+    await disk.stop()
+
+
 def test_D12_the_simulated_disk_can_be_full() -> None:
     """It tells its room after each batch while it is full, and when it is not any more."""
     files = MemoryFiles()

@@ -63,6 +63,8 @@ class Leader(Role):
         self.was_transfer_sent = False
         self.stall_told_at = float("-inf")
         """When another was asked to take over because the own disk stands still."""
+        self.refused_since: float | None = None
+        """Since when commands are refused for want of room on the disks."""
         self.heartbeat_at = now
         self.deadline = now
 
@@ -160,6 +162,7 @@ class Leader(Role):
         if self.raft.persistence.room_bytes is None and all(
             each.room_bytes is None for each in self.progress.values()
         ):
+            self.refused_since = None
             return None
         # Only a full disk wants to know what they take; to encode them twice is cheap then, for most are refused.
         return self._refuses_full(now, sum(HEADER.size + len(command.encode()) for command in commands))
@@ -168,21 +171,33 @@ class Leader(Role):
         """Take a command only if a majority has zero-filled log space for it and for all that is under way.
 
         What is admitted never meets a full disk at its write: space is reserved before it is promised. A leader that is
-        short alone hands over to a node that isn't. That must have all of the log by now: one whose writes wait for
-        room tells of none, and could not even write its vote.
+        short alone hands over. A majority must have all of the log by then: a follower whose writes wait for room tells
+        of none, and could not even write its vote.
+
+        "The disks are full" is a verdict over a majority. It is not passed over followers that may only be busy, or
+        have not answered in this term yet: for one election time-out the command is to be asked again. Then who is
+        silent counts as full.
         """
         raft = self.raft
-        if raft.commit < self.first_index:
-            return NotLeader(None)  # Whose disk has room is told by the first answers of this term.
-        others = [peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)]
-        has_own = raft.persistence.has_room(size_bytes)
-        if has_own and raft.voters.has_majority({raft.id, *others}):
+        able = {peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)}
+        full = {peer for peer, each in self.progress.items() if each.room_bytes is not None} - able
+        if raft.persistence.has_room(size_bytes):
+            able.add(raft.id)
+        else:
+            full.add(raft.id)
+            targets = {peer for peer in able if self.progress[peer].match == raft.log.last_index}
+            if raft.voters.has_majority(targets):
+                target = min(targets)
+                self.transfer(now, target, reason="the disk is full")
+                return NotLeader(target)
+        if raft.id in able and raft.voters.has_majority(able):
+            self.refused_since = None
             return None
-        others = [peer for peer in others if self.progress[peer].match == raft.log.last_index]
-        if not has_own and raft.voters.has_majority(others):
-            target = max(others, key=lambda peer: (self.progress[peer].match, -peer))
-            self.transfer(now, target, reason="the disk is full")
-            return NotLeader(target)
+        if self.refused_since is None:
+            self.refused_since = now
+        is_new = now - self.refused_since < raft.config.election_timeout_max_s
+        if is_new and raft.voters.has_majority({raft.id, *self.progress} - full):
+            return NotLeader(None)
         return ReadOnly()
 
     def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002 - as the other roles

@@ -303,6 +303,7 @@ class DiskThread:
             self._tell(_set, self._ended)
 
     def _work(self) -> None:
+        self._helper.wait_for_first_look()
         while True:
             batch = self._next_batch()
             if (not batch and self._compact_index is None) or not self._pass_gate():

@@ -53,6 +53,7 @@ class Helper:
         self._is_full = False
         self._told_bytes: int | None = None
         self._is_woken = threading.Event()
+        self._has_looked = threading.Event()
         self._retry_at_s = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -76,6 +77,14 @@ class Helper:
             self.found_full()
         elif self._wal.wants_spare:
             self._wake()
+
+    def wait_for_first_look(self) -> None:
+        """Wait until it is known, and told, whether the log has a ballast.
+
+        No write may be done before: a node that has stored its vote may lead, and admits what its disk, full since
+        before the start, has no room for.
+        """
+        self._has_looked.wait()
 
     def found_full(self) -> None:
         """Take note that the disk is full, or of how much room is left on it."""
@@ -104,10 +113,13 @@ class Helper:
             self._work()
         except Exception as error:  # noqa: BLE001 - told: it ends the disk
             self._on_failed(error)
+        finally:
+            self._has_looked.set()
 
     def _work(self) -> None:
         while True:
             self._maybe_prepare()
+            self._has_looked.set()
             job = self._next_job()
             if job is None or not self._pass_gate(job is not _do_nothing):
                 return
