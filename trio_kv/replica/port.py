@@ -23,8 +23,9 @@ class NodeHandle(Protocol):
         """Hand a request over, without waiting.
 
         Returns:
-            False if it did not fit: it was not handed over, and nothing will come of it. Otherwise its answer comes
-            to who asked, or is lost with the node, the link, or the request itself.
+            False if it did not fit: it was not handed over, and nothing will come of it. Otherwise who asked gets an
+            answer: the node's, or `Unknown` from whatever knows that the node's can't come any more. Where an answer is
+            lost in silence, a write is handed over again, and a read given to the other nodes.
 
         """
         ...

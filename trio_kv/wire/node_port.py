@@ -11,13 +11,14 @@ anew has a new id: an answer to its former self reaches nobody, whatever its num
     request = kind u8 | msgpack [process, nonce, number, ...]
     answer  = kind u8 | msgpack [process, nonce, number, node, ...]
 
-Commands travel as the bytes that the log has, and replies as JSON, in which their values keep the text that they have.
+Commands travel as the bytes that the log has, and values of replies as the JSON text that they are.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from trio_kv.kv.commands import Command, decode_command
 from trio_kv.kv.reply import Reply
@@ -130,7 +131,11 @@ def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
     """Return the bytes of an answer to this asker."""
     head = (reply_to.process, reply_to.nonce, answer.number, answer.node)
     if isinstance(answer, Done):
-        return b"D" + _encode((*head, answer.term, answer.applied, _encode_json(answer.replies)))
+        replies = [
+            (reply.code, None if reply.value is None else bytes(reply.value), reply.revision, reply.message)
+            for reply in answer.replies
+        ]
+        return b"D" + _encode((*head, answer.term, answer.applied, replies))
     if isinstance(answer, Refused):
         return b"N" + _encode((*head, answer.hint))
     return (b"F" if isinstance(answer, Full) else b"U") + _encode(head)
@@ -145,7 +150,10 @@ def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
     """
     kind, (process, nonce, *rest) = _decode(data, _ANSWERS)
     if kind == b"D":
-        rest[-1] = _decode_inner(_decode_replies, rest[-1])
+        rest[-1] = [
+            Reply(code, None if value is None else msgspec.Raw(value), *others)
+            for code, value, *others in rest[-1]
+        ]
     return ReplyTo(process, nonce), _ANSWER_CLASSES[kind](*rest)
 
 
@@ -153,18 +161,19 @@ def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
     return msgspec.msgpack.Decoder(members).decode
 
 
+_Number = Annotated[int, Meta(ge=0)]
+_Commands = Annotated[list[bytes], Meta(min_length=1)]
+_Reply = tuple[str, bytes | None, _Number, str]
 _encode = msgspec.msgpack.Encoder().encode
-_encode_json = msgspec.json.Encoder().encode
-_decode_replies = msgspec.json.Decoder(list[Reply]).decode
 _REQUESTS = {
-    b"P": _decoder(tuple[int, int, int, list[bytes], int]),
-    b"R": _decoder(tuple[int, int, int, list[str], bool, int]),
+    b"P": _decoder(tuple[_Number, _Number, _Number, _Commands, _Number]),
+    b"R": _decoder(tuple[_Number, _Number, _Number, list[str], bool, _Number]),
 }
 _ANSWERS = {
-    b"D": _decoder(tuple[int, int, int, int, int, int, bytes]),
-    b"N": _decoder(tuple[int, int, int, int, int | None]),
-    b"F": _decoder(tuple[int, int, int, int]),
-    b"U": _decoder(tuple[int, int, int, int]),
+    b"D": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Reply]]),
+    b"N": _decoder(tuple[_Number, _Number, _Number, _Number, _Number | None]),
+    b"F": _decoder(tuple[_Number, _Number, _Number, _Number]),
+    b"U": _decoder(tuple[_Number, _Number, _Number, _Number]),
 }
 _ANSWER_CLASSES: dict[bytes, type[Answer]] = {b"D": Done, b"N": Refused, b"F": Full, b"U": Unknown}
 
