@@ -1,18 +1,16 @@
 """The store that a cluster of ours is: sessions, retries, hedged reads and error classes, in one place.
 
-**Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under
-that same seq until there is an answer: whichever attempt takes effect first, the others find its reply
-(thesis §6.3). A definite error is possible only as long as no attempt can take effect: none was handed
-over, or each node that had one says that it did not append. After that there is the result, `timeout` or
-`session_expired`. A write that was handed over is never repeated under another session.
+**Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under that same seq
+until there is an answer: whichever attempt takes effect first, the others find its reply (thesis §6.3). A definite
+error is possible only as long as no attempt can take effect: none was handed over, or each node that had one says that
+it did not append. After that there is the result, `timeout` or `session_expired`. A write that was handed over is never
+repeated under another session.
 
 **Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins.
 
-It knows nodes by their port alone (`replica.port`), so they may run in any process.
-
-Answers come straight from the node's task into `deliver`, which wakes the waiting connection; what takes
-thought is left to `run`. There is no timer and no task a request: one sweep looks after all of them, and
-sleeps when there are none.
+**Nodes** are known by their port alone (`replica.port`), so they may run in any process. Their answers come straight
+into `deliver`, which wakes the waiting connection; what takes thought is left to `run`. There is no timer and no task a
+request: one sweep looks after all of them, and sleeps when there are none.
 
 **A session** is opened when the first write needs one, one at a time, and its opening belongs to nobody who waits for
 it: a client whose time-out is shorter than a commit gives up, and what was opened is there for the next one.

@@ -21,33 +21,26 @@ class NodeStatus:
     """One node as last seen. Numbers of a node that is down are those it had when it went."""
 
     node: int
-    state: State = State.STOPPED
-    reason: str = ""
-    is_gone: bool = False
-    """Whether it is down because its directory is not where it was."""
     role: str | None = None
     """None while it is down."""
+    state: State = State.STOPPED
     term: int = 0
-    leader: int | None = None
     commit: int = 0
     applied: int = 0
     log_first: int = 1
     log_last: int = 0
     digest: str = ""
+    reason: str = ""
+    leader: int | None = None
+    is_gone: bool = False
+    """Whether it is down because its directory is not where it was."""
 
     def as_reply(self) -> dict[str, object]:
         """Return the node's row of the protocol's status reply."""
-        row: dict[str, object] = {
-            "node": self.node,
-            "role": self.role,
-            "state": str(self.state),
-            "term": self.term,
-            "commit": self.commit,
-            "applied": self.applied,
-            "log_first": self.log_first,
-            "log_last": self.log_last,
-            "digest": self.digest,
-        }
-        if self.reason:
-            row["reason"] = self.reason
+        row = attrs.asdict(self, filter=_is_told)
+        if not self.reason:
+            del row["reason"]
         return row
+
+
+_is_told = attrs.filters.exclude("leader", "is_gone")
