@@ -29,7 +29,7 @@ class LocalCluster:
     store: RaftStore
     """Reads and writes; see `gateway.store.Store`."""
     cluster: Cluster
-    """The nodes: how they are, how they are operated, and its `faults`: how they are broken."""
+    """The nodes: their status, what operates them, and `faults`, which breaks them."""
 
 
 @contextlib.asynccontextmanager
