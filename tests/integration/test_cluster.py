@@ -14,21 +14,22 @@ import pytest
 import trio
 import trio.testing
 
-from trio_kv.cluster import supervisor
+from trio_kv.cluster import loading
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Loaded, RealDisks
-from trio_kv.cluster.registry import FaultError, NodeStatus, State
+from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
-from trio_kv.replica.requests import Done, Read
 from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
+from trio_kv.wire.node_port import Done, Read
+from trio_kv.wire.node_status import NodeStatus, State
 from trio_kv.wire.operations import CasRequest, SetRequest
 
 WAIT_S = 20.0
@@ -136,8 +137,8 @@ async def under_load(local: LocalCluster, story: Callable[[Load], Awaitable[None
 
 
 def leader_now(local: LocalCluster) -> int | None:
-    status = local.cluster.registry.leader()
-    return None if status is None else status.node
+    leader = local.cluster.registry.leader()
+    return None if leader is None else leader.status.node
 
 
 def leader(local: LocalCluster) -> int:
@@ -153,7 +154,7 @@ async def test_crash_of_the_leader_under_load_costs_no_error_and_no_data(tmp_pat
         async def story(load: Load) -> None:
             for _ in range(3):
                 dead = leader(local)
-                local.cluster.crash(dead)
+                local.cluster.faults.crash(dead)
                 await load.more(400)
                 status = local.cluster.registry.nodes[dead]
                 await eventually(partial(has_state, status, State.UP))
@@ -170,20 +171,18 @@ async def test_partition_with_the_old_leader_in_the_minority(tmp_path: Path) -> 
             old = leader(local)
             other = old % 5 + 1
             majority = [node for node in range(1, 6) if node not in (old, other)]
-            local.cluster.partition([[old, other], majority])
+            local.cluster.faults.partition([[old, other], majority])
             commits = {node: row["commit"] for node, row in enumerate(rows(local.cluster), 1)}
-            mailbox = Mailbox()
+            mailbox = Mailbox(local)
             for node in (old, other):
-                inbox = local.cluster.registry.nodes[node].inbox
-                assert inbox is not None
-                assert inbox.post_request(Read(mailbox, 1, ["shared"]))
+                assert mailbox.ask(node, "shared")
             await eventually(lambda: leader_now(local) in majority)
             await load.more(400)
             after = {node: row["commit"] for node, row in enumerate(rows(local.cluster), 1)}
             # What a majority acknowledged before the cut may still be noted as committed; nothing newer is.
             assert all(after[node] < after[majority[0]] for node in (old, other)), (commits, after)
             assert not [answer for answer in mailbox.answers if isinstance(answer, Done)]
-            local.cluster.heal()
+            local.cluster.faults.heal()
 
         await under_load(local, story)
         await converged(local)
@@ -192,11 +191,14 @@ async def test_partition_with_the_old_leader_in_the_minority(tmp_path: Path) -> 
 class Mailbox:
     """Asks a node directly, without the gateway's help."""
 
-    def __init__(self) -> None:
+    def __init__(self, local: LocalCluster) -> None:
         self.answers: list[object] = []
+        self._registry = local.cluster.registry
+        self._reply_to = self._registry.join(self.answers.append)
 
-    def deliver(self, answer: object) -> None:
-        self.answers.append(answer)
+    def ask(self, node: int, key: str) -> bool:
+        handle = self._registry.handle(node)
+        return handle is not None and handle.submit(Read(self._reply_to, 1, [key]))
 
 
 async def test_R4_a_paused_leader_serves_nothing_stale(tmp_path: Path) -> None:
@@ -205,14 +207,12 @@ async def test_R4_a_paused_leader_serves_nothing_stale(tmp_path: Path) -> None:
         await local.cluster.wait_leader()
         await put(local, "key", "old")
         old = leader(local)
-        local.cluster.pause(old)
-        mailbox = Mailbox()
-        inbox = local.cluster.registry.nodes[old].inbox
-        assert inbox is not None
-        inbox.post_request(Read(mailbox, 1, ["key"]))
+        local.cluster.faults.pause(old)
+        mailbox = Mailbox(local)
+        assert mailbox.ask(old, "key")
         await eventually(lambda: leader_now(local) not in (None, old))
         await put(local, "key", "new")
-        local.cluster.resume(old)
+        local.cluster.faults.resume(old)
         await eventually(lambda: bool(mailbox.answers))
         answer = mailbox.answers[0]
         if isinstance(answer, Done):
@@ -226,7 +226,7 @@ async def test_failed_disk_stops_its_node_alone(tmp_path: Path) -> None:
 
         async def story(load: Load) -> None:
             broken = leader(local)
-            local.cluster.fail_disk(broken)
+            local.cluster.faults.fail_disk(broken)
             status = local.cluster.registry.nodes[broken]
             await eventually(lambda: status.state is State.STOPPED)
             assert "disk failed" in status.reason
@@ -243,11 +243,11 @@ async def test_slow_links_and_losses_cost_no_error(tmp_path: Path) -> None:
     async with open_cluster(tmp_path, config=CONFIG, is_synced=False, random=Random(7)) as local:
 
         async def story(load: Load) -> None:
-            local.cluster.drop(0.05)
-            local.cluster.duplicate(0.1)
-            local.cluster.reorder(0.002)
+            local.cluster.faults.drop(0.05)
+            local.cluster.faults.duplicate(0.1)
+            local.cluster.faults.reorder(0.002)
             await load.more(300)
-            local.cluster.heal()
+            local.cluster.faults.heal()
 
         await under_load(local, story)
         await converged(local)
@@ -277,13 +277,13 @@ async def test_stop_and_restart_by_hand(tmp_path: Path) -> None:
         await eventually(lambda: nodes[first].state is nodes[second].state is State.STOPPED)
         assert (await put(local, "key", 1)).code == "ok"
         with pytest.raises(FaultError, match="does not run"):
-            local.cluster.pause(first)
+            local.cluster.faults.pause(first)
         local.cluster.restart(first)
         local.cluster.restart(second)
         await eventually(lambda: nodes[first].state is nodes[second].state is State.UP)
-        inbox = nodes[first].inbox
+        life = local.cluster.registry.handle(first)
         local.cluster.restart(first)
-        await eventually(lambda: nodes[first].inbox not in (None, inbox))
+        await eventually(lambda: local.cluster.registry.handle(first) not in (None, life))
         await eventually(lambda: nodes[first].state is State.UP)
         await converged(local)
 
@@ -361,7 +361,7 @@ async def test_a_bug_in_one_node_ends_that_node_alone(
 
         async def story(load: Load) -> None:
             victim = leader(local) % 5 + 1
-            member = local.cluster._members[victim]
+            member = local.cluster._members.all[victim]
             assert member.node is not None
             machine = member.node.replica.machine
             monkeypatch.setattr(Machine, "apply", apply_or_raise(machine))
@@ -407,7 +407,7 @@ async def test_stale_reads_never_go_back_on_one_connection(tmp_path: Path) -> No
             assert value >= seen
             seen = value
             if number == 100:
-                local.cluster.crash(view.node)
+                local.cluster.faults.crash(view.node)
         assert seen > 100
 
 
@@ -416,11 +416,11 @@ async def test_wrong_faults_are_refused_with_a_word(tmp_path: Path) -> None:
     async with open_cluster(tmp_path, nodes=3, is_synced=False) as local:
         await local.cluster.wait_leader()
         for wrong, word in (
-            (partial(local.cluster.crash, 9), "the nodes are 1, 2, 3"),
-            (partial(local.cluster.partition, [[1, 2], [2, 3]]), "one group"),
-            (partial(local.cluster.cut, 1, 1), "two nodes"),
+            (partial(local.cluster.faults.crash, 9), "the nodes are 1, 2, 3"),
+            (partial(local.cluster.faults.partition, [[1, 2], [2, 3]]), "one group"),
+            (partial(local.cluster.faults.cut, 1, 1), "two nodes"),
             (partial(local.cluster.transfer, leader(local)), "leads already"),
-            (partial(local.cluster.resume, 1), "not paused"),
+            (partial(local.cluster.faults.resume, 1), "not paused"),
         ):
             with pytest.raises(FaultError, match=word):
                 wrong()
@@ -506,7 +506,7 @@ async def test_a_rebuild_that_is_refused_changes_nothing(
     async with open_cluster(tmp_path, config=CONFIG, is_synced=False) as local:
         nodes = local.cluster.registry.nodes
         await eventually(lambda: all(has_state(each, State.UP) for each in nodes.values()))
-        local.cluster.crash(1)
+        local.cluster.faults.crash(1)
         await eventually(lambda: has_state(nodes[1], State.CRASHED))
         with pytest.raises(FaultError, match="too few"):
             await local.cluster.rebuild(1)
@@ -530,7 +530,7 @@ async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
             return await load(self, *arguments)
 
         monkeypatch.setattr(RealDisks, "load", load_slowly)
-        local.cluster.crash(1)
+        local.cluster.faults.crash(1)
         await has_begun.wait()
         local.cluster.stop(1)
         may_end.set()
@@ -553,7 +553,7 @@ async def test_D12_a_start_that_needs_room_waits_for_it(
         return await real(self, node, *arguments)
 
     monkeypatch.setattr(RealDisks, "load", load)
-    monkeypatch.setattr(supervisor, "FULL_RETRY_S", 0.01)
+    monkeypatch.setattr(loading, "FULL_RETRY_S", 0.01)
     async with open_cluster(tmp_path, nodes=3, config=CONFIG, is_synced=False) as local:
         status = local.cluster.registry.nodes[1]
         await eventually(lambda: "full" in status.reason)

@@ -24,11 +24,12 @@ from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed, ControlCommanded, ControlFileDelayed
 
 
-class FakeFaults:
-    """Remembers what it was asked; some of it is asynchronous, as the real one may be."""
+class FakeCluster:
+    """Remembers what it was asked, to operate or to break it; some of it is asynchronous, as the real one may be."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
+        self.faults = self
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -64,7 +65,7 @@ class FakeFaults:
 @attrs.define
 class Door:
     door: ControlDoor
-    faults: FakeFaults
+    cluster: FakeCluster
     trace: Trace
     sink: MemorySink
     file: Path
@@ -121,12 +122,12 @@ def limits() -> dict[str, float]:
 async def door(nursery: trio.Nursery, tmp_path: Path, limits: dict[str, float]) -> AsyncGenerator[Door]:
     """Return an open door; after the test it still serves a good client, and nothing has failed."""
     sink = MemorySink()
-    trace, faults = Trace([sink]), FakeFaults()
+    trace, cluster = Trace([sink]), FakeCluster()
     config = ControlConfig(port=0, data_dir=tmp_path, **limits)  # type: ignore[arg-type]
-    control = ControlDoor(faults, config, trace)
+    control = ControlDoor(cluster, config, trace)
     port = await nursery.start(control.serve)
     assert port == control.port > 0
-    door = Door(control, faults, trace, sink, tmp_path / "control.json")
+    door = Door(control, cluster, trace, sink, tmp_path / "control.json")
     yield door
     assert not sink.events(ClientFailed), sink.events(ClientFailed)[0].traceback
     async with door.open() as websocket:
@@ -167,11 +168,11 @@ async def test_status(door: Door) -> None:
 async def test_a_command_is_carried_out(
     door: Door, command: dict[str, object], call: tuple[object, ...]
 ) -> None:
-    """Each command calls its method of the faults API, in seconds and fractions, and is told as an event."""
+    """Each command calls its method of the cluster, in seconds and fractions, and is told as an event."""
     async with door.open() as websocket:
         await door.enter(websocket)
         assert await ask(websocket, id=7, **command) == {"id": 7, "status": "ok"}
-    assert door.faults.calls == [call]
+    assert door.cluster.calls == [call]
     (commanded,) = door.sink.events(ControlCommanded)
     assert commanded.command == command["command"]
     assert door.token not in commanded.detail
@@ -210,7 +211,7 @@ async def test_a_wrong_command_is_explained(door: Door, message: str, hint: str)
         assert hint in reply.pop("message")
         expected = {"key": None, "value": None, "status": "error", "error": "bad_request"}
         assert reply == (expected | {"id": 7} if "id" in message else expected)
-    assert door.faults.calls == []
+    assert door.cluster.calls == []
 
 
 @pytest.mark.parametrize(
@@ -426,7 +427,7 @@ async def test_the_command_line_finds_the_door(door: Door) -> None:
         return client.command(found, "transfer", {"target": 3}, timeout_s=5)
 
     assert await trio.to_thread.run_sync(command) == {"id": 1, "status": "ok"}
-    assert door.faults.calls == [("transfer", 3)]
+    assert door.cluster.calls == [("transfer", 3)]
 
 
 async def test_the_token_file(tmp_path: Path) -> None:
@@ -434,7 +435,7 @@ async def test_the_token_file(tmp_path: Path) -> None:
     path = tmp_path / "control.json"
     path.write_text("left by a crash")
     async with trio.open_nursery() as nursery:
-        door = ControlDoor(FakeFaults(), ControlConfig(port=0, data_dir=tmp_path), Trace())
+        door = ControlDoor(FakeCluster(), ControlConfig(port=0, data_dir=tmp_path), Trace())
         port = await nursery.start(door.serve)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         content = read_control_file(path)
@@ -462,7 +463,7 @@ async def test_D12_the_token_file_waits_for_room(tmp_path: Path, monkeypatch: py
     path.write_text("left by a crash")
     sink = MemorySink()
     async with trio.open_nursery() as nursery:
-        door = ControlDoor(FakeFaults(), ControlConfig(port=0, data_dir=path.parent), Trace([sink]))
+        door = ControlDoor(FakeCluster(), ControlConfig(port=0, data_dir=path.parent), Trace([sink]))
         port = await nursery.start(door.serve)
         with trio.fail_after(5):
             while not (elsewhere := control_path(None, port)).exists():  # noqa: ASYNC110 - as a client would
@@ -508,7 +509,7 @@ async def test_the_file_of_a_later_server_stays(tmp_path: Path) -> None:
     """A door that ends removes its own token file, not the one that replaced it."""
     other = ControlFile("127.0.0.1:1", "another token", 1)
     async with trio.open_nursery() as nursery:
-        door = ControlDoor(FakeFaults(), ControlConfig(port=0, data_dir=tmp_path), Trace())
+        door = ControlDoor(FakeCluster(), ControlConfig(port=0, data_dir=tmp_path), Trace())
         await nursery.start(door.serve)
         write_control_file(tmp_path / "control.json", other)
         door.stop()

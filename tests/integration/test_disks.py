@@ -13,7 +13,7 @@ import trio
 
 from trio_kv.cluster import disks
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import FaultError, State
+from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.reply import Reply
@@ -22,6 +22,7 @@ from trio_kv.storage import data_directory
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeStarted
+from trio_kv.wire.node_status import State
 from trio_kv.wire.operations import SetRequest
 
 WAIT_S = 30.0
@@ -72,20 +73,20 @@ async def running(path: Path, nodes: int = 3) -> AsyncIterator[tuple[LocalCluste
 
 
 def leader(local: LocalCluster) -> int:
-    status = local.cluster.registry.leader()
-    assert status is not None
-    return status.node
+    leader = local.cluster.registry.leader()
+    assert leader is not None
+    return leader.status.node
 
 
 async def test_one_full_disk_disturbs_nobody(tmp_path: Path) -> None:
     """A leader whose disk alone is full hands over, and writes go on without an error; healed, it catches up."""
     async with running(tmp_path) as (local, _):
         full = leader(local)
-        local.cluster.fill_disk(full)
+        local.cluster.faults.fill_disk(full)
         for first in range(0, 3000, 100):
             assert all(reply.code == "ok" for reply in await put(local, first, 100))
         assert leader(local) != full
-        local.cluster.heal()
+        local.cluster.faults.heal()
         await eventually(lambda: is_converged(local))
 
 
@@ -94,7 +95,7 @@ async def test_E1_a_stalled_disk_costs_the_lead(tmp_path: Path) -> None:
     async with running(tmp_path) as (local, sink):
         stalled = leader(local)
         await put(local, 0, 10)
-        local.cluster.stall_disk(stalled)
+        local.cluster.faults.stall_disk(stalled)
         begin = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(put, local, 100, 10)
@@ -102,7 +103,7 @@ async def test_E1_a_stalled_disk_costs_the_lead(tmp_path: Path) -> None:
         assert trio.current_time() - begin < WAIT_S / 2
         assert all(reply.code == "ok" for reply in await put(local, 200, 10))
         assert leader(local) != stalled
-        local.cluster.heal()
+        local.cluster.faults.heal()
         await eventually(lambda: is_converged(local))
         assert [await get(local, number) for number in (0, 100, 200)] == [0, 100, 200]
 

@@ -212,7 +212,7 @@ def test_one_port_for_both_doors_is_refused() -> None:
 # --- the wrong door -----------------------------------------------------------------------------------------
 
 
-class NoFaults:
+class NoCluster:
     """Carries out nothing."""
 
 
@@ -221,7 +221,7 @@ async def test_a_client_at_the_control_door_hears_where_it_is(
 ) -> None:
     """At once, in its own protocol, and with a code that says that nothing was changed."""
     async with trio.open_nursery() as nursery:
-        door = ControlDoor(NoFaults(), ControlConfig(port=0, data_dir=tmp_path), Trace())  # type: ignore[arg-type]
+        door = ControlDoor(NoCluster(), ControlConfig(port=0, data_dir=tmp_path), Trace())  # type: ignore[arg-type]
         port = await nursery.start(door.serve)
 
         def ask() -> None:
@@ -279,7 +279,7 @@ async def test_a_command_without_an_answer_is_not_known_to_have_failed(
 ) -> None:
     """The door was open and the command went in: 4, and not "nothing was changed"; what only asks is 3."""
     async with trio.open_nursery() as nursery:
-        door = ControlDoor(NoFaults(), ControlConfig(port=0, data_dir=run_time), Trace())  # type: ignore[arg-type]
+        door = ControlDoor(NoCluster(), ControlConfig(port=0, data_dir=run_time), Trace())  # type: ignore[arg-type]
         monkeypatch.setattr(ControlConnection, "serve", close_at_once)
         await nursery.start(door.serve)
         arguments = ["ctl", *words, "--data-dir", str(run_time)]

@@ -11,8 +11,8 @@ import trio
 from trio_kv.cluster import backup
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.members import FaultError
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import FaultError
 from trio_kv.control.commands import carry_out, parse_command
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.trace.memory import MemorySink
@@ -36,11 +36,11 @@ def faults(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def is_up(cluster: Cluster, node: int) -> bool:
-    return cluster.registry.nodes[node].inbox is not None
+    return cluster.registry.handle(node) is not None
 
 
 def has_come_back(cluster: Cluster, node: int, before: object) -> bool:
-    return cluster.registry.nodes[node].inbox not in (None, before)
+    return cluster.registry.handle(node) not in (None, before)
 
 
 async def test_the_status_names_what_is_wrong_until_it_is_healed(tmp_path: Path) -> None:
@@ -49,15 +49,15 @@ async def test_the_status_names_what_is_wrong_until_it_is_healed(tmp_path: Path)
         cluster = local.cluster
         await eventually(lambda: all(is_up(cluster, node) for node in range(1, 6)))
         assert faults(cluster) == []
-        cluster.partition([[1, 2], [3]])
-        cluster.cut(5, 4)
-        cluster.delay(0.02)
-        cluster.drop(0.07)
-        cluster.duplicate(0.5)
-        cluster.reorder(0.001)
-        cluster.slow_disk(2, 0.05)
-        cluster.stall_disk(3)
-        cluster.skew_clock(4, 1.5)
+        cluster.faults.partition([[1, 2], [3]])
+        cluster.faults.cut(5, 4)
+        cluster.faults.delay(0.02)
+        cluster.faults.drop(0.07)
+        cluster.faults.duplicate(0.5)
+        cluster.faults.reorder(0.001)
+        cluster.faults.slow_disk(2, 0.05)
+        cluster.faults.stall_disk(3)
+        cluster.faults.skew_clock(4, 1.5)
         assert faults(cluster) == [
             {"fault": "partition", "groups": [[1, 2], [3], [4], [5]]},
             {"fault": "cut", "link": (4, 5)},
@@ -69,18 +69,18 @@ async def test_the_status_names_what_is_wrong_until_it_is_healed(tmp_path: Path)
             {"fault": "stall-disk", "node": 3},
             {"fault": "clock", "node": 4, "rate": 1.5},
         ]
-        cluster.heal()
+        cluster.faults.heal()
         assert faults(cluster) == [{"fault": "clock", "node": 4, "rate": 1.5}]
-        cluster.skew_clock(4, 1.0)
-        cluster.fill_disk(1)
+        cluster.faults.skew_clock(4, 1.0)
+        cluster.faults.fill_disk(1)
         assert faults(cluster) == [{"fault": "fill-disk", "node": 1}]
-        cluster.heal()
+        cluster.faults.heal()
         assert [fault for fault in faults(cluster) if fault["fault"] == "fill-disk"] == []
         cluster.stop(2)
         await eventually(lambda: not is_up(cluster, 2))
-        cluster.cut(1, 2)
-        cluster.delay(0.02)
-        cluster.delay(0)
+        cluster.faults.cut(1, 2)
+        cluster.faults.delay(0.02)
+        cluster.faults.delay(0)
         assert {"fault": "cut", "link": (1, 2)} in faults(cluster)
         assert {"fault": "delay", "ms": 0.0} not in faults(cluster)
 
@@ -90,9 +90,9 @@ async def test_a_disk_that_is_to_fail_is_told_until_its_node_starts_again(tmp_pa
     async with open_cluster(tmp_path, nodes=1, is_synced=False) as local:
         cluster = local.cluster
         await cluster.wait_leader()
-        cluster.fail_disk(1)
+        cluster.faults.fail_disk(1)
         assert faults(cluster) == [{"fault": "fail-disk", "node": 1}]
-        before = cluster.registry.nodes[1].inbox
+        before = cluster.registry.handle(1)
         cluster.restart(1)
         await eventually(partial(has_come_back, cluster, 1, before))
         assert faults(cluster) == []
@@ -106,10 +106,10 @@ async def test_a_restarted_node_comes_back_at_once(tmp_path: Path) -> None:
         cluster = local.cluster
         await eventually(lambda: all(is_up(cluster, node) for node in (1, 2, 3)))
         for _ in range(3):
-            inbox = cluster.registry.nodes[2].inbox
+            before = cluster.registry.handle(2)
             cluster.restart(2)
-            await eventually(partial(has_come_back, cluster, 2, inbox))
-        cluster.crash(2)
+            await eventually(partial(has_come_back, cluster, 2, before))
+        cluster.faults.crash(2)
         await eventually(lambda: not is_up(cluster, 2))
         cluster.restart(2)  # one that waits for its back-off
         await eventually(lambda: is_up(cluster, 2))
@@ -127,14 +127,14 @@ async def test_the_leader_is_a_node_that_can_be_named(tmp_path: Path) -> None:
         reply = await carry_out(parse_command('{"command":"pause","node":"leader"}'), local.cluster)
         assert reply == {"node": leader}
         assert local.cluster.registry.nodes[leader].state == "paused"
-        local.cluster.resume(leader)
+        local.cluster.faults.resume(leader)
     async with open_cluster(tmp_path / "other", nodes=3, is_synced=False) as local:
         with pytest.raises(FaultError, match="no node leads"):
             local.cluster.leader()
 
 
 def first_follower(local: LocalCluster) -> int:
-    return local.cluster.registry.readable()[0].node
+    return local.cluster.registry.readable()[0].status.node
 
 
 @pytest.mark.parametrize("trouble", ["deaf", "slow", "left out"])
@@ -150,15 +150,15 @@ async def test_a_backup_does_not_depend_on_one_node(
         await cluster.wait_leader()
         node = first_follower(local)
         if trouble == "deaf":
-            cluster.partition([[node], [other for other in (1, 2, 3) if other != node]])
+            cluster.faults.partition([[node], [other for other in (1, 2, 3) if other != node]])
         elif trouble == "slow":
-            slow = cluster._members[node].node
+            slow = cluster._members.all[node].node
             monkeypatch.setattr(slow, "_look_after_snapshots", lambda: None)
         with trio.fail_after(WAIT_S):
             made = await cluster.backup({node} if trouble == "left out" else ())
         assert made["node"] != node
         assert await trio.Path(str(made["path"])).exists()
-        cluster.heal()
+        cluster.faults.heal()
 
 
 async def test_a_backup_that_can_not_be_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,10 +169,10 @@ async def test_a_backup_that_can_not_be_says_why(tmp_path: Path, monkeypatch: py
         cluster = local.cluster
         await eventually(lambda: all(is_up(cluster, node) for node in (1, 2, 3)))
         await cluster.wait_leader()
-        cluster.partition([[1], [2], [3]])
+        cluster.faults.partition([[1], [2], [3]])
         with pytest.raises(FaultError, match="no node heard a leader"):
             await cluster.backup()
-        cluster.heal()
+        cluster.faults.heal()
         await eventually(lambda: cluster.registry.leader() is not None)
         monkeypatch.setattr(Node, "_look_after_snapshots", lambda _: None)
         monkeypatch.setattr(backup, "BACKUP_S", 3.0)

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import trio
 
-from trio_kv.cluster import backup, hangs, supervisor
+from trio_kv.cluster import backup, hangs, loading, supervisor
 from trio_kv.cluster import cluster as cluster_module
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import FaultError, State
+from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.storage.errors import LockedError
@@ -21,6 +21,7 @@ from trio_kv.storage.files import RealFiles
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskHung, DiskMoved, NodeStarted, RebuildStarted
+from trio_kv.wire.node_status import State
 from trio_kv.wire.operations import SetRequest
 
 WAIT_S = 10.0
@@ -73,7 +74,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 
     for name in HANGING:
         patch(name)
-    monkeypatch.setattr(supervisor, "LOAD_LEASE_S", 0.3)
+    monkeypatch.setattr(loading, "LOAD_LEASE_S", 0.3)
     monkeypatch.setattr(supervisor, "WATCHED_S", 0.05)
     for module in (hangs, supervisor):
         monkeypatch.setattr(module, "HUNG_S", 0.3)
@@ -128,7 +129,7 @@ async def test_a_disk_that_hangs_at_the_start_keeps_no_other_node_from_starting(
         await serve(local, 2)
         await eventually(lambda: "hangs" in state(local, node)[1])
         assert not local.cluster.is_loading, "nobody has to wait for it"
-        for command in (local.cluster.restart, local.cluster.crash):
+        for command in (local.cluster.restart, local.cluster.faults.crash):
             with pytest.raises(FaultError, match="its disk hangs"):
                 command(node)
         with pytest.raises(FaultError, match="its disk hangs"):
@@ -142,13 +143,13 @@ async def test_a_disk_that_hangs_at_the_start_keeps_no_other_node_from_starting(
 async def test_a_node_is_started_again_only_when_its_disk_has_ended(tmp_path: Path, disk: Disk) -> None:
     """Its thread may write when the disk moves: a new life beside it would find its files changed. The others serve."""
     async with running(tmp_path) as (local, sink):
-        node = local.cluster.registry.readable()[0].node
+        node = local.cluster.registry.readable()[0].status.node
         disk.hang(node)
         await serve(local, 1)
         await eventually(lambda: disk.waiting)
         await eventually(lambda: "its disk hangs: it stores nothing" in state(local, node)[1])
         started = len(sink.events(NodeStarted))
-        local.cluster.crash(node)
+        local.cluster.faults.crash(node)
         await eventually(lambda: "starts again when what was begun is done" in state(local, node)[1])
         assert state(local, node)[0] == State.STOPPED
         with pytest.raises(FaultError, match="starts by itself as soon as it can: its disk hangs"):
@@ -177,7 +178,7 @@ async def test_a_node_whose_disk_hangs_can_be_stopped(tmp_path: Path, disk: Disk
 async def test_the_end_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, disk: Disk) -> None:
     """It ends in time, and keeps the lock: the thread that was left behind may write as long as the process lives."""
     async with running(tmp_path) as (local, _):
-        node = local.cluster.registry.readable()[0].node
+        node = local.cluster.registry.readable()[0].status.node
         disk.hang(node)
         await serve(local, 1)
         await eventually(lambda: disk.waiting)
@@ -227,7 +228,7 @@ async def test_a_backup_is_taken_from_a_node_whose_disk_works(
     monkeypatch.setattr(backup, "SNAPSHOT_PATIENCE_S", 0.3)
     async with running(tmp_path) as (local, _):
         await serve(local, 1)
-        disk.hang(local.cluster.registry.readable()[0].node)
+        disk.hang(local.cluster.registry.readable()[0].status.node)
         made = await local.cluster.backup()
         assert f"node-{disk.node}" not in str(made["path"])
         assert await trio.Path(str(made["path"])).exists()

@@ -68,7 +68,7 @@ async def test_the_python_example_works_and_fails_aloud(page: Path, tmp_path: Pa
         done = await run_example(page, port)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[0] == "{'name': 'chips'}"
-        local.cluster.partition([[1], [2], [3]])
+        local.cluster.faults.partition([[1], [2], [3]])
         with trio.fail_after(20):
             while local.cluster.registry.leader() is not None:  # noqa: ASYNC110 - it steps down in its own time
                 await trio.sleep(0.05)
@@ -76,7 +76,7 @@ async def test_the_python_example_works_and_fails_aloud(page: Path, tmp_path: Pa
         assert done.returncode == 1
         assert "UnavailableError" in done.stderr
         assert done.stdout == ""
-        local.cluster.heal()
+        local.cluster.faults.heal()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -139,7 +139,7 @@ async def test_a_restored_cluster_is_like_any_other(tmp_path: Path) -> None:
             await put(local, f"more{number}", number)
             leader = local.cluster.registry.leader()
             assert leader is not None
-            local.cluster.crash(leader.node)
+            local.cluster.faults.crash(leader.status.node)
             await put(local, f"again{number}", number)
     async with serving(tmp_path / "b") as local:
         assert await run("backup", tmp_path / "2.snap", "--data-dir", tmp_path / "b") == 0

@@ -10,7 +10,7 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.connection import Connection
-from trio_kv.replica.requests import Refused
+from trio_kv.wire.node_port import Refused
 from trio_kv.wire.requests import GetRequest
 
 PROGRAM_ORDER = "tests/integration/test_proxy.py::test_runs_are_cut_in_program_order"
@@ -72,15 +72,15 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C10_a_refusal_does_not_deny_an_earlier_attempt"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._take_unhappy
+    real = RaftStore._on_no_result
 
-    def take_unhappy(self: RaftStore, now: float, answer: Any) -> None:
+    def on_no_result(self: RaftStore, now: float, answer: Any) -> None:
         real(self, now, answer)
         write = self._writes.get(answer.number)
         if write is not None and isinstance(answer, Refused):
             write.unresolved = 0
 
-    patch.setattr(RaftStore, "_take_unhappy", take_unhappy)
+    patch.setattr(RaftStore, "_on_no_result", on_no_result)
 
 
 @mutant(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.mutants.registry import Patch, mutant, scenarios, scripts
-from trio_kv.cluster import hangs, supervisor
+from trio_kv.cluster import hangs, loading
 from trio_kv.cluster.hangs import DiskWaits
 from trio_kv.raft import persistence as persistence_module
 from trio_kv.raft.follower import Follower
@@ -97,7 +97,7 @@ def _(patch: Patch) -> None:
     ),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(supervisor, "LOAD_LEASE_S", float("inf"))
+    patch.setattr(loading, "LOAD_LEASE_S", float("inf"))
 
 
 @mutant(

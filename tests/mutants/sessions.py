@@ -11,7 +11,7 @@ from trio_kv.kv.sessions import Session, Sessions
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.leader import Leader
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Refused
+from trio_kv.wire.node_port import Refused
 
 
 def session_tests(*names: str) -> tuple[str, ...]:
@@ -158,6 +158,6 @@ def _(patch: Patch) -> None:
     def give_up_lost(self: Replica) -> None:
         while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
             waiter = self._end_first()
-            self._answers.append((waiter.propose.source, Refused(waiter.propose.number, self.id, None)))
+            self._answers.append((waiter.propose.reply_to, Refused(waiter.propose.number, self.id, None)))
 
     patch.setattr(Replica, "_give_up_lost", give_up_lost)

@@ -19,7 +19,7 @@ from trio_kv.proxy import connection as connection_module
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.framing import Line, LineBuffer
 from trio_kv.raft.ready import HardState, Write
-from trio_kv.replica.requests import Propose, Read, Refused, Unknown
+from trio_kv.wire.node_port import Propose, Read, Refused, Unknown
 from trio_kv.wire.operations import CasRequest, DeleteRequest, GetRequest, Request, SetRequest
 from trio_kv.wire.replies import encode_reply
 
@@ -31,25 +31,25 @@ def gateway_tests(name: str) -> tuple[str, ...]:
 
 @mutant("C10 a node that can't tell any more is taken for one that did not append", world="whole")
 def _(patch: Patch) -> None:
-    real = RaftStore._take_unhappy
+    real = RaftStore._on_no_result
 
-    def take_unhappy(self: RaftStore, now: float, answer: Any) -> None:
+    def on_no_result(self: RaftStore, now: float, answer: Any) -> None:
         if isinstance(answer, Unknown) and answer.number in self._writes:
             answer = Refused(answer.number, answer.node, None)
         real(self, now, answer)
 
-    patch.setattr(RaftStore, "_take_unhappy", take_unhappy)
+    patch.setattr(RaftStore, "_on_no_result", on_no_result)
 
 
 @mutant("C10 a node that dies says that what it had taken never happened", world="whole")
 def _(patch: Patch) -> None:
     def answer_all(self: Node) -> None:
-        self._turns.give_back(self._status.node)
-        for source, answer in self.replica.stop():
-            source.deliver(Refused(answer.number, self._status.node, None))
-        for item in [*self._batch, *self.inbox.drain()]:
-            if isinstance(item, Propose | Read):
-                item.source.deliver(Refused(item.number, self._status.node, None))
+        node = self._status.node
+        self._turns.give_back(node)
+        asked = [(reply_to, answer.number) for reply_to, answer in self.replica.stop()]
+        items = [*self._batch, *self.inbox.drain()]
+        asked += [(item.reply_to, item.number) for item in items if isinstance(item, Propose | Read)]
+        self._deliver([(reply_to, Refused(number, node, None)) for reply_to, number in asked])
 
     patch.setattr(Node, "_answer_all", answer_all)
 
@@ -217,12 +217,12 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_a_leader_that_refuses_is_asked_again_later"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._take_unhappy
+    real = RaftStore._on_no_result
 
-    def take_unhappy(self: RaftStore, now: float, answer: Any) -> None:
+    def on_no_result(self: RaftStore, now: float, answer: Any) -> None:
         real(self, now, answer)
         write = self._writes.get(answer.number)
         if isinstance(answer, Refused) and write is not None:
             self._hand_over(write)
 
-    patch.setattr(RaftStore, "_take_unhappy", take_unhappy)
+    patch.setattr(RaftStore, "_on_no_result", on_no_result)

@@ -15,12 +15,12 @@ from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.kv.commands import OpenSession
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.persistence import Persistence
-from trio_kv.replica.requests import Propose
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.world import World
 from trio_kv.storage.memory import PowerLossError
 from trio_kv.transport.links import LinkFault
+from trio_kv.wire.node_port import Propose, ReplyTo
 
 RAFT = RaftConfig(
     election_timeout_min_s=0.2,
@@ -160,7 +160,7 @@ def test_N1_a_snapshot_ends_inside_a_conflicting_log() -> None:
     assert old.replica is not None
     begin = old.replica.raft.log.last_index
     for number in range(1_000_000, 1_000_100):
-        world.request(old.id, Propose(0, number, [OpenSession(60_000_000)]))
+        world.request(old.id, Propose(ReplyTo(0, 1), number, [OpenSession(60_000_000)]))
     world.run_until_true("another leader", 5.0, lambda: leader_of(world) is not old)
 
     def is_committed() -> bool:
@@ -448,7 +448,9 @@ def fill_behind(**changes: Any) -> tuple[World, SimulatedNode]:
 
 def open_sessions(world: World, count: int) -> None:
     """Let the leader take so many commands at once, and the followers soon."""
-    world.request(leader_of(world).id, Propose(0, world.chronicle.commit, [OpenSession(60_000_000)] * count))
+    world.request(
+        leader_of(world).id, Propose(ReplyTo(0, 1), world.chronicle.commit, [OpenSession(60_000_000)] * count)
+    )
     world.run_until(world.now + 0.02)
 
 

@@ -12,8 +12,7 @@ import trio.testing
 
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Watch
-from trio_kv.cluster.registry import State
-from trio_kv.cluster.supervisor import LOAD_LEASE_S
+from trio_kv.cluster.loading import LOAD_LEASE_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Heartbeat
 from trio_kv.raft.node import Raft
@@ -34,6 +33,7 @@ from trio_kv.storage import node_directory, opening
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.wal import Wal
+from trio_kv.wire.node_status import State
 
 T = TypeVar("T")
 

@@ -10,17 +10,25 @@ import trio
 import trio.testing
 
 from trio_kv.cluster.inbox import Inbox
-from trio_kv.cluster.registry import Registry, State
-from trio_kv.gateway import raft
+from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import HEDGE_S, RaftStore
 from trio_kv.gateway.store import View
 from trio_kv.kv.commands import Cas, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX
-from trio_kv.replica.requests import Answer, Done, Full, Propose, Refused
+from trio_kv.wire.node_port import Answer, Done, Full, Propose, Refused
+from trio_kv.wire.node_status import State
 from trio_kv.wire.operations import CasRequest, DeleteRequest, SetRequest
 
 SET = SetRequest("k", msgspec.Raw(b"1"))
+
+
+def start(registry: Registry, node: int, inbox: Inbox, role: str) -> None:
+    """Let a node run."""
+    status = registry.nodes[node]
+    status.role, status.term, status.state = role, 1, State.UP
+    registry.attach(LocalHandle(status, inbox.post_request, lambda: None))
+    registry.changed()
 
 
 class Leader:
@@ -29,19 +37,20 @@ class Leader:
     def __init__(self, answer: Callable[[Propose], Answer]) -> None:
         self.registry = Registry([1])
         self.proposals: list[Propose] = []
-        status = self.registry.nodes[1]
-        status.inbox, status.role, status.term, status.state = Inbox(), "leader", 1, State.UP
+        self.inbox = Inbox()
+        self.start()
         self.takes_s = 0.0
         self._answer = answer
 
+    def start(self) -> None:
+        start(self.registry, 1, self.inbox, "leader")
+
     async def run(self) -> None:
-        inbox = self.registry.nodes[1].inbox
-        assert inbox is not None
         while True:
-            for propose in await inbox.receive():
+            for propose in await self.inbox.receive():
                 self.proposals.append(propose)
                 await trio.sleep(self.takes_s)
-                propose.source.deliver(self._answer(propose))
+                self.registry.deliver([(propose.reply_to, self._answer(propose))])
 
 
 @pytest.fixture
@@ -229,10 +238,9 @@ async def test_an_opening_outlives_its_leader(
     leader = Leader(cluster)
     store = RaftStore(leader.registry, Random(1))
     await nursery.start(store.run)
-    status = leader.registry.nodes[1]
-    inbox, status.inbox = status.inbox, None
+    leader.registry.detach(1)
     assert (await store.write([SET], timeout_s=0.5)).replies[0].code == "unavailable"
-    status.inbox = inbox
+    leader.start()
     nursery.start_soon(leader.run)
     assert (await store.write([SET], timeout_s=0.5)).replies[0].code == "ok"
     assert cluster.opened == [10]
@@ -267,7 +275,7 @@ async def test_writes_that_nobody_took_do_not_use_a_session(
 
 
 async def test_a_session_that_cannot_be_opened_says_why(
-    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The first writer of all hears that the disks or the queue are full, and not that no leader answered."""
     cluster = Cluster()
@@ -277,9 +285,7 @@ async def test_a_session_that_cannot_be_opened_says_why(
     nursery.start_soon(leader.run)
     await nursery.start(store.run)
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "read_only"
-    inbox = leader.registry.nodes[1].inbox
-    assert inbox is not None
-    monkeypatch.setattr(inbox, "post_request", lambda _: False)
+    leader.registry.attach(LocalHandle(leader.registry.nodes[1], lambda _: False, lambda: None))
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "overloaded"
     nursery.cancel_scope.cancel()
 
@@ -306,24 +312,23 @@ async def test_a_node_that_never_answers_costs_no_reader_its_patience(
 
     Once it answers it is asked like any other.
     """
-    monkeypatch.setattr(raft, "HEDGES_MAX", 20)
+    monkeypatch.setattr("trio_kv.gateway.readers.HEDGES_MAX", 20)
     registry = Registry([1, 2, 3])
     asked: dict[int, int] = {1: 0, 2: 0, 3: 0}
     is_mute = True
-    for node in (1, 2, 3):
-        status = registry.nodes[node]
-        status.inbox, status.state, status.term = Inbox(), State.UP, 1
-        status.role = "leader" if node == 1 else "follower"
+    inboxes = {node: Inbox() for node in registry.nodes}
+    for node, inbox in inboxes.items():
+        start(registry, node, inbox, "leader" if node == 1 else "follower")
 
     async def run(node: int) -> None:
-        inbox = registry.nodes[node].inbox
-        assert inbox is not None
         while True:
-            for read in await inbox.receive():
+            for read in await inboxes[node].receive():
                 asked[node] += 1
                 if node != 3 or not is_mute:
                     await trio.sleep(0.001)
-                    read.source.deliver(Done(read.number, node, 1, 1, [Reply("ok", revision=1)]))
+                    registry.deliver(
+                        [(read.reply_to, Done(read.number, node, 1, 1, [Reply("ok", revision=1)]))]
+                    )
 
     store = RaftStore(registry, Random(1))
     for node in registry.nodes:

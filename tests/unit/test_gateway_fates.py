@@ -4,7 +4,6 @@ Each attempt has a fate, which its node may or may not tell, and those that come
 machine. Whatever the gateway answers has to be true of all attempts together, and be the answer to its own write.
 """
 
-from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -13,15 +12,16 @@ import msgspec
 import pytest
 import trio
 
-from trio_kv.cluster.registry import Registry, State
+from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.commands import Command, Expire, Set
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import FORGOTTEN_SEQ
 from trio_kv.raft.entry import make_entry
-from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.sim.whole.scheduling import run_seeded
+from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, Unknown
+from trio_kv.wire.node_status import State
 from trio_kv.wire.requests import SetRequest
 
 WRITERS = 6
@@ -58,7 +58,8 @@ class Chaos:
         """How much cluster time is ahead of the gateway's clock."""
         self.calls: dict[str, Call] = {}
         for status in self.registry.nodes.values():
-            status.state, status.inbox = State.UP, Inbox(status.node, self.take)  # type: ignore[assignment]
+            status.state = State.UP
+            self.registry.attach(LocalHandle(status, partial(self.take, status.node), lambda: None))
 
     async def elect(self) -> None:
         """Let somebody else lead, or nobody, again and again; now and then all sessions are forgotten."""
@@ -72,7 +73,8 @@ class Chaos:
                 self.ahead_s += SESSION_TIMEOUT_S
                 self.apply(Expire())
 
-    def take(self, node: int, propose: Propose) -> bool:
+    def take(self, node: int, propose: Propose | Read) -> bool:
+        assert isinstance(propose, Propose)
         if self.random.random() < 0.1:
             return False
         for command in propose.commands:
@@ -115,18 +117,6 @@ class Chaos:
             assert call.code not in DEFINITE, f"{call}: applied at {index}"
             call.revision = index
         return reply
-
-
-@attrs.frozen
-class Inbox:
-    """A node's inbox, as far as a gateway sees it."""
-
-    node: int
-    take: Callable[[int, Propose], bool]
-
-    def post_request(self, request: Propose | Read) -> bool:
-        assert isinstance(request, Propose)
-        return self.take(self.node, request)
 
 
 def judge(call: Call, reply: Reply) -> None:

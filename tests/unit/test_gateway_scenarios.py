@@ -4,6 +4,7 @@ No time passes but that which the gateway waits for: the clock jumps when everyb
 """
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_kv.cluster.registry import Registry, State
+from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.commands import OpenSession, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.replica.requests import Done, Propose, Read, Refused, Unknown
+from trio_kv.wire.node_port import Done, Propose, Read, Refused, Unknown
+from trio_kv.wire.node_status import State
 from trio_kv.wire.requests import SetRequest
 
 SESSION = 7
@@ -61,17 +63,6 @@ class Nodes:
         self.store.deliver(Done(request.number, node, 1, 9, replies))
 
 
-@attrs.frozen
-class Inbox:
-    """A node's inbox, as far as a gateway sees it."""
-
-    node: int
-    take: Callable[[int, Propose | Read], bool]
-
-    def post_request(self, request: Propose | Read) -> bool:
-        return self.take(self.node, request)
-
-
 @pytest.fixture
 async def nodes(nursery: trio.Nursery) -> Nodes:
     registry = Registry([1, 2, 3])
@@ -79,7 +70,7 @@ async def nodes(nursery: trio.Nursery) -> Nodes:
     nodes = Nodes(registry, store, nursery)
     for status in registry.nodes.values():
         status.state = State.UP
-        status.inbox = Inbox(status.node, nodes.take)  # type: ignore[assignment]
+        registry.attach(LocalHandle(status, partial(nodes.take, status.node), lambda: None))
     nodes.lead(1, 1)
     await nursery.start(store.run)
     return nodes

@@ -26,7 +26,7 @@ from trio_kv.raft.messages import RequestVote, VoteReply
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Read
+from trio_kv.wire.node_port import Read, ReplyTo
 
 
 def entries(*terms: int) -> list[Entry]:
@@ -310,7 +310,7 @@ def test_what_is_left_in_queues_is_told() -> None:
         id=1, peers=(2, 3), config=RaftConfig(), random=Random("q"), incarnation=1, now=0.0, events_level=0
     )
     assert not left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3])
-    replica.read(Read(0, 1, ("k",)))
+    replica.read(Read(ReplyTo(0, 1), 1, ("k",)))
     replica.ready(0.0)
     assert left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3]) == {"requests": 1, "reads": 1}
 

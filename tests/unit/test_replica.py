@@ -14,9 +14,11 @@ from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused, Unknown
+from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo, Unknown
 
 CONFIG = RaftConfig(election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05)
+
+CLIENT = ReplyTo(1, 1)
 
 
 class Cluster:
@@ -88,13 +90,13 @@ class Cluster:
         commands = [
             Set(session, request * 100 + place, 0, key, value(request)) for place, key in enumerate(keys)
         ]
-        self.nodes[number].propose(Propose("client", request, commands))
+        self.nodes[number].propose(Propose(CLIENT, request, commands))
         self.settle(number)
 
     def read(
         self, number: int, request: int, *keys: str, is_stale: bool = False, applied_min: int = 0
     ) -> None:
-        self.nodes[number].read(Read("client", request, keys, is_stale, applied_min))
+        self.nodes[number].read(Read(CLIENT, request, keys, is_stale, applied_min))
         self.settle(number)
 
     def heartbeat(self, number: int) -> None:
@@ -119,7 +121,7 @@ def three() -> Cluster:
     """Three nodes; node 1 leads; there is a session."""
     cluster = Cluster(3)
     cluster.elect(1)
-    cluster.nodes[1].propose(Propose("client", 0, [OpenSession(60_000_000)]))
+    cluster.nodes[1].propose(Propose(CLIENT, 0, [OpenSession(60_000_000)]))
     cluster.settle(1)
     cluster.deliver()
     (opened,) = cluster.taken()
@@ -140,7 +142,7 @@ def test_a_pass_compares_only_so_much(three: Cluster) -> None:
     commands: list[Any] = [Set(own, 1, 0, "k", large)]
     commands += [Cas(own, 2 + place, 0, "k", large, (same,)) for place in range(6)]
     commands.append(Cas(own, 8, 0, "k", value(1), (value(2),)))
-    node.propose(Propose("client", 1, commands))
+    node.propose(Propose(CLIENT, 1, commands))
     three.passes.clear()
     three.settle(1)
     three.deliver()
@@ -175,7 +177,7 @@ def test_runs_taken_together_are_answered_apart(three: Cluster) -> None:
         commands = [
             Set(session(three), request * 10 + n, 0, key, value(request)) for n, key in enumerate(keys)
         ]
-        three.nodes[1].propose(Propose("client", request, commands))
+        three.nodes[1].propose(Propose(CLIENT, request, commands))
     three.settle(1)
     appends = [message for message in three.wire if isinstance(message, AppendEntries)]
     assert [len(message.entries) for message in appends] == [5, 5]
@@ -287,7 +289,7 @@ def test_a_follower_reads_once_it_has_applied_what_the_leader_noted(three: Clust
         three.settle(message.target)
     three.taken()
     assert three.nodes[2].machine.get("a") is None
-    three.nodes[2].raft.confirm_reads([[Read("client", 7, ["a"])]], three.nodes[1].raft.commit)
+    three.nodes[2].raft.confirm_reads([[Read(CLIENT, 7, ["a"])]], three.nodes[1].raft.commit)
     three.settle(2)
     assert three.taken() == []
     three.wire = late
@@ -300,7 +302,7 @@ def test_a_follower_reads_once_it_has_applied_what_the_leader_noted(three: Clust
 def test_reads_of_one_batch_share_one_question(three: Cluster) -> None:
     """A hundred reads that come together cost one question and one round."""
     for request in range(100):
-        three.nodes[2].read(Read("client", request, ["a"]))
+        three.nodes[2].read(Read(CLIENT, request, ["a"]))
     three.settle(2)
     assert len(three.wire) == 1
     three.deliver()
@@ -390,7 +392,7 @@ def test_an_expiry_is_proposed_once_when_it_is_due() -> None:
     cluster = Cluster(1)
     cluster.elect(1)
     node = cluster.nodes[1]
-    node.propose(Propose("client", 0, [OpenSession(1_234_567)]))
+    node.propose(Propose(CLIENT, 0, [OpenSession(1_234_567)]))
     cluster.settle(1)
     before = node.raft.log.last_index
     for _ in range(1000):
@@ -412,7 +414,7 @@ def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
     cluster.elect(1)
     node = cluster.nodes[1]
     cluster.now += 0.1
-    node.propose(Propose("client", 0, [OpenSession(timeout_us)]))
+    node.propose(Propose(CLIENT, 0, [OpenSession(timeout_us)]))
     cluster.settle(1)
     due_us = node.machine.expires_at_us
     assert due_us is not None
@@ -461,14 +463,14 @@ def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) ->
 def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:
     """Requests in every stage get an answer, and no request gets two."""
     follower = three.nodes[2]
-    follower.read(Read("client", 1, ["a"]))  # Not asked yet.
+    follower.read(Read(CLIENT, 1, ["a"]))  # Not asked yet.
     three.settle(2)  # Asked; the answer never comes.
-    follower.read(Read("client", 2, ["a"]))
+    follower.read(Read(CLIENT, 2, ["a"]))
     three.settle(2)  # Waits for the next question.
-    follower.read(Read("client", 3, ["a"]))
-    follower.read(Read("client", 4, ["a"], is_stale=True, applied_min=10**6))
-    follower.propose(Propose("client", 5, [OpenSession(1)]))
-    follower.raft.confirm_reads([[Read("client", 6, ["a"])]], 1)
+    follower.read(Read(CLIENT, 3, ["a"]))
+    follower.read(Read(CLIENT, 4, ["a"], is_stale=True, applied_min=10**6))
+    follower.propose(Propose(CLIENT, 5, [OpenSession(1)]))
+    follower.raft.confirm_reads([[Read(CLIENT, 6, ["a"])]], 1)
     assert sorted(answer.number for _, answer in follower.stop()) == [1, 2, 3, 4, 5, 6]
 
 
@@ -476,4 +478,4 @@ def test_a_leader_that_stops_answers_its_own_reads_and_writes(three: Cluster) ->
     """Own reads that wait for a round, and writes that wait for a majority, are unknown."""
     three.propose(1, 1, "a", session=session(three))
     three.read(1, 2, "a")
-    assert three.nodes[1].stop() == [("client", Unknown(1, 1)), ("client", Unknown(2, 1))]
+    assert three.nodes[1].stop() == [(CLIENT, Unknown(1, 1)), (CLIENT, Unknown(2, 1))]

@@ -10,7 +10,7 @@ import trio.testing
 
 from trio_kv.cluster.inbox import Inbox, Stored
 from trio_kv.cluster.node import SNAPSHOT_LEASE_S, Clock, Node
-from trio_kv.cluster.registry import Registry, State
+from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Message
@@ -19,6 +19,7 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.trace.trace import Trace
+from trio_kv.wire.node_status import State
 from trio_kv.wire.operations import SetRequest
 
 LIMIT_BYTES = 100_000
@@ -59,7 +60,8 @@ class Cluster:
 
     def _make(self, number: int) -> Node:
         status = self.registry.nodes[number]
-        status.inbox, status.state = self.inboxes[number], State.UP
+        status.state = State.UP
+        self.registry.attach(LocalHandle(status, self.inboxes[number].post_request, lambda: None))
         make_replica = partial(
             Replica,
             id=number,
@@ -74,6 +76,7 @@ class Cluster:
             inbox=self.inboxes[number],
             disk=self.disks[number],
             send=self._send,
+            deliver=self.registry.deliver,
             status=status,
             publish=self.registry.changed,
             rebuilt=trio.lowlevel.checkpoint,
@@ -97,9 +100,9 @@ class Cluster:
 
     def lead(self) -> int:
         """Return who leads."""
-        status = self.registry.leader()
-        assert status is not None
-        return status.node
+        leader = self.registry.leader()
+        assert leader is not None
+        return leader.status.node
 
     def uncommitted_bytes(self) -> int:
         """Return the bytes in the leader's log that wait for their commit."""

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 
 import trio
 
-from trio_kv.cluster.inbox import Inbox, TakeSnapshot
-from trio_kv.cluster.registry import FaultError, Registry
-from trio_kv.cluster.supervisor import Member
-from trio_kv.replica.requests import Answer, Done, Read
+from trio_kv.cluster.inbox import TakeSnapshot
+from trio_kv.cluster.members import FaultError, Member
+from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.storage.snapshots import snapshot_name
+from trio_kv.wire.node_port import Answer, Done, Read
 
 BACKUP_S = 60.0
 """How long a backup waits for its snapshot."""
@@ -45,17 +45,18 @@ async def take_backup(
     index_min: int | None = None
     with trio.move_on_after(BACKUP_S):
         while True:
-            for status in registry.readable():
-                if status.node in without or status.inbox is None:
+            for handle in registry.readable():
+                member = members[handle.status.node]
+                running = member.node
+                if running is None or handle.status.node in without:
                     continue
-                inbox = status.inbox
-                applied = await _wait_read(inbox)
-                if applied is None or status.inbox is not inbox:
+                applied = await _wait_read(registry, handle)
+                if applied is None or member.node is not running:
                     continue
                 # A snapshot of any node will do that goes as far as the first read that was confirmed. What is asked
                 # for below does: this node has applied as much.
                 index_min = applied if index_min is None else index_min
-                inbox.post(TakeSnapshot())
+                running.inbox.post(TakeSnapshot())
                 with trio.move_on_after(SNAPSHOT_PATIENCE_S):
                     return await _wait_snapshot(registry, members, index_min, without)
             await trio.sleep(RETRY_S)
@@ -64,16 +65,23 @@ async def take_backup(
     raise FaultError("no node heard a leader in time: are most nodes up, and connected? See the status")
 
 
-async def _wait_read(inbox: Inbox) -> int | None:
+async def _wait_read(registry: Registry, handle: LocalHandle) -> int | None:
     """Return what a node had applied when a linearizable read there was confirmed; None if that took too long."""
-    reader = _Reader()
-    if not inbox.post_request(Read(reader, 0, ())):
-        return None
-    with trio.move_on_after(READ_PATIENCE_S):
-        answer = await reader.wait()
-        if isinstance(answer, Done):
-            return answer.applied
-    return None
+    came = trio.Event()
+    answers: list[Answer] = []
+
+    def deliver(answer: Answer) -> None:
+        answers.append(answer)
+        came.set()
+
+    reply_to = registry.join(deliver)
+    try:
+        if handle.submit(Read(reply_to, 0, ())):
+            with trio.move_on_after(READ_PATIENCE_S):
+                await came.wait()
+    finally:
+        registry.leave(reply_to)
+    return next((answer.applied for answer in answers if isinstance(answer, Done)), None)
 
 
 async def _wait_snapshot(
@@ -88,20 +96,3 @@ async def _wait_snapshot(
                 path = member.found.path / snapshot_name(*stored)
                 return {"path": str(path), "index": stored[0], "term": stored[1], "node": node}
         await registry.wait_change()
-
-
-class _Reader:
-    """Asks a node directly, and waits for its answer."""
-
-    def __init__(self) -> None:
-        self._answer: Answer | None = None
-        self._came = trio.Event()
-
-    def deliver(self, answer: Answer) -> None:
-        self._answer = answer
-        self._came.set()
-
-    async def wait(self) -> Answer:
-        await self._came.wait()
-        assert self._answer is not None
-        return self._answer

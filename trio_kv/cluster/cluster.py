@@ -1,7 +1,4 @@
-"""A cluster of one process: its nodes, the network between them, and the faults that can be asked for.
-
-The faults are one API, used by the control door, the dashboard and the chaos command alike.
-"""
+"""A cluster of one process: its nodes, the network between them, and how it is operated."""
 
 from collections.abc import Callable, Collection
 from functools import partial
@@ -13,34 +10,28 @@ import trio
 from trio_kv.cluster import inbox as inboxes
 from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.disks import Disk, Disks
+from trio_kv.cluster.disks import Disks
+from trio_kv.cluster.faults import Faults
 from trio_kv.cluster.inbox import TakeSnapshot, Transfer
+from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import FaultError, Registry, State
-from trio_kv.cluster.supervisor import Member, Supervisor
+from trio_kv.cluster.registry import Registry
+from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import (
-    DiskFailed,
-    DiskSlowed,
-    DiskStalled,
-    LinkCut,
-    LinkFaulted,
-    LinksHealed,
-    LinksPartitioned,
-    NodePaused,
-    NodeResumed,
-    RebuildStarted,
-)
-from trio_kv.transport.links import LinkFault, Links
-from trio_kv.transport.memory import MemoryNetwork
+from trio_kv.trace.vocabulary import DiskFailed, RebuildStarted
+from trio_kv.transport.network import Network
+from trio_kv.wire.node_status import State
 
 REBUILD_S = 10.0
 """How long a command waits for a rebuild's first step, which takes milliseconds on a disk that works."""
 
 
 class Cluster:
-    """All nodes of one process. `run` keeps them going; everything else may be called meanwhile."""
+    """All nodes of one process. `run` keeps them going; everything else may be called meanwhile.
+
+    What operates it is here, what breaks it in `faults`.
+    """
 
     def __init__(
         self,
@@ -48,8 +39,8 @@ class Cluster:
         config: ClusterConfig,
         trace: Trace,
         random: Random,
+        network: Network,
         *,
-        network: MemoryNetwork | None = None,
         make_node: Callable[..., Node] = Node,
     ) -> None:
         """Make a cluster of the nodes that have disks.
@@ -58,21 +49,20 @@ class Cluster:
             disks: where they live.
             config: time-outs and limits.
             trace: takes all events.
-            random: seeds what the nodes and the links draw.
-            network: what joins the nodes; by default one whose links are sound.
+            random: seeds what the nodes draw.
+            network: joins the nodes.
             make_node: makes a node of its parts, which are the arguments of `Node`.
 
         """
         self.registry = Registry(list(disks.nodes))
-        self.network = network or MemoryNetwork(Links(Random(random.getrandbits(64))))
-        self.links = self.network.links
+        self._network = network
         self._disks = disks
         self._trace = trace
         self._random = random
         self._supervisor = Supervisor(
             disks=disks,
             registry=self.registry,
-            network=self.network,
+            network=network,
             config=config,
             trace=trace,
             random=random,
@@ -80,32 +70,31 @@ class Cluster:
         )
         self._members = self._supervisor.members
         self._nursery: trio.Nursery | None = None
-        self._disk_faults: dict[tuple[str, int], Disk] = {}
-        """What was done to which disk; a node that starts again has another, sound one."""
-        self.registry.faults = self.active_faults
+        self.faults = Faults(self._supervisor, network.links, trace)
+        self.registry.faults = self.faults.active
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self.network.run)
+            nursery.start_soon(self._network.run)
             nursery.start_soon(self._supervisor.run)
-            for node in self._members:
+            for node in self._members.all:
                 nursery.start_soon(self._watch_place, node)
 
     async def _watch_place(self, node: int) -> None:
         """Stop a node whose directory is not where it was: as a disk that failed, it would keep nothing."""
         while True:
             error = await self._disks.wait_gone(node)
-            inbox = self._members[node].status.inbox
-            if inbox is not None:
-                inbox.post(inboxes.DiskFailed(error))
+            running = self._members.all[node].node
+            if running is not None:
+                running.inbox.post(inboxes.DiskFailed(error))
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""
         while (leader := self.registry.leader()) is None:
             await self.registry.wait_change()
-        return leader.node
+        return leader.status.node
 
     @property
     def is_disk_abandoned(self) -> bool:
@@ -115,7 +104,7 @@ class Cluster:
     @property
     def is_loading(self) -> bool:
         """Whether nodes still read what their disks hold."""
-        return self._supervisor.is_loading
+        return self._supervisor.loader.is_active
 
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply."""
@@ -131,49 +120,17 @@ class Cluster:
         leader = self.registry.leader()
         if leader is None:
             raise FaultError("no node leads just now")
-        return leader.node
-
-    def active_faults(self) -> list[dict[str, object]]:
-        """Return what is wrong with links, disks and clocks, by the names and members of the commands that do it.
-
-        Nodes that are down or paused tell so in their state.
-        """
-        faults: list[dict[str, object]] = [
-            {"fault": name, **members} for name, members in self.links.active_faults()
-        ]
-        for node, member in self._members.items():
-            if member.disk_delay_s:
-                faults.append(
-                    {"fault": "slow-disk", "node": node, "ms": round(1000 * member.disk_delay_s, 6)}
-                )
-            done = [
-                name for (name, to), disk in self._disk_faults.items() if to == node and disk is member.disk
-            ]
-            faults += [{"fault": name, "node": node} for name in done]
-            if "fill-disk" not in done and member.node is not None and member.node.is_disk_full:
-                faults.append({"fault": "full-disk", "node": node})
-            if member.clock.rate != 1.0:
-                faults.append({"fault": "clock", "node": node, "rate": member.clock.rate})
-        return faults
-
-    # Faults
-
-    def crash(self, node: int) -> None:
-        """Let a node die as if its power failed: unsynced writes are dropped. It comes back by itself."""
-        member = self._live_member(node)
-        assert member.scope is not None
-        member.scope.cancel()
+        return leader.status.node
 
     def stop(self, node: int) -> None:
         """Let a node die and stay down until `restart`."""
-        member = self._member(node)
+        member = self._members.named(node)
         if not member.is_living and member.status.state is not State.CRASHED:
             raise FaultError(f"node {node} does not run: it is {member.status.state}")
         member.is_wanted = False
         member.wake.set()
         # Also one whose disk is still being read: it would run all the same.
-        if member.is_living and member.scope is not None:
-            member.scope.cancel()
+        member.kill()
 
     def restart(self, node: int) -> None:
         """Start a node that is down, or let one that runs die and start again: at once, whatever its back-off was.
@@ -182,7 +139,7 @@ class Cluster:
             FaultError: it is being rebuilt just now, or its disk hangs, and it starts by itself after that.
 
         """
-        member = self._member(node)
+        member = self._members.named(node)
         if member.is_being_replaced:
             raise FaultError(f"node {node} is just given a new directory, and starts by itself then")
         if member.node is None:
@@ -193,121 +150,11 @@ class Cluster:
                 raise FaultError(f"node {node} starts by itself as soon as it can: {member.hung_reason}")
         else:
             member.is_restarting = True
-            self.crash(node)
-
-    def pause(self, node: int) -> None:
-        """Let a node do nothing, as if its process were stopped."""
-        member = self._live_member(node)
-        assert member.node is not None
-        member.node.pause()
-        member.paused_at = trio.current_time()
-        self._trace.emit(NodePaused(), node=node)
-        self._supervisor.set_state(member, State.PAUSED, "asked to pause")
-
-    def resume(self, node: int) -> None:
-        """Let a paused node go on."""
-        member = self._member(node)
-        if member.node is None or member.status.state is not State.PAUSED:
-            raise FaultError(f"node {node} is not paused, but {member.status.state}")
-        member.node.resume()
-        self._trace.emit(NodeResumed(trio.current_time() - member.paused_at), node=node)
-        self._supervisor.set_state(member, State.UP, "")
-
-    def partition(self, groups: list[list[int]]) -> None:
-        """Cut all links between the groups. A node in no group is alone."""
-        named = [node for group in groups for node in group]
-        for node in named:
-            self._member(node)
-        if len(set(named)) != len(named):
-            raise FaultError("a node can be in one group only")
-        self.links.partition([*groups, *([node] for node in self._members if node not in named)])
-        self._trace.emit(LinksPartitioned(tuple(tuple(group) for group in groups)))
-
-    def cut(self, source: int, target: int) -> None:
-        """Cut the link between two nodes, both ways."""
-        self._member(source)
-        self._member(target)
-        if source == target:
-            raise FaultError("a link joins two nodes")
-        self.links.cut(source, target)
-        self.links.cut(target, source)
-        self._trace.emit(LinkCut((source, target)))
-
-    def heal(self) -> None:
-        """Make all links and disks sound again (a disk that failed stays failed)."""
-        self.links.heal()
-        for node, member in self._members.items():
-            self._set_disk_delay(node, 0.0)
-            if member.disk is not None:
-                member.disk.unstall()
-                member.disk.unfill()
-        for fault in [fault for fault in self._disk_faults if fault[0] != "fail-disk"]:
-            del self._disk_faults[fault]
-        self._trace.emit(LinksHealed())
-
-    def delay(self, delay_s: float) -> None:
-        """Let every message take this long."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), delay_s=delay_s))
-
-    def drop(self, fraction: float) -> None:
-        """Lose this share of all messages."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), drop=fraction))
-
-    def duplicate(self, fraction: float) -> None:
-        """Let this share of all messages arrive twice."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), duplicate=fraction))
-
-    def reorder(self, jitter_s: float) -> None:
-        """Delay each message by up to this much more, so that messages overtake one another."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), jitter_s=jitter_s))
-
-    def slow_disk(self, node: int, delay_s: float) -> None:
-        """Let every write of a node take this much longer; 0 ends it."""
-        self._member(node)
-        self._set_disk_delay(node, delay_s)
-        self._trace.emit(DiskSlowed(delay_s), node=node)
-
-    def stall_disk(self, node: int) -> None:
-        """Let a node's disk stand still until `heal`, or until the node starts again."""
-        member = self._live_member(node)
-        assert member.disk is not None
-        member.disk.stall()
-        self._disk_faults["stall-disk", node] = member.disk
-        self._trace.emit(DiskStalled(), node=node)
-
-    def fill_disk(self, node: int) -> None:
-        """Let a node's disk be full: nothing new can be made on it, until `heal` or the node starts again."""
-        member = self._live_member(node)
-        assert member.disk is not None
-        member.disk.fill()
-        self._disk_faults["fill-disk", node] = member.disk
-
-    def fail_disk(self, node: int) -> None:
-        """Let a node's next write fail: it stops."""
-        member = self._live_member(node)
-        assert member.disk is not None
-        member.disk.fail_next()
-        self._disk_faults["fail-disk", node] = member.disk
-
-    def skew_clock(self, node: int, rate: float) -> None:
-        """Let a node's clock run at another rate; 1 is true."""
-        member = self._member(node)
-        member.clock.set_rate(rate)
-        if member.node is not None:
-            member.node.clock_changed()
-
-    def jump_clock(self, node: int, by_s: float) -> None:
-        """Let a node's clock jump forward, as that of a machine that was suspended."""
-        member = self._member(node)
-        member.clock.jump(by_s)
-        if member.node is not None:
-            member.node.clock_changed()
+            member.kill()
 
     def snapshot(self, node: int) -> None:
         """Let a node take a snapshot now."""
-        inbox = self._live_member(node).status.inbox
-        assert inbox is not None
-        inbox.post(TakeSnapshot())
+        self._members.named_running(node)[1].inbox.post(TakeSnapshot())
 
     async def rebuild(self, node: int) -> dict[str, object]:
         """Give a node that is down a new directory, and start it to be filled by the others.
@@ -319,7 +166,7 @@ class Cluster:
             FaultError: it runs, or too few of the others have all of their data, or a disk hangs.
 
         """
-        member = self._member(node)
+        member = self._members.named(node)
         if member.is_living:
             if member.node is None and member.hung_reason:
                 raise FaultError(f"node {node} can't be rebuilt now: {member.hung_reason}")
@@ -346,7 +193,7 @@ class Cluster:
     async def _rebuild(self, member: Member, rebuilding: "_Rebuilding") -> None:
         node = rebuilding.node
         try:
-            running = {other for other, each in self._members.items() if each.has_all_data}
+            running = {other for other, each in self._members.all.items() if each.has_all_data}
             rebuild = partial(self._disks.rebuild, node, self._random, running)
             aside = await self._supervisor.disk_waits.wait(node, rebuild)
         except Exception as error:  # noqa: BLE001 - whoever asked is told, and else everybody
@@ -381,39 +228,15 @@ class Cluster:
             FaultError: no node could take it in time.
 
         """
-        return await take_backup(self.registry, self._members, without)
+        return await take_backup(self.registry, self._members.all, without)
 
     def transfer(self, node: int) -> None:
         """Ask the leader to hand over to a node."""
-        member = self._live_member(node)
+        self._members.named_running(node)
         leader = self.leader()
         if leader == node:
             raise FaultError(f"node {node} leads already")
-        inbox = self.registry.nodes[leader].inbox
-        assert inbox is not None
-        inbox.post(Transfer(member.status.node))
-
-    def _set_link_fault(self, fault: LinkFault) -> None:
-        self.links.set_fault(fault)
-        self._trace.emit(LinkFaulted(fault.delay_s, fault.jitter_s, 100 * fault.drop, 100 * fault.duplicate))
-
-    def _set_disk_delay(self, node: int, delay_s: float) -> None:
-        member = self._members[node]
-        member.disk_delay_s = delay_s
-        if member.disk is not None:
-            member.disk.delay_s = delay_s
-
-    def _member(self, node: int) -> Member:
-        if node not in self._members:
-            raise FaultError(f"there is no node {node}: the nodes are {', '.join(map(str, self._members))}")
-        return self._members[node]
-
-    def _live_member(self, node: int) -> Member:
-        member = self._member(node)
-        if member.node is None:
-            hung = f", and {member.hung_reason}" if member.hung_reason else ""
-            raise FaultError(f"node {node} does not run: it is {member.status.state}{hung}")
-        return member
+        self._members.named_running(leader)[1].inbox.post(Transfer(node))
 
 
 @attrs.define(eq=False)

@@ -23,12 +23,10 @@ import trio
 
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ticket
-from trio_kv.replica.requests import Propose, Read
+from trio_kv.wire.node_port import WRITE_BYTES_MAX, Propose, Read
 
 PEERS_MAX = 4096
 REQUESTS_MAX = 65_536
-WRITE_BYTES_MAX = 256 << 20
-"""As `Propose.size_bytes` weighs them. One write is taken even if it is larger, as long as it is the only one."""
 
 
 @attrs.frozen

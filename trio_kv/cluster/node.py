@@ -24,7 +24,6 @@ from trio_kv.cluster.inbox import (
     TimerFired,
     Transfer,
 )
-from trio_kv.cluster.registry import NodeStatus
 from trio_kv.raft.events import Event, RebuildEnded, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
@@ -38,11 +37,12 @@ from trio_kv.replica.jobs import (
     ReleaseSnapshot,
 )
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Propose, Read, Refused, Unknown
 from trio_kv.replica.turns import Turns
 from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
+from trio_kv.wire.node_port import Answer, Propose, Read, Refused, ReplyTo, Unknown
+from trio_kv.wire.node_status import NodeStatus
 
 SNAPSHOT_LEASE_S = 0.25
 """A node whose snapshot gets nowhere for so long gives its turn to the next one: its disk hangs, or it is paused. It
@@ -96,6 +96,7 @@ class Node:
         inbox: Inbox,
         disk: Storage,
         send: Callable[[Message], None],
+        deliver: Callable[[list[tuple[ReplyTo, Answer]]], None],
         status: NodeStatus,
         publish: Callable[[], None],
         rebuilt: Callable[[], Awaitable[None]],
@@ -110,6 +111,7 @@ class Node:
             inbox: where the node is told everything, completions of `disk` included.
             disk: where its log goes.
             send: takes a message for a peer, at once.
+            deliver: takes the answers of a pass, at once.
             status: what the registry knows of this node; kept up to date here.
             publish: is called after a change of role, term or leader.
             rebuilt: is called when a rebuilt node counts again.
@@ -123,6 +125,7 @@ class Node:
         self.replica = make_replica(clock.now())
         self._disk = disk
         self._send = send
+        self._deliver = deliver
         self._status = status
         self._publish = publish
         self._rebuilt = rebuilt
@@ -257,8 +260,9 @@ class Node:
             send(message)
         if ready.write is not None:
             self._disk.submit(ready.write)
-        for source, answer in self.replica.apply(ready):
-            source.deliver(answer)
+        answers = self.replica.apply(ready)
+        if answers:
+            self._deliver(answers)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
         self._look_after_snapshots()
         if ready.events or (self._wants_debug and self.replica.applied_now):
@@ -349,11 +353,11 @@ class Node:
     def _answer_all(self) -> None:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
         self._turns.give_back(self._status.node)
-        for source, answer in self.replica.stop():
-            source.deliver(answer)
+        node, answers = self._status.node, self.replica.stop()
         for item in self._batch:
             if isinstance(item, Propose | Read):
-                item.source.deliver(Unknown(item.number, self._status.node))
+                answers.append((item.reply_to, Unknown(item.number, node)))
         for item in self.inbox.drain():
             if isinstance(item, Propose | Read):
-                item.source.deliver(Refused(item.number, self._status.node, None))
+                answers.append((item.reply_to, Refused(item.number, node, None)))
+        self._deliver(answers)

@@ -1,76 +1,34 @@
 """What the control plane knows of the nodes: the gateway and the control door read it, nodes never do.
 
-It is only a hint: who leads is decided by Raft, and whoever asks the wrong node is told so.
+It is only a hint: who leads is decided by Raft, and whoever asks the wrong node is told so. It is the `Directory` of
+this process: the nodes that run have a handle here, and their answers find their way to who asked.
 """
 
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
 
-from trio_kv.cluster.inbox import Inbox
 from trio_kv.raft.voters import Voters
-from trio_kv.trace.text import encodable
+from trio_kv.wire.node_port import Answer, ReplyTo, Request
+from trio_kv.wire.node_status import NodeStatus, State
+
+OWN_PROCESS = 0
+"""As this process names itself in the ids of askers. Other processes have other numbers."""
 
 
-class FaultError(ValueError):
-    """Something was asked of the cluster that makes no sense now. The text says why."""
+@attrs.frozen(eq=False)
+class LocalHandle:
+    """A `NodeHandle` of a node that runs in this process."""
 
-
-class State(StrEnum):
-    """The state of a node, as the protocol's `status` names it."""
-
-    UP = "up"
-    PAUSED = "paused"
-    CRASHED = "crashed"
-    STOPPED = "stopped"
-    DAMAGED = "damaged"
-    NEEDS_REBUILD = "needs_rebuild"
-
-
-@attrs.define(eq=False)
-class NodeStatus:
-    """One node as last seen. Numbers of a node that is down are those it had when it went."""
-
-    node: int
-    state: State = State.STOPPED
-    reason: str = ""
-    is_gone: bool = False
-    """Whether it is down because its directory is not where it was."""
-    role: str = "follower"
-    term: int = 0
-    leader: int | None = None
-    commit: int = 0
-    applied: int = 0
-    log_first: int = 1
-    log_last: int = 0
-    digest: str = ""
-    inbox: Inbox | None = None
-    """Where to send it something; None while it is down."""
-    refresh: Callable[[], None] | None = None
-    """Brings the numbers up to date, which costs too much to do at every step."""
-
-    def as_reply(self) -> dict[str, object]:
-        """Return the node's row of the protocol's status reply."""
-        row: dict[str, object] = {
-            "node": self.node,
-            "role": self.role if self.inbox is not None else None,
-            "state": str(self.state),
-            "term": self.term,
-            "commit": self.commit,
-            "applied": self.applied,
-            "log_first": self.log_first,
-            "log_last": self.log_last,
-            "digest": self.digest,
-        }
-        if self.reason:
-            row["reason"] = encodable(self.reason)
-        return row
+    status: NodeStatus
+    submit: Callable[[Request], bool]
+    refresh: Callable[[], None]
+    """Brings the numbers of the status up to date, which costs too much to do at every step."""
 
 
 class Registry:
-    """All nodes of a cluster, and who is told when one changes its role, term or state."""
+    """All nodes of a cluster, who is told when one changes its role, term or state, and who waits for answers."""
 
     def __init__(self, nodes: list[int]) -> None:
         """Know the nodes, all stopped."""
@@ -78,7 +36,55 @@ class Registry:
         self.voters = Voters(nodes)
         self.faults: Callable[[], list[dict[str, object]]] = list
         """Tells what was made wrong with the cluster, and is wrong still."""
+        self._handles: dict[int, LocalHandle] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._askers: dict[ReplyTo, Callable[[Answer], None]] = {}
+        self._joined = 0
+
+    # Nodes
+
+    def attach(self, handle: LocalHandle) -> None:
+        """Let a node that runs be spoken to."""
+        self._handles[handle.status.node] = handle
+
+    def detach(self, node: int) -> None:
+        """Let a node be down."""
+        self._handles.pop(node, None)
+        self.nodes[node].role = None
+        self.changed()
+
+    def handle(self, node: int) -> LocalHandle | None:
+        """Return the handle of a node, if it runs."""
+        return self._handles.get(node)
+
+    def leader(self) -> LocalHandle | None:
+        """Return the live node that leads the highest term, if any says that it leads."""
+        leaders = [handle for handle in self._handles.values() if handle.status.role == "leader"]
+        return max(leaders, key=lambda handle: handle.status.term, default=None)
+
+    def readable(self) -> list[LocalHandle]:
+        """Return the nodes that run, the leader last: they can be asked to read."""
+        running = [handle for handle in self._handles.values() if handle.status.state is State.UP]
+        return sorted(running, key=lambda handle: (handle.status.role == "leader", handle.status.node))
+
+    @property
+    def is_majority_gone(self) -> bool:
+        """Whether so many directories are not where they were that waiting for a leader is in vain."""
+        return self.voters.has_majority([node for node, status in self.nodes.items() if status.is_gone])
+
+    def status(self) -> dict[str, object]:
+        """Return the members of the protocol's status reply, but for `status` itself."""
+        for handle in self._handles.values():
+            handle.refresh()
+        leader = self.leader()
+        return {
+            "leader": leader.status.node if leader else None,
+            "term": max(status.term for status in self.nodes.values()),
+            "nodes": [status.as_reply() for status in self.nodes.values()],
+            "faults": self.faults(),
+        }
+
+    # Changes
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` at each change; return what ends that. It must not raise, nor wait."""
@@ -99,34 +105,26 @@ class Registry:
         for listener in self._listeners:
             listener()
 
-    def status(self) -> dict[str, object]:
-        """Return the members of the protocol's status reply, but for `status` itself."""
-        for status in self.nodes.values():
-            if status.refresh is not None:
-                status.refresh()
-        leader = self.leader()
-        return {
-            "leader": leader.node if leader else None,
-            "term": max(status.term for status in self.nodes.values()),
-            "nodes": [status.as_reply() for status in self.nodes.values()],
-            "faults": self.faults(),
-        }
+    # Answers
 
-    def leader(self) -> NodeStatus | None:
-        """Return the live node that leads the highest term, if any says that it leads."""
-        leaders = [
-            status for status in self.nodes.values() if status.inbox is not None and status.role == "leader"
-        ]
-        return max(leaders, key=lambda status: status.term, default=None)
+    def join(self, deliver: Callable[[Answer], None]) -> ReplyTo:
+        """Let answers to a new asker of this process arrive at `deliver`, which must neither raise nor wait."""
+        self._joined += 1
+        reply_to = ReplyTo(OWN_PROCESS, self._joined)
+        self.route(reply_to, deliver)
+        return reply_to
 
-    @property
-    def is_majority_gone(self) -> bool:
-        """Whether so many directories are not where they were that waiting for a leader is in vain."""
-        return self.voters.has_majority([node for node, status in self.nodes.items() if status.is_gone])
+    def route(self, reply_to: ReplyTo, deliver: Callable[[Answer], None]) -> None:
+        """Let answers to an asker, which may be in another process, arrive at `deliver`."""
+        self._askers[reply_to] = deliver
 
-    def readable(self) -> list[NodeStatus]:
-        """Return the nodes that run, the leader last: they can be asked to read."""
-        live = [
-            status for status in self.nodes.values() if status.inbox is not None and status.state is State.UP
-        ]
-        return sorted(live, key=lambda status: (status.role == "leader", status.node))
+    def leave(self, reply_to: ReplyTo) -> None:
+        """Let further answers to an asker be dropped."""
+        self._askers.pop(reply_to, None)
+
+    def deliver(self, answers: Iterable[tuple[ReplyTo, Answer]]) -> None:
+        """Give answers to who asked. Whoever is not there any more needs none."""
+        for reply_to, answer in answers:
+            deliver = self._askers.get(reply_to)
+            if deliver is not None:
+                deliver(answer)

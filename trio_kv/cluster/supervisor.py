@@ -17,15 +17,15 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disk, Disks, Found, Loaded
 from trio_kv.cluster.hangs import HUNG_S, DiskWaits
 from trio_kv.cluster.inbox import Inbox
-from trio_kv.cluster.node import SNAPSHOT_LEASE_S, Clock, DiskFailedError, Node
-from trio_kv.cluster.registry import NodeStatus, Registry, State
-from trio_kv.kv.commands import decode_command
-from trio_kv.raft.entry import SharingDecoder
+from trio_kv.cluster.loading import Loader
+from trio_kv.cluster.members import Member, Members
+from trio_kv.cluster.node import SNAPSHOT_LEASE_S, DiskFailedError, Node
+from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.raft.log import Log
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
-from trio_kv.storage.errors import FULL, DamagedError, GoneError
-from trio_kv.storage.helper import FULL_RETRY_S
+from trio_kv.storage.errors import DamagedError, GoneError
+from trio_kv.trace.text import encodable
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     DiskFailed as DiskFailedEvent,
@@ -41,54 +41,11 @@ from trio_kv.trace.vocabulary import (
     NodeStopped,
     WalTornTailCut,
 )
-from trio_kv.transport.memory import MemoryNetwork
+from trio_kv.transport.network import Network
+from trio_kv.wire.node_status import State
 
-SERVING_FIRST_S = 10.0
-"""At a start with much data the last nodes are read only when the first ones serve, or after this long."""
-SERVING_CHECKED_S = 0.02
-EXAMINED_S = 0.5
-"""How long the first load waits until it is known of all nodes how much they have to read."""
-LOAD_LEASE_S = 2.0
-"""A node whose disk gives nothing for so long while it is read gives its turn to the next one."""
-LOAD_ASKED_S = 0.2
-"""How often a node that waits to be read asks whether its turn has come."""
 WATCHED_S = 0.5
 """How often it is looked at which disks hang."""
-LARGE_BYTES = 16 << 20
-"""From this size of its snapshot on a node takes long to read."""
-
-
-@attrs.define(eq=False)
-class Member:
-    """A node as its supervisor sees it."""
-
-    status: NodeStatus
-    is_wanted: bool = True
-    is_living: bool = False
-    """From before its disk is opened until after its disk has ended."""
-    is_restarting: bool = False
-    """It was killed only to come back at once."""
-    is_being_replaced: bool = False
-    """It gets a new directory just now, and must not start before that is there."""
-    found: Found | None = None
-    """What its disk looked like when it started last."""
-    crashes: int = 0
-    """In a row."""
-    attempts: int = 0
-    clock: Clock = attrs.field(factory=Clock)
-    node: Node | None = None
-    disk: Disk | None = None
-    disk_delay_s: float = 0.0
-    scope: trio.CancelScope | None = None
-    paused_at: float = 0.0
-    hung_reason: str = ""
-    """What is told of its disk, while that hangs."""
-    wake: trio.Event = attrs.field(factory=trio.Event)
-
-    @property
-    def has_all_data(self) -> bool:
-        """Whether it runs, so that its disk was read, and is not being filled by the others."""
-        return self.node is not None and not self.node.replica.raft.is_rebuilding
 
 
 class Supervisor:
@@ -110,14 +67,14 @@ class Supervisor:
         *,
         disks: Disks,
         registry: Registry,
-        network: MemoryNetwork,
+        network: Network,
         config: ClusterConfig,
         trace: Trace,
         random: Random,
         make_node: Callable[..., Node],
     ) -> None:
         """Run nothing yet; see the class."""
-        self.members = {node: Member(registry.nodes[node]) for node in disks.nodes}
+        self.members = Members(registry.nodes)
         self._disks = disks
         self._registry = registry
         self._network = network
@@ -127,37 +84,25 @@ class Supervisor:
         self._make_node = make_node
         self.disk_waits = DiskWaits()
         self._snapshot_turns = Turns(SNAPSHOT_LEASE_S)
-        self._load_turns = Turns(LOAD_LEASE_S)
-        """One is loaded after the other, for each takes the whole processor, and three of five can elect: so those with
-        the shortest logs go first, which are done first."""
-        self._load_ended = trio.lowlevel.ParkingLot()
-        self._examined: set[int] = set()
-        self._all_examined = trio.Event()
-        self._loading: set[int] = set()
-        """Nodes that are loaded or wait for it."""
-        self._decoder = SharingDecoder(decode_command)
+        self.loader = Loader(disks, self.disk_waits, self.members, registry)
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.disk_waits.end, self._is_ended)
             nursery.start_soon(self._watch_disks)
-            for member in self.members.values():
+            for member in self.members.all.values():
                 nursery.start_soon(self._supervise, member)
 
-    @property
-    def is_loading(self) -> bool:
-        """Whether nodes still read what their disks hold, and get on with it."""
-        return any(not self.disk_waits.hung_s(node) for node in self._loading)
-
     def _is_ended(self) -> bool:
-        return not any(member.is_living for member in self.members.values())
+        return not any(member.is_living for member in self.members.all.values())
 
     def set_state(self, member: Member, state: State, reason: str, *, is_gone: bool = False) -> None:
         """Let everybody know how a node is."""
         member.status.state = state
         member.status.is_gone = is_gone
-        member.status.reason = reason
+        # It may name a file, in bytes that are no UTF-8.
+        member.status.reason = encodable(reason)
         self._registry.changed()
 
     async def _supervise(self, member: Member) -> None:
@@ -167,7 +112,7 @@ class Supervisor:
                 self._trace.emit(NodeStopped(), node=node)
                 self.set_state(member, State.STOPPED, "asked to stop")
                 while not member.is_wanted:
-                    await _wait_wake(member)
+                    await member.wait_wake()
             if member.attempts:
                 self._trace.emit(NodeRestarted(member.attempts), node=node)
             member.attempts += 1
@@ -179,7 +124,7 @@ class Supervisor:
             finally:
                 member.is_living = False
             if crash is None:
-                await _wait_wake(member)
+                await member.wait_wake()
                 continue
             if self._is_stopping(member):
                 continue
@@ -196,7 +141,7 @@ class Supervisor:
             self._trace.emit(attrs.evolve(crash, restart_in_s=delay_s), node=node, term=member.status.term)
             self.set_state(member, State.CRASHED, crash.reason)
             with trio.move_on_after(delay_s):
-                await _wait_wake(member)
+                await member.wait_wake()
 
     @staticmethod
     def _is_stopping(member: Member) -> bool:
@@ -245,13 +190,10 @@ class Supervisor:
     async def _start_and_run(self, member: Member) -> None:
         # Looked at anew each time: a person may have brought the directory back meanwhile.
         node = member.status.node
-        found = member.found = await self.disk_waits.wait(node, partial(self._disks.examine, node))
-        self._examined.add(node)
-        if len(self._examined) == len(self.members):
-            self._all_examined.set()
+        found = member.found = await self.loader.examine(node)
         if found.state != "ok":
             return
-        loaded = await self._load_when_it_fits(member, found)
+        loaded = await self.loader.load(member, found)
         config = self._config
         inbox = Inbox(peers_max=config.inbox_peers_max, requests_max=config.inbox_requests_max)
         disk = member.disk = loaded.start(inbox.post)
@@ -260,80 +202,17 @@ class Supervisor:
             await self._run_node(member, inbox, disk, found, loaded)
         finally:
             member.node = member.disk = None
-            member.status.inbox = member.status.refresh = None
-            self._network.detach(member.status.node)
-            self._registry.changed()
+            self._network.detach(node)
+            self._registry.detach(node)
             await self.disk_waits.wait(node, disk.stop)  # noqa: ASYNC102 - it shields, but from the process's end
-
-    async def _load_when_it_fits(self, member: Member, found: Found) -> Loaded:
-        """Load a node; where that takes room on a disk that is full, as seldom it does, wait for that."""
-        while True:
-            try:
-                return await self._load_in_turn(member, found)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                member.status.reason = f"its disk is full: {error.strerror}"
-            await trio.sleep(FULL_RETRY_S)
-
-    async def _load_in_turn(self, member: Member, found: Found) -> Loaded:
-        node = member.status.node
-        self._loading.add(node)
-        member.status.reason = "its disk is being read"
-        self._load_turns.ask(trio.current_time(), node, found.log_bytes)
-        try:
-            with trio.move_on_after(EXAMINED_S):
-                await self._all_examined.wait()
-            await self._take_turn_to_load(node, found.log_bytes)
-            if found.snapshot_bytes >= LARGE_BYTES:
-                with trio.move_on_after(SERVING_FIRST_S):
-                    await self._let_majority_serve(node)
-            running = self._running()
-            known = running[0].replica.machine.get if running else None
-            moved = partial(self._load_moved, node, found.log_bytes)
-            return await self.disk_waits.wait(
-                node, partial(self._disks.load, node, self._decoder, known, moved)
-            )
-        finally:
-            self._loading.discard(node)
-            self._load_turns.give_back(node)
-            self._load_ended.unpark_all()
-            if not self._loading:
-                self._decoder = SharingDecoder(decode_command)
-
-    async def _take_turn_to_load(self, node: int, log_bytes: int) -> None:
-        """Wait until no other node is loaded, but for those whose disks hang, and none waits that has less to read."""
-        while not self._load_turns.take(trio.current_time(), node, log_bytes):
-            with trio.move_on_after(LOAD_ASKED_S):
-                await self._load_ended.park()
-
-    async def _load_moved(self, node: int, log_bytes: int) -> None:
-        """Keep the turn of a node whose disk gave something, or let it wait for another one if it was too late."""
-        self.disk_waits.not_now(node)
-        await self._take_turn_to_load(node, log_bytes)
-        self.disk_waits.moved(node)
-
-    async def _let_majority_serve(self, node: int) -> None:
-        """Once a majority runs, let it elect and apply its logs before further nodes take the processor."""
-        running = self._running()
-        if not self._registry.voters.has_majority([each.replica.raft.id for each in running]):
-            return
-        # What it waits for is looked up, not told: it happens once, at a start with much data.
-        while self._registry.leader() is None or any(  # noqa: ASYNC110 - see above
-            each.replica.is_behind for each in running
-        ):
-            self._load_turns.renew(trio.current_time(), node)
-            await trio.sleep(SERVING_CHECKED_S)
 
     async def _watch_disks(self) -> None:
         """Tell which disks hang, as long as they do."""
         while True:
             await trio.sleep(WATCHED_S)
-            for member in self.members.values():
+            for member in self.members.all.values():
                 self.watch_disk(member)
-            if self._loading and not self.is_loading:
-                # They may hang for long, and what they shared with the others is as large as a log.
-                self._decoder.known.clear()
+            self.loader.forget_shared()
 
     def watch_disk(self, member: Member) -> None:
         """Tell whether a node's disk hangs, and what waits for it."""
@@ -363,12 +242,9 @@ class Supervisor:
             return "the node gets its new directory when what was begun is done"
         if not member.is_wanted:
             return "the node is stopped when what was begun is done"
-        if member.status.node in self._loading:
+        if member.status.node in self.loader:
             return "it gives nothing of what it holds"
         return "the node starts again when what was begun is done"
-
-    def _running(self) -> list[Node]:
-        return [member.node for member in self.members.values() if member.node is not None]
 
     async def _run_node(self, member: Member, inbox: Inbox, disk: Disk, found: Found, loaded: Loaded) -> None:
         node, status = member.status.node, member.status
@@ -381,7 +257,7 @@ class Supervisor:
         def make_replica(now: float) -> Replica:
             return Replica(
                 id=node,
-                peers=tuple(other for other in self.members if other != node),
+                peers=tuple(other for other in self.members.all if other != node),
                 config=self._config.raft,
                 random=Random(self._random.getrandbits(64)),
                 incarnation=found.incarnation,
@@ -402,6 +278,7 @@ class Supervisor:
             inbox=inbox,
             disk=disk,
             send=self._network.send_nowait,
+            deliver=self._registry.deliver,
             status=status,
             publish=self._registry.changed,
             rebuilt=partial(self.disk_waits.wait, node, partial(self._disks.end_rebuild, node)),
@@ -410,9 +287,8 @@ class Supervisor:
             turns=self._snapshot_turns,
         )
         self._network.attach(node, inbox.post_peer)
-        status.inbox = inbox
-        status.refresh = member.node.refresh_status
         status.role = "follower"
+        self._registry.attach(LocalHandle(status, inbox.post_request, member.node.refresh_status))
         self.set_state(member, State.UP, "")
         self._trace.emit(
             NodeStarted(log.base_index + 1, log.last_index, found.incarnation),
@@ -420,11 +296,6 @@ class Supervisor:
             term=recovered.hard_state.term,
         )
         await member.node.run()
-
-
-async def _wait_wake(member: Member) -> None:
-    await member.wake.wait()
-    member.wake = trio.Event()
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:

@@ -6,11 +6,12 @@ in quotes is no number), and an error tells what would be right, because a perso
 
 import inspect
 import os
-from collections.abc import Awaitable, Collection
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
+
+from trio_kv.control.port import Cluster
 
 MS_MAX = 60_000
 NODE_MAX = 9
@@ -20,92 +21,6 @@ NodeOrLeader = Node | Literal["leader"]
 """A node by its number, or whichever leads at the moment."""
 Milliseconds = Annotated[float, Meta(ge=0, le=MS_MAX)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
-
-
-class Faults(Protocol):
-    """What can be done to a running cluster. Every method may be a coroutine function or a plain one.
-
-    A method raises `ValueError` with words for a person if what is asked makes no sense now: a node that
-    does not exist, or is already down.
-    """
-
-    def leader(self) -> int:
-        """Return the node that leads."""
-        ...
-
-    def crash(self, node: int) -> object:
-        """Let a node die; it comes back by itself."""
-        ...
-
-    def stop(self, node: int) -> object:
-        """Stop a node; it stays down."""
-        ...
-
-    def restart(self, node: int) -> object:
-        """Start a node that is down, or let one that runs die and start again, at once."""
-        ...
-
-    def pause(self, node: int) -> object:
-        """Let a node do nothing."""
-        ...
-
-    def resume(self, node: int) -> object:
-        """Let a paused node go on."""
-        ...
-
-    def partition(self, groups: list[list[int]]) -> object:
-        """Cut all links between nodes of different groups."""
-        ...
-
-    def cut(self, a: int, b: int) -> object:
-        """Cut one link."""
-        ...
-
-    def heal(self) -> object:
-        """End all faults of links."""
-        ...
-
-    def delay(self, seconds: float) -> object:
-        """Delay every message; 0 ends it."""
-        ...
-
-    def drop(self, fraction: float) -> object:
-        """Lose this share of all messages; 0 ends it."""
-        ...
-
-    def slow_disk(self, node: int, seconds: float) -> object:
-        """Let every sync of a node's disk take longer; 0 ends it."""
-        ...
-
-    def fail_disk(self, node: int) -> object:
-        """Let a node's next write fail."""
-        ...
-
-    def transfer(self, node: int) -> object:
-        """Hand leadership to a node."""
-        ...
-
-    def snapshot(self, node: int) -> object:
-        """Let a node take a snapshot."""
-        ...
-
-    def rebuild(self, node: int) -> object:
-        """Give a node that is down a new directory, to be filled by the others.
-
-        Returns, or gives when awaited, the members of the reply: where the old one was `moved_to`, or None.
-        """
-        ...
-
-    def backup(self, without: Collection[int]) -> Awaitable[dict[str, object]]:
-        """Take a snapshot of all that was acknowledged; return its `path`, `index`, `term` and `node`.
-
-        Nodes that are named are left out.
-        """
-        ...
-
-    def status(self) -> dict[str, object]:
-        """Return the members of the protocol's status reply, but for `status` itself."""
-        ...
 
 
 class ArgumentsError(ValueError):
@@ -142,8 +57,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """What it is called in JSON."""
         return str(self.__struct_config__.tag)
 
-    def carry_out(self, faults: Faults) -> object:
-        """Do it; return what the method of `faults` returned.
+    def carry_out(self, cluster: Cluster) -> object:
+        """Do it; return what the method of `cluster` returned.
 
         Raises:
             ArgumentsError: its arguments don't fit together.
@@ -158,9 +73,9 @@ class Status(Command, frozen=True, tag="status"):
 
     usage = '{"command": "status"}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
-        return faults.status()
+        return cluster.status()
 
 
 class Events(Command, frozen=True, tag="events"):
@@ -168,9 +83,9 @@ class Events(Command, frozen=True, tag="events"):
 
     usage = '{"command": "events"}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class; nothing is done to the cluster."""
-        del faults
+        del cluster
         return None
 
 
@@ -179,15 +94,15 @@ class NodeCommand(Command, frozen=True):
 
     node: NodeOrLeader
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
         if self.node != "leader":
-            return self.do(self.node, faults)
-        node = faults.leader()
-        return _with_node(self.do(node, faults), node)
+            return self.do(self.node, cluster)
+        node = cluster.leader()
+        return _with_node(self.do(node, cluster), node)
 
-    def do(self, node: int, faults: Faults) -> object:
-        """Do it to this node; return what the method of `faults` returned."""
+    def do(self, node: int, cluster: Cluster) -> object:
+        """Do it to this node; return what the method of `cluster` returned."""
         raise NotImplementedError
 
 
@@ -201,9 +116,9 @@ class Crash(NodeCommand, frozen=True, tag="crash"):
 
     usage = '{"command": "crash", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.crash(node)
+        return cluster.faults.crash(node)
 
 
 class Stop(NodeCommand, frozen=True, tag="stop"):
@@ -211,9 +126,9 @@ class Stop(NodeCommand, frozen=True, tag="stop"):
 
     usage = '{"command": "stop", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.stop(node)
+        return cluster.stop(node)
 
 
 class Restart(NodeCommand, frozen=True, tag="restart"):
@@ -221,9 +136,9 @@ class Restart(NodeCommand, frozen=True, tag="restart"):
 
     usage = '{"command": "restart", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.restart(node)
+        return cluster.restart(node)
 
 
 class Pause(NodeCommand, frozen=True, tag="pause"):
@@ -231,9 +146,9 @@ class Pause(NodeCommand, frozen=True, tag="pause"):
 
     usage = '{"command": "pause", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.pause(node)
+        return cluster.faults.pause(node)
 
 
 class Resume(NodeCommand, frozen=True, tag="resume"):
@@ -241,9 +156,9 @@ class Resume(NodeCommand, frozen=True, tag="resume"):
 
     usage = '{"command": "resume", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.resume(node)
+        return cluster.faults.resume(node)
 
 
 class Partition(Command, frozen=True, tag="partition"):
@@ -252,12 +167,12 @@ class Partition(Command, frozen=True, tag="partition"):
     usage = '{"command": "partition", "groups": [[1, 2], [3, 4, 5]]}'
     groups: Annotated[list[Annotated[list[Node], Meta(min_length=1)]], Meta(min_length=2)]
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
         nodes = [node for group in self.groups for node in group]
         if len(set(nodes)) != len(nodes):
             raise ArgumentsError("a node stands in two groups, or twice in one")
-        return faults.partition(self.groups)
+        return cluster.faults.partition(self.groups)
 
 
 class Cut(Command, frozen=True, tag="cut"):
@@ -266,12 +181,12 @@ class Cut(Command, frozen=True, tag="cut"):
     usage = '{"command": "cut", "link": [1, 2]}'
     link: tuple[Node, Node]
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
         first, second = self.link
         if first == second:
             raise ArgumentsError("a link has two different ends")
-        return faults.cut(first, second)
+        return cluster.faults.cut(first, second)
 
 
 class Heal(Command, frozen=True, tag="heal"):
@@ -279,9 +194,9 @@ class Heal(Command, frozen=True, tag="heal"):
 
     usage = '{"command": "heal"}'
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
-        return faults.heal()
+        return cluster.faults.heal()
 
 
 class Delay(Command, frozen=True, tag="delay"):
@@ -290,9 +205,9 @@ class Delay(Command, frozen=True, tag="delay"):
     usage = '{"command": "delay", "ms": 50}'
     ms: Milliseconds
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
-        return faults.delay(self.ms / 1000)
+        return cluster.faults.delay(self.ms / 1000)
 
 
 class Drop(Command, frozen=True, tag="drop"):
@@ -301,9 +216,9 @@ class Drop(Command, frozen=True, tag="drop"):
     usage = '{"command": "drop", "percent": 10}'
     percent: Percent
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
-        return faults.drop(self.percent / 100)
+        return cluster.faults.drop(self.percent / 100)
 
 
 class SlowDisk(NodeCommand, frozen=True, tag="slow-disk"):
@@ -312,9 +227,9 @@ class SlowDisk(NodeCommand, frozen=True, tag="slow-disk"):
     usage = '{"command": "slow-disk", "node": 2, "ms": 50}'
     ms: Milliseconds
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.slow_disk(node, self.ms / 1000)
+        return cluster.faults.slow_disk(node, self.ms / 1000)
 
 
 class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
@@ -322,9 +237,9 @@ class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
 
     usage = '{"command": "fail-disk", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.fail_disk(node)
+        return cluster.faults.fail_disk(node)
 
 
 class Transfer(Command, frozen=True, tag="transfer"):
@@ -334,12 +249,12 @@ class Transfer(Command, frozen=True, tag="transfer"):
     node: Node | None = None
     target: Node | None = None
 
-    def carry_out(self, faults: Faults) -> object:
+    def carry_out(self, cluster: Cluster) -> object:
         """See the class."""
         named = [node for node in (self.node, self.target) if node is not None]
         if len(named) != 1:
             raise ArgumentsError("name one node to hand over to")
-        return faults.transfer(named[0])
+        return cluster.transfer(named[0])
 
 
 class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
@@ -347,9 +262,9 @@ class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
 
     usage = '{"command": "snapshot", "node": 2}'
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.snapshot(node)
+        return cluster.snapshot(node)
 
 
 class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
@@ -358,9 +273,9 @@ class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
     usage = '{"command": "rebuild", "node": 2}'
     is_slow = True
 
-    def do(self, node: int, faults: Faults) -> object:
+    def do(self, node: int, cluster: Cluster) -> object:
         """See the class."""
-        return faults.rebuild(node)
+        return cluster.rebuild(node)
 
 
 class Backup(Command, frozen=True, tag="backup"):
@@ -371,9 +286,9 @@ class Backup(Command, frozen=True, tag="backup"):
     without: frozenset[Node] = frozenset()
     """Nodes whose snapshots were found to be of no use."""
 
-    async def carry_out(self, faults: Faults) -> dict[str, object]:
+    async def carry_out(self, cluster: Cluster) -> dict[str, object]:
         """See the class."""
-        members = await faults.backup(self.without)
+        members = await cluster.backup(self.without)
         return {**members, "path": _absolute(str(members["path"]))}
 
 
@@ -421,7 +336,7 @@ def parse_command(message: str | bytes) -> Command:
         raise CommandError(f"{error}; right would be {BY_NAME[named.command].usage}", named.id) from None
 
 
-async def carry_out(command: Command, faults: Faults) -> dict[str, Any]:
+async def carry_out(command: Command, cluster: Cluster) -> dict[str, Any]:
     """Carry a command out; return the members of its reply, but for `id` and `status`.
 
     Raises:
@@ -429,7 +344,7 @@ async def carry_out(command: Command, faults: Faults) -> dict[str, Any]:
 
     """
     try:
-        result = command.carry_out(faults)
+        result = command.carry_out(cluster)
         if inspect.isawaitable(result):
             result = await result
     except ArgumentsError as error:

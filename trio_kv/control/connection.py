@@ -12,7 +12,6 @@ from trio_kv.control.commands import (
     Command,
     CommandError,
     Events,
-    Faults,
     Status,
     carry_out,
     describe,
@@ -20,6 +19,7 @@ from trio_kv.control.commands import (
 )
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.events import EventQueue
+from trio_kv.control.port import Cluster
 from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ControlCommanded
@@ -45,7 +45,7 @@ class ControlConnection:
         websocket: an open connection.
         nursery: where the task that sends events runs.
         token: what the client has to show.
-        faults: what carries the commands out.
+        cluster: what the commands are for.
         config: the door's limits.
         trace: where events go, and where this client may listen.
 
@@ -54,7 +54,7 @@ class ControlConnection:
     _websocket: WebSocketConnection
     _nursery: trio.Nursery
     _token: str
-    _faults: Faults
+    _cluster: Cluster
     _config: ControlConfig
     _trace: Trace
     _queue: EventQueue | None = None
@@ -111,7 +111,7 @@ class ControlConnection:
         timeout_s = config.slow_command_timeout_s if command.is_slow else config.command_timeout_s
         try:
             with trio.fail_after(timeout_s):
-                members = await carry_out(command, self._faults)
+                members = await carry_out(command, self._cluster)
         except CommandError as error:
             return _error("bad_request", str(error), error.id)
         except trio.TooSlowError:

@@ -17,10 +17,10 @@ import trio
 import trio_websocket
 from wsproto.utilities import ProtocolError
 
-from trio_kv.control.commands import Faults
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.connection import ControlConnection
 from trio_kv.control.head import Refusal, check_head, encode_refusal, parse_head
+from trio_kv.control.port import Cluster
 from trio_kv.control.token import (
     ControlFile,
     control_path,
@@ -70,17 +70,17 @@ class ControlDoor:
     is in place, and ends it by cancelling or by `stop`; the file is removed then.
 
     Args:
-        faults: what carries the commands out.
+        cluster: what the commands are for.
         config: the door's limits.
         trace: where events go, and where clients listen to them.
 
     """
 
-    def __init__(self, faults: Faults, config: ControlConfig, trace: Trace) -> None:
+    def __init__(self, cluster: Cluster, config: ControlConfig, trace: Trace) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
         """The port on which it listens, once it does."""
-        self._faults = faults
+        self._cluster = cluster
         self._config = config
         self._trace = trace
         self._token = make_token()
@@ -180,7 +180,7 @@ class ControlDoor:
                 )
                 websocket = await request.accept()
             connection = ControlConnection(
-                websocket, nursery, self._token, self._faults, self._config, self._trace
+                websocket, nursery, self._token, self._cluster, self._config, self._trace
             )
             await connection.serve(deadline_s)
             nursery.cancel_scope.cancel()

@@ -18,6 +18,8 @@ from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.wal import SEGMENT_BYTES, check_segment_bytes
 from trio_kv.trace.trace import Trace
+from trio_kv.transport.links import Links
+from trio_kv.transport.memory import MemoryNetwork
 
 
 @attrs.frozen
@@ -27,7 +29,7 @@ class LocalCluster:
     store: RaftStore
     """Reads and writes; see `gateway.store.Store`."""
     cluster: Cluster
-    """The nodes: their status, and the faults API."""
+    """The nodes: their status, what operates them, and `faults`, which breaks them."""
 
 
 @contextlib.asynccontextmanager
@@ -77,7 +79,8 @@ async def open_cluster(
         message = f"the data directory {path} can't be used: {error.strerror or error}"
         raise StorageError(message, "choose another one, or make it writable") from error
     trace = trace or Trace()
-    cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source)
+    network = MemoryNetwork(Links(Random(source.getrandbits(64))))
+    cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source, network)
     try:
         # The system's own source costs a system call for each toss of the coin: it seeds a quick one.
         coin = Random(source.getrandbits(64))

@@ -1,16 +1,16 @@
 """The store that a cluster of ours is: sessions, retries, hedged reads and error classes, in one place.
 
-**Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under
-that same seq until there is an answer: whichever attempt takes effect first, the others find its reply
-(thesis §6.3). A definite error is possible only as long as no attempt can take effect: none was handed
-over, or each node that had one says that it did not append. After that there is the result, `timeout` or
-`session_expired`. A write that was handed over is never repeated under another session.
+**Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under that same seq
+until there is an answer: whichever attempt takes effect first, the others find its reply (thesis §6.3). A definite
+error is possible only as long as no attempt can take effect: none was handed over, or each node that had one says that
+it did not append. After that there is the result, `timeout` or `session_expired`. A write that was handed over is never
+repeated under another session.
 
 **Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins.
 
-Answers come straight from the node's task into `deliver`, which wakes the waiting connection; what takes
-thought is left to `run`. There is no timer and no task a request: one sweep looks after all of them, and
-sleeps when there are none.
+**Nodes** are known by their port alone (`replica.port`), so they may run in any process. Their answers come straight
+into `deliver`, which wakes the waiting connection; what takes thought is left to `run`. There is no timer and no task a
+request: one sweep looks after all of them, and sleeps when there are none.
 
 **A session** is opened when the first write needs one, one at a time, and its opening belongs to nobody who waits for
 it: a client whose time-out is shorter than a commit gives up, and what was opened is there for the next one.
@@ -27,33 +27,24 @@ from typing import Any
 
 import trio
 
-from trio_kv.cluster.inbox import WRITE_BYTES_MAX
-from trio_kv.cluster.registry import NodeStatus, Registry
 from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, PendingWrite, weigh
+from trio_kv.gateway.readers import Readers
 from trio_kv.gateway.store import Answer, View, WriteRequest
 from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S
-from trio_kv.replica.requests import Answer as NodeAnswer
-from trio_kv.replica.requests import Done, Full, Propose, Read, Refused
+from trio_kv.replica.port import Directory
+from trio_kv.wire.node_port import WRITE_BYTES_MAX, Done, Full, NoResult, Propose, Read, Refused
+from trio_kv.wire.node_port import Answer as NodeAnswer
 from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 READS_MAX = 65_536
 HEDGE_S = 0.02
 """A read not answered within this time is also given to another node."""
-REST_S = 1.0
-"""A node that was too slow to answer is not asked for this long, if others can be. Then one read tries it, and no
-other before that is answered, or a rest twice as long is over: a node that never answers costs one hedge a rest."""
-REST_MAX_S = 16.0
 RETRY_S = 1.0
 """A write not answered within this time is handed over again: the request or its answer may have been lost."""
 OPENING_RETRY_S = 10.0
 """The same for the opening of a session, each attempt of which may open one."""
-HEDGES_A_READ = 0.1
-"""Hedging is paid for: each read earns so much of a hedge. When all nodes are slow, because there is too
-much to do, asking twice would only make it worse."""
-HEDGES_MAX = 1000.0
-"""What can be saved up."""
 GONE = (
     "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
 )
@@ -62,16 +53,16 @@ _LEADER_FULL = Reply("overloaded", message="the leader's queue is full: try agai
 
 
 class RaftStore:
-    """A `Store` whose keys a cluster of this process keeps. `run` must be running.
+    """A `Store` whose keys a cluster of ours keeps. `run` must be running.
 
     Invariant: a request that waits here is answered exactly once, at the latest at its deadline.
     """
 
-    def __init__(self, registry: Registry, random: Random, *, session_timeout_s: float = 1000.0) -> None:
-        """Serve what the registry's nodes keep.
+    def __init__(self, directory: Directory, random: Random, *, session_timeout_s: float = 1000.0) -> None:
+        """Serve what the directory's nodes keep.
 
         Args:
-            registry: where the nodes are, and who leads.
+            directory: who can be spoken to, and who leads.
             random: tosses the coin that picks a follower.
             session_timeout_s: after how much cluster time without a write the cluster forgets a session; from
                 `TIMEOUT_MIN_S` to `TIMEOUT_MAX_S` of `kv.sessions`.
@@ -81,8 +72,8 @@ class RaftStore:
 
         """
         check_session_timeout(session_timeout_s)
-        self._registry = registry
-        self._random = random
+        self._directory = directory
+        self._reply_to = directory.join(self.deliver)
         self._session_timeout_s = session_timeout_s
         self._session = 0
         self._session_used_at = float("-inf")
@@ -94,21 +85,19 @@ class RaftStore:
         self._write_bytes = 0
         """What these weigh, and those that wait for a session."""
         self._reads: dict[int, PendingRead] = {}
-        self._unhappy: deque[NodeAnswer] = deque()
+        self._no_results: deque[NoResult] = deque()
+        """Answers that `run` has to think about."""
         self._leader: tuple[int, int] | None = None
-        self._resting: dict[int, tuple[float, float]] = {}
-        """By node: when its rest is over, and how long that was. An answer ends it."""
         self._wake = trio.Event()
         self._is_idle = True
-        self._readers: list[NodeStatus] = []
+        self._readers = Readers(random)
         self._is_gone = False
         """Whether no leader can come: the directories of a majority are gone."""
-        self._hedges = HEDGES_MAX
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hand over again what was refused or lost, hedge reads, and end what is late."""
-        unlisten = self._registry.listen(self._registry_changed)
-        self._registry_changed()
+        unlisten = self._directory.listen(self._directory_changed)
+        self._directory_changed()
         task_status.started()
         try:
             while True:
@@ -116,6 +105,7 @@ class RaftStore:
                 self._look_after()
         finally:
             unlisten()
+            self._directory.leave(self._reply_to)
 
     async def _wait_work(self) -> None:
         """Wait for trouble; with requests under way, at most until the next sweep."""
@@ -192,7 +182,7 @@ class RaftStore:
         applied_min = view.applied if is_stale else 0
         read = PendingRead(self._number, keys, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
         self._reads[read.number] = read
-        self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
+        self._readers.earn_hedge()
         self._ask(now, read, view.node if is_stale else 0)
         answer = await self._wait(read, self._reads)
         view.note(answer)
@@ -202,7 +192,7 @@ class RaftStore:
 
     def status(self) -> dict[str, object]:
         """Return what the cluster looks like. See `Store`."""
-        return self._registry.status()
+        return self._directory.status()
 
     # Sessions
 
@@ -273,13 +263,12 @@ class RaftStore:
 
     def _hand_over(self, write: PendingWrite) -> bool:
         """Give a write to the leader, if one is known; return whether its queue had room."""
-        leader = self._registry.leader()
-        if leader is None or leader.inbox is None:
+        leader = self._directory.leader()
+        if leader is None:
             return True
-        propose = Propose(self, write.number, write.commands, write.size_bytes)
-        if not leader.inbox.post_request(propose):
+        if not leader.submit(Propose(self._reply_to, write.number, write.commands, write.size_bytes)):
             return False
-        write.handed_to = (leader.node, leader.term)
+        write.handed_to = (leader.status.node, leader.status.term)
         write.retry_at = trio.current_time() + (OPENING_RETRY_S if write.task is None else RETRY_S)
         write.unresolved += 1
         return True
@@ -288,44 +277,25 @@ class RaftStore:
 
     def _ask(self, now: float, read: PendingRead, kept: int = 0) -> None:
         """Ask one more node: the kept one, or any that was not asked yet and does not rest, followers first."""
-        readers = [status for status in self._readers if status.node not in read.asked]
-        followers = [status for status in readers if status.role != "leader"]
-        rested = [status for status in followers if self._may_try(now, status.node)]
-        choice = rested or followers or readers
-        if not choice:
-            return
-        chosen = next((status for status in choice if status.node == kept), None)
+        chosen = self._readers.choose(now, read.asked, kept)
         if chosen is None:
-            chosen = choice[int(self._random.random() * len(choice))]
-        assert chosen.inbox is not None
-        if chosen.inbox.post_request(Read(self, read.number, read.keys, read.is_stale, read.applied_min)):
-            read.asked.append(chosen.node)
-            if self._resting and chosen.node in self._resting:
-                self._rest(now, chosen.node)
-
-    def _may_try(self, now: float, node: int) -> bool:
-        return node not in self._resting or self._resting[node][0] <= now
-
-    def _rest(self, now: float, node: int) -> None:
-        """Let a node rest; for twice as long, if it has not answered since its last rest was over."""
-        until, rest_s = self._resting.get(node, (0.0, REST_S / 2))
-        if until <= now:
-            rest_s = min(2 * rest_s, REST_MAX_S)
-            self._resting[node] = (now + rest_s, rest_s)
+            return
+        if chosen.submit(Read(self._reply_to, read.number, read.keys, read.is_stale, read.applied_min)):
+            read.asked.append(chosen.status.node)
+            self._readers.was_asked(now, chosen.status.node)
 
     # Answers
 
     def deliver(self, answer: NodeAnswer) -> None:
         """Take a node's answer. Called in the node's task: must neither raise nor take long."""
         if isinstance(answer, Done):
-            if self._resting:
-                self._resting.pop(answer.node, None)
+            self._readers.was_answered(answer.node)
             waiting: dict[int, Any] = self._writes if answer.number in self._writes else self._reads
             request = waiting.get(answer.number)
             if request is not None:
                 self._end(waiting, request, Answer(answer.replies, answer.node, answer.term, answer.applied))
         else:
-            self._unhappy.append(answer)
+            self._no_results.append(answer)
             self._wake.set()
 
     def _end(self, waiting: dict[int, Any], request: PendingWrite | PendingRead, answer: Answer) -> None:
@@ -351,12 +321,12 @@ class RaftStore:
         if self._is_idle:
             self._wake.set()
 
-    def _registry_changed(self) -> None:
+    def _directory_changed(self) -> None:
         """Note who can be asked; wake `run` if somebody else leads."""
-        self._readers = self._registry.readable()
-        self._is_gone = self._registry.is_majority_gone
-        leader = self._registry.leader()
-        identity = (leader.node, leader.term) if leader else None
+        self._readers.update(self._directory.readable())
+        self._is_gone = self._directory.is_majority_gone
+        leader = self._directory.leader()
+        identity = (leader.status.node, leader.status.term) if leader else None
         if identity != self._leader:
             self._leader = identity
             self._wake.set()
@@ -365,8 +335,8 @@ class RaftStore:
 
     def _look_after(self) -> None:
         now = trio.current_time()
-        while self._unhappy:
-            self._take_unhappy(now, self._unhappy.popleft())
+        while self._no_results:
+            self._on_no_result(now, self._no_results.popleft())
         for write in list(self._writes.values()):
             if now >= write.deadline:
                 self._end_late_write(write)
@@ -380,27 +350,12 @@ class RaftStore:
             elif now >= read.hedge_at:
                 self._hedge(now, read)
 
-    def _take_unhappy(self, now: float, answer: NodeAnswer) -> None:
-        """Deal with a node that could not answer."""
-        write = self._writes.get(answer.number)
+    def _on_no_result(self, now: float, answer: NoResult) -> None:
+        """Deal with a node that could not do what it was asked."""
+        write, read = self._writes.get(answer.number), self._reads.get(answer.number)
         if write is not None:
-            if isinstance(answer, Refused | Full):
-                write.unresolved = max(0, write.unresolved - 1)
-            if isinstance(answer, Full) and not write.unresolved:
-                full = "the disks of a majority are full: nothing was written"
-                self._end(self._writes, write, _all("read_only", full, len(write.commands)))
-                return
-            if write.handed_to is not None and write.handed_to[0] == answer.node:
-                if isinstance(answer, Refused | Full):
-                    # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
-                    # once, both would do nothing else.
-                    write.retry_at = min(write.retry_at, now + HEDGE_S)
-                else:
-                    write.handed_to = None
-                    self._hand_over(write)
-            return
-        read = self._reads.get(answer.number)
-        if read is not None:
+            self._on_no_write(now, write, answer)
+        elif read is not None:
             if answer.node in read.asked:
                 read.asked.remove(answer.node)
             if not read.asked:
@@ -409,14 +364,29 @@ class RaftStore:
                 else:
                     self._ask(now, read)
 
+    def _on_no_write(self, now: float, write: PendingWrite, answer: NoResult) -> None:
+        has_no_effect = isinstance(answer, Refused | Full)
+        if has_no_effect:
+            write.unresolved = max(0, write.unresolved - 1)
+        if isinstance(answer, Full) and not write.unresolved:
+            full = "the disks of a majority are full: nothing was written"
+            self._end(self._writes, write, _all("read_only", full, len(write.commands)))
+        elif write.handed_to is not None and write.handed_to[0] == answer.node:
+            if has_no_effect:
+                # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
+                # once, both would do nothing else.
+                write.retry_at = min(write.retry_at, now + HEDGE_S)
+            else:
+                write.handed_to = None
+                self._hand_over(write)
+
     def _hedge(self, now: float, read: PendingRead) -> None:
         """Ask another node too, and let the slow one rest."""
         read.hedge_at = now + HEDGE_S
         if read.asked:
-            self._rest(now, read.asked[-1])
-            if self._hedges < 1:
+            self._readers.rest(now, read.asked[-1])
+            if not self._readers.pay_hedge():
                 return
-            self._hedges -= 1
         self._ask(now, read)
 
     def _end_late_write(self, write: PendingWrite) -> None:

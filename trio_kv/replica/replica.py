@@ -7,7 +7,6 @@ What it owns: who waits for which entry, which reads wait for which index, when 
 from collections import deque
 from collections.abc import Mapping
 from random import Random
-from typing import Any
 
 import attrs
 
@@ -24,10 +23,10 @@ from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ready, Ticket
 from trio_kv.replica.jobs import Job
-from trio_kv.replica.requests import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import EntriesApplied
+from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
 _MISSING = Reply("missing")
 
@@ -123,7 +122,7 @@ class Replica:
         """Confirmed reads that wait for an index to be applied."""
         self._stale_reads: list[Read] = []
         self._reads_waiting = 0
-        self._answers: list[tuple[Any, Answer]] = []
+        self._answers: list[tuple[ReplyTo, Answer]] = []
         self._expire = (0, 0)
         """(term, index) of the Expire entry under way: no second one is proposed in that term meanwhile."""
 
@@ -162,7 +161,7 @@ class Replica:
     def read(self, read: Read) -> None:
         """Take a read. All that come before the next `ready` share one question to the leader."""
         if self._reads_waiting >= READS_WAITING_MAX:
-            self._answers.append((read.source, Refused(read.number, self.id, self.raft.leader)))
+            self._answers.append((read.reply_to, Refused(read.number, self.id, self.raft.leader)))
             return
         self._reads_waiting += 1
         if read.is_stale:
@@ -179,8 +178,8 @@ class Replica:
             self._new_reads = []
         return self.raft.ready(now)
 
-    def apply(self, ready: Ready) -> list[tuple[Any, Answer]]:
-        """Apply what is committed; return (source, answer) pairs to deliver."""
+    def apply(self, ready: Ready) -> list[tuple[ReplyTo, Answer]]:
+        """Apply what is committed; return the answers, and to whom they go."""
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
@@ -277,13 +276,13 @@ class Replica:
             first.index, last.index, last.term, machine.entries_digest, machine.state_digest
         )
 
-    def stop(self) -> list[tuple[Any, Answer]]:
+    def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""
         requests: list[Propose | Read] = [*self._proposals, *self._new_reads, *self._stale_reads]
         requests += [waiter.propose for waiter in self._waiters]
         requests += [read for _, reads in self._reads for read in reads]
         requests += [read for reads in self.raft.unanswered_reads() for read in reads]
-        return self._answers + [(request.source, Unknown(request.number, self.id)) for request in requests]
+        return self._answers + [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
 
     def _append_proposals(self, now: float) -> None:
         commands: list[Command] = []
@@ -291,10 +290,10 @@ class Replica:
             commands.extend(propose.commands)
         appended = self.raft.propose(now, commands)
         if isinstance(appended, ReadOnly):
-            self._answers.extend([(each.source, Full(each.number, self.id)) for each in self._proposals])
+            self._answers.extend([(each.reply_to, Full(each.number, self.id)) for each in self._proposals])
         elif isinstance(appended, NotLeader):
             refusals = [
-                (each.source, Refused(each.number, self.id, appended.hint)) for each in self._proposals
+                (each.reply_to, Refused(each.number, self.id, appended.hint)) for each in self._proposals
             ]
             self._answers.extend(refusals)
         else:
@@ -317,20 +316,20 @@ class Replica:
                 # last entry is the one to look at: a newer leader may have kept the first ones and put
                 # others behind them.
                 self._end_first()
-                self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
+                self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
                 continue
             waiter.replies.extend(replies[begin:end])
             if waiter.last > last_applied:
                 return
             self._end_first()
             done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.replies)
-            self._answers.append((waiter.propose.source, done))
+            self._answers.append((waiter.propose.reply_to, done))
 
     def _give_up_lost(self) -> None:
         """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""
         while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
             waiter = self._end_first()
-            self._answers.append((waiter.propose.source, Unknown(waiter.propose.number, self.id)))
+            self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
 
     def _end_first(self) -> _Waiter:
         """Let the oldest proposal wait no more; return it."""
@@ -362,7 +361,7 @@ class Replica:
             for key in read.keys:
                 item = get(key)
                 replies.append(_MISSING if item is None else Reply("ok", item.value, item.revision))
-            self._answers.append((read.source, Done(read.number, self.id, term, applied, replies)))
+            self._answers.append((read.reply_to, Done(read.number, self.id, term, applied, replies)))
 
     def _expiry_deadline(self) -> float:
         role = self.raft.role

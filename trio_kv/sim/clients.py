@@ -12,8 +12,8 @@ import msgspec
 
 from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.replica.requests import Answer, Done, Propose, Read, Refused
 from trio_kv.sim.plan import Plan
+from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo
 
 
 @attrs.define(eq=False)
@@ -68,6 +68,7 @@ class Client:
         self.name = name
         self.history: list[Operation] = []
         self.is_stopping = False
+        self._reply_to = ReplyTo(name, 1)
         self._plan = plan
         self._random = random
         self._port = port
@@ -189,9 +190,9 @@ class Client:
         node = operation.asked = operation.node or self._leader
         request: Propose | Read
         if operation.kind == "get":
-            request = Read(self.name, number, operation.keys)
+            request = Read(self._reply_to, number, operation.keys)
         else:
-            request = Propose(self.name, number, self._commands(operation))
+            request = Propose(self._reply_to, number, self._commands(operation))
         self._port.send(node, request)
         # More patient each time: clients that only ask faster keep a slow cluster slow.
         patience = min(operation.attempts, 3)

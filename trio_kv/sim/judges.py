@@ -21,9 +21,9 @@ from trio_kv.check.up_to_date_vote import UpToDateVote
 from trio_kv.check.watch import Judge, Watch
 from trio_kv.raft.leader import Leader
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Answer, Done, Full, Refused
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.coverage import Coverage
+from trio_kv.wire.node_port import Answer, Done, Full, Refused
 
 TERMS_MAX = 10
 """So many terms may begin after something was broken or mended."""

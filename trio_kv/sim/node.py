@@ -23,7 +23,6 @@ from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Propose, Read
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.disk import Condition, TimedDisk, may_be_refused
 from trio_kv.sim.noticing import Noticing
@@ -33,6 +32,7 @@ from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
+from trio_kv.wire.node_port import Propose, Read
 
 if TYPE_CHECKING:
     from trio_kv.sim.world import World
@@ -220,8 +220,8 @@ class SimulatedNode:
         self.world.turns.give_back(self.id)
         answers = replica.stop()
         if is_answered:
-            for source, answer in answers:
-                self.world.answer(self, source, answer)
+            for reply_to, answer in answers:
+                self.world.answer(self, reply_to, answer)
         self.world.node_died(self)
 
     def pause(self) -> None:
@@ -363,8 +363,8 @@ class SimulatedNode:
             self.disk.submit(ready.write)
         answers = replica.apply(ready)
         world.watch.stepped(self.id, replica.machine)
-        for source, answer in answers:
-            world.answer(self, source, answer)
+        for reply_to, answer in answers:
+            world.answer(self, reply_to, answer)
         self._look_after_snapshots(replica)
         self._note(replica, ready)
         world.stepped(self, replica)

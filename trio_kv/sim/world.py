@@ -27,7 +27,6 @@ from trio_kv.raft.events import (
 )
 from trio_kv.raft.messages import Message
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Answer, Propose, Read
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
@@ -39,6 +38,7 @@ from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
 from trio_kv.transport.links import LinkFault
+from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
 EVENTS_MAX = 400_000
 """A run with more events is a storm: something goes round in circles."""
@@ -214,7 +214,7 @@ class World:
 
     def _deliver_request(self, target: int, request: Propose | Read) -> None:
         if self._tell is not None:
-            self._tell(f"{self.now:.6f} c{request.source} -> n{target} {request}")
+            self._tell(f"{self.now:.6f} c{request.reply_to.process} -> n{target} {request}")
         node = self.nodes[target]
         if node.has_room:
             self.answers.taken(request.number)
@@ -222,15 +222,19 @@ class World:
         else:
             self.answers.given_up(request.number)
 
-    def answer(self, node: SimulatedNode, source: int, answer: Answer) -> None:
+    def answer(self, node: SimulatedNode, reply_to: ReplyTo, answer: Answer) -> None:
         """Judge an answer, and let it be on its way to the client or get lost."""
         is_leader = node.replica is not None and node.replica.raft.is_leader
         judge_answer(self.answers, self.coverage, answer, node.id, is_leader=is_leader)
         self._hash.update(_PACK(self.now, node.id, 255, answer.number, 0, 0))
         if self._tell is not None:
-            self._tell(f"{self.now:.6f} n{node.id} -> c{source} {answer}")
+            self._tell(f"{self.now:.6f} n{node.id} -> c{reply_to.process} {answer}")
         if self.is_healed or self.random.random() >= self.plan.answer_loss:
-            self.after(self.plan.latency_s * self.random.uniform(0.5, 2.0), self.clients[source].take, answer)
+            self.after(
+                self.plan.latency_s * self.random.uniform(0.5, 2.0),
+                self.clients[reply_to.process].take,
+                answer,
+            )
 
     # What nodes tell
 

@@ -14,7 +14,6 @@ import trio
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.disks import Completions, Decode, Known, Loaded
 from trio_kv.cluster.inbox import Completion, DiskFailed
-from trio_kv.cluster.registry import State
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.ready import HardState, Ticket, Write
@@ -33,6 +32,7 @@ from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import PowerLossError
 from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
 from trio_kv.storage.opening import Opened
+from trio_kv.wire.node_status import State
 
 START_AGAIN_S = 0.2
 """A node whose disk did not work, and may now, is started again so often."""

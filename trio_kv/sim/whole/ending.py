@@ -10,8 +10,8 @@ from trio_kv.check.convergence import require_equal
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.registry import State
 from trio_kv.sim.ending import AFTERMATH_ELECTIONS, is_at_rest, is_led, leader_within_s
+from trio_kv.wire.node_status import State
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld
@@ -26,13 +26,13 @@ def heal(world: "WholeWorld") -> None:
     world.is_healed = True
     world.injector.stop()
     world.terms.disturbed()
-    world.cluster.heal()
+    world.cluster.faults.heal()
     world.node_network.in_next_install = None
     world.links.stragglers = 0.0
     world.starvation.end_all()
     for node, drive in world.disks.drives.items():
         drive.mend()
-        world.cluster.skew_clock(node, 1.0)
+        world.cluster.faults.skew_clock(node, 1.0)
         world.resume(node)
         if not world.is_up(node) and not drive.is_lost:
             world.restart(node, State.CRASHED)

@@ -35,9 +35,9 @@ class Injector:
             self._world.terms.disturbed()
         if isinstance(fault, faults.NetworkFault):
             self._break_links(fault)
-            self._later.end("links", 0, fault.for_s, self._world.cluster.links.heal)
+            self._later.end("links", 0, fault.for_s, self._world.links.heal)
         elif isinstance(fault, faults.Swizzle):
-            swizzle(fault, self._world.cluster.links, self._world.members, self._later)
+            swizzle(fault, self._world.links, self._world.members, self._later)
         elif isinstance(fault, faults.DiskFault):
             self._break_disk(fault)
         elif isinstance(fault, faults.DataFault):
@@ -58,7 +58,7 @@ class Injector:
         if number:
             return number
         leader = self._world.cluster.registry.leader()
-        return 1 if leader is None else leader.node
+        return 1 if leader is None else leader.status.node
 
     # Nodes
 
@@ -78,7 +78,7 @@ class Injector:
                 node = self._pick(fault.node)
                 if world.is_up(node):
                     if not world.is_paused(node):
-                        world.cluster.pause(node)
+                        world.cluster.faults.pause(node)
                     self._later.end("pause", node, fault.for_s, world.resume, node)
             case faults.SlowNode():
                 node = self._pick(fault.node)
@@ -116,7 +116,7 @@ class Injector:
         match fault:
             case faults.Transfer():
                 leader = world.cluster.registry.leader()
-                if leader is not None and world.is_up(fault.target) and leader.node != fault.target:
+                if leader is not None and world.is_up(fault.target) and leader.status.node != fault.target:
                     world.transfers.add(fault.target)
                     world.cluster.transfer(fault.target)
             case faults.ForceElection():
@@ -127,45 +127,45 @@ class Injector:
                 if world.is_up(node):
                     world.cluster.snapshot(node)
             case faults.Drift():
-                world.cluster.skew_clock(fault.node, fault.rate)
+                world.cluster.faults.skew_clock(fault.node, fault.rate)
             case faults.Jump():
-                world.cluster.jump_clock(self._pick(fault.node), fault.by_s)
+                world.cluster.faults.jump_clock(self._pick(fault.node), fault.by_s)
 
     # Links
 
     def _break_links(self, fault: faults.NetworkFault) -> None:
-        world, cluster = self._world, self._world.cluster
+        world, live = self._world, self._world.cluster.faults
         match fault:
             case faults.Partition():
-                cluster.partition([list(group) for group in fault.groups])
+                live.partition([list(group) for group in fault.groups])
             case faults.Isolate():
                 # One way: an operator's `cut` is always both.
                 node = self._pick(fault.node)
-                cut_off(cluster.links, world.members, node, is_deaf=fault.is_deaf, is_mute=fault.is_mute)
+                cut_off(world.links, world.members, node, is_deaf=fault.is_deaf, is_mute=fault.is_mute)
             case faults.Bridge():
                 for one, other in pairs_of_bridge(fault):
-                    cluster.cut(one, other)
+                    live.cut(one, other)
             case faults.Ring():
                 for one, other in links_of_ring(fault, world.members):
-                    cluster.cut(one, other)
+                    live.cut(one, other)
             case faults.Weather():
-                cluster.delay(fault.links.delay_s)
-                cluster.reorder(fault.links.jitter_s)
-                cluster.drop(fault.links.drop)
-                cluster.duplicate(fault.links.duplicate)
+                live.delay(fault.links.delay_s)
+                live.reorder(fault.links.jitter_s)
+                live.drop(fault.links.drop)
+                live.duplicate(fault.links.duplicate)
             case faults.SlowLink():
                 world.links.pipes[fault.source, fault.target] = Pipe(fault.message_s, fault.waiting_max)
 
     # Disks
 
     def _break_disk(self, fault: faults.DiskFault) -> None:
-        world, cluster = self._world, self._world.cluster
+        world, slow_disk = self._world, self._world.cluster.faults.slow_disk
         node = self._pick(fault.node)
         drive = world.disks.drives[node]
         match fault:
             case faults.SlowDisk():
-                cluster.slow_disk(node, world.plan.disk_s * (fault.factor - 1))
-                self._later.end("slow", node, fault.for_s, cluster.slow_disk, node, 0.0)
+                slow_disk(node, world.plan.disk_s * (fault.factor - 1))
+                self._later.end("slow", node, fault.for_s, slow_disk, node, 0.0)
             case faults.SlowJobs():
                 drive.condition.job_factor = fault.factor
                 self._later.end("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)

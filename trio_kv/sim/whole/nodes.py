@@ -1,69 +1,47 @@
 """The real node, and who looks on: after each of its passes the judges see what it did."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trio_kv.cluster.inbox import RoomChanged, SnapshotStored
 from trio_kv.cluster.node import DiskFailedError, Node
+from trio_kv.cluster.registry import OWN_PROCESS
 from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
 from trio_kv.replica.jobs import Job
-from trio_kv.replica.requests import Answer, Propose, Read
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.noticing import Noticing
 from trio_kv.sim.whole.drive import SimulatedDisk
+from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
+
+Deliver = Callable[[list[tuple[ReplyTo, Answer]]], None]
 
 if TYPE_CHECKING:
     from trio_kv.sim.whole.world import WholeWorld
 
 
-class Source(Protocol):
-    """Who asked something of a node."""
-
-    def deliver(self, answer: Answer) -> None:
-        """Take the answer."""
-        ...
-
-
-class Tap:
-    """Stands between a node and who asked it something, for one request.
+class Tap(ReplyTo, frozen=True, gc=False):
+    """Stands between a node and who asked it something, for one attempt.
 
     The gateway repeats a request under the same number, and its commands are the same objects: for the judges each
     attempt gets a number, and commands, of its own.
     """
 
-    __slots__ = ("_number", "_own_number", "_source", "node")
-
-    def __init__(self, node: "WatchedNode", own_number: int, source: Source, number: int) -> None:
-        """Join them.
-
-        Args:
-            node: who was asked.
-            own_number: the number of this attempt.
-            source: who asked.
-            number: its number for it.
-
-        """
-        self.node = node
-        self._own_number = own_number
-        self._source = source
-        self._number = number
-
-    def deliver(self, answer: Answer) -> None:
-        """Hand an answer on; it is judged when the pass that gave it is over."""
-        if self.node.is_alive:
-            self.node.answers.append(answer)
-        self._source.deliver(msgspec.structs.replace(answer, number=self._number))
+    asker: ReplyTo
+    number: int
+    """The asker's."""
 
 
 class WatchedNode(Node):
     """A node whose passes are shown to the judges."""
 
-    def __init__(self, world: "WholeWorld", disk: SimulatedDisk, **parts: Any) -> None:
+    def __init__(self, world: "WholeWorld", disk: SimulatedDisk, deliver: Deliver, **parts: Any) -> None:
         """Join the parts of a node, see `Node`, and show it to the judges."""
-        super().__init__(disk=disk, **parts)
+        super().__init__(disk=disk, deliver=self._show_answers, **parts)
+        self._deliver_on = deliver
         self.world = world
         self.id = self.replica.id
         self.is_alive = True
@@ -129,7 +107,7 @@ class WatchedNode(Node):
     def _tap(self, request: Propose | Read) -> Propose | Read:
         world = self.world
         number = world.next_number()
-        tap = Tap(self, number, request.source, request.number)
+        tap = Tap(OWN_PROCESS, number, request.reply_to, request.number)
         if isinstance(request, Propose):
             if request.number in world.proposed:
                 world.coverage.reach("write retried by the gateway")
@@ -137,13 +115,25 @@ class WatchedNode(Node):
             commands = [msgspec.structs.replace(command) for command in request.commands]
             world.answers.asked_to_write(number, self.id, commands)
             world.answers.taken(number)
-            return msgspec.structs.replace(request, source=tap, number=number, commands=commands)
+            return msgspec.structs.replace(request, reply_to=tap, number=number, commands=commands)
         if request.is_stale:
             world.stale_reads[number] = request
         else:
             world.answers.asked_to_read(number, self.id, request.keys)
             world.answers.taken(number)
-        return msgspec.structs.replace(request, source=tap, number=number)
+        return msgspec.structs.replace(request, reply_to=tap, number=number)
+
+    def _show_answers(self, answers: list[tuple[ReplyTo, Answer]]) -> None:
+        """Hand answers on; they are judged when the pass that gave them is over."""
+        told: list[tuple[ReplyTo, Answer]] = []
+        for reply_to, answer in answers:
+            if not isinstance(reply_to, Tap):
+                told.append((reply_to, answer))
+                continue
+            if self.is_alive:
+                self.answers.append(answer)
+            told.append((reply_to.asker, msgspec.structs.replace(answer, number=reply_to.number)))
+        self._deliver_on(told)
 
     def _carry_out(self, now: float) -> None:
         world = self.world

@@ -25,10 +25,9 @@ from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.registry import FaultError, State
+from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
@@ -47,6 +46,8 @@ from trio_kv.sim.whole.sockets import ClientNetwork
 from trio_kv.sim.whole.starvation import Starvation
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.trace.trace import Trace
+from trio_kv.wire.node_port import Answer, Done, Read
+from trio_kv.wire.node_status import State
 
 STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
@@ -156,7 +157,7 @@ class WholeWorld:
             ),
             trace,
             Random(random.getrandbits(64)),
-            network=self.node_network,
+            self.node_network,
             make_node=partial(WatchedNode, self),
         )
         self.store = RaftStore(
@@ -304,7 +305,7 @@ class WholeWorld:
     def crash(self, node: int, for_s: float, interruptions: int = 0) -> None:
         """Let power fail at a node, and come back later; nothing happens to one that is down."""
         if self._cut_power(node, interruptions):
-            self.cluster.crash(node)
+            self.cluster.faults.crash(node)
             self.after(max(for_s, RESTART_S), self.restart, node, State.CRASHED)
 
     def _cut_power(self, node: int, interruptions: int = 0) -> bool:
@@ -337,7 +338,7 @@ class WholeWorld:
         if watched is not None and self.is_paused(node):
             if watched.replica.raft.is_leader:
                 self.coverage.reach("paused leader resumed")
-            self.cluster.resume(node)
+            self.cluster.faults.resume(node)
 
     def wipe(self, node: int, for_s: float) -> None:
         """Let a node lose its disk, and be rebuilt later."""

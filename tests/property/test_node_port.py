@@ -1,0 +1,113 @@
+"""The bytes in which requests go to a node of another process, and its answers come back."""
+
+import contextlib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.node_port import (
+    Answer,
+    Done,
+    Full,
+    NodePortError,
+    Propose,
+    Read,
+    Refused,
+    ReplyTo,
+    Request,
+    Unknown,
+    decode_answer,
+    decode_request,
+    encode_answer,
+    encode_request,
+)
+
+NUMBERS = st.integers(0, 2**63 - 1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+ASKERS = st.builds(ReplyTo, NUMBERS, st.integers(0, 2**64 - 1))
+SPELLINGS = st.sampled_from(
+    [b"1.50", b"1e3", b'{"b": 1,\t"a": [ ]}', b'"\\u00e9"', '"\u20ac"'.encode(), b"null"]
+)
+VALUES = SPELLINGS.map(msgspec.Raw)
+COMMANDS: st.SearchStrategy[Command] = st.one_of(
+    st.builds(Set, NUMBERS, NUMBERS, NUMBERS, TEXTS, VALUES, st.none() | NUMBERS),
+    st.builds(Delete, NUMBERS, NUMBERS, NUMBERS, TEXTS, st.none() | NUMBERS),
+    st.builds(Cas, NUMBERS, NUMBERS, NUMBERS, TEXTS, VALUES, st.lists(VALUES, max_size=1).map(tuple)),
+    st.builds(OpenSession, NUMBERS),
+)
+REQUESTS: st.SearchStrategy[Request] = st.one_of(
+    st.builds(Propose, ASKERS, NUMBERS, st.lists(COMMANDS, min_size=1), NUMBERS),
+    st.builds(Read, ASKERS, NUMBERS, st.lists(TEXTS), st.booleans(), NUMBERS),
+)
+REPLIES = st.builds(Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS)
+ANSWERS: st.SearchStrategy[Answer] = st.one_of(
+    st.builds(Done, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(REPLIES)),
+    st.builds(Refused, NUMBERS, NUMBERS, st.none() | NUMBERS),
+    st.builds(Full, NUMBERS, NUMBERS),
+    st.builds(Unknown, NUMBERS, NUMBERS),
+)
+
+
+@given(REQUESTS)
+def test_a_request_comes_out_as_it_went_in(request: Request) -> None:
+    """All of it, and each command has in between the bytes that it has in the log."""
+    data = encode_request(request)
+    decoded = decode_request(data)
+    assert decoded == request
+    if isinstance(request, Propose):
+        assert all(command.encode() in data for command in request.commands)
+
+
+@given(ASKERS, ANSWERS)
+def test_an_answer_comes_out_as_it_went_in(reply_to: ReplyTo, answer: Answer) -> None:
+    """All of it, with its values spelled as they were, and to whom it goes."""
+    decoded_reply_to, decoded = decode_answer(encode_answer(reply_to, answer))
+    assert {decoded_reply_to: decoded} == {reply_to: answer}
+
+
+@given(
+    st.binary()
+    | REQUESTS.map(encode_request)
+    | st.tuples(ASKERS, ANSWERS).map(lambda each: encode_answer(*each))
+)
+def test_bytes_are_a_message_or_refused(data: bytes) -> None:
+    """Whatever comes, it is a message of the kind that is expected, or a clear error: nothing else is raised."""
+    for decode in (decode_request, decode_answer):
+        with contextlib.suppress(NodePortError):
+            decode(data)
+
+
+@given(REQUESTS, ASKERS, ANSWERS, st.data())
+def test_half_a_message_is_refused(
+    request: Request, reply_to: ReplyTo, answer: Answer, data: st.DataObject
+) -> None:
+    """A message that was cut, or has something behind it, is none."""
+    for whole, decode in (
+        (encode_request(request), decode_request),
+        (encode_answer(reply_to, answer), decode_answer),
+    ):
+        for wrong in (whole[: data.draw(st.integers(0, len(whole) - 1))], whole + b"\x00"):
+            with pytest.raises(NodePortError):
+                decode(wrong)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ((1, 2, 3, [b"nonsense"], 0), "JSON is malformed"),
+        ((1, 2, 3, [b'["grow",1]'], 0), "Invalid value 'grow'"),
+        ((1, 2, 3, [], 0), "length >= 1"),
+        ((1, 2, 3, [b'["open",1]'], -1), ">= 0"),
+        ((1, 2, 3, [b'["open",1]']), "length 5"),
+        ((1, 2, "3", [b'["open",1]'], 0), "Expected `int`, got `str`"),
+    ],
+)
+def test_a_malformed_proposal_says_what_is_wrong(body: tuple[Any, ...], why: str) -> None:
+    """A peer of another version, or a bug of ours, is told by the text of the error."""
+    with pytest.raises(NodePortError, match=why):
+        decode_request(b"P" + msgspec.msgpack.encode(body))

@@ -1,0 +1,95 @@
+"""Whom to ask to read: a coin among the followers, and nobody who was too slow just now, if others can be asked."""
+
+from collections.abc import Sequence
+from random import Random
+
+from trio_kv.replica.port import NodeHandle
+
+REST_S = 1.0
+"""A node that was too slow to answer is not asked for this long, if others can be. Then one read tries it, and no
+other before that is answered, or a rest twice as long is over: a node that never answers costs one hedge a rest."""
+REST_MAX_S = 16.0
+HEDGES_A_READ = 0.1
+"""Hedging is paid for: each read earns so much of a hedge. When all nodes are slow, because there is too
+much to do, asking twice would only make it worse."""
+HEDGES_MAX = 1000.0
+"""What can be saved up."""
+
+
+class Readers:
+    """The nodes that can be asked to read, those that rest, and what is left to pay for hedges.
+
+    Args:
+        random: tosses the coin.
+
+    """
+
+    def __init__(self, random: Random) -> None:
+        """Know nobody yet; see the class."""
+        self._random = random
+        self._handles: Sequence[NodeHandle] = ()
+        self._followers: Sequence[NodeHandle] = ()
+        self._resting: dict[int, tuple[float, float]] = {}
+        """By node: when its rest is over, and how long that was. An answer ends it."""
+        self._hedges = HEDGES_MAX
+
+    def update(self, handles: Sequence[NodeHandle]) -> None:
+        """Ask these nodes from now on. Called at each change of a node's role or state."""
+        self._handles = handles
+        self._followers = [handle for handle in handles if handle.status.role != "leader"]
+
+    def choose(self, now: float, asked: Sequence[int], kept: int) -> NodeHandle | None:
+        """Return whom to ask: the kept node, or any that does not rest, followers first; None if there is nobody.
+
+        Args:
+            now: the time.
+            asked: nodes that were asked already.
+            kept: a node that is asked again if it can be; 0 for none.
+
+        """
+        readers, followers = self._handles, self._followers
+        if asked:
+            readers = [handle for handle in readers if handle.status.node not in asked]
+            followers = [handle for handle in followers if handle.status.node not in asked]
+        rested = followers
+        if self._resting:
+            rested = [handle for handle in followers if self._may_try(now, handle.status.node)]
+        choice = rested or followers or readers
+        if not choice:
+            return None
+        if kept:
+            for handle in choice:
+                if handle.status.node == kept:
+                    return handle
+        return choice[int(self._random.random() * len(choice))]
+
+    def was_asked(self, now: float, node: int) -> None:
+        """Let nobody else try a node whose rest was over, before it has answered this one."""
+        if self._resting and node in self._resting:
+            self.rest(now, node)
+
+    def was_answered(self, node: int) -> None:
+        """Ask a node again that is quick enough."""
+        if self._resting:
+            self._resting.pop(node, None)
+
+    def rest(self, now: float, node: int) -> None:
+        """Let a node rest; for twice as long, if it has not answered since its last rest was over."""
+        until, rest_s = self._resting.get(node, (0.0, REST_S / 2))
+        if until <= now:
+            rest_s = min(2 * rest_s, REST_MAX_S)
+            self._resting[node] = (now + rest_s, rest_s)
+
+    def earn_hedge(self) -> None:
+        """Let one more read pay its share of a hedge."""
+        self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
+
+    def pay_hedge(self) -> bool:
+        """Return whether a hedge can be paid for; if so it is paid."""
+        if self._hedges < 1:
+            return False
+        self._hedges -= 1
+        return True
+
+    def _may_try(self, now: float, node: int) -> bool:
+        return node not in self._resting or self._resting[node][0] <= now

@@ -1,0 +1,200 @@
+"""What a gateway asks of a node, what a node answers, and the bytes of both, for they may be in different processes.
+
+A node that lives answers every request exactly once: `Done`, `Refused`, `Full` or `Unknown`. `Refused` and `Full` say
+that nothing happened and nothing will. A request to a node that dies is answered `Unknown` by what stops it.
+
+A request names who asked by an id, and never by an object, so it means the same in every process. An asker that starts
+anew has a new id: an answer to its former self reaches nobody, whatever its number is.
+
+::
+
+    request = kind u8 | msgpack [process, nonce, number, ...]
+    answer  = kind u8 | msgpack [process, nonce, number, node, ...]
+
+Commands travel as the bytes that the log has, and values of replies as the JSON text that they are.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from trio_kv.kv.commands import Command, decode_command
+from trio_kv.kv.reply import Reply
+
+WRITE_BYTES_MAX = 256 << 20
+"""What a leader takes of writes that are not committed yet, as `Propose.size_bytes` weighs them. One write is taken
+even if it is larger, as long as it is the only one."""
+
+
+class ReplyTo(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+    """Who asks. Made once by each asker; with the number of a request it names that request for ever."""
+
+    process: int
+    nonce: int
+    """Of this start of this asker: no other asker of the process has it, nor had it."""
+
+
+class Propose(msgspec.Struct, frozen=True, gc=False):
+    """Commit these commands, in this order and in a row."""
+
+    reply_to: ReplyTo
+    number: int
+    """Of the asker's making: each of its requests has another one, and a repeated one its old one."""
+    commands: Sequence[Command]
+    size_bytes: int = 0
+    """What they weigh in memory, about: the sender's word, for limits."""
+
+
+class Read(msgspec.Struct, frozen=True, gc=False):
+    """Tell the values of these keys."""
+
+    reply_to: ReplyTo
+    number: int
+    keys: Sequence[str]
+    is_stale: bool = False
+    """Answer from what is applied, without asking the leader."""
+    applied_min: int = 0
+    """With a stale read: not before this index is applied here, so that its reader never goes back in time."""
+
+
+class Done(msgspec.Struct, frozen=True, gc=False):
+    """The request took effect: one reply a command or key."""
+
+    number: int
+    node: int
+    term: int
+    applied: int
+    replies: Sequence[Reply]
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was appended: this node does not lead."""
+
+    number: int
+    node: int
+    hint: int | None
+
+
+class Full(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was appended: the disks of a majority are full."""
+
+    number: int
+    node: int
+
+
+class Unknown(msgspec.Struct, frozen=True, gc=False):
+    """The commands may or may not take effect: this node can't tell any more."""
+
+    number: int
+    node: int
+
+
+Request = Propose | Read
+NoResult = Refused | Full | Unknown
+Answer = Done | NoResult
+
+
+class NodePortError(ValueError):
+    """Bytes that are no request, or no answer. The text says why."""
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the bytes of a request.
+
+    Raises:
+        UnicodeEncodeError: a key can't be encoded.
+
+    """
+    head = (request.reply_to.process, request.reply_to.nonce, request.number)
+    if isinstance(request, Propose):
+        return b"P" + _encode((*head, [command.encode() for command in request.commands], request.size_bytes))
+    return b"R" + _encode((*head, request.keys, request.is_stale, request.applied_min))
+
+
+def decode_request(data: bytes) -> Request:
+    """Return the request whose bytes these are.
+
+    Raises:
+        NodePortError: they are none of a request.
+
+    """
+    kind, (process, nonce, number, *rest) = _decode(data, _REQUESTS)
+    if kind == b"P":
+        texts, size_bytes = rest
+        return Propose(ReplyTo(process, nonce), number, _decode_inner(_decode_commands, texts), size_bytes)
+    return Read(ReplyTo(process, nonce), number, *rest)
+
+
+def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
+    """Return the bytes of an answer to this asker."""
+    head = (reply_to.process, reply_to.nonce, answer.number, answer.node)
+    if isinstance(answer, Done):
+        replies = [
+            (reply.code, None if reply.value is None else bytes(reply.value), reply.revision, reply.message)
+            for reply in answer.replies
+        ]
+        return b"D" + _encode((*head, answer.term, answer.applied, replies))
+    if isinstance(answer, Refused):
+        return b"N" + _encode((*head, answer.hint))
+    return (b"F" if isinstance(answer, Full) else b"U") + _encode(head)
+
+
+def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
+    """Return the answer whose bytes these are, and to whom it goes.
+
+    Raises:
+        NodePortError: they are none of an answer.
+
+    """
+    kind, (process, nonce, *rest) = _decode(data, _ANSWERS)
+    if kind == b"D":
+        rest[-1] = [
+            Reply(code, None if value is None else msgspec.Raw(value), *others)
+            for code, value, *others in rest[-1]
+        ]
+    return ReplyTo(process, nonce), _ANSWER_CLASSES[kind](*rest)
+
+
+def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
+    return msgspec.msgpack.Decoder(members).decode
+
+
+_Number = Annotated[int, Meta(ge=0)]
+_Commands = Annotated[list[bytes], Meta(min_length=1)]
+_Reply = tuple[str, bytes | None, _Number, str]
+_encode = msgspec.msgpack.Encoder().encode
+_REQUESTS = {
+    b"P": _decoder(tuple[_Number, _Number, _Number, _Commands, _Number]),
+    b"R": _decoder(tuple[_Number, _Number, _Number, list[str], bool, _Number]),
+}
+_ANSWERS = {
+    b"D": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Reply]]),
+    b"N": _decoder(tuple[_Number, _Number, _Number, _Number, _Number | None]),
+    b"F": _decoder(tuple[_Number, _Number, _Number, _Number]),
+    b"U": _decoder(tuple[_Number, _Number, _Number, _Number]),
+}
+_ANSWER_CLASSES: dict[bytes, type[Answer]] = {b"D": Done, b"N": Refused, b"F": Full, b"U": Unknown}
+
+
+def _decode(
+    data: bytes, decoders: dict[bytes, Callable[[bytes], tuple[Any, ...]]]
+) -> tuple[bytes, tuple[Any, ...]]:
+    """Return the kind and the members of a message."""
+    kind = bytes(data[:1])
+    decode = decoders.get(kind)
+    if decode is None:
+        raise NodePortError(f"no message begins with {kind!r}: right would be one of {sorted(decoders)}")
+    return kind, _decode_inner(decode, data[1:])
+
+
+def _decode_inner(decode: Callable[[Any], Any], data: Any) -> Any:
+    try:
+        return decode(data)
+    except (ValueError, RecursionError) as error:
+        raise NodePortError(f"malformed: {error}") from error
+
+
+def _decode_commands(texts: Sequence[bytes]) -> list[Command]:
+    return [decode_command(text) for text in texts]
