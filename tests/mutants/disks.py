@@ -6,8 +6,8 @@ from typing import Any
 import attrs
 import pytest
 
-from tests.mutants.registry import Patch, mutant, scenarios
-from trio_kv.raft.errors import ReadOnly
+from tests.mutants.registry import Patch, mutant, scenarios, scripts
+from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.follower import Follower
 from trio_kv.raft.leader import Leader
@@ -136,6 +136,31 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr(Leader, "_refuses_full", lambda self, now, size_bytes: None)
+
+
+@mutant("D12 a follower that is busy counts as full", tests=scripts("disk_D12_one_full_disk"))
+def _(patch: Patch) -> None:
+    real = Leader._refuses_full
+
+    def refuses_full(self: Leader, now: float, size_bytes: int) -> Any:
+        answer = real(self, now, size_bytes)
+        return ReadOnly() if answer == NotLeader(None) else answer
+
+    patch.setattr(Leader, "_refuses_full", refuses_full)
+
+
+@mutant(
+    "D12 a leader waits for ever for followers that don't say that they are full",
+    tests=scripts("disk_D12_one_full_disk"),
+)
+def _(patch: Patch) -> None:
+    real = Leader._refuses_full
+
+    def refuses_full(self: Leader, now: float, size_bytes: int) -> Any:
+        self.refused_since = None
+        return real(self, now, size_bytes)
+
+    patch.setattr(Leader, "_refuses_full", refuses_full)
 
 
 @mutant("D12 the room that commands need is not counted whole", world="core")
