@@ -6,7 +6,7 @@ The ids are those of the scenario list: D durable state, R reads, N snapshots, C
 import pytest
 
 from tests.sim.test_scenarios_storage import crash_at_step, follower_of, leader_of, make_world, stop
-from trio_kv.cluster.inbox import TakeSnapshot
+from trio_kv.replica.driver import TakeSnapshot
 
 
 @pytest.mark.parametrize("seed", range(4))

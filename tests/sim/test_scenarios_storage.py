@@ -11,10 +11,10 @@ import attrs
 import pytest
 
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.kv.commands import OpenSession
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.persistence import Persistence
+from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.replica.requests import Propose
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import Plan

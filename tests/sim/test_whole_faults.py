@@ -11,7 +11,6 @@ import trio
 import trio.testing
 
 from trio_kv.check.violation import Violation
-from trio_kv.check.watch import Watch
 from trio_kv.cluster.registry import State
 from trio_kv.cluster.supervisor import LOAD_LEASE_S
 from trio_kv.raft.config import RaftConfig
@@ -24,7 +23,7 @@ from trio_kv.sim.network import Pipe
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.whole import drive as drives
 from trio_kv.sim.whole import faults as door_faults
-from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
+from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
 from trio_kv.sim.whole.run import run
@@ -270,7 +269,7 @@ async def test_a_slow_link_that_is_mended_forgets_what_waits_in_it(
     """What left it before arrives; what waited in it never does (core seed 37905)."""
     timers, arrived = Timers(), list[object]()
     links = LatentLinks(Random(1), 0.001, 0.0)
-    network = WatchedNetwork(links, Watch((), ()), timers.after)
+    network = SimulatedNetwork(links, timers.after)
 
     def take(message: object) -> bool:
         arrived.append(message)

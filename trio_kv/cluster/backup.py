@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping
 
 import trio
 
-from trio_kv.cluster.inbox import Inbox, TakeSnapshot
+from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.registry import FaultError, Registry
 from trio_kv.cluster.supervisor import Member
+from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.replica.requests import Answer, Done, Read
 from trio_kv.storage.snapshots import snapshot_name
 

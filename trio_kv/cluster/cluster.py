@@ -10,14 +10,14 @@ from random import Random
 import attrs
 import trio
 
-from trio_kv.cluster import inbox as inboxes
 from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disk, Disks
-from trio_kv.cluster.inbox import TakeSnapshot, Transfer
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import FaultError, Registry, State
 from trio_kv.cluster.supervisor import Member, Supervisor
+from trio_kv.replica import jobs
+from trio_kv.replica.driver import TakeSnapshot, Transfer
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
@@ -99,7 +99,7 @@ class Cluster:
             error = await self._disks.wait_gone(node)
             inbox = self._members[node].status.inbox
             if inbox is not None:
-                inbox.post(inboxes.DiskFailed(error))
+                inbox.post(jobs.DiskFailed(error))
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""

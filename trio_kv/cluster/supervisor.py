@@ -17,13 +17,14 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disk, Disks, Found, Loaded
 from trio_kv.cluster.hangs import HUNG_S, DiskWaits
 from trio_kv.cluster.inbox import Inbox
-from trio_kv.cluster.node import SNAPSHOT_LEASE_S, Clock, DiskFailedError, Node
+from trio_kv.cluster.node import Clock, Node
 from trio_kv.cluster.registry import NodeStatus, Registry, State
 from trio_kv.kv.commands import decode_command
 from trio_kv.raft.entry import SharingDecoder
 from trio_kv.raft.log import Log
+from trio_kv.replica.driver import DiskFailedError
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.turns import Turns
+from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.storage.errors import FULL, DamagedError, GoneError
 from trio_kv.storage.helper import FULL_RETRY_S
 from trio_kv.trace.trace import Trace

@@ -11,23 +11,15 @@ from random import Random
 import attrs
 
 from trio_kv.check.admission import require_none_of_clients
-from trio_kv.cluster.inbox import (
-    ChunkAdded,
-    ChunkWasRead,
-    RoomChanged,
-    SnapshotFailed,
-    SnapshotMoved,
-    SnapshotStored,
-)
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import (
-    AddChunk,
-    BeginSnapshot,
     CompactLog,
+    Completion,
     FinishSnapshot,
     Job,
-    ReadChunk,
-    ReleaseSnapshot,
+    RoomChanged,
+    SnapshotStored,
+    Stored,
 )
 from trio_kv.sim.host import Host
 from trio_kv.storage.batches import encode, merge, size_bytes
@@ -35,7 +27,6 @@ from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
-from trio_kv.storage.snapshots import SnapshotInfo
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""
@@ -75,7 +66,7 @@ class TimedDisk:
         opened: Opened,
         condition: Condition,
         *,
-        post: Callable[[object], None],
+        post: Callable[[Completion], object],
         fail: Callable[[OSError], None],
     ) -> None:
         """Take over what was opened.
@@ -99,8 +90,8 @@ class TimedDisk:
         self._fail = fail
         self._is_open = True
         self._is_writing = False
-        self._working: int | None = None
-        """Which of the jobs that wait is under way."""
+        self._working: Job | None = None
+        """The job that is under way."""
         self._is_batch_held = False
         self._is_job_held = False
         self._is_full = False
@@ -109,27 +100,12 @@ class TimedDisk:
         """The writes that wait, and whether their node knew that the disk was full when it took their entries."""
         self._taken_blindly: int | None = None
         """The last index that the node took before it knew that the disk is full; None: it does not know."""
-        self._jobs: list[Job] = []
         self._batch = 0
         """How many writes are carried out just now."""
         self._number = 0
-        told = self._told = list[object]()
+        self._told: list[Completion] = []
         """What the twin told and the node does not know yet."""
-        self._twin = MemoryDisk(
-            opened.wal,
-            files,
-            opened.snapshots,
-            on_room=self._room_changed,
-            on_snapshot_added=lambda index, term, number: told.append(ChunkAdded(index, term, number)),
-            on_snapshot_moved=lambda index, term: told.append(SnapshotMoved(index, term)),
-            on_snapshot_stored=self._snapshot_stored,
-            on_snapshot_failed=lambda index, term, reason: told.append(
-                SnapshotFailed(f"{index}@{term}: {reason}")
-            ),
-            on_chunk_read=lambda index, term, _, data, is_last: told.append(
-                ChunkWasRead(index, term, data, is_last)
-            ),
-        )
+        self._twin = MemoryDisk(opened.wal, files, opened.snapshots, self._take)
 
     def room_heard(self, room_bytes: int | None, last_index: int) -> None:
         """Note that the node just heard what room there is.
@@ -147,40 +123,24 @@ class TimedDisk:
         elif self._taken_blindly is None:
             self._taken_blindly = last_index
 
-    def submit(self, write: Write) -> None:
-        """Take a write."""
+    def submit(self, item: Write | Job) -> None:
+        """Take a write or a job."""
+        self._twin.submit(item)
+        if not isinstance(item, Write):
+            self._maybe_begin_job()
+            return
         blindly = self._taken_blindly
-        is_full_known = blindly is not None and not (write.entries and write.entries[0].index <= blindly)
-        self._writes.append((write, is_full_known))
+        is_full_known = blindly is not None and not (item.entries and item.entries[0].index <= blindly)
+        self._writes.append((item, is_full_known))
         if blindly is not None:
             # All that was taken blindly is given now. The same indices may come again, after a truncation.
             self._taken_blindly = 0
-        self._twin.submit(write)
         self._maybe_begin_batch()
-
-    def do(self, job: Job) -> None:
-        """Take a job."""
-        twin = self._twin
-        self._jobs.append(job)
-        match job:
-            case BeginSnapshot():
-                twin.snapshot_begin(job.index, job.term)
-            case AddChunk():
-                twin.snapshot_add(job.number, job.data)
-            case FinishSnapshot():
-                twin.snapshot_finish()
-            case CompactLog():
-                twin.compact(job.index)
-            case ReadChunk():
-                twin.read_chunk(job.snapshot, job.number)
-            case ReleaseSnapshot():
-                twin.snapshot_release(job.index, job.term)
-        self._maybe_begin_job()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is left to do."""
-        return not (self._writes or self._jobs)
+        return not len(self._twin)
 
     def close(self) -> None:
         """Finish nothing any more: the node is dead."""
@@ -192,8 +152,8 @@ class TimedDisk:
         if self._twin.ready_job is not None and random.random() < 0.6:
             self._files.fail_after(random.randrange(JOB_STEPS_MAX), PowerLossError())
             try:
-                while (place := self._twin.ready_job) is not None:
-                    self._twin.step_job(place)
+                while (job := self._twin.ready_job) is not None:
+                    self._twin.step_job(job)
             except OSError:
                 self._world.coverage.reach("crash while a snapshot was written")
         self._twin.crash(random)
@@ -278,7 +238,7 @@ class TimedDisk:
         self._world.watch.stored(self._node, ticket)
         self._maybe_begin_batch()
         self._maybe_begin_job()  # It may have waited for this write.
-        self._told.append(ticket)
+        self._told.append(Stored(ticket))
         self._tell()
 
     def _waits_for_room(self) -> bool:
@@ -296,9 +256,9 @@ class TimedDisk:
     # The jobs
 
     def _maybe_begin_job(self) -> None:
-        if self._working is not None or not self._is_open or (place := self._twin.ready_job) is None:
+        if self._working is not None or not self._is_open or (job := self._twin.ready_job) is None:
             return
-        self._working, job = place, self._jobs[place]
+        self._working = job
         took_s = self._draw_s() * self._condition.factor * self._condition.job_factor
         if isinstance(job, FinishSnapshot | CompactLog) and self._condition.in_next_job is not None:
             self._world.after(took_s / 2, self._condition.in_next_job)
@@ -306,7 +266,7 @@ class TimedDisk:
         self._world.after(took_s, self._job_is_due, job)
 
     def _job_is_due(self, job: Job) -> None:
-        if not self._is_open or self._working is None or self._jobs[self._working] is not job:
+        if not self._is_open or self._working is not job:
             return
         if self._condition.is_stalled:
             self._is_job_held = True
@@ -314,15 +274,14 @@ class TimedDisk:
             self._finish_job()
 
     def _finish_job(self) -> None:
-        if not self._is_open or self._working is None:
+        job, self._working = self._working, None
+        if not self._is_open or job is None:
             return
         self._is_job_held = False
-        place, self._working = self._working, None
-        job = self._jobs.pop(place)
         if isinstance(job, CompactLog):
             self._world.watch.dropping(self._node, job.index)
         try:
-            self._twin.step_job(place)
+            self._twin.step_job(job)
         except OSError as error:
             self._fail(error)
             return
@@ -338,10 +297,14 @@ class TimedDisk:
         for item in told:
             self._post(item)
 
-    def _snapshot_stored(self, info: SnapshotInfo) -> None:
-        if self._is_open:
-            self._world.watch.snapshot_stored(self._node, info.place)
-            self._told.append(SnapshotStored(info.index, info.term, info.total_bytes))
+    def _take(self, completion: Completion) -> None:
+        if isinstance(completion, SnapshotStored):
+            if not self._is_open:
+                return
+            self._world.watch.snapshot_stored(self._node, (completion.index, completion.term))
+        elif isinstance(completion, RoomChanged):
+            self._room_changed(completion.room_bytes)
+        self._told.append(completion)
 
     def _room_changed(self, room_bytes: int | None) -> None:
         if room_bytes is None and self._is_full:
@@ -349,7 +312,6 @@ class TimedDisk:
         if room_bytes is not None and not self._is_full:
             self._world.after(LOOK_FOR_ROOM_S, self._look_again)
         self._is_full = room_bytes is not None
-        self._told.append(RoomChanged(room_bytes))
 
     def _look_again(self) -> None:
         self.look_for_room()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from trio_kv.cluster.inbox import TakeSnapshot
+from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.sim import faults
 from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
 from trio_kv.sim.later import Later

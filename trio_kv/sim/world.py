@@ -15,20 +15,11 @@ from random import Random
 from typing import Any
 
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.node import SNAPSHOT_LEASE_S
-from trio_kv.raft.events import (
-    DEBUG,
-    INFO,
-    Event,
-    LeaderElected,
-    LeaderSteppedDown,
-    LogTruncated,
-    TransferStarted,
-)
+from trio_kv.raft.events import DEBUG, INFO, Event
 from trio_kv.raft.messages import Message
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Propose, Read
-from trio_kv.replica.turns import Turns
+from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
@@ -247,17 +238,6 @@ class World:
         if self._tell is not None:
             assert node.replica is not None
             self._tell(f"{self.now:.6f} n{node.id}@{node.replica.raft.term} {event.name} {event}")
-        if isinstance(event, LogTruncated):
-            self.coverage.reach("tail truncated")
-        elif isinstance(event, TransferStarted):
-            if event.reason == "the disk stands still":
-                self.coverage.reach("stalled leader handed over")
-        elif isinstance(event, LeaderSteppedDown):
-            if event.reason == "no majority answers":
-                self.coverage.reach("leader cut off from the majority stepped down")
-        elif isinstance(event, LeaderElected) and node.id in self.transfers:
-            self.coverage.reach("leadership transferred")
-            self.transfers.clear()
 
     def node_died(self, node: SimulatedNode) -> None:
         """Note that what a node had taken gets no answer any more."""

@@ -12,20 +12,12 @@ from typing import Protocol
 import trio
 
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.disks import Completions, Decode, Known, Loaded
-from trio_kv.cluster.inbox import Completion, DiskFailed
+from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.cluster.registry import State
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.restorer import Restorer
-from trio_kv.raft.ready import HardState, Ticket, Write
-from trio_kv.replica.jobs import (
-    AddChunk,
-    BeginSnapshot,
-    CompactLog,
-    FinishSnapshot,
-    ReadChunk,
-    ReleaseSnapshot,
-)
+from trio_kv.raft.ready import HardState, Write
+from trio_kv.replica.jobs import Completion, DiskFailed, Job
 from trio_kv.sim.disk import Condition, TimedDisk, may_be_refused
 from trio_kv.sim.host import Host
 from trio_kv.sim.whole.root import Root
@@ -314,7 +306,6 @@ class SimulatedDisk:
         """
         self._drive = drive
         self._post = post
-        self._told = Completions(post)
         self.has_failed = False
         self.timed = TimedDisk(
             drive.host,
@@ -328,38 +319,9 @@ class SimulatedDisk:
         self.hard_state: HardState = opened.recovered.hard_state
         """What this life began with."""
 
-    def submit(self, write: Write) -> None:
-        """Take a write."""
-        self._drive.host.watch.submitted(self._drive.node, write)
-        self.timed.submit(write)
-
-    def compact(self, index: int) -> None:
-        """Drop a part of the log, behind all writes."""
-        self.timed.do(CompactLog(index))
-
-    def snapshot_begin(self, index: int, term: int) -> None:
-        """Begin a snapshot."""
-        self.timed.do(BeginSnapshot(index, term))
-
-    def snapshot_add(self, number: int, chunk: bytes) -> None:
-        """Write its next chunk."""
-        self.timed.do(AddChunk(number, chunk))
-
-    def snapshot_finish(self) -> None:
-        """Make it durable."""
-        self.timed.do(FinishSnapshot())
-
-    def snapshot_abort(self) -> None:
-        """Do nothing: no node asks for it."""
-        raise NotImplementedError
-
-    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
-        """Read a chunk of a snapshot."""
-        self.timed.do(ReadChunk(snapshot, number))
-
-    def snapshot_release(self, index: int, term: int) -> None:
-        """Let a snapshot go."""
-        self.timed.do(ReleaseSnapshot(index, term))
+    def submit(self, item: Write | Job) -> None:
+        """Take a write or a job."""
+        self.timed.submit(item)
 
     async def stop(self, *, drop_queued: bool = True) -> None:
         """End: what waits is dropped."""
@@ -412,13 +374,9 @@ class SimulatedDisk:
 
     # What the twin tells
 
-    def _completed(self, item: object) -> None:
+    def _completed(self, completion: Completion) -> None:
         self._drive.host.completed()
-        if isinstance(item, Ticket):
-            self._told.stored(item)
-        else:
-            assert isinstance(item, Completion), item
-            self._post(item)
+        self._post(completion)
 
     def failed(self, error: OSError) -> None:
         """Take note that the disk did not do what it was asked for, and tell the node."""

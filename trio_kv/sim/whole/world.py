@@ -39,7 +39,7 @@ from trio_kv.sim.whole.door import Door
 from trio_kv.sim.whole.drive import START_AGAIN_S, SimulatedDisk
 from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
-from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
+from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.scheduling import run_seeded
 from trio_kv.sim.whole.sink import WorldSink
@@ -142,7 +142,7 @@ class WholeWorld:
         self._sink = WorldSink(self, self._tell)
         trace = Trace([self._sink], wall_s=trio.current_time, mono_s=trio.current_time)
         self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
-        self.node_network = WatchedNetwork(self.links, self.watch, self.after)
+        self.node_network = SimulatedNetwork(self.links, self.after)
         self.disks = SimulatedDisks(self, self.members)
         self.cluster = Cluster(
             self.disks,
@@ -246,7 +246,7 @@ class WholeWorld:
         self.now_s = now = trio.current_time()
         raft = node.replica.raft
         self._hash.update(_PACK(now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit))
-        judge_waiting(self._judges.overdue, now, node.replica, node.turns, self.living())
+        judge_waiting(self._judges.overdue, now, node.replica, node.driver.turns, self.living())
 
     def judge_answer(self, node: WatchedNode, answer: Answer) -> None:
         """Judge an answer of a pass that is over."""
