@@ -174,14 +174,14 @@ def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) ->
     """A disk that can't be read is tried five times a second, not without end."""
     world = WholeWorld(quiet_plan(faults.FailReads(1.0, 2, 2.0), faults.Crash(1.2, 2, 0.01, False, False)))
     looks: list[float] = []
-    examine = drives.Drive.examine
+    examine = drives.WholeDrive.examine
 
-    def counted(drive: drives.Drive) -> NodeDirectory:
+    def counted(drive: drives.WholeDrive) -> NodeDirectory:
         if drive.node == 2 and trio.current_time() > 1.0:
             looks.append(trio.current_time())
         return examine(drive)
 
-    monkeypatch.setattr(drives.Drive, "examine", counted)
+    monkeypatch.setattr(drives.WholeDrive, "examine", counted)
     world.run()
     assert 5 <= len(looks) <= 15
 

@@ -23,7 +23,6 @@ from trio_kv.replica.jobs import (
 )
 from trio_kv.sim.host import Host
 from trio_kv.storage.batches import encode, merge, size_bytes
-from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
@@ -54,6 +53,12 @@ class Condition:
         """Be as fast as others with snapshots, from the next job on."""
         self.job_factor = 1.0
 
+    def mend(self) -> None:
+        """Be as fast as others, and let nothing happen."""
+        self.factor = self.job_factor = 1.0
+        self.is_stalled = False
+        self.in_next_batch = self.in_next_job = None
+
 
 class TimedDisk:
     """A twin that is stepped by the world's clock, from a start of its node to its death."""
@@ -67,7 +72,7 @@ class TimedDisk:
         condition: Condition,
         *,
         post: Callable[[Completion], object],
-        fail: Callable[[OSError], None],
+        failed: Callable[[OSError], None],
     ) -> None:
         """Take over what was opened.
 
@@ -78,7 +83,7 @@ class TimedDisk:
             opened: the log and the snapshots.
             condition: what is wrong with it.
             post: takes completions.
-            fail: is called when the disk failed.
+            failed: is called when the disk failed.
 
         """
         self.wal = opened.wal
@@ -87,7 +92,7 @@ class TimedDisk:
         self._files = files
         self._condition = condition
         self._post = post
-        self._fail = fail
+        self._failed = failed
         self._is_open = True
         self._is_writing = False
         self._working: Job | None = None
@@ -95,7 +100,7 @@ class TimedDisk:
         self._is_batch_held = False
         self._is_job_held = False
         self._is_full = False
-        self._has_failed = False
+        self.has_failed = False
         self._writes: list[tuple[Write, bool]] = []
         """The writes that wait, and whether their node knew that the disk was full when it took their entries."""
         self._taken_blindly: int | None = None
@@ -146,9 +151,19 @@ class TimedDisk:
         """Finish nothing any more: the node is dead."""
         self._is_open = False
 
+    def fail(self, error: OSError) -> None:
+        """Do nothing any more, for the disk failed."""
+        self.has_failed = True
+        self.close()
+        self._failed(error)
+
     def crash(self, random: Random) -> None:
         """Cut the power, perhaps in the middle of what is under way."""
         assert not self._is_open
+        if self.has_failed:
+            # Nothing is under way any more, though the node may not have taken note of that.
+            self._files.crash(random)
+            return
         if self._twin.ready_job is not None and random.random() < 0.6:
             self._files.fail_after(random.randrange(JOB_STEPS_MAX), PowerLossError())
             try:
@@ -185,8 +200,7 @@ class TimedDisk:
         try:
             self._twin.look_for_room()
         except OSError as error:
-            self._has_failed = True
-            self._fail(error)
+            self.fail(error)
         self._tell()
 
     # The log
@@ -219,12 +233,12 @@ class TimedDisk:
             return
         self._number += 1
         self._is_batch_held = not self._twin.is_waiting and self._waits_for_room()
-        if self._is_batch_held or self._has_failed:
+        if self._is_batch_held or self.has_failed:
             return
         try:
             ticket = self._twin.step(self._batch)
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
             return
         if self.wal.is_short:
             self._world.coverage.reach("write found no room")
@@ -283,7 +297,7 @@ class TimedDisk:
         try:
             self._twin.step_job(job)
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
             return
         self._maybe_begin_job()
         self._tell()
@@ -317,8 +331,3 @@ class TimedDisk:
         self.look_for_room()
         if self._is_full and self._is_open:
             self._world.after(LOOK_FOR_ROOM_S, self._look_again)
-
-
-def may_be_refused(error: OSError, files: MemoryFiles) -> bool:
-    """Return whether a disk that is as these files are may refuse to be opened with this error."""
-    return files.is_fault(error) or (error.errno in FULL and files.capacity_bytes is not None)

@@ -37,14 +37,13 @@ def heal(world: "World") -> None:
     world.injector.stop()
     world.terms.disturbed()
     world.network.heal()
+    world.in_next_install = None
     for node in world.nodes.values():
-        node.files.clear_faults()
-        node.condition.in_next_batch = node.condition.in_next_job = world.in_next_install = None
-        node.is_armed, node.restart_after_s, node.step_s = False, None, 0.0
+        node.step_s = 0.0
         node.set_rate(1.0)
-        node.mend_disk()
+        node.drive.mend()
         node.resume()
-        if not node.is_up and not (node.is_failed or node.is_damaged):
+        if node.may_start:
             node.start()
 
 
@@ -99,7 +98,7 @@ def require_service(world: "World") -> float:
     world.run_until_true(
         "all nodes hold the same, and nothing waits in them",
         within_s,
-        lambda: is_at_rest(world.living(), [node.disk for node in world.nodes.values()]),
+        lambda: is_at_rest(world.living(), [node.drive.timed for node in world.nodes.values()]),
     )
     # But for a transfer that was under way when all was healed.
     require_quiet([each.raft for each in world.living()], term, 8 if plan.is_tied else 2)
@@ -117,7 +116,7 @@ def require_order(world: "World") -> None:
     for node in world.nodes.values():
         if node.replica is not None:
             raft = node.replica.raft
-            sizes = {name: node.files.size(name) for name in node.files.names()}
+            sizes = {name: node.drive.files.size(name) for name in node.drive.files.names()}
             require_bounded(node.id, sizes, raft.log, raft.term, world.plan.segment_bytes)
 
 

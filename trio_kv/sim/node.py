@@ -4,22 +4,23 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
+from random import Random
 from typing import TYPE_CHECKING
 
 import attrs
 
-from trio_kv.check.violation import Violation
 from trio_kv.raft.events import RebuildEnded
+from trio_kv.raft.log import Log
 from trio_kv.raft.messages import Message
 from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Propose, Read
 from trio_kv.sim.clock import Clock
-from trio_kv.sim.disk import Condition, TimedDisk, may_be_refused
-from trio_kv.sim.starting import make_replica
+from trio_kv.sim.disk import TimedDisk
+from trio_kv.sim.drive import START_AGAIN_S, Drive
 from trio_kv.sim.watched import WatchedDriver
 from trio_kv.storage.errors import DamagedError
-from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
@@ -27,8 +28,8 @@ from trio_kv.wire.frames import Identity
 if TYPE_CHECKING:
     from trio_kv.sim.world import World
 
-START_AGAIN_S = 0.2
-"""A node whose disk can't be opened just now is started again so often."""
+RECOVERY_STEPS_MAX = 8
+"""Power fails at one of so many steps of a recovery."""
 _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
 
@@ -44,34 +45,21 @@ class SimulatedNode:
         self.clock = Clock(random.uniform(0.0, 1000.0))
         self.incarnation = random.getrandbits(60)
         self.identity = Identity(world.cluster, id, self.incarnation)
-        self.files = MemoryFiles(f"n{id}")
+        self.drive = Drive(world, id, self._make_files(), self._maybe_start)
         self.life = 0
         """Counts the starts: an event meant for an earlier life is void."""
         self._driver: WatchedDriver | None = None
-        self.is_failed = False
-        """The disk failed: the node stays down, unless it is rebuilt."""
-        self.is_damaged = False
-        """The disk did not keep what it was given: the node refuses to start, unless it is rebuilt."""
-        self.is_flipped = False
-        """Bits were flipped while it was down: whether that is noticed shows at its start."""
-        self.is_armed = False
-        """The disk is going to fail for good."""
-        self.restart_after_s: float | None = None
-        """When its disk fails: somebody restarts the node after so long."""
         self.step_s = 0.0
         """The node is starved: it takes up what comes only so long after."""
         self.is_rebuilding = False
         """The directory says that it is to be filled by the others."""
         self.is_paused = False
-        self.condition = Condition()
-        self.disk: TimedDisk | None = None
         self._inbox: list[Input] = []
         self._is_thinking = False
         self._is_start_held = False
         """The node was to start, and its disk gives nothing."""
         self._timer_at = float("inf")
         self._timer_number = 0
-        Wal.create(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
 
     @property
     def replica(self) -> Replica | None:
@@ -86,53 +74,36 @@ class SimulatedNode:
     @property
     def is_unsteady(self) -> bool:
         """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
-        condition = self.condition
-        is_disk_slow = condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
-        return self.clock.rate != 1.0 or bool(self.step_s) or is_disk_slow
+        return self.clock.rate != 1.0 or bool(self.step_s) or self.drive.is_slow
 
     # Life and death
 
     def start(self, interruptions: int = 0) -> None:
         """Recover from the disk and begin a life; power fails some times before that is done."""
         assert self._driver is None
-        assert not self.is_failed
-        world, random = self.world, self.world.random
-        if self.condition.is_stalled:
+        assert not self.drive.is_failed
+        world = self.world
+        if self.drive.condition.is_stalled:
             world.coverage.reach("disk hung at a start")
             self._is_start_held = True
             return
         self._is_start_held = False
-        for _ in range(interruptions):
-            self.files.fail_after(random.randrange(8), PowerLossError())
-            try:
-                self._open()
-            except PowerLossError:
-                world.coverage.reach("recovery interrupted")
-            except (DamagedError, OSError):
-                pass  # It is met again below.
-            self.files.crash(random)
         try:
-            opened = self._open()
+            opened = self.drive.recover(self._open, interruptions, RECOVERY_STEPS_MAX)
         except DamagedError as error:
-            if not self.is_flipped:
-                raise
             world.say(f"n{self.id} refuses to start: {error}")
-            world.coverage.reach("damage refused")
-            self.is_damaged = True
             return
         except OSError as error:
-            if not may_be_refused(error, self.files):
-                raise
             world.say(f"n{self.id} can't start: {error}")
             world.restart_later(self, START_AGAIN_S)
             return
-        self.is_flipped = False
         self.life += 1
-        self.disk = TimedDisk(
-            world, self.id, self.files, opened, self.condition, post=self.post, fail=self.fail
+        drive = self.drive
+        drive.timed = TimedDisk(
+            world, self.id, drive.files, opened, drive.condition, post=self.post, failed=self.fail
         )
-        replica = make_replica(self, opened)
-        self._driver = WatchedDriver(replica, world.turns, world, self.disk)
+        replica = self._make_replica(opened)
+        self._driver = WatchedDriver(replica, world.turns, world, drive.timed)
         self._inbox = []
         self._is_thinking = False
         self._timer_at = float("inf")
@@ -141,17 +112,37 @@ class SimulatedNode:
         self._step()
 
     def _open(self) -> Opened:
-        return open_node(self.files, self.files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+        files = self.drive.files
+        return open_node(files, files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+
+    def _make_replica(self, opened: Opened) -> Replica:
+        """Make a replica of what the disk holds, as the supervisor does."""
+        world, recovered = self.world, opened.recovered
+        machine, snapshot, base = self.drive.restore(opened), recovered.snapshot, recovered.base
+        return Replica(
+            id=self.id,
+            peers=tuple(other for other in world.members if other != self.id),
+            config=world.plan.raft,
+            random=Random(world.random.getrandbits(64)),
+            incarnation=self.incarnation,
+            incarnations=world.incarnations(),
+            is_rebuilding=self.is_rebuilding,
+            now=self.clock.at(world.now),
+            hard_state=recovered.hard_state,
+            log=Log(
+                recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us
+            ),
+            machine=machine,
+            snapshot=None if snapshot is None else snapshot.place,
+            snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
+            snapshot_log_bytes_min=world.plan.snapshot_log_bytes_min,
+            events_level=world.events_level,
+        )
 
     def crash(self, *, is_answered: bool) -> None:
         """Lose power. What a client hears is up to whoever crashes the node."""
-        disk = self.disk
-        assert disk is not None
-        if disk.wal.segment > 1:
-            self.world.coverage.reach("segment filled")
         self._die(is_answered=is_answered)
-        self.is_armed, self.restart_after_s = False, None
-        disk.crash(self.world.random)
+        self.drive.cut_power()
 
     def fail(self, error: OSError) -> None:
         """Stop, for good or until somebody sees to it: the disk failed (scenario D11).
@@ -160,52 +151,40 @@ class SimulatedNode:
             Violation: nobody had planned that.
 
         """
-        if self._driver is None:
-            return
-        world, files = self.world, self.files
-        if not files.is_fault(error):
-            raise Violation(
-                f"n{self.id}: its disk failed, and nothing was wrong with it: {error!r}"
-            ) from error
-        is_lasting = self.restart_after_s is None and not files.is_unreadable
-        self.is_failed, self.is_armed = is_lasting, False
-        world.coverage.reach("disk failed")
+        drive = self.drive
+        drive.is_failed = drive.fail(error)
+        drive.let_go()
         self._die(is_answered=True)
-        if is_lasting:
-            return
-        # What else was planned for this disk is over: it would fail for good, which nobody has a budget for.
-        files.clear_faults()
-        # The process alone ended, or whoever sees to it turns the machine off.
-        if world.random.random() < 0.5:
-            files.crash(world.random)
-        world.coverage.reach("disk failed, node came back")
-        world.restart_later(self, self.restart_after_s or START_AGAIN_S)
-        self.restart_after_s = None
+        if not drive.is_failed:
+            self.world.restart_later(self, drive.outlive_failure())
 
     def wipe(self) -> None:
         """Get a new directory in place of the one that is lost: empty, of a higher incarnation, to be rebuilt."""
-        assert self._driver is None
-        random = self.world.random
-        self.incarnation += random.randint(1, 1 << 20)
+        self.incarnation += self.world.random.randint(1, 1 << 20)
         self.identity = attrs.evolve(self.identity, incarnation=self.incarnation)
-        self.files = MemoryFiles(f"n{self.id}")
-        self.is_failed = self.is_damaged = self.is_flipped = self.is_armed = False
+        self.drive.replace(self._make_files())
         self.is_rebuilding = True
         self.life += 1
-        Wal.create(self.files, self.identity, segment_bytes=self.world.plan.segment_bytes)
-        self.world.watch.wiped(self.id)
+
+    def _make_files(self) -> MemoryFiles:
+        files = MemoryFiles(f"n{self.id}")
+        Wal.create(files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+        return files
 
     @property
     def is_lost(self) -> bool:
         """Whether the node has not all of its data, or may not have it soon."""
-        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed or self.is_rebuilding
+        return self.drive.is_lost or self.is_rebuilding
+
+    @property
+    def may_start(self) -> bool:
+        """Whether it is down, and its disk is not known to keep it from starting."""
+        return not (self.is_up or self.drive.is_failed or self.drive.is_damaged)
 
     def _die(self, *, is_answered: bool) -> None:
-        assert self.disk is not None
         assert self._driver is not None
-        self.disk.close()
         answers = self._driver.stop()
-        self._driver = self.disk = None
+        self._driver = None
         self.is_paused = False
         if is_answered:
             for source, answer in answers:
@@ -323,7 +302,7 @@ class SimulatedNode:
     # One pass of the loop
 
     def _step(self, *items: Input) -> None:
-        driver, disk, world = self._driver, self.disk, self.world
+        driver, disk, world = self._driver, self.drive.timed, self.world
         assert driver is not None
         assert disk is not None
         waiting, self._inbox = self._inbox, []
@@ -354,35 +333,11 @@ class SimulatedNode:
         if life == self.life:
             self.is_rebuilding = False
 
-    # The disk
-
     def end_starvation(self) -> None:
         """Let the node be as fast as others from its next step on."""
         self.step_s = 0.0
 
-    def end_unreadable(self) -> None:
-        """Let the disk be read again."""
-        self.files.is_unreadable = False
-
-    def unstall(self) -> None:
-        """Let the disk finish what it held back."""
-        self.condition.is_stalled = False
-        if self.disk is not None:
-            self.disk.unstall()
-        if self._is_start_held and not (self.is_up or self.is_failed or self.is_damaged):
+    def _maybe_start(self) -> None:
+        """Go on with a start for which the disk stood still."""
+        if self._is_start_held and self.may_start:
             self.start()
-
-    def empty_disk(self) -> None:
-        """Let there be room on the disk."""
-        self.files.capacity_bytes = None
-        if self.disk is not None:
-            self.disk.look_for_room()
-
-    def mend_disk(self) -> None:
-        """Let the disk be as fast as others, and finish at once what it does slowly just now."""
-        self.empty_disk()
-        self.end_unreadable()
-        self.condition.factor = self.condition.job_factor = 1.0
-        self.condition.is_stalled = False
-        if self.disk is not None:
-            self.disk.mend()

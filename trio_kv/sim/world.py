@@ -278,7 +278,7 @@ class World:
         return {node.id: node.incarnation for node in self.nodes.values()}
 
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
-        if node.life == life and not node.is_up and not (node.is_failed or node.is_damaged):
+        if node.life == life and node.may_start:
             self.say(f"n{node.id} starts")
             self.terms.disturbed()
             node.start(interruptions)

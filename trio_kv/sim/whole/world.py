@@ -29,6 +29,7 @@ from trio_kv.cluster.registry import FaultError, State
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Answer, Done, Read
+from trio_kv.sim.drive import START_AGAIN_S
 from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
@@ -36,7 +37,7 @@ from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.disks import SimulatedDisks
 from trio_kv.sim.whole.door import Door
-from trio_kv.sim.whole.drive import START_AGAIN_S, SimulatedDisk
+from trio_kv.sim.whole.drive import SimulatedDisk
 from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
@@ -350,7 +351,7 @@ class WholeWorld:
         drive = self.disks.drives[node]
         self._take_down(node)
         if not (drive.is_failed or drive.is_damaged):
-            drive.flip(self.random, part)
+            drive.flip(part)
             self.after(max(for_s, RESTART_S), self.restart, node, State.STOPPED)
 
     def _take_down(self, node: int) -> None:
