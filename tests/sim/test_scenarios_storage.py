@@ -210,7 +210,7 @@ def test_N4_snapshots_back_to_back_while_one_is_being_sent() -> None:
     world.run_until_true("the log is compacted", 5.0, lambda: is_behind(world, node))
     world.links.set_fault(LinkFault(delay_s=0.04))
     node.start()
-    world.in_next_install = lambda: leader_of(world).post(TakeSnapshot())
+    world.network.in_next_install = lambda: leader_of(world).post(TakeSnapshot())
     world.run_until(3.0)
     leader_of(world).post(TakeSnapshot())
     world.run_until(3.2)

@@ -86,7 +86,7 @@ def test_a_sound_disk_that_is_refused_is_found(error: Exception, monkeypatch: py
         return opened(*arguments, **members)  # type: ignore[arg-type]
 
     monkeypatch.setattr(node_directory, "open_node", open_node)
-    with pytest.raises(type(error)):
+    with pytest.raises(Violation, match=r"no bit was flipped|nothing was wrong with it"):
         world.run()
 
 

@@ -6,7 +6,6 @@ for; the run goes on for a while all the same, for the judges to see what comes 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.convergence import has_converged, require_equal
@@ -16,11 +15,9 @@ from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
 from trio_kv.replica.replica import Replica
 from trio_kv.sim.disk import TimedDisk
+from trio_kv.sim.engine import Engine
 from trio_kv.sim.histories import history_of
 from trio_kv.sim.plan import Plan
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
 
 LEADER_WITHIN_ELECTIONS = 20
 """After healing a leader is followed by all within so many election time-outs."""
@@ -31,13 +28,12 @@ AFTERMATH_ELECTIONS = 20
 """So many election time-outs a run goes on that must not end well."""
 
 
-def heal(world: "World") -> None:
+def heal(world: Engine) -> None:
     """Mend all that can be mended, and start what can be started."""
     world.is_healed = True
-    world.injector.stop()
     world.terms.disturbed()
     world.network.heal()
-    world.in_next_install = None
+    world.network.in_next_install = None
     for node in world.nodes.values():
         node.step_s = 0.0
         node.set_rate(1.0)
@@ -53,7 +49,7 @@ def leader_within_s(plan: Plan) -> float:
     return elections * plan.raft.election_timeout_max_s + 50 * (plan.disk_s + plan.latency_s)
 
 
-def run_aftermath(world: "World") -> None:
+def run_aftermath(world: Engine) -> None:
     """Go on for a while without faults, and ask for nothing but safety."""
     world.run_until(world.now + AFTERMATH_ELECTIONS * world.plan.raft.election_timeout_max_s)
     for client in world.clients:
@@ -61,7 +57,7 @@ def run_aftermath(world: "World") -> None:
     world.run_until(world.now + 1.0)
 
 
-def require_service(world: "World") -> float:
+def require_service(world: Engine) -> float:
     """Go on until the cluster serves again; return how long it took until all followed one leader.
 
     Raises:
@@ -105,7 +101,7 @@ def require_service(world: "World") -> float:
     return recovered_after_s
 
 
-def require_order(world: "World") -> None:
+def require_order(world: Engine) -> None:
     """Look at what every node holds in the end.
 
     Raises:
@@ -120,7 +116,7 @@ def require_order(world: "World") -> None:
             require_bounded(node.id, sizes, raft.log, raft.term, world.plan.segment_bytes)
 
 
-def require_linearizable(world: "World") -> None:
+def require_linearizable(world: Engine) -> None:
     """Let the oracle judge what the clients saw.
 
     Raises:

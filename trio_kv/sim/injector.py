@@ -1,22 +1,18 @@
 """Carrying out the faults of a plan."""
 
-from typing import TYPE_CHECKING
-
 from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.sim import faults
 from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
+from trio_kv.sim.engine import Engine
 from trio_kv.sim.later import Later
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.node import SimulatedNode
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
 
 
 class Injector:
     """Lets faults happen in a world, and end."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Engine) -> None:
         """Let nothing happen yet."""
         self._world = world
         self._later = Later(world, before=world.terms.disturbed)
@@ -113,7 +109,7 @@ class Injector:
             self._world.crash(victim, fault.for_s, is_answered=fault.is_answered, interruptions=interruptions)
 
         if fault.is_in_install:
-            self._world.in_next_install = crash
+            self._world.network.in_next_install = crash
         elif fault.is_in_job:
             node.drive.condition.in_next_job = crash
         elif fault.is_in_batch:

@@ -4,29 +4,30 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import attrs
 
-from trio_kv.raft.events import RebuildEnded
+from trio_kv.raft.events import Event, RebuildEnded
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import Message
 from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.requests import Propose, Read
+from trio_kv.replica.requests import Answer, Propose, Read
+from trio_kv.replica.turns import Turns
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.drive import START_AGAIN_S, Drive
-from trio_kv.sim.watched import WatchedDriver
+from trio_kv.sim.host import Host
+from trio_kv.sim.network import Network
+from trio_kv.sim.watched import Onlooker, WatchedDriver
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
 
 RECOVERY_STEPS_MAX = 8
 """Power fails at one of so many steps of a recovery."""
@@ -34,10 +35,53 @@ _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
 
 
+class NodeHost(Host, Onlooker, Protocol):
+    """The world, as its nodes see it."""
+
+    now: float
+    cluster: str
+    members: tuple[int, ...]
+    turns: Turns
+    network: Network
+    events_level: int
+
+    def incarnations(self) -> dict[int, int]:
+        """Return the incarnations of all nodes, as the manifest has them."""
+        ...
+
+    def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen at a time."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Tell a person what happens."""
+        ...
+
+    def restart_later(self, node: "SimulatedNode", for_s: float) -> None:
+        """Let a node that is down come back."""
+        ...
+
+    def answer(self, node: "SimulatedNode", source: int, answer: Answer) -> None:
+        """Let an answer be on its way."""
+        ...
+
+    def stepped(self, node: "SimulatedNode", replica: Replica) -> None:
+        """See what a step left."""
+        ...
+
+    def told(self, node: "SimulatedNode", event: Event) -> None:
+        """Hear of an event."""
+        ...
+
+    def node_died(self, node: "SimulatedNode") -> None:
+        """Note that what a node had taken gets no answer any more."""
+        ...
+
+
 class SimulatedNode:
     """A node with its disk, from the first start over all crashes to the end of the world."""
 
-    def __init__(self, world: "World", id: int) -> None:
+    def __init__(self, world: NodeHost, id: int) -> None:
         """Make an empty, durable log; `start` it then."""
         random = world.random
         self.world = world
