@@ -156,7 +156,7 @@ async def test_what_waits_becomes_one_frame(world: World) -> None:
     assert world.listener.tickets == [1, 39]
     assert world.wal.statistics().frames == 2
     assert world.disk.statistics() == DiskStatistics(batches=2, writes=39, waiting=0)
-    await world.disk.aclose()
+    await world.disk.stop()
 
 
 async def test_nothing_is_told_before_it_is_durable(world: World) -> None:

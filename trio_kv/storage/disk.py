@@ -154,10 +154,6 @@ class DiskThread:
         self._queue.put(None)
         await self._ended.wait()
 
-    async def aclose(self) -> None:
-        """End the threads, dropping what waits."""
-        await self.stop()
-
     def statistics(self) -> DiskStatistics:
         """Return what was done so far; what waits is a moment's guess."""
         return DiskStatistics(self._batches, self._writes, self._queue.qsize(), len(self._helper))
