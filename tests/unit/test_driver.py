@@ -8,7 +8,7 @@ from trio_kv.kv.commands import OpenSession
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.events import TransferEnded
 from trio_kv.replica import replica as replica_module
-from trio_kv.replica.driver import Continue, DiskFailedError, Driver, Input, TimerFired, Transfer, Work
+from trio_kv.replica.driver import Continue, DiskFailedError, Driver, Input, Transfer, Work
 from trio_kv.replica.jobs import DiskFailed, RoomChanged, Stored
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.requests import Done, Propose
