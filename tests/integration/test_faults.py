@@ -12,9 +12,9 @@ from trio_kv.cluster import backup
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.members import FaultError
-from trio_kv.cluster.node import Node
 from trio_kv.control.commands import carry_out, parse_command
 from trio_kv.gateway.local import LocalCluster, open_cluster
+from trio_kv.replica.replica import Replica
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
@@ -153,7 +153,8 @@ async def test_a_backup_does_not_depend_on_one_node(
             cluster.faults.partition([[node], [other for other in (1, 2, 3) if other != node]])
         elif trouble == "slow":
             slow = cluster._members.all[node].node
-            monkeypatch.setattr(slow, "_look_after_snapshots", lambda: None)
+            assert slow is not None
+            monkeypatch.setattr(slow.replica, "take_turn", lambda *_: None)
         with trio.fail_after(WAIT_S):
             made = await cluster.backup({node} if trouble == "left out" else ())
         assert made["node"] != node
@@ -174,7 +175,7 @@ async def test_a_backup_that_can_not_be_says_why(tmp_path: Path, monkeypatch: py
             await cluster.backup()
         cluster.faults.heal()
         await eventually(lambda: cluster.registry.leader() is not None)
-        monkeypatch.setattr(Node, "_look_after_snapshots", lambda _: None)
+        monkeypatch.setattr(Replica, "take_turn", lambda *_: None)
         monkeypatch.setattr(backup, "BACKUP_S", 3.0)
         with pytest.raises(FaultError, match="no node got a snapshot done"):
             await cluster.backup()

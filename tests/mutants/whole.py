@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 from tests.mutants.registry import Patch, mutant
-from trio_kv.cluster.inbox import Stored
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.raft import RaftStore
@@ -19,6 +18,7 @@ from trio_kv.proxy import connection as connection_module
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.framing import Line, LineBuffer
 from trio_kv.raft.ready import HardState, Write
+from trio_kv.replica.jobs import Job, Stored
 from trio_kv.wire.node_port import Propose, Read, Refused, Unknown
 from trio_kv.wire.operations import CasRequest, DeleteRequest, GetRequest, Request, SetRequest
 from trio_kv.wire.replies import encode_reply
@@ -45,8 +45,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def answer_all(self: Node) -> None:
         node = self._status.node
-        self._turns.give_back(node)
-        asked = [(reply_to, answer.number) for reply_to, answer in self.replica.stop()]
+        asked = [(reply_to, answer.number) for reply_to, answer in self.driver.stop()]
         items = [*self._batch, *self.inbox.drain()]
         asked += [(item.reply_to, item.number) for item in items if isinstance(item, Propose | Read)]
         self._deliver([(reply_to, Refused(number, node, None)) for reply_to, number in asked])
@@ -86,9 +85,10 @@ def _(patch: Patch) -> None:
         real(self, **parts)
         disk, submit = parts["disk"], parts["disk"].submit
 
-        def submit_and_say_so(write: Write) -> None:
-            submit(write)
-            self.inbox.post(Stored(write.ticket))
+        def submit_and_say_so(item: Write | Job) -> None:
+            submit(item)
+            if isinstance(item, Write):
+                self.inbox.post(Stored(item.ticket))
 
         patch.setattr(disk, "submit", submit_and_say_so, raising=False)
 

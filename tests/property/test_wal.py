@@ -15,6 +15,7 @@ from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import SECTOR_BYTES, Base, Identity
 
@@ -164,7 +165,8 @@ def test_simulated_disk_keeps_what_it_told_of(seed: int) -> None:
     """A simulated disk gives back after a power cut all that it completed, and so does its twin."""
     random = Random(seed)
     files = MemoryFiles()
-    disk = MemoryDisk(Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES), files)
+    wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), lambda _: None)
     submitted, writes = [Log()], []
     for number in range(random.randrange(1, 40)):
         write = attrs.evolve(draw_write(submitted[-1], random), ticket=Ticket(number + 1, 0, 0))

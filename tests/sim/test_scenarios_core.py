@@ -6,7 +6,7 @@ The ids are those of the scenario list: D durable state, R reads, N snapshots, C
 import pytest
 
 from tests.sim.test_scenarios_storage import crash_at_step, follower_of, leader_of, make_world, stop
-from trio_kv.cluster.inbox import TakeSnapshot
+from trio_kv.replica.driver import TakeSnapshot
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -33,11 +33,11 @@ def test_D4_D6_what_is_committed_and_applied_is_found_again(step: int) -> None:
         crash_at_step(world, node, step)
     world.run_until(world.now + 0.5)
     for node in world.nodes.values():
-        node.files.before_step = None
-        if node.is_failed:
+        node.drive.files.before_step = None
+        if node.drive.is_failed:
             # The twin called it an error of the disk; it was power.
-            node.is_failed = False
-            node.files.crash(world.random)
+            node.drive.is_failed = False
+            node.drive.files.crash(world.random)
     world.finish()
 
 
@@ -69,14 +69,14 @@ def test_N5_an_install_beside_a_compaction_and_a_snapshot() -> None:
         return leader.replica.raft.log.base_index > world.durability.shadows[node.id].last_index
 
     world.run_until_true("the log is compacted", 20.0, is_behind)
-    node.condition.job_factor = 20.0
+    node.drive.condition.job_factor = 20.0
     node.start()
     for _ in range(20):
         world.run_until(world.now + 0.02)
         if node.is_up:
             node.post(TakeSnapshot())
         leader_of(world).post(TakeSnapshot())
-    node.condition.job_factor = 1.0
+    node.drive.condition.job_factor = 1.0
     world.run_until_true("a snapshot is installed", 6.0, lambda: world.coverage["snapshot installed"] > 0)
     world.finish()
 

@@ -11,10 +11,10 @@ import attrs
 import pytest
 
 from trio_kv.check.violation import Violation
-from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.kv.commands import OpenSession
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.persistence import Persistence
+from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.world import World
@@ -96,7 +96,7 @@ def fall_behind(world: World, node: SimulatedNode) -> None:
 
 def crash_at_step(world: World, node: SimulatedNode, step: int) -> None:
     """Let power fail at the node's disk after so many steps of it from now on."""
-    files = node.files
+    files = node.drive.files
     last = files.steps + step
 
     def before_step() -> None:
@@ -118,12 +118,12 @@ def with_crash_at_every_step(prepare: Callable[[], tuple[World, SimulatedNode]],
         world, node = prepare()
         crash_at_step(world, node, step)
         world.run_until(world.now + for_s)
-        was_hit = node.files.before_step is None
-        node.files.before_step = None
-        if node.is_failed:
+        was_hit = node.drive.files.before_step is None
+        node.drive.files.before_step = None
+        if node.drive.is_failed:
             # The twin called it an error of the disk; it was power.
-            node.is_failed = False
-            node.files.crash(world.random)
+            node.drive.is_failed = False
+            node.drive.files.crash(world.random)
         world.finish()
         if not was_hit:
             return step
@@ -210,7 +210,7 @@ def test_N4_snapshots_back_to_back_while_one_is_being_sent() -> None:
     world.run_until_true("the log is compacted", 5.0, lambda: is_behind(world, node))
     world.links.set_fault(LinkFault(delay_s=0.04))
     node.start()
-    world.in_next_install = lambda: leader_of(world).post(TakeSnapshot())
+    world.network.in_next_install = lambda: leader_of(world).post(TakeSnapshot())
     world.run_until(3.0)
     leader_of(world).post(TakeSnapshot())
     world.run_until(3.2)
@@ -252,7 +252,7 @@ def test_N8_a_slow_receiver_under_aggressive_compaction_converges(factor: float)
     world = make_world(seed=8, snapshot_log_bytes_min=200)
     node = follower_of(world)
     fall_behind(world, node)
-    node.condition.job_factor = factor
+    node.drive.condition.job_factor = factor
     node.start()
     world.run_until_true("a snapshot is installed", 6.0, lambda: world.coverage["snapshot installed"] > 0)
     world.run_until(world.now + 0.5)
@@ -299,7 +299,7 @@ def test_N9_the_connection_is_lost_after_an_install_and_before_it_is_durable(aft
         "chunks come", 2.0, lambda: node.replica is not None and node.replica.raft.incoming is not None
     )
     world.run_until(world.now + after_s)
-    node.condition.is_stalled = True
+    node.drive.condition.is_stalled = True
     world.run_until(world.now + 0.05)
     world.links.partition(((node.id,), tuple(other for other in world.members if other != node.id)))
     stop(world, node)
@@ -374,9 +374,9 @@ def test_D11_an_error_of_a_disk_stops_its_node_for_good(step: int) -> None:
     """One error, whatever comes after it would work: nothing is tried again, and the others go on."""
     world = make_world(seed=11)
     node = leader_of(world)
-    node.files.fail_after(step, OSError(5, "once"))
+    node.drive.files.fail_after(step, OSError(5, "once"))
     world.run_until(2.5)
-    assert node.is_failed
+    assert node.drive.is_failed
     assert not node.is_up
     assert leader_of(world) is not node
     world.finish()
@@ -393,8 +393,8 @@ def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int,
     world = make_world(seed=12, segment_bytes=16384, session_timeout_us=60_000_000)
     for node in world.nodes.values():
         if is_shared:
-            node.files.share()
-        node.files.capacity_bytes = node.files.used_bytes + free_bytes
+            node.drive.files.share()
+        node.drive.files.capacity_bytes = node.drive.files.used_bytes + free_bytes
     world.run_until_true("clients hear of it", 30.0, lambda: world.coverage["read_only answered"] > 0)
     leader: Any = world.leader()
     role = None if leader is None else leader.replica.raft.role
@@ -410,7 +410,7 @@ def test_D12_full_disks_are_read_only_and_recover_by_themselves(free_bytes: int,
     assert all(node.is_up for node in world.nodes.values())
     stop(world, follower_of(world) if is_led else next(iter(world.nodes.values())))
     for node in world.nodes.values():
-        node.empty_disk()
+        node.drive.unfill()
     commit = world.chronicle.commit
     world.run_until_true("writes go on", 5.0, lambda: world.chronicle.commit > commit + 10)
     for node in world.nodes.values():
@@ -423,8 +423,8 @@ def test_D12_a_leader_whose_reserved_room_is_gone_hands_over() -> None:
     """It is short alone: the write that met it is kept, and the next ones are taken by somebody who has room."""
     world = make_world(seed=15, segment_bytes=16384)
     old = leader_of(world)
-    old.files.share()
-    old.files.capacity_bytes = old.files.used_bytes
+    old.drive.files.share()
+    old.drive.files.capacity_bytes = old.drive.files.used_bytes
     world.run_until_true("somebody else leads", 5.0, lambda: world.leader() not in {None, old})
     commit = world.chronicle.commit
     world.run_until_true("writes go on", 5.0, lambda: world.chronicle.commit > commit + 10)
@@ -437,8 +437,8 @@ def fill_behind(**changes: Any) -> tuple[World, SimulatedNode]:
     """Return a world whose one follower has a full disk and does not know: what will tell it is under way."""
     world = make_world(seed=14, clients=0, segment_bytes=16384, snapshot_log_bytes_min=1 << 30, **changes)
     node = follower_of(world)
-    node.files.capacity_bytes = 0
-    node.condition.is_stalled = True
+    node.drive.files.capacity_bytes = 0
+    node.drive.condition.is_stalled = True
     # After a quarter of its segment, a disk wants to make the next one.
     open_sessions(world, 100)
     assert node.replica is not None
@@ -457,16 +457,16 @@ def open_sessions(world: World, count: int) -> None:
 def test_D12_what_was_taken_before_a_full_disk_was_heard_of_waits() -> None:
     """In one pass a node takes more than fits, and only then hears that its disk is full: nobody is to blame."""
     world, node = fill_behind()
-    assert node.disk is not None
+    assert node.drive.timed is not None
     assert node.replica is not None
     node.pause()
     open_sessions(world, 300)
-    node.unstall()
+    node.drive.unstall()
     node.resume()
     assert node.replica.raft.persistence.room_left == 0
     world.run_until(world.now + 0.1)
-    assert not node.disk.is_idle
-    node.empty_disk()
+    assert not node.drive.timed.is_idle
+    node.drive.unfill()
     world.finish()
 
 
@@ -476,12 +476,12 @@ def test_D12_what_is_taken_after_a_full_disk_was_heard_of_fits(
 ) -> None:
     """A node that knows takes what it has room for; were it to take more, that would be found."""
     world, node = fill_behind()
-    assert node.disk is not None
-    node.unstall()
+    assert node.drive.timed is not None
+    node.drive.unstall()
     if is_heeded:
         open_sessions(world, 300)
-        assert node.disk.is_idle
-        node.empty_disk()
+        assert node.drive.timed.is_idle
+        node.drive.unfill()
         world.finish()
     else:
         monkeypatch.setattr(Persistence, "fitting", lambda _, entries: entries)
@@ -495,11 +495,11 @@ def test_E1_E2_a_leader_with_a_stalled_disk_hands_over_and_its_late_writes_are_v
     old = leader_of(world)
     assert old.replica is not None
     term = old.replica.raft.term
-    old.condition.is_stalled = True
+    old.drive.condition.is_stalled = True
     world.run_until_true("somebody else leads", 2.0, lambda: world.leader() not in {None, old})
     commit = world.chronicle.commit
     world.run_until_true("writes go on", 2.0, lambda: world.chronicle.commit > commit + 10)
-    old.unstall()
+    old.drive.unstall()
     world.run_until(world.now + 1.0)
     assert old.replica.raft.term > term
     world.finish()
@@ -528,7 +528,7 @@ def test_N8_a_disk_that_hangs_in_its_turn_keeps_no_other_node_from_taking_snapsh
     world = make_world(seed=4, snapshot_log_bytes_min=200)
     before = max(log_lengths(world, follower_of(world), 2.0))
     node = follower_of(world)
-    node.condition.is_stalled = True
+    node.drive.condition.is_stalled = True
     node.post(TakeSnapshot())
     world.run_until_true(
         "it has its turn", 2.0, lambda: node.replica is not None and node.replica.snapshots.is_taking
@@ -538,7 +538,7 @@ def test_N8_a_disk_that_hangs_in_its_turn_keeps_no_other_node_from_taking_snapsh
     assert world.chronicle.commit - began > 10 * before, "too little was written to see anything"
     assert max(lengths[20:]) <= 3 * before
     assert world.coverage["snapshot lost its turn"]
-    node.unstall()
+    node.drive.unstall()
     world.run_until(world.now + 1.0)
     world.finish()
 
@@ -553,13 +553,13 @@ def test_N8_a_disk_that_hangs_while_it_is_sent_a_snapshot_is_kept_nothing_for() 
     world.run_until_true(
         "chunks come", 2.0, lambda: node.replica is not None and node.replica.raft.incoming is not None
     )
-    node.condition.is_stalled = True
+    node.drive.condition.is_stalled = True
     began = world.chronicle.commit
     lengths = log_lengths(world, node, 10.0)
     assert world.chronicle.commit - began > 10 * before, "too little was written to see anything"
     assert max(lengths[20:]) <= 3 * before
     assert world.coverage["snapshot sent to a disk that hangs"]
-    node.unstall()
+    node.drive.unstall()
     world.run_until_true("a snapshot is installed", 5.0, lambda: world.coverage["snapshot installed"] > 0)
     world.finish()
 
@@ -572,7 +572,7 @@ def test_E1_a_leader_with_a_stalled_disk_stays_if_nobody_could_be_elected(nodes:
     assert leader.replica is not None
     term = leader.replica.raft.term
     for node in world.nodes.values():
-        node.condition.is_stalled = nodes > 2 or node is leader
+        node.drive.condition.is_stalled = nodes > 2 or node is leader
     for _ in range(4):
         world.run_until(world.now + 1.5)
         reads = [world.clients[0].probe(node, "k0", "get") for node in world.members]
@@ -581,7 +581,7 @@ def test_E1_a_leader_with_a_stalled_disk_stays_if_nobody_could_be_elected(nodes:
     assert leader.replica.raft.is_leader
     assert leader.replica.raft.term == term
     for node in world.nodes.values():
-        node.unstall()
+        node.drive.unstall()
     world.run_until(world.now + 1.0)
     world.finish()
 
@@ -590,12 +590,12 @@ def test_a_disk_that_hangs_at_a_start_holds_its_node_alone() -> None:
     """The others elect and serve; it starts as soon as its disk moves."""
     world = make_world(seed=5)
     node = follower_of(world)
-    node.condition.is_stalled = True
+    node.drive.condition.is_stalled = True
     for each in world.nodes.values():
         world.crash(each, 0.1, is_answered=False, interruptions=0)
     commit = world.chronicle.commit
     world.run_until_true("writes go on", 3.0, lambda: world.chronicle.commit > commit + 10)
     assert node not in up_nodes(world)
-    node.unstall()
+    node.drive.unstall()
     assert node in up_nodes(world)
     world.finish()

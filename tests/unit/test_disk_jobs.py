@@ -16,6 +16,23 @@ import trio.testing
 
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    ChunkAdded,
+    ChunkWasRead,
+    CompactLog,
+    Completion,
+    DiskFailed,
+    FinishSnapshot,
+    ReadChunk,
+    ReleaseSnapshot,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotMoved,
+    SnapshotStored,
+    Stored,
+)
 from trio_kv.storage import disk as disk_module
 from trio_kv.storage.disk import DiskThread
 from trio_kv.storage.errors import DamagedError
@@ -30,6 +47,15 @@ from trio_kv.wire.frames import Identity
 IDENTITY = Identity("ab" * 16, 1, 77)
 SEGMENT_BYTES = 16384
 Told = tuple[Any, ...]
+WORDS = {
+    ChunkAdded: "added",
+    ChunkWasRead: "read",
+    DiskFailed: "end",
+    RoomChanged: "room",
+    SnapshotFailed: "failed",
+    SnapshotMoved: "moved",
+    SnapshotStored: "stored",
+}
 
 
 class HeldFiles(MemoryFiles):
@@ -85,14 +111,12 @@ class World:
         self.changed.set()
         self.changed = trio.Event()
 
-    def callbacks(self) -> dict[str, Any]:
-        return {
-            "on_room": lambda room_bytes: self.tell("room", room_bytes),
-            "on_snapshot_added": lambda index, term, number: self.tell("added", index, term, number),
-            "on_snapshot_stored": lambda info: self.tell("stored", info),
-            "on_snapshot_failed": lambda index, term, reason: self.tell("failed", index, term, reason),
-            "on_chunk_read": lambda *values: self.tell("read", *values),
-        }
+    def post(self, completion: Completion) -> None:
+        match completion:
+            case Stored():
+                self.tell("ticket", completion.ticket.number)
+            case _:
+                self.tell(WORDS[type(completion)], *attrs.astuple(completion, recurse=False))
 
     @asynccontextmanager
     async def disk(self, **options: Any) -> AsyncIterator[DiskThread]:
@@ -101,14 +125,7 @@ class World:
         wal.make_ballast()
         # On real files the two threads have a view of the directory each.
         twin = RealFiles(self.files.path) if isinstance(self.files, RealFiles) else self.files
-        disk = DiskThread(
-            wal,
-            SnapshotStore(twin, IDENTITY),
-            on_stored=lambda ticket: self.tell("ticket", ticket.number),
-            on_failed=lambda error: self.tell("end", error),
-            **self.callbacks(),
-            **options,
-        )
+        disk = DiskThread(wal, SnapshotStore(twin, IDENTITY), self.post, **options)
         try:
             yield disk
         finally:
@@ -141,10 +158,10 @@ def world() -> World:
 
 def snapshot(disk: DiskThread | MemoryDisk, index: int, *chunks: bytes) -> None:
     """Ask for a whole snapshot."""
-    disk.snapshot_begin(index, 1)
+    disk.submit(BeginSnapshot(index, 1))
     for number, chunk in enumerate(chunks):
-        disk.snapshot_add(number, chunk)
-    disk.snapshot_finish()
+        disk.submit(AddChunk(number, chunk))
+    disk.submit(FinishSnapshot())
 
 
 # Snapshots.
@@ -158,20 +175,21 @@ async def test_jobs_are_done_in_order_and_told(world: World) -> None:
             disk.submit(write(number))
         await world.wait("ticket", 5)
         world.told.clear()
-        disk.read_chunk(None, 0)
+        disk.submit(ReadChunk(None, 0))
         snapshot(disk, 2, b"one", b"more")
-        disk.read_chunk(None, 0)
-        disk.read_chunk((2, 1), 1)
-        disk.read_chunk((1, 1), 0)
+        disk.submit(ReadChunk(None, 0))
+        disk.submit(ReadChunk((2, 1), 1))
+        disk.submit(ReadChunk((1, 1), 0))
         await world.wait("read", count=4)
     assert world.told == [
-        ("read", 0, 0, 0, None, False),
+        ("read", 0, 0, None, False),
         ("added", 2, 1, 0),
         ("added", 2, 1, 1),
-        ("stored", info),
-        ("read", 2, 1, 0, b"one", False),
-        ("read", 2, 1, 1, b"more", True),
-        ("read", 1, 1, 0, None, False),
+        ("moved", 2, 1),
+        ("stored", 2, 1, 7),
+        ("read", 2, 1, b"one", False),
+        ("read", 2, 1, b"more", True),
+        ("read", 1, 1, None, False),
     ]
     assert world.opened() == ([3, 4, 5], info)
 
@@ -181,18 +199,18 @@ async def test_N4_a_reader_may_finish_after_the_next_snapshot(world: World) -> N
     async with world.disk() as disk:
         disk.submit(write(1))
         snapshot(disk, 1, b"1")
-        disk.read_chunk(None, 0)
+        disk.submit(ReadChunk(None, 0))
         snapshot(disk, 2, b"2")
-        disk.read_chunk((1, 1), 0)
-        disk.snapshot_release(1, 1)
-        disk.read_chunk((1, 1), 0)
-        disk.read_chunk(None, 0)
+        disk.submit(ReadChunk((1, 1), 0))
+        disk.submit(ReleaseSnapshot(1, 1))
+        disk.submit(ReadChunk((1, 1), 0))
+        disk.submit(ReadChunk(None, 0))
         await world.wait("read", count=4)
-    assert [told[1:5] for told in world.all_told("read")] == [
-        (1, 1, 0, b"1"),
-        (1, 1, 0, b"1"),
-        (1, 1, 0, None),
-        (2, 1, 0, b"2"),
+    assert [told[1:4] for told in world.all_told("read")] == [
+        (1, 1, b"1"),
+        (1, 1, b"1"),
+        (1, 1, None),
+        (2, 1, b"2"),
     ]
 
 
@@ -213,16 +231,13 @@ async def test_the_log_does_not_wait_for_a_snapshot(world: World) -> None:
 
 
 async def test_a_snapshot_may_be_given_up(world: World) -> None:
-    """An abort, or the beginning of another one, removes what was written."""
+    """The beginning of another one removes what was written."""
     async with world.disk() as disk:
         disk.submit(write(1))
-        disk.snapshot_begin(1, 1)
-        disk.snapshot_add(0, b"x")
-        disk.snapshot_abort()
-        disk.snapshot_add(1, b"nobody asked")
-        disk.snapshot_finish()
-        disk.snapshot_begin(2, 1)
-        disk.snapshot_add(0, b"y")
+        disk.submit(BeginSnapshot(1, 1))
+        disk.submit(AddChunk(0, b"x"))
+        disk.submit(BeginSnapshot(2, 1))
+        disk.submit(AddChunk(0, b"y"))
         snapshot(disk, 3, b"z")
         await world.wait("stored")
     assert world.all_told("added") == [("added", index, 1, 0) for index in (1, 2, 3)]
@@ -237,7 +252,7 @@ async def test_the_log_is_compacted_behind_what_was_written(world: World) -> Non
         for number in range(1, 120):
             disk.submit(write(number, 1000))
             await world.wait("ticket", number)
-        disk.compact(100)
+        disk.submit(CompactLog(100))
         disk.submit(write(120))
         await world.wait("ticket", 120)
         await disk.stop(drop_queued=False)
@@ -274,8 +289,8 @@ async def test_D11_an_error_of_a_snapshot_is_a_failed_disk(world: World) -> None
         _, error = await world.wait("end")
         assert isinstance(error, OSError)
         disk.submit(write(2))
-        disk.compact(1)
-        disk.snapshot_abort()
+        disk.submit(CompactLog(1))
+        disk.submit(FinishSnapshot())
     assert len(world.all_told("end")) == 1
     assert world.all_told("ticket") == [("ticket", 1)]
 
@@ -287,7 +302,7 @@ async def test_a_damaged_chunk_ends_the_node(world: World) -> None:
         snapshot(disk, 1, b"state")
         await world.wait("stored")
         world.files.flip(snapshot_name(1, 1), 80, 1)
-        disk.read_chunk(None, 0)
+        disk.submit(ReadChunk(None, 0))
         _, error = await world.wait("end")
     assert isinstance(error, DamagedError)
     assert not world.all_told("read")
@@ -296,8 +311,8 @@ async def test_a_damaged_chunk_ends_the_node(world: World) -> None:
 async def test_a_bug_in_a_job_is_told(world: World) -> None:
     """A chunk out of order ends the disk with its error."""
     async with world.disk() as disk:
-        disk.snapshot_begin(1, 1)
-        disk.snapshot_add(3, b"")
+        disk.submit(BeginSnapshot(1, 1))
+        disk.submit(AddChunk(3, b""))
         assert isinstance((await world.wait("end"))[1], AssertionError)
 
 
@@ -310,7 +325,7 @@ async def test_too_many_waiting_jobs_are_a_failed_disk(world: World, monkeypatch
             snapshot(disk, 1, b"state")
             await trio.to_thread.run_sync(world.files.reached.wait)
             for _ in range(12):
-                disk.read_chunk(None, 0)
+                disk.submit(ReadChunk(None, 0))
         _, error = await world.wait("end")
     assert isinstance(error, OSError)
     assert error.errno == errno.ENOBUFS
@@ -405,7 +420,7 @@ async def test_D12_a_snapshot_that_meets_a_full_disk_is_told(world: World) -> No
         await world.wait("failed", 1, 1)
         disk.submit(write(2))
         await world.wait("ticket", 2)
-        disk.read_chunk(None, 0)
+        disk.submit(ReadChunk(None, 0))
         await world.wait("read")
     assert len(world.all_told("failed")) == 1
     assert world.all_told("added") == [("added", 1, 1, 0)]
@@ -457,25 +472,30 @@ async def test_D12_a_file_system_that_is_really_full(tmpfs: Path) -> None:
 # The twin.
 
 
-async def test_the_simulated_disk_does_the_same_jobs() -> None:
+def test_the_simulated_disk_does_the_same_jobs() -> None:
     """The simulator's disk carries out writes before jobs, one step at a time, and tells the same."""
     files = MemoryFiles()
     world = World(files)
     wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
-    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), **world.callbacks())
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), world.post)
     snapshot(disk, 1, b"one")
-    disk.read_chunk(None, 0)
+    disk.submit(ReadChunk(None, 0))
     disk.submit(write(1))
     assert disk.step() == Ticket(1, 1, 1)
     assert (len(disk), world.told) == (4, [])
     while len(disk):
         assert disk.step() is None
     info = SnapshotInfo(1, 1, 1, 3, snapshot_name(1, 1))
-    assert world.told == [("added", 1, 1, 0), ("stored", info), ("read", 1, 1, 0, b"one", True)]
-    disk.snapshot_release(1, 1)
-    disk.compact(1)
-    disk.snapshot_abort()
-    await disk.stop(drop_queued=False)
+    assert world.told == [
+        ("added", 1, 1, 0),
+        ("moved", 1, 1),
+        ("stored", 1, 1, 3),
+        ("read", 1, 1, b"one", True),
+    ]
+    disk.submit(ReleaseSnapshot(1, 1))
+    disk.submit(CompactLog(1))
+    while len(disk):
+        disk.step()
     assert world.opened() == ([], info)
 
 
@@ -483,22 +503,25 @@ def test_the_simulated_disk_compacts_behind_the_writes_before() -> None:
     """As in the disk thread: a log that went first could lose what a write that waits cuts off (core seed 32544)."""
     files = MemoryFiles()
     wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
-    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY))
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), World(files).post)
     for number in range(1, 101):
         disk.submit(write(number, 1000))
         disk.step()
     disk.submit(attrs.evolve(write(100), truncate_from=100))
-    disk.compact(100)
+    compaction, read = CompactLog(100), ReadChunk(None, 0)
+    disk.submit(compaction)
     disk.submit(write(101))
-    disk.read_chunk(None, 0)
+    disk.submit(read)
     ready = [disk.ready_job]
     with pytest.raises(AssertionError):
-        disk.step_job(0)
+        disk.step_job(compaction)
     names = files.names()
     disk.step(1)
     ready.append(disk.ready_job)
-    assert ready == [1, 0], "snapshots don't wait for writes, nor a compaction for what came after it"
-    disk.step_job(0)
+    assert ready == [read, compaction], (
+        "snapshots don't wait for writes, nor a compaction for what came after it"
+    )
+    disk.step_job(compaction)
     assert len(files.names()) < len(names)
     assert disk.step() == Ticket(101, 1, 101)
 
@@ -522,13 +545,7 @@ async def test_D12_a_disk_that_is_full_at_its_start_says_so_before_its_first_wri
     files = SlowlyFull()
     world = World(files)
     wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
-    disk = DiskThread(
-        wal,
-        SnapshotStore(files, IDENTITY),
-        on_stored=lambda ticket: world.tell("ticket", ticket.number),
-        on_failed=lambda error: world.tell("end", error),
-        **world.callbacks(),
-    )
+    disk = DiskThread(wal, SnapshotStore(files, IDENTITY), world.post)
     disk.submit(write(1))
     assert await trio.to_thread.run_sync(files.is_asked.wait, 20)
     assert disk.statistics().batches == 0
@@ -543,7 +560,7 @@ def test_D12_the_simulated_disk_can_be_full() -> None:
     files = MemoryFiles()
     world = World(files)
     wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
-    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), **world.callbacks())
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), world.post)
     wal.make_ballast()
     files.capacity_bytes = files.used_bytes
     for number in range(1, 8):
@@ -565,7 +582,7 @@ def test_power_may_fail_while_the_simulated_disk_can_not_be_read() -> None:
         files = MemoryFiles()
         world = World(files)
         wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
-        disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), **world.callbacks())
+        disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), world.post)
         disk.submit(write(1))
         disk.step()
         snapshot(disk, 1, b"one")

@@ -13,10 +13,12 @@ import trio.testing
 
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.replica.jobs import Completion, DiskFailed, Stored
 from trio_kv.storage import disk as disk_module
 from trio_kv.storage.disk import DiskStatistics, DiskThread
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.memory_disk import MemoryDisk
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
 
@@ -63,15 +65,14 @@ class Listener:
     errors: list[Exception] = attrs.field(factory=list)
     changed: trio.Event = attrs.field(factory=trio.Event)
 
-    def on_stored(self, ticket: Ticket) -> None:
-        self.tickets.append(ticket.number)
-        self._change()
-
-    def on_failed(self, error: Exception) -> None:
-        self.errors.append(error)
-        self._change()
-
-    def _change(self) -> None:
+    def post(self, completion: Completion) -> None:
+        match completion:
+            case Stored():
+                self.tickets.append(completion.ticket.number)
+            case DiskFailed():
+                self.errors.append(completion.error)
+            case _:
+                raise AssertionError(completion)
         self.changed.set()
         self.changed = trio.Event()
 
@@ -129,9 +130,7 @@ async def world() -> World:
     files = HeldFiles()
     wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
     listener = Listener()
-    return World(
-        files, wal, listener, DiskThread(wal, on_stored=listener.on_stored, on_failed=listener.on_failed)
-    )
+    return World(files, wal, listener, DiskThread(wal, SnapshotStore(files, IDENTITY), listener.post))
 
 
 async def test_tickets_complete_in_order(world: World) -> None:
@@ -157,7 +156,7 @@ async def test_what_waits_becomes_one_frame(world: World) -> None:
     assert world.listener.tickets == [1, 39]
     assert world.wal.statistics().frames == 2
     assert world.disk.statistics() == DiskStatistics(batches=2, writes=39, waiting=0)
-    await world.disk.aclose()
+    await world.disk.stop()
 
 
 async def test_nothing_is_told_before_it_is_durable(world: World) -> None:
@@ -315,7 +314,7 @@ def test_a_run_that_ended_ends_the_thread() -> None:
     async def main() -> None:
         wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
         listener = Listener()
-        disk = DiskThread(wal, on_stored=listener.on_stored, on_failed=listener.on_failed)
+        disk = DiskThread(wal, SnapshotStore(files, IDENTITY), listener.post)
         threads.append(disk._thread)
         files_gate.clear()
         disk.submit(write(1))
@@ -329,10 +328,11 @@ def test_a_run_that_ended_ends_the_thread() -> None:
     assert threads[0].daemon
 
 
-async def test_simulated_disk_speaks_alike() -> None:
+def test_simulated_disk_speaks_alike() -> None:
     """The simulator's disk takes the same writes and completes them when it is told to."""
     files = MemoryFiles()
-    disk = MemoryDisk(Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES), files)
+    wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), lambda _: None)
     assert disk.step() is None
     for number in range(1, 6):
         disk.submit(write(number))
@@ -346,4 +346,3 @@ async def test_simulated_disk_speaks_alike() -> None:
     disk.submit(write(7))
     assert len(disk) == 0
     disk.crash(Random(1))
-    await disk.stop()

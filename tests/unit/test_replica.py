@@ -13,7 +13,10 @@ from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
 from trio_kv.raft.ready import HardState, Write
+from trio_kv.replica.driver import Driver, Input, TimerFired
+from trio_kv.replica.jobs import Stored
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.turns import Turns
 from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo, Unknown
 
 CONFIG = RaftConfig(election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05)
@@ -53,20 +56,22 @@ class Cluster:
             log=log,
         )
 
-    def settle(self, number: int) -> None:
-        """Carry out what a node wants."""
+    def settle(self, number: int, *items: Input) -> None:
+        """Give a node what came, and carry out what it wants."""
         node = self.nodes[number]
+        driver = Driver(node, Turns(1.0))
         while True:
-            ready = node.ready(self.now)
-            self.wire += [m for m in ready.messages if m.source not in self.cut and m.target not in self.cut]
-            if ready.write is not None:
-                self.queues[number].append(ready.write)
-            self.answers += node.apply(ready)
+            work = driver.step(self.now, self.now, items)
+            items = ()
+            self.wire += [m for m in work.messages if m.source not in self.cut and m.target not in self.cut]
+            if work.write is not None:
+                self.queues[number].append(work.write)
+            self.answers += work.answers
             if node.applied_now:
                 self.passes.append((number, node.applied_now[-1].index))
             if self.queues[number] and number not in self.held:
-                node.stored(self.now, self.queues[number].pop(0).ticket)
-            elif not ready.messages and ready.write is None and not ready.committed and not node.is_behind:
+                items = (Stored(self.queues[number].pop(0).ticket),)
+            elif not (work.messages or work.write or node.applied_now or node.is_behind):
                 return
 
     def deliver(self) -> None:
@@ -75,8 +80,7 @@ class Cluster:
             message = self.wire.pop(0)
             if message.source in self.cut or message.target in self.cut:
                 continue
-            self.nodes[message.target].receive(self.now, message)
-            self.settle(message.target)
+            self.settle(message.target, message)
 
     def elect(self, number: int) -> None:
         """Let a node win an election."""
@@ -90,20 +94,17 @@ class Cluster:
         commands = [
             Set(session, request * 100 + place, 0, key, value(request)) for place, key in enumerate(keys)
         ]
-        self.nodes[number].propose(Propose(CLIENT, request, commands))
-        self.settle(number)
+        self.settle(number, Propose(CLIENT, request, commands))
 
     def read(
         self, number: int, request: int, *keys: str, is_stale: bool = False, applied_min: int = 0
     ) -> None:
-        self.nodes[number].read(Read(CLIENT, request, keys, is_stale, applied_min))
-        self.settle(number)
+        self.settle(number, Read(CLIENT, request, keys, is_stale, applied_min))
 
     def heartbeat(self, number: int) -> None:
         """Let the leader's heartbeat fall due, and all answer."""
         self.now += 0.06
-        self.nodes[number].timeout(self.now)
-        self.settle(number)
+        self.settle(number, TimerFired())
         self.deliver()
 
     def taken(self) -> list[Answer]:
@@ -233,8 +234,7 @@ def test_C10_a_write_that_committed_after_all_is_not_denied(three: Cluster) -> N
     three.propose(1, 1, "a", session=session(three))
     appends, three.wire, three.cut = three.wire, [], {1}
     for message in appends:
-        three.nodes[message.target].receive(three.now, message)
-        three.settle(message.target)
+        three.settle(message.target, message)
     three.elect(2)
     three.cut = set()
     three.heartbeat(2)
@@ -253,10 +253,8 @@ def test_C10_a_run_whose_tail_was_replaced_is_unknown(three: Cluster) -> None:
     three.wire = [with_entries(m, m.entries[:1]) for m in three.wire if isinstance(m, AppendEntries)]
     three.cut = {1}
     for message in three.wire:
-        three.nodes[message.target].receive(three.now, message)
+        three.settle(message.target, message)
     three.wire = []
-    for number in (2, 3):
-        three.settle(number)
     three.elect(2)
     three.propose(2, 2, "c", session=session(three))
     three.deliver()
@@ -270,8 +268,7 @@ def test_C10_a_run_whose_tail_was_replaced_is_unknown(three: Cluster) -> None:
         *follower.raft.header(1), first - 1, log.term_at(first - 1) or 0, entries, log.last_index
     )
     three.cut = set()
-    leader.receive(three.now, message)
-    three.settle(1)
+    three.settle(1, message)
     assert leader.machine.applied == log.last_index
     assert three.taken() == [Unknown(1, 1)]
 
@@ -285,8 +282,7 @@ def test_a_follower_reads_once_it_has_applied_what_the_leader_noted(three: Clust
         if isinstance(message, Heartbeat) and message.target == 2:
             late.append(message)
             continue
-        three.nodes[message.target].receive(three.now, message)
-        three.settle(message.target)
+        three.settle(message.target, message)
     three.taken()
     assert three.nodes[2].machine.get("a") is None
     three.nodes[2].raft.confirm_reads([[Read(CLIENT, 7, ["a"])]], three.nodes[1].raft.commit)
@@ -374,8 +370,7 @@ def test_R6_a_leader_that_restarted_too_makes_nobody_fresh(three: Cluster) -> No
     while three.wire:
         message = three.wire.pop(0)
         is_told = isinstance(message, AppendEntries | Heartbeat)
-        three.nodes[message.target].receive(three.now, message)
-        three.settle(message.target)
+        three.settle(message.target, message)
         if is_told and message.target == 3:
             break
     assert three.nodes[3].raft.leader == 1
@@ -397,8 +392,7 @@ def test_an_expiry_is_proposed_once_when_it_is_due() -> None:
     before = node.raft.log.last_index
     for _ in range(1000):
         cluster.now = node.deadline
-        node.timeout(cluster.now)
-        cluster.settle(1)
+        cluster.settle(1, TimerFired())
         if not node.machine.sessions.by_id:
             break
     assert node.raft.log.last_index == before + 1
@@ -421,8 +415,7 @@ def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
     last = node.raft.log.last_index
     role: Any = node.raft.role
     cluster.now = role.when(due_us)
-    node.timeout(cluster.now)
-    cluster.settle(1)
+    cluster.settle(1, TimerFired())
     assert node.raft.log.last_index == last + 1
     assert not node.machine.sessions.by_id
 
@@ -433,8 +426,7 @@ def test_no_second_expiry_while_the_first_is_under_way(three: Cluster) -> None:
     last = three.nodes[1].raft.log.last_index
     three.now += 61
     for _ in range(3):
-        three.nodes[1].timeout(three.now)
-        three.settle(1)
+        three.settle(1, TimerFired())
     assert three.nodes[1].raft.log.last_index == last + 1
 
 
@@ -444,8 +436,7 @@ def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) ->
     three.cut = {1}
     three.propose(1, 1, *"abcdefgh", session=session(three))
     three.now += 61
-    node.timeout(three.now)
-    three.settle(1)
+    three.settle(1, TimerFired())
     lost = node.raft.log.last_index
     three.elect(2)
     three.cut = set()
@@ -454,8 +445,7 @@ def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) ->
     three.elect(1)
     assert node.raft.log.last_index < lost
     three.now += 61
-    node.timeout(three.now)
-    three.settle(1)
+    three.settle(1, TimerFired())
     three.deliver()
     assert not node.machine.sessions.by_id
 

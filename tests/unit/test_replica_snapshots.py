@@ -4,6 +4,7 @@ from random import Random
 
 import attrs
 import msgspec
+import pytest
 
 from trio_kv.kv.commands import OpenSession, Set
 from trio_kv.kv.machine import Machine
@@ -22,8 +23,20 @@ from trio_kv.raft.messages import (
     RequestVote,
     VoteReply,
 )
-from trio_kv.raft.ready import HardState, Ready, Write
-from trio_kv.replica.jobs import AddChunk, BeginSnapshot, CompactLog, FinishSnapshot, Job
+from trio_kv.raft.ready import HardState, Write
+from trio_kv.replica.driver import Driver, Input, TimerFired, Work
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    ChunkAdded,
+    CompactLog,
+    FinishSnapshot,
+    Job,
+    SnapshotFailed,
+    SnapshotMoved,
+    SnapshotStored,
+    Stored,
+)
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 
@@ -85,46 +98,38 @@ class Node:
             log=log,
             is_rebuilding=is_rebuilding,
         )
+        self.turns = Turns(1.0)
+        self.driver = Driver(self.replica, self.turns)
         self.writes: list[Write] = []
         self.jobs: list[Job] = []
         self.sent: list[object] = []
         self.events: list[object] = []
 
-    def step(self) -> Ready:
-        """Carry out what the node wants, but for the disk's work."""
-        ready = self.replica.ready(0.0)
-        self.sent += ready.messages
-        self.events += ready.events
-        if ready.write is not None:
-            self.writes.append(ready.write)
-        self.replica.apply(ready)
-        self.jobs += self.replica.take_jobs()
-        return ready
-
-    def receive(self, *messages: object) -> None:
-        """Take messages in one step."""
-        for message in messages:
-            self.replica.receive(0.0, message)  # type: ignore[arg-type]
-        self.step()
+    def step(self, *items: Input, now: float = 0.0) -> Work:
+        """Give the node what came, and carry out what it wants, but for the disk's work."""
+        work = self.driver.step(now, now, items)
+        self.sent += work.messages
+        self.events += work.events
+        if work.write is not None:
+            self.writes.append(work.write)
+        self.jobs += work.jobs
+        return work
 
     def store(self) -> None:
         """Let all writes become durable."""
-        while self.writes:
-            self.replica.stored(0.0, self.writes.pop(0).ticket)
-        self.step()
+        writes, self.writes = self.writes, []
+        self.step(*[Stored(write.ticket) for write in writes])
 
     def take(self, messages: list[InstallSnapshot]) -> None:
         """Take a snapshot chunk by chunk, each stored before the next one comes."""
         for message in messages:
-            self.receive(message)
+            self.step(message)
             if not message.is_last:
-                self.replica.snapshots.chunk_added(0.0, message.index, message.index_term, message.number)
-                self.step()
+                self.step(ChunkAdded(message.index, message.index_term, message.number))
 
     def snapshot_stored(self, index: int) -> None:
         """Let a snapshot be durable."""
-        self.replica.snapshot_stored(0.0, (index, 5), 100)
-        self.step()
+        self.step(SnapshotStored(index, 5, 100))
 
     def told(self, kind: type) -> list[object]:
         """Return and forget the messages of a kind."""
@@ -180,8 +185,7 @@ def test_what_was_appended_just_before_an_install_is_written_behind_it() -> None
     """Entries that came in the same step and are covered are not written: the disk goes on from the snapshot."""
     node = Node(Log(entries(1, 2, 5)))
     node.take(installs(LEADER, 7))
-    node.replica.receive(0.0, AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 0))
-    node.snapshot_stored(7)
+    node.step(AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 0), SnapshotStored(7, 5, 100))
     (write,) = node.writes
     assert write.base == (7, 5)
     assert [entry.index for entry in write.entries] == [8, 9]
@@ -194,8 +198,7 @@ def test_a_truncation_just_before_an_install_does_not_outlive_it() -> None:
     """A conflicting tail was cut and replaced in the same step: the write begins at the snapshot, and cuts nothing."""
     node = Node(Log((*entries(1, 2, 3), *entries(3, 12, 4))))
     node.take(installs(LEADER, 7))
-    node.replica.receive(0.0, AppendEntries(*LEADER, 0, 0, entries(1, 9, 5), 0))
-    node.snapshot_stored(7)
+    node.step(AppendEntries(*LEADER, 0, 0, entries(1, 9, 5), 0), SnapshotStored(7, 5, 100))
     (write,) = node.writes
     assert (write.base, write.truncate_from) == ((7, 5), None)
     assert [entry.index for entry in write.entries] == [8, 9]
@@ -205,7 +208,7 @@ def test_an_install_never_moves_the_commit_index_back() -> None:
     """The log overtook the snapshot while that was put into place: the node keeps its own state."""
     node = Node(Log(entries(1, 2, 5)))
     node.take(installs(LEADER, 7))
-    node.receive(AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 9))
+    node.step(AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 9))
     own = node.replica.machine
     assert own.applied == 9
     node.snapshot_stored(7)
@@ -219,13 +222,13 @@ def test_a_snapshot_that_is_put_into_place_gives_way_to_no_other() -> None:
     node = Node()
     node.take(installs(LEADER, 9))
     node.jobs.clear()
-    node.receive(*installs(OTHER, 7)[:1])
+    node.step(*installs(OTHER, 7)[:1])
     assert node.jobs == []
     node.snapshot_stored(9)
     assert node.replica.machine.applied == 9
     node.store()
     node.told(AppendAccepted)
-    node.receive(*installs(OTHER, 7)[:1])
+    node.step(*installs(OTHER, 7)[:1])
     node.store()
     (accepted,) = node.told(AppendAccepted)
     assert isinstance(accepted, AppendAccepted)
@@ -240,7 +243,7 @@ def test_another_leader_goes_on_where_the_first_one_ended() -> None:
     node.take(messages[:2])
     node.told(InstallReply)
     resumed = installs(OTHER, 7)
-    node.receive(resumed[0])
+    node.step(resumed[0])
     node.store()
     (reply,) = node.told(InstallReply)
     assert isinstance(reply, InstallReply)
@@ -255,10 +258,10 @@ def test_doubled_and_reordered_chunks_are_taken_once() -> None:
     """A chunk that comes again, or too early, is answered with the one that is wanted."""
     node = Node()
     messages = installs(LEADER, 7)
-    node.receive(messages[1], messages[0], messages[0])
+    node.step(messages[1], messages[0], messages[0])
     assert [type(job) for job in node.jobs] == [BeginSnapshot, AddChunk]
     node.replica.snapshots.chunk_added(0.0, 7, 5, 0)
-    node.receive(messages[0])
+    node.step(messages[0])
     node.take(messages[1:])
     node.snapshot_stored(7)
     assert node.replica.machine.applied == 7
@@ -268,8 +271,8 @@ def test_a_snapshot_that_can_not_be_read_is_refused_and_asked_for_anew() -> None
     """A chunk of another version leaves the node as it was, and the next attempt begins at the first chunk."""
     node = Node()
     messages = installs(LEADER, 7)
-    node.receive(attrs.evolve(messages[0], data=b"{}"))
-    node.receive(messages[1])
+    node.step(attrs.evolve(messages[0], data=b"{}"))
+    node.step(messages[1])
     replies = node.told(InstallReply)
     assert isinstance(replies[-1], InstallReply)
     assert replies[-1].next_number == 0
@@ -282,9 +285,9 @@ def test_a_snapshot_without_room_leaves_no_trace() -> None:
     """A full disk ends it; what the node has and answers stays as it was, and it is asked for anew."""
     node = Node(Log(entries(1, 2, 5)))
     messages = installs(LEADER, 7)
-    node.receive(messages[0])
-    node.replica.snapshot_failed()
-    node.receive(messages[1])
+    node.step(messages[0])
+    node.step(SnapshotFailed(7, 5, "full"))
+    node.step(messages[1])
     replies = node.told(InstallReply)
     assert isinstance(replies[-1], InstallReply)
     assert replies[-1].next_number == 0
@@ -294,16 +297,15 @@ def test_a_snapshot_without_room_leaves_no_trace() -> None:
 def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropped_after_it() -> None:
     """What is applied meanwhile is not in it, and the log is dropped when it is durable and not before."""
     node = Node(Log(entries(1, 6, 5)))
-    node.receive(Heartbeat(*LEADER, 0, 6, 5, 6))
+    node.step(Heartbeat(*LEADER, 0, 6, 5, 6))
     replica = node.replica
     replica.snapshots.ask()
     assert replica.is_snapshot_due
-    replica.take_turn(0.0, Turns(1.0))
     node.step()
-    node.receive(AppendEntries(*LEADER, 6, 5, entries(7, 9, 5), 9))
+    node.step(AppendEntries(*LEADER, 6, 5, entries(7, 9, 5), 9))
     for _ in range(20):
         for job in [job for job in node.jobs if isinstance(job, AddChunk)][-1:]:
-            replica.snapshots.chunk_added(0.0, 6, 5, job.number)
+            node.step(ChunkAdded(6, 5, job.number))
         node.step()
         if any(isinstance(job, FinishSnapshot) for job in node.jobs):
             break
@@ -323,11 +325,11 @@ def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropp
 def test_of_a_disk_that_hangs_no_more_is_asked_than_one_chunk() -> None:
     """Snapshots that are offered while a chunk is being stored don't pile up; the newest is taken after that."""
     node = Node()
-    node.receive(installs(LEADER, 5)[0])
+    node.step(installs(LEADER, 5)[0])
     for index in (6, 7, 8):
-        node.receive(installs(LEADER, index)[0])
+        node.step(installs(LEADER, index)[0])
     assert [type(job) for job in node.jobs] == [BeginSnapshot, AddChunk]
-    node.replica.snapshots.chunk_added(0.0, 5, 5, 0)
+    node.step(ChunkAdded(5, 5, 0))
     node.take(installs(LEADER, 8))
     node.snapshot_stored(8)
     assert node.replica.machine.applied == 8
@@ -339,8 +341,7 @@ def test_the_leader_hears_that_the_last_chunk_is_being_worked_on() -> None:
     messages = installs(LEADER, 7)
     node.take(messages)
     node.told(InstallReply)
-    node.replica.snapshots.moved(7, 5)
-    node.step()
+    node.step(SnapshotMoved(7, 5))
     (reply,) = node.told(InstallReply)
     assert isinstance(reply, InstallReply)
     assert reply.next_number == len(messages) - 1, "not the one behind it"
@@ -351,17 +352,14 @@ class Taking:
 
     def __init__(self) -> None:
         self.node = Node(Log(entries(1, 6, 5)))
-        self.node.receive(Heartbeat(*LEADER, 0, 6, 5, 6))
-        self.turns = Turns(1.0)
+        self.node.step(Heartbeat(*LEADER, 0, 6, 5, 6))
+        self.turns = self.node.turns
         self.replica = self.node.replica
         self.replica.snapshots.ask()
 
-    def step(self, now: float) -> list[Job]:
+    def step(self, now: float, *items: Input) -> list[Job]:
         """Return the jobs of a pass."""
-        self.node.jobs.clear()
-        self.replica.apply(self.replica.ready(now))
-        self.replica.take_turn(now, self.turns)
-        return self.replica.take_jobs()
+        return self.node.step(*items, now=now).jobs
 
 
 def test_a_snapshot_goes_on_without_its_turn_only_as_far_as_the_disk_has_it() -> None:
@@ -376,8 +374,7 @@ def test_a_snapshot_goes_on_without_its_turn_only_as_far_as_the_disk_has_it() ->
     taking.step(1.4)
     assert replica.snapshots.has_lost_turn
     assert not replica.has_more, "it waits, and does not turn in circles"
-    replica.snapshots.chunk_added(1.5, 6, 5, chunks[0].number)
-    taking.step(1.5)
+    taking.step(1.5, ChunkAdded(6, 5, chunks[0].number))
     assert replica.snapshots.has_lost_turn
     turns.give_back(2)
     taking.step(1.6)
@@ -385,16 +382,17 @@ def test_a_snapshot_goes_on_without_its_turn_only_as_far_as_the_disk_has_it() ->
     assert not replica.snapshots.has_lost_turn
 
 
-def test_a_turn_is_given_back_when_the_node_is_tidy() -> None:
+def test_a_turn_is_given_back_when_the_node_is_tidy(monkeypatch: pytest.MonkeyPatch) -> None:
     """While it drops its log behind the snapshot the next one would disturb clients."""
     taking = Taking()
     replica, turns = taking.replica, taking.turns
+    added: list[Input] = []
     for now in (0.0, 0.1, 0.2):
-        for job in taking.step(now):
-            if isinstance(job, AddChunk):
-                replica.snapshots.chunk_added(now, 6, 5, job.number)
-    replica.snapshot_stored(0.3, (6, 5), 100)
-    replica.take_turn(0.3, turns)
+        jobs = taking.step(now, *added)
+        added = [ChunkAdded(6, 5, job.number) for job in jobs if isinstance(job, AddChunk)]
+    monkeypatch.setattr("trio_kv.replica.replica.COMPACT_ENTRIES_MAX", 1)
+    taking.step(0.3, *added, SnapshotStored(6, 5, 100))
+    assert replica.snapshots.is_compacting
     assert turns.holder == 1
     while not replica.is_tidy:
         taking.step(0.3)
@@ -404,21 +402,21 @@ def test_a_turn_is_given_back_when_the_node_is_tidy() -> None:
 def test_D8_a_node_that_is_rebuilt_counts_when_all_is_durable_again() -> None:
     """It asks what is committed, says what it is, votes for nobody, and ends when it has all of that."""
     node = Node(is_rebuilding=True)
-    node.receive(Heartbeat(*LEADER, 1, 0, 0, 0))
+    node.step(Heartbeat(*LEADER, 1, 0, 0, 0))
     (question,) = node.told(ReadIndex)
     assert isinstance(question, ReadIndex)
     assert question.is_rebuilding
-    node.receive(AppendEntries(*LEADER, 0, 0, entries(1, 3, 5), 3))
+    node.step(AppendEntries(*LEADER, 0, 0, entries(1, 3, 5), 3))
     node.store()
     assert node.replica.raft.is_rebuilding, "nobody said yet what it must have"
-    node.receive(ReadIndexReply(*LEADER, question.nonce, question.counter, 5))
+    node.step(ReadIndexReply(*LEADER, question.nonce, question.counter, 5))
     assert node.replica.raft.is_rebuilding, "it lacks two entries"
-    node.receive(RequestVote(3, 1, 6, 3, False, 9, 5, True))
+    node.step(RequestVote(3, 1, 6, 3, False, 9, 5, True))
     node.store()
     (vote,) = node.told(VoteReply)
     assert isinstance(vote, VoteReply)
     assert not vote.is_granted
-    node.receive(AppendEntries(*OTHER, 3, 5, entries(4, 5, 5), 5))
+    node.step(AppendEntries(*OTHER, 3, 5, entries(4, 5, 5), 5))
     assert node.replica.raft.is_rebuilding, "they are not durable"
     node.store()
     assert [event for event in node.events if isinstance(event, RebuildEnded)] == [RebuildEnded(5)]
@@ -427,12 +425,11 @@ def test_D8_a_node_that_is_rebuilt_counts_when_all_is_durable_again() -> None:
 def test_a_rebuild_without_a_leader_waits_without_turning_in_circles() -> None:
     """Its question gets no answer and its leader is gone: the next deadline lies ahead."""
     node = Node(is_rebuilding=True)
-    node.receive(Heartbeat(*LEADER, 1, 0, 0, 0))
+    node.step(Heartbeat(*LEADER, 1, 0, 0, 0))
     now = 0.0
     for _ in range(10):
         assert node.replica.deadline > now or now == 0.0
         now = max(now, node.replica.deadline)
-        node.replica.timeout(now)
-        node.replica.ready(now)
+        node.step(TimerFired(), now=now)
     assert node.replica.deadline > now
     assert now > 0.4

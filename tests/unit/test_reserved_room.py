@@ -14,6 +14,7 @@ import trio
 from trio_kv.kv.commands import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.replica.jobs import Completion, DiskFailed, RoomChanged, Stored
 from trio_kv.storage.ballast import BALLAST_NAME, ballast_bytes
 from trio_kv.storage.disk import DiskThread
 from trio_kv.storage.errors import FULL
@@ -242,6 +243,17 @@ class Told:
         self.changed.set()
         self.changed = trio.Event()
 
+    def post(self, completion: Completion) -> None:
+        match completion:
+            case Stored():
+                self.tell("ticket", completion.ticket.number)
+            case DiskFailed():
+                self.tell("end", completion.error)
+            case RoomChanged():
+                self.tell("room", completion.room_bytes)
+            case _:
+                raise AssertionError(completion)
+
     async def wait(self, what: str, value: object) -> None:
         with trio.fail_after(20):
             while (what, value) not in self.items:
@@ -254,14 +266,7 @@ async def running(
     files: MemoryFiles, wal: Wal, retry_s: float = 0.001
 ) -> AsyncIterator[tuple[DiskThread, Told]]:
     told = Told()
-    disk = DiskThread(
-        wal,
-        SnapshotStore(files, IDENTITY),
-        on_stored=lambda ticket: told.tell("ticket", ticket.number),
-        on_failed=lambda error: told.tell("end", error),
-        on_room=lambda room_bytes: told.tell("room", room_bytes),
-        retry_s=retry_s,
-    )
+    disk = DiskThread(wal, SnapshotStore(files, IDENTITY), told.post, retry_s=retry_s)
     try:
         yield disk, told
     finally:
@@ -314,16 +319,16 @@ async def test_D12_a_write_that_waits_is_stored_once_there_is_room(take_away: Ta
 def test_D12_the_simulated_disk_waits_as_well(take_away: TakesAway) -> None:
     """It tells the same, and goes on with the batch when it is stepped and there is room."""
     files, wal = full(take_away, has_ballast=False)
-    told: list[int | None] = []
-    disk = MemoryDisk(wal, files, on_room=told.append)
+    told: list[Completion] = []
+    disk = MemoryDisk(wal, files, SnapshotStore(files, IDENTITY), told.append)
     for index in (4, 5, 6):
         disk.submit(write(index))
     assert disk.step(2) is None
-    assert (disk.is_waiting, len(disk), told) == (True, 3, [0])
+    assert (disk.is_waiting, len(disk), told) == (True, 3, [RoomChanged(0)])
     assert disk.step() is None
     files.capacity_bytes = None
     assert disk.step() == Ticket(5, 1, 5)
-    assert (disk.is_waiting, told) == (False, [0, None])
+    assert (disk.is_waiting, told) == (False, [RoomChanged(0), RoomChanged(None)])
     assert disk.step() == Ticket(6, 1, 6)
     assert [each.index for each in reopen(files)[1].entries] == [1, 2, 3, 4, 5, 6]
 

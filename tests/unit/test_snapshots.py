@@ -11,9 +11,20 @@ import pytest
 from trio_kv.kv.commands import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.replica.jobs import (
+    AddChunk,
+    BeginSnapshot,
+    ChunkAdded,
+    Completion,
+    FinishSnapshot,
+    SnapshotFailed,
+    SnapshotJob,
+    SnapshotMoved,
+    SnapshotStored,
+)
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files, RealFiles
-from trio_kv.storage.jobs import MOVED_STEPS, SnapshotJobs, SnapshotListener
+from trio_kv.storage.jobs import MOVED_STEPS, SnapshotJobs
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.recovery import segment_name
@@ -271,6 +282,14 @@ def test_N6_a_fault_at_each_step_of_a_snapshot(error: OSError) -> None:
     assert found == {5, 9}
 
 
+def carry_out(jobs: SnapshotJobs, index: int, chunks: int) -> None:
+    """Write a whole snapshot."""
+    added = [AddChunk(number, chunk) for number, chunk in enumerate(chunks_of(index, chunks))]
+    all_jobs: list[SnapshotJob] = [BeginSnapshot(index, 1), *added, FinishSnapshot()]
+    for job in all_jobs:
+        list(jobs.steps(job))
+
+
 def test_D12_a_full_disk_ends_a_snapshot_cleanly() -> None:
     """Without space for it a snapshot leaves nothing behind, and the one before stays."""
     files = MemoryFiles()
@@ -278,20 +297,15 @@ def test_D12_a_full_disk_ends_a_snapshot_cleanly() -> None:
     store = reopen(files).snapshots
     take(store, 5)
     used_bytes = sum(files.size(name) for name in files.names())
-    told: list[tuple[int, int, str]] = []
-
-    def tell(index: int, term: int, reason: str) -> None:
-        told.append((index, term, reason))
-
+    told: list[Completion] = []
     for room_bytes in range(0, 1000, 50):
         files.capacity_bytes = used_bytes + room_bytes
-        jobs = SnapshotJobs(store, SnapshotListener(on_snapshot_failed=tell), lambda call, *args: call(*args))
-        list(jobs.begin(9, 1))
-        for number, chunk in enumerate(chunks_of(9, 6)):
-            list(jobs.add(number, chunk))
-        list(jobs.finish())
-        assert told.pop()[:2] == (9, 1)
-        assert not told
+        carry_out(SnapshotJobs(store, told.append), 9, 6)
+        failed = told.pop()
+        assert isinstance(failed, SnapshotFailed)
+        assert (failed.index, failed.term) == (9, 1)
+        assert not [each for each in told if not isinstance(each, ChunkAdded)]
+        told.clear()
         assert [name for name in files.names() if "snap" in name] == [snapshot_name(5, 1)]
     files.capacity_bytes = None
     assert take(store, 9) == store.newest()
@@ -301,15 +315,13 @@ def test_a_snapshot_that_takes_long_to_be_stored_tells_that_it_gets_on() -> None
     """It is told when it was synced, and after each few chunks that were read back: who waits for it sees it move."""
     files = MemoryFiles()
     create(files, entries=20)
-    moved: list[tuple[int, int]] = []
-    listener = SnapshotListener(on_snapshot_moved=lambda *place: moved.append(place))
-    jobs = SnapshotJobs(reopen(files).snapshots, listener, lambda call, *args: call(*args))
-    list(jobs.begin(9, 1))
-    for number, chunk in enumerate(chunks_of(9, 3 * MOVED_STEPS)):
-        list(jobs.add(number, chunk))
-    assert moved == []
-    list(jobs.finish())
-    assert set(moved) == {(9, 1)}
+    told: list[Completion] = []
+    carry_out(SnapshotJobs(reopen(files).snapshots, told.append), 9, 3 * MOVED_STEPS)
+    moved = told[3 * MOVED_STEPS : -1]
+    assert [type(each) for each in told if each not in moved] == [ChunkAdded] * 3 * MOVED_STEPS + [
+        SnapshotStored
+    ]
+    assert set(moved) == {SnapshotMoved(9, 1)}
     assert len(moved) >= 3
 
 

@@ -8,16 +8,16 @@ import pytest
 import trio
 import trio.testing
 
-from trio_kv.cluster.inbox import Inbox, Stored
-from trio_kv.cluster.node import SNAPSHOT_LEASE_S, Clock, Node
+from trio_kv.cluster.inbox import Inbox
+from trio_kv.cluster.node import Clock, Node
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ticket, Write
+from trio_kv.replica.jobs import Job, Stored
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.turns import Turns
-from trio_kv.storage.memory_disk import MemoryDisk
+from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.node_status import State
 from trio_kv.wire.operations import SetRequest
@@ -26,7 +26,7 @@ LIMIT_BYTES = 100_000
 SET = SetRequest("k", msgspec.Raw(b"1" * 9_000))
 
 
-class Disk(MemoryDisk):
+class Disk:
     """A disk that stores at once what it is given, unless it stands still."""
 
     def __init__(self, inbox: Inbox) -> None:
@@ -34,10 +34,14 @@ class Disk(MemoryDisk):
         self._inbox = inbox
         self._tickets: list[Ticket] = []
 
-    def submit(self, write: Write) -> None:
-        self._tickets.append(write.ticket)
+    def submit(self, item: Write | Job) -> None:
+        assert isinstance(item, Write)
+        self._tickets.append(item.ticket)
         if not self.is_stalled:
             self.unstall()
+
+    async def stop(self, *, drop_queued: bool = True) -> None:
+        raise NotImplementedError
 
     def unstall(self) -> None:
         self.is_stalled = False

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 
 import trio
 
-from trio_kv.cluster.inbox import TakeSnapshot
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.storage.snapshots import snapshot_name
 from trio_kv.wire.node_port import Answer, Done, Read
 

@@ -7,16 +7,16 @@ from random import Random
 import attrs
 import trio
 
-from trio_kv.cluster import inbox as inboxes
 from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
 from trio_kv.cluster.faults import Faults
-from trio_kv.cluster.inbox import TakeSnapshot, Transfer
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import Registry
 from trio_kv.cluster.supervisor import Supervisor
+from trio_kv.replica import jobs
+from trio_kv.replica.driver import TakeSnapshot, Transfer
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskFailed, RebuildStarted
@@ -88,7 +88,7 @@ class Cluster:
             error = await self._disks.wait_gone(node)
             running = self._members.all[node].node
             if running is not None:
-                running.inbox.post(inboxes.DiskFailed(error))
+                running.inbox.post(jobs.DiskFailed(error))
 
     async def wait_leader(self) -> int:
         """Wait until a node leads; return it."""

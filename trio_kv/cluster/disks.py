@@ -16,22 +16,11 @@ from typing import Literal, Protocol, TypeVar
 import attrs
 import trio
 
-from trio_kv.cluster.inbox import (
-    ChunkAdded,
-    ChunkWasRead,
-    Completion,
-    DiskFailed,
-    RoomChanged,
-    SnapshotFailed,
-    SnapshotMoved,
-    SnapshotStored,
-    Stored,
-)
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Command
-from trio_kv.raft.ready import Ticket
+from trio_kv.replica.jobs import Completion
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.disk import DiskThread, Storage
 from trio_kv.storage.errors import GoneError, StorageError
@@ -39,7 +28,6 @@ from trio_kv.storage.opening import Opened
 from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 from trio_kv.storage.recovery import Recovered
-from trio_kv.storage.snapshots import SnapshotInfo
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeLoading
 
@@ -184,46 +172,6 @@ class Disks(Protocol):
     async def end_rebuild(self, node: int) -> None:
         """Note that a rebuilt node counts again."""
         ...  # pragma: no cover
-
-
-@attrs.frozen
-class Completions:
-    """Tells a node what its disk did, in the terms of its inbox."""
-
-    post: Callable[[Completion], object]
-
-    def stored(self, ticket: Ticket) -> None:
-        """All writes up to this one are durable."""
-        self.post(Stored(ticket))
-
-    def failed(self, error: Exception) -> None:
-        """The disk has ended."""
-        self.post(DiskFailed(error))
-
-    def room(self, room_bytes: int | None) -> None:
-        """The disk is full, with so much left, or not any more."""
-        self.post(RoomChanged(room_bytes))
-
-    def snapshot_added(self, index: int, term: int, number: int) -> None:
-        """A chunk was taken."""
-        self.post(ChunkAdded(index, term, number))
-
-    def snapshot_moved(self, index: int, term: int) -> None:
-        """A snapshot gets on whose chunks were all taken."""
-        self.post(SnapshotMoved(index, term))
-
-    def snapshot_stored(self, info: SnapshotInfo) -> None:
-        """A snapshot is durable."""
-        self.post(SnapshotStored(info.index, info.term, info.total_bytes))
-
-    def snapshot_failed(self, index: int, term: int, reason: str) -> None:
-        """A snapshot was given up."""
-        self.post(SnapshotFailed(f"snapshot {index}@{term}: {reason}"))
-
-    def chunk_read(self, index: int, term: int, number: int, data: bytes | None, is_last: bool) -> None:
-        """A chunk that was asked for was read, or is gone."""
-        del number
-        self.post(ChunkWasRead(index, term, data, is_last))
 
 
 class RealDisks:
@@ -384,17 +332,4 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
 
 
 def _start_thread(node: int, opened: Opened, post: Callable[[Completion], object]) -> DiskThread:
-    told = Completions(post)
-    return DiskThread(
-        opened.wal,
-        opened.snapshots,
-        on_stored=told.stored,
-        on_failed=told.failed,
-        name=f"disk-{node}",
-        on_snapshot_added=told.snapshot_added,
-        on_snapshot_moved=told.snapshot_moved,
-        on_snapshot_stored=told.snapshot_stored,
-        on_snapshot_failed=told.snapshot_failed,
-        on_chunk_read=told.chunk_read,
-        on_room=told.room,
-    )
+    return DiskThread(opened.wal, opened.snapshots, post, name=f"disk-{node}")

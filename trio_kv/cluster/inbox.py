@@ -18,113 +18,14 @@ handed over again now and then, and clients send new ones when they have waited 
 import math
 from typing import Any
 
-import attrs
 import trio
 
 from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Ticket
+from trio_kv.replica.driver import Control
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Propose, Read
 
 PEERS_MAX = 4096
 REQUESTS_MAX = 65_536
-
-
-@attrs.frozen
-class Stored:
-    """The disk finished all writes up to this ticket."""
-
-    ticket: Ticket
-
-
-@attrs.frozen
-class DiskFailed:
-    """The disk refused a write or a sync. Nothing is known of what it holds since."""
-
-    error: Exception
-
-
-@attrs.frozen
-class ChunkAdded:
-    """The disk took a chunk of the snapshot that is being written."""
-
-    index: int
-    term: int
-    number: int
-
-
-@attrs.frozen
-class SnapshotMoved:
-    """The disk gets on with a snapshot whose last chunk it has."""
-
-    index: int
-    term: int
-
-
-@attrs.frozen
-class SnapshotStored:
-    """A snapshot is durable, and was proved readable."""
-
-    index: int
-    term: int
-    size_bytes: int
-
-
-@attrs.frozen
-class SnapshotFailed:
-    """The disk had no room for a snapshot: what was written of it is gone."""
-
-    reason: str
-
-
-@attrs.frozen
-class ChunkWasRead:
-    """A chunk of a snapshot was read for a follower; no data says that the snapshot is gone."""
-
-    index: int
-    term: int
-    data: bytes | None
-    is_last: bool
-
-
-@attrs.frozen
-class RoomChanged:
-    """How much zero-filled log space a full disk has left; None when it is not full."""
-
-    room_bytes: int | None
-
-
-@attrs.frozen
-class TakeSnapshot:
-    """Take a snapshot, whatever the size of the log."""
-
-
-@attrs.frozen
-class GoOn:
-    """The node left work undone in its last pass, so that others could run."""
-
-
-Completion = (
-    Stored
-    | DiskFailed
-    | ChunkAdded
-    | SnapshotMoved
-    | SnapshotStored
-    | SnapshotFailed
-    | ChunkWasRead
-    | RoomChanged
-)
-
-
-@attrs.frozen
-class TimerFired:
-    """The core's deadline has passed."""
-
-
-@attrs.frozen
-class Transfer:
-    """Hand leadership over."""
-
-    target: int
 
 
 class Inbox:
@@ -149,7 +50,7 @@ class Inbox:
         self.lost = 0
         """Messages of peers that found no room."""
 
-    def post(self, item: "Completion | TimerFired | Transfer | TakeSnapshot | GoOn") -> None:
+    def post(self, item: Control) -> None:
         """Put a completion or a command into the first lane."""
         self._send.send_nowait(item)
 

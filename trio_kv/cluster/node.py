@@ -9,50 +9,20 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
-from trio_kv.cluster.inbox import (
-    ChunkAdded,
-    ChunkWasRead,
-    DiskFailed,
-    GoOn,
-    Inbox,
-    RoomChanged,
-    SnapshotFailed,
-    SnapshotMoved,
-    SnapshotStored,
-    Stored,
-    TakeSnapshot,
-    TimerFired,
-    Transfer,
-)
-from trio_kv.raft.events import Event, RebuildEnded, TransferEnded
+from trio_kv.cluster.inbox import Inbox
+from trio_kv.raft.events import Event, RebuildEnded
 from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Ready
-from trio_kv.replica.jobs import (
-    AddChunk,
-    BeginSnapshot,
-    CompactLog,
-    FinishSnapshot,
-    Job,
-    ReadChunk,
-    ReleaseSnapshot,
-)
+from trio_kv.replica.driver import Continue, Driver, Input, TimerFired
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
+from trio_kv.trace.vocabulary import SnapshotTaken
 from trio_kv.wire.node_port import Answer, Propose, Read, Refused, ReplyTo, Unknown
 from trio_kv.wire.node_status import NodeStatus
 
-SNAPSHOT_LEASE_S = 0.25
-"""A node whose snapshot gets nowhere for so long gives its turn to the next one: its disk hangs, or it is paused. It
-goes on when it moves again, so that a disk that was only slow loses little by it."""
 ROUNDING_S = 1e-6
 """More than what is lost by converting between clocks."""
-
-
-class DiskFailedError(Exception):
-    """The node's disk failed a write or a sync: the node must stop, and nothing is retried (scenario D11)."""
 
 
 @attrs.define
@@ -123,6 +93,7 @@ class Node:
         self.clock = clock
         self.inbox = inbox
         self.replica = make_replica(clock.now())
+        self.driver = Driver(self.replica, turns)
         self._disk = disk
         self._send = send
         self._deliver = deliver
@@ -131,15 +102,12 @@ class Node:
         self._rebuilt = rebuilt
         self._nursery: trio.Nursery | None = None
         self._trace = trace
-        self._turns = turns
         self._resumed: trio.Event | None = None
         self._timer_scope = trio.CancelScope()
         self._timer_at = 0.0
         self._timer_taken = trio.Event()
-        self._wants_debug = self.replica.raft.wants_debug
         self._told: tuple[str, int, int | None] | None = None
-        self._is_going_on = False
-        self._batch: list[object] = []
+        self._batch: list[Input] = []
         """What is being worked on: whoever asked is answered even if that kills the node."""
 
     def pause(self) -> None:
@@ -171,7 +139,7 @@ class Node:
         """
         try:
             async with trio.open_nursery() as self._nursery:
-                self._carry_out(self.clock.now())
+                self._pass(self.clock.now(), [])
                 self._nursery.start_soon(self._run_timer)
                 await self._run_inbox()
         finally:
@@ -184,126 +152,38 @@ class Node:
             if self._resumed is not None:
                 await self._resumed.wait()
                 items += self.inbox.drain()
-            now = self.clock.now()
-            self._take(now, items)
-            self._carry_out(now)
-
-    def _take(self, now: float, items: list[object]) -> None:
-        """Give the replica what came. A timer is believed only after all else that came (see the design)."""
-        replica = self.replica
-        receive, propose, read = replica.raft.receive, replica.propose, replica.read
-        is_timer_due = False
-        for item in items:
-            if isinstance(item, Message):
-                receive(now, item)
-            elif isinstance(item, Propose):
-                propose(item)
-            elif isinstance(item, Read):
-                read(item)
-            elif isinstance(item, Stored):
-                replica.stored(now, item.ticket)
-            elif isinstance(item, TimerFired):
-                is_timer_due = True
-            elif isinstance(item, Transfer):
-                self._transfer(now, item.target)
-            else:
-                self._take_rare(now, item)
-        if is_timer_due:
-            replica.timeout(now)
+            self._pass(self.clock.now(), items)
+            # One that fired is among the items: each pass takes all that there is.
             self._timer_taken.set()
 
-    def _take_rare(self, now: float, item: object) -> None:
-        """Take what comes seldom."""
-        replica = self.replica
-        match item:
-            case ChunkAdded():
-                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
-            case ChunkWasRead():
-                snapshot = (item.index, item.term)
-                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
-            case SnapshotMoved():
-                replica.snapshots.moved(item.index, item.term)
-            case SnapshotStored():
-                replica.snapshot_stored(now, (item.index, item.term), item.size_bytes)
-                self._emit(SnapshotTaken(item.index, item.term, item.size_bytes))
-                self._publish()
-            case SnapshotFailed():
-                replica.snapshot_failed()
-                self._emit(SnapshotGivenUp(item.reason))
-            case RoomChanged():
-                replica.raft.set_room(item.room_bytes)
-                self._emit(DiskRoomChanged(item.room_bytes))
-            case TakeSnapshot():
-                replica.snapshots.ask()
-            case GoOn():
-                self._is_going_on = False
-            case DiskFailed():
-                raise DiskFailedError(str(item.error)) from item.error
-            case _:
-                raise AssertionError(f"no rule for {item!r}")
+    def _pass(self, now: float, items: list[Input]) -> None:
+        """Let the driver take what came, and carry out what it wants."""
+        work = self.driver.step(now, trio.current_time(), items)
+        send, disk = self._send, self._disk
+        for message in work.messages:
+            send(message)
+        if work.write is not None:
+            disk.submit(work.write)
+        if work.answers:
+            self._deliver(work.answers)
+        self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
+        for job in work.jobs:
+            disk.submit(job)
+        for event in work.events:
+            self._tell(event)
+        if work.wants_pass:
+            self.inbox.post(Continue())
+        self._note()
+        self._set_timer(work.deadline)
 
-    def _emit(self, event: Event) -> None:
+    def _tell(self, event: Event) -> None:
         raft = self.replica.raft
         self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
-
-    def _transfer(self, now: float, target: int) -> None:
-        try:
-            self.replica.raft.transfer(now, target)
-        except ValueError as error:
-            self._emit(TransferEnded(target, str(error)))
-
-    def _carry_out(self, now: float) -> None:
-        """Do what the replica wants, in the order that `Ready` prescribes."""
-        ready = self.replica.ready(now)
-        send = self._send
-        for message in ready.messages:
-            send(message)
-        if ready.write is not None:
-            self._disk.submit(ready.write)
-        answers = self.replica.apply(ready)
-        if answers:
-            self._deliver(answers)
-        self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
-        self._look_after_snapshots()
-        if ready.events or (self._wants_debug and self.replica.applied_now):
-            self._tell(ready)
-        self._note()
-        self._set_timer()
-
-    def _look_after_snapshots(self) -> None:
-        """Take a snapshot in turn, give the disk its jobs, and see to it that what is left undone goes on."""
-        replica = self.replica
-        replica.take_turn(trio.current_time(), self._turns)
-        for job in replica.take_jobs():
-            self._submit(job)
-        if replica.has_more and not self._is_going_on:
-            self._is_going_on = True
-            self.inbox.post(GoOn())
-
-    def _submit(self, job: Job) -> None:
-        disk = self._disk
-        match job:
-            case BeginSnapshot():
-                disk.snapshot_begin(job.index, job.term)
-            case AddChunk():
-                disk.snapshot_add(job.number, job.data)
-            case FinishSnapshot():
-                disk.snapshot_finish()
-            case CompactLog():
-                disk.compact(job.index)
-            case ReadChunk():
-                disk.read_chunk(job.snapshot, job.number)
-            case ReleaseSnapshot():
-                disk.snapshot_release(job.index, job.term)
-
-    def _tell(self, ready: Ready) -> None:
-        for event in ready.events:
-            self._emit(event)
-            if isinstance(event, RebuildEnded):
-                assert self._nursery is not None
-                self._nursery.start_soon(self._rebuilt)
-        if self._wants_debug and self.replica.applied_now:
-            self._emit(self.replica.applied_event())
+        if isinstance(event, RebuildEnded):
+            assert self._nursery is not None
+            self._nursery.start_soon(self._rebuilt)
+        elif isinstance(event, SnapshotTaken):
+            self._publish()
 
     def _note(self) -> None:
         """Keep the registry's view up to date; tell it aloud only when it matters to others."""
@@ -331,9 +211,8 @@ class Node:
 
     # The timer: a task that sleeps in a cancel scope whose deadline follows the core's.
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, deadline: float) -> None:
         """Let the timer fire in time. A deadline that moved on is not told to it: it wakes, sees, sleeps again."""
-        deadline = self.replica.deadline
         if deadline < self._timer_at:
             self._timer_at = deadline
             self._timer_scope.deadline = self.clock.to_trio(deadline)
@@ -352,8 +231,7 @@ class Node:
 
     def _answer_all(self) -> None:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
-        self._turns.give_back(self._status.node)
-        node, answers = self._status.node, self.replica.stop()
+        node, answers = self._status.node, self.driver.stop()
         for item in self._batch:
             if isinstance(item, Propose | Read):
                 answers.append((item.reply_to, Unknown(item.number, node)))

@@ -19,11 +19,12 @@ from trio_kv.cluster.hangs import HUNG_S, DiskWaits
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.loading import Loader
 from trio_kv.cluster.members import Member, Members
-from trio_kv.cluster.node import SNAPSHOT_LEASE_S, DiskFailedError, Node
+from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.raft.log import Log
+from trio_kv.replica.driver import DiskFailedError
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.turns import Turns
+from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.storage.errors import DamagedError, GoneError
 from trio_kv.trace.text import encodable
 from trio_kv.trace.trace import Trace

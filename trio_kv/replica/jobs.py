@@ -1,6 +1,11 @@
-"""What a replica asks of its disk besides the writes of its log. Jobs are carried out in order, behind the writes."""
+"""The words between a replica and its disk: besides writes of its log, what it asks for, and what the disk tells.
+
+Jobs are carried out in order, behind the writes that were given before them; only a compaction waits for these.
+"""
 
 import attrs
+
+from trio_kv.raft.ready import Ticket
 
 
 @attrs.frozen
@@ -13,7 +18,7 @@ class BeginSnapshot:
 
 @attrs.frozen
 class AddChunk:
-    """Add a chunk to it. Its completion is `Replica.chunk_added`."""
+    """Add a chunk to it. Told by `ChunkAdded`."""
 
     number: int
     data: bytes
@@ -21,19 +26,12 @@ class AddChunk:
 
 @attrs.frozen
 class FinishSnapshot:
-    """Make it durable, prove it readable, and put it in the place of the one before. Completion: `snapshot_stored`."""
-
-
-@attrs.frozen
-class CompactLog:
-    """Drop the segments of the log that hold nothing beyond this index."""
-
-    index: int
+    """Make it durable, prove it readable, and put it in the place of the one before. Told by `SnapshotStored`."""
 
 
 @attrs.frozen
 class ReadChunk:
-    """Read a chunk of a snapshot, or of the newest one. Completion: `Replica.chunk_read`."""
+    """Read a chunk of a snapshot, or of the newest one. Told by `ChunkWasRead`."""
 
     snapshot: tuple[int, int] | None
     number: int
@@ -47,4 +45,93 @@ class ReleaseSnapshot:
     term: int
 
 
-Job = BeginSnapshot | AddChunk | FinishSnapshot | CompactLog | ReadChunk | ReleaseSnapshot
+@attrs.frozen
+class CompactLog:
+    """Drop the segments of the log that hold nothing beyond this index."""
+
+    index: int
+
+
+SnapshotJob = BeginSnapshot | AddChunk | FinishSnapshot | ReadChunk | ReleaseSnapshot
+Job = SnapshotJob | CompactLog
+
+
+@attrs.frozen
+class Stored:
+    """All writes up to this ticket are durable."""
+
+    ticket: Ticket
+
+
+@attrs.frozen
+class DiskFailed:
+    """The disk has ended, and nothing is known of what it holds since; nothing is told after this.
+
+    An OSError is a failed disk, a DamagedError one that does not give back what was written, anything else a bug.
+    """
+
+    error: Exception
+
+
+@attrs.frozen
+class RoomChanged:
+    """How much zero-filled log space a full disk has left; None when it is not full."""
+
+    room_bytes: int | None
+
+
+@attrs.frozen
+class ChunkAdded:
+    """The disk took a chunk of the snapshot that is being written: the next one may come."""
+
+    index: int
+    term: int
+    number: int
+
+
+@attrs.frozen
+class SnapshotMoved:
+    """The disk gets on with a snapshot whose last chunk it has."""
+
+    index: int
+    term: int
+
+
+@attrs.frozen
+class SnapshotStored:
+    """A snapshot is durable, and was proved readable."""
+
+    index: int
+    term: int
+    size_bytes: int
+
+
+@attrs.frozen
+class SnapshotFailed:
+    """The disk is full: what was written of a snapshot is gone, and what still comes of it is ignored."""
+
+    index: int
+    term: int
+    reason: str
+
+
+@attrs.frozen
+class ChunkWasRead:
+    """A chunk was read for a follower. No data: that snapshot is gone, or there is none yet (0, 0)."""
+
+    index: int
+    term: int
+    data: bytes | None
+    is_last: bool
+
+
+Completion = (
+    Stored
+    | DiskFailed
+    | RoomChanged
+    | ChunkAdded
+    | SnapshotMoved
+    | SnapshotStored
+    | SnapshotFailed
+    | ChunkWasRead
+)

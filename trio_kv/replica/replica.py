@@ -19,7 +19,6 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import DEBUG
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.log import Log
-from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ready, Ticket
 from trio_kv.replica.jobs import Job
@@ -54,14 +53,7 @@ class _Waiter:
 
 
 class Replica:
-    """One node: give it messages, requests and timers, then carry out what `ready` and `apply` return.
-
-    The driver, after any input:
-    1. `ready = replica.ready(now)`; `ready.messages` leave, then `ready.write` goes to the disk;
-    2. `replica.apply(ready)` applies what is committed and returns the answers, to be delivered;
-    3. `ready.events` are told;
-    4. `take_turn` lets it take snapshots, `take_jobs` gives what the disk has to do besides;
-    5. `timeout(now)` is called at `deadline`, `stored(now, ticket)` when a write is durable.
+    """One node: its parts, and what joins them. `replica.driver` calls it, and nobody else.
 
     Invariants: a write is answered only once its entry is applied here; a linearizable read is answered
     from a state that holds every write which was answered anywhere before the read came (thesis §6.4).
@@ -136,10 +128,6 @@ class Replica:
         """Whether all is applied here that a leader said was committed when this node first heard one."""
         return self.raft.fresh_index is not None and self.machine.applied >= self.raft.fresh_index
 
-    def receive(self, now: float, message: Message) -> None:
-        """Take a message from a peer."""
-        self.raft.receive(now, message)
-
     def stored(self, now: float, ticket: Ticket) -> None:
         """Note that a write is durable."""
         self.raft.stored(now, ticket)
@@ -178,8 +166,8 @@ class Replica:
             self._new_reads = []
         return self.raft.ready(now)
 
-    def apply(self, ready: Ready) -> list[tuple[ReplyTo, Answer]]:
-        """Apply what is committed; return the answers, and to whom they go."""
+    def apply(self, ready: Ready) -> None:
+        """Apply what is committed, and go on with snapshots as far as a pass has time for it."""
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
@@ -203,6 +191,9 @@ class Replica:
         self.snapshots.make_chunks()
         self.snapshots.free_replaced(SETTLE_ITEMS_MAX)
         self.snapshots.compact(COMPACT_ENTRIES_MAX)
+
+    def take_answers(self) -> list[tuple[ReplyTo, Answer]]:
+        """Return the (reply_to, answer) pairs since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
@@ -213,7 +204,7 @@ class Replica:
 
     @property
     def has_more(self) -> bool:
-        """Whether there is work left that needs no input: the driver calls `ready` and `apply` again soon."""
+        """Whether there is work left that needs no input, for a further pass."""
         return self.is_behind or self.snapshots.is_making or not self.is_tidy
 
     @property

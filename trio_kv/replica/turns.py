@@ -9,6 +9,10 @@ Pure: `now` is an argument, in seconds of a clock that all of these nodes share 
 
 import attrs
 
+SNAPSHOT_LEASE_S = 0.25
+"""A node whose snapshot gets nowhere for so long gives its turn to the next one: its disk hangs, or it is paused. It
+goes on when it moves again, so that a disk that was only slow loses little by it."""
+
 
 @attrs.define
 class _Wait:

@@ -11,31 +11,21 @@ from random import Random
 import attrs
 
 from trio_kv.check.admission import require_none_of_clients
-from trio_kv.cluster.inbox import (
-    ChunkAdded,
-    ChunkWasRead,
-    RoomChanged,
-    SnapshotFailed,
-    SnapshotMoved,
-    SnapshotStored,
-)
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import (
-    AddChunk,
-    BeginSnapshot,
     CompactLog,
+    Completion,
     FinishSnapshot,
     Job,
-    ReadChunk,
-    ReleaseSnapshot,
+    RoomChanged,
+    SnapshotStored,
+    Stored,
 )
 from trio_kv.sim.host import Host
 from trio_kv.storage.batches import encode, merge, size_bytes
-from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
-from trio_kv.storage.snapshots import SnapshotInfo
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""
@@ -63,6 +53,12 @@ class Condition:
         """Be as fast as others with snapshots, from the next job on."""
         self.job_factor = 1.0
 
+    def mend(self) -> None:
+        """Be as fast as others, and let nothing happen."""
+        self.factor = self.job_factor = 1.0
+        self.is_stalled = False
+        self.in_next_batch = self.in_next_job = None
+
 
 class TimedDisk:
     """A twin that is stepped by the world's clock, from a start of its node to its death."""
@@ -75,8 +71,8 @@ class TimedDisk:
         opened: Opened,
         condition: Condition,
         *,
-        post: Callable[[object], None],
-        fail: Callable[[OSError], None],
+        post: Callable[[Completion], object],
+        failed: Callable[[OSError], None],
     ) -> None:
         """Take over what was opened.
 
@@ -87,7 +83,7 @@ class TimedDisk:
             opened: the log and the snapshots.
             condition: what is wrong with it.
             post: takes completions.
-            fail: is called when the disk failed.
+            failed: is called when the disk failed.
 
         """
         self.wal = opened.wal
@@ -96,40 +92,25 @@ class TimedDisk:
         self._files = files
         self._condition = condition
         self._post = post
-        self._fail = fail
+        self._failed = failed
         self._is_open = True
         self._is_writing = False
-        self._working: int | None = None
-        """Which of the jobs that wait is under way."""
+        self._working: Job | None = None
+        """The job that is under way."""
         self._is_batch_held = False
         self._is_job_held = False
         self._is_full = False
-        self._has_failed = False
+        self.has_failed = False
         self._writes: list[tuple[Write, bool]] = []
         """The writes that wait, and whether their node knew that the disk was full when it took their entries."""
         self._taken_blindly: int | None = None
         """The last index that the node took before it knew that the disk is full; None: it does not know."""
-        self._jobs: list[Job] = []
         self._batch = 0
         """How many writes are carried out just now."""
         self._number = 0
-        told = self._told = list[object]()
+        self._told: list[Completion] = []
         """What the twin told and the node does not know yet."""
-        self._twin = MemoryDisk(
-            opened.wal,
-            files,
-            opened.snapshots,
-            on_room=self._room_changed,
-            on_snapshot_added=lambda index, term, number: told.append(ChunkAdded(index, term, number)),
-            on_snapshot_moved=lambda index, term: told.append(SnapshotMoved(index, term)),
-            on_snapshot_stored=self._snapshot_stored,
-            on_snapshot_failed=lambda index, term, reason: told.append(
-                SnapshotFailed(f"{index}@{term}: {reason}")
-            ),
-            on_chunk_read=lambda index, term, _, data, is_last: told.append(
-                ChunkWasRead(index, term, data, is_last)
-            ),
-        )
+        self._twin = MemoryDisk(opened.wal, files, opened.snapshots, self._take)
 
     def room_heard(self, room_bytes: int | None, last_index: int) -> None:
         """Note that the node just heard what room there is.
@@ -147,53 +128,47 @@ class TimedDisk:
         elif self._taken_blindly is None:
             self._taken_blindly = last_index
 
-    def submit(self, write: Write) -> None:
-        """Take a write."""
+    def submit(self, item: Write | Job) -> None:
+        """Take a write or a job."""
+        self._twin.submit(item)
+        if not isinstance(item, Write):
+            self._maybe_begin_job()
+            return
         blindly = self._taken_blindly
-        is_full_known = blindly is not None and not (write.entries and write.entries[0].index <= blindly)
-        self._writes.append((write, is_full_known))
+        is_full_known = blindly is not None and not (item.entries and item.entries[0].index <= blindly)
+        self._writes.append((item, is_full_known))
         if blindly is not None:
             # All that was taken blindly is given now. The same indices may come again, after a truncation.
             self._taken_blindly = 0
-        self._twin.submit(write)
         self._maybe_begin_batch()
-
-    def do(self, job: Job) -> None:
-        """Take a job."""
-        twin = self._twin
-        self._jobs.append(job)
-        match job:
-            case BeginSnapshot():
-                twin.snapshot_begin(job.index, job.term)
-            case AddChunk():
-                twin.snapshot_add(job.number, job.data)
-            case FinishSnapshot():
-                twin.snapshot_finish()
-            case CompactLog():
-                twin.compact(job.index)
-            case ReadChunk():
-                twin.read_chunk(job.snapshot, job.number)
-            case ReleaseSnapshot():
-                twin.snapshot_release(job.index, job.term)
-        self._maybe_begin_job()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is left to do."""
-        return not (self._writes or self._jobs)
+        return not len(self._twin)
 
     def close(self) -> None:
         """Finish nothing any more: the node is dead."""
         self._is_open = False
 
+    def fail(self, error: OSError) -> None:
+        """Do nothing any more, for the disk failed."""
+        self.has_failed = True
+        self.close()
+        self._failed(error)
+
     def crash(self, random: Random) -> None:
         """Cut the power, perhaps in the middle of what is under way."""
         assert not self._is_open
+        if self.has_failed:
+            # Nothing is under way any more, though the node may not have taken note of that.
+            self._files.crash(random)
+            return
         if self._twin.ready_job is not None and random.random() < 0.6:
             self._files.fail_after(random.randrange(JOB_STEPS_MAX), PowerLossError())
             try:
-                while (place := self._twin.ready_job) is not None:
-                    self._twin.step_job(place)
+                while (job := self._twin.ready_job) is not None:
+                    self._twin.step_job(job)
             except OSError:
                 self._world.coverage.reach("crash while a snapshot was written")
         self._twin.crash(random)
@@ -225,8 +200,7 @@ class TimedDisk:
         try:
             self._twin.look_for_room()
         except OSError as error:
-            self._has_failed = True
-            self._fail(error)
+            self.fail(error)
         self._tell()
 
     # The log
@@ -259,12 +233,12 @@ class TimedDisk:
             return
         self._number += 1
         self._is_batch_held = not self._twin.is_waiting and self._waits_for_room()
-        if self._is_batch_held or self._has_failed:
+        if self._is_batch_held or self.has_failed:
             return
         try:
             ticket = self._twin.step(self._batch)
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
             return
         if self.wal.is_short:
             self._world.coverage.reach("write found no room")
@@ -278,7 +252,7 @@ class TimedDisk:
         self._world.watch.stored(self._node, ticket)
         self._maybe_begin_batch()
         self._maybe_begin_job()  # It may have waited for this write.
-        self._told.append(ticket)
+        self._told.append(Stored(ticket))
         self._tell()
 
     def _waits_for_room(self) -> bool:
@@ -296,9 +270,9 @@ class TimedDisk:
     # The jobs
 
     def _maybe_begin_job(self) -> None:
-        if self._working is not None or not self._is_open or (place := self._twin.ready_job) is None:
+        if self._working is not None or not self._is_open or (job := self._twin.ready_job) is None:
             return
-        self._working, job = place, self._jobs[place]
+        self._working = job
         took_s = self._draw_s() * self._condition.factor * self._condition.job_factor
         if isinstance(job, FinishSnapshot | CompactLog) and self._condition.in_next_job is not None:
             self._world.after(took_s / 2, self._condition.in_next_job)
@@ -306,7 +280,7 @@ class TimedDisk:
         self._world.after(took_s, self._job_is_due, job)
 
     def _job_is_due(self, job: Job) -> None:
-        if not self._is_open or self._working is None or self._jobs[self._working] is not job:
+        if not self._is_open or self._working is not job:
             return
         if self._condition.is_stalled:
             self._is_job_held = True
@@ -314,17 +288,16 @@ class TimedDisk:
             self._finish_job()
 
     def _finish_job(self) -> None:
-        if not self._is_open or self._working is None:
+        job, self._working = self._working, None
+        if not self._is_open or job is None:
             return
         self._is_job_held = False
-        place, self._working = self._working, None
-        job = self._jobs.pop(place)
         if isinstance(job, CompactLog):
             self._world.watch.dropping(self._node, job.index)
         try:
-            self._twin.step_job(place)
+            self._twin.step_job(job)
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
             return
         self._maybe_begin_job()
         self._tell()
@@ -338,10 +311,14 @@ class TimedDisk:
         for item in told:
             self._post(item)
 
-    def _snapshot_stored(self, info: SnapshotInfo) -> None:
-        if self._is_open:
-            self._world.watch.snapshot_stored(self._node, info.place)
-            self._told.append(SnapshotStored(info.index, info.term, info.total_bytes))
+    def _take(self, completion: Completion) -> None:
+        if isinstance(completion, SnapshotStored):
+            if not self._is_open:
+                return
+            self._world.watch.snapshot_stored(self._node, (completion.index, completion.term))
+        elif isinstance(completion, RoomChanged):
+            self._room_changed(completion.room_bytes)
+        self._told.append(completion)
 
     def _room_changed(self, room_bytes: int | None) -> None:
         if room_bytes is None and self._is_full:
@@ -349,14 +326,8 @@ class TimedDisk:
         if room_bytes is not None and not self._is_full:
             self._world.after(LOOK_FOR_ROOM_S, self._look_again)
         self._is_full = room_bytes is not None
-        self._told.append(RoomChanged(room_bytes))
 
     def _look_again(self) -> None:
         self.look_for_room()
         if self._is_full and self._is_open:
             self._world.after(LOOK_FOR_ROOM_S, self._look_again)
-
-
-def may_be_refused(error: OSError, files: MemoryFiles) -> bool:
-    """Return whether a disk that is as these files are may refuse to be opened with this error."""
-    return files.is_fault(error) or (error.errno in FULL and files.capacity_bytes is not None)

@@ -6,7 +6,6 @@ for; the run goes on for a while all the same, for the judges to see what comes 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.convergence import has_converged, require_equal
@@ -16,11 +15,9 @@ from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
 from trio_kv.replica.replica import Replica
 from trio_kv.sim.disk import TimedDisk
+from trio_kv.sim.engine import Engine
 from trio_kv.sim.histories import history_of
 from trio_kv.sim.plan import Plan
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
 
 LEADER_WITHIN_ELECTIONS = 20
 """After healing a leader is followed by all within so many election time-outs."""
@@ -31,20 +28,18 @@ AFTERMATH_ELECTIONS = 20
 """So many election time-outs a run goes on that must not end well."""
 
 
-def heal(world: "World") -> None:
+def heal(world: Engine) -> None:
     """Mend all that can be mended, and start what can be started."""
     world.is_healed = True
-    world.injector.stop()
     world.terms.disturbed()
     world.network.heal()
+    world.network.in_next_install = None
     for node in world.nodes.values():
-        node.files.clear_faults()
-        node.condition.in_next_batch = node.condition.in_next_job = world.in_next_install = None
-        node.is_armed, node.restart_after_s, node.step_s = False, None, 0.0
+        node.step_s = 0.0
         node.set_rate(1.0)
-        node.mend_disk()
+        node.drive.mend()
         node.resume()
-        if not node.is_up and not (node.is_failed or node.is_damaged):
+        if node.may_start:
             node.start()
 
 
@@ -54,7 +49,7 @@ def leader_within_s(plan: Plan) -> float:
     return elections * plan.raft.election_timeout_max_s + 50 * (plan.disk_s + plan.latency_s)
 
 
-def run_aftermath(world: "World") -> None:
+def run_aftermath(world: Engine) -> None:
     """Go on for a while without faults, and ask for nothing but safety."""
     world.run_until(world.now + AFTERMATH_ELECTIONS * world.plan.raft.election_timeout_max_s)
     for client in world.clients:
@@ -62,7 +57,7 @@ def run_aftermath(world: "World") -> None:
     world.run_until(world.now + 1.0)
 
 
-def require_service(world: "World") -> float:
+def require_service(world: Engine) -> float:
     """Go on until the cluster serves again; return how long it took until all followed one leader.
 
     Raises:
@@ -99,14 +94,14 @@ def require_service(world: "World") -> float:
     world.run_until_true(
         "all nodes hold the same, and nothing waits in them",
         within_s,
-        lambda: is_at_rest(world.living(), [node.disk for node in world.nodes.values()]),
+        lambda: is_at_rest(world.living(), [node.drive.timed for node in world.nodes.values()]),
     )
     # But for a transfer that was under way when all was healed.
     require_quiet([each.raft for each in world.living()], term, 8 if plan.is_tied else 2)
     return recovered_after_s
 
 
-def require_order(world: "World") -> None:
+def require_order(world: Engine) -> None:
     """Look at what every node holds in the end.
 
     Raises:
@@ -117,11 +112,11 @@ def require_order(world: "World") -> None:
     for node in world.nodes.values():
         if node.replica is not None:
             raft = node.replica.raft
-            sizes = {name: node.files.size(name) for name in node.files.names()}
+            sizes = {name: node.drive.files.size(name) for name in node.drive.files.names()}
             require_bounded(node.id, sizes, raft.log, raft.term, world.plan.segment_bytes)
 
 
-def require_linearizable(world: "World") -> None:
+def require_linearizable(world: Engine) -> None:
     """Let the oracle judge what the clients saw.
 
     Raises:

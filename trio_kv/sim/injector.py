@@ -1,25 +1,18 @@
 """Carrying out the faults of a plan."""
 
-from typing import TYPE_CHECKING
-
-from trio_kv.cluster.inbox import TakeSnapshot
+from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.sim import faults
 from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
+from trio_kv.sim.engine import Engine
 from trio_kv.sim.later import Later
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.node import SimulatedNode
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
-
-TAIL_BYTES = 100
-"""How much of the log's used end is its tail."""
 
 
 class Injector:
     """Lets faults happen in a world, and end."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Engine) -> None:
         """Let nothing happen yet."""
         self._world = world
         self._later = Later(world, before=world.terms.disturbed)
@@ -116,11 +109,11 @@ class Injector:
             self._world.crash(victim, fault.for_s, is_answered=fault.is_answered, interruptions=interruptions)
 
         if fault.is_in_install:
-            self._world.in_next_install = crash
+            self._world.network.in_next_install = crash
         elif fault.is_in_job:
-            node.condition.in_next_job = crash
+            node.drive.condition.in_next_job = crash
         elif fault.is_in_batch:
-            node.condition.in_next_batch = crash
+            node.drive.condition.in_next_batch = crash
         else:
             crash()
 
@@ -147,30 +140,12 @@ class Injector:
 
     def _break_disk(self, fault: faults.DiskFault) -> None:
         node = self._pick(fault.node)
-        match fault:
-            case faults.SlowDisk():
-                node.condition.factor = fault.factor
-                self._later.end("slow", node.id, fault.for_s, node.condition.end_slowness)
-            case faults.SlowJobs():
-                node.condition.job_factor = fault.factor
-                self._later.end("slow jobs", node.id, fault.for_s, node.condition.end_slow_jobs)
-            case faults.StallDisk():
-                node.condition.is_stalled = True
-                self._later.end("stall", node.id, fault.for_s, node.unstall)
-            case faults.FailDisk():
-                # It fails with one of its next writes; what a recovery would meet is another fault.
-                if node.is_up and (fault.for_s is not None or self._may_lose(node)):
-                    node.is_armed, node.restart_after_s = fault.for_s is None, fault.for_s
-                    node.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
-            case faults.FailReads():
-                node.files.is_unreadable = True
-                self._later.end("unreadable", node.id, fault.for_s, node.end_unreadable)
+        lasts = isinstance(fault, faults.FailDisk) and fault.for_s is None
+        node.drive.suffer(fault, self._later, may_fail=node.is_up and (not lasts or self._may_lose(node)))
 
     def _fill(self, node: SimulatedNode, fault: faults.FillDisk | faults.FillAll) -> None:
-        if fault.is_shared:
-            node.files.share()
-        node.files.capacity_bytes = node.files.used_bytes + fault.free_bytes
-        self._later.end("full", node.id, fault.for_s, node.empty_disk)
+        node.drive.fill(fault.free_bytes, is_shared=fault.is_shared)
+        self._later.end("full", node.id, fault.for_s, node.drive.unfill)
 
     def _may_lose(self, node: SimulatedNode) -> bool:
         nodes = self._world.nodes
@@ -187,23 +162,5 @@ class Injector:
         if isinstance(fault, faults.Wipe):
             node.wipe()
             world.restart_later(node, fault.for_s)
-        elif not (node.is_failed or node.is_damaged):
-            self._flip(node, fault.part)
-
-    def _flip(self, node: SimulatedNode, part: str) -> None:
-        """Flip a bit of a byte that is in use: what is not is written before it is read again."""
-        random, files = self._world.random, node.files
-        names = files.names()
-        snapshots = [name for name in names if name.startswith("snapshot-")]
-        logs = [name for name in names if name not in snapshots and files.content(name).strip(b"\0")]
-        if part == "snapshot":
-            names = snapshots
-        elif part == "tail":
-            names = logs[-1:]
-        name = random.choice(names) if names else ""
-        used = len(files.content(name).rstrip(b"\0")) if name else 0
-        if used:
-            node.is_flipped = True
-            self._world.watch.flipped(node.id)
-            first = max(0, used - TAIL_BYTES) if part == "tail" else 0
-            files.flip(name, random.randrange(first, used), 1 << random.randrange(8))
+        elif not (node.drive.is_failed or node.drive.is_damaged):
+            node.drive.flip(fault.part)

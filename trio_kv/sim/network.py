@@ -1,14 +1,13 @@
 """The network of the core world: what becomes of a message on its way."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
 from trio_kv.raft.messages import InstallSnapshot, Message
+from trio_kv.sim.host import Host
 from trio_kv.transport.links import Links
-
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
 
 MESSAGES_KEPT_MAX = 2000
 """Messages of the past from which a replay is drawn."""
@@ -33,12 +32,25 @@ class Pipe:
         return waits_s + self.message_s
 
 
+class NetworkHost(Host, Protocol):
+    """The world, as the network sees it."""
+
+    now: float
+    is_healed: bool
+
+    def deliver(self, message: Message) -> None:
+        """Let a message arrive."""
+        ...
+
+
 class Network:
     """All links between the nodes of a world."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: NetworkHost) -> None:
         """Make sound links."""
         self._world = world
+        self.in_next_install: Callable[[], None] | None = None
+        """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
         self.links = Links(world.random)
         self.pipes: dict[tuple[int, int], Pipe] = {}
         """(source, target) -> what makes that link slow."""
@@ -53,9 +65,9 @@ class Network:
     def send(self, message: Message) -> None:
         """Let a message be on its way: lost, late, or twice."""
         world, past = self._world, self._past
-        if world.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
-            world.after(world.plan.latency_s * 4, world.in_next_install)
-            world.in_next_install = None
+        if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
+            world.after(world.plan.latency_s * 4, self.in_next_install)
+            self.in_next_install = None
         self._sent += 1
         if len(past) < MESSAGES_KEPT_MAX:
             past.append(message)

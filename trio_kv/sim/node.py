@@ -4,49 +4,84 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from random import Random
+from typing import Any, Protocol
 
 import attrs
 
-from trio_kv.check.violation import Violation
-from trio_kv.cluster.inbox import (
-    ChunkAdded,
-    ChunkWasRead,
-    GoOn,
-    RoomChanged,
-    SnapshotFailed,
-    SnapshotMoved,
-    SnapshotStored,
-    TakeSnapshot,
-)
-from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
-from trio_kv.raft.messages import InstallSnapshot, Message
-from trio_kv.raft.ready import Ready, Ticket
+from trio_kv.raft.events import Event, RebuildEnded
+from trio_kv.raft.log import Log
+from trio_kv.raft.messages import Message
+from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.turns import Turns
 from trio_kv.sim.clock import Clock
-from trio_kv.sim.disk import Condition, TimedDisk, may_be_refused
-from trio_kv.sim.noticing import Noticing
-from trio_kv.sim.starting import make_replica
+from trio_kv.sim.disk import TimedDisk
+from trio_kv.sim.drive import START_AGAIN_S, Drive
+from trio_kv.sim.host import Host
+from trio_kv.sim.network import Network
+from trio_kv.sim.watched import Onlooker, WatchedDriver
 from trio_kv.storage.errors import DamagedError
-from trio_kv.storage.memory import MemoryFiles, PowerLossError
+from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
-from trio_kv.wire.node_port import Propose, Read
+from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
-if TYPE_CHECKING:
-    from trio_kv.sim.world import World
-
-START_AGAIN_S = 0.2
-"""A node whose disk can't be opened just now is started again so often."""
+RECOVERY_STEPS_MAX = 8
+"""Power fails at one of so many steps of a recovery."""
 _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
+
+
+class NodeHost(Host, Onlooker, Protocol):
+    """The world, as its nodes see it."""
+
+    now: float
+    cluster: str
+    members: tuple[int, ...]
+    turns: Turns
+    network: Network
+    events_level: int
+
+    def incarnations(self) -> dict[int, int]:
+        """Return the incarnations of all nodes, as the manifest has them."""
+        ...
+
+    def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen at a time."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Tell a person what happens."""
+        ...
+
+    def restart_later(self, node: "SimulatedNode", for_s: float) -> None:
+        """Let a node that is down come back."""
+        ...
+
+    def answer(self, node: "SimulatedNode", reply_to: ReplyTo, answer: Answer) -> None:
+        """Let an answer be on its way."""
+        ...
+
+    def stepped(self, node: "SimulatedNode", replica: Replica) -> None:
+        """See what a step left."""
+        ...
+
+    def told(self, node: "SimulatedNode", event: Event) -> None:
+        """Hear of an event."""
+        ...
+
+    def node_died(self, node: "SimulatedNode") -> None:
+        """Note that what a node had taken gets no answer any more."""
+        ...
 
 
 class SimulatedNode:
     """A node with its disk, from the first start over all crashes to the end of the world."""
 
-    def __init__(self, world: "World", id: int) -> None:
+    def __init__(self, world: NodeHost, id: int) -> None:
         """Make an empty, durable log; `start` it then."""
         random = world.random
         self.world = world
@@ -54,116 +89,104 @@ class SimulatedNode:
         self.clock = Clock(random.uniform(0.0, 1000.0))
         self.incarnation = random.getrandbits(60)
         self.identity = Identity(world.cluster, id, self.incarnation)
-        self.files = MemoryFiles(f"n{id}")
+        self.drive = Drive(world, id, self._make_files(), self._maybe_start)
         self.life = 0
         """Counts the starts: an event meant for an earlier life is void."""
-        self.replica: Replica | None = None
-        self.is_failed = False
-        """The disk failed: the node stays down, unless it is rebuilt."""
-        self.is_damaged = False
-        """The disk did not keep what it was given: the node refuses to start, unless it is rebuilt."""
-        self.is_flipped = False
-        """Bits were flipped while it was down: whether that is noticed shows at its start."""
-        self.is_armed = False
-        """The disk is going to fail for good."""
-        self.restart_after_s: float | None = None
-        """When its disk fails: somebody restarts the node after so long."""
+        self._driver: WatchedDriver | None = None
         self.step_s = 0.0
         """The node is starved: it takes up what comes only so long after."""
         self.is_rebuilding = False
         """The directory says that it is to be filled by the others."""
         self.is_paused = False
-        self.condition = Condition()
-        self.disk: TimedDisk | None = None
-        self._inbox: list[object] = []
+        self._inbox: list[Input] = []
         self._is_thinking = False
-        self._is_going_on = False
         self._is_start_held = False
         """The node was to start, and its disk gives nothing."""
         self._timer_at = float("inf")
         self._timer_number = 0
-        self._noticing = Noticing(world.coverage)
-        Wal.create(self.files, self.identity, segment_bytes=world.plan.segment_bytes)
+
+    @property
+    def replica(self) -> Replica | None:
+        """The node's brain; None while it is down."""
+        return None if self._driver is None else self._driver.replica
 
     @property
     def is_up(self) -> bool:
         """Whether the node lives, paused or not."""
-        return self.replica is not None
+        return self._driver is not None
 
     @property
     def is_unsteady(self) -> bool:
         """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
-        condition = self.condition
-        is_disk_slow = condition.factor > 1 or condition.is_stalled or self.files.capacity_bytes is not None
-        return self.clock.rate != 1.0 or bool(self.step_s) or is_disk_slow
+        return self.clock.rate != 1.0 or bool(self.step_s) or self.drive.is_slow
 
     # Life and death
 
     def start(self, interruptions: int = 0) -> None:
         """Recover from the disk and begin a life; power fails some times before that is done."""
-        assert self.replica is None
-        assert not self.is_failed
-        world, random = self.world, self.world.random
-        if self.condition.is_stalled:
+        assert self._driver is None
+        assert not self.drive.is_failed
+        world = self.world
+        if self.drive.condition.is_stalled:
             world.coverage.reach("disk hung at a start")
             self._is_start_held = True
             return
         self._is_start_held = False
-        for _ in range(interruptions):
-            self.files.fail_after(random.randrange(8), PowerLossError())
-            try:
-                self._open()
-            except PowerLossError:
-                world.coverage.reach("recovery interrupted")
-            except (DamagedError, OSError):
-                pass  # It is met again below.
-            self.files.crash(random)
         try:
-            opened = self._open()
+            opened = self.drive.recover(self._open, interruptions, RECOVERY_STEPS_MAX)
         except DamagedError as error:
-            if not self.is_flipped:
-                raise
             world.say(f"n{self.id} refuses to start: {error}")
-            world.coverage.reach("damage refused")
-            self.is_damaged = True
             return
         except OSError as error:
-            if not may_be_refused(error, self.files):
-                raise
             world.say(f"n{self.id} can't start: {error}")
             world.restart_later(self, START_AGAIN_S)
             return
-        self.is_flipped = False
         self.life += 1
-        self.disk = TimedDisk(
-            world, self.id, self.files, opened, self.condition, post=self.post, fail=self.fail
+        drive = self.drive
+        drive.timed = TimedDisk(
+            world, self.id, drive.files, opened, drive.condition, post=self.post, failed=self.fail
         )
-        self.replica = make_replica(self, opened)
+        replica = self._make_replica(opened)
+        self._driver = WatchedDriver(replica, world.turns, world, drive.timed)
         self._inbox = []
-        self._is_thinking = self._is_going_on = False
+        self._is_thinking = False
         self._timer_at = float("inf")
-        self._noticing.started()
-        world.watch.started(
-            self.replica.raft,
-            self.replica.machine,
-            opened.recovered.hard_state,
-            is_rebuilding=self.is_rebuilding,
-        )
-        self._step(is_timer=False)
+        hard_state = opened.recovered.hard_state
+        world.watch.started(replica.raft, replica.machine, hard_state, is_rebuilding=self.is_rebuilding)
+        self._step()
 
     def _open(self) -> Opened:
-        return open_node(self.files, self.files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+        files = self.drive.files
+        return open_node(files, files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+
+    def _make_replica(self, opened: Opened) -> Replica:
+        """Make a replica of what the disk holds, as the supervisor does."""
+        world, recovered = self.world, opened.recovered
+        machine, snapshot, base = self.drive.restore(opened), recovered.snapshot, recovered.base
+        return Replica(
+            id=self.id,
+            peers=tuple(other for other in world.members if other != self.id),
+            config=world.plan.raft,
+            random=Random(world.random.getrandbits(64)),
+            incarnation=self.incarnation,
+            incarnations=world.incarnations(),
+            is_rebuilding=self.is_rebuilding,
+            now=self.clock.at(world.now),
+            hard_state=recovered.hard_state,
+            log=Log(
+                recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us
+            ),
+            machine=machine,
+            snapshot=None if snapshot is None else snapshot.place,
+            snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
+            snapshot_log_bytes_min=world.plan.snapshot_log_bytes_min,
+            events_level=world.events_level,
+        )
 
     def crash(self, *, is_answered: bool) -> None:
         """Lose power. What a client hears is up to whoever crashes the node."""
-        replica, disk = self.replica, self.disk
-        assert replica is not None
-        assert disk is not None
-        if disk.wal.segment > 1:
-            self.world.coverage.reach("segment filled")
-        self._die(replica, is_answered=is_answered)
-        self.is_armed, self.restart_after_s = False, None
-        disk.crash(self.world.random)
+        self._die(is_answered=is_answered)
+        self.drive.cut_power()
 
     def fail(self, error: OSError) -> None:
         """Stop, for good or until somebody sees to it: the disk failed (scenario D11).
@@ -172,53 +195,41 @@ class SimulatedNode:
             Violation: nobody had planned that.
 
         """
-        if self.replica is None:
-            return
-        world, files = self.world, self.files
-        if not files.is_fault(error):
-            raise Violation(
-                f"n{self.id}: its disk failed, and nothing was wrong with it: {error!r}"
-            ) from error
-        is_lasting = self.restart_after_s is None and not files.is_unreadable
-        self.is_failed, self.is_armed = is_lasting, False
-        world.coverage.reach("disk failed")
-        self._die(self.replica, is_answered=True)
-        if is_lasting:
-            return
-        # What else was planned for this disk is over: it would fail for good, which nobody has a budget for.
-        files.clear_faults()
-        # The process alone ended, or whoever sees to it turns the machine off.
-        if world.random.random() < 0.5:
-            files.crash(world.random)
-        world.coverage.reach("disk failed, node came back")
-        world.restart_later(self, self.restart_after_s or START_AGAIN_S)
-        self.restart_after_s = None
+        drive = self.drive
+        drive.is_failed = drive.fail(error)
+        drive.let_go()
+        self._die(is_answered=True)
+        if not drive.is_failed:
+            self.world.restart_later(self, drive.outlive_failure())
 
     def wipe(self) -> None:
         """Get a new directory in place of the one that is lost: empty, of a higher incarnation, to be rebuilt."""
-        assert self.replica is None
-        random = self.world.random
-        self.incarnation += random.randint(1, 1 << 20)
+        self.incarnation += self.world.random.randint(1, 1 << 20)
         self.identity = attrs.evolve(self.identity, incarnation=self.incarnation)
-        self.files = MemoryFiles(f"n{self.id}")
-        self.is_failed = self.is_damaged = self.is_flipped = self.is_armed = False
+        self.drive.replace(self._make_files())
         self.is_rebuilding = True
         self.life += 1
-        Wal.create(self.files, self.identity, segment_bytes=self.world.plan.segment_bytes)
-        self.world.watch.wiped(self.id)
+
+    def _make_files(self) -> MemoryFiles:
+        files = MemoryFiles(f"n{self.id}")
+        Wal.create(files, self.identity, segment_bytes=self.world.plan.segment_bytes)
+        return files
 
     @property
     def is_lost(self) -> bool:
         """Whether the node has not all of its data, or may not have it soon."""
-        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed or self.is_rebuilding
+        return self.drive.is_lost or self.is_rebuilding
 
-    def _die(self, replica: Replica, *, is_answered: bool) -> None:
-        assert self.disk is not None
-        self.disk.close()
-        self.replica = self.disk = None
+    @property
+    def may_start(self) -> bool:
+        """Whether it is down, and its disk is not known to keep it from starting."""
+        return not (self.is_up or self.drive.is_failed or self.drive.is_damaged)
+
+    def _die(self, *, is_answered: bool) -> None:
+        assert self._driver is not None
+        answers = self._driver.stop()
+        self._driver = None
         self.is_paused = False
-        self.world.turns.give_back(self.id)
-        answers = replica.stop()
         if is_answered:
             for reply_to, answer in answers:
                 self.world.answer(self, reply_to, answer)
@@ -237,7 +248,7 @@ class SimulatedNode:
             return
         if self.replica.raft.is_leader:
             self.world.coverage.reach("paused leader resumed")
-        self._step(is_timer=self.replica.deadline <= self.clock.at(self.world.now))
+        self._step(*self._timer())
 
     # What comes in
 
@@ -246,9 +257,9 @@ class SimulatedNode:
         """Whether a message or a request would be taken; completions always are."""
         return self.replica is not None and len(self._inbox) < self.world.plan.inbox_max
 
-    def post(self, item: object) -> None:
+    def post(self, item: Input) -> None:
         """Take a message, a request or a completion, or lose it."""
-        if self.replica is None or (isinstance(item, Message | Propose | Read) and not self.has_room):
+        if self._driver is None or (isinstance(item, Message | Propose | Read) and not self.has_room):
             return
         self._inbox.append(item)
         if self.is_paused:
@@ -257,18 +268,14 @@ class SimulatedNode:
         if think_s:
             self._think_later(think_s)
         elif not self._is_thinking:
-            self._step(is_timer=False)
+            self._step()
 
     def transfer(self, target: int) -> None:
         """Let this leader hand over; another member or nobody."""
         replica = self.replica
         if replica is None or self.is_paused or not replica.raft.is_leader or target == self.id:
             return
-        try:
-            replica.raft.transfer(self.clock.at(self.world.now), target)
-        except ValueError:
-            return  # One is under way.
-        self._step(is_timer=False)
+        self._step(Transfer(target))
 
     def stand(self, *, is_pre_vote: bool) -> None:
         """Let this node stand for election although nothing is wrong; one that leads, or may not, does nothing."""
@@ -277,21 +284,21 @@ class SimulatedNode:
             return
         now = self.clock.at(self.world.now)
         replica.raft.become_candidate(now, "it was told to", is_pre_vote=is_pre_vote)
-        self._step(is_timer=False)
+        self._step()
 
     def jump(self, by_s: float) -> None:
         """Let the clock jump forward."""
         self.clock.jump(by_s)
         self._timer_at = float("inf")
         if self.replica is not None:
-            self._set_timer(self.replica)
+            self._set_timer(self.replica.deadline)
 
     def set_rate(self, rate: float) -> None:
         """Let the clock run at another rate."""
         self.clock.set_rate(self.world.now, rate)
         self._timer_at = float("inf")
         if self.replica is not None:
-            self._set_timer(self.replica)
+            self._set_timer(self.replica.deadline)
 
     def _think_later(self, delay_s: float) -> None:
         if not self._is_thinking:
@@ -303,13 +310,16 @@ class SimulatedNode:
             return
         self._is_thinking = False
         if not self.is_paused:
-            # A timer that is due is believed only now that all that came was heard.
-            self._step(is_timer=bool(self.step_s) and self.replica.deadline <= self.clock.at(self.world.now))
+            self._step(*(self._timer() if self.step_s else ()))
 
     # The timer
 
-    def _set_timer(self, replica: Replica) -> None:
-        deadline = replica.deadline
+    def _timer(self) -> tuple[TimerFired, ...]:
+        """Return what a timer says that is due just now."""
+        is_due = self.replica is not None and self.replica.deadline <= self.clock.at(self.world.now)
+        return (TimerFired(),) if is_due else ()
+
+    def _set_timer(self, deadline: float) -> None:
         if deadline == float("inf"):
             return
         at = max(self.clock.to_world(deadline), self.world.now + _TICK_S)
@@ -329,150 +339,49 @@ class SimulatedNode:
             if self.step_s:
                 self._think_later(self.step_s)
             else:
-                self._step(is_timer=True)
+                self._step(TimerFired())
         else:
-            self._set_timer(replica)
+            self._set_timer(replica.deadline)
 
     # One pass of the loop
 
-    def _step(self, *, is_timer: bool) -> None:
-        replica, world = self.replica, self.world
-        assert replica is not None
-        now = self.clock.at(world.now)
-        items, self._inbox = self._inbox, []
-        for item in items:
-            if isinstance(item, Message):
-                self._receive(now, replica, item)
-            elif isinstance(item, Ticket):
-                replica.stored(now, item)
-            elif isinstance(item, Propose):
-                replica.propose(item)
-            elif isinstance(item, Read):
-                replica.read(item)
-            else:
-                self._take_rare(now, replica, item)
-        if is_timer:
-            replica.timeout(now)
-        ready = replica.ready(now)
-        for message in ready.messages:
-            world.watch.sent(self.id, message)
-            world.network.send(message)
-        if ready.write is not None:
-            assert self.disk is not None
-            world.watch.submitted(self.id, ready.write)
-            self.disk.submit(ready.write)
-        answers = replica.apply(ready)
-        world.watch.stepped(self.id, replica.machine)
-        for reply_to, answer in answers:
-            world.answer(self, reply_to, answer)
-        self._look_after_snapshots(replica)
-        self._note(replica, ready)
-        world.stepped(self, replica)
-        self._set_timer(replica)
-
-    def _receive(self, now: float, replica: Replica, message: Message) -> None:
-        self.world.watch.took(self.id, message)
-        if not isinstance(message, InstallSnapshot):
-            replica.receive(now, message)
-            return
-        before = replica.raft.incoming
-        was_storing = before is not None and before.is_storing
-        replica.receive(now, message)
-        incoming = replica.raft.incoming
-        if incoming is not None and incoming.is_storing and not was_storing:
-            self._noticing.chunk_taken(replica, message)
-
-    def _take_rare(self, now: float, replica: Replica, item: object) -> None:
-        """Take what comes seldom, as `cluster.node` does."""
-        match item:
-            case ChunkAdded():
-                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
-            case ChunkWasRead():
-                snapshot = (item.index, item.term)
-                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
-            case SnapshotMoved():
-                replica.snapshots.moved(item.index, item.term)
-            case SnapshotStored():
-                place = (item.index, item.term)
-                self._noticing.snapshot_stored(replica, place)
-                replica.snapshot_stored(now, place, item.size_bytes)
-            case SnapshotFailed():
-                replica.snapshot_failed()
-                self.world.coverage.reach("snapshot aborted by full disk")
-            case RoomChanged():
-                replica.raft.set_room(item.room_bytes)
-                assert self.disk is not None
-                self.disk.room_heard(item.room_bytes, replica.raft.log.last_index)
-            case TakeSnapshot():
-                replica.snapshots.ask()
-            case GoOn():
-                self._is_going_on = False
-            case _:
-                raise AssertionError(f"no rule for {item!r}")
-
-    def _look_after_snapshots(self, replica: Replica) -> None:
-        """Take a snapshot in turn, give the disk its jobs, and go on with what is left undone."""
-        world = self.world
-        replica.take_turn(world.now, world.turns)
-        disk = self.disk
+    def _step(self, *items: Input) -> None:
+        driver, disk, world = self._driver, self.drive.timed, self.world
+        assert driver is not None
         assert disk is not None
-        for job in replica.take_jobs():
-            self._noticing.job_given(job)
-            disk.do(job)
-        if replica.has_more and not self._is_going_on:
-            self._is_going_on = True
-            world.after(_TICK_S, self._go_on, self.life)
+        waiting, self._inbox = self._inbox, []
+        work = driver.step(self.clock.at(world.now), world.now, [*items, *waiting])
+        for message in work.messages:
+            world.network.send(message)
+        if work.write is not None:
+            disk.submit(work.write)
+        for reply_to, answer in work.answers:
+            world.answer(self, reply_to, answer)
+        for job in work.jobs:
+            disk.submit(job)
+        for event in work.events:
+            if isinstance(event, RebuildEnded):
+                world.after(world.plan.disk_s, self._end_rebuild, self.life)
+            world.told(self, event)
+        if work.wants_pass:
+            world.after(_TICK_S, self._continue, self.life)
+        world.stepped(self, driver.replica)
+        self._set_timer(work.deadline)
 
-    def _go_on(self, life: int) -> None:
+    def _continue(self, life: int) -> None:
         if life == self.life:
-            self.post(GoOn())
+            self.post(Continue())
 
     def _end_rebuild(self, life: int) -> None:
         """Forget durably that the node was to be rebuilt; a crash before that lets it begin once more."""
         if life == self.life:
             self.is_rebuilding = False
 
-    def _note(self, replica: Replica, ready: Ready) -> None:
-        """Count what this step reached."""
-        for event in ready.events:
-            if isinstance(event, RebuildEnded):
-                self.world.watch.rebuilt(self.id)
-                self.world.coverage.reach("rebuild finished")
-                self.world.after(self.world.plan.disk_s, self._end_rebuild, self.life)
-            elif isinstance(event, SnapshotInstalled):
-                self.world.coverage.reach("snapshot installed")
-            self.world.told(self, event)
-        self._noticing.stepped(replica)
-
-    # The disk
-
     def end_starvation(self) -> None:
         """Let the node be as fast as others from its next step on."""
         self.step_s = 0.0
 
-    def end_unreadable(self) -> None:
-        """Let the disk be read again."""
-        self.files.is_unreadable = False
-
-    def unstall(self) -> None:
-        """Let the disk finish what it held back."""
-        self.condition.is_stalled = False
-        if self.disk is not None:
-            self.disk.unstall()
-        if self._is_start_held and not (self.is_up or self.is_failed or self.is_damaged):
+    def _maybe_start(self) -> None:
+        """Go on with a start for which the disk stood still."""
+        if self._is_start_held and self.may_start:
             self.start()
-
-    def empty_disk(self) -> None:
-        """Let there be room on the disk."""
-        self.files.capacity_bytes = None
-        if self.disk is not None:
-            self.disk.look_for_room()
-
-    def mend_disk(self) -> None:
-        """Let the disk be as fast as others, and finish at once what it does slowly just now."""
-        self.empty_disk()
-        self.end_unreadable()
-        self.condition.factor = self.condition.job_factor = 1.0
-        self.condition.is_stalled = False
-        if self.disk is not None:
-            self.disk.mend()

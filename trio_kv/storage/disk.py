@@ -25,58 +25,27 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 import attrs
 import trio
 
-from trio_kv.raft.ready import Ticket, Write
+from trio_kv.raft.ready import Write
+from trio_kv.replica.jobs import CompactLog, Completion, DiskFailed, Job, Stored
 from trio_kv.storage.helper import FULL_RETRY_S, Helper
-from trio_kv.storage.jobs import JOBS_WAITING_MAX, Job, SnapshotJobs, SnapshotListener, ignore
-from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
+from trio_kv.storage.jobs import JOBS_WAITING_MAX, WRITES_WAITING_MAX, SnapshotJobs
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 
 DELAY_STEP_S = 0.1
 """How soon a delay that was asked for is noticed to be taken back."""
-WRITES_WAITING_MAX = 65_536
-"""Writes that may wait. The node's own limits (inbox lanes, append window) keep far below it. A disk that
-lets more wait is taken for a failed one: waiting longer would only use up memory."""
 
 
 class Storage(Protocol):
-    """Where a node's writes and snapshots go. Nothing blocks; completions come by callbacks, in order."""
+    """Where a node's writes and jobs go. Nothing blocks; completions come back by a call, in order."""
 
-    def submit(self, write: Write) -> None:
-        """Take a write."""
-        ...  # pragma: no cover
-
-    def compact(self, index: int) -> None:
-        """Delete what the log holds up to an entry, as far as that fills whole segments; behind all writes."""
-        ...  # pragma: no cover
-
-    def snapshot_begin(self, index: int, term: int) -> None:
-        """Begin a snapshot, in place of one that was begun and not finished."""
-        ...  # pragma: no cover
-
-    def snapshot_add(self, number: int, chunk: bytes) -> None:
-        """Write its next chunk."""
-        ...  # pragma: no cover
-
-    def snapshot_finish(self) -> None:
-        """Make it durable and the newest one."""
-        ...  # pragma: no cover
-
-    def snapshot_abort(self) -> None:
-        """Remove what was written of it."""
-        ...  # pragma: no cover
-
-    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
-        """Read a chunk of the snapshot up to (index, term), or of the newest."""
-        ...  # pragma: no cover
-
-    def snapshot_release(self, index: int, term: int) -> None:
-        """Tell that no more chunks of a snapshot will be read: it need not outlive the next one."""
+    def submit(self, item: Write | Job) -> None:
+        """Take a write, or a job (`replica.jobs`)."""
         ...  # pragma: no cover
 
     async def stop(self, *, drop_queued: bool = True) -> None:
@@ -96,11 +65,6 @@ class DiskStatistics:
     """The same of snapshots' jobs."""
 
 
-@attrs.frozen
-class _Compact:
-    index: int
-
-
 class _DroppedError(Exception):
     """The disk was stopped while it waited for room."""
 
@@ -110,37 +74,22 @@ class DiskThread:
 
     Args:
         wal: the node's log, which belongs to the thread from now on.
-        snapshots: its snapshots, likewise; None if it takes none.
-        on_stored: called in Trio with the last ticket of each batch that is durable.
-        on_failed: called in Trio, once, with what ended the thread: an OSError is a failed disk, a DamagedError one
-            that does not give back what was written, anything else a bug.
-        on_room: called in Trio when the disk becomes full, with how many bytes of log can still be written, and again
-            after each batch as long as it is; with None when there is space again.
-        on_snapshot_added: called in Trio when a chunk was taken (`storage.jobs.SnapshotListener`, also the next).
-        on_snapshot_moved: called in Trio when it gets on with one whose chunks it has all.
-        on_snapshot_stored: called in Trio when a snapshot is durable.
-        on_snapshot_failed: called in Trio when a snapshot was given up, for the disk is full.
-        on_chunk_read: called in Trio with a chunk that was asked for. No callback may raise.
+        snapshots: its snapshots, likewise.
+        post: called in Trio with each completion (`replica.jobs`), the last of which may be `DiskFailed`. It may not
+            raise.
         name: the threads' name.
         retry_s: how long to wait before a full disk is tried again.
 
-    Invariants: `on_stored` tells of durable writes only, in the order of their tickets; nothing is told after
+    Invariants: `Stored` tells of durable writes only, in the order of their tickets; nothing is told after
     a failure.
     """
 
     def __init__(
         self,
         wal: Wal,
-        snapshots: SnapshotStore | None = None,
+        snapshots: SnapshotStore,
+        post: Callable[[Completion], object],
         *,
-        on_stored: Callable[[Ticket], object],
-        on_failed: Callable[[Exception], object],
-        on_room: Callable[[int | None], object] = ignore,
-        on_snapshot_added: Callable[[int, int, int], object] = ignore,
-        on_snapshot_moved: Callable[[int, int], object] = ignore,
-        on_snapshot_stored: Callable[[SnapshotInfo], object] = ignore,
-        on_snapshot_failed: Callable[[int, int, str], object] = ignore,
-        on_chunk_read: Callable[[int, int, int, bytes | None, bool], object] = ignore,
         name: str = "disk",
         retry_s: float = FULL_RETRY_S,
     ) -> None:
@@ -148,11 +97,10 @@ class DiskThread:
         self.delay_s = 0.0
         """Fault: each batch, and each job, waits this long first."""
         self._wal = wal
-        self._on_stored = on_stored
-        self._on_failed = on_failed
+        self._post = post
         self._token = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
-        self._queue: queue.SimpleQueue[Write | _Compact | Exception | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Write | CompactLog | Exception | None] = queue.SimpleQueue()
         """None asks the thread to end; an error ends it as a failed disk."""
         self._is_closed = False
         """Whether nothing more is taken: the queue was full once, or the thread has ended."""
@@ -164,14 +112,12 @@ class DiskThread:
         self._batches = 0
         self._writes = 0
         self._compact_index: int | None = None
-        listener = SnapshotListener(
-            on_snapshot_added, on_snapshot_moved, on_snapshot_stored, on_snapshot_failed, on_chunk_read
-        )
-        self._jobs = None if snapshots is None else SnapshotJobs(snapshots, listener, self._tell)
+        self._jobs = SnapshotJobs(snapshots, self._tell)
         self._helper = Helper(
             wal,
+            self._jobs,
             self._pass_gate,
-            on_room=lambda room_bytes: self._tell(on_room, room_bytes),
+            post=self._tell,
             on_failed=self._queue.put,
             name=f"{name}-helper",
             retry_s=retry_s,
@@ -180,44 +126,19 @@ class DiskThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, write: Write) -> None:
-        """Take a write. After the end of the thread it is dropped: the end was told."""
+    def submit(self, item: Write | Job) -> None:
+        """Take a write or a job. After the end of the threads it is dropped: the end was told."""
         if self._is_closed:
             return
-        if self._queue.qsize() < WRITES_WAITING_MAX:
-            self._queue.put(write)
-        else:
-            self._is_closed = True
-            self._queue.put(OSError(errno.ENOBUFS, f"{WRITES_WAITING_MAX} writes wait for the disk"))
-
-    def compact(self, index: int) -> None:
-        """Delete what the log holds up to an entry, as far as that fills whole segments; behind all writes."""
-        if not self._is_closed:
-            self._queue.put(_Compact(index))
-
-    def snapshot_begin(self, index: int, term: int) -> None:
-        """Begin a snapshot, in place of one that was begun and not finished."""
-        self._do(partial(self._snapshots.begin, index, term))
-
-    def snapshot_add(self, number: int, chunk: bytes) -> None:
-        """Write its next chunk; told by `on_snapshot_added`."""
-        self._do(partial(self._snapshots.add, number, chunk))
-
-    def snapshot_finish(self) -> None:
-        """Make it durable and the newest one; told by `on_snapshot_stored`."""
-        self._do(self._snapshots.finish)
-
-    def snapshot_abort(self) -> None:
-        """Remove what was written of it."""
-        self._do(self._snapshots.abort)
-
-    def read_chunk(self, snapshot: tuple[int, int] | None, number: int) -> None:
-        """Read a chunk of the snapshot up to (index, term), or of the newest; told by `on_chunk_read`."""
-        self._do(partial(self._snapshots.read, snapshot, number))
-
-    def snapshot_release(self, index: int, term: int) -> None:
-        """Tell that no more chunks of a snapshot will be read: it need not outlive the next one."""
-        self._do(partial(self._snapshots.release, (index, term)))
+        if isinstance(item, Write | CompactLog):
+            if self._queue.qsize() < WRITES_WAITING_MAX:
+                self._queue.put(item)
+                return
+        elif len(self._helper) < JOBS_WAITING_MAX:
+            self._helper.submit(item)
+            return
+        self._is_closed = True
+        self._queue.put(OSError(errno.ENOBUFS, f"too much waits for the disk: {type(item).__name__}"))
 
     async def stop(self, *, drop_queued: bool = True) -> None:
         """End the threads and wait for them. May be called again.
@@ -232,10 +153,6 @@ class DiskThread:
             self._gate.set()
         self._queue.put(None)
         await self._ended.wait()
-
-    async def aclose(self) -> None:
-        """End the threads, dropping what waits."""
-        await self.stop()
 
     def statistics(self) -> DiskStatistics:
         """Return what was done so far; what waits is a moment's guess."""
@@ -262,23 +179,7 @@ class DiskThread:
         self._set_filled(is_filled=False)
 
     def _set_filled(self, *, is_filled: bool) -> None:
-        self._wal.is_filled = is_filled
-        if self._jobs is not None:
-            self._jobs.is_filled = is_filled
-
-    @property
-    def _snapshots(self) -> SnapshotJobs:
-        assert self._jobs is not None, "this disk has no snapshots"
-        return self._jobs
-
-    def _do(self, job: Job) -> None:
-        if self._is_closed:
-            return
-        if len(self._helper) < JOBS_WAITING_MAX:
-            self._helper.submit(job)
-        else:
-            self._is_closed = True
-            self._queue.put(OSError(errno.ENOBUFS, f"{JOBS_WAITING_MAX} jobs wait for the disk"))
+        self._wal.is_filled = self._jobs.is_filled = is_filled
 
     # What follows runs in the threads.
 
@@ -290,17 +191,16 @@ class DiskThread:
         except Exception as error:  # noqa: BLE001 - told, for nobody must wait for a thread that died
             self._is_dropping.set()
             self._gate.set()
-            self._tell(self._on_failed, error)
+            self._tell(DiskFailed(error))
         finally:
             self._is_closed = True
             self._helper.stop()
             # Whatever was acknowledged was synced, so closing can't lose anything.
             with contextlib.suppress(OSError):
                 self._wal.close()
-            if self._jobs is not None:
-                with contextlib.suppress(OSError):
-                    self._jobs.close()
-            self._tell(_set, self._ended)
+            with contextlib.suppress(OSError):
+                self._jobs.close()
+            self._call(_set, self._ended)
 
     def _work(self) -> None:
         self._helper.wait_for_first_look()
@@ -317,7 +217,7 @@ class DiskThread:
                 self._writes += len(batch)
                 # First, for whoever hears that this is done gives more.
                 self._helper.appended()
-                self._tell(self._on_stored, batch[-1].ticket)
+                self._tell(Stored(batch[-1].ticket))
             if self._compact_index is not None:
                 self._wal.compact(self._compact_index)
                 self._compact_index = None
@@ -338,8 +238,8 @@ class DiskThread:
             match item:
                 case Write():
                     batch.append(item)
-                case _Compact(index):
-                    self._compact_index = index
+                case CompactLog():
+                    self._compact_index = item.index
                 case Exception():
                     raise item
                 case None:
@@ -362,7 +262,10 @@ class DiskThread:
         if self._is_dropping.wait(self._helper.retry_s):
             raise _DroppedError
 
-    def _tell(self, callback: Callable[..., object], *args: object) -> None:
+    def _tell(self, completion: Completion) -> None:
+        self._call(self._post, completion)
+
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
         try:
             self._token.run_sync_soon(callback, *args)
         except trio.RunFinishedError:

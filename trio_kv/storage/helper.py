@@ -7,14 +7,23 @@ again each second. A segment goes before jobs, also between the steps of one: th
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from enum import Enum
 
+from trio_kv.replica.jobs import Completion, RoomChanged, SnapshotJob
 from trio_kv.storage.errors import FULL
-from trio_kv.storage.jobs import Job
+from trio_kv.storage.jobs import SnapshotJobs
 from trio_kv.storage.wal import Wal
 
 FULL_RETRY_S = 1.0
 """How long a full disk is left alone before it is tried again."""
+
+
+class _Signal(Enum):
+    LOOK = 1
+    """Look after the log."""
+    END = 2
+    """End when all before it is done."""
 
 
 class Helper:
@@ -22,8 +31,9 @@ class Helper:
 
     Args:
         wal: the log.
+        jobs: carries out the jobs that it is given.
         pass_gate: called before a job, with whether a delay that was asked for applies; False ends the thread.
-        on_room: called with how much room is left, or None when the disk isn't full any more, as soon as it changes.
+        post: takes completions: how much room is left, as soon as that changes.
         on_failed: called with what ended the thread, if it didn't end by itself.
         name: the thread's name.
         retry_s: how long to wait before a full disk is tried again.
@@ -33,9 +43,10 @@ class Helper:
     def __init__(
         self,
         wal: Wal,
+        jobs: SnapshotJobs,
         pass_gate: Callable[[bool], bool],
         *,
-        on_room: Callable[[int | None], object],
+        post: Callable[[Completion], object],
         on_failed: Callable[[Exception], object],
         name: str,
         retry_s: float,
@@ -43,11 +54,11 @@ class Helper:
         """Start the thread."""
         self.retry_s = retry_s
         self._wal = wal
+        self._jobs = jobs
         self._pass_gate = pass_gate
-        self._on_room = on_room
+        self._post = post
         self._on_failed = on_failed
-        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        """None asks the thread to end when all before it is done."""
+        self._queue: queue.SimpleQueue[SnapshotJob | _Signal] = queue.SimpleQueue()
         self._lock = threading.Lock()
         """Held to change and to tell how full the disk is: two threads tell, in one order."""
         self._is_full = False
@@ -62,13 +73,13 @@ class Helper:
         """Return how many jobs wait."""
         return self._queue.qsize()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: SnapshotJob) -> None:
         """Take a job."""
         self._queue.put(job)
 
     def stop(self) -> None:
         """Wait for the thread's end: when what waits is done, or as soon as the gate says so."""
-        self._queue.put(None)
+        self._queue.put(_Signal.END)
         self._thread.join()
 
     def appended(self) -> None:
@@ -94,7 +105,7 @@ class Helper:
     def _wake(self) -> None:
         if not self._is_woken.is_set():
             self._is_woken.set()
-            self._queue.put(_do_nothing)
+            self._queue.put(_Signal.LOOK)
 
     def _set_full(self, *, is_full: bool) -> bool:
         """Tell how full the disk is, if that is news; return whether it was not full before."""
@@ -103,7 +114,7 @@ class Helper:
             room_bytes = self._wal.room_bytes if is_full else None
             if room_bytes != self._told_bytes:
                 self._told_bytes = room_bytes
-                self._on_room(room_bytes)
+                self._post(RoomChanged(room_bytes))
             return not was_full
 
     # What follows runs in the thread.
@@ -120,19 +131,21 @@ class Helper:
         while True:
             self._maybe_prepare()
             self._has_looked.set()
-            job = self._next_job()
-            if job is None or not self._pass_gate(job is not _do_nothing):
+            item = self._next_item()
+            if item is _Signal.END or not self._pass_gate(item is not _Signal.LOOK):
                 return
-            for _ in job():
+            if isinstance(item, _Signal):
+                continue
+            for _ in self._jobs.steps(item):
                 self._maybe_prepare()
                 if not self._pass_gate(False):
                     return
 
-    def _next_job(self) -> Job | None:
+    def _next_item(self) -> SnapshotJob | _Signal:
         try:
             return self._queue.get(timeout=self.retry_s if self._is_full else None)
         except queue.Empty:
-            return _do_nothing
+            return _Signal.LOOK
 
     def _maybe_prepare(self) -> None:
         """Make the next segment, if it is time for it."""
@@ -153,7 +166,3 @@ class Helper:
             self._set_full(is_full=True)
         else:
             self._set_full(is_full=False)
-
-
-def _do_nothing() -> Iterable[None]:
-    return ()

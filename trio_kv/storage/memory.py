@@ -69,12 +69,6 @@ class MemoryFiles:
         """Each write goes to a new place, and what it replaces is free when it is durable: zeros reserve nothing."""
         self._copies_bytes = 0
         """What copies hold that nobody else does any more."""
-        self.is_copy_on_write = False
-        """Each write goes to a new place, which is free again only when what it replaces is: zeros reserve nothing."""
-        self._shared: dict[int, set[int]] = {}
-        """Fault: by file, the sectors that somebody's copy has as well, to write on which takes room, once."""
-        self._given_bytes = 0
-        """What such copies hold alone."""
         self.is_unreadable = False
         """Fault: nothing can be read, also after a power cut."""
         self.before_step: Callable[[], object] | None = None
@@ -101,7 +95,6 @@ class MemoryFiles:
         twin.capacity_bytes = self.capacity_bytes
         twin.is_copy_on_write = self.is_copy_on_write
         twin._copies_bytes = self._copies_bytes  # noqa: SLF001 - it is the same class
-        twin.is_copy_on_write = self.is_copy_on_write
         directories = [self._names, *self._older_names]
         files = {id(file): file.copy() for directory in directories for file in directory.values()}
         copies = [{name: files[id(file)] for name, file in directory.items()} for directory in directories]

@@ -1,7 +1,7 @@
 """The disks of the whole world: no thread, no file, and power that fails on purpose.
 
 `SimulatedDisks` stands where `cluster.disks.RealDisks` stands. Behind it is the real code of a data directory on a disk
-in memory (`sim.whole.root`), and for each node a `sim.whole.drive.Drive`.
+in memory (`sim.whole.root`), and for each node a `sim.whole.drive.WholeDrive`.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from random import Random
 import trio
 
 from trio_kv.cluster.disks import Decode, Found, Known, Loaded, Moved
-from trio_kv.sim.whole.drive import DiskHost, Drive
+from trio_kv.sim.whole.drive import DiskHost, WholeDrive
 from trio_kv.sim.whole.root import Root
 from trio_kv.storage.rebuild import end_rebuild
 
@@ -23,7 +23,7 @@ class SimulatedDisks:
         """Make empty drives for all nodes."""
         self.nodes = nodes
         self.root = Root(host, nodes)
-        self.drives = {node: Drive(host, self.root, node) for node in nodes}
+        self.drives = {node: WholeDrive(host, self.root, node) for node in nodes}
         self._host = host
 
     @property
@@ -57,7 +57,7 @@ class SimulatedDisks:
         await trio.sleep(self._host.plan.disk_s)
         del random
         moved = self.root.rebuild(node, running)
-        self.drives[node].replaced()
+        self.drives[node].replace(self.root.content(node))
         return moved
 
     async def end_rebuild(self, node: int) -> None:
@@ -68,8 +68,8 @@ class SimulatedDisks:
             end_rebuild(drive.directory)
         except OSError as error:
             # It is the disk that failed, whoever asked it for something.
-            if drive.disk is not None:
-                drive.disk.failed(error)
+            if drive.timed is not None:
+                drive.timed.fail(error)
 
     async def wait_gone(self, node: int) -> OSError:
         """See `cluster.disks.Disks`: nobody moves directories here."""

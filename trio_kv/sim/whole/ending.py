@@ -119,7 +119,7 @@ def _has_converged(world: "WholeWorld") -> bool:
     drives = world.disks.drives.values()
     if any(not world.is_up(drive.node) and not drive.is_lost for drive in drives):
         return False
-    return is_at_rest(world.living(), [None if drive.disk is None else drive.disk.timed for drive in drives])
+    return is_at_rest(world.living(), [drive.timed for drive in drives])
 
 
 def _require_order(world: "WholeWorld") -> None:

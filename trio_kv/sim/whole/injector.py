@@ -161,26 +161,13 @@ class Injector:
     def _break_disk(self, fault: faults.DiskFault) -> None:
         world, slow_disk = self._world, self._world.cluster.faults.slow_disk
         node = self._pick(fault.node)
-        drive = world.disks.drives[node]
-        match fault:
-            case faults.SlowDisk():
-                slow_disk(node, world.plan.disk_s * (fault.factor - 1))
-                self._later.end("slow", node, fault.for_s, slow_disk, node, 0.0)
-            case faults.SlowJobs():
-                drive.condition.job_factor = fault.factor
-                self._later.end("slow jobs", node, fault.for_s, drive.condition.end_slow_jobs)
-            case faults.StallDisk():
-                # Also that of a node that is down: it hangs when the node starts.
-                drive.condition.is_stalled = True
-                self._later.end("stall", node, fault.for_s, drive.unstall)
-            case faults.FailDisk():
-                # It fails with one of its next writes; what a recovery would meet is another fault.
-                if world.is_up(node) and (fault.for_s is not None or self._may_lose(node)):
-                    drive.is_armed, drive.restart_after_s = fault.for_s is None, fault.for_s
-                    drive.files.fail_after(fault.steps, OSError(5, "a fault that was planned"))
-            case faults.FailReads():
-                drive.files.is_unreadable = True
-                self._later.end("unreadable", node, fault.for_s, drive.end_unreadable)
+        if isinstance(fault, faults.SlowDisk):
+            slow_disk(node, world.plan.disk_s * (fault.factor - 1))
+            self._later.end("slow", node, fault.for_s, slow_disk, node, 0.0)
+            return
+        lasts = isinstance(fault, faults.FailDisk) and fault.for_s is None
+        may_fail = world.is_up(node) and (not lasts or self._may_lose(node))
+        world.disks.drives[node].suffer(fault, self._later, may_fail=may_fail)
 
     def _take_away(self, fault: faults.DataFault) -> None:
         world = self._world

@@ -5,7 +5,6 @@ from random import Random
 
 import trio
 
-from trio_kv.check.watch import Watch
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.sim.network import MESSAGES_KEPT_MAX, STRAGGLER_S, Pipe
 from trio_kv.transport.links import LinkFault, Links
@@ -57,15 +56,14 @@ class LatentLinks(Links):
         self.is_faulty = True  # Each message has to ask for its latency.
 
 
-class WatchedNetwork(MemoryNetwork):
-    """Shows what leaves a node to the judges, and keeps some of it for replays."""
+class SimulatedNetwork(MemoryNetwork):
+    """Lets slow links be slow, and keeps some of what is sent for replays."""
 
-    def __init__(self, links: LatentLinks, watch: Watch, after: Callable[..., None]) -> None:
+    def __init__(self, links: LatentLinks, after: Callable[..., None]) -> None:
         """Connect nobody yet.
 
         Args:
             links: what joins the nodes.
-            watch: sees each message that is sent.
             after: lets something happen after some seconds.
 
         """
@@ -76,12 +74,10 @@ class WatchedNetwork(MemoryNetwork):
         self.delivered = 0
         self.in_next_install: Callable[[], None] | None = None
         """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
-        self._watch = watch
         self._sent = 0
 
     def send_nowait(self, message: Message) -> None:
         """Send a message to its target."""
-        self._watch.sent(message.source, message)
         if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
             self.in_next_install()
             self.in_next_install = None

@@ -5,15 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from trio_kv.cluster.inbox import RoomChanged, SnapshotStored
-from trio_kv.cluster.node import DiskFailedError, Node
+from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import OWN_PROCESS
-from trio_kv.raft.events import RebuildEnded
-from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Ready
-from trio_kv.replica.jobs import Job
-from trio_kv.replica.turns import Turns
-from trio_kv.sim.noticing import Noticing
+from trio_kv.replica.driver import DiskFailedError, Input
+from trio_kv.sim.watched import WatchedDriver
 from trio_kv.sim.whole.drive import SimulatedDisk
 from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
@@ -42,14 +37,13 @@ class WatchedNode(Node):
         """Join the parts of a node, see `Node`, and show it to the judges."""
         super().__init__(disk=disk, deliver=self._show_answers, **parts)
         self._deliver_on = deliver
+        self.driver = WatchedDriver(self.replica, self.driver.turns, world, disk.timed)
         self.world = world
         self.id = self.replica.id
         self.is_alive = True
         """Until its power is cut, or it ends."""
         self.answers: list[Answer] = []
         """Given in this pass."""
-        self._memory_disk = disk
-        self._noticing = Noticing(world.coverage)
         world.node_started(self, disk)
 
     async def run(self) -> None:
@@ -64,11 +58,6 @@ class WatchedNode(Node):
             self.world.node_ended(self)
 
     @property
-    def turns(self) -> Turns:
-        """Whose turn it is to take a snapshot."""
-        return self._turns
-
-    @property
     def is_held(self) -> bool:
         """Whether it does nothing just now, paused or starved."""
         return self._resumed is not None
@@ -80,29 +69,26 @@ class WatchedNode(Node):
             return
         now = self.clock.now()
         raft.become_candidate(now, "it was told to", is_pre_vote=is_pre_vote)
-        self._carry_out(now)
+        self._pass(now, [])
 
-    def _take(self, now: float, items: list[object]) -> None:
+    def _pass(self, now: float, items: list[Input]) -> None:
         world = self.world
         try:
             for place, item in enumerate(items):
-                if isinstance(item, Message):
-                    world.watch.took(self.id, item)
-                elif isinstance(item, Propose | Read):
+                if isinstance(item, Propose | Read):
                     # In place: this list is also what is answered if the node dies of it.
                     items[place] = self._tap(item)
-            super()._take(now, items)
+            super()._pass(now, items)
+            if not self.is_alive:
+                return
+            for answer in self.answers:
+                world.judge_answer(self, answer)
+            self.answers.clear()
+            world.stepped(self)
         except Exception as error:
             if _leaf(error) is not DiskFailedError:
                 world.fail(error)
             raise
-
-    def _take_rare(self, now: float, item: object) -> None:
-        if isinstance(item, SnapshotStored):
-            self._noticing.snapshot_stored(self.replica, (item.index, item.term))
-        super()._take_rare(now, item)
-        if isinstance(item, RoomChanged):
-            self._memory_disk.timed.room_heard(item.room_bytes, self.replica.raft.log.last_index)
 
     def _tap(self, request: Propose | Read) -> Propose | Read:
         world = self.world
@@ -134,33 +120,6 @@ class WatchedNode(Node):
                 self.answers.append(answer)
             told.append((reply_to.asker, msgspec.structs.replace(answer, number=reply_to.number)))
         self._deliver_on(told)
-
-    def _carry_out(self, now: float) -> None:
-        world = self.world
-        try:
-            super()._carry_out(now)
-            if not self.is_alive:
-                return
-            world.watch.stepped(self.id, self.replica.machine)
-            self._noticing.stepped(self.replica)
-            for answer in self.answers:
-                world.judge_answer(self, answer)
-            self.answers.clear()
-            world.stepped(self)
-        except Exception as error:
-            world.fail(error)
-            raise
-
-    def _submit(self, job: Job) -> None:
-        self._noticing.job_given(job)
-        super()._submit(job)
-
-    def _tell(self, ready: Ready) -> None:
-        for event in ready.events:
-            if isinstance(event, RebuildEnded):
-                self.world.watch.rebuilt(self.id)
-                self.world.coverage.reach("rebuild finished")
-        super()._tell(ready)
 
 
 def _leaf(error: BaseException) -> type[BaseException]:

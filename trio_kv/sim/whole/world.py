@@ -28,6 +28,7 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.replica.replica import Replica
+from trio_kv.sim.drive import START_AGAIN_S
 from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result, describe
@@ -35,10 +36,10 @@ from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.disks import SimulatedDisks
 from trio_kv.sim.whole.door import Door
-from trio_kv.sim.whole.drive import START_AGAIN_S, SimulatedDisk
+from trio_kv.sim.whole.drive import SimulatedDisk
 from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
 from trio_kv.sim.whole.injector import Injector
-from trio_kv.sim.whole.network import LatentLinks, WatchedNetwork
+from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.scheduling import run_seeded
 from trio_kv.sim.whole.sink import WorldSink
@@ -143,7 +144,7 @@ class WholeWorld:
         self._sink = WorldSink(self, self._tell)
         trace = Trace([self._sink], wall_s=trio.current_time, mono_s=trio.current_time)
         self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
-        self.node_network = WatchedNetwork(self.links, self.watch, self.after)
+        self.node_network = SimulatedNetwork(self.links, self.after)
         self.disks = SimulatedDisks(self, self.members)
         self.cluster = Cluster(
             self.disks,
@@ -247,7 +248,7 @@ class WholeWorld:
         self.now_s = now = trio.current_time()
         raft = node.replica.raft
         self._hash.update(_PACK(now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit))
-        judge_waiting(self._judges.overdue, now, node.replica, node.turns, self.living())
+        judge_waiting(self._judges.overdue, now, node.replica, node.driver.turns, self.living())
 
     def judge_answer(self, node: WatchedNode, answer: Answer) -> None:
         """Judge an answer of a pass that is over."""
@@ -351,7 +352,7 @@ class WholeWorld:
         drive = self.disks.drives[node]
         self._take_down(node)
         if not (drive.is_failed or drive.is_damaged):
-            drive.flip(self.random, part)
+            drive.flip(part)
             self.after(max(for_s, RESTART_S), self.restart, node, State.STOPPED)
 
     def _take_down(self, node: int) -> None:

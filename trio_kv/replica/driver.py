@@ -1,0 +1,197 @@
+"""The one loop that drives a replica. Whoever runs a node, a task or a simulator, says only where things come from
+and where they go.
+
+A pass of the loop takes all that came since the last one, and gives one `Work`. Pure: both clocks are arguments.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+import msgspec
+
+from trio_kv.raft.events import Event, TransferEnded
+from trio_kv.raft.messages import Message
+from trio_kv.raft.ready import Write
+from trio_kv.replica.jobs import (
+    ChunkAdded,
+    ChunkWasRead,
+    Completion,
+    DiskFailed,
+    Job,
+    RoomChanged,
+    SnapshotFailed,
+    SnapshotMoved,
+    SnapshotStored,
+    Stored,
+)
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.turns import Turns
+from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
+from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo, Request
+
+
+@attrs.frozen
+class TimerFired:
+    """The deadline of the last `Work` has passed."""
+
+
+@attrs.frozen
+class Continue:
+    """A `Work` said that it left something undone, so that others could run."""
+
+
+@attrs.frozen
+class Transfer:
+    """Hand leadership over."""
+
+    target: int
+
+
+@attrs.frozen
+class TakeSnapshot:
+    """Take a snapshot, whatever the size of the log."""
+
+
+Control = Completion | TimerFired | Continue | Transfer | TakeSnapshot
+Input = Message | Request | Control
+
+
+class DiskFailedError(Exception):
+    """The node's disk failed a write or a sync: the node must stop, and nothing is retried (scenario D11)."""
+
+
+class Work(msgspec.Struct, gc=False):
+    """What one pass wants done. Its fields are carried out in this order."""
+
+    messages: Sequence[Message]
+    """They leave."""
+    write: Write | None
+    """It goes to the disk; writes become durable in the order in which they are given."""
+    answers: list[tuple[ReplyTo, Answer]]
+    """(reply_to, answer): each goes to who asked."""
+    jobs: list[Job]
+    """They go to the disk, behind the write."""
+    events: Sequence[Event]
+    """They are told to whoever listens."""
+    wants_pass: bool
+    """`Continue` is to be given soon: when others who wait for the processor had it."""
+    deadline: float
+    """When `TimerFired` is to be given, by the clock of the node."""
+
+
+class Driver:
+    """Drives one replica.
+
+    Args:
+        replica: the node's brain.
+        turns: whose turn it is to take a snapshot, of the nodes that share a processor.
+
+    """
+
+    def __init__(self, replica: Replica, turns: Turns) -> None:
+        """Do nothing yet: the first call of `step` has no items."""
+        self.replica = replica
+        self.turns = turns
+        self._is_continuing = False
+        self._wants_debug = replica.raft.wants_debug
+        self._events: list[Event] = []
+        """What came of the items, to be told before what came of the pass."""
+
+    def step(self, now: float, shared_now: float, items: Sequence[Input]) -> Work:
+        """Take what came; return what has to be done.
+
+        Args:
+            now: the time of the node's own clock.
+            shared_now: the time that `turns` goes by: the nodes of a process share it, whatever their clocks show.
+            items: what came, in that order.
+
+        Raises:
+            DiskFailedError: the disk failed. The node must end; `stop` gives its last answers.
+
+        """
+        replica = self.replica
+        self._take(now, items)
+        ready = replica.ready(now)
+        replica.apply(ready)
+        replica.take_turn(shared_now, self.turns)
+        events: Sequence[Event] = ready.events
+        if self._wants_debug and replica.applied_now:
+            events = [*events, replica.applied_event()]
+        if self._events:
+            events = [*self._events, *events]
+            self._events.clear()
+        wants_pass = replica.has_more and not self._is_continuing
+        if wants_pass:
+            self._is_continuing = True
+        return Work(
+            ready.messages,
+            ready.write,
+            replica.take_answers(),
+            replica.take_jobs(),
+            events,
+            wants_pass,
+            replica.deadline,
+        )
+
+    def stop(self) -> list[tuple[ReplyTo, Answer]]:
+        """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""
+        self.turns.give_back(self.replica.id)
+        return self.replica.stop()
+
+    def _take(self, now: float, items: Sequence[Input]) -> None:
+        replica = self.replica
+        receive, propose, read = replica.raft.receive, replica.propose, replica.read
+        is_timer_due = False
+        for item in items:
+            if isinstance(item, Message):
+                receive(now, item)
+            elif isinstance(item, Propose):
+                propose(item)
+            elif isinstance(item, Read):
+                read(item)
+            elif isinstance(item, Stored):
+                replica.stored(now, item.ticket)
+            elif isinstance(item, TimerFired):
+                is_timer_due = True
+            else:
+                self._take_rare(now, item)
+        if is_timer_due:
+            # It is believed only after all else that came: a process that slept is no dead leader.
+            replica.timeout(now)
+
+    def _take_rare(self, now: float, item: Input) -> None:
+        """Take what comes seldom."""
+        replica = self.replica
+        match item:
+            case ChunkAdded():
+                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
+            case ChunkWasRead():
+                snapshot = (item.index, item.term)
+                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+            case SnapshotMoved():
+                replica.snapshots.moved(item.index, item.term)
+            case SnapshotStored():
+                replica.snapshot_stored(now, (item.index, item.term), item.size_bytes)
+                self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
+            case SnapshotFailed():
+                replica.snapshot_failed()
+                self._events.append(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
+            case RoomChanged():
+                replica.raft.set_room(item.room_bytes)
+                self._events.append(DiskRoomChanged(item.room_bytes))
+            case Transfer():
+                self._transfer(now, item.target)
+            case TakeSnapshot():
+                replica.snapshots.ask()
+            case Continue():
+                self._is_continuing = False
+            case DiskFailed():
+                raise DiskFailedError(str(item.error)) from item.error
+            case _:
+                raise AssertionError(f"no rule for {item!r}")
+
+    def _transfer(self, now: float, target: int) -> None:
+        try:
+            self.replica.raft.transfer(now, target)
+        except ValueError as error:
+            self._events.append(TransferEnded(target, str(error)))
