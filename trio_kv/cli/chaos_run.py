@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import trio
 
-from trio_kv.cli.chaos import ChaosOptions, Verdict
+from trio_kv.cli.chaos_options import ChaosOptions, Verdict
 from trio_kv.cli.control import DEFAULT_DOOR
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error, leaves

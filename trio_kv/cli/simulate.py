@@ -13,7 +13,7 @@ import msgspec
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.output import ExitCode, say
-from trio_kv.cli.sim import SimOptions
+from trio_kv.cli.sim_options import SimOptions
 from trio_kv.cli.sim_output import show_campaign, show_progress, tell_outcome
 from trio_kv.sim.attempt import Failure, Outcome, TraceText, attempt, figures_of
 from trio_kv.sim.campaign import Campaign, Order, Seeds, Verdict, parse_seeds, replay_command, run_here

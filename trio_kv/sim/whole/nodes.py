@@ -1,9 +1,11 @@
 """The real node, and who looks on: after each of its passes the judges see what it did."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
+from trio_kv.check.answers import Answers
+from trio_kv.check.watch import Watch
 from trio_kv.cluster.inbox import RoomChanged, SnapshotStored
 from trio_kv.cluster.node import DiskFailedError, Node
 from trio_kv.raft.events import RebuildEnded
@@ -13,10 +15,42 @@ from trio_kv.replica.jobs import Job
 from trio_kv.replica.requests import Answer, Propose, Read
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.noticing import Noticing
+from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.drive import SimulatedDisk
 
-if TYPE_CHECKING:
-    from trio_kv.sim.whole.world import WholeWorld
+
+class NodeHost(Protocol):
+    """The world, as its nodes see it."""
+
+    coverage: WholeCoverage
+    watch: Watch
+    answers: Answers
+    stale_reads: dict[int, Read]
+    proposed: set[int]
+
+    def next_number(self) -> int:
+        """Return a number for a request."""
+        ...
+
+    def node_started(self, node: "WatchedNode", disk: SimulatedDisk) -> None:
+        """Show a new life to the judges."""
+        ...
+
+    def node_ended(self, node: "WatchedNode") -> None:
+        """Note that a node is no more."""
+        ...
+
+    def stepped(self, node: "WatchedNode") -> None:
+        """Put a pass into the trace."""
+        ...
+
+    def judge_answer(self, node: "WatchedNode", answer: Answer) -> None:
+        """Judge an answer of a pass that is over."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End the run with an error."""
+        ...
 
 
 class Source(Protocol):
@@ -61,7 +95,7 @@ class Tap:
 class WatchedNode(Node):
     """A node whose passes are shown to the judges."""
 
-    def __init__(self, world: "WholeWorld", disk: SimulatedDisk, **parts: Any) -> None:
+    def __init__(self, world: NodeHost, disk: SimulatedDisk, **parts: Any) -> None:
         """Join the parts of a node, see `Node`, and show it to the judges."""
         super().__init__(disk=disk, **parts)
         self.world = world

@@ -1,7 +1,6 @@
 """What the house tells in its trace, as the whole world hears it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from trio_kv.check.violation import Violation
 from trio_kv.raft.events import (
@@ -13,48 +12,57 @@ from trio_kv.raft.events import (
     SnapshotInstalled,
     TransferStarted,
 )
+from trio_kv.sim.coverage import Coverage
 from trio_kv.trace.trace import Record
 from trio_kv.trace.vocabulary import ClientFailed, NodeCrashed, SnapshotGivenUp
-
-if TYPE_CHECKING:
-    from trio_kv.sim.whole.world import WholeWorld
 
 
 class WorldSink:
     """Ends the run when a part of the house fails that should not; counts situations; tells a person.
 
     Args:
-        world: the run.
-        tell: takes a line for each event, for people.
+        coverage: counts the situations.
+        transfers: the nodes that were to take over, and did not yet.
+        fail: ends the run with an error.
+        say: takes a line for each event, for people; None: nobody reads them.
 
     """
 
-    def __init__(self, world: "WholeWorld", tell: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        coverage: Coverage,
+        transfers: set[int],
+        fail: Callable[[Exception], None],
+        say: Callable[[str], None] | None,
+    ) -> None:
         """Hear nothing yet; see the class."""
-        self.level = INFO if tell is None else DEBUG
-        self._world = world
+        self.level = INFO if say is None else DEBUG
+        self._reach = coverage.reach
+        self._transfers = transfers
+        self._fail = fail
+        self._say = say
 
     def write(self, record: Record) -> None:
         """Take a record."""
-        event, world = record.event, self._world
-        if self.level == DEBUG:
+        event, reach = record.event, self._reach
+        if self._say is not None:
             node = "" if record.node is None else f"n{record.node}@{record.term or 0} "
-            world.say(f"{node}{event.name} {event}")
+            self._say(f"{node}{event.name} {event}")
         match event:
             case NodeCrashed(is_injected=False) | ClientFailed():
-                world.fail(Violation(f"it raised: {event.traceback}"))
-            case LeaderElected() if record.node in world.transfers:
-                world.coverage.reach("leadership transferred")
-                world.transfers.clear()
+                self._fail(Violation(f"it raised: {event.traceback}"))
+            case LeaderElected() if record.node in self._transfers:
+                reach("leadership transferred")
+                self._transfers.clear()
             case LogTruncated():
-                world.coverage.reach("tail truncated")
+                reach("tail truncated")
             case TransferStarted(reason="the disk stands still"):
-                world.coverage.reach("stalled leader handed over")
+                reach("stalled leader handed over")
             case LeaderSteppedDown(reason="no majority answers"):
-                world.coverage.reach("leader cut off from the majority stepped down")
+                reach("leader cut off from the majority stepped down")
             case SnapshotInstalled():
-                world.coverage.reach("snapshot installed")
+                reach("snapshot installed")
             case SnapshotGivenUp():
-                world.coverage.reach("snapshot aborted by full disk")
+                reach("snapshot aborted by full disk")
             case _:
                 pass
