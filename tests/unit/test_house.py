@@ -19,7 +19,6 @@ LONG_FILES = {
     "control/commands.py",
     "gateway/raft.py",
     "proxy/connection.py",
-    "raft/leader.py",
     "sim/node.py",
     "sim/script.py",
     "sim/whole/clients.py",
