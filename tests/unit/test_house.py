@@ -24,9 +24,7 @@ LONG_FILES = {
     "sim/whole/clients.py",
     "sim/whole/drive.py",
     "sim/whole/world.py",
-    "storage/files.py",
     "storage/memory.py",
-    "storage/snapshots.py",
     "storage/wal.py",
     "trace/vocabulary.py",
 }

@@ -24,9 +24,9 @@ from trio_kv.cli.progress import show_bytes, show_progress
 from trio_kv.cli.words import count
 from trio_kv.client import control as client
 from trio_kv.storage.errors import DamagedError, StorageError
-from trio_kv.storage.files import sync_descriptor
 from trio_kv.storage.restore import Progress, SnapshotContent, check_snapshot
 from trio_kv.storage.restore import restore as make_restored
+from trio_kv.storage.systems import sync_descriptor
 
 COPY_BYTES = 1 << 20
 """So much is copied in one step."""

@@ -13,7 +13,7 @@ from trio_kv.cluster.inbox import Inbox, TakeSnapshot
 from trio_kv.cluster.registry import FaultError, Registry
 from trio_kv.cluster.supervisor import Member
 from trio_kv.replica.requests import Answer, Done, Read
-from trio_kv.storage.snapshots import snapshot_name
+from trio_kv.storage.snapshot_reading import snapshot_name
 
 BACKUP_S = 60.0
 """How long a backup waits for its snapshot."""

@@ -39,7 +39,7 @@ from trio_kv.storage.opening import Opened
 from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 from trio_kv.storage.recovery import Recovered
-from trio_kv.storage.snapshots import SnapshotInfo
+from trio_kv.storage.snapshot_reading import SnapshotInfo
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeLoading
 

@@ -35,7 +35,7 @@ from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
-from trio_kv.storage.snapshots import SnapshotInfo
+from trio_kv.storage.snapshot_reading import SnapshotInfo
 
 LOOK_FOR_ROOM_S = 0.1
 """A full disk is tried again so often."""

@@ -49,7 +49,7 @@ from trio_kv.storage.node_directory import (
     node_name,
     settle,
 )
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.segments import SEGMENT_BYTES
 from trio_kv.wire.frames import Identity
 
 UNFINISHED_NAME = "unfinished"

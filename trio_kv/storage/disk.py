@@ -34,7 +34,8 @@ import trio
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.storage.helper import FULL_RETRY_S, Helper
 from trio_kv.storage.jobs import JOBS_WAITING_MAX, Job, SnapshotJobs, SnapshotListener, ignore
-from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
+from trio_kv.storage.snapshot_reading import SnapshotInfo
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 
 DELAY_STEP_S = 0.1

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from trio_kv.storage.errors import FULL
-from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore, SnapshotWriter
+from trio_kv.storage.snapshot_reading import SnapshotInfo
+from trio_kv.storage.snapshots import SnapshotStore, SnapshotWriter
 
 JOBS_WAITING_MAX = 4096
 """Jobs that may wait. Who gives chunks waits for each to be added; a disk that lets more wait has failed."""

@@ -17,7 +17,7 @@ from trio_kv.storage.folders import Folder, RealFolder
 from trio_kv.storage.lock import LOCK_NAME
 from trio_kv.storage.manifest import check_nodes, write_json
 from trio_kv.storage.node_directory import NodeDirectory
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.segments import SEGMENT_BYTES
 
 _NOTHING = frozenset({LOCK_NAME, "lost+found", UNFINISHED_NAME + TEMPORARY_SUFFIX})
 """What may lie in a directory that counts as empty. Every new ext4 file system has a lost+found."""

@@ -16,7 +16,8 @@ from trio_kv.storage.disk import WRITES_WAITING_MAX
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import Job, SnapshotJobs, SnapshotListener, ignore
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
-from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore
+from trio_kv.storage.snapshot_reading import SnapshotInfo
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 
 

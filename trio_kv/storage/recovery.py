@@ -22,7 +22,6 @@ sync what there is, and to read past the cache that the disk holds it.
 """
 
 import errno
-import re
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -31,8 +30,9 @@ from trio_kv.raft.entry import Command, Entry
 from trio_kv.raft.ready import HardState
 from trio_kv.storage.errors import FULL, DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
+from trio_kv.storage.segments import Segment, segment_name, segment_numbers
 from trio_kv.storage.shape import LogShape, ShapeError
-from trio_kv.storage.snapshots import SnapshotInfo, snapshot_names
+from trio_kv.storage.snapshot_reading import SnapshotInfo, snapshot_names
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     ZERO_SECTOR,
@@ -51,17 +51,6 @@ from trio_kv.wire.frames import (
 )
 
 _ZEROS = bytes(1 << 16)
-_NAME = re.compile(r"wal-(\d{16})\.log")
-
-
-def segment_name(number: int) -> str:
-    """Return the file name of a segment."""
-    return f"wal-{number:016d}.log"
-
-
-def segment_numbers(names: list[str]) -> list[int]:
-    """Return the numbers of the segments among these file names, in order."""
-    return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
 
 
 @attrs.frozen
@@ -76,16 +65,6 @@ class Recovered:
     """For people: what was cut off."""
     snapshot: SnapshotInfo | None = None
     """The newest snapshot, if `storage.opening` has put the two together."""
-
-
-@attrs.frozen
-class Segment:
-    """A segment that can be written to."""
-
-    header: SegmentHeader
-    seed: int
-    offset: int
-    """Where the next frame goes."""
 
 
 @attrs.define

@@ -21,8 +21,8 @@ from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import RealFiles
 from trio_kv.storage.making import make_data_directory
 from trio_kv.storage.node_directory import NodeDirectory
-from trio_kv.storage.snapshots import SnapshotScan
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.segments import SEGMENT_BYTES
+from trio_kv.storage.snapshot_reading import SnapshotScan
 
 WAY_OUT = "Nothing was made of it. Use another backup, or the newest snapshot-*.snap file of another node."
 
