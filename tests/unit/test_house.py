@@ -26,7 +26,6 @@ LONG_FILES = {
     "sim/whole/world.py",
     "storage/memory.py",
     "storage/wal.py",
-    "trace/vocabulary.py",
 }
 """Still to be mended."""
 

@@ -11,6 +11,7 @@ import attrs
 DEBUG = 10
 INFO = 20
 WARNING = 30
+ERROR = 40
 
 
 @attrs.frozen

@@ -21,16 +21,10 @@ import msgspec
 
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.lines import BUFFER_LINES_MAX, LineSink, LineWriter, lost_record
+from trio_kv.trace.schema import COMMON_MEMBERS, SCHEMA_VERSION, event_classes
 from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record, parse_time
-from trio_kv.trace.vocabulary import (
-    COMMON_MEMBERS,
-    SCHEMA_VERSION,
-    TraceEnded,
-    TraceStarted,
-    UnknownEvent,
-    event_classes,
-)
+from trio_kv.trace.vocabulary import TraceEnded, TraceStarted, UnknownEvent
 
 GATHER_S = 0.05
 """How long the thread lets records gather before it writes them."""

@@ -1,32 +1,15 @@
 """The events of everything around the consensus core: nodes, disks, links, clients, the server.
 
-The core's own facts, and the base class `Event`, stand in `trio_kv.raft.events`; `event_classes` knows both.
+The core's own facts, and the base class `Event`, stand in `trio_kv.raft.events`; `schema` knows both.
 An event's attributes must not be called like the members that the trace adds to each of them
-(`COMMON_MEMBERS`), and never hold a value that a client stored: that belongs to its owner, not into a log.
+(`schema.COMMON_MEMBERS`), and never hold a value that a client stored: that belongs to its owner, not into a log.
 """
 
-import functools
-import inspect
-import sys
 from typing import Any, ClassVar
 
 import attrs
 
-from trio_kv.raft import events as core
-from trio_kv.raft.events import DEBUG, INFO, WARNING, Event
-
-ERROR = 40
-OFF = 100
-"""Above every level: what a sink that wants nothing, or a trace without sinks, has."""
-
-SCHEMA_VERSION = 1
-"""Of the members and names in a trace file; adding an event or a member does not change it."""
-
-COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role")
-"""What a line of a trace may carry beside the event's own members, in this order."""
-
-
-# --- trace --------------------------------------------------------------------------------------------------
+from trio_kv.raft.events import DEBUG, ERROR, WARNING, Event
 
 
 @attrs.frozen
@@ -83,9 +66,6 @@ class UnknownEvent(Event):
     members: dict[str, Any]
 
 
-# --- server -------------------------------------------------------------------------------------------------
-
-
 @attrs.frozen
 class ServerStarted(Event):
     """The store listens. With JSON lines, this is the line that says: ready."""
@@ -115,9 +95,6 @@ class ServerStopped(Event):
     """The store is down, as it was told."""
 
     name: ClassVar[str] = "server.stopped"
-
-
-# --- nodes --------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -216,9 +193,6 @@ class EntriesApplied(Event):
     state_digest: int
 
 
-# --- disks --------------------------------------------------------------------------------------------------
-
-
 @attrs.frozen
 class DiskFailed(Event):
     """A write or sync failed. It is not tried again; the node stops."""
@@ -308,9 +282,6 @@ class WalTornTailCut(Event):
     """File, offset and how much was cut."""
 
 
-# --- links --------------------------------------------------------------------------------------------------
-
-
 @attrs.frozen
 class LinkCut(Event):
     """No message passes between two nodes, in either direction."""
@@ -343,9 +314,6 @@ class LinkFaulted(Event):
     jitter_s: float
     drop_percent: float
     duplicate_percent: float
-
-
-# --- clients ------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -418,32 +386,3 @@ class ControlFileDelayed(Event):
     level: ClassVar[int] = WARNING
     file: str
     address: str
-
-
-@functools.cache
-def event_classes() -> dict[str, type[Event]]:
-    """Return every event class by its name."""
-    return {
-        member.name: member
-        for module in (core, sys.modules[__name__])
-        for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Event) and member is not Event
-    }
-
-
-def member_names(event_class: type[Event]) -> tuple[str, ...]:
-    """Return the names of an event's own members, in their order."""
-    names = _MEMBER_NAMES.get(event_class)
-    if names is None:
-        names = tuple(attribute.name for attribute in attrs.fields(event_class))
-        _MEMBER_NAMES[event_class] = names
-    return names
-
-
-def level_name(level: int) -> str:
-    """Return the lower-case name of a level: debug, info, warning or error."""
-    return _LEVEL_NAMES[level]
-
-
-_MEMBER_NAMES: dict[type[Event], tuple[str, ...]] = {}
-_LEVEL_NAMES = {DEBUG: "debug", INFO: "info", WARNING: "warning", ERROR: "error"}
