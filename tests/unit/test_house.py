@@ -20,7 +20,6 @@ LONG_FILES = {
     "gateway/raft.py",
     "proxy/connection.py",
     "sim/node.py",
-    "sim/script.py",
     "sim/whole/clients.py",
     "sim/whole/drive.py",
     "sim/whole/world.py",
