@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from trio_kv.cli.chaos_options import ChaosOptions, Verdict
+from trio_kv.cli.words import examples
 
 EXIT_CODES = (
     "Exit codes: 0 valid · 1 violation · 2 unknown, also usage · 3 no server · 70 an unexpected error · 74 valid, but"
@@ -13,14 +14,13 @@ EXIT_CODES = (
 app = App(
     name="chaos",
     help_format="plaintext",
-    help_epilogue=(
-        "Examples:\n\n"
-        "  $ trio-kv chaos --minutes 10                  # breaks a server of its own\n"
-        "  $ trio-kv chaos --nodes 3 --faults kill,partition --seed 7\n"
-        "  $ trio-kv chaos --port 3001                   # only load and verdict, on a server that runs\n"
-        "  $ trio-kv chaos --port 3001 --data-dir trio_kv-data     # and faults through its control door\n"
-        "  $ trio-kv chaos --host 10.0.0.5 --fault-command ./break   # runs `./break start`, later `./break stop`\n\n"
-        f"{EXIT_CODES}"
+    help_epilogue=examples(
+        "trio-kv chaos --minutes 10                  # breaks a server of its own",
+        "trio-kv chaos --nodes 3 --faults kill,partition --seed 7",
+        "trio-kv chaos --port 3001                   # only load and verdict, on a server that runs",
+        "trio-kv chaos --port 3001 --data-dir trio_kv-data     # and faults through its control door",
+        "trio-kv chaos --host 10.0.0.5 --fault-command ./break   # runs `./break start`, later `./break stop`",
+        more=EXIT_CODES,
     ),
 )
 

@@ -13,8 +13,16 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
-from trio_kv.cli.output import Output
-from trio_kv.cli.parsing import NUMBER_MAX, Count, Host, NaturalNumber, Node, Seconds, ServerPort
+from trio_kv.cli.parsing import (
+    NUMBER_MAX,
+    Count,
+    Host,
+    NaturalNumber,
+    Node,
+    OutputOption,
+    Seconds,
+    ServerPort,
+)
 from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, PROCESS_KINDS, ChaosConfig, FaultKind
 
 
@@ -86,9 +94,7 @@ class ChaosOptions:
             help="A command that breaks something when `start` stands behind it, and mends it with `stop`."
         ),
     ] = None
-    output: Annotated[
-        Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
-    ] = "table"
+    output: OutputOption = "table"
 
     @property
     def is_on_running(self) -> bool:

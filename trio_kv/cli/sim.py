@@ -3,6 +3,7 @@
 from cyclopts import App
 
 from trio_kv.cli.sim_options import SimOptions
+from trio_kv.cli.words import examples
 
 EXIT_CODES = (
     "Exit codes: 0 valid · 1 violation · 2 usage · 4 unknown (no violation, and no proof: a situation that so many"
@@ -14,13 +15,12 @@ app = App(
     name="sim",
     help="Run the real code through bad days, each replayable from its seed, and judge every step.",
     help_format="plaintext",
-    help_epilogue=(
-        "Examples:\n\n"
-        "  $ trio-kv sim --seeds 1..1000 --minutes 10      # until either is over, on all cores\n"
-        "  $ trio-kv sim --seed 17 --verbose               # one of them, with all that happens\n"
-        "  $ trio-kv sim --kinds crash,partition --seeds 1..\n"
-        "  $ trio-kv sim --plan trio_kv-sim/core-17/plan.json --trace trace.txt\n\n"
-        f"{EXIT_CODES}"
+    help_epilogue=examples(
+        "trio-kv sim --seeds 1..1000 --minutes 10      # until either is over, on all cores",
+        "trio-kv sim --seed 17 --verbose               # one of them, with all that happens",
+        "trio-kv sim --kinds crash,partition --seeds 1..",
+        "trio-kv sim --plan trio_kv-sim/core-17/plan.json --trace trace.txt",
+        more=EXIT_CODES,
     ),
 )
 

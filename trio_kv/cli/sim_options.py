@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 import attrs
 from cyclopts import Parameter
 
-from trio_kv.cli.output import Output
-from trio_kv.cli.parsing import Count, NaturalNumber, Seconds
+from trio_kv.cli.parsing import Count, NaturalNumber, OutputOption, Seconds, flag
 
 
 @Parameter(name="*")
@@ -48,23 +47,14 @@ class SimOptions:
     ] = None
     is_beyond_budget: Annotated[
         bool,
-        Parameter(
-            name="--beyond-budget",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_SIM_BEYOND_BUDGET",
-            help="Break more than can be mended: only safety is judged.",
+        flag(
+            "Break more than can be mended: only safety is judged.",
+            "TRIO_KV_SIM_BEYOND_BUDGET",
+            "--beyond-budget",
         ),
     ] = False
     is_bare: Annotated[
-        bool,
-        Parameter(
-            name="--bare",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_SIM_BARE",
-            help="Without the judges, to see what the world costs by itself.",
-        ),
+        bool, flag("Without the judges, to see what the world costs by itself.", "TRIO_KV_SIM_BARE", "--bare")
     ] = False
     plan: Annotated[
         Path | None, Parameter(env_var="TRIO_KV_SIM_PLAN", help="Run a plan on file, instead of seeds.")
@@ -75,17 +65,14 @@ class SimOptions:
     ] = None
     is_verbose: Annotated[
         bool,
-        Parameter(
-            name=["--verbose", "-v"],
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_SIM_VERBOSE",
-            help="Print all that happens in one seed, or a line for each of many.",
+        flag(
+            "Print all that happens in one seed, or a line for each of many.",
+            "TRIO_KV_SIM_VERBOSE",
+            "--verbose",
+            "-v",
         ),
     ] = False
-    output: Annotated[
-        Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
-    ] = "table"
+    output: OutputOption = "table"
     out: Annotated[
         Path | None,
         Parameter(
