@@ -65,7 +65,7 @@ class Judge:
         """See a node end its rebuild: it votes and counts from now on."""
 
     def crashed(self, node: int) -> None:
-        """See a node die, its disk keep what is durable and any part of what was under way."""
+        """See a node die. Its disk keeps what is durable, and any part of what was under way."""
 
     def entered(self, view: View, term: int, vote: int | None) -> None:
         """See a node enter a term or give a vote; `view` still holds the old ones."""

@@ -15,7 +15,7 @@ from trio_kv.cli.status import show_status
 from trio_kv.cli.words import examples
 
 READS = frozenset({"status"})
-"""Commands that change nothing, so that one without an answer was simply not done."""
+"""Commands that change nothing: without an answer such a command was just not done."""
 MILLISECONDS_MAX = 3_600_000
 """An hour. A longer delay is a mistake."""
 
@@ -124,9 +124,9 @@ def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any]
     if output == "json":
         show_json(reply)
     elif name == "rebuild":
-        from trio_kv.cli.rebuild import tell_rebuilt
+        from trio_kv.cli.rebuild import describe_rebuilt
 
-        show(tell_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
+        show(describe_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
     else:
         show(f"ok: n{reply.get('node')}" if LEADER in arguments.values() else "ok")
     return ExitCode.OK

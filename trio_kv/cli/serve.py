@@ -92,7 +92,7 @@ class _Stop:
 
     def __init__(self, trace: Trace) -> None:
         self.opening = trio.CancelScope()
-        """Around all that opens and runs: given up at the first signal, as long as the house is not open."""
+        """The scope of all that opens and runs. The first signal cancels it, as long as the house is not open."""
         self._trace = trace
         self._is_open = False
         self._is_asked = trio.Event()

@@ -47,7 +47,8 @@ class Leader(Replicator):
 
     def when(self, time_us: int) -> float:
         """Return when, on this node's clock, cluster time will be `time_us`, if this node leads until then."""
-        # A microsecond more: `time_us` cuts fractions off, and what is due must be due then, else it is tried for ever.
+        # One microsecond is added because `time_us` cuts fractions off. Without it something would not be due yet at
+        # the time that was set for it, and would be tried for ever.
         return self.elected_at + (time_us - self.time_base_us + 1) / 1_000_000
 
     # Timers
@@ -85,12 +86,12 @@ class Leader(Replicator):
         return now < self._quorum_heard_at(now) + self.raft.config.election_timeout_min_s
 
     def _maybe_hand_over_stalled(self, now: float) -> None:
-        """Hand over what a disk that stands still keeps from being committed (scenario E1), if somebody can take it.
+        """Hand over if the own disk stands still, and somebody else could commit (scenario E1).
 
-        Heartbeats flow although nothing gets durable, so nobody else would ever notice. But a leader needs no disk to
-        confirm reads, and a vote does. So another is asked only as long as a majority *without this node* could elect
-        it, and this node leads on until it hears of the new term. Were it wrong about a disk, it loses the one that it
-        asked, and still has a majority with itself: a mistake ends no read.
+        Such a leader commits nothing, but it sends heartbeats, so no follower stands for election. It can still confirm
+        reads, for which it needs no disk; a vote needs one. So it asks another node to take over only if a majority
+        *without itself* could elect that one, and leads on until it hears of the new term. If it is wrong about a disk,
+        it loses the node that it asked, and still has a majority with itself: the mistake ends no read.
         """
         raft, config = self.raft, self.raft.config
         oldest_at = raft.persistence.oldest_write_at
@@ -131,7 +132,7 @@ class Leader(Replicator):
         ):
             self.refused_since = None
             return None
-        # Only a full disk wants to know what they take; to encode them twice is cheap then, for most are refused.
+        # Their size matters only while a disk is full. To encode them twice is cheap then, as most are refused.
         return self._refuses_full(now, sum(HEADER.size + len(command.encode()) for command in commands))
 
     def _refuses_full(self, now: float, size_bytes: int) -> NotLeader | ReadOnly | None:

@@ -162,7 +162,7 @@ class Replicator(Role):
         progress = self.progress[message.source]
         progress.heard(now)
         assert message.round <= self.rounds.last, f"{message} replies to a round that was not begun"
-        # Not even later: a node that is being rebuilt can't know whether it voted in a newer term.
+        # A reply of a node that is being rebuilt never counts: that node can't know whether it voted in a newer term.
         if not message.is_rebuilding and progress.acked(message.round) and self.rounds.pending:
             self._confirm_reads()
         silent_since = progress.sent_at + self.raft.config.heartbeat_interval_s
@@ -176,14 +176,15 @@ class Replicator(Role):
     def _check_position(self, now: float, peer: int, progress: Progress) -> None:
         """Ask a follower that stayed silent whether the last append came; a probe is simply sent again.
 
-        One whose disk is full is asked without entries, which it might not take: it tells its room with the answer.
+        A follower whose disk is full is asked without entries, as it might not take them. Its answer tells how much
+        free log space it has.
         """
         is_full = progress.room_bytes is not None
         is_probing = progress.sending is Sending.PROBE
         if is_probing and progress.next <= self.raft.log.last_index and not is_full:
             progress.probe_was_lost()
         elif progress.next > self.raft.log.base_index:
-            # With a probe, too, that has nothing to send: a follower with a new disk, while nothing is written.
+            # This also asks a follower in PROBE for which there is no entry: it has a new disk, and nothing is written.
             self._send_append(now, peer, progress, ())
 
     # Snapshots for followers that are far behind
@@ -208,7 +209,7 @@ class Replicator(Role):
         *,
         is_last: bool,
     ) -> None:
-        """Send a chunk that was read; with no data that snapshot is gone, and the newest one is sent from its start."""
+        """Send a chunk that was read. Without data that snapshot is gone, and the newest one is sent from its start."""
         progress = self.progress[read.peer]
         install = progress.install
         if install is None or not install.waits_for(read.snapshot, read.number):
@@ -245,7 +246,7 @@ class Replicator(Role):
 
     @property
     def has_forsaken_install(self) -> bool:
-        """Whether a follower gets on so badly with a snapshot that nothing is kept for it any more."""
+        """Whether a follower made so little progress with a snapshot that its lease has ended."""
         return any(each.install is not None and not each.install.is_kept for each in self.progress.values())
 
     # Reads
@@ -278,7 +279,7 @@ class Replicator(Role):
                     raft.send(reply)
 
     def leave(self) -> None:
-        """Hand the own reads on: they are asked of the next leader. Others ask again by themselves."""
+        """Keep the own reads for the next leader. Followers ask again by themselves."""
         self.raft.pending_reads.put_back(self.own_reads())
 
     def copy(self, raft: NodeState) -> "Replicator":

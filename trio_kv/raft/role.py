@@ -129,7 +129,7 @@ class Role:
         """Note what every message tells, whatever its term."""
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:  # noqa: ARG002
-        """Hear from the leader of this term. A candidate was made a follower before; no leader hears another one."""
+        """Hear from the leader of this term. Only a follower can: a candidate was made one before this call."""
         raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
     def on_heartbeat(self, now: float, message: Heartbeat) -> None:  # noqa: ARG002

@@ -15,7 +15,7 @@ from trio_kv.sim.script_nodes import Judge, ScriptNode, Text
 from trio_kv.sim.script_wire import Wire
 
 STEPS_MAX = 20_000
-"""Deliveries of one command. A scenario that needs more doesn't come to rest: that is its failure."""
+"""Deliveries of one command at most. A scenario that needs more never comes to rest, and fails."""
 
 
 class ScriptError(ValueError):
@@ -33,7 +33,7 @@ class World:
         self.wire = Wire()
         self._lines: list[str] = []
         self._is_quiet = False
-        self._tells_sends = True
+        self._prints_sends = True
 
     def do(self, line: str) -> list[str]:
         """Carry out a command; return its output.
@@ -46,7 +46,7 @@ class World:
         command: Callable[..., None] | None = getattr(self, "do_" + name.replace("-", "_"), None)
         if command is None:
             raise ScriptError(f"no command {name!r} in {line!r}")
-        self._lines, self._is_quiet, self._tells_sends = [], "quietly" in arguments, True
+        self._lines, self._is_quiet, self._prints_sends = [], "quietly" in arguments, True
         try:
             command(*[argument for argument in arguments if argument != "quietly"])
         except (ValueError, TypeError, KeyError) as error:
@@ -253,13 +253,13 @@ class World:
 
     def do_stabilize(self, *what: str) -> None:
         """`stabilize [1->* ...]`: deliver until nothing of this is on the wire. Ends with the number of messages."""
-        self._tells_sends = False
+        self._prints_sends = False
         self._lines.append(f"{self._stabilize(what)} messages")
 
     def do_drop(self, *what: str) -> None:
         """`drop [1->2 ...]`: lose what of this is on the wire."""
         for message in self.wire.take(what):
-            self._tell(f"lost {message}")
+            self._print(f"lost {message}")
 
     def do_duplicate(self, *what: str) -> None:
         """`duplicate [1->2 ...]`: let what of this is on the wire come twice."""
@@ -326,9 +326,9 @@ class World:
         for message in messages:
             target = self.nodes[message.target]
             if self.wire.is_cut(message) or not target.is_up:
-                self._tell(f"lost {message}")
+                self._print(f"lost {message}")
                 continue
-            self._tell(str(message))
+            self._print(str(message))
             target.raft.receive(self.now, message)
             self._settle(target)
 
@@ -345,28 +345,28 @@ class World:
 
     def _carry_out(self, node: ScriptNode, ready: Ready) -> None:
         for event in ready.events:
-            self._tell_event(node, event)
+            self._print_event(node, event)
         for message in ready.messages:
             self.judge.sent(message)
             is_cut = self.wire.is_cut(message)
-            if self._tells_sends:
-                self._tell(f"{'lost' if is_cut else 'send'} {message}")
+            if self._prints_sends:
+                self._print(f"{'lost' if is_cut else 'send'} {message}")
             if not is_cut:
                 self.wire.messages.append(message)
         if ready.write is not None:
             node.disk.queue.append(ready.write)
         if ready.committed:
             self.judge.commit(node, ready.committed, self.nodes)
-            self._tell(f"n{node.id} applies {ready.committed[0]}..{ready.committed[-1]}")
+            self._print(f"n{node.id} applies {ready.committed[0]}..{ready.committed[-1]}")
         for context, index in ready.reads:
             self.judge.reads(node.id, context, index)
             self._lines.append(f"n{node.id} reads {context} at {index}")
 
-    def _tell(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if not self._is_quiet:
             self._lines.append(line)
 
-    def _tell_event(self, node: ScriptNode, event: Event) -> None:
+    def _print_event(self, node: ScriptNode, event: Event) -> None:
         if not self._is_quiet or event.level >= INFO:
             self._lines.append(f"n{node.id}@{node.raft.term} {describe_event(event)}")
 

@@ -59,7 +59,7 @@ def check_snapshot(path: Path, on_progress: Progress, *, is_uncached: bool = Fal
         OSError: the disk refused.
 
     """
-    # Asked for by its path, so that whoever is told that there is none sees which was meant.
+    # The size is asked for by the path, so that the error about a file that is not there names it.
     size_bytes = path.stat().st_size
     with contextlib.closing(RealFiles(path.parent)) as files:
         if is_uncached:
@@ -209,7 +209,7 @@ class _Tally:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Let damage be told with a way out that is one: no other node can put a backup right."""
+    """Explain damage with a way out that helps: no other node can mend a backup."""
     try:
         yield
     except DamagedError as error:

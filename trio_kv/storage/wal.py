@@ -66,7 +66,7 @@ from trio_kv.wire.frames import (
 )
 
 KEPT_BYTES = 64 << 10
-"""Room that is not told of, kept for hard states: a node with a full disk still votes. That is 128 elections."""
+"""Space that `room_bytes` leaves out, so that a node with a full disk still votes: in 128 elections."""
 WRITE_OVERHEAD_BYTES_MAX = 1024
 """What a write takes at most besides its entries' own bytes: records, frame and fill."""
 _FAILED = "the log failed before: what is on disk is unknown until it is read again"
@@ -111,7 +111,7 @@ class Wal:
         self.is_filled = False
         """Fault: nothing can be made, as on a full disk."""
         self._unzeroed_bytes = 0
-        """So much behind the log's end is left of an interrupted write: zeros go there before a frame does."""
+        """So many bytes of an interrupted write are left behind the log's end: zeros go there before a frame does."""
         self._first = min(segment_numbers(files.names()))
         self._is_usable = True
         self._is_waiting = False
@@ -208,17 +208,18 @@ class Wal:
 
     @property
     def is_short(self) -> bool:
-        """Whether the disk is so full that there is no ballast: who knows then what room the segment's zeros hold."""
+        """Whether the disk is so full that there is no ballast. Whether the segment's zeros hold their space is unknown
+        then.
+        """
         return self._is_ballast_needed and not self._ballast.is_there
 
     @property
     def room_bytes(self) -> int:
         """How many bytes can be written without making a segment; `KEPT_BYTES` are kept back for hard states.
 
-        0 if the log `is_short`.
-        A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. That writes which fit into these
-        bytes do fit holds while there is no spare, as on a disk that is full: in the last bytes before a spare a
-        frame may not fit.
+        0 if the log `is_short`. A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. As long as
+        there is no spare, as on a full disk, writes that fit into this number of bytes can be written. With a spare a
+        frame may not fit into the last bytes before it.
         """
         if self.is_short:
             return 0
@@ -276,8 +277,8 @@ class Wal:
             OSError: the disk refused; the log must not be used any more.
 
         """
-        # The snapshot may have become durable before the term in which it came. Having seen a term binds to
-        # nothing; a vote in it was not given, for it would be here.
+        # The snapshot may have become durable before the term in which it came. To enter that term is safe: a vote in
+        # it would be in this log, so none was given.
         hard_state = self.hard_state if term <= self.hard_state.term else HardState(term, None)
         records: list[Record] = [hard_state, Reset(index, term)]
         self._is_usable = False
@@ -387,7 +388,7 @@ class Wal:
     def _take_room(self, size_bytes: int) -> None:
         """Take what the ballast left before somebody else does: for what is under way, and for votes after it.
 
-        Zeros are written over zeros. Where the file's blocks were shared they are its own then, and stay it.
+        Zeros are written over zeros. Blocks that the file shared become its own by that.
         """
         size_bytes = min(size_bytes, self._header.size_bytes - self._offset)
         with contextlib.suppress(OSError):  # What did not find room here tells when it is needed.

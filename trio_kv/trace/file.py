@@ -69,7 +69,7 @@ def trace_file(
         lines_max=lines_max,
         gather=gather or _wait_a_little,
         on_failed=on_failed,
-        tell_end=_tell_end,
+        make_end=_make_end,
         is_owner=True,
     )
     writer.put(first)
@@ -80,7 +80,7 @@ def _wait_a_little(is_closing: threading.Event) -> None:
     is_closing.wait(GATHER_S)
 
 
-def _tell_end(latest: Record, lost: int) -> Record:
+def _make_end(latest: Record, lost: int) -> Record:
     return attrs.evolve(latest, event=TraceEnded(lost), node=None, term=None, role=None)
 
 

@@ -21,7 +21,7 @@ class TraceStarted(Event):
 
 @event("trace.lost", WARNING)
 class TraceLost(Event):
-    """Events were dropped here, because nobody took them as fast as they came: no verdict on what they told.
+    """Events were dropped here, because they came faster than they were taken. What they told is unknown.
 
     In a log, `count` is the number of its own lines, and `seq` that of all events.
     """
@@ -130,7 +130,7 @@ class NodeResumed(Event):
 
 @event("node.damaged", ERROR)
 class NodeDamaged(Event):
-    """A node's files hold what no crash can have left: it stays down and says the way out."""
+    """A node's files hold what no crash can have left: it stays down, and the event says what to do."""
 
     file: str
     offset: int

@@ -49,7 +49,7 @@ from trio_kv.trace.trace import Trace
 STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
 RESTART_S = 0.01
-"""What must happen after a node has ended happens at least so much later."""
+"""The least delay of what must happen after a node has ended."""
 _PACK = struct.Struct("<dBBQQQ").pack
 
 
@@ -143,7 +143,7 @@ class WholeWorld:
             self.disks,
             ClusterConfig(
                 raft=plan.raft,
-                # With the long one it is the plan that says how long a node is down.
+                # With the longest one the plan alone decides how long a node is down.
                 restart_delay_min_s=random.choice((0.2, 1.0, 30.0)),
                 restart_delay_max_s=30.0,
                 inbox_peers_max=plan.inbox_max,
@@ -252,7 +252,7 @@ class WholeWorld:
         judge_answer(self.answers, self.coverage, answer, node.id, is_leader=is_leader)
 
     def _judge_stale(self, node: WatchedNode, read: Read, answer: Done) -> None:
-        """A stale read tells what was once true, and not before what its reader has seen."""
+        """Judge a stale read: it tells what was once true, and nothing older than its reader has seen."""
         if answer.applied < read.applied_min:
             raise Violation(
                 f"n{node.id} answered a stale read at {answer.applied}, seen was {read.applied_min}"
