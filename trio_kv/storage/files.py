@@ -72,7 +72,7 @@ class Files(Protocol):
         ...  # pragma: no cover
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Write inside the file: its size never changes. If that takes room that isn't there, a part may be written."""
+        """Write inside the file: its size never changes. If it finds no room, a part may be written."""
         ...  # pragma: no cover
 
     def size(self, name: str) -> int:
