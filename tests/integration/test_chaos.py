@@ -273,7 +273,7 @@ async def run_on(target: Target, folder: Path, *, seconds: float, faults: bool =
     config = ChaosConfig(
         seed=7, out=folder, seconds=seconds, faults=frozenset(FAULT_KINDS if faults else ()), recovery_s=5.0
     )
-    return await run_chaos(config, open_target, tell=lambda _: None, stop=trio.Event())
+    return await run_chaos(config, open_target, on_progress=lambda _: None, stop=trio.Event())
 
 
 @pytest.mark.parametrize("has_meta", [True, False])

@@ -16,7 +16,8 @@ from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.snapshots import Snapshots
-from trio_kv.storage.snapshots import SnapshotStore, Stored
+from trio_kv.storage.snapshot_reading import Stored
+from trio_kv.storage.snapshots import SnapshotStore
 
 SNAPSHOT_TESTS_N4 = ("tests/unit/test_snapshots.py::test_N4_a_snapshot_that_is_sent_outlives_the_next_one",)
 

@@ -14,8 +14,10 @@ from trio_kv.storage.batches import encode
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.recovery import Recovered, Recovery
+from trio_kv.storage.segments import records_bytes_max
 from trio_kv.storage.shape import LogShape
-from trio_kv.storage.snapshots import SnapshotInfo, SnapshotWriter, Stored
+from trio_kv.storage.snapshot_reading import SnapshotInfo, Stored
+from trio_kv.storage.snapshots import SnapshotWriter
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Base, Frame, Record
 from trio_kv.wire.snapshot_file import encode_end
@@ -164,7 +166,11 @@ def _(patch: Patch) -> None:
     patch.setattr(
         Wal,
         "room_bytes",
-        property(lambda self: real.fget(self) + (self._spare is None) * self._room(self._segment_bytes)),
+        property(
+            lambda self: (
+                real.fget(self) + (self._spare.header is None) * records_bytes_max(self._segment_bytes)
+            )
+        ),
     )
 
 

@@ -29,10 +29,10 @@ def test_each_line_is_whole_and_in_its_place_or_counted_there(batches: list[int]
         written.extend(data[:room])
         return min(room, len(data))
 
-    def tell_gap(gap: Gap[str]) -> str:
+    def make_gap(gap: Gap[str]) -> str:
         return f"{gap.first} to {gap.last} are {gap.count}"
 
-    writer: LineWriter[str] = LineWriter(lambda: -1, lambda line: f"{line}\n".encode(), tell_gap, name="test")
+    writer: LineWriter[str] = LineWriter(lambda: -1, lambda line: f"{line}\n".encode(), make_gap, name="test")
     with mock.patch.object(lines, "_write_some", write_some):
         count = 0
         for size in batches:

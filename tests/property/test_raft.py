@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from trio_kv.sim.script import World
+from trio_kv.sim.script_world import World
 
 SEEDS = 160
 STEPS = 90

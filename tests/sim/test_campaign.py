@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from trio_kv.cli import sim_output
-from trio_kv.cli.sim_output import show_campaign, tell_progress, tell_verdict
+from trio_kv.cli.sim_output import describe_progress, describe_verdict, show_campaign
 from trio_kv.sim.attempt import Failure, Figures, Outcome, Task
 from trio_kv.sim.campaign import FAILURES_MAX, Campaign, Order, Seeds, Verdict, parse_seeds, replay_command
 from trio_kv.sim.plan import Plan, draw_plan
@@ -158,14 +158,14 @@ def test_a_campaign_that_reached_all_is_valid() -> None:
     """All situations were reached by enough seeds, and nothing failed."""
     campaign = campaign_of(wet, wet, wet)
     assert campaign.verdict() == Verdict.VALID
-    assert tell_verdict(campaign).startswith("valid: no violation in 3 seeds")
+    assert describe_verdict(campaign).startswith("valid: no violation in 3 seeds")
 
 
 def test_a_large_campaign_that_missed_a_situation_is_no_pass() -> None:
     """As many seeds as should reach everything, and it did not snow: the verdict is unknown, and says why."""
     rain = [lambda task: outcome(task, coverage=["rain"])] * 3
     assert campaign_of(*rain).verdict() == Verdict.UNKNOWN
-    assert "the fake world never reached: snow" in tell_verdict(campaign_of(*rain))
+    assert "the fake world never reached: snow" in describe_verdict(campaign_of(*rain))
     assert campaign_of(*rain[:2]).verdict() == Verdict.VALID
 
 
@@ -182,7 +182,7 @@ def test_one_failure_makes_a_violation_whatever_else_there_is() -> None:
     """A failed seed outweighs all others, and what was missed, too; it is named."""
     campaign = campaign_of(wet, failed, lost)
     assert campaign.verdict() == Verdict.VIOLATION
-    assert tell_verdict(campaign) == "violation: 1 of 2 seeds failed: 2 (fake)"
+    assert describe_verdict(campaign) == "violation: 1 of 2 seeds failed: 2 (fake)"
     assert campaign.summary()["worlds"]["fake"]["failures"][0]["seed"] == 2
 
 
@@ -190,21 +190,21 @@ def test_a_seed_that_did_not_end_is_no_pass() -> None:
     """A process that died took its seed with it: the verdict is unknown, and names the seed."""
     campaign = campaign_of(wet, lost, wet, wet)
     assert campaign.verdict() == Verdict.UNKNOWN
-    assert "these did not end: 2 (fake)" in tell_verdict(campaign)
+    assert "these did not end: 2 (fake)" in describe_verdict(campaign)
 
 
 def test_nothing_run_is_no_pass() -> None:
     """A campaign without a seed proves nothing; neither does one without a seed in one of its worlds."""
     campaign = campaign_of(order=Order(worlds=("fake",), seeds=Seeds(1, 1)))
     assert campaign.verdict() == Verdict.UNKNOWN
-    assert "nothing was run to its end in the fake world" in tell_verdict(campaign)
+    assert "nothing was run to its end in the fake world" in describe_verdict(campaign)
     order = Order(worlds=("wet", "dry"), seeds=Seeds(1))
     campaign = Campaign(order, {"wet": FakeKind("wet"), "dry": FakeKind("dry")}, Clock())
     campaign.carry_out(
         lambda tasks: (wet(task) for task, _ in zip(tasks, range(1), strict=False)), lambda _outcome: None
     )
     assert campaign.verdict() == Verdict.UNKNOWN
-    assert "nothing was run to its end in the dry world" in tell_verdict(campaign)
+    assert "nothing was run to its end in the dry world" in describe_verdict(campaign)
 
 
 def test_the_command_that_replays_a_seed_says_how_it_was_run() -> None:
@@ -231,7 +231,7 @@ def test_ctrl_c_ends_a_campaign_with_the_verdict_so_far() -> None:
 
     campaign = campaign_of(wet, wet, interrupt, wet)
     assert campaign.verdict() == Verdict.INTERRUPTED
-    assert tell_verdict(campaign) == "interrupted: no violation until then, in 2 seeds"
+    assert describe_verdict(campaign) == "interrupted: no violation until then, in 2 seeds"
     assert campaign_of(failed, interrupt).verdict() == Verdict.VIOLATION
 
 
@@ -268,7 +268,7 @@ def test_progress_is_a_line_now_and_then_where_nobody_watches(
             clock.now_s += 1.0
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.splitlines() == [tell_progress(campaign)] * 2
+    assert shown.err.splitlines() == [describe_progress(campaign)] * 2
     assert "2 seeds" in shown.err
     assert "50 operations · 2 crashes · 0.0 hours simulated · 1 violation" in shown.err
 

@@ -12,7 +12,7 @@ from trio_kv.sim.core_kind import CoreKind
 from trio_kv.sim.plan import Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.shrink import NotRepeatableError, minimize, shrink
-from trio_kv.sim.words import tell_fault, tell_schedule
+from trio_kv.sim.words import describe_fault, describe_schedule
 from trio_kv.sim.worlds import Tell, world_kind
 
 
@@ -127,13 +127,13 @@ def test_failures_for_one_reason_have_one_kind() -> None:
 
 def test_a_schedule_is_told_in_words() -> None:
     """A fault is told by when, what, where and how long; node 0 is whoever leads."""
-    told = tell_fault(faults.Crash(1.5, 0, 0.25, True, False))
+    told = describe_fault(faults.Crash(1.5, 0, 0.25, True, False))
     assert (
         told
         == "    1.500 s  crash (the leader, for 0.250 s, answered): Power fails at one node; it comes back later."
     )
-    assert "n1 n2 | n3" in tell_fault(faults.Partition(1.0, ((1, 2), (3,)), 1.0))
-    assert "no faults" in tell_schedule(attrs.evolve(draw_plan(1), faults=()))
+    assert "n1 n2 | n3" in describe_fault(faults.Partition(1.0, ((1, 2), (3,)), 1.0))
+    assert "no faults" in describe_schedule(attrs.evolve(draw_plan(1), faults=()))
     for plan in map(draw_plan, range(1, 40)):
         for fault in plan.faults:
-            assert "object at" not in tell_fault(fault)
+            assert "object at" not in describe_fault(fault)

@@ -20,12 +20,13 @@ from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.result import Result
 from trio_kv.sim.whole import drive as drives
 from trio_kv.sim.whole import faults as door_faults
 from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
-from trio_kv.sim.whole.run import run
+from trio_kv.sim.whole.run import both_phases, run
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.sim.whole.world import WholeWorld
 from trio_kv.storage import node_directory, opening
@@ -57,7 +58,7 @@ def test_majorities_of_disks_may_be_lost() -> None:
     lost = []
     for seed in (1, 3, 5, 7, 9, 10, 11, 12):
         world = WholeWorld(draw_whole_plan(seed, is_beyond_budget=True))
-        world.run()
+        world.run(both_phases)
         lost.append(sum(drive.is_lost for drive in world.disks.drives.values()) > (world.plan.nodes - 1) // 2)
     assert sum(lost) >= 3, "the mode deserves its name"
 
@@ -70,7 +71,7 @@ def test_a_disk_that_fails_unasked_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Wal, "compact", compact)
     with pytest.raises(Violation, match="nothing was wrong with it"):
-        WholeWorld(quiet_plan()).run()
+        WholeWorld(quiet_plan()).run(both_phases)
 
 
 @pytest.mark.parametrize("error", [DamagedError("wal", 7, "broken on purpose", ""), OSError(errno.EIO, "")])
@@ -87,7 +88,7 @@ def test_a_sound_disk_that_is_refused_is_found(error: Exception, monkeypatch: py
 
     monkeypatch.setattr(node_directory, "open_node", open_node)
     with pytest.raises(Violation, match=r"no bit was flipped|nothing was wrong with it"):
-        world.run()
+        world.run(both_phases)
 
 
 def test_terms_without_end_are_found_whatever_happens_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_terms_without_end_are_found_whatever_happens_at_the_door(monkeypatch: p
     trouble = [door_faults.Disconnect(1.5 + 0.3 * number, 1, False) for number in range(30)]
     plan = attrs.evolve(quiet_plan(faults.Isolate(1.0, 2, True, False, 9.0), *trouble), fault_phase_s=11.0)
     with pytest.raises(Violation, match="since anything changed"):
-        WholeWorld(plan).run()
+        WholeWorld(plan).run(both_phases)
 
 
 def quiet_plan(*planned: Fault) -> Plan:
@@ -131,14 +132,11 @@ def seen_each(plan: Plan, every_s: float, look: Callable[[WholeWorld], T]) -> li
             seen.append(look(world))
             world.after(every_s, glance)
 
-    live = world._live
-
-    async def watched(nursery: trio.Nursery) -> object:
+    async def watched(world: WholeWorld) -> Result:
         world.after(every_s, glance)
-        return await live(nursery)
+        return await both_phases(world)
 
-    world._live = watched  # type: ignore[method-assign,assignment]
-    world.run()
+    world.run(watched)
     return seen
 
 
@@ -182,7 +180,7 @@ def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) ->
         return examine(drive)
 
     monkeypatch.setattr(drives.WholeDrive, "examine", counted)
-    world.run()
+    world.run(both_phases)
     assert 5 <= len(looks) <= 15
 
 
@@ -206,7 +204,7 @@ def outage_s(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> float:
         started(node, disk)
 
     monkeypatch.setattr(world, "node_started", note)
-    world.run()
+    world.run(both_phases)
     return started_s[1] - 1.0
 
 
@@ -223,7 +221,7 @@ def test_a_starved_node_passes_only_at_its_pulses(monkeypatch: pytest.MonkeyPatc
         stepped(node)
 
     monkeypatch.setattr(world, "stepped", note)
-    world.run()
+    world.run(both_phases)
     assert len(passes) > 10
     off_beat = [at_s for at_s in passes if min((at_s - 1.0) % 0.05, -(at_s - 1.0) % 0.05) > 1e-6]
     assert off_beat == []
@@ -244,7 +242,7 @@ def test_a_clock_that_jumps_is_noticed_at_once_and_deposes_nobody(monkeypatch: p
         stepped(node)
 
     monkeypatch.setattr(world, "stepped", note)
-    world.run()
+    world.run(both_phases)
     assert woken == {1, 2, 3}
     assert terms == {1}
 

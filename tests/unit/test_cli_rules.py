@@ -10,7 +10,7 @@ import attrs
 import pytest
 from cyclopts import App, Argument, CycloptsError
 
-from trio_kv.cli import chaos, wal
+from trio_kv.cli import chaos_options, wal
 from trio_kv.cli.command_line import command_names, reorder
 from trio_kv.cli.failures import explain_misuse
 from trio_kv.cli.main import app, main
@@ -417,7 +417,7 @@ def test_the_largest_number_is_read_exactly() -> None:
 def test_no_finding_has_the_code_of_an_unexpected_error(capsys: pytest.CaptureFixture[str]) -> None:
     """70 and 74 mean the same for all commands, and every help that tells codes tells them."""
     assert (ExitCode.FAILED, ExitCode.NOT_TOLD) == (70, 74)
-    for verdicts in (chaos.Verdict, wal.Verdict, campaign.Verdict):
+    for verdicts in (chaos_options.Verdict, wal.Verdict, campaign.Verdict):
         assert not {int(verdict) for verdict in verdicts} & {70, 74}
     for words in ([], ["chaos"], ["sim"], ["wal"], ["wal", "verify"]):
         assert main([*words, "--help"]) == 0

@@ -40,7 +40,8 @@ from trio_kv.storage.files import Files, RealFiles
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import open_node
-from trio_kv.storage.snapshots import SnapshotInfo, SnapshotStore, snapshot_name
+from trio_kv.storage.snapshot_reading import SnapshotInfo, snapshot_name
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import WRITE_OVERHEAD_BYTES_MAX, Wal
 from trio_kv.wire.frames import Identity
 

@@ -13,8 +13,8 @@ from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import DamagedError, LockedError, ManifestError
 from trio_kv.storage.inspect import Line, dump, verify
-from trio_kv.storage.recovery import segment_name
-from trio_kv.storage.snapshots import snapshot_name
+from trio_kv.storage.segments import segment_name
+from trio_kv.storage.snapshot_reading import snapshot_name
 
 SEGMENT_BYTES = 4096
 

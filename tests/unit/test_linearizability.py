@@ -7,7 +7,7 @@ from trio_kv.check import blocks, search
 from trio_kv.check.effects import prepare
 from trio_kv.check.history import Operation
 from trio_kv.check.linearizability import BrokenKey, check_history
-from trio_kv.check.reasons import KINDS, VALUE_CHARACTERS_MAX, tell_operation, tell_value
+from trio_kv.check.reasons import KINDS, VALUE_CHARACTERS_MAX, describe_operation, describe_value
 
 
 def operation(
@@ -404,10 +404,10 @@ def test_many_unknown_deletes() -> None:
 
 def test_told_values_are_short_and_visible() -> None:
     """A value from outside is neither endless nor invisible where it is told."""
-    assert tell_value(b'"' + b"x" * 100) == '"' + "x" * (VALUE_CHARACTERS_MAX - 2) + "…"
-    assert tell_value('"\u202e\x00"'.encode()) == '"\\u202e\\u0000"'
-    assert tell_value(b"\xff") == "�"
-    assert tell_value(None) == "no key"
+    assert describe_value(b'"' + b"x" * 100) == '"' + "x" * (VALUE_CHARACTERS_MAX - 2) + "…"
+    assert describe_value('"\u202e\x00"'.encode()) == '"\\u202e\\u0000"'
+    assert describe_value(b"\xff") == "�"
+    assert describe_value(None) == "no key"
 
 
 @pytest.mark.parametrize(
@@ -425,4 +425,4 @@ def test_told_values_are_short_and_visible() -> None:
 )
 def test_told_operation(each: Operation, words: str) -> None:
     """What was asked and what came of it is told in a few words."""
-    assert tell_operation(each) == words
+    assert describe_operation(each) == words

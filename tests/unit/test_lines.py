@@ -225,7 +225,7 @@ def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(pipe: tuple[
 
 def test_the_last_line_comes_after_all_others(target: Target) -> None:
     """What is to be told at the end is made of the latest line and the number of lost ones."""
-    writer = open_writer(target.open, tell_end=lambda latest, lost: f"end after {latest}, {lost} lost")
+    writer = open_writer(target.open, make_end=lambda latest, lost: f"end after {latest}, {lost} lost")
     writer.put("a")
     writer.put("b")
     writer.begin_close()

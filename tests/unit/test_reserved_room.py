@@ -20,8 +20,10 @@ from trio_kv.storage.disk import DiskThread
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.memory_disk import MemoryDisk
-from trio_kv.storage.recovery import Recovered, segment_name
-from trio_kv.storage.snapshots import SnapshotStore, snapshot_name
+from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.segments import segment_name
+from trio_kv.storage.snapshot_reading import snapshot_name
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import SECTOR_BYTES, Identity
 

@@ -18,7 +18,8 @@ from trio_kv.storage.errors import DamagedError, LockedError, ManifestError
 from trio_kv.storage.files import RealFiles
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.restore import SnapshotContent, check_snapshot, restore
-from trio_kv.storage.snapshots import SnapshotStore, snapshot_name
+from trio_kv.storage.snapshot_reading import snapshot_name
+from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.wire.frames import Base, Identity
 from trio_kv.wire.snapshot_file import FRAME_HEADER_BYTES, HEADER_BYTES
 

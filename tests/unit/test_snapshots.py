@@ -27,8 +27,9 @@ from trio_kv.storage.files import Files, RealFiles
 from trio_kv.storage.jobs import MOVED_STEPS, SnapshotJobs
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.opening import Opened, open_node
-from trio_kv.storage.recovery import segment_name
-from trio_kv.storage.snapshots import SYNC_BYTES, SnapshotInfo, SnapshotStore, snapshot_name
+from trio_kv.storage.segments import segment_name
+from trio_kv.storage.snapshot_reading import SnapshotInfo, snapshot_name
+from trio_kv.storage.snapshots import SYNC_BYTES, SnapshotStore
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Base, FrameError, Identity
 from trio_kv.wire.snapshot_file import SnapshotHeader, decode_snapshot_header

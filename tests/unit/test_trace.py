@@ -21,14 +21,14 @@ from trio_kv.raft.events import (
     LeaderElected,
     VoteRefused,
 )
-from trio_kv.trace import vocabulary
+from trio_kv.trace import schema
 from trio_kv.trace.file import TraceFormatError, encode_line, read_trace, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log, render_console
 from trio_kv.trace.memory import MemorySink
+from trio_kv.trace.schema import OFF, event_classes
 from trio_kv.trace.trace import Record, Trace, format_time, parse_time
 from trio_kv.trace.vocabulary import (
-    OFF,
     EntriesApplied,
     LinkCut,
     LinksPartitioned,
@@ -39,7 +39,6 @@ from trio_kv.trace.vocabulary import (
     TraceLost,
     TraceStarted,
     UnknownEvent,
-    event_classes,
 )
 
 WAIT_S = 30.0
@@ -108,11 +107,11 @@ def test_no_event_hides_a_common_member(name: str) -> None:
     """An event's own members never collide with those the trace adds, and its name is area.past_tense."""
     event_class = event_classes()[name]
     own = {attribute.name for attribute in attrs.fields(event_class)}
-    assert not own & set(vocabulary.COMMON_MEMBERS)
+    assert not own & set(schema.COMMON_MEMBERS)
     area, _, happening = name.partition(".")
     assert area.islower()
     assert happening.replace("_", "").islower()
-    assert vocabulary.level_name(event_class.level) in {"debug", "info", "warning", "error"}
+    assert schema.level_name(event_class.level) in {"debug", "info", "warning", "error"}
     assert event_class.__doc__
 
 
@@ -278,7 +277,7 @@ def events(path: Path) -> list[Event]:
     return [stamped.event for stamped in read_trace(path)]
 
 
-STARTED = TraceStarted(vocabulary.SCHEMA_VERSION, "0.0")
+STARTED = TraceStarted(schema.SCHEMA_VERSION, "0.0")
 
 
 def test_a_trace_file_comes_back_as_the_records_that_went_in(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from trio_kv.storage.batches import encode, merge, size_bytes
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files, RealFiles
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
-from trio_kv.storage.recovery import Recovered, segment_name
+from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.segments import segment_name
 from trio_kv.storage.wal import WRITE_OVERHEAD_BYTES_MAX, Wal
 from trio_kv.wire.frames import SECTOR_BYTES, Base, Identity, SegmentHeader
 

@@ -18,14 +18,15 @@ WRITE_BYTES = 1024
 """What an entry, or a term, may take on a disk beyond its own bytes: at most a frame of its own."""
 
 OVERDUE_S = 8.0
-"""Longer than any lease: a snapshot's turn, and one that is being sent, by the slowest clock of all plans."""
+"""Longer than any lease, of a turn to take a snapshot and of a snapshot that is being sent, by the slowest clock of all
+plans."""
 
 
 class Overdue:
-    """A snapshot that is due waits for other nodes only as long as those get on.
+    """A snapshot that is due waits for other nodes only as long as those make progress.
 
-    What waits for it is the log: it stays in memory, and on the disk, for as long as the next snapshot is not there. So
-    a disk that hangs would fill all others.
+    The log stays in memory, and on the disk, until the next snapshot is there. If that waited for a disk that hangs,
+    that disk would fill all others.
     """
 
     def __init__(self) -> None:

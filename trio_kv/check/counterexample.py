@@ -1,10 +1,11 @@
 """The smallest part of a history that has no order.
 
-A part proves that the whole has no order only if the whole's order would be one of the part. Leaving out what needs
-a state does no harm. A write may be left out if each step that is kept and needs what it left
+A part without an order proves that the whole has none only if each order of the whole, cut down to the part, were one
+of the part. A step that only needs a state may always be left out. A write may be left out if each kept step that needs
+what the write left
 - returned before the write was called, or
-- was called after some kept write returned that was called after the one left out had returned:
-  so the state that it met was not that of the write left out.
+- was called after another kept write had returned, and that one was called after the write left out had returned: so
+  the state that the step met was another one.
 
 Proof: as for dropped writes in `effects`, the last write before each kept step that needs a state is kept.
 """
@@ -22,7 +23,7 @@ Judge = Callable[[Sequence[Step]], bool]
 TAIL_MIN = 16
 """Steps that are tried first, the latest."""
 TRIES_MAX = 500
-"""Parts that are judged while steps are left out; then what is left has to do."""
+"""So many parts are judged while steps are left out; then what is left is the answer."""
 STEPS_JUDGED_MAX = 1_000_000
 """As `TRIES_MAX`: the steps of all these parts together."""
 
@@ -40,7 +41,7 @@ def shrink(steps: Sequence[Step], has_no_order: Judge) -> tuple[list[Step], Step
     """
     returns = sorted({step.return_s for step in steps if not step.is_optional})
     first = bisect_left(returns, True, key=lambda end_s: has_no_order(cut(steps, end_s)))
-    # A judge with a budget may tell no part to be wrong, though the whole is.
+    # A judge with a budget may find no part to be wrong, though the whole is.
     end_s = returns[min(first, len(returns) - 1)]
     part = cut(steps, end_s)
     if not has_no_order(part):

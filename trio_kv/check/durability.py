@@ -8,9 +8,9 @@ Judged here:
 - the log is dropped only behind a snapshot that is durable (scenario N6);
 - a node that lost its disk counts again only once it has all that was committed when it came back (scenario D8).
 
-What a snapshot covers is durable like what stands in the log: snapshots hold nothing but what is committed. What a
-node had on a disk that is lost counts on as long as it is being rebuilt: it votes for nobody meanwhile, so that nobody
-can be elected without asking one of those who have it still.
+What a snapshot covers is durable like what stands in the log: snapshots hold nothing but what is committed. What a node
+had on a disk that is lost still counts while the node is being rebuilt. It votes for nobody meanwhile, so nobody can be
+elected without a node that still has the entry.
 
 The shadow is made of the completed writes alone; the comparison with what a disk really gives back keeps it honest.
 """
@@ -38,7 +38,8 @@ class Shadow:
 
     hard_state: HardState = attrs.field(factory=HardState)
     base: Place = (0, 0)
-    """What the log goes on from. What is dropped behind a snapshot stays here: it is covered all the same."""
+    """The log begins behind this place. A log that is dropped behind a snapshot stays here: the snapshot covers it all
+    the same."""
     entries: list[Entry] = attrs.field(factory=list)
     pending: deque[Write] = attrs.field(factory=deque)
     snapshot: Place = (0, 0)
@@ -77,7 +78,7 @@ class Shadow:
         self.entries.extend(write.entries)
 
     def parts(self, write: Write) -> Iterator[Self]:
-        """Yield what may be there of a write that was interrupted: it is cut between entries when it is large."""
+        """Yield the parts of an interrupted write that may be there: a large one is cut between entries."""
         yield self._with(Write(write.ticket, write.hard_state))
         for count in range(len(write.entries) + 1):
             yield self._with(attrs.evolve(write, entries=write.entries[:count]))
@@ -116,7 +117,7 @@ class Shadow:
         return index <= self.last_index and self.entries[index - self.base[0] - 1].encoded == entry.encoded
 
     def counts(self, entry: Entry) -> bool:
-        """Return whether the node may be counted as one that has a committed entry."""
+        """Return whether the node counts as one that has this committed entry."""
         if self.is_rebuilding:
             return self.former is not None and self.former.counts(entry)
         return self.has(entry)
@@ -218,7 +219,7 @@ class Durability(Judge):
             self.require(entry, f"{view} committed it")
 
     def require(self, entry: Entry, why: str) -> None:
-        """Refuse that this entry is lost if a minority of the disks is.
+        """Refuse that the loss of a minority of the disks loses this entry.
 
         Raises:
             Violation: no majority holds it.

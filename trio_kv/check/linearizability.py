@@ -23,7 +23,7 @@ from trio_kv.check import blocks, search
 from trio_kv.check.counterexample import shrink
 from trio_kv.check.effects import Step, drop_unseen, prepare
 from trio_kv.check.history import Operation
-from trio_kv.check.reasons import explain, tell_text
+from trio_kv.check.reasons import describe_text, explain
 
 STEPS_MAX = 1_000_000
 """Configurations that are looked at for one key."""
@@ -75,8 +75,10 @@ class Verdict:
     def words(self) -> str:
         """Return the verdict in sentences, one a line."""
         judged = f"{self.operations:,} operations on {self.keys:,} keys"
-        lines = [f"{broken.kind} of {tell_text(broken.key)}: {broken.words}" for broken in self.violations]
-        lines += [f"undecided: {tell_text(key)} has too many orders to try" for key in self.undecided]
+        lines = [
+            f"{broken.kind} of {describe_text(broken.key)}: {broken.words}" for broken in self.violations
+        ]
+        lines += [f"undecided: {describe_text(key)} has too many orders to try" for key in self.undecided]
         head = {"valid": "linearizable", "violation": "not linearizable", "unknown": "not decided"}[
             self.outcome
         ]

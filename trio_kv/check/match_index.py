@@ -31,7 +31,7 @@ class MatchIndex(Judge):
         """Judge by these disks, kept up to date by somebody else."""
         self._disks = disks
         self._wiped: set[int] = set()
-        """Nodes that are being rebuilt: a leader that did not hear of it yet counts on what is gone."""
+        """Nodes that are being rebuilt: a leader that did not hear of it yet may count on what is gone."""
 
     def wiped(self, node: int) -> None:
         """Note that a disk is gone, and all that leaders know of it."""

@@ -14,7 +14,7 @@ from trio_kv.check.picture_density import draw_density, left_out, longest_wait
 from trio_kv.check.picture_lanes import draw_lanes, draw_window
 from trio_kv.check.picture_style import STYLE
 from trio_kv.check.picture_svg import tag, text
-from trio_kv.check.reasons import moments, tell_operation, tell_text
+from trio_kv.check.reasons import describe_operation, describe_text, moments
 
 OPERATIONS_DRAWN_MAX = 120
 """A longer history is drawn as density and not one by one."""
@@ -46,10 +46,10 @@ def draw_history(history: History, verdict: Verdict | None = None, title: str = 
         broken = verdict.violations
         parts += [_violation(history, each) for each in broken[:VIOLATIONS_DRAWN_MAX]]
         if len(broken) > VIOLATIONS_DRAWN_MAX:
-            rest = ", ".join(tell_text(each.key) for each in broken[VIOLATIONS_DRAWN_MAX:])
+            rest = ", ".join(describe_text(each.key) for each in broken[VIOLATIONS_DRAWN_MAX:])
             parts.append(tag("section", tag("p", text(f"Not drawn: the violations of {rest}."))))
         if verdict.undecided:
-            keys = ", ".join(tell_text(key) for key in verdict.undecided)
+            keys = ", ".join(describe_text(key) for key in verdict.undecided)
             parts.append(tag("section", tag("p", text(f"Not decided: {keys}."))))
     parts.append(_overview(history))
     head = tag(
@@ -88,7 +88,7 @@ def _violation(history: History, broken: BrokenKey) -> str:
         note += f" {count:,} more of these between the first call and the last return are not drawn."
     return tag(
         "section",
-        tag("h2", text(f"{broken.kind.capitalize()} of key {tell_text(broken.key)}")),
+        tag("h2", text(f"{broken.kind.capitalize()} of key {describe_text(broken.key)}")),
         tag("p", re.sub(r"(?<=\d) s\b", "&nbsp;s", text(broken.words)), class_="words"),
         draw_window(drawn, history.faults, broken.operations, broken.illegal),
         tag("p", text(note), class_="soft"),
@@ -124,15 +124,15 @@ def _end_s(operation: Operation) -> float:
 
 
 def _table(broken: BrokenKey) -> str:
-    tell = moments(broken.operations)
+    moment = moments(broken.operations)
     names = ("client", "operation", "asked", "answered", "node")
     rows = [tag("tr", *(tag("th", name) for name in names))]
     for operation in broken.operations:
         cells = (
             str(operation.client),
-            tell_operation(operation),
-            tell(operation.call_s),
-            "never" if operation.return_s is None else tell(operation.return_s),
+            describe_operation(operation),
+            moment(operation.call_s),
+            "never" if operation.return_s is None else moment(operation.return_s),
             str(operation.node or ""),
         )
         kind = "worst" if operation is broken.illegal else "other"

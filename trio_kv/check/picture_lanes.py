@@ -19,7 +19,7 @@ from trio_kv.check.picture_svg import (
     tag,
     text,
 )
-from trio_kv.check.reasons import moments, tell_operation, tell_text
+from trio_kv.check.reasons import describe_operation, describe_text, moments
 
 LANE = 40
 BAR = 14
@@ -71,7 +71,7 @@ class _Lanes:
     ) -> None:
         self._axis = axis
         self._illegal = illegal
-        self._tell = moments(shown or operations)
+        self._moment = moments(shown or operations)
         self._strong = {id(operation) for operation in shown or operations}
         self._is_all_labelled = len(operations) <= LABELS_MAX
         self._is_one_key = len({operation.key for operation in operations}) == 1
@@ -91,7 +91,7 @@ class _Lanes:
             )
             backs.append(tag("text", f"client {client}", x=LEFT - 8, y=y + LANE / 2 + 4, text_anchor="end"))
             bars += self._lane(self._by_client[client], y)
-        lines = grid(self._axis, marks, self._tell, top, top + height)
+        lines = grid(self._axis, marks, self._moment, top, top + height)
         if self._illegal is not None:
             place = self._axis.at(_end_s(self._illegal))
             lines += tag("line", x1=place, x2=place, y1=top, y2=top + height, class_="moment")
@@ -135,9 +135,9 @@ class _Lanes:
 
     def _label(self, operation: Operation, left: float, limit: float, y: float) -> tuple[str, float]:
         """Return what was done, and where that begins: at the bar, or further left if it would pass the edge."""
-        words = tell_operation(operation)
+        words = describe_operation(operation)
         if not self._is_one_key:
-            words = f"{tell_text(operation.key)}: {words}"
+            words = f"{describe_text(operation.key)}: {words}"
         kind = "bad" if operation is self._illegal else "label"
         if limit == RIGHT:
             left = max(LEFT, min(left, RIGHT - 5 - (len(words) + 0.5) * CHARACTER))
@@ -152,6 +152,6 @@ def _title(operation: Operation) -> str:
         "\nit may take effect at any time after its call, or never" if operation.outcome == "unknown" else ""
     )
     return (
-        f"client {operation.client}, key {tell_text(operation.key)}\n{tell_operation(operation)}\n"
+        f"client {operation.client}, key {describe_text(operation.key)}\n{describe_operation(operation)}\n"
         f"asked at {operation.call_s:.6f} s, {end}{node}{late}"
     )

@@ -12,7 +12,7 @@ from itertools import pairwise
 import attrs
 
 from trio_kv.check.history import Fault
-from trio_kv.check.reasons import tell_text
+from trio_kv.check.reasons import describe_text
 
 WIDTH = 1160
 LEFT = 96
@@ -103,7 +103,7 @@ def stretched_axis(moments: Iterable[float]) -> Axis:
 
 
 def grid(
-    axis: Axis, moments: Iterable[float], tell: Callable[[float], str], top: float, bottom: float
+    axis: Axis, moments: Iterable[float], moment: Callable[[float], str], top: float, bottom: float
 ) -> str:
     """Return lines with their moments below, as many as can be read; the first ones of `moments` go first."""
     drawn: list[float] = []
@@ -116,7 +116,7 @@ def grid(
         parts.append(tag("line", x1=place, x2=place, y1=top, y2=bottom, class_="grid"))
         anchor = "end" if place > RIGHT - 30 else "middle"
         parts.append(
-            tag("text", text(tell(moment_s)), x=place, y=bottom + 15, class_="soft", text_anchor=anchor)
+            tag("text", text(moment(moment_s)), x=place, y=bottom + 15, class_="soft", text_anchor=anchor)
         )
     return "".join(parts)
 
@@ -146,7 +146,9 @@ def fault_rows(faults: Iterable[Fault], axis: Axis, bottom: float) -> tuple[str,
     parts = []
     for row, kind in enumerate(sorted(kinds)):
         top = row * FAULT_ROW
-        name = tag("text", text(fit(tell_text(kind), LEFT - 14)), x=LEFT - 8, y=top + 14, text_anchor="end")
+        name = tag(
+            "text", text(fit(describe_text(kind), LEFT - 14)), x=LEFT - 8, y=top + 14, text_anchor="end"
+        )
         parts.append(name)
         ordered = sorted(kinds[kind], key=lambda fault: fault.from_s)
         for fault, after in zip(ordered, [*ordered[1:], None], strict=True):
@@ -164,11 +166,11 @@ def fault_rows(faults: Iterable[Fault], axis: Axis, bottom: float) -> tuple[str,
             }
             parts.append(tag("rect", class_="band", **band))
             parts.append(tag("rect", title, x=left, y=top + 2, width=width, height=14, rx=2, class_="fault"))
-            words = fit(tell_text(fault.fault), width - 6)
+            words = fit(describe_text(fault.fault), width - 6)
             if words:
                 parts.append(tag("text", title, text(words), x=left + 4, y=top + 13, class_="onfault"))
             else:
-                words = fit(tell_text(fault.fault), limit - left - width - 8)
+                words = fit(describe_text(fault.fault), limit - left - width - 8)
                 parts.append(tag("text", text(words), x=left + width + 3, y=top + 13, class_="soft"))
     return "".join(parts), height
 

@@ -54,32 +54,32 @@ def explain(illegal: Step, steps: Sequence[Step], operations: Sequence[Operation
     return "no order", f"{words.subject}, which has no place in any order with {' and '.join(others)}"
 
 
-def tell_value(value: bytes | None) -> str:
+def describe_value(value: bytes | None) -> str:
     """Return a value as people are told it."""
-    return "no key" if value is None else tell_text(value.decode(errors="replace"))
+    return "no key" if value is None else describe_text(value.decode(errors="replace"))
 
 
-def tell_text(text: str) -> str:
+def describe_text(text: str) -> str:
     """Return a text that came from outside, not too long, and without characters that can't be seen."""
     if len(text) > VALUE_CHARACTERS_MAX:
         text = text[: VALUE_CHARACTERS_MAX - 1] + "…"
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
-def tell_operation(operation: Operation) -> str:
+def describe_operation(operation: Operation) -> str:
     """Return what was asked and what came of it, like `cas "a" → "b": conflict, "c"`."""
     match operation.op:
         case "set":
-            asked = f"set {tell_value(operation.value)}"
+            asked = f"set {describe_value(operation.value)}"
         case "cas":
-            asked = f"cas {tell_value(operation.expected)} → {tell_value(operation.value)}"
+            asked = f"cas {describe_value(operation.expected)} → {describe_value(operation.value)}"
         case _:
             asked = operation.op
     match operation.outcome:
         case "ok":
-            return asked if operation.result is None else f"{asked}: {tell_value(operation.result)}"
+            return asked if operation.result is None else f"{asked}: {describe_value(operation.result)}"
         case "conflict":
-            return f"{asked}: conflict, {tell_value(operation.result)}"
+            return f"{asked}: conflict, {describe_value(operation.result)}"
         case "missing":
             return f"{asked}: no key"
         case outcome:
@@ -107,7 +107,7 @@ class _Words:
         """What the illegal step met."""
         operation = self.illegal.operation
         is_expected = operation.op == "cas" and operation.outcome == "ok"
-        return tell_value(operation.expected if is_expected else operation.result)
+        return describe_value(operation.expected if is_expected else operation.result)
 
     def deed(self, step: Step) -> str:
         """Return a step as a noun, like `client 3's set of "c3-1"`."""
@@ -129,13 +129,15 @@ class _Words:
         operation = self.illegal.operation
         match operation.op:
             case "get":
-                did = "found no key" if operation.result is None else f"read {tell_value(operation.result)}"
+                did = (
+                    "found no key" if operation.result is None else f"read {describe_value(operation.result)}"
+                )
             case "delete" if operation.result is None:
                 did = "found no key to delete"
             case "delete":
-                did = f"deleted {tell_value(operation.result)}"
+                did = f"deleted {describe_value(operation.result)}"
             case "cas" if operation.outcome == "conflict":
-                did = f"met {tell_value(operation.result)} with a {_noun(operation)}"
+                did = f"met {describe_value(operation.result)} with a {_noun(operation)}"
             case _:
                 did = f"succeeded with a {_noun(operation)}"
         asked = self.moment(operation.call_s)
@@ -159,14 +161,14 @@ def _noun(operation: Operation) -> str:
             return (
                 "read that found no key"
                 if operation.result is None
-                else f"read of {tell_value(operation.result)}"
+                else f"read of {describe_value(operation.result)}"
             )
         case "set":
-            return f"set of {tell_value(operation.value)}"
+            return f"set of {describe_value(operation.value)}"
         case "delete":
-            return "delete" if operation.result is None else f"delete of {tell_value(operation.result)}"
+            return "delete" if operation.result is None else f"delete of {describe_value(operation.result)}"
         case _:
-            return f"cas from {tell_value(operation.expected)} to {tell_value(operation.value)}"
+            return f"cas from {describe_value(operation.expected)} to {describe_value(operation.value)}"
 
 
 def _of_conflict(words: _Words) -> Reason | None:
@@ -237,7 +239,7 @@ def _after_its_writers(words: _Words, later: Step, kin: Sequence[Step]) -> str |
 
 
 def _after_its_like(words: _Words, later: Step, kin: Sequence[Step]) -> str | None:
-    """Find what shows that what another step met came after the value, of which there is one writer."""
+    """Find a step that shows the value, which has one writer, to be over: it met another value that came later."""
     is_unique = _shown(later) > MISSING
     if any(step.leaves == _shown(later) and (step is later or is_unique) for step in kin):
         return f"but {words.returned(later)}, after {words.state}, and nothing wrote it again"

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from trio_kv.check.effects import MISSING, NONE, Step
 
 Configuration = tuple[int, int, int]
-"""The first step that is not carried out; which are, from there on, as bits; the state."""
+"""(the first step that is not carried out, those behind it that are, as bits, the state)"""
 
 _DEAD = -3
 

@@ -11,7 +11,6 @@ Judges may look into `Raft` and never change it.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import attrs
 
@@ -66,7 +65,7 @@ class Judge:
         """See a node end its rebuild: it votes and counts from now on."""
 
     def crashed(self, node: int) -> None:
-        """See a node die, its disk keep what is durable and any part of what was under way."""
+        """See a node die. Its disk keeps what is durable, and any part of what was under way."""
 
     def entered(self, view: View, term: int, vote: int | None) -> None:
         """See a node enter a term or give a vote; `view` still holds the old ones."""
@@ -130,33 +129,41 @@ class Watch:
         """How often entries were dropped because a snapshot contradicts them."""
         self._committed_ever = committed
         self.views: dict[int, View] = {}
-        self._started = self._hooks("started")
-        self._crashed = self._hooks("crashed")
-        self._entered = self._hooks("entered")
-        self._log_changed = self._hooks("log_changed")
-        self._elected = self._hooks("elected")
-        self._committed = self._hooks("committed")
-        self._applied = self._hooks("applied")
-        self._took = self._hooks("took")
-        self._matched = self._hooks("matched")
-        self._sent = self._hooks("sent")
-        self._submitted = self._hooks("submitted")
-        self._stored = self._hooks("stored")
-        self._wiped = self._hooks("wiped")
-        self._rebuilt = self._hooks("rebuilt")
-        self._restored = self._hooks("restored")
-        self._compacted = self._hooks("compacted")
-        self._flipped = self._hooks("flipped")
-        self._dropping = self._hooks("dropping")
-        self._snapshot_stored = self._hooks("snapshot_stored")
+        self.wiped: Callable[[int], None] = self._show("wiped")
+        self.rebuilt: Callable[[int], None] = self._show("rebuilt")
+        self.flipped: Callable[[int], None] = self._show("flipped")
+        self.dropping: Callable[[int, int], None] = self._show("dropping")
+        self.snapshot_stored: Callable[[int, tuple[int, int]], None] = self._show("snapshot_stored")
+        self.sent: Callable[[int, Message], None] = self._show("sent")
+        self.submitted: Callable[[int, Write], None] = self._show("submitted")
+        self.stored: Callable[[int, Ticket], None] = self._show("stored")
+        self._crashed: Callable[[int], None] = self._show("crashed")
+        self._took: Callable[[View, Message], None] = self._show("took")
+        self._started: Callable[[View, HardState], None] = self._show("started")
+        self._entered: Callable[[View, int, int | None], None] = self._show("entered")
+        self._log_changed: Callable[[View, int, Sequence[Entry], Sequence[Entry]], None] = self._show(
+            "log_changed"
+        )
+        self._elected: Callable[[View], None] = self._show("elected")
+        self._matched: Callable[[View, int, int, int], None] = self._show("matched")
+        self._committed: Callable[[View, int, int], None] = self._show("committed")
+        self._applied: Callable[[View, int], None] = self._show("applied")
+        self._restored: Callable[[View], None] = self._show("restored")
+        self._compacted: Callable[[View], None] = self._show("compacted")
 
-    def _hooks(self, name: str) -> tuple[Callable[..., Any], ...]:
-        """Return the hooks of the judges that have this one: calling the others would cost time on each step."""
-        return tuple(
+    def _show(self, name: str) -> Callable[..., None]:
+        """Return what calls this hook of all judges that have it: calling the others would cost time on each step."""
+        hooks = [
             getattr(judge, name)
             for judge in self.judges
             if getattr(type(judge), name) is not getattr(Judge, name)
-        )
+        ]
+
+        def show(*what: object) -> None:
+            for hook in hooks:
+                hook(*what)
+
+        return show
 
     def started(
         self, raft: Raft, machine: Machine, hard_state: HardState, *, is_rebuilding: bool = False
@@ -170,11 +177,9 @@ class Watch:
         view = View(raft.id, raft, machine, entries, raft.term, raft.vote, raft.commit, machine.applied)
         view.base = log.base_index
         self.views[raft.id] = view
-        for hook in self._started:
-            hook(view, hard_state)
+        self._started(view, hard_state)
         if machine.applied:
-            for hook in self._restored:
-                hook(view)
+            self._restored(view)
 
     def _covered(self, raft: Raft) -> Sequence[Entry]:
         """Return what a log's base stands for."""
@@ -188,72 +193,28 @@ class Watch:
             )
         return self._committed_ever[:index]
 
-    def wiped(self, node: int) -> None:
-        """See a node lose its disk."""
-        for hook in self._wiped:
-            hook(node)
-
-    def rebuilt(self, node: int) -> None:
-        """See a node end its rebuild."""
-        for hook in self._rebuilt:
-            hook(node)
-
-    def flipped(self, node: int) -> None:
-        """See a disk forget something."""
-        for hook in self._flipped:
-            hook(node)
-
-    def dropping(self, node: int, index: int) -> None:
-        """See a disk drop a part of the log."""
-        for hook in self._dropping:
-            hook(node, index)
-
-    def snapshot_stored(self, node: int, place: tuple[int, int]) -> None:
-        """See a snapshot become durable."""
-        for hook in self._snapshot_stored:
-            hook(node, place)
-
     def crashed(self, node: int) -> None:
         """See a node die."""
         del self.views[node]
-        for hook in self._crashed:
-            hook(node)
+        self._crashed(node)
 
     def took(self, node: int, message: Message) -> None:
         """See a node take a message in."""
         view = self.views[node]
-        for hook in self._took:
-            hook(view, message)
-
-    def sent(self, node: int, message: Message) -> None:
-        """See a message leave a node."""
-        for hook in self._sent:
-            hook(node, message)
-
-    def submitted(self, node: int, write: Write) -> None:
-        """See a write go to a node's disk."""
-        for hook in self._submitted:
-            hook(node, write)
-
-    def stored(self, node: int, ticket: Ticket) -> None:
-        """See a disk make a write durable."""
-        for hook in self._stored:
-            hook(node, ticket)
+        self._took(view, message)
 
     def stepped(self, node: int, machine: Machine) -> None:
         """Look for what a node changed in its last step. Costs little when it is nothing."""
         view = self.views[node]
         raft = view.raft
         if raft.term != view.term or raft.vote != view.vote:
-            for hook in self._entered:
-                hook(view, raft.term, raft.vote)
+            self._entered(view, raft.term, raft.vote)
         self._see_log(view)
         is_new_leader = raft.is_leader and not (view.is_leader and view.term == raft.term)
         view.term, view.vote, view.is_leader = raft.term, raft.vote, raft.is_leader
         if is_new_leader:
             view.matches = {}
-            for hook in self._elected:
-                hook(view)
+            self._elected(view)
         if isinstance(raft.role, Leader):
             self._see_matches(view, raft.role)
         if raft.commit != view.commit:
@@ -264,8 +225,7 @@ class Watch:
         matches = view.matches
         for peer, progress in role.progress.items():
             if progress.match != matches.get(peer, 0):
-                for hook in self._matched:
-                    hook(view, peer, matches.get(peer, 0), progress.match)
+                self._matched(view, peer, matches.get(peer, 0), progress.match)
                 matches[peer] = progress.match
 
     def _see_commit(self, view: View) -> None:
@@ -275,20 +235,17 @@ class Watch:
         first, view.commit = view.commit + 1, commit
         if commit < first:
             raise Violation(f"{view}: the commit index went back from {first - 1}")
-        for hook in self._committed:
-            hook(view, first, commit)
+        self._committed(view, first, commit)
 
     def _see_machine(self, view: View, machine: Machine) -> None:
         if machine is not view.machine:
             view.machine = machine
             # What was applied since, in the same step, is judged with the rest.
             if machine.applied == view.raft.log.base_index:
-                for hook in self._restored:
-                    hook(view)
+                self._restored(view)
         if view.machine.applied != view.applied:
             last = view.machine.applied
-            for hook in self._applied:
-                hook(view, last)
+            self._applied(view, last)
             view.applied = last
 
     def _see_log(self, view: View) -> None:
@@ -305,8 +262,7 @@ class Watch:
         dropped = entries[kept:]
         if not added and not dropped:
             return
-        for hook in self._log_changed:
-            hook(view, kept, dropped, added)
+        self._log_changed(view, kept, dropped, added)
         del entries[kept:]
         entries.extend(added)
 
@@ -324,9 +280,7 @@ class Watch:
                 kept += 1
             dropped, added = entries[kept:], covered[kept:]
             self.conflicts_dropped += bool(dropped)
-            for hook in self._log_changed:
-                hook(view, kept, dropped, added)
+            self._log_changed(view, kept, dropped, added)
             del entries[kept:]
             entries.extend(added)
-        for hook in self._compacted:
-            hook(view)
+        self._compacted(view)

@@ -24,16 +24,16 @@ from trio_kv.cli.progress import show_bytes, show_progress
 from trio_kv.cli.words import count
 from trio_kv.client import control as client
 from trio_kv.storage.errors import DamagedError, StorageError
-from trio_kv.storage.files import sync_descriptor
 from trio_kv.storage.restore import Progress, SnapshotContent, check_snapshot
 from trio_kv.storage.restore import restore as make_restored
+from trio_kv.storage.systems import sync_descriptor
 
 COPY_BYTES = 1 << 20
 """So much is copied in one step."""
 SYNC_BYTES = 32 << 20
 """After so much the copy is synced, so that it does not fill the memory that the running nodes need."""
 ATTEMPTS_MAX = 5
-"""So often the cluster is asked anew when its snapshot was replaced before it could be opened, or is damaged."""
+"""How often the cluster is asked for a snapshot: one may be replaced before it is opened, or be damaged."""
 
 
 class NotDoneError(Exception):
@@ -71,7 +71,7 @@ def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCod
 
 
 def _find_place(file: Path, *, is_forced: bool) -> Path:
-    """Return the file that `file` names, links followed; refuse before anything is asked what can't be in the end."""
+    """Return the file that `file` names, links followed; refuse what can't be written before the cluster works."""
     if str(file) == "-":
         raise UsageError(
             "a backup gets its name when all of it was read back, so it can't go to a pipe: name a file (or ./-)"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import trio
 
-from trio_kv.cli.chaos import ChaosOptions, Verdict
+from trio_kv.cli.chaos_options import ChaosOptions, Verdict
 from trio_kv.cli.control import DEFAULT_DOOR
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error, leaves
@@ -19,7 +19,7 @@ from trio_kv.cli.words import count
 from trio_kv.client.client import DEFAULT_PORT
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.sim.chaos.config import ChaosConfig
-from trio_kv.sim.chaos.run import Progress, Tell, run_chaos
+from trio_kv.sim.chaos.run import OnProgress, Progress, run_chaos
 from trio_kv.sim.chaos.summary import Summary
 from trio_kv.sim.chaos.target import RunningServer, StartError, Target, open_own_server
 
@@ -60,7 +60,7 @@ async def _run(options: ChaosOptions, config: ChaosConfig) -> Summary | None:
     """Return what was found, or None if a second signal came first."""
     summary: Summary | None = None
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, _show_progress() as tell:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, _show_progress() as on_progress:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_heed, signals, stop, nursery.cancel_scope)
 
@@ -82,7 +82,7 @@ async def _run(options: ChaosOptions, config: ChaosConfig) -> Summary | None:
             say(
                 f"{config.seconds:g} s of load and faults on {where}, seed {config.seed}; folder {config.out}"
             )
-            summary = await run_chaos(config, open_target, tell=tell, stop=stop)
+            summary = await run_chaos(config, open_target, on_progress=on_progress, stop=stop)
             nursery.cancel_scope.cancel()
     return summary
 
@@ -115,7 +115,7 @@ def _show(summary: Summary, options: ChaosOptions) -> None:
 
 
 @contextmanager
-def _show_progress() -> Iterator[Tell]:
+def _show_progress() -> Iterator[OnProgress]:
     """Give a function to be told how far the run is; it keeps a bar at a terminal, and else a line a minute."""
     if not is_terminal(sys.stderr):
         yield _line_a_minute()
@@ -127,7 +127,7 @@ def _show_progress() -> Iterator[Tell]:
     with Bars(*columns, console=open_console(sys.stderr), transient=True) as bars:
         task = bars.add_task("", amount="")
 
-        def tell(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             bars.update(
                 task,
                 description=progress.phase,
@@ -136,19 +136,19 @@ def _show_progress() -> Iterator[Tell]:
                 amount=_amount(progress),
             )
 
-        yield tell
+        yield on_progress
 
 
-def _line_a_minute() -> Tell:
+def _line_a_minute() -> OnProgress:
     told_at = trio.current_time()
 
-    def tell(progress: Progress) -> None:
+    def on_progress(progress: Progress) -> None:
         nonlocal told_at
         if trio.current_time() - told_at >= TOLD_EVERY_S:
             told_at = trio.current_time()
             say(f"{progress.phase} {_amount(progress)}")
 
-    return tell
+    return on_progress
 
 
 def _amount(progress: Progress) -> str:

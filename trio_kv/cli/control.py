@@ -10,11 +10,12 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json
-from trio_kv.cli.parsing import ListenPort, Node, Seconds, read_whole
+from trio_kv.cli.parsing import ListenPort, Node, ReplyOutput, Seconds, read_whole
 from trio_kv.cli.status import show_status
+from trio_kv.cli.words import examples
 
 READS = frozenset({"status"})
-"""Commands that change nothing, so that one without an answer was simply not done."""
+"""Commands that change nothing: without an answer such a command was just not done."""
 MILLISECONDS_MAX = 3_600_000
 """An hour. A longer delay is a mistake."""
 
@@ -22,12 +23,11 @@ app = App(
     name="ctl",
     help="Break a running cluster and mend it.",
     help_format="plaintext",
-    help_epilogue=(
-        "Examples:\n\n"
-        "  $ trio-kv ctl crash 2                     # dies and comes back by itself\n"
-        "  $ trio-kv ctl partition 1,2/3,4,5\n"
-        "  $ trio-kv ctl heal\n\n"
-        "The door is found by the data directory of the server, or by its port if it keeps nothing."
+    help_epilogue=examples(
+        "trio-kv ctl crash 2                     # dies and comes back by itself",
+        "trio-kv ctl partition 1,2/3,4,5",
+        "trio-kv ctl heal",
+        more="The door is found by the data directory of the server, or by its port if it keeps nothing.",
     ),
 )
 
@@ -49,10 +49,7 @@ class DoorOptions:
     timeout_s: Annotated[
         Seconds, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
     ] = 5.0
-    output: Annotated[
-        Output,
-        Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as it came."),
-    ] = "table"
+    output: ReplyOutput = "table"
 
 
 @Parameter(name="*")
@@ -93,7 +90,7 @@ Milliseconds = Annotated[
 
 
 def _examples(*lines: str) -> str:
-    return "Examples:\n\n" + "\n".join(f"  $ trio-kv ctl {line}" for line in lines)
+    return examples(*(f"trio-kv ctl {line}" for line in lines))
 
 
 def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) -> ExitCode:
@@ -127,9 +124,9 @@ def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any]
     if output == "json":
         show_json(reply)
     elif name == "rebuild":
-        from trio_kv.cli.rebuild import tell_rebuilt
+        from trio_kv.cli.rebuild import describe_rebuilt
 
-        show(tell_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
+        show(describe_rebuilt(reply.get("node", arguments["node"]), reply, "The"))
     else:
         show(f"ok: n{reply.get('node')}" if LEADER in arguments.values() else "ok")
     return ExitCode.OK

@@ -19,7 +19,7 @@ from trio_kv.client import control as client
 from trio_kv.kv.image import ItemRecord, decode_records
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.files import RealFiles
-from trio_kv.storage.snapshots import SnapshotScan
+from trio_kv.storage.snapshot_reading import SnapshotScan
 
 
 def keys(prefix: str, door_options: DoorOptions, *, limit: int) -> ExitCode:

@@ -20,10 +20,20 @@ from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
 from trio_kv.cli.options import ServeOptions
-from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
-from trio_kv.cli.parsing import PARAMETER, Host, NaturalNumber, Node, ServerPort, read_variables
+from trio_kv.cli.output import ExitCode, parse_value, read_value, say, show_answer
+from trio_kv.cli.parsing import (
+    PARAMETER,
+    Host,
+    NaturalNumber,
+    Node,
+    ReplyOutput,
+    ServerPort,
+    flag,
+    read_variables,
+)
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
+from trio_kv.cli.words import examples
 from trio_kv.client.client import DEFAULT_PORT, Client
 from trio_kv.wire.requests import (
     TIMEOUT_S_DEFAULT,
@@ -42,10 +52,6 @@ EXIT_CODES = (
 )
 
 
-def _examples(*lines: str) -> str:
-    return "Examples:\n\n" + "\n".join(f"  $ {line}" for line in lines)
-
-
 app = App(
     name="trio-kv",
     help="A replicated key-value store on Raft. Without a command: serve.",
@@ -55,14 +61,14 @@ app = App(
     default_parameter=PARAMETER,
     config=read_variables,
     help_format="plaintext",
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "python -m trio_kv                         # five nodes, clients on port 3001",
         "trio-kv set snack chips && trio-kv get snack",
         "trio-kv status",
         "trio-kv ctl crash 1",
         "trio-kv backup today.snap",
-    )
-    + f"\n\n{EXIT_CODES}",
+        more=EXIT_CODES,
+    ),
 )
 app.command(chaos.app)
 app.command(control.app)
@@ -99,9 +105,6 @@ class Target:
         return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
 
 
-OutputOption = Annotated[
-    Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
-]
 Key = Annotated[str, Parameter(help="1 to 4096 bytes; behind -- if it begins with a hyphen.")]
 Value = Annotated[str, Parameter(help="JSON; what is no JSON is taken as a string; - takes all of stdin.")]
 Revision = Annotated[
@@ -123,7 +126,7 @@ def default(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_O
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "python -m trio_kv serve --nodes 3 --data-dir /var/lib/trio_kv",
         "python -m trio_kv serve --ephemeral --port 0 --log-json",
         "TRIO_KV_PORT=4001 python -m trio_kv serve --trace run.jsonl",
@@ -138,7 +141,7 @@ def serve(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_OPT
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "trio-kv client                            # a shell; `help` inside tells the commands",
         "echo 'get snack' | trio-kv client",
         'echo \'{"op":"status"}\' | trio-kv client',
@@ -152,7 +155,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "trio-kv get snack",
         "trio-kv get snack --output json          # with revision, node and term",
         "trio-kv get snack --stale                # from one follower, at once",
@@ -163,18 +166,12 @@ def get(
     key: Key,
     /,
     *,
-    stale: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Be content with what one follower knows.")
-    ] = False,
+    stale: Annotated[bool, flag("Be content with what one follower knows.")] = False,
     raw: Annotated[
         bool,
-        Parameter(
-            negative=(),
-            show_default=False,
-            help="Print a string as the text that it is, to the byte, with no line end added; all else as JSON.",
-        ),
+        flag("Print a string as the text that it is, to the byte, with no line end added; all else as JSON."),
     ] = False,
-    output: OutputOption = "table",
+    output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
@@ -186,7 +183,7 @@ def get(
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "trio-kv set snack chips",
         "trio-kv set limits '{\"retries\": 3}'",
         "trio-kv set snack nuts --if-revision 17",
@@ -200,7 +197,7 @@ def set(
     /,
     *,
     if_revision: Revision = None,
-    output: OutputOption = "table",
+    output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value."""
@@ -211,14 +208,14 @@ def set(
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv delete snack", "trio-kv delete snack --if-revision 17"),
+    help_epilogue=examples("trio-kv delete snack", "trio-kv delete snack --if-revision 17"),
 )
 def delete(
     key: Key,
     /,
     *,
     if_revision: Revision = None,
-    output: OutputOption = "table",
+    output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Remove a key and print the value it had."""
@@ -228,7 +225,7 @@ def delete(
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "trio-kv cas lock alice                    # only if there is no lock",
         "trio-kv cas lock bob --expected alice",
     )
@@ -242,7 +239,7 @@ def cas(
         str | None,
         Parameter(help="The value it must have now; left out: the key must not exist."),
     ] = None,
-    output: OutputOption = "table",
+    output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
@@ -254,9 +251,9 @@ def cas(
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv status", "trio-kv status --output json"),
+    help_epilogue=examples("trio-kv status", "trio-kv status --output json"),
 )
-def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
+def status(*, output: ReplyOutput = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
     """Show every node, the leader with a star: role, state, term, how far its log goes; and what is wrong.
 
     Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
@@ -269,7 +266,7 @@ def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
+    help_epilogue=examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
 )
 def keys(
     prefix: Annotated[str, Parameter(help="What the keys begin with.")] = "",
@@ -288,7 +285,7 @@ def keys(
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "trio-kv backup today.snap",
         "trio-kv backup today.snap --data-dir /var/lib/trio_kv --force",
     )
@@ -297,9 +294,7 @@ def backup(
     file: Annotated[Path, Parameter(help="Where to put it. It gets its name when it is whole.")],
     /,
     *,
-    force: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Replace a file that is there.")
-    ] = False,
+    force: Annotated[bool, flag("Replace a file that is there.")] = False,
     door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
 ) -> ExitCode:
     """Copy all data of a running cluster into a file: every write acknowledged before is in it."""
@@ -309,7 +304,7 @@ def backup(
 
 
 @app.command(
-    help_epilogue=_examples(
+    help_epilogue=examples(
         "trio-kv restore today.snap --data-dir new-data",
         "trio-kv restore trio_kv-data/node-3/snapshot-*.snap --data-dir new-data --nodes 3",
     )
@@ -320,7 +315,7 @@ def restore(
     *,
     data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
     nodes: Annotated[Node, Parameter(env_var="TRIO_KV_NODES", help="Nodes of the new cluster, 1 to 9.")] = 5,
-    output: OutputOption = "table",
+    output: ReplyOutput = "table",
 ) -> ExitCode:
     """Make a new cluster, in a new data directory, that begins with what a backup holds."""
     from trio_kv.cli.backup import restore as run_restore
@@ -329,14 +324,14 @@ def restore(
 
 
 @app.command(
-    help_epilogue=_examples("trio-kv rebuild 2", "trio-kv rebuild 2 --data-dir /var/lib/trio_kv"),
+    help_epilogue=examples("trio-kv rebuild 2", "trio-kv rebuild 2 --data-dir /var/lib/trio_kv"),
 )
 def rebuild(
     node: control.NodeNumber,
     /,
     *,
     data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
-    output: OutputOption = "table",
+    output: ReplyOutput = "table",
 ) -> ExitCode:
     """Give a node whose files are lost or damaged a new directory, while no server runs.
 

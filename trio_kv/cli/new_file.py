@@ -17,7 +17,8 @@ from typing import BinaryIO, Final, NoReturn
 
 import attrs
 
-from trio_kv.storage.files import TEMPORARY_SUFFIX, sync_directory
+from trio_kv.storage.files import TEMPORARY_SUFFIX
+from trio_kv.storage.systems import sync_directory
 
 PREFIX: Final = ".trio_kv-backup-"
 HAS_NO_LINKS: Final = frozenset(

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
-from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds
+from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds, flag
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.wire.frames import SECTOR_BYTES
@@ -57,23 +57,14 @@ class ServeOptions:
         Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="Where the nodes keep their logs.")
     ] = Path("trio_kv-data")
     is_ephemeral: Annotated[
-        bool,
-        Parameter(
-            name="--ephemeral",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_EPHEMERAL",
-            help="Keep nothing: the data goes with the process.",
-        ),
+        bool, flag("Keep nothing: the data goes with the process.", "TRIO_KV_EPHEMERAL", "--ephemeral")
     ] = False
     has_no_fsync: Annotated[
         bool,
-        Parameter(
-            name="--no-fsync",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_NO_FSYNC",
-            help="Don't wait for the disk: faster, and a power failure may lose acknowledged writes.",
+        flag(
+            "Don't wait for the disk: faster, and a power failure may lose acknowledged writes.",
+            "TRIO_KV_NO_FSYNC",
+            "--no-fsync",
         ),
     ] = False
     idle_timeout_s: Annotated[
@@ -143,22 +134,12 @@ class ServeOptions:
     ] = None
     is_verbose: Annotated[
         bool,
-        Parameter(
-            name=["--verbose", "-v"],
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_VERBOSE",
-            help="Show what the nodes do, and not only what is wrong.",
-        ),
+        flag("Show what the nodes do, and not only what is wrong.", "TRIO_KV_VERBOSE", "--verbose", "-v"),
     ] = False
     is_log_json: Annotated[
         bool,
-        Parameter(
-            name="--log-json",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_LOG_JSON",
-            help="Log JSON lines; `server.started` says that the store is ready.",
+        flag(
+            "Log JSON lines; `server.started` says that the store is ready.", "TRIO_KV_LOG_JSON", "--log-json"
         ),
     ] = False
     trace: Annotated[
@@ -167,12 +148,10 @@ class ServeOptions:
     ] = None
     is_insecure: Annotated[
         bool,
-        Parameter(
-            name="--insecure",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_INSECURE",
-            help="Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
+        flag(
+            "Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
+            "TRIO_KV_INSECURE",
+            "--insecure",
         ),
     ] = False
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter, Token
 from cyclopts.validators import Number
 
-from trio_kv.cli.output import say
+from trio_kv.cli.output import Output, say
 
 NUMBER_MAX = (1 << 63) - 1
 """The largest whole number that is taken; most options have a smaller limit of their own."""
@@ -186,6 +186,27 @@ Count = Annotated[int, Parameter(validator=Number(gt=0, lte=NUMBER_MAX))]
 """How many; at least one."""
 NaturalNumber = Annotated[int, Parameter(validator=Number(gte=0, lte=NUMBER_MAX))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=SECONDS_MAX))]
+
+_OUTPUT_NAMES = ("--output", "-o")
+OutputOption = Annotated[
+    Output, Parameter(name=_OUTPUT_NAMES, env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
+]
+ReplyOutput = Annotated[
+    Output, Parameter(name=_OUTPUT_NAMES, env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
+]
+"""Of what a server said."""
+
+
+def flag(help: str, env_var: str | None = None, *names: str) -> Parameter:
+    """Return what says yes when it is there, and has no opposite.
+
+    Args:
+        help: what it means.
+        env_var: the variable that says the same.
+        names: what it is called; by default as the parameter.
+
+    """
+    return Parameter(name=names or None, negative=(), show_default=False, env_var=env_var, help=help)
 
 
 def read_variables(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

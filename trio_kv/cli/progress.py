@@ -28,14 +28,14 @@ def show_progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=open_console(sys.stderr)) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def tell(step: str, done: int, total: int) -> None:
+        def show(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = progress.add_task(LABELS[step], total=total, amount="")
             is_bytes = step in BYTES_STEPS
             amount = f"{show_bytes(done)} of {show_bytes(total)}" if is_bytes else f"node {done} of {total}"
             progress.update(tasks[step], completed=done, total=total, amount=amount)
 
-        yield tell
+        yield show
 
 
 def show_bytes(count: int) -> str:

@@ -40,11 +40,11 @@ def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
     if output == "json":
         show_json(members)
     else:
-        show(tell_rebuilt(node, members, "When the server is started, the"))
+        show(describe_rebuilt(node, members, "When the server is started, the"))
     return ExitCode.OK
 
 
-def tell_rebuilt(node: int, members: Mapping[str, Any], beginning: str) -> str:
+def describe_rebuilt(node: int, members: Mapping[str, Any], beginning: str) -> str:
     """Return what a person is told of a rebuild that has begun.
 
     Args:

@@ -24,13 +24,13 @@ from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.terminal import has_color
 from trio_kv.client.client import DEFAULT_PORT
 from trio_kv.client.control import DEFAULT_CONTROL_PORT
-from trio_kv.raft.events import DEBUG, INFO, WARNING
+from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING
 from trio_kv.trace.file import TraceFormatError, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
 from trio_kv.trace.text import printable_lines
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ERROR, ServerStarted, ServerStopped, ServerStopping, TraceFailed
+from trio_kv.trace.vocabulary import ServerStarted, ServerStopped, ServerStopping, TraceFailed
 
 LEADER_WAIT_S = 5.0
 """How long start-up waits for a leader, when all nodes have read their disks, before it says that there is none yet."""
@@ -92,7 +92,7 @@ class _Stop:
 
     def __init__(self, trace: Trace) -> None:
         self.opening = trio.CancelScope()
-        """Around all that opens and runs: given up at the first signal, as long as the house is not open."""
+        """The scope of all that opens and runs. The first signal cancels it, as long as the house is not open."""
         self._trace = trace
         self._is_open = False
         self._is_asked = trio.Event()

@@ -1,14 +1,9 @@
-"""`sim`: runs seeds of the simulated worlds, and judges them. The options; what is done stands in `simulate`."""
+"""`sim`: runs seeds of the simulated worlds, and judges them. What is done stands in `simulate`."""
 
-import os
-from pathlib import Path
-from typing import Annotated, Literal
+from cyclopts import App
 
-import attrs
-from cyclopts import App, Parameter
-
-from trio_kv.cli.output import Output
-from trio_kv.cli.parsing import Count, NaturalNumber, Seconds
+from trio_kv.cli.sim_options import SimOptions
+from trio_kv.cli.words import examples
 
 EXIT_CODES = (
     "Exit codes: 0 valid · 1 violation · 2 usage · 4 unknown (no violation, and no proof: a situation that so many"
@@ -20,116 +15,14 @@ app = App(
     name="sim",
     help="Run the real code through bad days, each replayable from its seed, and judge every step.",
     help_format="plaintext",
-    help_epilogue=(
-        "Examples:\n\n"
-        "  $ trio-kv sim --seeds 1..1000 --minutes 10      # until either is over, on all cores\n"
-        "  $ trio-kv sim --seed 17 --verbose               # one of them, with all that happens\n"
-        "  $ trio-kv sim --kinds crash,partition --seeds 1..\n"
-        "  $ trio-kv sim --plan trio_kv-sim/core-17/plan.json --trace trace.txt\n\n"
-        f"{EXIT_CODES}"
+    help_epilogue=examples(
+        "trio-kv sim --seeds 1..1000 --minutes 10      # until either is over, on all cores",
+        "trio-kv sim --seed 17 --verbose               # one of them, with all that happens",
+        "trio-kv sim --kinds crash,partition --seeds 1..",
+        "trio-kv sim --plan trio_kv-sim/core-17/plan.json --trace trace.txt",
+        more=EXIT_CODES,
     ),
 )
-
-
-@Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class SimOptions:
-    """What to run, where, and for how long."""
-
-    seeds: Annotated[
-        str | None,
-        Parameter(
-            name=["--seeds", "--seed"],
-            env_var="TRIO_KV_SIM_SEEDS",
-            help="One, as 7, or a range, as 1..100 or 1.. [default: 1..100, or 1.. with --minutes]",
-        ),
-    ] = None
-    minutes: Annotated[
-        Seconds | None,
-        Parameter(env_var="TRIO_KV_SIM_MINUTES", help="Begin no seed after that time."),
-    ] = None
-    world: Annotated[
-        Literal["core", "whole", "both"],
-        Parameter(
-            env_var="TRIO_KV_SIM_WORLD",
-            help="core: replicas, disks and links, without Trio. whole: the whole server, under a simulated clock.",
-        ),
-    ] = "core"
-    jobs: Annotated[
-        Count | None,
-        Parameter(env_var="TRIO_KV_SIM_JOBS", help="Processes at a time. [default: one a core]"),
-    ] = None
-    kinds: Annotated[
-        str | None,
-        Parameter(
-            env_var="TRIO_KV_SIM_KINDS",
-            help="Kinds of faults, with commas: these and no others happen. [default: each seed draws its own]",
-        ),
-    ] = None
-    is_beyond_budget: Annotated[
-        bool,
-        Parameter(
-            name="--beyond-budget",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_SIM_BEYOND_BUDGET",
-            help="Break more than can be mended: only safety is judged.",
-        ),
-    ] = False
-    is_bare: Annotated[
-        bool,
-        Parameter(
-            name="--bare",
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_SIM_BARE",
-            help="Without the judges, to see what the world costs by itself.",
-        ),
-    ] = False
-    plan: Annotated[
-        Path | None, Parameter(env_var="TRIO_KV_SIM_PLAN", help="Run a plan on file, instead of seeds.")
-    ] = None
-    trace: Annotated[
-        Path | None,
-        Parameter(env_var="TRIO_KV_SIM_TRACE", help="File for all that happens in the run of one seed."),
-    ] = None
-    is_verbose: Annotated[
-        bool,
-        Parameter(
-            name=["--verbose", "-v"],
-            negative=(),
-            show_default=False,
-            env_var="TRIO_KV_SIM_VERBOSE",
-            help="Print all that happens in one seed, or a line for each of many.",
-        ),
-    ] = False
-    output: Annotated[
-        Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
-    ] = "table"
-    out: Annotated[
-        Path | None,
-        Parameter(
-            env_var="TRIO_KV_SIM_OUT",
-            help="Directory for the summary, and for a folder of each failure. [default: trio_kv-sim, for failures]",
-        ),
-    ] = None
-    shrink_runs: Annotated[
-        NaturalNumber,
-        Parameter(
-            env_var="TRIO_KV_SIM_SHRINK_RUNS", help="Runs that may be spent on making a failing plan smaller."
-        ),
-    ] = 400
-
-    @property
-    def worlds(self) -> tuple[str, ...]:
-        """The names of the worlds."""
-        return ("core", "whole") if self.world == "both" else (self.world,)
-
-    @property
-    def processes(self) -> int:
-        """How many seeds run at a time."""
-        return self.jobs or os.cpu_count() or 1
-
 
 DEFAULT_OPTIONS = SimOptions()
 

@@ -13,7 +13,7 @@ PLAIN_EVERY_S = 10.0
 """How often a line tells how far it is, where nobody watches."""
 
 
-def tell_outcome(outcome: Outcome) -> str:
+def describe_outcome(outcome: Outcome) -> str:
     """Return what became of a seed, in a line, or in a few if it went wrong."""
     of = f"seed {outcome.task.seed} of the {outcome.task.world} world"
     if outcome.lost is not None:
@@ -28,7 +28,7 @@ def tell_outcome(outcome: Outcome) -> str:
     )
 
 
-def tell_progress(campaign: Campaign) -> str:
+def describe_progress(campaign: Campaign) -> str:
     """Return how far a campaign is, in a line."""
     all_totals = campaign.totals.values()
     seeds = sum(totals.seeds for totals in all_totals)
@@ -56,7 +56,7 @@ def show_progress(campaign: Campaign) -> Iterator[Callable[[], None]]:
         nonlocal next_s
         if time.monotonic() >= next_s:
             next_s = time.monotonic() + PLAIN_EVERY_S
-            print(tell_progress(campaign), file=sys.stderr, flush=True)
+            print(describe_progress(campaign), file=sys.stderr, flush=True)
 
     yield show_line
 
@@ -77,11 +77,11 @@ def _show_bar(campaign: Campaign) -> Iterator[Callable[[], None]]:
             done = sum(totals.seeds for totals in campaign.totals.values())
             part = campaign.took_s / (order.minutes * 60) if is_timed else 0.0
             if total is not None and done / total >= part:
-                progress.update(task, completed=done, description=tell_progress(campaign))
+                progress.update(task, completed=done, description=describe_progress(campaign))
             elif is_timed:
-                progress.update(task, total=1.0, completed=part, description=tell_progress(campaign))
+                progress.update(task, total=1.0, completed=part, description=describe_progress(campaign))
             else:
-                progress.update(task, description=tell_progress(campaign))
+                progress.update(task, description=describe_progress(campaign))
 
         yield show
 
@@ -111,7 +111,7 @@ def show_campaign(campaign: Campaign) -> None:
             ]
             table.add_row(situation, *cells)
     console.print(table)
-    console.print(tell_verdict(campaign), markup=False, soft_wrap=True)
+    console.print(describe_verdict(campaign), markup=False, soft_wrap=True)
 
 
 def _figures(totals: Totals, campaign: Campaign) -> dict[str, str]:
@@ -129,7 +129,7 @@ def _figures(totals: Totals, campaign: Campaign) -> dict[str, str]:
     }
 
 
-def tell_verdict(campaign: Campaign) -> str:
+def describe_verdict(campaign: Campaign) -> str:
     """Return the verdict in words."""
     seeds = _count(sum(totals.seeds for totals in campaign.totals.values()), "seed")
     match campaign.verdict():
@@ -139,12 +139,12 @@ def tell_verdict(campaign: Campaign) -> str:
         case Verdict.INTERRUPTED:
             return f"interrupted: no violation until then, in {seeds}"
         case Verdict.UNKNOWN:
-            return f"unknown: no violation in {seeds}, but {'; '.join(_tell_gaps(campaign))}"
+            return f"unknown: no violation in {seeds}, but {'; '.join(_describe_gaps(campaign))}"
         case _:
             return f"valid: no violation in {seeds}, {campaign.took_s:.1f} s"
 
 
-def _tell_gaps(campaign: Campaign) -> Iterator[str]:
+def _describe_gaps(campaign: Campaign) -> Iterator[str]:
     for world, situations in campaign.missing().items():
         yield f"the {world} world never reached: {', '.join(situations)}"
     if campaign.lost:

@@ -13,8 +13,8 @@ import msgspec
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.output import ExitCode, say
-from trio_kv.cli.sim import SimOptions
-from trio_kv.cli.sim_output import show_campaign, show_progress, tell_outcome
+from trio_kv.cli.sim_options import SimOptions
+from trio_kv.cli.sim_output import describe_outcome, show_campaign, show_progress
 from trio_kv.sim.attempt import Failure, Outcome, TraceText, attempt, figures_of
 from trio_kv.sim.campaign import Campaign, Order, Seeds, Verdict, parse_seeds, replay_command, run_here
 from trio_kv.sim.evidence import Evidence, gather
@@ -77,14 +77,14 @@ def _make_folder(path: Path) -> None:
 
 def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]) -> int:
     order = campaign.order
-    with _ending_in_order(), show_progress(campaign) as tell_progress:
+    with _ending_in_order(), show_progress(campaign) as show_step:
 
         def on_outcome(outcome: Outcome) -> None:
             if outcome.figures is None:
-                say(f"{tell_outcome(outcome)}\nreplay it: {replay_command(outcome.task)}")
+                say(f"{describe_outcome(outcome)}\nreplay it: {replay_command(outcome.task)}")
             elif options.output == "table" and (options.is_verbose or order.seeds.is_one):
-                print(tell_outcome(outcome))
-            tell_progress()
+                print(describe_outcome(outcome))
+            show_step()
 
         jobs = (
             min(options.processes, len(order.seeds) * len(order.worlds))
@@ -152,7 +152,7 @@ def _gather(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]
                     out,
                     runs_max=options.shrink_runs,
                     is_bare=options.is_bare,
-                    on_run=_tell_shrinking,
+                    on_run=_show_shrinking,
                 )
             )
         except NotRepeatableError as error:
@@ -162,7 +162,7 @@ def _gather(options: SimOptions, campaign: Campaign, kinds: dict[str, WorldKind]
     return gathered
 
 
-def _tell_shrinking(runs: int, plan: Plan) -> None:
+def _show_shrinking(runs: int, plan: Plan) -> None:
     if runs % SHRINKING_TOLD_EVERY == 0:
         say(f"{runs} runs, {len(plan.faults)} faults left")
 

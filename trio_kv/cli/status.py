@@ -85,7 +85,7 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
     return ExitCode.NOT_CONNECTED if members.get("leader") is None else ExitCode.OK
 
 
-def tell_fault(fault: Mapping[str, Any]) -> str:
+def describe_fault(fault: Mapping[str, Any]) -> str:
     """Return an active fault in plain words, with the command that ends it."""
     try:
         sides = "/".join(",".join(map(str, group)) for group in fault.get("groups", ()))
@@ -100,22 +100,20 @@ def _show_for_people(members: Mapping[str, Any]) -> None:
     leader, rows = members.get("leader"), members.get("nodes", [])
     _show_rows(console, rows, leader)
 
-    def tell(text: str) -> None:
+    def put(text: str) -> None:
         console.print(printable_lines(text), markup=False)
 
     for row in rows:
         node, way_out = row["node"], WAYS_OUT.get(str(row.get("state")))
         reason = row.get("reason") or (f"it is {row.get('state')}" if way_out else "")
         if reason:
-            tell(
-                f"n{node}: {reason}" + (f"; `{way_out.format(node=node)}` brings it back" if way_out else "")
-            )
+            put(f"n{node}: {reason}" + (f"; `{way_out.format(node=node)}` brings it back" if way_out else ""))
     for fault in members.get("faults", []):
-        tell(tell_fault(fault))
-    tell(_tell_leader(leader, rows, members.get("term")))
+        put(describe_fault(fault))
+    put(_describe_leader(leader, rows, members.get("term")))
 
 
-def _tell_leader(leader: int | None, rows: Sequence[Row], term: object) -> str:
+def _describe_leader(leader: int | None, rows: Sequence[Row], term: object) -> str:
     if leader is not None:
         return f"n{leader} leads in term {term}"
     down = [f"n{row['node']}" for row in rows if row.get("state") != "up"]

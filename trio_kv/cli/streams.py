@@ -2,8 +2,8 @@
 
 What a command has done and whether somebody could be told of it are two things, and the exit code tells of the first.
 So an output that is closed, full, or has lost its reader swallows what comes, and remembers why: at the end, `loss` is
-what an exit code may be made of. A stream that was closed from the start is a null device: nobody wanted to hear, and
-neither a socket nor a file of ours may get its number.
+what an exit code may be made of. A stream that was closed from the start becomes a null device: nobody wanted to hear,
+and no socket or file of ours may get its number.
 """
 
 import io

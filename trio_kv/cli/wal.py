@@ -8,7 +8,9 @@ import attrs
 from cyclopts import App, Parameter
 
 from trio_kv.cli.failures import explain_os_error
-from trio_kv.cli.output import Output, say, show, show_json
+from trio_kv.cli.output import say, show, show_json
+from trio_kv.cli.parsing import OutputOption
+from trio_kv.cli.words import examples
 from trio_kv.trace.text import printable_lines
 
 if TYPE_CHECKING:
@@ -36,19 +38,17 @@ app = App(
     name="wal",
     help="Look at the logs and snapshots of a stopped server.",
     help_format="plaintext",
-    help_epilogue=f"Examples:\n\n  $ trio-kv wal verify trio_kv-data\n\n{EXIT_CODES}",
+    help_epilogue=examples("trio-kv wal verify trio_kv-data", more=EXIT_CODES),
 )
 
 Directory = Annotated[Path, Parameter(help="A data directory, or the directory of one node in it.")]
-OutputOption = Annotated[
-    Output, Parameter(name=["--output", "-o"], env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
-]
 
 
 @app.command(
-    help_epilogue=(
-        "Examples:\n\n  $ trio-kv wal verify trio_kv-data\n  $ trio-kv wal verify trio_kv-data/node-2 --output json"
-        f"\n\n{EXIT_CODES}"
+    help_epilogue=examples(
+        "trio-kv wal verify trio_kv-data",
+        "trio-kv wal verify trio_kv-data/node-2 --output json",
+        more=EXIT_CODES,
     )
 )
 def verify(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:
@@ -70,10 +70,10 @@ def verify(directory: Directory, /, *, output: OutputOption = "table") -> Verdic
 
 
 @app.command(
-    help_epilogue=(
-        "Examples:\n\n  $ trio-kv wal dump trio_kv-data/node-2 | less"
-        "\n  $ trio-kv wal dump trio_kv-data/node-2 --output json | jq -c 'select(.kind == \"entry\")'"
-        f"\n\n{EXIT_CODES}"
+    help_epilogue=examples(
+        "trio-kv wal dump trio_kv-data/node-2 | less",
+        "trio-kv wal dump trio_kv-data/node-2 --output json | jq -c 'select(.kind == \"entry\")'",
+        more=EXIT_CODES,
     )
 )
 def dump(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:

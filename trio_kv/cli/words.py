@@ -20,3 +20,8 @@ def join(words: Iterable[object]) -> str:
     """
     *first, last = map(str, words)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def examples(*lines: str, more: str = "") -> str:
+    """Return what stands below a command's help: command lines, and what else there is to say."""
+    return "\n".join(["Examples:\n", *(f"  $ {line}" for line in lines), *([f"\n{more}"] if more else ())])

@@ -12,7 +12,7 @@ import trio
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.replica.driver import TakeSnapshot
-from trio_kv.storage.snapshots import snapshot_name
+from trio_kv.storage.snapshot_reading import snapshot_name
 from trio_kv.wire.node_port import Answer, Done, Read
 
 BACKUP_S = 60.0

@@ -16,7 +16,7 @@ from trio_kv.cluster.disks import RealDisks
 from trio_kv.gateway.raft import RaftStore, check_session_timeout
 from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.wal import SEGMENT_BYTES, check_segment_bytes
+from trio_kv.storage.segments import SEGMENT_BYTES, check_segment_bytes
 from trio_kv.trace.trace import Trace
 from trio_kv.transport.links import Links
 from trio_kv.transport.memory import MemoryNetwork

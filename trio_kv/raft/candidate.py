@@ -24,7 +24,7 @@ class Candidate(Role):
         return "pre_candidate" if self.is_pre_vote else "candidate"
 
     def ask(self) -> None:
-        """Ask all others for their votes. A real vote is asked for only once the own one is durable."""
+        """Ask all others for their votes. The request for a real vote leaves once the own vote is durable."""
         raft, log = self.raft, self.raft.log
         for peer in raft.peers:
             if self.is_pre_vote:
@@ -72,7 +72,7 @@ class Candidate(Role):
 
     def _count_vote(self, voter: int) -> Transition | None:
         if self.raft.standing_term != self.raft.term:
-            return None  # It led this term already, or stood before it was restarted.
+            return None  # It led this term already, or asked for these votes before it was restarted.
         self.raft.votes.add(voter)
         return Lead() if self.raft.voters.has_majority(self.raft.votes) else None
 

@@ -17,7 +17,7 @@ class RaftConfig:
     election_timeout_max_s: float = attrs.field(default=0.4)
     heartbeat_interval_s: float = attrs.field(default=0.06, validator=validators.gt(0))
     append_bytes_max: int = attrs.field(default=1 << 20, validator=validators.ge(1))
-    """An AppendEntries holds at least one entry, and no further one once it is over this many bytes."""
+    """An AppendEntries takes entries until it has more bytes than this; it takes one in any case."""
     append_entries_max: int = attrs.field(default=4096, validator=validators.ge(1))
     append_window: int = attrs.field(default=16, validator=validators.ge(1))
     """AppendEntries in flight to one follower; further entries wait for an answer."""

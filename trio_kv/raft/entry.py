@@ -49,10 +49,10 @@ def make_entry(index: int, term: int, time_us: int, command: Command | None) -> 
 
 
 class SharingDecoder:
-    """Decodes commands for the nodes of one process that read their logs: what one has read, the others share.
+    """Decodes commands for all nodes of one process, so that they share the entries that one of them has read.
 
-    Their logs hold the same entries, and a node that found one equal to a byte needs neither the time to
-    decode it nor the memory to hold it again.
+    Their logs hold the same entries. An entry whose bytes are equal to those of a known one is that one: it takes
+    neither time to decode nor memory.
     """
 
     def __init__(self, decode_command: Callable[[bytes], Command]) -> None:

@@ -47,7 +47,7 @@ class Follower(Role):
             self.raft.emit(LeaderLost(self.raft.leader))
             self.raft.leader = None
         if self.raft.is_rebuilding:
-            # Its disk lacks what it once acknowledged: nobody could know what its election would lose.
+            # Its disk lacks entries that it once acknowledged. A leader without them could lose them for all.
             self.raft.pending_reads.give_up()
             self.restart_timer(now)
             return None
@@ -91,7 +91,7 @@ class Follower(Role):
         )
 
     def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:
-        """Take the next chunk of the leader's snapshot, or say which one is (paper §7)."""
+        """Take the next chunk of the leader's snapshot, or say which chunk is wanted (paper §7)."""
         raft = self.raft
         raft.heard_from_leader(now, message.source)
         self.restart_timer(now)
@@ -103,7 +103,8 @@ class Follower(Role):
         if incoming is not None and incoming.is_complete:
             return
         if incoming is not None and incoming.is_storing:
-            # Nor of another snapshot: on a disk that hangs they would pile up, one for each that is offered.
+            # The last chunk is still being written. No other is taken, not even of another snapshot: they would pile up
+            # where the disk hangs.
             return
         if incoming is None or incoming.snapshot != (message.index, message.index_term):
             incoming = raft.incoming = Incoming((message.index, message.index_term))
@@ -113,7 +114,7 @@ class Follower(Role):
                 Chunk(message.index, message.index_term, message.number, message.data, message.is_last)
             )
         else:
-            # Lost, doubled, or sent by a leader that doesn't know how far the one before it came: go on from there.
+            # A chunk was lost or came twice, or a new leader doesn't know how far the last one came.
             self.ask_chunk(message.source)
 
     def on_chunk_stored(self) -> None:

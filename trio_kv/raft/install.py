@@ -11,26 +11,27 @@ What a follower needs next may be gone from the leader's log. Then it gets the l
     Outgoing.moved     <- InstallReply(number)    <-  chunk_moves, as long as that takes
     Progress.accepted  <- AppendAccepted(index)   <-  installed
 
-One chunk is in flight, which is all the back-pressure that it needs. The follower says which chunk it wants: what it
-has of a snapshot stays when the leader changes, since all nodes make the same chunks of it. A chunk or an answer that
-was lost is sent again by the leader; a snapshot that is gone at the leader gives way to its newest one. What the leader
-keeps for the follower meanwhile is leased to it (see `Outgoing`): a disk that hangs must not fill the others.
+One chunk is in flight, which is all the back-pressure that it needs. The follower says which chunk it wants. It keeps
+the chunks that it has when the leader changes, since all nodes make the same chunks of a snapshot. A chunk or an answer
+that was lost is sent again by the leader; a snapshot that is gone at the leader gives way to its newest one. The leader
+keeps its snapshot, and the log behind it, for the follower under a lease (see `Outgoing`): a follower's disk that hangs
+must not fill the leader's.
 """
 
 import attrs
 
 LEASE_ENTRIES = 4096
-"""What is kept for a follower's snapshot is kept for so many entries at most without progress of its own: a disk that
-takes longer for one chunk could not follow the log either."""
+"""The lease ends when so many entries were appended without progress of the follower: a disk that takes longer for one
+chunk could not follow the log either."""
 
 
 @attrs.define
 class Outgoing:
     """The leader's end. Either a chunk is being read from the leader's disk, or it is in flight.
 
-    It is a lease on the snapshot and on the log behind it, which are kept for the follower as long as it gets on. When
-    it does not, they are kept no more, but it is still asked now and then; what it lacks by then it gets from the
-    newest snapshot.
+    It is a lease on the snapshot and on the log behind it: both are kept as long as the follower makes progress.
+    Without progress the lease ends, but the leader still sends the chunk again now and then. If the snapshot is gone
+    when the follower answers at last, the newest one takes its place.
     """
 
     moved_at: float
@@ -78,15 +79,15 @@ class Outgoing:
     # The lease
 
     def moved(self, now: float, last_index: int) -> None:
-        """Renew the lease: the follower got on, be it only with the chunk that it has."""
+        """Renew the lease: the follower wants another chunk, or works on the one that it has."""
         self.moved_at, self.moved_last_index, self.is_kept = now, last_index, True
 
     def was_unheard(self, lateness_s: float, now: float) -> None:
-        """Forgive a silence of so long: the leader's own process slept."""
+        """Don't count so much silence: the leader's own process slept."""
         self.moved_at = min(now, self.moved_at + lateness_s)
 
     def maybe_end_lease(self, now: float, last_index: int, lease_s: float) -> None:
-        """End it, if the follower got nowhere for too long, or while too much was written."""
+        """End the lease if the follower made no progress for too long, or while too many entries came."""
         if now - self.moved_at >= lease_s or last_index - self.moved_last_index >= LEASE_ENTRIES:
             self.is_kept = False
 

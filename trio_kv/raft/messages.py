@@ -5,10 +5,10 @@ number made together with the node's directory. A node that comes back with a ne
 one, so that what its former self acknowledged no longer counts. As long as it is being rebuilt from the others
 it says so, and counts for no majority.
 
-What the former self did not only acknowledge but promised, its vote, is void too, in a term of which those who rebuild
-it may know nothing. So whoever confirms to a leader that it leads learns from the same heartbeat who is being rebuilt,
-and tells with each vote which incarnations it knows: any majority that a candidate gathers with a vote of the former
-self has a member that tells it so.
+A vote of the former self must be void, too, though nobody who rebuilds the node may have heard of its term. So a leader
+names in its heartbeats which nodes are being rebuilt, and a voter names with each vote the incarnations that it knows.
+The majority that confirmed the leader of the rebuild shares a member with each majority that a candidate gathers: that
+member tells the candidate which votes are void.
 """
 
 import attrs
@@ -145,7 +145,7 @@ class Heartbeat(Message):
 
 @attrs.frozen(str=False)
 class HeartbeatReply(Message):
-    """I know of no newer term than yours. Promises nothing about the disk, so it doesn't wait for it."""
+    """I know of no newer term than yours. It promises nothing about the disk, and waits for no write."""
 
     round: int
 

@@ -105,7 +105,7 @@ class Raft(NodeState):
                 raise AssertionError(f"no rule for {message}")
 
     def _enter_term_of(self, now: float, message: Message) -> bool:
-        """Enter the newer term of a message, unless it must not move us; return whether to go on with it."""
+        """Enter the newer term of a message, unless it may not move this node; return whether to go on with it."""
         if isinstance(message, RequestPreVote):
             return True  # A pre-vote changes nothing.
         if isinstance(message, RequestVote) and not message.is_transfer and self.role.hears_leader(now):
@@ -116,8 +116,10 @@ class Raft(NodeState):
         return True
 
     def _answer_late(self, message: Message) -> None:
-        """Tell our term to a leader or an asker that is behind: else a node whose term ran ahead, which takes no
-        append and gets no pre-vote, would stay out for ever (scenarios E3, E10)."""  # noqa: D209
+        """Tell our term to a leader or a pre-candidate that is behind (scenarios E3, E10).
+
+        A node whose term ran ahead takes no append and gets no pre-vote: without this it would stay out for ever.
+        """
         if isinstance(message, AppendEntries | Heartbeat | RequestPreVote):
             self.send(HeartbeatReply(*self.header(message.source), 0))
 
@@ -148,7 +150,7 @@ class Raft(NodeState):
         return self.role.propose(now, commands)
 
     def read(self, now: float, context: Any) -> None:
-        """Ask for an index to read at. `Ready.reads` brings (context, index), whatever leader it takes."""
+        """Ask for an index to read at. `Ready.reads` brings (context, index), also if the leader changes meanwhile."""
         del now
         self.pending_reads.waiting.append(context)
 
@@ -361,7 +363,7 @@ class Raft(NodeState):
         """Go on from a leader's snapshot, which is durable: its state takes the place of the log up to `index`.
 
         Returns:
-            whether it is news: else this node has all of it already, and keeps its own state machine.
+            whether it is news. If not, this node has all of it already, and keeps its own state machine.
 
         """
         del now

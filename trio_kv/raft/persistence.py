@@ -15,11 +15,11 @@ from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
 WRITES_UNDER_WAY_MAX = 1024
-"""Writes that are given out and not durable. What comes beyond them waits here and becomes one write when one is done:
-a disk that hangs gets no queue without end. A disk that works never has so many."""
+"""Writes that are given out and not durable. What comes beyond them waits here, and becomes one write when one is done:
+so the queue of a disk that hangs is bounded. A disk that works never has so many."""
 
 HELD_MAX = 4096
-"""Messages that wait for one write. Of more the oldest are lost, as they may be on the way: Raft sends again."""
+"""Messages that wait for one write. Of more, the oldest are dropped, as a network may drop them: Raft sends again."""
 
 
 @attrs.frozen
@@ -71,10 +71,10 @@ class Persistence:
             self.log.compact(index)
             if self._unsaved_from > index:
                 return True
-            # What leads up to it is not written yet, and forgotten: the disk, too, goes on from the snapshot.
+            # The entries up to it were not written yet, and are forgotten: the disk, too, goes on from the snapshot.
         else:
-            # What this log holds beyond and before it contradicts what is committed; none of it may ever be
-            # replicated (scenarios N1, N2). The disk drops it before this node says that it has the snapshot.
+            # This log contradicts what is committed, so none of it may ever be replicated (scenarios N1, N2). The disk
+            # drops it before this node says that it has the snapshot.
             self.log.reset(index, term, time_us)
         self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
         return is_log_kept
@@ -115,7 +115,7 @@ class Persistence:
         return len(self._pending) >= WRITES_UNDER_WAY_MAX
 
     def release(self) -> list[Message]:
-        """Bind what is held to the last write under way; return what may leave now, as there is none."""
+        """Bind the held messages to the last write under way; if there is none, return them: they may leave."""
         if self._is_backed_up:
             # The write that backs them may not be given out yet.
             del self.held[:-HELD_MAX]
@@ -138,7 +138,7 @@ class Persistence:
                 self.durable_term = done.write.hard_state.term
             messages.extend(done.messages)
         assert done is not None, f"{ticket} is not under way"
-        # What a later write is going to drop is no longer ours to count, though it is on the disk just now.
+        # Entries that a later write is going to drop do not count, though they are on the disk now.
         durable = min(
             [
                 done.write.ticket.last_index,
@@ -176,7 +176,7 @@ class Persistence:
         return entries if self.room_bytes is None else fitting(entries, self._left_bytes(self.room_bytes))
 
     def _left_bytes(self, room_bytes: int) -> int:
-        """Return what is left of it for one write more, once all is written that is under way."""
+        """Return how much one more write may take, once all that is under way is written."""
         written = sum([len(entry.encoded) for each in self._pending for entry in each.write.entries])
         unsaved = self.log.size_bytes(self._unsaved_from, self.log.last_index)
         return room_bytes - written - unsaved - WRITE_BYTES_EXTRA * (len(self._pending) + 1)

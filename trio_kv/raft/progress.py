@@ -90,7 +90,7 @@ class Progress:
     def can_store(self, log: Log, size_bytes: int) -> bool:
         """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
         if not (self.counts and self.is_replicating):
-            return False  # It has not told yet, or lacks so much that it can't take this.
+            return False  # Its free log space is not known yet, or it lacks entries that come before.
         if self.room_bytes is None:
             return True
         under_way = log.size_bytes(self.match + 1, log.last_index)
@@ -99,13 +99,13 @@ class Progress:
         return under_way + size_bytes + extra <= self.room_bytes
 
     def could_elect(self, now: float, durable: int, silence_s: float, stall_s: float) -> bool:
-        """Return whether this follower, as far as is known, could vote, or lead: it is there, and its disk works.
+        """Return whether this follower could vote, or lead, as far as is known: it answers, and its disk works.
 
         Args:
             now: the time.
-            durable: how far the leader's own disk came, which stands still.
-            silence_s: who was not heard for so long is gone.
-            stall_s: whose disk answered nothing for so long stands still, too.
+            durable: up to where the log is on the leader's own disk, which stands still.
+            silence_s: a node that was not heard for so long is taken for gone.
+            stall_s: a disk that stored nothing for so long is taken to stand still, too.
 
         """
         is_heard = self.counts and now - self.heard_at < silence_s
@@ -173,7 +173,7 @@ class Progress:
         self.heard_at = self.answered_at = now
 
     def was_unheard(self, lateness_s: float, now: float) -> None:
-        """Forgive a silence of so long: the leader's own process slept."""
+        """Don't count so much silence: the leader's own process slept."""
         self.heard_at = min(now, self.heard_at + lateness_s)
         self.answered_at = min(now, self.answered_at + lateness_s)
         if self.install is not None:

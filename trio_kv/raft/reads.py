@@ -62,7 +62,7 @@ class PendingReads:
         self.waiting = contexts + self.waiting
 
     def ask(self, now: float) -> int:
-        """Put all that waits into a new question, beside what an unanswered one stood for; return its counter."""
+        """Ask one question for all reads that wait, and for those of an unanswered one; return its counter."""
         self.counter += 1
         self.asked = self.asked + [(self.counter, context) for context in self.waiting]
         self.waiting = []
@@ -79,12 +79,11 @@ class PendingReads:
             self.is_overdue = False
 
     def answered(self, nonce: int, counter: int) -> list[Any]:
-        """Return the reads that this is an answer to: those for which this question, or an older one,
-        was asked.
+        """Return the reads that this answer is good for: those that waited when its question was asked.
 
-        An answer that comes after the question was asked again is still good for the reads that waited
-        when it left, and for no newer one (scenario R3). Were it void, no read would end where answers
-        take longer than the retry.
+        The question may have been asked again since. The answer to the earlier one is still good for the reads of that
+        time, and for no newer one (scenario R3). If it were void, no read would end where answers take longer than the
+        retry.
         """
         if nonce != self.nonce:
             return []

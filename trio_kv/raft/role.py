@@ -129,7 +129,7 @@ class Role:
         """Note what every message tells, whatever its term."""
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:  # noqa: ARG002
-        """Hear from the leader of this term. A candidate was made a follower before; no leader hears another one."""
+        """Hear from the leader of this term. Only a follower can: a candidate was made one before this call."""
         raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
     def on_heartbeat(self, now: float, message: Heartbeat) -> None:  # noqa: ARG002
@@ -166,17 +166,11 @@ class Role:
     def on_request_pre_vote(self, now: float, message: RequestPreVote) -> None:
         """Say whether a vote would be given, and change nothing (thesis §9.6)."""
         raft = self.raft
-        if self.hears_leader(now):
-            reason = "hears a leader"
-        elif raft.is_rebuilding:
-            reason = "is being rebuilt"
-        elif not raft.log.is_up_to_date(message.last_index, message.last_term):
-            reason = "log is behind"
-        else:
-            reason = ""
-            raft.emit(PreVoteGranted(message.source))
+        reason = "hears a leader" if self.hears_leader(now) else self._reason_against(message)
         if reason:
             self.emit_refused(message, reason)
+        else:
+            raft.emit(PreVoteGranted(message.source))
         reply = PreVoteReply(*raft.header(message.source), message.term, not reason)
         raft.send(reply, waits_for_disk=True)
 
@@ -187,19 +181,23 @@ class Role:
             reason = f"voted for {raft.vote}"
         elif raft.leader is not None:
             reason = f"{raft.leader} leads this term"
-        elif raft.is_rebuilding:
-            reason = "is being rebuilt"
-        elif not raft.log.is_up_to_date(message.last_index, message.last_term):
-            reason = "log is behind"
         else:
-            reason = ""
+            reason = self._reason_against(message)
+        if reason:
+            self.emit_refused(message, reason)
+        else:
             raft.vote = message.source
             raft.emit(VoteGranted(message.source))
             self.restart_timer(now)
-        if reason:
-            self.emit_refused(message, reason)
         reply = VoteReply(*raft.header(message.source), not reason, raft.incarnations())
         raft.send(reply, waits_for_disk=True)
+
+    def _reason_against(self, message: RequestVote | RequestPreVote) -> str:
+        """Return why this node may elect nobody, or not this candidate; empty if it may."""
+        if self.raft.is_rebuilding:
+            return "is being rebuilt"
+        is_up_to_date = self.raft.log.is_up_to_date(message.last_index, message.last_term)
+        return "" if is_up_to_date else "log is behind"
 
     def emit_refused(self, message: RequestVote | RequestPreVote, reason: str) -> None:
         """Let listeners know why a vote is refused."""

@@ -10,7 +10,7 @@ def fitting(entries: tuple[Entry, ...], room_bytes: int) -> tuple[Entry, ...]:
     """Return the first ones of these entries, as many as there is room for."""
     for count, entry in enumerate(entries):
         room_bytes -= len(entry.encoded)
-        # A no-op may use what is kept for votes: without it a new leader could not even let reads be answered.
+        # A no-op may use the space that is kept for votes. Without a no-op a new leader could not even answer reads.
         if room_bytes < 0 and entry.command is not None:
             return entries[:count]
     return entries

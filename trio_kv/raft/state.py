@@ -90,8 +90,9 @@ class NodeState:
         self.votes: set[int] = set()
         """Who voted for this node in its term, itself included, as far as it knows."""
         self.standing_term: int | None = None
-        """The last term in which this start of the node asked for votes, until it wins. Late votes are void after that:
-        elected twice in a term, it would begin its rounds anew, and with a part of its log lost, its entries too."""
+        """The last term in which this start of the node asked for votes; None once it has won, so that late votes are
+        void. Elected twice in one term, it would begin its heartbeat rounds anew. If it had lost a part of its log, it
+        would also make other entries of the same index and term."""
         self.log = Log() if log is None else log
         self.commit = self.log.base_index
         self.fresh_index: int | None = None
@@ -199,9 +200,9 @@ class NodeState:
                 self.emit(ReadsConfirmed(index, len(contexts)))
 
     def maybe_end_rebuild(self) -> None:
-        """Count and vote again, once all is durable here that was committed when the question was answered.
+        """Count and vote again, once all that was committed when the question was answered is durable here.
 
-        That the log is long enough says nothing: its end may have come from a leader that was deposed. What is known
+        A log that is long enough proves nothing: its end may have come from a leader that was deposed. What is known
         here to be committed is what the others have committed.
         """
         if self._rebuilt_index is not None and min(self.commit, self.log.durable) >= self._rebuilt_index:
@@ -226,7 +227,7 @@ class NodeState:
         self.pending_reads.give_up()
 
     def enter(self, term: int) -> None:
-        """Enter a term, in which no vote is given yet. The own term is entered already."""
+        """Enter a term, in which no vote is given yet. For the own term there is nothing to do."""
         assert term >= self.term
         if term > self.term:
             if self.wants_debug:
@@ -239,7 +240,7 @@ class NodeState:
     def is_void(self, message: Message) -> bool:
         """Return whether a message comes from a disk that is gone.
 
-        A node's incarnations rise, so that a late message of its former self is known as such, whichever comes first.
+        A node's incarnations rise, so it does not matter in which order its messages come.
         """
         return message.incarnation < self._incarnations.get(message.source, 0)
 

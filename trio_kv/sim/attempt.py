@@ -150,12 +150,12 @@ def _failure_of(error: BaseException) -> Failure:
 
 
 def _heart_of(error: BaseException) -> BaseException:
-    """Return what went wrong first: behind what says how to repeat it, and in a group of what it brought down."""
+    """Return the error that began it: of a SimulationFailedError its cause, of a group the violation, if any."""
     while True:
         if isinstance(error, SimulationFailedError) and error.__cause__ is not None:
             error = error.__cause__
         elif isinstance(error, BaseExceptionGroup):
-            # A judge's word says more than what else broke on the way down.
+            # A violation says more than the errors that followed from it.
             error = min(error.exceptions, key=lambda each: not isinstance(each, Violation))
         else:
             return error

@@ -1,11 +1,12 @@
 """The core world without its judges: the same run, and what it costs by itself."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from trio_kv.check.answers import Answers
 from trio_kv.check.watch import Watch
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
+from trio_kv.raft.messages import Message
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.world import World
 
@@ -24,15 +25,23 @@ class _Believer(Answers):
         self.given_up(number)
 
 
-def _nothing(*_arguments: object, **_members: object) -> None:
-    """See nothing."""
+class _Blind(Watch):
+    """Shows nothing to nobody."""
 
+    def __init__(self) -> None:
+        super().__init__((), ())
 
-_Blind = type(
-    "_Blind",
-    (Watch,),
-    {name: _nothing for name, member in vars(Watch).items() if callable(member) and not name.startswith("_")},
-)
+    def started(self, *_arguments: object, **_members: object) -> None:
+        pass
+
+    def crashed(self, node: int) -> None:
+        pass
+
+    def took(self, node: int, message: Message) -> None:
+        pass
+
+    def stepped(self, node: int, machine: Machine) -> None:
+        pass
 
 
 class BareWorld(World):
@@ -41,8 +50,7 @@ class BareWorld(World):
     def __init__(self, plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         """Prepare a run; arguments as for `World`."""
         super().__init__(plan, tell)
-        watch: Any = _Blind((), ())
-        self.watch = watch
+        self.watch = _Blind()
         self.answers = _Believer(self.chronicle, self.durability)
 
     def _judge_end(self) -> None:

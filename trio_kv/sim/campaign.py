@@ -219,7 +219,7 @@ class Campaign:
             ]
             if not due:
                 return
-            # What is under way counts for nothing yet: of equals, the one with fewer seeds begun.
+            # Seeds under way have used no time yet. Of worlds with equal times, the one with fewer seeds begun is next.
             world = min(due, key=lambda name: (self.totals[name].used_s, following[name]))
             yield Task(
                 world=world,

@@ -10,7 +10,7 @@ from trio_kv.sim.attempt import Failure, TraceText, attempt
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.plan_file import write_plan
 from trio_kv.sim.shrink import NotRepeatableError, Shrunk, shrink
-from trio_kv.sim.words import tell_schedule
+from trio_kv.sim.words import describe_schedule
 from trio_kv.sim.worlds import Tell, WorldKind
 
 PLAN_NAME, TRACE_NAME, VIOLATION_NAME = "plan.json", "trace.txt", "violation.txt"
@@ -37,7 +37,7 @@ class Evidence:
         kept = f"{len(plan.faults)} of {self.faults_drawn} faults are left after {runs} runs"
         least = "none of them can be left out" if self.shrunk.is_minimal else "more might be left out"
         return (
-            f"{kept}, {least}:\n{tell_schedule(plan)}\n  then {self.shrunk.failure.text}\n"
+            f"{kept}, {least}:\n{describe_schedule(plan)}\n  then {self.shrunk.failure.text}\n"
             f"kept in {self.folder}; replay it: {self.replay_command}"
         )
 

@@ -1,7 +1,7 @@
 """The faults of the core world, as values: a schedule is drawn before a run, can be printed, and cut down.
 
-A fault that names node 0 means whoever leads when it happens. Each fault with `for_s` ends by itself; of several of one
-kind on one node, or on the links, the end of the last one ends them all.
+A fault that names node 0 means whoever leads when it happens. Each fault with `for_s` ends by itself; where several of
+one kind meet on one node, or on the links, the end of the last one ends them all.
 """
 
 import attrs
@@ -62,7 +62,7 @@ class Pause(Fault):
 
 @attrs.frozen
 class SlowNode(Fault):
-    """A node is starved: it takes up what comes, and its timers, only so long after the last time."""
+    """A node is starved: so much time passes between two times at which it takes what came, and looks at its timers."""
 
     node: int
     step_s: float
@@ -160,7 +160,7 @@ class StallDisk(Fault):
 
 @attrs.frozen
 class FailDisk(Fault):
-    """A disk fails one of its next steps, once: its node stops at that, however well the disk works after it."""
+    """A disk fails one of its next steps, once. Its node stops at that, though the disk works afterwards."""
 
     node: int
     steps: int

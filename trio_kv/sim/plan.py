@@ -6,9 +6,9 @@ are left reach deeper than they would if everything always happened at once.
 The budget: at most a minority of the disks is failed, damaged or being rebuilt at any time, and all else ends by
 itself or is healed, so a majority can always be brought back for the liveness phase.
 
-Beyond the budget any number of disks may be lost, and no liveness is asked for. All that is said of safety holds on:
-a node whose disk is damaged refuses to start, and one that is being rebuilt counts for nothing until a majority of the
-others has told it what was committed. A cluster that lost too much stands still for good; it never forgets.
+Beyond the budget any number of disks may be lost, and no liveness is asked for. Safety is judged all the same: a node
+whose disk is damaged refuses to start, and one that is being rebuilt counts for nothing until a majority of the others
+has told it what was committed. A cluster that lost too much stands still for good; it never forgets.
 """
 
 from collections.abc import Collection, Iterable
@@ -113,7 +113,7 @@ def draw_plan(seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budg
     nodes = random.choice([nodes for nodes in (1, 2, 3, 3, 3, 3, 4, 5, 5, 5) if nodes >= least])
     # A world of more nodes has more messages for each operation: less simulated time for the same effort.
     fault_phase_s = random.uniform(10.0, 20.0) if nodes < 4 else random.uniform(8.0, 16.0)
-    # Some clusters are busy and forget their logs at once: who stays behind there is met by a snapshot.
+    # Some clusters are busy and keep no log behind a snapshot: a node that stays behind there needs the snapshot.
     is_busy = random.random() < 0.25
     return Plan(
         seed=seed,
@@ -148,7 +148,8 @@ def draw_plan(seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budg
 def _draw_raft(random: Random, *, is_busy: bool) -> RaftConfig:
     heartbeat_s = random.uniform(0.05, 0.15)
     election_min_s = heartbeat_s * random.uniform(2.0, 4.0)
-    # One entry at a time and none beside it would be too little for the clients: runs would end in a queue.
+    # One entry in one append at a time would be too little: the requests of the clients would queue up to the end of
+    # the run.
     entries_max, window = random.choice(((1, 16), (3, 2), (4096, 1), (4096, 16)))
     return RaftConfig(
         heartbeat_interval_s=heartbeat_s,

@@ -130,5 +130,5 @@ def _structure_fault(members: Any, _: Any) -> Fault:
 
 
 def _unstructure_fault(fault: Fault) -> dict[str, Any]:
-    # `Fault` is only what plans call them: what is written is what it is.
+    # A plan declares all of them as `Fault`; each is written as the class that it is.
     return {TAG: type(fault).__name__, **_converter().unstructure(fault, unstructure_as=type(fault))}

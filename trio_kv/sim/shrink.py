@@ -44,7 +44,7 @@ class Shrunk:
     failure: Failure
     runs: int
     is_minimal: bool
-    """Whether no fault can be left out: else there were no more runs."""
+    """Whether it is certain that no fault can be left out. If not, there were no more runs."""
 
 
 class NotRepeatableError(Exception):

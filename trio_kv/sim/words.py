@@ -9,17 +9,17 @@ from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan
 
 
-def tell_schedule(plan: Plan) -> str:
+def describe_schedule(plan: Plan) -> str:
     """Return what a plan lets happen: a line each, in order."""
     nodes = "1 node" if plan.nodes == 1 else f"{plan.nodes} nodes"
     clients = "1 client" if plan.clients == 1 else f"{plan.clients} clients"
     world = f"{nodes}, {clients}"
     if not plan.faults:
         return f"  {world}, no faults: it fails by itself"
-    return "\n".join([f"  {world}", *(f"  {tell_fault(fault)}" for fault in plan.faults)])
+    return "\n".join([f"  {world}", *(f"  {describe_fault(fault)}" for fault in plan.faults)])
 
 
-def tell_fault(fault: Fault) -> str:
+def describe_fault(fault: Fault) -> str:
     """Return a fault in words: when, what, and what the schedule says about it."""
     members = [
         _member(name, value) for name, value in attrs.asdict(fault, recurse=False).items() if name != "at_s"

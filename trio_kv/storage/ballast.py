@@ -1,4 +1,4 @@
-"""Room that a node gives away when one of its writes finds none.
+"""A file whose space a node gives up when one of its writes finds none.
 
 A segment is full of zeros before its first use, so that writing to it takes no room. How far that can be relied on
 depends on the file system: it holds on ext4 and tmpfs; on xfs until somebody copies the file with a plain `cp`, which
@@ -9,8 +9,8 @@ So each node keeps a file that is good for nothing but the room it takes. If the
 in a segment after all, the file is deleted, the write is made once more, and from then on the node takes no write of a
 client: what the file leaves is for what is under way, and for votes. When there is space again, it is made anew.
 
-What it can't help against: a snapshot of the whole file system shares it as well, and somebody else may take the room
-that it leaves. Then the write waits.
+It does not help when a snapshot of the whole file system shares its blocks as well, or when somebody else takes the
+space that it leaves. Then the write waits.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ class Ballast:
         if not self.is_there:
             return False
         self.is_there = False
-        # If even that takes room that isn't there, the write that follows tells.
+        # If even the removal finds no space, the write that follows fails again.
         with contextlib.suppress(OSError):
             self._files.delete(BALLAST_NAME)
         return True

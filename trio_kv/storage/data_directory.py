@@ -49,7 +49,7 @@ from trio_kv.storage.node_directory import (
     node_name,
     settle,
 )
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.segments import SEGMENT_BYTES
 from trio_kv.wire.frames import Identity
 
 UNFINISHED_NAME = "unfinished"
@@ -58,7 +58,7 @@ _TEMPORARY = frozenset(name + TEMPORARY_SUFFIX for name in (MANIFEST_NAME, UNFIN
 _INCARNATION_BITS = 53
 """Every JSON reader keeps a whole number of so many bits."""
 _REPLACED_BITS = 32
-"""By up to so many bits a replaced node's incarnation is higher than the one before."""
+"""A replaced node's incarnation is higher than the one before, by a random number of at most so many bits."""
 
 
 class DataDirectory:
@@ -214,7 +214,7 @@ def open_folder(
         else:
             _check_count(root.path, manifest, nodes)
             _believe(root, files)
-        # Only now: with a manifest that stays it is complete, whatever was interrupted then.
+        # The mark goes last: once the manifest is durable, the directory is complete.
         _remove(files, {UNFINISHED_NAME})
         files.close()
         undo.pop_all()
@@ -234,7 +234,7 @@ def is_unfinished(files: Files) -> bool:
 
 
 def _remove(files: Files, left: Collection[str]) -> None:
-    """Remove those that are there of what an interrupted call left. Other files may be anybody's."""
+    """Remove these files, as far as an interrupted call left them. All others may be somebody's."""
     for name in sorted({*files.names()} & {*left}):
         remove(files, name)
 

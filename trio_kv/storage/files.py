@@ -19,9 +19,7 @@ on their twin in memory (`storage.memory`), where power fails on purpose. What t
 """
 
 import contextlib
-import fcntl
 import os
-import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +27,7 @@ from typing import Protocol
 
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.place import Place, list_directory, open_directory
+from trio_kv.storage.systems import exempt_from_copying, sync_descriptor, take_room, write_all
 
 TEMPORARY_SUFFIX = ".tmp"
 """A file with such a name is one whose making was interrupted. It may be deleted."""
@@ -38,13 +37,6 @@ BLOCK_BYTES = 1 << 20
 """What `RealFiles` appends, and reads in parts, at a time. A thread beside a busy one gives up Python's lock with each
 call, and waits for it afterwards: many small calls would take many times as long as the disk does."""
 _ZEROS = bytes(1 << 20)
-_FLAGS = struct.Struct("l")
-_FS_IOC_GETFLAGS = 2 << 30 | _FLAGS.size << 16 | ord("f") << 8 | 1
-_FS_IOC_SETFLAGS = 1 << 30 | _FLAGS.size << 16 | ord("f") << 8 | 2
-"""As in `linux/fs.h`: the attributes of a file, those of `chattr`."""
-_FS_NOCOW_FL = 0x00800000
-"""`chattr +C`."""
-_STAT_BLOCK_BYTES = 512
 
 
 class Files(Protocol):
@@ -80,7 +72,7 @@ class Files(Protocol):
         ...  # pragma: no cover
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Write inside the file: its size never changes. If that takes room that isn't there, a part may be written."""
+        """Write inside the file: its size never changes. If it finds no room, a part may be written."""
         ...  # pragma: no cover
 
     def size(self, name: str) -> int:
@@ -186,7 +178,7 @@ class RealFiles:
 
     def reserve(self, name: str, size_bytes: int) -> None:
         """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
-        self._make(name, lambda descriptor: _take_room(descriptor, size_bytes))
+        self._make(name, lambda descriptor: take_room(descriptor, size_bytes))
 
     def _make(self, name: str, fill: Callable[[int], object]) -> None:
         self._place.check()
@@ -212,15 +204,15 @@ class RealFiles:
     @staticmethod
     def _fill(descriptor: int, size_bytes: int, head: bytes) -> None:
         if len(head) < size_bytes:
-            _exempt_from_copying(descriptor)
-        _write_all(descriptor, 0, head)
+            exempt_from_copying(descriptor)
+        write_all(descriptor, 0, head)
         for offset in range(len(head), size_bytes, len(_ZEROS)):
-            _write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
+            write_all(descriptor, offset, _ZEROS[: size_bytes - offset])
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file."""
         self._block = ("", 0, b"")
-        _write_all(self._descriptor(name), offset, data)
+        write_all(self._descriptor(name), offset, data)
 
     def size(self, name: str) -> int:
         """Return a file's size, in bytes."""
@@ -264,7 +256,7 @@ class RealFiles:
         if appended:
             self._block = ("", 0, b"")
             descriptor = self._descriptor(name)
-            _write_all(descriptor, os.fstat(descriptor).st_size, bytes(appended))
+            write_all(descriptor, os.fstat(descriptor).st_size, bytes(appended))
 
     def sync(self, name: str) -> None:
         """Make all writes to the file durable, and its size."""
@@ -339,40 +331,6 @@ class RealFiles:
         self._close_in(self._readers, name)
 
 
-def _exempt_from_copying(descriptor: int) -> None:
-    """Let an empty file be written in place where others are copied on write: so its zeros hold room on btrfs.
-
-    The file system no longer keeps checks of its own for it then. Whoever writes has theirs.
-    """
-    if sys.platform != "linux":
-        return
-    flags = bytearray(_FLAGS.size)
-    # Most file systems don't know the attribute, or no attributes at all.
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
-        _FLAGS.pack_into(flags, 0, _FLAGS.unpack(flags)[0] | _FS_NOCOW_FL)
-        fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, bytes(flags))
-
-
-def _take_room(descriptor: int, size_bytes: int) -> None:
-    """Let an empty file take room that is its own."""
-    _exempt_from_copying(descriptor)
-    if sys.platform == "linux":
-        # Blocks that were never written are not shared when somebody copies the file, as `cp` does on xfs.
-        with contextlib.suppress(OSError):
-            os.posix_fallocate(descriptor, 0, size_bytes)
-    if os.fstat(descriptor).st_blocks * _STAT_BLOCK_BYTES < size_bytes:
-        # Zeros would take none where the file system compresses.
-        _write_all(descriptor, 0, os.urandom(size_bytes))
-
-
-def _write_all(descriptor: int, offset: int, data: bytes) -> None:
-    """Write all of `data`: one call may take only a part of it."""
-    done = os.pwrite(descriptor, data, offset)
-    while done < len(data):
-        done += os.pwrite(descriptor, memoryview(data)[done:], offset + done)
-
-
 def remove(files: Files, name: str) -> None:
     """Delete a file that nobody needs. To be rid of it may take room, too: then the next start sees to it.
 
@@ -385,23 +343,3 @@ def remove(files: Files, name: str) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-
-
-def sync_descriptor(descriptor: int) -> None:
-    """Make a file's data durable.
-
-    On macOS fsync leaves the data in the drive's own cache (its manual page says so); F_FULLFSYNC does not.
-    """
-    if sys.platform == "darwin":
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fdatasync(descriptor)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = open_directory(path)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

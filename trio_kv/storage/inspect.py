@@ -23,8 +23,9 @@ from trio_kv.storage.folders import RealFolder
 from trio_kv.storage.manifest import IDENTITY_NAME, read_json, read_manifest
 from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.opening import Examination
-from trio_kv.storage.recovery import Recovered, Recovery, segment_name, segment_numbers
-from trio_kv.storage.snapshots import SnapshotScan, Stored, snapshot_names, snapshot_place
+from trio_kv.storage.recovery import Recovered, Recovery
+from trio_kv.storage.segments import segment_name, segment_numbers
+from trio_kv.storage.snapshot_reading import SnapshotScan, Stored, snapshot_names, snapshot_place
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     Base,

@@ -1,8 +1,9 @@
 """Making a cluster that does not begin with nothing, so that it is there as a whole or not at all.
 
-As for every cluster its manifest comes last. A mark that comes first tells what an interrupted call left behind
-from somebody's data: it is never started, and makes way for the next call. The mark goes when the manifest is durable,
-or when all else is gone, durably: no power cut leaves somebody's data with it, or a part of a cluster without it.
+As for every cluster its manifest is written last. A mark is written first. It tells what an interrupted call left
+behind from somebody's data: a directory with a mark is never started, and the next call empties it. The mark is removed
+when the manifest is durable, or when all else is gone, durably: no power cut leaves somebody's data with a mark, or a
+part of a cluster without one.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from trio_kv.storage.folders import Folder, RealFolder
 from trio_kv.storage.lock import LOCK_NAME
 from trio_kv.storage.manifest import check_nodes, write_json
 from trio_kv.storage.node_directory import NodeDirectory
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.segments import SEGMENT_BYTES
 
 _NOTHING = frozenset({LOCK_NAME, "lost+found", UNFINISHED_NAME + TEMPORARY_SUFFIX})
 """What may lie in a directory that counts as empty. Every new ext4 file system has a lost+found."""

@@ -1,7 +1,7 @@
 """The manifest: which cluster lives in a data directory. And how our other small files are written and read.
 
-Its name is what makes a cluster exist, and what replaces a node: all that it tells of is durable before it is, and
-whoever finds it makes it durable before anything else is built on it.
+To write it is the step that makes a cluster exist, and the one that replaces a node. All that it names is durable
+before it is written. A start that finds it makes it durable before it builds on it.
 """
 
 from typing import TypeVar

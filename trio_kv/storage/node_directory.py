@@ -25,9 +25,9 @@ from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
 from trio_kv.storage.folders import Folder
 from trio_kv.storage.manifest import FORMAT, IDENTITY_NAME, read_json, write_json
 from trio_kv.storage.opening import Examination, Opened, open_node
-from trio_kv.storage.recovery import segment_name, segment_numbers
-from trio_kv.storage.snapshots import snapshot_names
-from trio_kv.storage.wal import SEGMENT_BYTES, Wal
+from trio_kv.storage.segments import SEGMENT_BYTES, segment_name, segment_numbers
+from trio_kv.storage.snapshot_reading import snapshot_names
+from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import SECTOR_BYTES, Identity
 
 REBUILDING_NAME = "rebuilding"

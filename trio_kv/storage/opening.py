@@ -22,15 +22,16 @@ from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files
 from trio_kv.storage.place import Place
 from trio_kv.storage.recovery import Recovered, Recovery
-from trio_kv.storage.snapshots import (
+from trio_kv.storage.segments import SEGMENT_BYTES
+from trio_kv.storage.snapshot_reading import (
     SnapshotInfo,
-    SnapshotStore,
     Stored,
     snapshot_names,
     snapshot_place,
     verify_snapshot,
 )
-from trio_kv.storage.wal import SEGMENT_BYTES, Wal
+from trio_kv.storage.snapshots import SnapshotStore
+from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Base, Identity
 
 

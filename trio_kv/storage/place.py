@@ -63,7 +63,8 @@ class Place:
         return cls(Path(os.path.abspath(path)), found.st_dev, found.st_ino)  # noqa: PTH100 - links stay as they are
 
     def check(self) -> None:
-        """Check that the name still leads to the directory. What can't be told, as on a disk that fails, is no fault.
+        """Check that the name still leads to the directory. If that can't be told, as on a disk that fails, nothing is
+        raised.
 
         Raises:
             GoneError: it does not.

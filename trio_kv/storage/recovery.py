@@ -13,16 +13,15 @@ the two must be told apart: "Protocol-Aware Recovery", https://doi.org/10.1145/3
 The segments before a snapshot's place may be gone, in order: the first one that is left says what came before it.
 A log that begins later than the snapshot ends lacks entries, and is damaged.
 
-What no rule can tell from a torn frame: a disk that turns a whole sector of the last frame back into zeros.
+No rule can tell one case from a torn frame: a disk that turns a whole sector of the last frame back into zeros.
 
-A process that died between write and sync, or after a sync that failed, leaves a frame that can be read now
-and is lost with the next power cut; so do the zeros of a repair. So the last frame, and zeros behind it, are
-written once more and synced before the node believes in them. Where that takes room that isn't there, it must do to
-sync what there is, and to read past the cache that the disk holds it.
+A process that died between write and sync, or after a sync that failed, leaves a frame that can be read now and is lost
+with the next power cut; so do the zeros of a repair. So the last frame, and zeros behind it, are written once more and
+synced before the node believes in them. Where there is no space for that, the node syncs what is there, and reads past
+the cache to see that the disk holds it.
 """
 
 import errno
-import re
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -31,8 +30,9 @@ from trio_kv.raft.entry import Command, Entry
 from trio_kv.raft.ready import HardState
 from trio_kv.storage.errors import FULL, DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
+from trio_kv.storage.segments import Segment, segment_name, segment_numbers
 from trio_kv.storage.shape import LogShape, ShapeError
-from trio_kv.storage.snapshots import SnapshotInfo, snapshot_names
+from trio_kv.storage.snapshot_reading import SnapshotInfo, snapshot_names
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     ZERO_SECTOR,
@@ -51,17 +51,6 @@ from trio_kv.wire.frames import (
 )
 
 _ZEROS = bytes(1 << 16)
-_NAME = re.compile(r"wal-(\d{16})\.log")
-
-
-def segment_name(number: int) -> str:
-    """Return the file name of a segment."""
-    return f"wal-{number:016d}.log"
-
-
-def segment_numbers(names: list[str]) -> list[int]:
-    """Return the numbers of the segments among these file names, in order."""
-    return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
 
 
 @attrs.frozen
@@ -76,16 +65,6 @@ class Recovered:
     """For people: what was cut off."""
     snapshot: SnapshotInfo | None = None
     """The newest snapshot, if `storage.opening` has put the two together."""
-
-
-@attrs.frozen
-class Segment:
-    """A segment that can be written to."""
-
-    header: SegmentHeader
-    seed: int
-    offset: int
-    """Where the next frame goes."""
 
 
 @attrs.define
@@ -112,7 +91,7 @@ class Recovery:
     """The segment that the log goes on in: the first one that is not sealed."""
     spare: SegmentHeader | None = None
     unzeroed_bytes: int = 0
-    """So much of an interrupted write is left behind the log's end, for there is no room to zero it. After `repair`."""
+    """After `repair`: so much of an interrupted write is left behind the log's end, as there is no space to zero it."""
     _last_frame: tuple[str, int, bytes] | None = None
     _is_begun: bool = True
     """Whether it is known what came before the first record that is left."""
@@ -305,7 +284,7 @@ class Recovery:
             self.files.sync(name)
 
     def _write_anew(self, name: str, offset: int, data: bytes) -> bytes:
-        """Make these bytes durable; return what is durable there, which is something else only if there is no room."""
+        """Make these bytes durable; return what is durable there: something else only if there is no space."""
         try:
             self.files.write(name, offset, data)
         except OSError as error:

@@ -21,8 +21,8 @@ from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import RealFiles
 from trio_kv.storage.making import make_data_directory
 from trio_kv.storage.node_directory import NodeDirectory
-from trio_kv.storage.snapshots import SnapshotScan
-from trio_kv.storage.wal import SEGMENT_BYTES
+from trio_kv.storage.segments import SEGMENT_BYTES
+from trio_kv.storage.snapshot_reading import SnapshotScan
 
 WAY_OUT = "Nothing was made of it. Use another backup, or the newest snapshot-*.snap file of another node."
 
@@ -59,7 +59,7 @@ def check_snapshot(path: Path, on_progress: Progress, *, is_uncached: bool = Fal
         OSError: the disk refused.
 
     """
-    # Asked for by its path, so that whoever is told that there is none sees which was meant.
+    # The size is asked for by the path, so that the error about a file that is not there names it.
     size_bytes = path.stat().st_size
     with contextlib.closing(RealFiles(path.parent)) as files:
         if is_uncached:
@@ -209,7 +209,7 @@ class _Tally:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """Let damage be told with a way out that is one: no other node can put a backup right."""
+    """Explain damage with a way out that helps: no other node can mend a backup."""
     try:
         yield
     except DamagedError as error:

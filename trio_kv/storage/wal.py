@@ -28,7 +28,6 @@ The log holds no entries in memory, only its shape, against which each batch is 
 
 import contextlib
 import errno
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
@@ -41,7 +40,17 @@ from trio_kv.storage.ballast import Ballast, ballast_bytes
 from trio_kv.storage.batches import encode, merge, size_bytes, split
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.files import Files
-from trio_kv.storage.recovery import Recovered, Recovery, Segment, segment_name, segment_numbers
+from trio_kv.storage.recovery import Recovered, Recovery
+from trio_kv.storage.segments import (
+    SEGMENT_BYTES,
+    Segment,
+    Spare,
+    check_segment_bytes,
+    create_segment,
+    records_bytes_max,
+    segment_name,
+    segment_numbers,
+)
 from trio_kv.storage.shape import LogShape, ShapeError
 from trio_kv.wire.frames import (
     RESTATEMENT_BYTES,
@@ -56,32 +65,11 @@ from trio_kv.wire.frames import (
     frame_bytes,
 )
 
-SEGMENT_BYTES = 8 << 20
-"""Default size of a segment."""
-SEGMENT_BYTES_MIN = 4096
-SEGMENT_BYTES_MAX = 1 << 30
 KEPT_BYTES = 64 << 10
-"""Room that is not told of, kept for hard states: a node with a full disk still votes. That is 128 elections."""
+"""Space that `room_bytes` leaves out, so that a node with a full disk still votes: in 128 elections."""
 WRITE_OVERHEAD_BYTES_MAX = 1024
 """What a write takes at most besides its entries' own bytes: records, frame and fill."""
 _FAILED = "the log failed before: what is on disk is unknown until it is read again"
-_OVERHEAD_BYTES = SECTOR_BYTES + frame_bytes(0)
-"""What a segment holds besides frames with records: its header and its seal."""
-
-
-def check_segment_bytes(segment_bytes: int) -> int:
-    """Return the size if segments can have it.
-
-    Raises:
-        ValueError: they can't.
-
-    """
-    if not SEGMENT_BYTES_MIN <= segment_bytes <= SEGMENT_BYTES_MAX or segment_bytes % SECTOR_BYTES:
-        raise ValueError(
-            f"a segment has {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes, a multiple of {SECTOR_BYTES},"
-            f" not {segment_bytes}"
-        )
-    return segment_bytes
 
 
 @attrs.frozen
@@ -116,15 +104,14 @@ class Wal:
         self._name = segment_name(current.header.number)
         self._seed = current.seed
         self._offset = current.offset
-        self._spare = spare
-        self._spare_lock = threading.Lock()
+        self._spare = Spare(files, current.header, spare, segment_bytes, self._raise_if_filled)
         self._ballast = Ballast(files, ballast_bytes(segment_bytes))
         self._is_ballast_needed = False
         """Whether it could not be made once, or was given away."""
         self.is_filled = False
         """Fault: nothing can be made, as on a full disk."""
         self._unzeroed_bytes = 0
-        """So much behind the log's end is left of an interrupted write: zeros go there before a frame does."""
+        """So many bytes of an interrupted write are left behind the log's end: zeros go there before a frame does."""
         self._first = min(segment_numbers(files.names()))
         self._is_usable = True
         self._is_waiting = False
@@ -140,7 +127,7 @@ class Wal:
             OSError: the disk refused.
 
         """
-        header = _create_segment(files, SegmentHeader(identity, 1, check_segment_bytes(segment_bytes)))
+        header = create_segment(files, SegmentHeader(identity, 1, check_segment_bytes(segment_bytes)))
         return cls(files, LogShape(), Segment(header, header.seed, SECTOR_BYTES), None, segment_bytes)
 
     @classmethod
@@ -212,7 +199,7 @@ class Wal:
     @property
     def wants_spare(self) -> bool:
         """Whether a quarter of the segment is used and the next one isn't made yet."""
-        return self._spare is None and self._offset * 4 >= self._header.size_bytes
+        return self._spare.header is None and self._offset * 4 >= self._header.size_bytes
 
     @property
     def wants_ballast(self) -> bool:
@@ -221,26 +208,25 @@ class Wal:
 
     @property
     def is_short(self) -> bool:
-        """Whether the disk is so full that there is no ballast: who knows then what room the segment's zeros hold."""
+        """Whether the disk is so full that there is no ballast. Whether the segment's zeros hold their space is unknown
+        then.
+        """
         return self._is_ballast_needed and not self._ballast.is_there
 
     @property
     def room_bytes(self) -> int:
         """How many bytes can be written without making a segment; `KEPT_BYTES` are kept back for hard states.
 
-        0 if the log `is_short`.
-        A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. That writes which fit into these
-        bytes do fit holds while there is no spare, as on a disk that is full: in the last bytes before a spare a
-        frame may not fit.
+        0 if the log `is_short`. A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. As long as
+        there is no spare, as on a full disk, writes that fit into this number of bytes can be written. With a spare a
+        frame may not fit into the last bytes before it.
         """
         if self.is_short:
             return 0
         # A small segment keeps less.
         kept = min(KEPT_BYTES, self._header.size_bytes // 8)
-        spare = self._spare
-        spare_bytes = 0 if spare is None else self._room(spare.size_bytes)
         free = self._header.size_bytes - self._offset - frame_bytes(0)
-        return max(0, free + spare_bytes - kept)
+        return max(0, free + self._spare.records_bytes_max - kept)
 
     def fits(self, records_bytes: int) -> bool:
         """Return whether a batch is written without making a segment: in the current one, or in the spare.
@@ -250,10 +236,7 @@ class Wal:
                 is cut into several frames, each of which has to fit.
 
         """
-        spare = self._spare
-        return self._fits_here(records_bytes) or (
-            spare is not None and records_bytes <= self._room(spare.size_bytes)
-        )
+        return self._fits_here(records_bytes) or self._spare.fits(records_bytes)
 
     def statistics(self) -> WalStatistics:
         """Return what was done so far."""
@@ -280,10 +263,10 @@ class Wal:
         self._is_usable = False
         records = merge(writes)
         parts = encode(records)
-        if size_bytes(parts) <= self._room(self._segment_bytes):
+        if size_bytes(parts) <= records_bytes_max(self._segment_bytes):
             yield from self._write(records, parts)
         else:
-            for piece in split(records, self._room(self._segment_bytes)):
+            for piece in split(records, records_bytes_max(self._segment_bytes)):
                 yield from self._write(piece, encode(piece))
         self._is_usable = True
 
@@ -294,8 +277,8 @@ class Wal:
             OSError: the disk refused; the log must not be used any more.
 
         """
-        # The snapshot may have become durable before the term in which it came. Having seen a term binds to
-        # nothing; a vote in it was not given, for it would be here.
+        # The snapshot may have become durable before the term in which it came. To enter that term is safe: a vote in
+        # it would be in this log, so none was given.
         hard_state = self.hard_state if term <= self.hard_state.term else HardState(term, None)
         records: list[Record] = [hard_state, Reset(index, term)]
         self._is_usable = False
@@ -350,12 +333,7 @@ class Wal:
             OSError: the disk refused. If only because it is full, this may be tried again.
 
         """
-        with self._spare_lock:
-            if self._spare is None:
-                header = self._header
-                self._spare = self._make(
-                    SegmentHeader(header.identity, header.number + 1, self._segment_bytes)
-                )
+        self._spare.make()
 
     def close(self) -> None:
         """Let go of the files. Nothing is written."""
@@ -410,7 +388,7 @@ class Wal:
     def _take_room(self, size_bytes: int) -> None:
         """Take what the ballast left before somebody else does: for what is under way, and for votes after it.
 
-        Zeros are written over zeros. Where the file's blocks were shared they are its own then, and stay it.
+        Zeros are written over zeros. Blocks that the file shared become its own by that.
         """
         size_bytes = min(size_bytes, self._header.size_bytes - self._offset)
         with contextlib.suppress(OSError):  # What did not find room here tells when it is needed.
@@ -418,23 +396,21 @@ class Wal:
 
     def _roll(self, payload_bytes: int) -> Iterator[OSError]:
         """Go on in the next segment, which has room for a first frame with such a payload."""
-        spare = None
-        while spare is None:
+        while True:
             try:
-                self.prepare()
-                spare = self._fitting_spare(payload_bytes)
+                self._spare.make(payload_bytes)
+                break
             except OSError as error:
                 if error.errno not in FULL:
                     raise
                 yield from self._wait(error)
         # The seal comes last: it says that the next segment is there.
         yield from self._put_frame(Kind.SEAL, ())
-        with self._spare_lock:
-            self._header, self._spare = spare, None
-            self._name = segment_name(spare.number)
-            self._seed = spare.seed
-            self._offset = SECTOR_BYTES
-            self._shape.segment = spare.number
+        header = self._header = self._spare.take()
+        self._name = segment_name(header.number)
+        self._seed = header.seed
+        self._offset = SECTOR_BYTES
+        self._shape.segment = header.number
 
     def _wait(self, error: OSError) -> Iterator[OSError]:
         self._is_waiting = True
@@ -443,37 +419,8 @@ class Wal:
         finally:
             self._is_waiting = False
 
-    def _fitting_spare(self, payload_bytes: int) -> SegmentHeader:
-        """Return the spare, with room for such a payload.
-
-        An entry may be larger than a segment: then the spare, which holds nothing yet, gives way to a larger one.
-        """
-        with self._spare_lock:
-            spare = self._spare
-            assert spare is not None
-            if payload_bytes > self._room(spare.size_bytes):
-                needed = _OVERHEAD_BYTES + frame_bytes(RESTATEMENT_BYTES + payload_bytes)
-                header = attrs.evolve(spare, size_bytes=max(self._segment_bytes, needed))
-                spare = self._spare = self._make(header)
-            return spare
-
-    def _make(self, header: SegmentHeader) -> SegmentHeader:
-        self._raise_if_filled()
-        return _create_segment(self._files, header)
-
     def _raise_if_filled(self, *, is_waiting: bool = False) -> None:
         if self.is_filled:
             raise OSError(errno.ENOSPC, "a full disk that was asked for")
         if is_waiting:
             raise OSError(errno.ENOSPC, "what room there is goes to the batch that waits for it")
-
-    @staticmethod
-    def _room(segment_bytes: int) -> int:
-        """Return how many bytes of records surely fit into an empty segment's first frame."""
-        # A frame has at least one byte of fill, and its header takes less than a sector.
-        return segment_bytes - _OVERHEAD_BYTES - frame_bytes(0) - RESTATEMENT_BYTES
-
-
-def _create_segment(files: Files, header: SegmentHeader) -> SegmentHeader:
-    files.create(segment_name(header.number), header.size_bytes, header.encode())
-    return header

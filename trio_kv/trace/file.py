@@ -21,16 +21,10 @@ import msgspec
 
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.lines import BUFFER_LINES_MAX, LineSink, LineWriter, lost_record
+from trio_kv.trace.schema import COMMON_MEMBERS, SCHEMA_VERSION, event_classes
 from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record, parse_time
-from trio_kv.trace.vocabulary import (
-    COMMON_MEMBERS,
-    SCHEMA_VERSION,
-    TraceEnded,
-    TraceStarted,
-    UnknownEvent,
-    event_classes,
-)
+from trio_kv.trace.vocabulary import TraceEnded, TraceStarted, UnknownEvent
 
 GATHER_S = 0.05
 """How long the thread lets records gather before it writes them."""
@@ -75,7 +69,7 @@ def trace_file(
         lines_max=lines_max,
         gather=gather or _wait_a_little,
         on_failed=on_failed,
-        tell_end=_tell_end,
+        make_end=_make_end,
         is_owner=True,
     )
     writer.put(first)
@@ -86,7 +80,7 @@ def _wait_a_little(is_closing: threading.Event) -> None:
     is_closing.wait(GATHER_S)
 
 
-def _tell_end(latest: Record, lost: int) -> Record:
+def _make_end(latest: Record, lost: int) -> Record:
     return attrs.evolve(latest, event=TraceEnded(lost), node=None, term=None, role=None)
 
 

@@ -61,12 +61,12 @@ class LineWriter(Generic[T]):
     Args:
         open_descriptor: returns where to write. Called in the thread, and may block; tried again after an OSError.
         encode: the bytes of a line, with its \n. Called in the thread.
-        tell_gap: a line that says what is missing.
+        make_gap: a line that says what is missing.
         name: of the thread.
         lines_max: how many lines may wait.
         gather: called in the thread before each batch, to let more of it come; None: at once.
         on_failed: called in the thread when writing begins to fail, once until it succeeds again.
-        tell_end: the last line, from the latest one that came and how many were lost in all; None: there is none.
+        make_end: the last line, from the latest one that came and how many were lost in all; None: there is none.
         is_owner: close the descriptor at the end.
 
     """
@@ -75,23 +75,23 @@ class LineWriter(Generic[T]):
         self,
         open_descriptor: Callable[[], int],
         encode: Callable[[T], bytes],
-        tell_gap: Callable[[Gap[T]], T],
+        make_gap: Callable[[Gap[T]], T],
         *,
         name: str,
         lines_max: int = BUFFER_LINES_MAX,
         gather: Callable[[threading.Event], object] | None = None,
         on_failed: Callable[[OSError], object] | None = None,
-        tell_end: Callable[[T, int], T] | None = None,
+        make_end: Callable[[T, int], T] | None = None,
         is_owner: bool = False,
     ) -> None:
         """Start the thread."""
         self._open_descriptor = open_descriptor
         self._encode = encode
-        self._tell_gap = tell_gap
+        self._make_gap = make_gap
         self._lines_max = lines_max
         self._gather = gather
         self._on_failed = on_failed
-        self._tell_end = tell_end
+        self._make_end = make_end
         self._is_owner = is_owner
         self._lock = threading.Lock()
         self._waiting: deque[T | Gap[T]] = deque()
@@ -157,8 +157,8 @@ class LineWriter(Generic[T]):
             is_closing = self._is_closing.is_set()
             while batch := self._take():
                 self._write(batch)
-        if self._tell_end is not None and self._latest is not None:
-            self._write([self._tell_end(self._latest, self._lost)])
+        if self._make_end is not None and self._latest is not None:
+            self._write([self._make_end(self._latest, self._lost)])
         if self._is_owner and self._descriptor is not None:
             os.close(self._descriptor)
 
@@ -169,7 +169,7 @@ class LineWriter(Generic[T]):
     def _write(self, batch: list[T | Gap[T]]) -> None:
         if self._gap is not None:
             batch, self._gap = [self._gap, *batch], None
-        lines = [self._encode(self._tell_gap(item) if isinstance(item, Gap) else item) for item in batch]
+        lines = [self._encode(self._make_gap(item) if isinstance(item, Gap) else item) for item in batch]
         data = memoryview(self._torn + b"".join(lines))
         done = 0
         self._stuck_since_s = time.monotonic()
@@ -182,8 +182,8 @@ class LineWriter(Generic[T]):
         except OSError as error:
             ends = list(itertools.accumulate(map(len, lines), initial=len(self._torn)))
             begun = bisect_left(ends, done)
-            # The rest of a line that was begun comes first when writing goes on, or it would spoil the next one; but
-            # who reads a pipe next has not seen its beginning.
+            # When writing goes on, the rest of a line that was begun comes first, or it would spoil the next line. But
+            # the next reader of a pipe has not seen the beginning of that line.
             self._torn = b"" if isinstance(error, BrokenPipeError) else bytes(data[done : ends[begun]])
             self._fail(error, batch[:begun], batch[begun:])
         else:

@@ -11,12 +11,12 @@ from typing import Any, Protocol, cast
 
 import structlog
 
-from trio_kv.raft.events import DEBUG, INFO, WARNING, Event
+from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING, Event
 from trio_kv.trace.file import encode_line
 from trio_kv.trace.lines import LineSink, LineWriter, lost_record
+from trio_kv.trace.schema import member_names
 from trio_kv.trace.text import ESCAPED, encode_json, printable
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import ERROR, member_names
 
 FIELD_CHARS_MAX = 200
 """A longer text is cut on the console; JSON lines have it whole."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import attrs
 
 from trio_kv.raft.events import Event
-from trio_kv.trace.vocabulary import OFF, level_name, member_names
+from trio_kv.trace.schema import OFF, level_name, member_names
 
 
 @attrs.frozen

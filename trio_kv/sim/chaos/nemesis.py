@@ -312,7 +312,7 @@ class Nemesis:
                 await self._shell("start")
                 await trio.sleep(random.uniform(1.0, 5.0))
             finally:
-                # Even if the end of the run cut `start` short: what it has begun is mended.
+                # `stop` runs even if the end of the run cut `start` short: what that has begun is mended.
                 with trio.CancelScope(shield=True):
                     await self._shell("stop")
 

@@ -53,24 +53,26 @@ class Progress:
     faults: int = 0
 
 
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 OpenTarget = Callable[[Callable[[dict[str, Any]], None]], AbstractAsyncContextManager[Target]]
 
 
-async def run_chaos(config: ChaosConfig, open_target: OpenTarget, *, tell: Tell, stop: trio.Event) -> Summary:
+async def run_chaos(
+    config: ChaosConfig, open_target: OpenTarget, *, on_progress: OnProgress, stop: trio.Event
+) -> Summary:
     """Carry a run out and return what it found; the folder holds the rest.
 
     Args:
         config: what to do. Its folder may be there, empty.
         open_target: opens the server, given who wants to hear the events of its log.
-        tell: is told how far it is.
+        on_progress: is told how far it is.
         stop: ends load and faults early; it is set when they have ended.
 
     Raises:
         StartError: there is no server.
 
     """
-    run = Run(config, tell, stop)
+    run = Run(config, on_progress, stop)
     config.out.mkdir(parents=True, exist_ok=True)
     async with open_target(run.take_event) as target:
         return await run.carry_out(target)
@@ -79,11 +81,11 @@ async def run_chaos(config: ChaosConfig, open_target: OpenTarget, *, tell: Tell,
 class Run:
     """What a run knows of itself."""
 
-    def __init__(self, config: ChaosConfig, tell: Tell, stop: trio.Event) -> None:
+    def __init__(self, config: ChaosConfig, on_progress: OnProgress, stop: trio.Event) -> None:
         """Prepare a run; see `run_chaos`."""
         self.findings = Findings()
         self._config = config
-        self._tell = tell
+        self._on_progress = on_progress
         self._stop = stop
         self._begin_s = trio.current_time()
         self._clock = RisingClock()
@@ -119,7 +121,7 @@ class Run:
         config = self._config
         nodes = await find_nodes(target)
         self._begin_s = trio.current_time()
-        # Keys of our own server are all new; elsewhere they must be told from what is there.
+        # On our own server all keys are new; on another one they need a name that no key there has.
         prefix = "" if target.has_process else f"chaos-{time.time_ns() // 1_000_000:x}-"
         recorder = Recorder(
             self._groups,
@@ -166,12 +168,12 @@ class Run:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(workload.run)
                     nursery.start_soon(nemesis.run)
-                    nursery.start_soon(self._tell_load, recorder, nemesis)
+                    nursery.start_soon(self._report_load, recorder, nemesis)
                     with trio.move_on_after(config.seconds):
                         await self._stop.wait()
                     nursery.cancel_scope.cancel()
             except* StartError as group:
-                # It was killed, and does not come up again: what it has done to itself is in its log.
+                # It was killed, and does not come up again. Its log says why.
                 for error in group.exceptions:
                     self._accuse(f"after a kill: {error}")
             self._load_s = trio.current_time() - self._begin_s
@@ -181,11 +183,11 @@ class Run:
             self._closed_more.set()
             self._stop.set()
 
-    async def _tell_load(self, recorder: Recorder, nemesis: Nemesis) -> None:
+    async def _report_load(self, recorder: Recorder, nemesis: Nemesis) -> None:
         while True:
             done_s = trio.current_time() - self._begin_s
             total_s = self._config.seconds
-            self._tell(Progress("load", done_s, total_s, recorder.recorded, len(nemesis.faults)))
+            self._on_progress(Progress("load", done_s, total_s, recorder.recorded, len(nemesis.faults)))
             await trio.sleep(TELL_S)
 
     def _note_closed(self, group: Group) -> None:
@@ -207,7 +209,7 @@ class Run:
 
     async def _recover(self, target: Target, recorder: Recorder, key: str) -> dict[str, tuple[int, int]]:
         """Mend everything, see the store whole, read all keys; return where each one's last read stands."""
-        self._tell(Progress("recovery", 0, self._config.recovery_s))
+        self._on_progress(Progress("recovery", 0, self._config.recovery_s))
         try:
             await mend(target)
             self._recovery_s = await wait_whole(target, key, within_s=self._config.recovery_s)
@@ -224,7 +226,7 @@ class Run:
         guilty: list[Group] = []
         groups = list(recorder.groups.values())
         for number, group in enumerate(groups):
-            self._tell(Progress("verdict", number, len(groups), recorder.recorded))
+            self._on_progress(Progress("verdict", number, len(groups), recorder.recorded))
             opinion = await judge.ask(*_ranges(group, reads))
             if opinion.verdict == "violation":
                 guilty.append(group)

@@ -1,7 +1,6 @@
 """The second phase of a run of the whole world: all is mended, the store serves again, and all nodes become equal."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -11,20 +10,19 @@ from trio_kv.check.linearizability import check_history
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
 from trio_kv.sim.ending import AFTERMATH_ELECTIONS, is_at_rest, is_led, leader_within_s
+from trio_kv.sim.whole.injector import Injector
+from trio_kv.sim.whole.world import WholeWorld
 from trio_kv.wire.node_status import State
-
-if TYPE_CHECKING:
-    from trio_kv.sim.whole.world import WholeWorld
 
 _LOOK_S = 0.02
 """How often it is looked whether something is true yet."""
 
 
-def heal(world: "WholeWorld") -> None:
+def heal(world: WholeWorld, injector: Injector) -> None:
     """Mend everything that can be, and let no fault happen any more."""
     world.say("all is healed")
     world.is_healed = True
-    world.injector.stop()
+    injector.stop()
     world.terms.disturbed()
     world.cluster.faults.heal()
     world.node_network.in_next_install = None
@@ -39,13 +37,13 @@ def heal(world: "WholeWorld") -> None:
             world.restart(node, State.STOPPED)
 
 
-async def run_aftermath(world: "WholeWorld") -> None:
+async def run_aftermath(world: WholeWorld) -> None:
     """Go on for a while without faults, and ask for nothing but safety."""
     await trio.sleep(AFTERMATH_ELECTIONS * world.plan.raft.election_timeout_max_s)
     await _end_clients(world)
 
 
-async def require_service(world: "WholeWorld") -> float:
+async def require_service(world: WholeWorld) -> float:
     """See the cluster serve and come to rest; return how long it took until all followed one leader.
 
     Raises:
@@ -77,7 +75,7 @@ async def require_service(world: "WholeWorld") -> float:
     return recovered_after_s
 
 
-def judge_end(world: "WholeWorld") -> None:
+def judge_end(world: WholeWorld) -> None:
     """Judge what is left, and all that clients were told.
 
     Raises:
@@ -91,7 +89,7 @@ def judge_end(world: "WholeWorld") -> None:
         raise Violation(verdict.words)
 
 
-async def _end_clients(world: "WholeWorld") -> None:
+async def _end_clients(world: WholeWorld) -> None:
     for client in world.clients:
         client.stop()
     for client in world.clients[1:]:
@@ -99,7 +97,7 @@ async def _end_clients(world: "WholeWorld") -> None:
 
 
 async def _run_until_true(
-    world: "WholeWorld", what: str, within_s: float, is_true: Callable[[], bool]
+    world: WholeWorld, what: str, within_s: float, is_true: Callable[[], bool]
 ) -> float:
     """Go on until something is true; return how long that took.
 
@@ -115,14 +113,14 @@ async def _run_until_true(
     return trio.current_time() - began_s
 
 
-def _has_converged(world: "WholeWorld") -> bool:
+def _has_converged(world: WholeWorld) -> bool:
     drives = world.disks.drives.values()
     if any(not world.is_up(drive.node) and not drive.is_lost for drive in drives):
         return False
     return is_at_rest(world.living(), [drive.timed for drive in drives])
 
 
-def _require_order(world: "WholeWorld") -> None:
+def _require_order(world: WholeWorld) -> None:
     living = world.living()
     require_equal([each.machine for each in living], world.chronicle.reference)
     for replica in living:

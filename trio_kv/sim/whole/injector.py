@@ -1,7 +1,5 @@
 """Carrying out the faults of a plan on a real cluster: by its own API for faults, and at the twins of its disks."""
 
-from typing import TYPE_CHECKING
-
 from trio_kv.sim import faults
 from trio_kv.sim.cuts import cut_off, links_of_ring, pairs_of_bridge, swizzle
 from trio_kv.sim.faults import Fault
@@ -9,15 +7,13 @@ from trio_kv.sim.later import Later
 from trio_kv.sim.network import Pipe
 from trio_kv.sim.whole import faults as door_faults
 from trio_kv.sim.whole.faults import DoorFault
-
-if TYPE_CHECKING:
-    from trio_kv.sim.whole.world import WholeWorld
+from trio_kv.sim.whole.world import WholeWorld
 
 
 class Injector:
     """Lets faults happen in a world, and end."""
 
-    def __init__(self, world: "WholeWorld") -> None:
+    def __init__(self, world: WholeWorld) -> None:
         """Let nothing happen yet."""
         self._world = world
         self._later = Later(world, before=world.terms.disturbed)

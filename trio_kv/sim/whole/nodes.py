@@ -1,21 +1,51 @@
 """The real node, and who looks on: after each of its passes the judges see what it did."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
+from trio_kv.check.answers import Answers
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import OWN_PROCESS
 from trio_kv.replica.driver import DiskFailedError, Input
-from trio_kv.sim.watched import WatchedDriver
+from trio_kv.sim.watched import Onlooker, WatchedDriver
 from trio_kv.sim.whole.drive import SimulatedDisk
 from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
 Deliver = Callable[[list[tuple[ReplyTo, Answer]]], None]
 
-if TYPE_CHECKING:
-    from trio_kv.sim.whole.world import WholeWorld
+
+class NodeHost(Onlooker, Protocol):
+    """The world, as its nodes see it."""
+
+    answers: Answers
+    stale_reads: dict[int, Read]
+    proposed: set[int]
+
+    def next_number(self) -> int:
+        """Return a number for a request."""
+        ...
+
+    def node_started(self, node: "WatchedNode", disk: SimulatedDisk) -> None:
+        """Show a new life to the judges."""
+        ...
+
+    def node_ended(self, node: "WatchedNode") -> None:
+        """Note that a node is no more."""
+        ...
+
+    def stepped(self, node: "WatchedNode") -> None:
+        """Put a pass into the trace."""
+        ...
+
+    def judge_answer(self, node: "WatchedNode", answer: Answer) -> None:
+        """Judge an answer of a pass that is over."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """End the run with an error."""
+        ...
 
 
 class Tap(ReplyTo, frozen=True, gc=False):
@@ -33,7 +63,7 @@ class Tap(ReplyTo, frozen=True, gc=False):
 class WatchedNode(Node):
     """A node whose passes are shown to the judges."""
 
-    def __init__(self, world: "WholeWorld", disk: SimulatedDisk, deliver: Deliver, **parts: Any) -> None:
+    def __init__(self, world: NodeHost, disk: SimulatedDisk, deliver: Deliver, **parts: Any) -> None:
         """Join the parts of a node, see `Node`, and show it to the judges."""
         super().__init__(disk=disk, deliver=self._show_answers, **parts)
         self._deliver_on = deliver

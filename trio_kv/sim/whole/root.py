@@ -130,7 +130,7 @@ class Root:
             raise Violation(f"what an interrupted process left is not started: {error}") from error
 
     def _first(self, *, is_restored: bool) -> Callable[[], DataDirectory]:
-        """Return how a person goes on after what was done before: what was restored is not restored into."""
+        """Return what a person does next: a cluster that was restored as a whole is opened, and not restored again."""
         return self._make if is_restored and MANIFEST_NAME not in self._content.names() else self._open
 
     def _open(self) -> DataDirectory:
@@ -152,9 +152,10 @@ class Root:
         )
 
     def _is_killed_in(self, call: Callable[[], object], steps: int) -> bool:
-        """Carry out a call, and let the process die before one of so many steps; return whether that was in time.
+        """Carry out a call, and let the process die before one of so many steps; return whether it died in the call.
 
-        As often as not it dies in the moment that matters most: a manifest has its name, and not for good yet.
+        In about half of the cases it dies at the moment that matters most: the manifest has its name, which is not
+        durable yet.
         """
         before = self._manifest()
         left = self._random.choice((self._random.randrange(steps), 10 * steps))

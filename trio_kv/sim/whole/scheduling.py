@@ -27,7 +27,7 @@ class StormError(Exception):
 class _StepLimit(trio.abc.Instrument):
     """Ends a run that does not end.
 
-    What an instrument raises Trio only logs, so the error is kept, and the run cancelled.
+    Trio only logs what an instrument raises, so this one keeps the error and cancels the run.
     """
 
     def __init__(self, steps_max: int) -> None:

@@ -63,7 +63,7 @@ class Starvation:
             return
         self._let_go(node)
         if node in self._host.running:
-            # Whoever waits goes on all the same; the next pass waits for the next pulse.
+            # What the node waits for goes on all the same; its next pass waits for the next pulse.
             self._host.running[node].pause()
         self._host.after(step_s, self._pulse, node, step_s, number)
 

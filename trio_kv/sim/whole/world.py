@@ -13,7 +13,7 @@ way. A step of a Trio task is cheaper than any of them, and isn't counted.
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -37,8 +37,6 @@ from trio_kv.sim.whole.coverage import WholeCoverage
 from trio_kv.sim.whole.disks import SimulatedDisks
 from trio_kv.sim.whole.door import Door
 from trio_kv.sim.whole.drive import SimulatedDisk
-from trio_kv.sim.whole.ending import heal, judge_end, require_service, run_aftermath
-from trio_kv.sim.whole.injector import Injector
 from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.scheduling import run_seeded
@@ -53,7 +51,7 @@ from trio_kv.wire.node_status import State
 STEPS_MAX = 1_000_000
 """A run with more steps of tasks goes round in circles."""
 RESTART_S = 0.01
-"""What must happen after a node has ended happens at least so much later."""
+"""The least delay of what must happen after a node has ended."""
 _PACK = struct.Struct("<dBBQQQ").pack
 
 
@@ -102,21 +100,22 @@ class WholeWorld:
 
     # One run
 
-    def run(self) -> Result:
-        """Run both phases.
+    def run(self, live: "Callable[[WholeWorld], Awaitable[Result]]") -> Result:
+        """Start everything, and run what is to be lived through, see `sim.whole.run`.
 
         Raises:
             Violation: a judge found something.
 
         """
-        return run_seeded(self._run, self.plan.seed, steps_max=STEPS_MAX)
+        return run_seeded(partial(self._run, live), self.plan.seed, steps_max=STEPS_MAX)
 
-    async def _run(self) -> Result:
+    async def _run(self, live: "Callable[[WholeWorld], Awaitable[Result]]") -> Result:
         result: Result | None = None
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    result = await self._live(nursery)
+                    await self._start(nursery)
+                    result = await live(self)
                     nursery.cancel_scope.cancel()
         except* Exception as group:  # noqa: BLE001 - told at once below, as the first of them
             self._error = self._error or _first(group)
@@ -125,7 +124,7 @@ class WholeWorld:
         assert result is not None
         return result
 
-    async def _live(self, nursery: trio.Nursery) -> Result:
+    async def _start(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._build()
         nursery.start_soon(self._timers.run)
@@ -134,15 +133,11 @@ class WholeWorld:
         nursery.start_soon(self.door.run)
         for client in self.clients[1:]:
             nursery.start_soon(client.run)
-        for fault in self.plan.faults:
-            self.after(fault.at_s, self.injector.happen, fault)
-        await trio.sleep(self.plan.fault_phase_s)
-        return await self._finish()
 
     def _build(self) -> None:
         plan, random = self.plan, self.random
-        self._sink = WorldSink(self, self._tell)
-        trace = Trace([self._sink], wall_s=trio.current_time, mono_s=trio.current_time)
+        sink = WorldSink(self.fail, None if self._tell is None else self.say)
+        trace = Trace([sink], wall_s=trio.current_time, mono_s=trio.current_time)
         self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
         self.node_network = SimulatedNetwork(self.links, self.after)
         self.disks = SimulatedDisks(self, self.members)
@@ -150,7 +145,7 @@ class WholeWorld:
             self.disks,
             ClusterConfig(
                 raft=plan.raft,
-                # With the long one it is the plan that says how long a node is down.
+                # With the longest one the plan alone decides how long a node is down.
                 restart_delay_min_s=random.choice((0.2, 1.0, 30.0)),
                 restart_delay_max_s=30.0,
                 inbox_peers_max=plan.inbox_max,
@@ -179,16 +174,14 @@ class WholeWorld:
             Client(number, Random(random.getrandbits(64)), self) for number in range(plan.clients + 1)
         ]
         """Client 0 only probes."""
-        self.injector = Injector(self)
 
-    async def _finish(self) -> Result:
-        recovered_after_s = 0.0
-        heal(self)
-        if self.plan.is_beyond_budget:
-            await run_aftermath(self)
-        else:
-            recovered_after_s = await require_service(self)
-        judge_end(self)
+    def result(self, recovered_after_s: float) -> Result:
+        """Return what came of the run.
+
+        Args:
+            recovered_after_s: how long it took, once all was mended, until all followed one leader.
+
+        """
         self._judges.cover(self.coverage)
         return Result(
             self.plan.seed,
@@ -261,7 +254,7 @@ class WholeWorld:
         judge_answer(self.answers, self.coverage, answer, node.id, is_leader=is_leader)
 
     def _judge_stale(self, node: WatchedNode, read: Read, answer: Done) -> None:
-        """A stale read tells what was once true, and not before what its reader has seen."""
+        """Judge a stale read: it tells what was once true, and nothing older than its reader has seen."""
         if answer.applied < read.applied_min:
             raise Violation(
                 f"n{node.id} answered a stale read at {answer.applied}, seen was {read.applied_min}"

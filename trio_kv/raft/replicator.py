@@ -1,0 +1,291 @@
+"""What a leader and its followers say to one another (paper §5.3, §7): entries, heartbeats, snapshots, reads."""
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+from trio_kv.raft.entry import Entry
+from trio_kv.raft.events import InstallStarted
+from trio_kv.raft.install import Outgoing
+from trio_kv.raft.messages import (
+    AppendEntries,
+    AppendRejected,
+    Heartbeat,
+    HeartbeatReply,
+    InstallReply,
+    InstallSnapshot,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+)
+from trio_kv.raft.progress import Progress, Sending
+from trio_kv.raft.reads import HeartbeatRounds, Question
+from trio_kv.raft.ready import ChunkRead
+from trio_kv.raft.role import Role
+from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
+from trio_kv.raft.state import NodeState
+from trio_kv.raft.voters import Ordered
+
+_ACKED_ROUND: Callable[[Progress], int] = attrgetter("acked_round")
+
+INSTALL_LEASE_HEARTBEATS = 20
+"""A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
+INSTALL_RETRY_HEARTBEATS = 10
+"""A chunk without an answer is sent again after so many heartbeats: its receiver may have a slow disk."""
+
+
+class Replicator(Role):
+    """The half of a leader that knows its followers. It makes no entry, moves no commit index, and never steps down."""
+
+    def __init__(self, raft: NodeState, now: float, first_index: int) -> None:
+        """Know nothing of any follower but that it may lack what follows `first_index`, the no-op of this term."""
+        super().__init__(raft)
+        self.first_index = first_index
+        window = raft.config.append_window
+        self.progress = {peer: Progress(first_index, now, window) for peer in raft.peers}
+        self.rounds = HeartbeatRounds()
+
+    def _reached(self, own: Ordered, of: Callable[[Progress], Ordered], nothing: Ordered) -> Ordered:
+        """Return how far a majority of the voters is: this node, and each follower that counts."""
+        values = {peer: of(progress) for peer, progress in self.progress.items() if progress.counts}
+        values[self.raft.id] = own
+        return self.raft.voters.reached(values, nothing)
+
+    def peer_said(self, message: Message) -> None:
+        """Note what every message of a follower tells."""
+        self.progress[message.source].said(counts=not message.is_rebuilding)
+
+    def peer_was_replaced(self, peer: int) -> None:
+        """Forget what a follower acknowledged: it came back with another disk."""
+        self.progress[peer].reset(self.raft.log.last_index + 1)
+
+    # Sending
+
+    def replicate(self, now: float) -> None:
+        """Send entries, a commit index that nobody told yet, and a round for new questions."""
+        log, config = self.raft.log, self.raft.config
+        base, last, commit = log.base_index, log.last_index, self.raft.commit
+        gone_s = config.election_timeout_max_s
+        runs: dict[int, tuple[Entry, ...]] = {}
+        for peer, progress in self.progress.items():
+            if now - progress.heard_at >= gone_s:
+                # A follower that is down must not keep the log, and a snapshot, from being dropped.
+                progress.give_up_install()
+            elif progress.install is not None:
+                lease_s = INSTALL_LEASE_HEARTBEATS * config.heartbeat_interval_s
+                progress.install.maybe_end_lease(now, last, lease_s)
+            elif progress.next <= base:
+                self.raft.emit(InstallStarted(peer, progress.next))
+                self._read_chunk(peer, progress.become_install(now, last), 0)
+            while base < progress.next <= last and progress.is_window_open():
+                entries = runs.get(progress.next)
+                if entries is None:
+                    entries = log.batch(progress.next, config.append_entries_max, config.append_bytes_max)
+                    runs[progress.next] = entries
+                if progress.room_bytes is not None:
+                    # A full disk takes one append at a time, as far as there is room. More would only be rejected, as
+                    # fast as it can be sent again.
+                    left = progress.room_bytes - WRITE_BYTES_EXTRA
+                    entries = () if progress.in_flight else fitting(entries, left)
+                    if not entries:
+                        break
+                self._send_append(now, peer, progress, entries)
+            if progress.commit_sent < commit and progress.is_replicating:
+                self._send_commit(peer, progress)
+        if self.rounds.new and self.raft.commit >= self.first_index:
+            self._begin_round(is_timer=False)
+
+    def _send_append(self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
+        raft = self.raft
+        prev_index = progress.next - 1
+        prev_term = raft.log.term_at(prev_index)
+        assert prev_term is not None
+        last = prev_index + len(entries)
+        progress.sent(last, now)
+        if progress.is_replicating:
+            progress.sent_commit(min(raft.commit, last))
+        raft.send(AppendEntries(*raft.header(peer), prev_index, prev_term, entries, raft.commit))
+
+    def _send_commit(self, peer: int, progress: Progress) -> None:
+        """Send a new commit index at once: the follower's readers wait for it."""
+        raft = self.raft
+        prev_index = progress.next - 1
+        commit = min(raft.commit, prev_index)
+        if commit > progress.commit_sent:
+            progress.sent_commit(commit)
+            self._send_heartbeat(peer, 0, prev_index)
+
+    def _begin_round(self, *, is_timer: bool) -> None:
+        raft = self.raft
+        # While no entry of this term is committed, questions wait, but the heartbeat goes out (scenario R1).
+        commit = raft.commit if raft.commit >= self.first_index else None
+        round_number = self.rounds.begin(commit)
+        for peer, progress in self.progress.items():
+            if is_timer or not progress.is_replicating:
+                # The match is known to be on the follower's disk; what was sent since may be lost.
+                self._send_heartbeat(peer, round_number, progress.match)
+            else:
+                progress.sent_commit(min(raft.commit, progress.next - 1))
+                self._send_heartbeat(peer, round_number, progress.next - 1)
+        if not self.progress:
+            self._confirm_reads()
+
+    def _send_heartbeat(self, peer: int, round_number: int, prev_index: int) -> None:
+        raft = self.raft
+        prev_term = raft.log.term_at(prev_index)
+        if prev_term is None:
+            prev_index, prev_term = raft.log.base_index, raft.log.base_term
+        rebuilding = tuple(
+            [
+                (node, raft.incarnation_of(node))
+                for node, progress in self.progress.items()
+                if not progress.counts
+            ]
+        )
+        raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit, rebuilding))
+
+    # Answers
+
+    def on_append_rejected(self, now: float, message: AppendRejected) -> None:
+        """Go back to where the logs may join, a whole term at a time (paper §5.3)."""
+        progress = self.progress[message.source]
+        progress.answered(now)
+        next_index = message.hint_index
+        if message.hint_term:
+            ours = self.raft.log.last_index_of_term(message.hint_term)
+            if ours is not None and ours < message.prev_index:
+                next_index = ours + 1
+        progress.rejected(message.prev_index, next_index)
+
+    def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
+        """Count the reply to its round, and see whether an append got lost."""
+        progress = self.progress[message.source]
+        progress.heard(now)
+        assert message.round <= self.rounds.last, f"{message} replies to a round that was not begun"
+        # A reply of a node that is being rebuilt never counts: that node can't know whether it voted in a newer term.
+        if not message.is_rebuilding and progress.acked(message.round) and self.rounds.pending:
+            self._confirm_reads()
+        silent_since = progress.sent_at + self.raft.config.heartbeat_interval_s
+        if progress.install is not None:
+            self._check_install(now, message.source, progress)
+        elif (
+            progress.match < self.raft.log.last_index or progress.room_bytes is not None
+        ) and now >= silent_since:
+            self._check_position(now, message.source, progress)
+
+    def _check_position(self, now: float, peer: int, progress: Progress) -> None:
+        """Ask a follower that stayed silent whether the last append came; a probe is simply sent again.
+
+        A follower whose disk is full is asked without entries, as it might not take them. Its answer tells how much
+        free log space it has.
+        """
+        is_full = progress.room_bytes is not None
+        is_probing = progress.sending is Sending.PROBE
+        if is_probing and progress.next <= self.raft.log.last_index and not is_full:
+            progress.probe_was_lost()
+        elif progress.next > self.raft.log.base_index:
+            # This also asks a follower in PROBE for which there is no entry: it has a new disk, and nothing is written.
+            self._send_append(now, peer, progress, ())
+
+    # Snapshots for followers that are far behind
+
+    def _check_install(self, now: float, peer: int, progress: Progress) -> None:
+        """Send a chunk again if it stayed without an answer: it or the answer got lost."""
+        install = progress.install
+        assert install is not None
+        if install.is_overdue(now, INSTALL_RETRY_HEARTBEATS * self.raft.config.heartbeat_interval_s):
+            self._read_chunk(peer, install, install.number)
+
+    def _read_chunk(self, peer: int, install: Outgoing, number: int) -> None:
+        install.want(number)
+        self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
+
+    def on_chunk_read(
+        self,
+        now: float,
+        read: ChunkRead,
+        snapshot: tuple[int, int] | None,
+        data: bytes | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Send a chunk that was read. Without data that snapshot is gone, and the newest one is sent from its start."""
+        progress = self.progress[read.peer]
+        install = progress.install
+        if install is None or not install.waits_for(read.snapshot, read.number):
+            return
+        if data is None or snapshot is None:
+            install.begin_anew()
+            self._read_chunk(read.peer, install, 0)
+            return
+        install.sent(snapshot, now)
+        header = self.raft.header(read.peer)
+        self.raft.send(InstallSnapshot(*header, *snapshot, read.number, data, is_last))
+
+    def on_install_reply(self, now: float, message: InstallReply) -> None:
+        """Send the chunk that the follower wants next; it may also say that it still works on the last one."""
+        progress = self.progress[message.source]
+        progress.heard(now)
+        install, snapshot = progress.install, (message.index, message.index_term)
+        if install is None or not install.is_in_flight(snapshot):
+            return
+        install.moved(now, self.raft.log.last_index)
+        if message.next_number != install.number:
+            self._read_chunk(message.source, install, message.next_number)
+        else:
+            install.arrived(now)
+
+    def snapshots_sent(self) -> set[tuple[int, int]]:
+        """Return (index, term) of the snapshots that are kept for followers who get on with them."""
+        installs = [progress.install for progress in self.progress.values()]
+        return {
+            install.snapshot
+            for install in installs
+            if install is not None and install.is_kept and install.snapshot is not None
+        }
+
+    @property
+    def has_forsaken_install(self) -> bool:
+        """Whether a follower made so little progress with a snapshot that its lease has ended."""
+        return any(each.install is not None and not each.install.is_kept for each in self.progress.values())
+
+    # Reads
+
+    def ask_leader(self, now: float) -> None:  # noqa: ARG002 - as the other roles
+        """Take the own questions: they need no message."""
+        for context in self.raft.pending_reads.take():
+            self.rounds.add(Question(None, 0, 0, context))
+
+    def own_reads(self) -> list[Any]:
+        """Return the contexts of the own reads that are not confirmed yet."""
+        return self.rounds.own_contexts()
+
+    def on_read_index(self, now: float, message: ReadIndex) -> None:
+        """Take a follower's question; it is answered after a round that begins now or later."""
+        self.progress[message.source].heard(now)
+        self.rounds.add(Question(message.source, message.nonce, message.counter))
+
+    def _confirm_reads(self) -> None:
+        raft = self.raft
+        acked = self._reached(self.rounds.last, _ACKED_ROUND, 0)
+        for index, questions in self.rounds.confirmed(acked):
+            for question in questions:
+                if question.source is None:
+                    raft.confirm_reads([question.context], index)
+                else:
+                    reply = ReadIndexReply(
+                        *raft.header(question.source), question.nonce, question.counter, index
+                    )
+                    raft.send(reply)
+
+    def leave(self) -> None:
+        """Keep the own reads for the next leader. Followers ask again by themselves."""
+        self.raft.pending_reads.put_back(self.own_reads())
+
+    def copy(self, raft: NodeState) -> "Replicator":
+        """Return an equal one for a copy of the node."""
+        twin = super().copy(raft)
+        assert isinstance(twin, Replicator)
+        twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
+        twin.rounds = self.rounds.copy()
+        return twin
