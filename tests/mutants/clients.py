@@ -186,9 +186,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = session.Session.close
 
-    def close(self: session.Session) -> None:
+    def close(self: session.Session) -> session.Step | None:
         self._lines, self._taken, self._is_decoding = (), 0, False
-        real(self)
+        return real(self)
 
     patch.setattr(session.Session, "close", close)
 

@@ -9,7 +9,7 @@ from trio_kv.gateway import raft as gateway
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.reply import Reply
-from trio_kv.proxy.session import Session
+from trio_kv.proxy.session import Session, Step
 from trio_kv.replica.requests import Refused
 from trio_kv.wire.requests import GetRequest
 
@@ -123,14 +123,14 @@ def _(patch: Patch) -> None:
     real = Session.take_answer
     seen: dict[str, Reply] = {}
 
-    def take_answer(self: Session, answer: Answer) -> None:
+    def take_answer(self: Session, answer: Answer) -> Step | None:
         run: list[Any] = self._items[self._done : self._handed]
         if isinstance(run[0], GetRequest):
             replies = [
                 seen.setdefault(each.key, reply) for each, reply in zip(run, answer.replies, strict=True)
             ]
             answer = Answer(replies)
-        real(self, answer)
+        return real(self, answer)
 
     patch.setattr(Session, "take_answer", take_answer)
 
@@ -142,9 +142,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Session.take_answer
 
-    def take_answer(self: Session, answer: Answer) -> None:
+    def take_answer(self: Session, answer: Answer) -> Step | None:
         self._items[self._done : self._handed] = self._items[self._done : self._handed][::-1]
-        real(self, answer)
+        return real(self, answer)
 
     patch.setattr(Session, "take_answer", take_answer)
 

@@ -14,12 +14,12 @@ from trio_kv.cluster.inbox import Stored
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.gateway.store import Answer, View, WriteRequest
+from trio_kv.gateway.store import Answer, Store, View, WriteRequest
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import session as session_module
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.framing import Line, LineBuffer
-from trio_kv.proxy.session import Session
+from trio_kv.proxy.session import Session, Step
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.requests import Propose, Read, Refused, Unknown
 from trio_kv.wire.operations import GetRequest, Request
@@ -60,8 +60,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Session.take_answer
 
-    def take_answer(self: Session, answer: Answer) -> None:
-        real(self, attrs.evolve(answer, replies=list(answer.replies)[::-1]))
+    def take_answer(self: Session, answer: Answer) -> Step | None:
+        return real(self, attrs.evolve(answer, replies=list(answer.replies)[::-1]))
 
     patch.setattr(Session, "take_answer", take_answer)
 
@@ -155,37 +155,37 @@ def _(patch: Patch) -> None:
 
 @mutant("proxy: the reads of a chunk are answered before its writes took effect", world="whole")
 def _(patch: Patch) -> None:
-    real = Connection._answer
+    real = Connection.__init__
 
-    async def answer(self: Connection) -> None:
-        session, store = self.session, self._store
-        while session._is_decoding:
-            session._decode_lines()
+    def init(self: Connection, *streams: Any, store: Store, **others: Any) -> None:
         early: list[Reply] = []
-        for get in [item for item in session._items if isinstance(item, GetRequest)]:
-            view, is_stale = self._view, get.is_stale
-            read = await store.read((get.key,), timeout_s=get.timeout, is_stale=is_stale, view=view)
-            early += read.replies
 
-        async def read_early(keys: Sequence[str], **_: object) -> Answer:
+        async def write(writes: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+            session = self.session
+            gets = [item for item in session._items[session._handed :] if isinstance(item, GetRequest)]
+            for get in gets[len(early) :]:
+                read = await store.read((get.key,), timeout_s=5.0, is_stale=get.is_stale, view=self._view)
+                early.extend(read.replies)
+            return await store.write(writes, timeout_s=timeout_s)
+
+        async def read(keys: Sequence[str], **how: Any) -> Answer:
+            if not early:
+                return await store.read(keys, **how)
             return Answer([early.pop(0) for _ in keys])
 
-        self._store = SimpleNamespace(write=store.write, read=read_early)
-        try:
-            await real(self)
-        finally:
-            self._store = store
+        shim = SimpleNamespace(write=write, read=read, status=store.status)
+        real(self, *streams, store=shim, **others)
 
-    patch.setattr(Connection, "_answer", answer)
+    patch.setattr(Connection, "__init__", init)
 
 
 @mutant("C10 a stopping door says of what it handed over that it had no effect", world="whole")
 def _(patch: Patch) -> None:
     real = Session.close
 
-    def close(self: Session) -> None:
+    def close(self: Session) -> Step | None:
         self._handed = 0
-        real(self)
+        return real(self)
 
     patch.setattr(Session, "close", close)
 

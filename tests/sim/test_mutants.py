@@ -60,6 +60,6 @@ def test_an_error_that_no_judge_raised_finds_nothing() -> None:
     async def fail(self: Connection) -> None:
         raise RuntimeError("no judge")
 
-    broken = Mutant("broken", lambda patch: patch.setattr(Connection, "_answer", fail), "whole", "whole", ())
+    broken = Mutant("broken", lambda patch: patch.setattr(Connection, "_work", fail), "whole", "whole", ())
     with pytest.raises(BrokenMutantError, match="no judge"):
         kill_by_seeds(broken, [1])

@@ -186,7 +186,7 @@ def test_what_the_house_survives_ends_the_run(monkeypatch: pytest.MonkeyPatch) -
     async def fail(self: Connection) -> None:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(Connection, "_answer", fail)
+    monkeypatch.setattr(Connection, "_work", fail)
     with pytest.raises(SimulationFailedError, match="broken on purpose") as caught:
         run_whole_seed(1)
     assert isinstance(caught.value.__cause__, Violation)

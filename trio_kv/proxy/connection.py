@@ -15,7 +15,7 @@ from trio_kv.gateway.store import Store, View
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.outbox import Outbox
-from trio_kv.proxy.session import PAUSE, ReadRun, Session, WriteRun
+from trio_kv.proxy.session import PAUSE, ReadRun, Session, Step, WriteRun
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError
 
 
@@ -71,14 +71,14 @@ class Connection:
                 with trio.CancelScope(deadline=self._stop_deadline_s) as self._scope:
                     self.is_busy, self._is_called = True, False
                     await self._outbox.flush()
-                    await self._answer_client()
+                    await self._work()
             if session.is_hearing and not self.is_busy:
                 # It waited for the client when the door stopped: what had come by then is still answered.
                 with trio.CancelScope(deadline=self._stop_deadline_s):
-                    await self._answer_rest()
-            session.close()
+                    await self._work()
+            step = session.close()
             with trio.move_on_after(self._farewell_s):
-                await self._answer()
+                await self._work(step)
                 if session.farewell:
                     await self._linger()
         except ConnectionLostError as error:
@@ -131,65 +131,50 @@ class Connection:
         if not self.is_busy:
             self._scope.cancel()
 
-    async def _answer_client(self) -> None:
-        """Answer chunk after chunk until the session ends, or the task is called away."""
-        session, stream = self.session, self._stream
-        wait_readable, receive_nowait = stream.wait_readable, stream.receive_nowait
-        is_called = self._is_called
-        while session.is_hearing and not is_called:
+    async def _work(self, step: Step | None = None) -> None:
+        """Carry out a step of the session and those that follow; receive more until it hears no more.
+
+        A session that is open waits for its client, and may be called away from that; one that drains does not wait.
+        """
+        session, stream, store, outbox = self.session, self._stream, self._store, self._outbox
+        is_waiting = session.is_open
+        wait = stream.wait_readable if is_waiting else trio.lowlevel.checkpoint
+        while True:
+            while step is not None:
+                if isinstance(step, WriteRun):
+                    answer = await store.write(step.writes, timeout_s=step.timeout_s)
+                    self._view.note(answer)
+                    step = session.take_answer(answer)
+                elif isinstance(step, ReadRun):
+                    answer = await store.read(
+                        step.keys, timeout_s=step.timeout_s, is_stale=step.is_stale, view=self._view
+                    )
+                    step = session.take_answer(answer)
+                else:
+                    if step is PAUSE:
+                        await trio.lowlevel.checkpoint()
+                    elif not outbox.send_nowait(step):
+                        await outbox.flush()
+                    self.active_s = self._now()
+                    step = session.next_step() if session.is_owing else None
             self.is_busy = False
-            await wait_readable()
-            if self._is_called:
+            is_called = self._is_called and is_waiting
+            if is_called or not session.is_hearing:
+                return
+            await wait()
+            if self._is_called and is_waiting:
                 return
             self.is_busy = True
-            chunk = receive_nowait()
-            if chunk is not None and self._receive(chunk):
+            chunk = stream.receive_nowait()
+            if chunk is not None:
+                step = session.receive(chunk)
+                if session.half_bytes or self._half_bytes:
+                    self._half_bytes = session.half_bytes
+                    self._halves.note(self, self._half_bytes, is_new=step is not None)
                 # Thousands of silent connections must not keep their last chunk in memory.
                 del chunk
-                await self._answer()
-                self.active_s = self._now()
-            is_called = self._is_called
-        self.is_busy = False
-
-    async def _answer_rest(self) -> None:
-        """Answer what has come, and wait for nothing more."""
-        while self.session.is_hearing:
-            await trio.lowlevel.checkpoint()
-            chunk = self._stream.receive_nowait()
-            if chunk is None:
+            elif not is_waiting:
                 return
-            if self._receive(chunk):
-                await self._answer()
-
-    def _receive(self, chunk: bytes) -> bool:
-        """Give a chunk to the session, and write down what it left over; return whether it completed lines."""
-        session = self.session
-        has_lines = session.receive(chunk)
-        if session.half_bytes or self._half_bytes:
-            self._half_bytes = session.half_bytes
-            self._halves.note(self, self._half_bytes, is_new=has_lines)
-        return has_lines
-
-    async def _answer(self) -> None:
-        """Carry out the session's steps until there are none."""
-        session, outbox, store = self.session, self._outbox, self._store
-        while (step := session.next_step()) is not None:
-            if isinstance(step, bytes):
-                if not outbox.send_nowait(step):
-                    await outbox.flush()
-            elif isinstance(step, WriteRun):
-                answer = await store.write(step.requests, timeout_s=step.timeout_s)
-                self._view.note(answer)
-                session.take_answer(answer)
-            elif isinstance(step, ReadRun):
-                keys = [request.key for request in step.requests]
-                view, is_stale = self._view, step.is_stale
-                session.take_answer(
-                    await store.read(keys, timeout_s=step.timeout_s, is_stale=is_stale, view=view)
-                )
-            else:
-                assert step is PAUSE, step
-                await trio.lowlevel.checkpoint()
 
     async def _linger(self) -> None:
         """Wait for the client to close its side.

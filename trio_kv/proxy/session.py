@@ -54,7 +54,7 @@ STATUS_WORK = 32
 
 WRITES = (SetRequest, DeleteRequest, CasRequest)
 READS = (GetRequest,)
-STORED = (*WRITES, *READS)
+STORED = (*READS, *WRITES)
 """What the store answers. All else is answered here."""
 
 
@@ -88,14 +88,14 @@ class IllegalStateError(Exception):
 class WriteRun(msgspec.Struct, frozen=True, gc=False):
     """A step: let the store write; the answer goes to `take_answer`."""
 
-    requests: Sequence[WriteRequest]
+    writes: Sequence[WriteRequest]
     timeout_s: float
 
 
 class ReadRun(msgspec.Struct, frozen=True, gc=False):
     """A step: let the store read; the answer goes to `take_answer`."""
 
-    requests: Sequence[GetRequest]
+    keys: Sequence[str]
     timeout_s: float
     is_stale: bool
 
@@ -114,11 +114,14 @@ Step = WriteRun | ReadRun | Pause | bytes
 class Session:
     """One client's session.
 
-    Its driver, in this order: while `is_hearing`, gives it a chunk (`receive`) and carries out its steps (`next_step`)
-    until there are none; then `close`, and the steps once more. `retire`, `stop` and `refuse` may come at any time.
+    Its driver, in this order: while `is_hearing`, gives it a chunk (`receive`) and carries out the step that this
+    returns, and each that follows, until there is none; then it closes it (`close`), and carries out the steps of that.
+    What follows a run is returned by `take_answer`, what follows another step by `next_step`. `retire`, `stop` and
+    `refuse` may come at any time.
 
     Invariant: `_items[:_done]` have their replies in `_out` or were given out; `_items[_done:_handed]` were handed to
-    the store; the rest has not begun, and `_lines[_taken:]` are not even decoded.
+    the store; the rest has not begun, and `_lines[_taken:]` are not even decoded. There are items or lines as long as
+    not all of their replies were given out.
 
     Args:
         config: the door's limits.
@@ -131,6 +134,8 @@ class Session:
         self.state = State.GREETING
         self.is_hearing = True
         """Whether what comes next is received."""
+        self.is_owing = False
+        """Whether there is a next step."""
         self.farewell = b""
         """The last words."""
         self.reason = "end of input"
@@ -151,11 +156,12 @@ class Session:
         self._is_decoding = False
         self._error_bytes = 0
         """Of the replies to lines that are no requests, since decoding began."""
-        self._items: list[Request | bytes] = []
+        self._items: list[Any] = []
+        """Requests, and replies to lines that are none."""
         self._done = 0
         self._handed = 0
         self._answer: Answer | None = None
-        """Of the last run, as long as not all of its replies are in `_out`."""
+        """To the last run, as long as not all of its replies are in `_out`."""
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._work = 0
@@ -168,14 +174,14 @@ class Session:
 
     # What happens to it
 
-    def receive(self, chunk: bytes) -> bool:
-        """Take the next bytes, or b"" for the end of input; return whether they complete lines.
+    def receive(self, chunk: bytes) -> Step | None:
+        """Take the next bytes, or b"" for the end of input; return the first step, None if they complete no line.
 
         Raises:
             IllegalStateError: it does not hear any more, or the last chunk is not answered.
 
         """
-        if not self.is_hearing or self._items or self._lines:
+        if self.is_owing or not self.is_hearing:
             raise IllegalStateError(f"a chunk came to a session that is {self.state.value}")
         size = len(chunk)
         if (
@@ -183,34 +189,44 @@ class Session:
             and chunk.startswith(b"{")
             and chunk.find(b"\n") == size - 1
             and size <= self._line_bytes_max
+            and self.request_count
         ):
-            # One whole line, which is what a client sends that waits for each answer.
-            lines: list[Line] = [chunk[:-1]]
+            # One whole line, which is what a client sends that waits for each answer. It goes the shortest way.
+            line: Line = chunk[:-1]
         else:
             lines = self._split(chunk)
-            if not lines:
-                return False
-        if not self.request_count and not self._greet(lines[0]):
-            return False
-        self.request_count += len(lines)
-        self._work = self._done = self._handed = 0
-        if len(lines) == 1:
-            self._items = [self._decode(lines[0])]
-        else:
-            self._lines, self._taken = lines, 0
-            self._begin_decoding()
-        return True
+            if not lines or not (self.request_count or self._greet(lines[0])):
+                return None
+            if len(lines) > 1:
+                return self._take_many(lines)
+            line = lines[0]
+        self.request_count += 1
+        self.is_owing = True
+        item = self._decode(line)
+        self._items = [item]
+        self._done, self._handed = 0, 1
+        if isinstance(item, READS):
+            return ReadRun((item.key,), item.timeout, item.is_stale)
+        if isinstance(item, WRITES):
+            return WriteRun((item,), item.timeout)
+        self._handed = self._work = 0
+        return self.next_step()
 
-    def take_answer(self, answer: Answer) -> None:
-        """Take the store's answer to the run that was given out last.
+    def take_answer(self, answer: Answer) -> Step | None:
+        """Take the store's answer to the run that was given out last; return what to do next.
 
         Raises:
             IllegalStateError: there is no such run, or it has not as many requests as there are replies.
 
         """
-        if self._answer is not None or len(answer.replies) != self._handed - self._done:
+        if len(answer.replies) != self._handed - self._done or self._answer is not None:
             raise IllegalStateError(f"{len(answer.replies)} replies to {self._handed - self._done} requests")
-        self._answer = answer
+        if self._lines:
+            self._answer = answer
+            return self.next_step()
+        # It was one line, alone.
+        item, self._items, self.is_owing, self._handed = self._items[0], [], False, 0
+        return encode_reply(item, answer.replies[0], answer.node, answer.term)
 
     def retire(self, farewell: bytes, reason: str) -> None:
         """End it with these last bytes, once all that was received is answered. The first end counts."""
@@ -235,8 +251,8 @@ class Session:
         self._buffer.drop()
         self._note_buffer()
 
-    def close(self) -> None:
-        """Answer what is still owed without a result, and say the last words.
+    def close(self) -> Step | None:
+        """Answer what is still owed without a result, and say the last words; return the first step.
 
         Raises:
             IllegalStateError: it has no end yet, or was closed already.
@@ -244,6 +260,8 @@ class Session:
         """
         self._become(State.CLOSING)
         self.is_hearing = False
+        self.is_owing = True
+        return self.next_step()
 
     def lose(self, reason: str) -> None:
         """End it at once: the peer is gone."""
@@ -259,7 +277,7 @@ class Session:
 
     def next_step(self) -> Step | None:
         """Return what to do next; None when all that was received is answered."""
-        while True:
+        while self.is_owing:
             if self._out_bytes > REPLY_BYTES_MAX:
                 # The peer may take megabytes at once, again and again.
                 self._work = WORK_MAX
@@ -284,25 +302,28 @@ class Session:
                 self._become(State.CLOSED)
                 if self.farewell:
                     self._put(self.farewell)
-            elif self._out:
-                return self._take_out()
             else:
-                # Thousands of silent sessions must not keep their last chunk in memory.
-                self._items, self._lines, self._taken = [], (), 0
-                return None
+                self._forget_chunk()
+        return self._take_out() if self._out else None
+
+    def _forget_chunk(self) -> None:
+        """Keep nothing of a chunk that is answered: there are thousands of silent sessions."""
+        self._items, self._lines, self._taken, self.is_owing = [], (), 0, False
 
     def _cut_run(self, first: WriteRequest | GetRequest) -> WriteRun | ReadRun:
         """Return the run that begins with the next item."""
-        kind: tuple[type[Request], ...] = READS if isinstance(first, READS) else WRITES
         timeout_s, is_stale = first.timeout, first.is_stale
-        run: list[Any] = [first]
-        for item in islice(self._items, self._done + 1, self._done + self._run_requests_max):
+        kind = READS if isinstance(first, READS) else WRITES
+        run: list[Any] = []
+        for item in islice(self._items, self._done, self._done + self._run_requests_max):
             # One time-out and one consistency a run, so that the store need know no more of it than that.
             if not isinstance(item, kind) or item.timeout != timeout_s or item.is_stale != is_stale:
                 break
             run.append(item)
         self._handed = self._done + len(run)
-        return ReadRun(run, timeout_s, is_stale) if kind is READS else WriteRun(run, timeout_s)
+        if kind is WRITES:
+            return WriteRun(run, timeout_s)
+        return ReadRun([request.key for request in run], timeout_s, is_stale)
 
     def _take_out(self) -> bytes:
         out = self._out
@@ -336,6 +357,13 @@ class Session:
         if self.state is State.GREETING:
             self._become(State.OPEN)
         return True
+
+    def _take_many(self, lines: list[Line]) -> Step | None:
+        self.request_count += len(lines)
+        self._lines, self._taken, self._work = lines, 0, 0
+        self.is_owing = True
+        self._begin_decoding()
+        return self.next_step()
 
     def _begin_decoding(self) -> None:
         self._is_decoding = True
@@ -382,9 +410,7 @@ class Session:
         for place in range(self._done, self._handed):
             if self._out_bytes > REPLY_BYTES_MAX:
                 return
-            item = items[place]
-            assert isinstance(item, Request)
-            self._put(encode_reply(item, replies[place - first], node, term))
+            self._put(encode_reply(items[place], replies[place - first], node, term))
             self._done += 1
         self._answer = None
 
