@@ -14,7 +14,7 @@ from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.session import REPLY_BYTES_MAX
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
-from trio_kv.wire.requests import CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
+from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
 
 
 class Stream:
@@ -238,3 +238,89 @@ async def test_a_reply_that_is_larger_than_all_may_be_drops_its_client(
     assert "too many others" in connection.session.reason
     await connection.aclose()
     assert unsent.total_bytes == 0
+
+
+async def test_who_is_evicted_gets_what_it_asked_for(nursery: trio.Nursery) -> None:
+    """Whole lines before the half line that is one too many are answered; the half line is told `overloaded`."""
+    stream = Stream(b'{"key":"a"}\n{"key":"b"' + b" " * 20)
+    stream.is_silent = True
+    stream.take(float("inf"))
+    connection = connect(stream, halves=HalfLines(10))
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    first, second = stream.taken.splitlines()
+    assert msgspec.json.decode(first)["status"] == "ok"
+    assert msgspec.json.decode(second)["error"] == "overloaded"
+    stream.end()
+
+
+# --- lines between replies ----------------------------------------------------------------------------------
+
+
+async def test_a_line_between_replies_goes_out_at_once(nursery: trio.Nursery) -> None:
+    """While nothing waits it is sent from where it is made, and the connection goes on as if nothing were."""
+    stream = Stream(b"")
+    stream.is_silent = True
+    stream.take(float("inf"))
+    connection = connect(stream)
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    assert connection.offer(b"one\n")
+    assert stream.taken == b"one\n"
+    stream.give(b'{"op":"ping"}\n')
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == b'one\n{"status": "ok"}\n'
+    stream.end()
+
+
+async def test_lines_wait_for_a_slow_client_in_their_order(nursery: trio.Nursery) -> None:
+    """The connection's task sends what a client did not take at once, whole, before it answers anything else."""
+    stream = Stream(b"")
+    stream.is_silent = True
+    connection = connect(stream)
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    for line in (b"one\n", b"two\n"):
+        assert connection.offer(line)
+    stream.give(b'{"op":"ping"}\n')
+    stream.take(2)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == b"on"
+    assert connection.offer(b"three\n")
+    stream.take(float("inf"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == b'one\ntwo\nthree\n{"status": "ok"}\n'
+    stream.end()
+
+
+async def test_lines_that_nobody_takes_are_refused(nursery: trio.Nursery) -> None:
+    """While too much waits there is no room for more, and what waits stands in the books of all connections."""
+    stream, unsent = Stream(b""), UnsentReplies(1 << 30)
+    stream.is_silent = True
+    connection = connect(stream, unsent=unsent)
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    line = b"x" * 99_999 + b"\n"
+    assert [connection.offer(line) for _ in range(5)] == [True, True, True, False, False]
+    assert unsent.total_bytes == 300_000
+    stream.take(float("inf"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert len(stream.taken) == 300_000
+    assert unsent.total_bytes == 0
+    assert connection.offer(line)
+    stream.end()
+
+
+async def test_nothing_follows_the_last_words(nursery: trio.Nursery) -> None:
+    """A connection that ends takes no line any more."""
+    stream = Stream(b"")
+    stream.is_silent = True
+    stream.take(float("inf"))
+    connection = connect(stream)
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    connection.retire(CLOSE_OK, "idle")
+    assert not connection.offer(b"late\n")
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == CLOSE_OK
+    stream.end()

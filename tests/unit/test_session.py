@@ -83,7 +83,7 @@ class Driver:
 
 @given(lines=st.lists(st.sampled_from(LINES), max_size=12), cuts=st.lists(st.integers(0, 400)))
 def test_pieces_never_show(lines: list[bytes], cuts: list[int]) -> None:
-    """However the bytes are cut into chunks, the store is asked the same in the same order, and the replies are equal."""
+    """However the bytes are cut into chunks, the store is asked the same, in order, and replies are equal."""
     data = b"\n".join(lines)
     ends = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     whole, cut = Driver(session()), Driver(session())
@@ -144,7 +144,7 @@ def bring_to(state: State) -> Session:
         return it
     # It stays in between only while something is owed.
     it = session()
-    assert isinstance(it.receive((b'x' * 70 + b"\n") * 4_000), type(PAUSE))
+    assert isinstance(it.receive((b"x" * 70 + b"\n") * 4_000), type(PAUSE))
     it.stop()
     assert it.close() is PAUSE
     return it
@@ -195,8 +195,8 @@ def test_http_is_refused_even_while_the_door_stops(is_stopping: bool) -> None:
     if is_stopping:
         driver.session.stop()
     driver.receive(b"POST / HTTP/1.1\r\n\r\n" + SET)
-    driver.receive(SET) if driver.session.is_hearing else None
     assert driver.session.is_refused
+    assert not driver.session.is_hearing
     assert driver.asked == []
 
 

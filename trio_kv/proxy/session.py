@@ -242,9 +242,10 @@ class Session:
             self.is_hearing = True
 
     def refuse(self, code: str, message: str) -> None:
-        """End it with an error, because of what came over it."""
+        """End it with an error, because of what came over it. Nothing that still comes is heard."""
         self.is_refused = True
         self.retire(encode_error(code, message), message)
+        self.is_hearing = False
 
     def drop_half_line(self) -> None:
         """Forget the line that is not complete yet, and what is still to come of it."""
