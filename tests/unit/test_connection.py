@@ -115,6 +115,19 @@ def connect(
     )
 
 
+async def serve_silent(
+    nursery: trio.Nursery, room_bytes: float, unsent: UnsentReplies | None = None
+) -> tuple[Stream, Connection]:
+    """Return a client that has said nothing yet, and the connection that waits for it."""
+    stream = Stream(b"")
+    stream.is_silent = True
+    stream.take(room_bytes)
+    connection = connect(stream, unsent=unsent)
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    return stream, connection
+
+
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Lines that were decoded so far."""
@@ -259,12 +272,7 @@ async def test_who_is_evicted_gets_what_it_asked_for(nursery: trio.Nursery) -> N
 
 async def test_a_line_between_replies_goes_out_at_once(nursery: trio.Nursery) -> None:
     """While nothing waits it is sent from where it is made, and the connection goes on as if nothing were."""
-    stream = Stream(b"")
-    stream.is_silent = True
-    stream.take(float("inf"))
-    connection = connect(stream)
-    nursery.start_soon(connection.serve)
-    await trio.testing.wait_all_tasks_blocked()
+    stream, connection = await serve_silent(nursery, float("inf"))
     assert connection.offer(b"one\n")
     assert stream.taken == b"one\n"
     stream.give(b'{"op":"ping"}\n')
@@ -275,11 +283,7 @@ async def test_a_line_between_replies_goes_out_at_once(nursery: trio.Nursery) ->
 
 async def test_lines_wait_for_a_slow_client_in_their_order(nursery: trio.Nursery) -> None:
     """The connection's task sends what a client did not take at once, whole, before it answers anything else."""
-    stream = Stream(b"")
-    stream.is_silent = True
-    connection = connect(stream)
-    nursery.start_soon(connection.serve)
-    await trio.testing.wait_all_tasks_blocked()
+    stream, connection = await serve_silent(nursery, 0)
     for line in (b"one\n", b"two\n"):
         assert connection.offer(line)
     stream.give(b'{"op":"ping"}\n')
@@ -295,11 +299,8 @@ async def test_lines_wait_for_a_slow_client_in_their_order(nursery: trio.Nursery
 
 async def test_lines_that_nobody_takes_are_refused(nursery: trio.Nursery) -> None:
     """While too much waits there is no room for more, and what waits stands in the books of all connections."""
-    stream, unsent = Stream(b""), UnsentReplies(1 << 30)
-    stream.is_silent = True
-    connection = connect(stream, unsent=unsent)
-    nursery.start_soon(connection.serve)
-    await trio.testing.wait_all_tasks_blocked()
+    unsent = UnsentReplies(1 << 30)
+    stream, connection = await serve_silent(nursery, 0, unsent)
     line = b"x" * 99_999 + b"\n"
     assert [connection.offer(line) for _ in range(5)] == [True, True, True, False, False]
     assert unsent.total_bytes == 300_000
@@ -313,12 +314,7 @@ async def test_lines_that_nobody_takes_are_refused(nursery: trio.Nursery) -> Non
 
 async def test_nothing_follows_the_last_words(nursery: trio.Nursery) -> None:
     """A connection that ends takes no line any more."""
-    stream = Stream(b"")
-    stream.is_silent = True
-    stream.take(float("inf"))
-    connection = connect(stream)
-    nursery.start_soon(connection.serve)
-    await trio.testing.wait_all_tasks_blocked()
+    stream, connection = await serve_silent(nursery, float("inf"))
     connection.retire(CLOSE_OK, "idle")
     assert not connection.offer(b"late\n")
     await trio.testing.wait_all_tasks_blocked(0.01)

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.session import (
-    NEXT_STATES,
-    PAUSE,
-    IllegalStateError,
-    ReadRun,
-    Session,
-    State,
-    Step,
-    WriteRun,
-)
+from trio_kv.proxy.session import PAUSE, ReadRun, Session, Step, WriteRun
+from trio_kv.proxy.states import NEXT_STATES, IllegalStateError, State
 from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN
 
 LINES = [

@@ -23,6 +23,7 @@ from trio_kv.gateway.store import Answer
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
+from trio_kv.proxy.states import NEXT_STATES, IllegalStateError, State
 from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
@@ -56,33 +57,6 @@ WRITES = (SetRequest, DeleteRequest, CasRequest)
 READS = (GetRequest,)
 STORED = (*READS, *WRITES)
 """What the store answers. All else is answered here."""
-
-
-class State(enum.Enum):
-    """How far a session is."""
-
-    GREETING = "greeting"
-    """No line has come; the first one tells whether the peer is a client of ours."""
-    OPEN = "open"
-    DRAINING = "draining"
-    """It ends. What was received is answered; if the door stops, so is what has come and was not received."""
-    CLOSING = "closing"
-    """What is still owed gets no result. The last words follow."""
-    CLOSED = "closed"
-    """All is said, or the peer is gone."""
-
-
-NEXT_STATES: Final[Mapping[State, frozenset[State]]] = {
-    State.GREETING: frozenset({State.OPEN, State.DRAINING, State.CLOSED}),
-    State.OPEN: frozenset({State.DRAINING, State.CLOSED}),
-    State.DRAINING: frozenset({State.CLOSING, State.CLOSED}),
-    State.CLOSING: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset({State.CLOSED}),
-}
-
-
-class IllegalStateError(Exception):
-    """A session was asked for what its state does not allow. That is a bug of its driver."""
 
 
 class WriteRun(msgspec.Struct, frozen=True, gc=False):
