@@ -29,8 +29,9 @@ from trio_kv.control.connection import ControlConnection
 from trio_kv.control.server import ControlDoor
 from trio_kv.proxy import sockets as sockets_module
 from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.memory import MemoryStore
 from trio_kv.proxy.server import Proxy
-from trio_kv.proxy.sockets import KERNEL, bind_host
+from trio_kv.proxy.sockets import bind_host, open_listeners
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ServerStarted
 
@@ -165,9 +166,9 @@ async def test_a_name_is_served_on_the_addresses_that_there_are(monkeypatch: pyt
     (bound,) = await bind_host("localhost", 0)
     with closing(bound):
         assert bound.getsockname()[0] == "127.0.0.1"
-    (listener,) = await KERNEL.open_listeners("localhost", 0)
-    with listener:
-        assert listener.getsockname()[0] == "127.0.0.1"
+    (listener,) = await open_listeners("localhost", 0)
+    with closing(listener), socket.create_connection(("127.0.0.1", listener.port), 5):
+        pass
 
 
 async def test_a_name_without_any_address_of_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +240,7 @@ async def test_a_client_at_the_control_door_hears_where_it_is(
 async def test_ctl_at_the_client_door_hears_what_is_wrong() -> None:
     """A door file that was left behind may name a port that a client door has now; no decoder speaks."""
     async with trio.open_nursery() as nursery:
-        proxy = Proxy(None, ProxyConfig(port=0), Trace())  # type: ignore[arg-type]
+        proxy = Proxy(MemoryStore(), ProxyConfig(port=0), Trace())
         port = await nursery.start(proxy.serve)
         ask = partial(command, Door(f"127.0.0.1:{port}", "secret", 1), "status", {}, timeout_s=5)
         with pytest.raises(NoDoorError, match="the port for clients"):

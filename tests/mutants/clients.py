@@ -13,8 +13,8 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.sessions import FULL_OF_TEXTS, Origin, Session
+from trio_kv.proxy import session
 from trio_kv.proxy.books import UnsentReplies
-from trio_kv.proxy.connection import Connection
 from trio_kv.replica import replica
 from trio_kv.wire import refusals
 
@@ -168,10 +168,7 @@ def _(patch: Patch) -> None:
     "proxy: a chunk is answered without a pause", tests=tests_of("connection", "test_others_have_their_turn")
 )
 def _(patch: Patch) -> None:
-    async def pause(self: Connection) -> None:
-        self._unpaused = 0
-
-    patch.setattr(Connection, "_pause", pause)
+    patch.setattr(session, "WORK_MAX", 1 << 30)
 
 
 @mutant(
@@ -179,7 +176,7 @@ def _(patch: Patch) -> None:
     tests=tests_of("connection", "test_error_replies_wait_for_the_client"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr("trio_kv.proxy.connection.REPLY_BYTES_MAX", 1 << 30)
+    patch.setattr(session, "REPLY_BYTES_MAX", 1 << 30)
 
 
 @mutant(
@@ -187,13 +184,13 @@ def _(patch: Patch) -> None:
     tests=tests_of("connection", "test_a_stop_answers_what_was_not_even_decoded"),
 )
 def _(patch: Patch) -> None:
-    real = Connection._leave
+    real = session.Session.close
 
-    async def leave(self: Connection) -> None:
-        self._lines, self._taken = (), 0
-        await real(self)
+    def close(self: session.Session) -> session.Step | None:
+        self._lines, self._taken, self._is_decoding = (), 0, False
+        return real(self)
 
-    patch.setattr(Connection, "_leave", leave)
+    patch.setattr(session.Session, "close", close)
 
 
 @mutant(

@@ -9,7 +9,7 @@ from trio_kv.gateway import raft as gateway
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.reply import Reply
-from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.session import Session, Step
 from trio_kv.wire.node_port import Refused
 from trio_kv.wire.requests import GetRequest
 
@@ -120,18 +120,19 @@ def _(patch: Patch) -> None:
 
 @mutant("R a read is answered by what the proxy saw last", tests=(PROGRAM_ORDER,))
 def _(patch: Patch) -> None:
-    real = Connection._put_run
+    real = Session.take_answer
     seen: dict[str, Reply] = {}
 
-    async def put_run(self: Connection, run: Any, answer: Answer) -> None:
+    def take_answer(self: Session, answer: Answer) -> Step | None:
+        run: list[Any] = self._items[self._done : self._handed]
         if isinstance(run[0], GetRequest):
             replies = [
                 seen.setdefault(each.key, reply) for each, reply in zip(run, answer.replies, strict=True)
             ]
             answer = Answer(replies)
-        await real(self, run, answer)
+        return real(self, answer)
 
-    patch.setattr(Connection, "_put_run", put_run)
+    patch.setattr(Session, "take_answer", take_answer)
 
 
 @mutant(
@@ -139,20 +140,21 @@ def _(patch: Patch) -> None:
     tests=("tests/integration/test_proxy.py::test_a_long_run_is_cut",),
 )
 def _(patch: Patch) -> None:
-    real = Connection._put_run
+    real = Session.take_answer
 
-    async def put_run(self: Connection, run: Any, answer: Answer) -> None:
-        await real(self, list(reversed(run)), answer)
+    def take_answer(self: Session, answer: Answer) -> Step | None:
+        self._items[self._done : self._handed] = self._items[self._done : self._handed][::-1]
+        return real(self, answer)
 
-    patch.setattr(Connection, "_put_run", put_run)
+    patch.setattr(Session, "take_answer", take_answer)
 
 
 @mutant("proxy: the reads of a chunk overtake its writes", tests=(PROGRAM_ORDER,))
 def _(patch: Patch) -> None:
-    real = Connection._answer_all
+    real = Session._decode_lines
 
-    async def answer_all(self: Connection) -> None:
-        self._items = sorted(self._items, key=lambda item: not isinstance(item, GetRequest))
-        await real(self)
+    def decode_lines(self: Session) -> None:
+        real(self)
+        self._items.sort(key=lambda item: not isinstance(item, GetRequest))
 
-    patch.setattr(Connection, "_answer_all", answer_all)
+    patch.setattr(Session, "_decode_lines", decode_lines)

@@ -4,6 +4,7 @@ The core world has none of them; these are mistakes that only the whole world ca
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -12,15 +13,16 @@ from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.gateway.store import Answer, View, WriteRequest
+from trio_kv.gateway.store import Answer, Store, View, WriteRequest
 from trio_kv.kv.reply import Reply
-from trio_kv.proxy import connection as connection_module
+from trio_kv.proxy import session as session_module
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.framing import Line, LineBuffer
+from trio_kv.proxy.session import Session, Step
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.jobs import Job, Stored
 from trio_kv.wire.node_port import Propose, Read, Refused, Unknown
-from trio_kv.wire.operations import CasRequest, DeleteRequest, GetRequest, Request, SetRequest
+from trio_kv.wire.operations import GetRequest, Request
 from trio_kv.wire.replies import encode_reply
 
 
@@ -55,12 +57,12 @@ def _(patch: Patch) -> None:
 
 @mutant("proxy: replies are put to other requests of their run", world="whole")
 def _(patch: Patch) -> None:
-    real = Connection._put_run
+    real = Session.take_answer
 
-    async def put_run(self: Connection, run: Sequence[Any], answer: Answer) -> None:
-        await real(self, run, attrs.evolve(answer, replies=list(answer.replies)[::-1]))
+    def take_answer(self: Session, answer: Answer) -> Step | None:
+        return real(self, attrs.evolve(answer, replies=list(answer.replies)[::-1]))
 
-    patch.setattr(Connection, "_put_run", put_run)
+    patch.setattr(Session, "take_answer", take_answer)
 
 
 @mutant("gateway: an answer goes to the oldest read that waits", world="whole")
@@ -114,7 +116,7 @@ def _(patch: Patch) -> None:
             reply = Reply("missing")
         return encode_reply(request, reply, node, term)
 
-    patch.setattr(connection_module, "encode_reply", crossed)
+    patch.setattr(session_module, "encode_reply", crossed)
 
 
 @mutant("gateway: all reads are stale ones", world="whole")
@@ -153,37 +155,39 @@ def _(patch: Patch) -> None:
 
 @mutant("proxy: the reads of a chunk are answered before its writes took effect", world="whole")
 def _(patch: Patch) -> None:
-    async def answer_all(self: Connection) -> None:
-        items = list(self._items)
-        early: dict[int, Answer] = {}
-        for get in [item for item in items if isinstance(item, GetRequest)]:
-            early[id(get)] = await self._store.read(
-                (get.key,), timeout_s=get.timeout, is_stale=get.is_stale, view=self._view
-            )
-        for item in items:
-            if isinstance(item, GetRequest):
-                await self._put_run((item,), early[id(item)])
-            elif isinstance(item, SetRequest | DeleteRequest | CasRequest):
-                self._handed = self._done + 1
-                written = await self._store.write((item,), timeout_s=item.timeout)
-                await self._put_run((item,), written)
-            else:
-                self._outbox.put(self._answer_here(item))
-                self._done += 1
-        await self._outbox.flush()
+    real = Connection.__init__
 
-    patch.setattr(Connection, "_answer_all", answer_all)
+    def init(self: Connection, *streams: Any, store: Store, **others: Any) -> None:
+        early: list[Reply] = []
+
+        async def write(writes: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+            session = self.session
+            gets = [item for item in session._items[session._handed :] if isinstance(item, GetRequest)]
+            for get in gets[len(early) :]:
+                read = await store.read((get.key,), timeout_s=5.0, is_stale=get.is_stale, view=self._view)
+                early.extend(read.replies)
+            return await store.write(writes, timeout_s=timeout_s)
+
+        async def read(keys: Sequence[str], **how: Any) -> Answer:
+            if not early:
+                return await store.read(keys, **how)
+            return Answer([early.pop(0) for _ in keys])
+
+        shim = SimpleNamespace(write=write, read=read, status=store.status)
+        real(self, *streams, store=shim, **others)
+
+    patch.setattr(Connection, "__init__", init)
 
 
 @mutant("C10 a stopping door says of what it handed over that it had no effect", world="whole")
 def _(patch: Patch) -> None:
-    real = Connection._give_up
+    real = Session.close
 
-    def give_up(self: Connection, index: int) -> bytes:
+    def close(self: Session) -> Step | None:
         self._handed = 0
-        return real(self, index)
+        return real(self)
 
-    patch.setattr(Connection, "_give_up", give_up)
+    patch.setattr(Session, "close", close)
 
 
 @mutant("proxy: a line that comes in two pieces loses the first", world="whole")

@@ -1,4 +1,4 @@
-"""One client's connection over a socket that is a fake: what it keeps, and when others have their turn."""
+"""One client's connection over a byte stream that is a fake: what it keeps, and when others have their turn."""
 
 from collections.abc import Sequence
 
@@ -11,76 +11,75 @@ from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.connection import CHUNK_BYTES_MAX, REPLY_BYTES_MAX, Connection
-from trio_kv.proxy.sockets import Listener
-from trio_kv.wire.requests import CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
+from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.session import REPLY_BYTES_MAX
+from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
+from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
 
 
-class Socket:
-    """A socket that has some bytes to give, and takes as many as it is told to."""
+class Stream:
+    """A byte stream that has some bytes to give, and takes as many as it is told to."""
+
+    peer = "test"
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.is_silent = False
+        """Whether it has nothing to give, but no end either."""
         self.room_bytes: float = 0
         self.taken = bytearray()
         self.largest_send_bytes = 0
         self.changed = trio.Event()
 
-    def fileno(self) -> int:
-        return 3
+    async def wait_readable(self) -> None:
+        while self.is_silent and not self.data:
+            await self.changed.wait()
+        await trio.lowlevel.checkpoint()
 
-    def recv(self, bufsize: int, /) -> bytes:
-        data, self.data = self.data[:bufsize], self.data[bufsize:]
+    def receive_nowait(self) -> bytes | None:
+        if self.is_silent and not self.data:
+            return None
+        data, self.data = self.data[:CHUNK_BYTES_MAX], self.data[CHUNK_BYTES_MAX:]
         return data
 
-    def send(self, data: bytes | memoryview, /) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         self.largest_send_bytes = max(self.largest_send_bytes, len(data))
-        if not self.room_bytes and len(data):
-            raise BlockingIOError
         size = int(min(len(data), self.room_bytes))
         self.room_bytes -= size
         self.taken += data[:size]
         return size
 
+    async def send_some(self, data: memoryview) -> int:
+        if not self.room_bytes:
+            await self.changed.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        return self.send_nowait(data)
+
     def take(self, room_bytes: float) -> None:
         """Let it take more."""
         self.room_bytes += room_bytes
+        self._change()
+
+    def give(self, data: bytes) -> None:
+        """Let it have more."""
+        self.data += data
+        self._change()
+
+    def end(self) -> None:
+        """Let it have an end."""
+        self.is_silent = False
+        self._change()
+
+    def _change(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
 
-    def shutdown(self, how: int, /) -> None:
+    async def send_eof(self) -> None:
         """Do nothing: the peer hears it from the test."""
 
-    def setblocking(self, flag: bool, /) -> None:
-        """Do nothing: it never blocks."""
-
-    def setsockopt(self, level: int, optname: int, value: int, /) -> None:
-        """Do nothing: it has no options."""
-
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Do nothing: there is nothing to close."""
-
-
-class Sockets:
-    """Waits for that one socket."""
-
-    def __init__(self, sock: Socket) -> None:
-        self.sock = sock
-
-    async def open_listeners(self, host: str, port: int) -> list[Listener]:
-        raise NotImplementedError
-
-    async def wait_readable(self, descriptor: int, /) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def wait_writable(self, descriptor: int, /) -> None:
-        if not self.sock.room_bytes:
-            await self.sock.changed.wait()
-        else:
-            await trio.lowlevel.checkpoint()
-
-    def notify_closing(self, descriptor: int, /) -> None:
-        """Do nothing: nobody waits for it then."""
 
 
 class Store:
@@ -103,16 +102,30 @@ def autojump_clock() -> trio.testing.MockClock:
     return trio.testing.MockClock(autojump_threshold=0)
 
 
-def connect(sock: Socket, unsent: UnsentReplies | None = None) -> Connection:
+def connect(
+    stream: ByteStream, *, unsent: UnsentReplies | None = None, halves: HalfLines | None = None
+) -> Connection:
     return Connection(
-        sock,
-        sockets=Sockets(sock),
+        stream,
         store=Store(),
         config=ProxyConfig(),
-        halves=HalfLines(1 << 20),
+        halves=halves or HalfLines(1 << 20),
         unsent=unsent or UnsentReplies(1 << 30),
         now=trio.current_time,
     )
+
+
+async def serve_silent(
+    nursery: trio.Nursery, room_bytes: float, unsent: UnsentReplies | None = None
+) -> tuple[Stream, Connection]:
+    """Return a client that has said nothing yet, and the connection that waits for it."""
+    stream = Stream(b"")
+    stream.is_silent = True
+    stream.take(room_bytes)
+    connection = connect(stream, unsent=unsent)
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    return stream, connection
 
 
 @pytest.fixture
@@ -124,7 +137,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         lines.append(line)
         return parse_line(line)
 
-    monkeypatch.setattr("trio_kv.proxy.connection.parse_line", parse)
+    monkeypatch.setattr("trio_kv.proxy.session.parse_line", parse)
     return lines
 
 
@@ -132,23 +145,23 @@ async def test_error_replies_wait_for_the_client(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, decoded: list[bytes]
 ) -> None:
     """64 KiB of two-byte lines are worth 6 MB of replies: the client has to take some before there are more of them."""
-    sock = Socket(b"x\n" * (CHUNK_BYTES_MAX // 2))
-    connection = connect(sock)
+    stream = Stream(b"x\n" * (CHUNK_BYTES_MAX // 2))
+    connection = connect(stream)
     nursery.start_soon(connection.serve)
     await trio.testing.wait_all_tasks_blocked()
-    reply_bytes = sock.largest_send_bytes // len(decoded)
+    reply_bytes = stream.largest_send_bytes // len(decoded)
     assert reply_bytes > 100
     seen = []
     while len(decoded) < CHUNK_BYTES_MAX // 2:
-        waiting_bytes = len(decoded) * reply_bytes - len(sock.taken)
+        waiting_bytes = len(decoded) * reply_bytes - len(stream.taken)
         assert waiting_bytes < 2 * REPLY_BYTES_MAX
         seen.append(waiting_bytes)
-        sock.take(REPLY_BYTES_MAX / 2)
+        stream.take(REPLY_BYTES_MAX / 2)
         await trio.testing.wait_all_tasks_blocked()
     assert len(seen) > 20
-    sock.take(float("inf"))
+    stream.take(float("inf"))
     await trio.testing.wait_all_tasks_blocked()
-    assert sock.taken.count(b"\n") == CHUNK_BYTES_MAX // 2
+    assert stream.taken.count(b"\n") == CHUNK_BYTES_MAX // 2
 
 
 @pytest.mark.parametrize(
@@ -164,8 +177,8 @@ async def test_error_replies_wait_for_the_client(
 )
 async def test_others_have_their_turn(nursery: trio.Nursery, line: bytes, count: int, turns_min: int) -> None:
     """However much one chunk asks for, and however fast its client takes the replies, others go on meanwhile."""
-    sock = Socket((line + b"\n") * count)
-    sock.take(float("inf"))
+    stream = Stream((line + b"\n") * count)
+    stream.take(float("inf"))
     turns = 0
 
     async def other() -> None:
@@ -175,9 +188,9 @@ async def test_others_have_their_turn(nursery: trio.Nursery, line: bytes, count:
             turns += 1
 
     nursery.start_soon(other)
-    connection = connect(sock)
+    connection = connect(stream)
     await connection.serve()
-    assert sock.taken.count(b"\n") == count
+    assert stream.taken.count(b"\n") == count
     assert turns >= turns_min
     nursery.cancel_scope.cancel()
 
@@ -187,16 +200,16 @@ async def test_a_stop_answers_what_was_not_even_decoded(
 ) -> None:
     """A connection that is stopped amid a chunk owes a reply to each of its lines, and gives them in order."""
     lines = [b"x"] * 4_000 + [b'{"key":"a"}', b'{"key":"b","value":1}', b'{"op":"ping"}', b"y"]
-    sock = Socket(b"\n".join(lines) + b"\n")
-    connection = connect(sock)
+    stream = Stream(b"\n".join(lines) + b"\n")
+    connection = connect(stream)
     nursery.start_soon(connection.serve)
     await trio.testing.wait_all_tasks_blocked()
     assert 0 < len(decoded) < 3_000
     connection.stop(trio.current_time() + 1.0)
     await trio.sleep(1.1)
-    sock.take(float("inf"))
+    stream.take(float("inf"))
     await trio.testing.wait_all_tasks_blocked()
-    replies = sock.taken.splitlines(keepends=True)
+    replies = stream.taken.splitlines(keepends=True)
     assert len(replies) == len(lines) + 1
     codes = [msgspec.json.decode(reply).get("error") for reply in replies[-5:-1]]
     assert codes == ["unavailable", "unavailable", None, "bad_request"]
@@ -208,17 +221,23 @@ async def test_replies_that_nobody_takes_are_limited_over_all_connections(
 ) -> None:
     """Of clients that ask for large values and leave them where they are, those that began first are dropped."""
     unsent = UnsentReplies(350_000)
-    socks = [Socket(b'{"key":"k"}\n') for _ in range(5)]
-    connections = [connect(sock, unsent) for sock in socks]
+    streams = [Stream(b'{"key":"k"}\n') for _ in range(5)]
+    connections = [connect(stream, unsent=unsent) for stream in streams]
     for connection in connections:
         nursery.start_soon(connection.serve)
         await trio.testing.wait_all_tasks_blocked()
         assert unsent.total_bytes <= 350_000
-    assert ["too many others" in each.reason for each in connections] == [True, True, False, False, False]
-    for sock in socks:
-        sock.take(float("inf"))
+    assert ["too many others" in each.session.reason for each in connections] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    for stream in streams:
+        stream.take(float("inf"))
     await trio.testing.wait_all_tasks_blocked()
-    assert [sock.taken.count(b"\n") for sock in socks] == [0, 0, 1, 1, 1]
+    assert [stream.taken.count(b"\n") for stream in streams] == [0, 0, 1, 1, 1]
     assert unsent.total_bytes == 0
 
 
@@ -227,8 +246,77 @@ async def test_a_reply_that_is_larger_than_all_may_be_drops_its_client(
 ) -> None:
     """A client that is dropped before it waited is dropped all the same."""
     unsent = UnsentReplies(1_000)
-    connection = connect(Socket(b'{"key":"k"}\n'), unsent)
+    connection = connect(Stream(b'{"key":"k"}\n'), unsent=unsent)
     await connection.serve()
-    assert "too many others" in connection.reason
-    connection.close()
+    assert "too many others" in connection.session.reason
+    await connection.aclose()
     assert unsent.total_bytes == 0
+
+
+async def test_who_is_evicted_gets_what_it_asked_for(nursery: trio.Nursery) -> None:
+    """Whole lines before the half line that is one too many are answered; the half line is told `overloaded`."""
+    stream = Stream(b'{"key":"a"}\n{"key":"b"' + b" " * 20)
+    stream.is_silent = True
+    stream.take(float("inf"))
+    connection = connect(stream, halves=HalfLines(10))
+    nursery.start_soon(connection.serve)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    first, second = stream.taken.splitlines()
+    assert msgspec.json.decode(first)["status"] == "ok"
+    assert msgspec.json.decode(second)["error"] == "overloaded"
+    stream.end()
+
+
+# --- lines between replies ----------------------------------------------------------------------------------
+
+
+async def test_a_line_between_replies_goes_out_at_once(nursery: trio.Nursery) -> None:
+    """While nothing waits it is sent from where it is made, and the connection goes on as if nothing were."""
+    stream, connection = await serve_silent(nursery, float("inf"))
+    assert connection.offer(b"one\n")
+    assert stream.taken == b"one\n"
+    stream.give(b'{"op":"ping"}\n')
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == b'one\n{"status": "ok"}\n'
+    stream.end()
+
+
+async def test_lines_wait_for_a_slow_client_in_their_order(nursery: trio.Nursery) -> None:
+    """The connection's task sends what a client did not take at once, whole, before it answers anything else."""
+    stream, connection = await serve_silent(nursery, 0)
+    for line in (b"one\n", b"two\n"):
+        assert connection.offer(line)
+    stream.give(b'{"op":"ping"}\n')
+    stream.take(2)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == b"on"
+    assert connection.offer(b"three\n")
+    stream.take(float("inf"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == b'one\ntwo\nthree\n{"status": "ok"}\n'
+    stream.end()
+
+
+async def test_lines_that_nobody_takes_are_refused(nursery: trio.Nursery) -> None:
+    """While too much waits there is no room for more, and what waits stands in the books of all connections."""
+    unsent = UnsentReplies(1 << 30)
+    stream, connection = await serve_silent(nursery, 0, unsent)
+    line = b"x" * 99_999 + b"\n"
+    assert [connection.offer(line) for _ in range(5)] == [True, True, True, False, False]
+    assert unsent.total_bytes == 300_000
+    stream.take(float("inf"))
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert len(stream.taken) == 300_000
+    assert unsent.total_bytes == 0
+    assert connection.offer(line)
+    stream.end()
+
+
+async def test_nothing_follows_the_last_words(nursery: trio.Nursery) -> None:
+    """A connection that ends takes no line any more."""
+    stream, connection = await serve_silent(nursery, float("inf"))
+    connection.retire(CLOSE_OK, "idle")
+    assert not connection.offer(b"late\n")
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.taken == CLOSE_OK
+    stream.end()

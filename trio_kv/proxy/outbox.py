@@ -1,24 +1,29 @@
-"""What a connection has to say to its client: replies until they are sent, at the client's pace."""
+"""What a connection has to say to its client: replies, and lines between them, in the order in which they were put.
+
+There is one writer, the connection's own task. What is said while nothing waits is sent at once, from where it was
+made, as far as the client takes it. The rest waits for the writer.
+"""
 
 import trio
 
 from trio_kv.proxy.books import Receiver, UnsentReplies
-from trio_kv.proxy.sockets import Socket, Sockets
+from trio_kv.proxy.stream import ByteStream, ConnectionLostError
 
-
-class ConnectionLostError(Exception):
-    """The client is gone, or takes nothing. Its argument says which."""
+WAITING_BYTES_MAX = 262144
+"""While more than this waits, no line is taken that no request asked for."""
 
 
 class Outbox:
-    """Lines that wait to be sent, and the end of what was begun. One task uses it; `drop` is for all.
+    """Bytes that wait to be sent.
 
-    Invariant: what is sent is whole lines; `_unsent` is the end of one that was begun.
+    What waits is limited over all connections: beyond that the client is dropped that has been slow for the longest
+    time. A connection makes no more replies while some wait; lines between replies are refused while too much waits.
+
+    Invariant: `_unsent` is the end of what was begun; `_queue` comes behind it.
 
     Args:
         owner: the connection, as the books know it.
-        sock: where it sends to.
-        sockets: what it waits by.
+        stream: where it sends to.
         books: of the replies that clients don't take, over all connections.
         stall_s: a client that takes nothing for so long is lost.
 
@@ -27,57 +32,78 @@ class Outbox:
     __slots__ = (
         "_books",
         "_is_dropped",
-        "_lines",
         "_owner",
+        "_queue",
         "_scope",
-        "_sock",
-        "_sockets",
         "_stall_s",
+        "_stream",
         "_unsent",
         "waiting_bytes",
     )
 
-    def __init__(
-        self, owner: Receiver, sock: Socket, sockets: Sockets, books: UnsentReplies, stall_s: float
-    ) -> None:
+    def __init__(self, owner: Receiver, stream: ByteStream, books: UnsentReplies, stall_s: float) -> None:
         """Begin empty; see the class."""
         self.waiting_bytes = 0
-        """Of the lines that were put and not sent yet."""
+        """What waits, with all that was begun: that is in memory until its last byte is sent."""
         self._owner = owner
-        self._sock = sock
-        self._sockets = sockets
+        self._stream = stream
         self._books = books
         self._stall_s = stall_s
-        self._lines: list[bytes] = []
+        self._queue: list[bytes] = []
         self._unsent = memoryview(b"")
         self._scope = trio.CancelScope()
         """Around the wait for a client that is slow."""
         self._is_dropped = False
 
-    def put(self, line: bytes) -> None:
-        """Add a line."""
-        self._lines.append(line)
-        self.waiting_bytes += len(line)
+    def send_nowait(self, data: bytes) -> bool:
+        """Send bytes as far as they go at once; return whether nothing waits now.
 
-    def go_on(self) -> None:
-        """Put the end of what was begun before the lines, after sending it was cancelled."""
-        self._lines.insert(0, bytes(self._unsent))
+        Raises:
+            ConnectionLostError: the client is gone.
+
+        """
+        is_first = not self.waiting_bytes
+        if is_first:
+            sent = self._stream.send_nowait(data)
+            if sent == len(data):
+                return True
+            self._unsent = memoryview(data)[sent:]
+        else:
+            self._queue.append(data)
+        self.waiting_bytes += len(data)
+        self._books.note(self._owner, self.waiting_bytes, is_new=is_first)
+        return False
+
+    def offer(self, line: bytes) -> bool:
+        """Send a line that no request asked for now; return whether there was room for it, and anybody to hear it."""
+        if self.waiting_bytes > WAITING_BYTES_MAX:
+            return False
+        try:
+            self.send_nowait(line)
+        except ConnectionLostError:
+            # Not the business of whoever offers a line. The connection hears of it when it receives.
+            return False
+        return True
 
     async def flush(self) -> None:
-        """Send the lines; wait for a client that is slow, but not for one that takes nothing.
+        """Be the writer: wait for a client that is slow, but not for one that takes nothing.
 
         Raises:
             ConnectionLostError: the client is gone, or was dropped, or took nothing for too long.
 
         """
-        lines = self._lines
-        if lines:
-            data = lines[0] if len(lines) == 1 else b"".join(lines)
-            lines.clear()
-            self.waiting_bytes = 0
-            sent = self.send_nowait(data)
-            if sent != len(data):
-                await self.send_rest(data, sent)
+        while self.waiting_bytes:
+            while self._unsent:
+                if self._is_dropped:
+                    raise ConnectionLostError("the client does not take its replies, nor do too many others")
+                with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as self._scope:
+                    self._unsent = self._unsent[await self._stream.send_some(self._unsent) :]
+                if self._scope.cancelled_caught and not self._is_dropped:
+                    raise ConnectionLostError(f"the client took nothing for {self._stall_s:g} s")
+            self._unsent = memoryview(b"".join(self._queue))
+            self._queue.clear()
+            self.waiting_bytes = len(self._unsent)
+            self._books.note(self._owner, self.waiting_bytes, is_new=True)
 
     def drop(self) -> None:
         """Wait no longer for the client."""
@@ -87,32 +113,3 @@ class Outbox:
     def close(self) -> None:
         """Forget what is not sent."""
         self._books.forget(self._owner)
-
-    async def send_rest(self, data: bytes, sent: int) -> None:
-        """Send what the kernel did not take at once, `sent` bytes in. Raises as `flush`."""
-        self._unsent = memoryview(data)[sent:]
-        # All of it is in memory until its last byte is sent.
-        self._books.note(self._owner, len(data), is_new=True)
-        while self._unsent:
-            if self._is_dropped:
-                raise ConnectionLostError("the client does not take its replies, nor do too many others")
-            with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as self._scope:
-                await self._sockets.wait_writable(self._sock.fileno())
-            if self._scope.cancelled_caught and not self._is_dropped:
-                raise ConnectionLostError(f"the client took nothing for {self._stall_s:g} s")
-            self._unsent = self._unsent[self.send_nowait(self._unsent) :]
-        self._books.forget(self._owner)
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send what the kernel takes at once; return how many bytes that is.
-
-        Raises:
-            ConnectionLostError: the client is gone.
-
-        """
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise ConnectionLostError(f"sending failed: {error}") from error

@@ -18,7 +18,8 @@ from trio_kv.gateway.store import Store
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
-from trio_kv.proxy.sockets import KERNEL, Listener, Socket, Sockets
+from trio_kv.proxy.sockets import SocketListener, open_listeners
+from trio_kv.proxy.stream import ByteStream, ConnectionLostError, Listen, Listener
 from trio_kv.raft.events import DEBUG
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
@@ -50,18 +51,20 @@ class Proxy:
         store: what answers the requests.
         config: the door's limits.
         trace: where events go.
-        sockets: what its connections come over.
+        listen: opens the listeners that its connections come from.
 
     """
 
-    def __init__(self, store: Store, config: ProxyConfig, trace: Trace, sockets: Sockets = KERNEL) -> None:
+    def __init__(
+        self, store: Store, config: ProxyConfig, trace: Trace, listen: Listen = open_listeners
+    ) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
         """The port on which it listens, once it does."""
         self._store = store
         self._config = config
         self._trace = trace
-        self._sockets = sockets
+        self._listen = listen
         self._halves = HalfLines(config.pending_bytes_max)
         self._unsent = UnsentReplies(config.unsent_bytes_max)
         self._connections: set[Connection] = set()
@@ -84,14 +87,14 @@ class Proxy:
 
     async def serve(
         self,
-        opened: Sequence[Listener] = (),
+        opened: Sequence[socket.socket] = (),
         *,
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Open the port, tell it through `task_status`, and serve until stopped.
 
         Args:
-            opened: listeners that are open already; without any the door opens its own.
+            opened: sockets that listen already; without any the door opens its own listeners.
             task_status: told the port.
 
         Raises:
@@ -100,14 +103,14 @@ class Proxy:
         """
         free = max(raise_descriptor_limit() - DESCRIPTORS_KEPT, 1)
         self._connections_max = min(self._config.connections_max, free)
-        listeners = opened or await self._sockets.open_listeners(self._config.host, self._config.port)
-        self.port = listeners[0].getsockname()[1]
+        listeners: list[Listener] = [SocketListener(sock) for sock in opened]
+        listeners = listeners or await self._listen(self._config.host, self._config.port)
+        self.port = listeners[0].port
         try:
             async with trio.open_nursery() as connections:
                 with contextlib.ExitStack() as stack:
                     for listener in listeners:
-                        stack.enter_context(listener)
-                        stack.callback(self._sockets.notify_closing, listener.fileno())
+                        stack.callback(listener.close)
                     with self._doors:
                         async with trio.open_nursery() as doors:
                             for listener in listeners:
@@ -135,11 +138,8 @@ class Proxy:
         now = trio.lowlevel.current_clock().current_time
         is_failing = False
         while True:
-            await self._sockets.wait_readable(listener.fileno())
             try:
-                sock, address = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                continue
+                stream = await listener.accept()
             except OSError as error:
                 # Out of descriptors or memory, most likely. The client stays in the backlog and the
                 # listener stays readable, so without a pause this would spin.
@@ -150,13 +150,10 @@ class Proxy:
                 continue
             is_failing = False
             if len(self._connections) >= self._connections_max:
-                self._refuse(sock, format_address(address))
+                await self._refuse(stream)
                 continue
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(
-                sock,
-                sockets=self._sockets,
+                stream,
                 store=self._store,
                 config=self._config,
                 halves=self._halves,
@@ -165,25 +162,24 @@ class Proxy:
             )
             self._connections.add(connection)
             self._is_occupied.set()
-            connections.start_soon(self._serve_connection, connection, format_address(address))
+            connections.start_soon(self._serve_connection, connection, stream.peer)
 
     def _count(self) -> int:
         """Return the number of the next client."""
         self._client_count += 1
         return self._client_count
 
-    def _refuse(self, sock: Socket, address: str) -> None:
+    async def _refuse(self, stream: ByteStream) -> None:
         """Tell a client that the door is full."""
         reason = f"{self._connections_max} connections are open, which is the limit; try again later"
-        with contextlib.closing(sock):
-            sock.setblocking(False)
-            # The client may be gone already, which leaves nobody to tell.
-            with contextlib.suppress(OSError):
-                sock.send(encode_error("overloaded", reason))
-        self._trace.emit(ClientRefused(client=self._count(), address=address, reason=reason))
+        # The client may be gone already, which leaves nobody to tell.
+        with contextlib.suppress(ConnectionLostError):
+            stream.send_nowait(encode_error("overloaded", reason))
+        await stream.aclose()
+        self._trace.emit(ClientRefused(client=self._count(), address=stream.peer, reason=reason))
 
     async def _serve_connection(self, connection: Connection, address: str) -> None:
-        client = self._count()
+        client, session = self._count(), connection.session
         try:
             if self._trace.level <= DEBUG:
                 self._trace.emit(ClientConnected(client=client, address=address))
@@ -191,17 +187,17 @@ class Proxy:
         except Exception:  # noqa: BLE001 - told below, with its traceback
             # The boundary of one client: whatever this bug is, the others keep their door. It is told
             # with its traceback, and the client sees a closed connection: its outcome is unknown.
-            connection.reason = "failed"
+            session.lose("failed")
             text = traceback.format_exc()
             self._trace.emit(ClientFailed(client=client, address=address, traceback=text))
         finally:
-            connection.close()
+            await connection.aclose()
             self._connections.discard(connection)
-        if connection.is_refused:
-            self._trace.emit(ClientRefused(client=client, address=address, reason=connection.reason))
+        if session.is_refused:
+            self._trace.emit(ClientRefused(client=client, address=address, reason=session.reason))
         if self._trace.level <= DEBUG:
-            requests = connection.request_count
-            self._trace.emit(ClientDisconnected(client=client, reason=connection.reason, requests=requests))
+            requests = session.request_count
+            self._trace.emit(ClientDisconnected(client=client, reason=session.reason, requests=requests))
 
     async def _sweep(self) -> None:
         """Close connections that were silent for too long."""
@@ -236,9 +232,3 @@ def raise_descriptor_limit() -> int:
             return soft
         return wanted
     return soft
-
-
-def format_address(address: tuple[str, int]) -> str:
-    """Return a client's address for people."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,15 +1,15 @@
-"""What the client door needs of a network: sockets that don't block, and ways to wait for them.
-
-`KERNEL` is the real one: the sockets of the operating system, and Trio's low-level waiting. The simulator has another
-(`sim.whole.sockets`), whose bytes travel in virtual time.
-"""
+"""The system's sockets: bytes and connections over TCP, without a layer between the socket and who waits for it."""
 
 import contextlib
 import errno
 import socket
-from typing import Any, Protocol, Self
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import trio
+
+from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ConnectionLostError, Listener
 
 BACKLOG_MAX = 2048
 """Connections that wait to be accepted; further ones wait in their clients."""
@@ -17,114 +17,97 @@ ABSENT_ERRORS = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTO
 """The machine does not have an address, or none of its kind."""
 
 
-class Socket(Protocol):
-    """A connected socket that does not block; the part of `socket.socket` that a connection uses.
+class SocketStream:
+    """A `ByteStream`: a connected socket.
 
-    Raises of all methods:
-        BlockingIOError: it can't be done now.
-        OSError: the peer is gone.
+    Args:
+        sock: the socket, which is owned from now on.
+        peer: the peer's address, for people.
 
     """
 
-    def fileno(self) -> int:
-        """Return its descriptor, by which it is waited for."""
-        ...  # pragma: no cover
+    __slots__ = ("_sock", "peer", "wait_readable")
 
-    def recv(self, bufsize: int, /) -> bytes:
-        """Return what has come; nothing at the end of input."""
-        ...  # pragma: no cover
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        """Let the socket neither block nor hold back small replies; see the class."""
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.peer = peer
+        self._sock = sock
+        # A method would cost one more frame at each wait.
+        self.wait_readable: Callable[[], Awaitable[None]] = partial(
+            trio.lowlevel.wait_readable, sock.fileno()
+        )
 
-    def send(self, data: bytes | memoryview, /) -> int:
-        """Take some bytes; return how many."""
-        ...  # pragma: no cover
+    def receive_nowait(self) -> bytes | None:
+        """See `ByteStream`."""
+        try:
+            return self._sock.recv(CHUNK_BYTES_MAX)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ConnectionLostError(f"receiving failed: {error}") from error
 
-    def shutdown(self, how: int, /) -> None:
-        """Say to the peer that nothing more comes."""
-        ...  # pragma: no cover
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """See `ByteStream`."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLostError(f"sending failed: {error}") from error
 
-    def setblocking(self, flag: bool, /) -> None:
-        """Let it block, or not."""
-        ...  # pragma: no cover
+    async def send_some(self, data: memoryview) -> int:
+        """See `ByteStream`."""
+        await trio.lowlevel.wait_writable(self._sock.fileno())
+        return self.send_nowait(data)
 
-    def setsockopt(self, level: int, optname: int, value: int, /) -> None:
-        """Set an option."""
-        ...  # pragma: no cover
+    async def send_eof(self) -> None:
+        """See `ByteStream`."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise ConnectionLostError(f"shutting down failed: {error}") from error
+
+    async def aclose(self) -> None:
+        """See `ByteStream`."""
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+
+
+class SocketListener:
+    """A `Listener`: a socket that listens, and is owned from now on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take the socket; see the class."""
+        sock.setblocking(False)
+        self.port: int = sock.getsockname()[1]
+        self._sock = sock
+
+    async def accept(self) -> SocketStream:
+        """See `Listener`."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            return SocketStream(sock, _format_address(address))
 
     def close(self) -> None:
-        """Let go of it."""
-        ...  # pragma: no cover
+        """See `Listener`."""
+        trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
 
 
-class Listener(Protocol):
-    """A socket that connections come to. Raises as `Socket`."""
-
-    def fileno(self) -> int:
-        """Return its descriptor, by which it is waited for."""
-        ...  # pragma: no cover
-
-    def accept(self) -> tuple[Socket, Any]:
-        """Return the next connection, and its peer's address."""
-        ...  # pragma: no cover
-
-    def getsockname(self) -> Any:
-        """Return its own address: (host, port, …)."""
-        ...  # pragma: no cover
-
-    def close(self) -> None:
-        """Let nobody connect any more."""
-        ...  # pragma: no cover
-
-    def __enter__(self) -> Self:
-        """Be closed when the block ends."""
-        ...  # pragma: no cover
-
-    def __exit__(self, *args: object) -> None:
-        """Close it."""
-        ...  # pragma: no cover
-
-
-class Sockets(Protocol):
-    """Opens listeners, and waits for descriptors."""
-
-    async def open_listeners(self, host: str, port: int) -> list[Listener]:
-        """Listen on every address of a host; with port 0 on one free port for all of them.
-
-        Raises:
-            OSError: the host has no address, or a port cannot be opened.
-
-        """
-        ...  # pragma: no cover
-
-    async def wait_readable(self, descriptor: int, /) -> None:
-        """Wait until there is something to receive or accept."""
-        ...  # pragma: no cover
-
-    async def wait_writable(self, descriptor: int, /) -> None:
-        """Wait until something can be sent."""
-        ...  # pragma: no cover
-
-    def notify_closing(self, descriptor: int, /) -> None:
-        """Wake who waits for a descriptor that is about to be closed."""
-        ...  # pragma: no cover
-
-
-class _Kernel:
-    """The operating system."""
-
-    # The functions themselves: a wrapper around them would cost something at each wait.
-    wait_readable = staticmethod(trio.lowlevel.wait_readable)
-    wait_writable = staticmethod(trio.lowlevel.wait_writable)
-    notify_closing = staticmethod(trio.lowlevel.notify_closing)
-
-    async def open_listeners(self, host: str, port: int) -> list[Listener]:
-        """See `Sockets`."""
-        with contextlib.ExitStack() as stack:
-            listeners: list[Listener] = []
-            for listener in await bind_host(host, port):
-                stack.enter_context(listener).listen(BACKLOG_MAX)
-                listeners.append(listener)
-            stack.pop_all()
-        return listeners
+async def open_listeners(host: str, port: int) -> list[Listener]:
+    """Listen on every address of a host; with port 0 on one free port for all of them. Raises as `bind_host`."""
+    with contextlib.ExitStack() as stack:
+        bound = await bind_host(host, port)
+        for sock in bound:
+            stack.enter_context(sock).listen(BACKLOG_MAX)
+        stack.pop_all()
+    return [SocketListener(sock) for sock in bound]
 
 
 async def bind_host(host: str, port: int) -> list[socket.socket]:
@@ -161,7 +144,6 @@ async def bind_host(host: str, port: int) -> list[socket.socket]:
 def _bind(sock: socket.socket, address: tuple[str | int, ...]) -> socket.socket:
     with contextlib.ExitStack() as stack:
         stack.enter_context(sock)
-        sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -170,4 +152,6 @@ def _bind(sock: socket.socket, address: tuple[str | int, ...]) -> socket.socket:
     return sock
 
 
-KERNEL: Sockets = _Kernel()
+def _format_address(address: tuple[Any, ...]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -8,7 +8,7 @@ stale reads never go back. What is true of all clients together is for the histo
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from trio_kv.check.history import Operation
 from trio_kv.check.own_key import OwnKey
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
+from trio_kv.proxy.stream import ConnectionLostError
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.whole.sockets import ClientNetwork, Endpoint
@@ -64,10 +65,6 @@ class ClientHost(Protocol):
     def line(self, client: int, arrow: str, line: bytes) -> None:
         """See a line pass, to a client or from it."""
         ...
-
-
-class LostError(Exception):
-    """The connection ended before all was answered."""
 
 
 @attrs.define(eq=False)
@@ -155,7 +152,7 @@ class Client:
                     continue
                 try:
                     await self._ask(self._draw_burst())
-                except LostError:
+                except ConnectionLostError:
                     self._lose()
         finally:
             self._leave()
@@ -178,8 +175,8 @@ class Client:
             self._host.coverage.reach("client left before its answer")
         if is_half_line:
             self._host.coverage.reach("connection ended behind half a line")
-            with contextlib.suppress(OSError):
-                end.send(b'{"op": "set", "key": "k0", "val')
+            with contextlib.suppress(ConnectionLostError):
+                end.send_nowait(b'{"op": "set", "key": "k0", "val')
         end.close()
         end.wake()
 
@@ -199,7 +196,7 @@ class Client:
             asked.value = self._next_value()
         try:
             await self._ask([asked])
-        except LostError:
+        except ConnectionLostError:
             self._lose()
         return asked.outcome in ("ok", "missing")
 
@@ -268,7 +265,7 @@ class Client:
         """Send all lines of a burst, and take the replies.
 
         Raises:
-            LostError: the connection ended before.
+            ConnectionLostError: the connection ended before.
             Violation: a reply is wrong in itself, or does not come.
 
         """
@@ -290,7 +287,7 @@ class Client:
             if patience_s == due_s:
                 raise Violation(f"c{self.number}: no answer within {due_s} s to {self._under_way[0]}")
             host.coverage.reach("client lost its patience")
-            raise LostError
+            raise ConnectionLostError("the client left")
         self._under_way = []
         self._end_chain(burst)
 
@@ -307,15 +304,11 @@ class Client:
         end = self._end
         assert end is not None
         while data:
-            try:
-                data = data[end.send(data) :]
-            except BlockingIOError:
+            data = data[end.send_nowait(data) :]
+            if data:
                 # Who sends and never reads waits for a door that waits for him.
-                await self._wait(end, lambda: end.is_writable or end.is_readable)
-                if end.is_readable:
-                    self._receive(end)
-            except OSError as error:
-                raise LostError from error
+                await end.wait(lambda: end.is_writable or end.is_readable)
+                self._receive(end)
 
     async def _take_reply(self, asked: Asked, patience: trio.CancelScope) -> None:
         line = await self._receive_line(patience)
@@ -328,7 +321,7 @@ class Client:
             if reply["close"] not in ("ok", "shutdown"):
                 raise Violation(f"c{self.number} got {line!r}")
             self._host.coverage.reach("door said good-bye")
-            raise LostError
+            raise ConnectionLostError("the door said good-bye")
         self._judge_reply(asked, reply)
         self._under_way.remove(asked)
         self._record(asked, returned_s)
@@ -341,27 +334,17 @@ class Client:
                 # Its own slowness is nobody's fault.
                 patience.deadline += self.reads_again_at - trio.current_time()
                 await trio.sleep_until(self.reads_again_at)
-            await self._wait(end, lambda: end.is_readable)
+            await end.wait_readable()
             self._receive(end)
         line, _, self._received = self._received.partition(b"\n")
         self._host.line(self.number, "<", line)
         return line
 
     def _receive(self, end: Endpoint) -> None:
-        try:
-            chunk = end.recv(65536)
-        except OSError as error:
-            raise LostError from error
-        if not chunk:
-            raise LostError
-        self._received += chunk
-
-    @staticmethod
-    async def _wait(end: Endpoint, is_true: Callable[[], bool]) -> None:
-        try:
-            await end.wait(is_true)
-        except trio.ClosedResourceError as error:
-            raise LostError from error
+        chunk = end.receive_nowait()
+        if chunk == b"":
+            raise ConnectionLostError("the door closed it")
+        self._received += chunk or b""
 
     # What was answered
 

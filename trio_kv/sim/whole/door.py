@@ -8,6 +8,7 @@ from trio_kv.check.violation import Violation
 from trio_kv.gateway.store import Store
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.server import Proxy
+from trio_kv.proxy.stream import ConnectionLostError
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.whole.clients import PORT
 from trio_kv.sim.whole.sockets import ClientNetwork
@@ -68,7 +69,7 @@ class Door:
         async with trio.open_nursery() as self._nursery:
             while True:
                 await self._may_open.wait()
-                self._proxy = Proxy(self._store, self._config, self._trace, self._network)
+                self._proxy = Proxy(self._store, self._config, self._trace, self._network.listen)
                 with trio.CancelScope() as self._scope:
                     await self._proxy.serve()
                 self._proxy = None
@@ -100,26 +101,24 @@ class Door:
         except ConnectionRefusedError:
             return
         data, received = b"".join(line + b"\n" for line in lines), b""
+        chunk: bytes | None = None
         with trio.move_on_after(STRANGER_S) as scope:
             try:
                 while data:
-                    try:
-                        data = data[end.send(data) :]
-                    except BlockingIOError:
+                    data = data[end.send_nowait(data) :]
+                    if data:
                         # Whoever sends and never reads must not stop the door: so it reads, too.
                         await end.wait(lambda: end.is_writable or end.is_readable)
-                        chunk = end.recv(65536) if end.is_readable else None
+                        chunk = end.receive_nowait()
                         if chunk == b"":
                             return  # It had enough.
                         received += chunk or b""
-                end.shutdown(1)
-                while True:
-                    await end.wait(lambda: end.is_readable)
-                    chunk = end.recv(65536)
-                    if not chunk:
-                        break
-                    received += chunk
-            except OSError:
+                await end.send_eof()
+                while chunk != b"":
+                    await end.wait_readable()
+                    chunk = end.receive_nowait()
+                    received += chunk or b""
+            except ConnectionLostError:
                 return  # The door was restarted, or had enough.
             finally:
                 end.close()

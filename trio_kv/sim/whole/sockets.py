@@ -1,4 +1,4 @@
-"""Twins of the client door's sockets: bytes that travel in virtual time, split and merged on their way.
+"""Twins of the client door's streams: bytes that travel in virtual time, split and merged on their way.
 
 A connection is two `Endpoint`s. What one sends arrives at the other in its order, in pieces of any size; what came
 before it was read is read as one. An endpoint takes no more than its peer has room for, so a peer that does not read
@@ -10,11 +10,10 @@ import errno
 import itertools
 from collections.abc import Callable
 from random import Random
-from typing import Any, Self
 
 import trio
 
-from trio_kv.proxy.sockets import Listener, Socket
+from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ConnectionLostError, Listener
 
 WINDOW_BYTES = 4096
 """How much may be on its way to an endpoint, or wait there to be read."""
@@ -23,12 +22,12 @@ PIECES_MAX = 3
 
 
 class Endpoint:
-    """One end of a connection; also a `proxy.sockets.Socket`."""
+    """One end of a connection: a `proxy.stream.ByteStream`."""
 
     def __init__(self, network: "ClientNetwork") -> None:
         """Be one end; `ClientNetwork.connect` joins two."""
-        self.peer = self
-        self.descriptor = network.register(self)
+        self.peer_end = self
+        self.peer = "client:0"
         self._network = network
         self._came = bytearray()
         self._taken_bytes = 0
@@ -40,85 +39,83 @@ class Endpoint:
         self._is_shut = False
         self._changed = trio.Event()
 
-    # The socket
+    # The stream
 
-    def fileno(self) -> int:
-        """Return its descriptor."""
-        return self.descriptor
+    async def wait_readable(self) -> None:
+        """See `ByteStream`."""
+        await self.wait(lambda: self.is_readable)
 
-    def setblocking(self, flag: bool, /) -> None:
-        """Do nothing: it never blocks."""
-
-    def setsockopt(self, level: int, optname: int, value: int, /) -> None:
-        """Do nothing."""
-
-    def recv(self, bufsize: int, /) -> bytes:
-        """Return what has come; nothing at the end of input."""
+    def receive_nowait(self) -> bytes | None:
+        """See `ByteStream`."""
         if self._came:
-            data = bytes(self._came[:bufsize])
+            data = bytes(self._came[:CHUNK_BYTES_MAX])
             del self._came[: len(data)]
             self._taken_bytes -= len(data)
-            self.peer.wake()
+            self.peer_end.wake()
             return data
         if self._is_reset:
-            raise ConnectionResetError(errno.ECONNRESET, "reset by the peer")
-        if self._is_at_end:
-            return b""
-        raise BlockingIOError
+            raise lost("receiving", errno.ECONNRESET, "reset by the peer")
+        return b"" if self._is_at_end else None
 
-    def send(self, data: bytes | memoryview, /) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """Take as much as the peer has room for; return how much."""
         if self._is_reset or self._is_shut:
-            raise BrokenPipeError(errno.EPIPE, "the peer is gone")
-        peer = self.peer
+            raise lost("sending", errno.EPIPE, "the peer is gone")
+        peer = self.peer_end
         taken = bytes(data[: WINDOW_BYTES - peer._taken_bytes])  # noqa: SLF001 - the other end of the same thing
-        if not taken:
-            raise BlockingIOError
         peer._taken_bytes += len(taken)  # noqa: SLF001
-        for piece in self._network.split(taken):
-            self._travel(peer._arrive, piece)  # noqa: SLF001
+        if taken:
+            for piece in self._network.split(taken):
+                self._travel(peer._arrive, piece)  # noqa: SLF001
         return len(taken)
 
-    def shutdown(self, how: int, /) -> None:
-        """Send nothing more."""
-        del how
+    async def send_some(self, data: memoryview) -> int:
+        """See `ByteStream`."""
+        await self.wait(lambda: self.is_writable)
+        return self.send_nowait(data)
+
+    async def send_eof(self) -> None:
+        """See `ByteStream`."""
         if self._is_reset:
-            raise OSError(errno.ENOTCONN, "the peer is gone")
+            raise lost("shutting down", errno.ENOTCONN, "the peer is gone")
         self._is_shut = True
-        self._travel(self.peer._end)  # noqa: SLF001
+        self._travel(self.peer_end._end)  # noqa: SLF001
+
+    async def aclose(self) -> None:
+        """See `ByteStream`."""
+        self.close()
 
     def close(self) -> None:
         """Let go; what has come and was not read resets the connection."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._network.forget(self)
-        self._travel(self.peer._reset if self._came else self.peer._end)  # noqa: SLF001
+        self._travel(self.peer_end._reset if self._came else self.peer_end._end)  # noqa: SLF001
         self.wake()
 
     # Waiting
 
     @property
     def is_readable(self) -> bool:
-        """Whether `recv` returns at once."""
+        """Whether `receive_nowait` returns something."""
         return bool(self._came) or self._is_at_end or self._is_reset
 
     @property
     def is_writable(self) -> bool:
-        """Whether `send` takes something, or raises."""
-        return self._is_reset or self.peer._taken_bytes < WINDOW_BYTES  # noqa: SLF001
+        """Whether `send_nowait` takes something, or raises."""
+        return self._is_reset or self.peer_end._taken_bytes < WINDOW_BYTES  # noqa: SLF001
 
     async def wait(self, is_true: Callable[[], bool]) -> None:
         """Wait until something is true of it.
 
         Raises:
-            ClosedResourceError: it was closed meanwhile.
+            ConnectionLostError: it was closed meanwhile.
 
         """
         while not is_true():
             await self._changed.wait()
             if self._is_closed:
-                raise trio.ClosedResourceError
+                raise ConnectionLostError("it was closed on this side")
         await trio.lowlevel.checkpoint()
 
     def wake(self) -> None:
@@ -136,7 +133,7 @@ class Endpoint:
 
     def _arrive(self, piece: bytes) -> None:
         if self._is_closed:
-            self._travel(self.peer._reset)  # noqa: SLF001
+            self._travel(self.peer_end._reset)  # noqa: SLF001
             return
         self._came += piece
         self.wake()
@@ -148,62 +145,41 @@ class Endpoint:
     def _reset(self) -> None:
         self._is_reset = True
         self.wake()
-        self.peer.wake()
+        self.peer_end.wake()
 
 
 class DoorListener:
-    """A `proxy.sockets.Listener`: a port that is open."""
+    """A `proxy.stream.Listener`: a port that is open."""
 
     def __init__(self, network: "ClientNetwork", port: int) -> None:
         """Listen."""
-        self.descriptor = network.register(self)
+        self.port = port
         self.waiting: list[Endpoint] = []
         self._network = network
-        self._port = port
         self._came = trio.Event()
 
-    def fileno(self) -> int:
-        """Return its descriptor."""
-        return self.descriptor
-
-    def accept(self) -> tuple[Socket, Any]:
-        """Return the next connection, and its peer's address."""
-        if not self.waiting:
-            raise BlockingIOError
-        return self.waiting.pop(0), ("client", 0)
-
-    def getsockname(self) -> Any:
-        """Return its own address."""
-        return "door", self._port
+    async def accept(self) -> Endpoint:
+        """See `Listener`."""
+        while not self.waiting:
+            self._came = trio.Event()
+            await self._came.wait()
+        await trio.lowlevel.checkpoint()
+        return self.waiting.pop(0)
 
     def arrive(self, end: Endpoint) -> None:
         """Let a connection wait to be accepted."""
         self.waiting.append(end)
         self._came.set()
 
-    async def wait(self) -> None:
-        """Wait until there is a connection."""
-        while not self.waiting:
-            self._came = trio.Event()
-            await self._came.wait()
-        await trio.lowlevel.checkpoint()
-
     def close(self) -> None:
         """Let nobody connect any more; who waited is cut off."""
-        self._network.forget(self)
-        self._network.close_port(self._port)
+        self._network.close_port(self.port)
         for end in self.waiting:
             end.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
-
 
 class ClientNetwork:
-    """What lies between clients and the door: `proxy.sockets.Sockets`, and the way in for clients.
+    """What lies between clients and the door: a `proxy.stream.Listen`, and the way in for clients.
 
     Args:
         after: lets something happen later.
@@ -217,8 +193,6 @@ class ClientNetwork:
         self.after = after
         self._random = random
         self._latency_s = latency_s
-        self._descriptors = 0
-        self._registered: dict[int, Endpoint | DoorListener] = {}
         self._ports: dict[int, DoorListener] = {}
 
     def draw_latency_s(self) -> float:
@@ -231,16 +205,6 @@ class ClientNetwork:
         cuts = sorted(self._random.randint(0, len(data)) for _ in range(pieces - 1))
         ends = [0, *cuts, len(data)]
         return [data[start:end] for start, end in itertools.pairwise(ends) if start < end]
-
-    def register(self, end: Endpoint | DoorListener) -> int:
-        """Return a descriptor for something that can be waited for."""
-        self._descriptors += 1
-        self._registered[self._descriptors] = end
-        return self._descriptors
-
-    def forget(self, end: Endpoint | DoorListener) -> None:
-        """Take note that something is closed."""
-        self._registered.pop(end.descriptor, None)
 
     def close_port(self, port: int) -> None:
         """Let a port be closed."""
@@ -257,32 +221,18 @@ class ClientNetwork:
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "no door is open")
         ours, theirs = Endpoint(self), Endpoint(self)
-        ours.peer, theirs.peer = theirs, ours
+        ours.peer_end, theirs.peer_end = theirs, ours
         listener.arrive(theirs)
         return ours
 
-    # The door's side
-
-    async def open_listeners(self, host: str, port: int) -> list[Listener]:
-        """See `proxy.sockets.Sockets`."""
+    async def listen(self, host: str, port: int) -> list[Listener]:
+        """Open a port; see `proxy.stream.Listen`."""
         del host
         await trio.lowlevel.checkpoint()
         listener = self._ports[port] = DoorListener(self, port)
         return [listener]
 
-    async def wait_readable(self, descriptor: int, /) -> None:
-        """See `proxy.sockets.Sockets`."""
-        end = self._registered[descriptor]
-        if isinstance(end, DoorListener):
-            await end.wait()
-        else:
-            await end.wait(lambda: end.is_readable)
 
-    async def wait_writable(self, descriptor: int, /) -> None:
-        """See `proxy.sockets.Sockets`."""
-        end = self._registered[descriptor]
-        assert isinstance(end, Endpoint)
-        await end.wait(lambda: end.is_writable)
-
-    def notify_closing(self, descriptor: int, /) -> None:
-        """Do nothing: closing itself wakes who waits."""
+def lost(doing: str, number: int, message: str) -> ConnectionLostError:
+    """Return the error that a socket would raise."""
+    return ConnectionLostError(f"{doing} failed: {OSError(number, message)}")

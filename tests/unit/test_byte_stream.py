@@ -1,0 +1,143 @@
+"""The client door over streams of Trio's: in memory, and with TLS."""
+
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from trio_kv.proxy.books import HalfLines, UnsentReplies
+from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.memory import MemoryStore
+from trio_kv.proxy.stream import ConnectionLostError, TrioStream
+from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN
+
+SET, GET = b'{"key":"a","value":1}\n', b'{"key":"a"}\n'
+REPLY = b'{"key": "a", "value": 1, "status": "ok"}\n'
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with a key and a certificate that it signed itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl, which makes the certificate, is not installed")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    key, subject = (
+        path.with_name("key.pem"),
+        ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+    )
+    made = (openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject)
+    subprocess.run([*made, "-keyout", str(key), "-out", str(path)], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+    return path
+
+
+class Pair:
+    """A client, and the connection that serves it."""
+
+    def __init__(self, client: trio.abc.Stream, server: trio.abc.Stream) -> None:
+        self.client = client
+        self.connection = Connection(
+            TrioStream(server, "test"),
+            store=MemoryStore(),
+            config=ProxyConfig(farewell_s=0.1),
+            halves=HalfLines(1 << 20),
+            unsent=UnsentReplies(1 << 30),
+            now=trio.current_time,
+        )
+
+    async def serve(self) -> None:
+        await self.connection.serve()
+        await self.connection.aclose()
+
+    async def take(self, size: int) -> bytes:
+        data = b""
+        with trio.fail_after(5):
+            while len(data) < size:
+                data += await self.client.receive_some(size - len(data))
+        return data
+
+
+@pytest.fixture(params=["memory", "tls"])
+async def pair(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncGenerator[Pair]:
+    client: trio.abc.Stream
+    server: trio.abc.Stream
+    client, server = trio.testing.memory_stream_pair()
+    if request.param == "tls":
+        path = request.getfixturevalue("certificate")
+        ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        ours.load_cert_chain(path)
+        client = trio.SSLStream(client, ssl.create_default_context(cafile=path), server_hostname="localhost")
+        server = trio.SSLStream(server, ours, server_side=True)
+    pair = Pair(client, server)
+    nursery.start_soon(pair.serve)
+    yield pair
+    await trio.aclose_forcefully(client)
+
+
+async def test_requests_are_answered(pair: Pair) -> None:
+    """One alone, many at once, and one in pieces."""
+    await pair.client.send_all(SET)
+    assert await pair.take(len(REPLY)) == REPLY
+    await pair.client.send_all(GET * 5_000)
+    assert await pair.take(len(REPLY) * 5_000) == REPLY * 5_000
+    for piece in (GET[:4], GET[4:]):
+        await pair.client.send_all(piece)
+    assert await pair.take(len(REPLY)) == REPLY
+
+
+async def test_lines_go_out_between_replies(pair: Pair) -> None:
+    """The connection's task is called from its wait for the client, which loses nothing by that."""
+    await pair.client.send_all(SET + GET[:4])
+    await pair.take(len(REPLY))
+    for _ in range(3):
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        assert pair.connection.offer(b"line\n")
+    assert await pair.take(15) == b"line\n" * 3
+    await pair.client.send_all(GET[4:])
+    assert await pair.take(len(REPLY)) == REPLY
+
+
+async def test_an_idle_one_gets_its_last_words(pair: Pair) -> None:
+    """Then the stream ends as it should, which with TLS is more than a closed socket."""
+    await pair.client.send_all(SET)
+    await pair.take(len(REPLY))
+    await trio.testing.wait_all_tasks_blocked(0.001)
+    pair.connection.retire(CLOSE_OK, "idle")
+    assert await pair.take(len(CLOSE_OK)) == CLOSE_OK
+    assert await pair.client.receive_some() == b""
+
+
+async def test_a_stop_is_told(pair: Pair) -> None:
+    """What was answered stays so; a close line in place of a reply means that the request was not read."""
+    await pair.client.send_all(SET)
+    await pair.take(len(REPLY))
+    await trio.testing.wait_all_tasks_blocked(0.001)
+    pair.connection.stop(trio.current_time() + 1)
+    assert await pair.take(len(CLOSE_SHUTDOWN)) == CLOSE_SHUTDOWN
+    assert await pair.client.receive_some() == b""
+
+
+async def test_a_client_that_is_gone_ends_the_connection(pair: Pair) -> None:
+    """Without its goodbye, too."""
+    await pair.client.send_all(SET)
+    await pair.take(len(REPLY))
+    await trio.aclose_forcefully(pair.client)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert not pair.connection.session.is_open
+
+
+async def test_a_piece_that_was_cut_short_is_the_last_one() -> None:
+    """A stream that does not tell how far it came can't go on after its sending was cancelled."""
+    _, server = trio.testing.lockstep_stream_pair()
+    stream = TrioStream(server, "test")
+    with trio.move_on_after(0.01):
+        await stream.send_some(memoryview(b"begun"))
+    with pytest.raises(ConnectionLostError, match="cut short"):
+        await stream.send_some(memoryview(b"more"))

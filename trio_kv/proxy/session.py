@@ -1,0 +1,404 @@
+"""What is said on one connection, without any input or output: bytes in, steps out.
+
+A session takes chunks of bytes and tells what to do about them, one step after the other: hand a run of requests to
+the store, send some bytes, let others have their turn. Whoever drives it asks for the next step until there is none,
+and only then receives again, which is what holds a fast client back.
+
+A run has requests of one kind that follow each other. The next run is given out when the last one is answered, so
+requests take effect in their order. A chunk of lines that are no requests is worth a hundred of it in replies: they
+go out before more of its lines are decoded.
+
+Nobody works for long without a pause. What is done is counted in units of some microseconds, and not in time, so that
+a simulated run repeats itself.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from trio_kv.gateway.store import Answer
+from trio_kv.kv.reply import Reply
+from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
+from trio_kv.proxy.states import NEXT_STATES, IllegalStateError, State
+from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
+from trio_kv.wire.requests import (
+    CLOSE_SHUTDOWN,
+    BadRequestError,
+    CasRequest,
+    DeleteRequest,
+    GetRequest,
+    Request,
+    SetRequest,
+    StatusRequest,
+    WriteRequest,
+    encode_error,
+    encode_reply,
+    encode_status,
+    is_http,
+    parse_line,
+)
+
+REPLY_BYTES_MAX = 262144
+"""Replies kept before they are sent; beyond it they go out before the chunk is done."""
+WORK_MAX = 256
+"""Units of work, a good line each, before other tasks get their turn."""
+BAD_LINE_WORK = 16
+"""What it costs to explain what is wrong with a line, however short it is."""
+BAD_BYTES_A_UNIT = 32
+"""How much of a bad line is a unit of work, as far as it is explained."""
+STATUS_WORK = 32
+"""What it costs to ask all nodes how they are, and to write that down."""
+
+WRITES = (SetRequest, DeleteRequest, CasRequest)
+READS = (GetRequest,)
+STORED = (*READS, *WRITES)
+"""What the store answers. All else is answered here."""
+
+
+class WriteRun(msgspec.Struct, frozen=True, gc=False):
+    """A step: let the store write; the answer goes to `take_answer`."""
+
+    writes: Sequence[WriteRequest]
+    timeout_s: float
+
+
+class ReadRun(msgspec.Struct, frozen=True, gc=False):
+    """A step: let the store read; the answer goes to `take_answer`."""
+
+    keys: Sequence[str]
+    timeout_s: float
+    is_stale: bool
+
+
+class Pause(enum.Enum):
+    """A step: let others have their turn."""
+
+    PAUSE = "pause"
+
+
+PAUSE: Final = Pause.PAUSE
+Step = WriteRun | ReadRun | Pause | bytes
+"""Bytes are to be sent."""
+
+
+class Session:
+    """One client's session.
+
+    Its driver, in this order: while `is_hearing`, gives it a chunk (`receive`) and carries out the step that this
+    returns, and each that follows, until there is none; then it closes it (`close`), and carries out the steps of that.
+    What follows a run is returned by `take_answer`, what follows another step by `next_step`. `retire`, `stop` and
+    `refuse` may come at any time.
+
+    Invariant: `_items[:_done]` have their replies in `_out` or were given out; `_items[_done:_handed]` were handed to
+    the store; the rest has not begun, and `_lines[_taken:]` are not even decoded. There are items or lines as long as
+    not all of their replies were given out.
+
+    Args:
+        config: the door's limits.
+        status: tells the members of a status reply.
+
+    """
+
+    def __init__(self, config: ProxyConfig, status: Callable[[], Mapping[str, Any]]) -> None:
+        """Await the first line; see the class."""
+        self.state = State.GREETING
+        self.is_hearing = True
+        """Whether what comes next is received."""
+        self.is_owing = False
+        """Whether there is a next step."""
+        self.farewell = b""
+        """The last words."""
+        self.reason = "end of input"
+        """Why it ended, once it has."""
+        self.is_refused = False
+        """Whether it is ended because of what came over it."""
+        self.request_count = 0
+        """How many lines were completed, good ones and bad ones."""
+        self.half_bytes = 0
+        """How many bytes of an incomplete line are held."""
+        self._status = status
+        self._line_bytes_max = config.line_bytes_max
+        self._run_requests_max = config.run_requests_max
+        self._buffer = LineBuffer(config.line_bytes_max)
+        self._is_between_lines = True
+        self._lines: Sequence[Line] = ()
+        self._taken = 0
+        self._is_decoding = False
+        self._error_bytes = 0
+        """Of the replies to lines that are no requests, since decoding began."""
+        self._items: list[Any] = []
+        """Requests, and replies to lines that are none."""
+        self._done = 0
+        self._handed = 0
+        self._answer: Answer | None = None
+        """To the last run, as long as not all of its replies are in `_out`."""
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._work = 0
+        """Units of work since others had their turn."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no end yet."""
+        return self.state in (State.OPEN, State.GREETING)
+
+    # What happens to it
+
+    def receive(self, chunk: bytes) -> Step | None:
+        """Take the next bytes, or b"" for the end of input; return the first step, None if they complete no line.
+
+        Raises:
+            IllegalStateError: it does not hear any more, or the last chunk is not answered.
+
+        """
+        if self.is_owing or not self.is_hearing:
+            raise IllegalStateError(f"a chunk came to a session that is {self.state.value}")
+        size = len(chunk)
+        if (
+            self._is_between_lines
+            and chunk.startswith(b"{")
+            and chunk.find(b"\n") == size - 1
+            and size <= self._line_bytes_max
+            and self.request_count
+        ):
+            # One whole line, which is what a client sends that waits for each answer. It goes the shortest way.
+            line: Line = chunk[:-1]
+        else:
+            lines = self._split(chunk)
+            if not lines or not (self.request_count or self._greet(lines[0])):
+                return None
+            if len(lines) > 1:
+                return self._take_many(lines)
+            line = lines[0]
+        self.request_count += 1
+        self.is_owing = True
+        item = self._decode(line)
+        self._items = [item]
+        self._done, self._handed = 0, 1
+        if isinstance(item, READS):
+            return ReadRun((item.key,), item.timeout, item.is_stale)
+        if isinstance(item, WRITES):
+            return WriteRun((item,), item.timeout)
+        self._handed = self._work = 0
+        return self.next_step()
+
+    def take_answer(self, answer: Answer) -> Step | None:
+        """Take the store's answer to the run that was given out last; return what to do next.
+
+        Raises:
+            IllegalStateError: there is no such run, or it has not as many requests as there are replies.
+
+        """
+        if len(answer.replies) != self._handed - self._done or self._answer is not None:
+            raise IllegalStateError(f"{len(answer.replies)} replies to {self._handed - self._done} requests")
+        if self._lines:
+            self._answer = answer
+            return self.next_step()
+        # It was one line, alone.
+        item, self._items, self.is_owing, self._handed = self._items[0], [], False, 0
+        return encode_reply(item, answer.replies[0], answer.node, answer.term)
+
+    def retire(self, farewell: bytes, reason: str) -> None:
+        """End it with these last bytes, once all that was received is answered. The first end counts."""
+        if self.is_open:
+            self._become(State.DRAINING)
+            self.farewell, self.reason = farewell, reason
+            self.is_hearing = False
+
+    def stop(self) -> None:
+        """End it once all that has come is answered, because the door stops."""
+        if self.is_open:
+            self.retire(CLOSE_SHUTDOWN, "shutdown")
+            self.is_hearing = True
+
+    def refuse(self, code: str, message: str) -> None:
+        """End it with an error, because of what came over it. Nothing that still comes is heard."""
+        self.is_refused = True
+        self.retire(encode_error(code, message), message)
+        self.is_hearing = False
+
+    def drop_half_line(self) -> None:
+        """Forget the line that is not complete yet, and what is still to come of it."""
+        self._buffer.drop()
+        self._note_buffer()
+
+    def close(self) -> Step | None:
+        """Answer what is still owed without a result, and say the last words; return the first step.
+
+        Raises:
+            IllegalStateError: it has no end yet, or was closed already.
+
+        """
+        self._become(State.CLOSING)
+        self.is_hearing = False
+        self.is_owing = True
+        return self.next_step()
+
+    def lose(self, reason: str) -> None:
+        """End it at once: the peer is gone."""
+        self._become(State.CLOSED)
+        self.reason = reason
+
+    def _become(self, state: State) -> None:
+        if state not in NEXT_STATES[self.state]:
+            raise IllegalStateError(f"a session that is {self.state.value} can't be {state.value}")
+        self.state = state
+
+    # What to do
+
+    def next_step(self) -> Step | None:
+        """Return what to do next; None when all that was received is answered."""
+        while self.is_owing:
+            if self._out_bytes > REPLY_BYTES_MAX:
+                # The peer may take megabytes at once, again and again.
+                self._work = WORK_MAX
+                return self._take_out()
+            if self._work >= WORK_MAX:
+                self._work = 0
+                return PAUSE
+            if self._answer is not None:
+                self._put_replies(self._answer)
+            elif self._is_decoding:
+                self._decode_lines()
+            elif self._done < len(self._items):
+                item = self._items[self._done]
+                if isinstance(item, STORED) and self.state is not State.CLOSING:
+                    return self._cut_run(item)
+                self._put(self._answer_here(item))
+                self._done += 1
+                self._work += STATUS_WORK if isinstance(item, StatusRequest) else 1
+            elif self._taken < len(self._lines):
+                self._begin_decoding()
+            elif self.state is State.CLOSING:
+                self._become(State.CLOSED)
+                if self.farewell:
+                    self._put(self.farewell)
+            else:
+                self._forget_chunk()
+        return self._take_out() if self._out else None
+
+    def _forget_chunk(self) -> None:
+        """Keep nothing of a chunk that is answered: there are thousands of silent sessions."""
+        self._items, self._lines, self._taken, self.is_owing = [], (), 0, False
+
+    def _cut_run(self, first: WriteRequest | GetRequest) -> WriteRun | ReadRun:
+        """Return the run that begins with the next item."""
+        timeout_s, is_stale = first.timeout, first.is_stale
+        kind = READS if isinstance(first, READS) else WRITES
+        run: list[Any] = []
+        for item in islice(self._items, self._done, self._done + self._run_requests_max):
+            # One time-out and one consistency a run, so that the store need know no more of it than that.
+            if not isinstance(item, kind) or item.timeout != timeout_s or item.is_stale != is_stale:
+                break
+            run.append(item)
+        self._handed = self._done + len(run)
+        if kind is WRITES:
+            return WriteRun(run, timeout_s)
+        return ReadRun([request.key for request in run], timeout_s, is_stale)
+
+    def _take_out(self) -> bytes:
+        out = self._out
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._out_bytes = 0
+        return data
+
+    # Lines in
+
+    def _split(self, chunk: bytes) -> list[Line]:
+        """Return the lines that a chunk completes."""
+        if chunk:
+            lines = self._buffer.feed(chunk)
+        else:
+            lines = self._buffer.end()
+            self.retire(b"", "end of input")
+            self.is_hearing = False
+        self._note_buffer()
+        return lines
+
+    def _note_buffer(self) -> None:
+        self._is_between_lines = self._buffer.is_between_lines
+        self.half_bytes = self._buffer.half_bytes
+
+    def _greet(self, line: Line) -> bool:
+        """Judge the first line; return whether the peer is a client of ours."""
+        if line is not TOO_LARGE and is_http(line):
+            self.refuse("bad_request", "this door speaks JSON, one object a line, and not HTTP")
+            return False
+        if self.state is State.GREETING:
+            self._become(State.OPEN)
+        return True
+
+    def _take_many(self, lines: list[Line]) -> Step | None:
+        self.request_count += len(lines)
+        self._lines, self._taken, self._work = lines, 0, 0
+        self.is_owing = True
+        self._begin_decoding()
+        return self.next_step()
+
+    def _begin_decoding(self) -> None:
+        self._is_decoding = True
+        self._items, self._done, self._handed, self._error_bytes = [], 0, 0, 0
+
+    def _decode_lines(self) -> None:
+        """Decode lines: all there are, but for a pause, or if their replies are known and too many already."""
+        work, items = self._work, self._items
+        for line in islice(self._lines, self._taken, None):
+            item = self._decode(line)
+            items.append(item)
+            self._taken += 1
+            work += 1
+            if isinstance(item, bytes):
+                self._error_bytes += len(item)
+                work += BAD_LINE_WORK
+                if line is not TOO_LARGE:
+                    work += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
+            if work >= WORK_MAX or self._error_bytes > REPLY_BYTES_MAX:
+                break
+        self._work = work
+        self._is_decoding = self._taken < len(self._lines) and self._error_bytes <= REPLY_BYTES_MAX
+
+    def _decode(self, line: Line) -> Request | bytes:
+        """Return a line's request, or the reply to a line that is none."""
+        if line is TOO_LARGE:
+            message = f"a line has at most {self._line_bytes_max} bytes; the rest of it is skipped"
+            return encode_error("too_large", message)
+        try:
+            return parse_line(line)
+        except BadRequestError as error:
+            return encode_error(error.code, error.message, error.key, error.id)
+
+    # Lines out
+
+    def _put(self, line: bytes) -> None:
+        self._out.append(line)
+        self._out_bytes += len(line)
+
+    def _put_replies(self, answer: Answer) -> None:
+        """Put the replies to the last run, as many as may be kept."""
+        items, replies, node, term = self._items, answer.replies, answer.node, answer.term
+        first = self._handed - len(replies)
+        for place in range(self._done, self._handed):
+            if self._out_bytes > REPLY_BYTES_MAX:
+                return
+            self._put(encode_reply(items[place], replies[place - first], node, term))
+            self._done += 1
+        self._answer = None
+
+    def _answer_here(self, item: Request | bytes) -> bytes:
+        """Return the reply to what needs no run, or gets no result any more."""
+        if isinstance(item, bytes):
+            return item
+        if isinstance(item, StatusRequest):
+            return encode_status(item, self._status())
+        if isinstance(item, WRITES) and self._done < self._handed:
+            reply = Reply("timeout", message="the server stops; this write may still take effect")
+        elif isinstance(item, STORED):
+            reply = Reply("unavailable", message="the server stops; this request had no effect")
+        else:
+            reply = Reply("ok")
+        return encode_reply(item, reply)
