@@ -8,10 +8,11 @@ from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway import raft as gateway
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.connection import Connection
 from trio_kv.replica.requests import Refused
-from trio_kv.wire.requests import GetRequest
+from trio_kv.wire.operations import Request
 
 PROGRAM_ORDER = "tests/integration/test_proxy.py::test_runs_are_cut_in_program_order"
 
@@ -124,9 +125,10 @@ def _(patch: Patch) -> None:
     seen: dict[str, Reply] = {}
 
     async def put_run(self: Connection, run: Any, answer: Answer) -> None:
-        if isinstance(run[0], GetRequest):
+        if isinstance(run[0].operation, Get):
             replies = [
-                seen.setdefault(each.key, reply) for each, reply in zip(run, answer.replies, strict=True)
+                seen.setdefault(each.operation.key, reply)
+                for each, reply in zip(run, answer.replies, strict=True)
             ]
             answer = Answer(replies)
         await real(self, run, answer)
@@ -151,8 +153,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Connection._answer_all
 
+    def is_no_read(item: Request | bytes) -> bool:
+        return isinstance(item, bytes) or not isinstance(item.operation, Get)
+
     async def answer_all(self: Connection) -> None:
-        self._items = sorted(self._items, key=lambda item: not isinstance(item, GetRequest))
+        self._items = sorted(self._items, key=is_no_read)
         await real(self)
 
     patch.setattr(Connection, "_answer_all", answer_all)

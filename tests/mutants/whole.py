@@ -13,14 +13,16 @@ from trio_kv.cluster.inbox import Stored
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.gateway.store import Answer, View, WriteRequest
+from trio_kv.gateway.store import Answer, View
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Get
+from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import connection as connection_module
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.framing import Line, LineBuffer
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.requests import Propose, Read, Refused, Unknown
-from trio_kv.wire.operations import CasRequest, DeleteRequest, GetRequest, Request, SetRequest
+from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import encode_reply
 
 
@@ -70,7 +72,7 @@ def _(patch: Patch) -> None:
 
     def ask(self: RaftStore, now: float, read: Any, kept: int = 0) -> None:
         oldest = next(iter(self._reads.values()))
-        same = len(oldest.keys) == len(read.keys)
+        same = len(oldest.queries) == len(read.queries)
         number, read.number = read.number, oldest.number if same else read.number
         real(self, now, read, kept)
         read.number = number
@@ -110,7 +112,7 @@ def _(patch: Patch) -> None:
 @mutant("R2 an error is told as a missing key", world="whole")
 def _(patch: Patch) -> None:
     def crossed(request: Request, reply: Reply, node: int = 0, term: int = 0) -> bytes:
-        if isinstance(request, GetRequest) and reply.code == "unavailable":
+        if isinstance(request.operation, Get) and reply.code == "unavailable":
             reply = Reply("missing")
         return encode_reply(request, reply, node, term)
 
@@ -122,9 +124,9 @@ def _(patch: Patch) -> None:
     real = RaftStore.read
 
     async def read(
-        self: RaftStore, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View
+        self: RaftStore, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
     ) -> Answer:
-        return await real(self, keys, timeout_s=timeout_s, is_stale=True, view=view)
+        return await real(self, queries, timeout_s=timeout_s, is_stale=True, view=view)
 
     patch.setattr(RaftStore, "read", read)
 
@@ -134,9 +136,9 @@ def _(patch: Patch) -> None:
     real = RaftStore.read
 
     async def read(
-        self: RaftStore, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View
+        self: RaftStore, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
     ) -> Answer:
-        return await real(self, keys, timeout_s=timeout_s, is_stale=is_stale, view=View())
+        return await real(self, queries, timeout_s=timeout_s, is_stale=is_stale, view=View())
 
     patch.setattr(RaftStore, "read", read)
 
@@ -145,7 +147,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = RaftStore.write
 
-    async def write(self: RaftStore, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self: RaftStore, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         return attrs.evolve(await real(self, operations, timeout_s=timeout_s), applied=0)
 
     patch.setattr(RaftStore, "write", write)
@@ -156,16 +158,17 @@ def _(patch: Patch) -> None:
     async def answer_all(self: Connection) -> None:
         items = list(self._items)
         early: dict[int, Answer] = {}
-        for get in [item for item in items if isinstance(item, GetRequest)]:
-            early[id(get)] = await self._store.read(
-                (get.key,), timeout_s=get.timeout, is_stale=get.is_stale, view=self._view
-            )
         for item in items:
-            if isinstance(item, GetRequest):
+            if isinstance(item, Request) and isinstance(item.operation, Query):
+                early[id(item)] = await self._store.read(
+                    (item.operation,), timeout_s=item.timeout, is_stale=item.is_stale, view=self._view
+                )
+        for item in items:
+            if isinstance(item, Request) and isinstance(item.operation, Query):
                 await self._put_run((item,), early[id(item)])
-            elif isinstance(item, SetRequest | DeleteRequest | CasRequest):
+            elif isinstance(item, Request) and isinstance(item.operation, WriteOperation):
                 self._handed = self._done + 1
-                written = await self._store.write((item,), timeout_s=item.timeout)
+                written = await self._store.write((item.operation,), timeout_s=item.timeout)
                 await self._put_run((item,), written)
             else:
                 self._outbox.put(self._answer_here(item))

@@ -7,14 +7,16 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from trio_kv.check import reference
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.kv import sessions
-from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set, decode_command
+from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write, decode_command
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Set
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
@@ -23,15 +25,20 @@ KEYS = st.sampled_from(["a", "b", "\u00e9"])
 VALUES = st.sampled_from(["null", "1", "1.0", '"x"', "[1, 2]", '{"b":1,"a":2}']).map(msgspec.Raw)
 SESSIONS = st.integers(1, 4)
 SEQS = st.integers(0, 6)
-REVISIONS = st.none() | st.integers(0, 12)
+REVISIONS = st.just(UNSET) | st.integers(0, 12)
 
 Writes = list[tuple[int, bool]]
 
+operations = st.one_of(
+    st.builds(Set, KEYS, VALUES, REVISIONS),
+    st.builds(Delete, KEYS, REVISIONS),
+    st.builds(Cas, KEYS, VALUES, st.just(UNSET) | VALUES),
+)
 commands = st.one_of(
     st.none(),
-    st.builds(Set, SESSIONS, SEQS, SEQS, KEYS, VALUES, REVISIONS),
-    st.builds(Delete, SESSIONS, SEQS, SEQS, KEYS, REVISIONS),
-    st.builds(Cas, SESSIONS, SEQS, SEQS, KEYS, VALUES, st.lists(VALUES, max_size=1).map(tuple)),
+    st.builds(Write, SESSIONS, SEQS, SEQS, operations),
+    st.builds(Write, SESSIONS, SEQS, SEQS, operations),
+    st.builds(Write, SESSIONS, SEQS, SEQS, operations),
     st.builds(OpenSession, st.integers(1, 20)),
     st.builds(RenewSession, SESSIONS),
     st.just(Expire()),
@@ -72,7 +79,7 @@ class Model:
             case Expire():
                 self.due = {session: due for session, due in self.due.items() if due[0] > entry.time_us}
                 return ("ok", None, 0)
-            case Set(session, seq, done) | Delete(session, seq, done) | Cas(session, seq, done):
+            case Write(session, seq, done, operation):
                 if session not in self.due:
                     return ("session_expired", None, 0)
                 self.done[session] = max(self.done[session], done)
@@ -80,7 +87,7 @@ class Model:
                     return ("session_expired", None, 0)
                 if (session, seq) not in self.answers:
                     self.use(session, entry)
-                    self.answers[session, seq] = self.write(command, entry.index)
+                    self.answers[session, seq] = self.write(operation, entry.index)
                 return self.answers[session, seq]
             case _:
                 return ("ok", None, 0)
@@ -93,14 +100,17 @@ class Model:
         self.due[session] = (entry.time_us + timeout_us, timeout_us)
         return ("ok", None, entry.index)
 
-    def write(self, command: Set | Delete | Cas, index: int) -> tuple[str, msgspec.Raw | None, int]:
+    def write(self, command: AnyWrite, index: int) -> tuple[str, msgspec.Raw | None, int]:
         """Carry out one write."""
         value, revision = self.items.get(command.key, (None, 0))
         if isinstance(command, Cas):
-            is_met = is_equal_json(value, command.expected[0]) if value and command.expected else False
-            is_met = is_met or (value is None and not command.expected)
+            expected = command.expected
+            if value is None or expected is UNSET:
+                is_met = value is None and expected is UNSET
+            else:
+                is_met = is_equal_json(value, expected)
         else:
-            is_met = command.if_revision in (None, revision)
+            is_met = command.if_revision in (UNSET, revision)
         if not is_met:
             return ("conflict", value, revision)
         if not isinstance(command, Delete):

@@ -8,12 +8,13 @@ import trio
 import trio.testing
 
 from trio_kv.gateway.store import Answer, View
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import CHUNK_BYTES_MAX, REPLY_BYTES_MAX, Connection
 from trio_kv.proxy.sockets import Listener
-from trio_kv.wire.requests import CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
+from trio_kv.wire.requests import CLOSE_SHUTDOWN, Request, parse_line
 
 
 class Socket:
@@ -88,11 +89,13 @@ class Store:
 
     value = msgspec.Raw(b'"' + b"v" * 100_000 + b'"')
 
-    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         return Answer([Reply("ok")] * len(operations))
 
-    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
-        return Answer([Reply("ok", self.value, 1)] * len(keys))
+    async def read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
+    ) -> Answer:
+        return Answer([Reply("ok", self.value, 1)] * len(queries))
 
     def status(self) -> dict[str, object]:
         return {"leader": 1}

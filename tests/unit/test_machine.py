@@ -2,11 +2,13 @@
 
 import msgspec
 import pytest
+from msgspec import UNSET, UnsetType
 
 from trio_kv.check.reference import Reference
 from trio_kv.check.state_machine_safety import outcome_of
-from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set
+from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Cas, Delete, Set
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
@@ -27,17 +29,17 @@ class Log:
         self.machine.apply([make_entry(1, 1, 0, OpenSession(1_000_000))])
         self.seq = 0
 
-    def set(self, key: str, value: str, if_revision: int | None = None) -> Reply:
+    def set(self, key: str, value: str, if_revision: int | UnsetType = UNSET) -> Reply:
         """Apply a set."""
-        return self.apply(Set(SESSION, self.next_seq(), 0, key, raw(value), if_revision))
+        return self.apply(Write(SESSION, self.next_seq(), 0, Set(key, raw(value), if_revision)))
 
-    def delete(self, key: str, if_revision: int | None = None) -> Reply:
+    def delete(self, key: str, if_revision: int | UnsetType = UNSET) -> Reply:
         """Apply a delete."""
-        return self.apply(Delete(SESSION, self.next_seq(), 0, key, if_revision))
+        return self.apply(Write(SESSION, self.next_seq(), 0, Delete(key, if_revision)))
 
     def cas(self, key: str, value: str, *expected: str) -> Reply:
         """Apply a cas."""
-        return self.apply(Cas(SESSION, self.next_seq(), 0, key, raw(value), tuple(map(raw, expected))))
+        return self.apply(Write(SESSION, self.next_seq(), 0, Cas(key, raw(value), *map(raw, expected))))
 
     def next_seq(self) -> int:
         """Return a seq that was not used yet."""
@@ -73,9 +75,9 @@ def test_C7_verdicts_depend_on_the_log_alone() -> None:
         for count in (16_000, 16_500)
         for last in (b"1", b"1.0")
     ]
-    commands: list[Command] = [OpenSession(1_000_000), Set(SESSION, 1, 0, "k", texts[0])]
+    commands: list[Command] = [OpenSession(1_000_000), Write(SESSION, 1, 0, Set("k", texts[0]))]
     commands += [
-        Cas(SESSION, len(texts) * place + number + 2, 0, "k", value, (expected,))
+        Write(SESSION, len(texts) * place + number + 2, 0, Cas("k", value, expected))
         for place, expected in enumerate(texts[:3])
         for number, value in enumerate(texts[1:3])
     ]
@@ -198,7 +200,7 @@ def test_digests_of_equal_logs_are_equal_and_stay_what_they_were() -> None:
     log.cas("k", "2", "1.0")
     log.delete("k")
     log.delete("k")
-    assert (log.machine.entries_digest, log.machine.state_digest) == (2_199_237_337, 616_398_736)
+    assert (log.machine.entries_digest, log.machine.state_digest) == (458_331_900, 3_994_646_186)
 
 
 def test_copy_changes_on_its_own(log: Log) -> None:
@@ -328,7 +330,7 @@ def test_copy_of_a_frozen_machine_is_not_frozen(log: Log) -> None:
     log.set("l", "2")
     twin = log.machine.copy()
     assert twin.items == log.machine.items
-    twin.apply([make_entry(5, 1, 0, Delete(SESSION, 9, 0, "k"))])
+    twin.apply([make_entry(5, 1, 0, Write(SESSION, 9, 0, Delete("k")))])
     assert list(twin.freeze().chunks()) != before
     assert list(frozen.chunks()) == before
     assert log.machine.get("k") == Item(raw("2"), 3)

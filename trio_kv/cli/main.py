@@ -13,6 +13,7 @@ import attrs
 import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from msgspec import UNSET
 
 from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
@@ -28,11 +29,12 @@ from trio_kv.client.client import DEFAULT_PORT, Client
 from trio_kv.wire.requests import (
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    SetRequest,
-    StatusRequest,
+    Cas,
+    Delete,
+    Get,
+    Request,
+    Set,
+    Status,
 )
 
 EXIT_CODES = (
@@ -181,7 +183,7 @@ def get(
     if raw and output == "json":
         raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
     with target.connect() as store:
-        answer = store.ask(GetRequest(key, is_stale=stale, meta=output == "json"))
+        answer = store.ask(Request(Get(key), is_stale=stale, meta=output == "json"))
     return show_answer(answer, output, has_value=True, is_raw=raw)
 
 
@@ -205,8 +207,9 @@ def set(
 ) -> ExitCode:
     """Give a key a value."""
     text = read_value(value)
+    condition = UNSET if if_revision is None else if_revision
     with target.connect() as store:
-        answer = store.ask(SetRequest(key, text, if_revision, meta=output == "json"))
+        answer = store.ask(Request(Set(key, text, condition), meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
@@ -222,8 +225,9 @@ def delete(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Remove a key and print the value it had."""
+    condition = UNSET if if_revision is None else if_revision
     with target.connect() as store:
-        answer = store.ask(DeleteRequest(key, if_revision, meta=output == "json"))
+        answer = store.ask(Request(Delete(key, condition), meta=output == "json"))
     return show_answer(answer, output, has_value=True)
 
 
@@ -246,10 +250,10 @@ def cas(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
-    old = () if expected is None else (parse_value(expected),)
+    old = UNSET if expected is None else parse_value(expected)
     text = read_value(value)
     with target.connect() as store:
-        answer = store.ask(CasRequest(key, text, old, meta=output == "json"))
+        answer = store.ask(Request(Cas(key, text, old), meta=output == "json"))
     return show_answer(answer, output, has_value=False)
 
 
@@ -262,7 +266,7 @@ def status(*, output: OutputOption = "table", target: Target = DEFAULT_TARGET) -
     Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
     """
     with target.connect() as store:
-        answer = store.ask(StatusRequest())
+        answer = store.ask(Request(Status()))
     if answer.code != "ok":
         return show_answer(answer, output, has_value=False)
     return show_status(msgspec.json.decode(answer.line), output)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from trio_kv.gateway.store import Answer, Store, View
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
@@ -31,14 +32,11 @@ from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
     BadRequestError,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    PingRequest,
+    Ping,
+    Query,
     Request,
-    SetRequest,
-    StatusRequest,
-    WriteRequest,
+    Status,
+    WriteOperation,
     encode_error,
     encode_reply,
     encode_status,
@@ -60,8 +58,6 @@ STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
 LINES_GIVEN_UP_MAX = 16
 """Lines given up by a door that stops, before others have their turn: they may not even be decoded."""
-
-WRITES = (SetRequest, DeleteRequest, CasRequest)
 
 
 class Connection:
@@ -222,13 +218,15 @@ class Connection:
         self.request_count += 1
         request = self._decode(line)
         self._items, self._done, self._handed = (request,), 0, 1
-        if isinstance(request, GetRequest):
+        if isinstance(request, bytes):
+            data = request
+        elif isinstance(request.operation, Query):
             answer = await self._store.read(
-                (request.key,), timeout_s=request.timeout, is_stale=request.is_stale, view=self._view
+                (request.operation,), timeout_s=request.timeout, is_stale=request.is_stale, view=self._view
             )
             data = encode_reply(request, answer.replies[0], answer.node, answer.term)
-        elif isinstance(request, WRITES):
-            answer = await self._store.write((request,), timeout_s=request.timeout)
+        elif isinstance(request.operation, WriteOperation):
+            answer = await self._store.write((request.operation,), timeout_s=request.timeout)
             self._view.note(answer)
             data = encode_reply(request, answer.replies[0], answer.node, answer.term)
         else:
@@ -298,14 +296,15 @@ class Connection:
         items = self._items
         while self._done < len(items):
             item = items[self._done]
-            if isinstance(item, WRITES):
-                await self._write_run(item)
-            elif isinstance(item, GetRequest):
-                await self._read_run(item)
+            operation = None if isinstance(item, bytes) else item.operation
+            if isinstance(operation, WriteOperation):
+                await self._write_run()
+            elif isinstance(operation, Query):
+                await self._read_run()
             else:
                 self._outbox.put(self._answer_here(item))
                 self._done += 1
-                self._unpaused += STATUS_WORK if isinstance(item, StatusRequest) else 1
+                self._unpaused += STATUS_WORK if isinstance(operation, Status) else 1
                 if self._unpaused >= WORK_MAX:
                     await self._pause()
             if self._outbox.waiting_bytes > REPLY_BYTES_MAX:
@@ -322,34 +321,41 @@ class Connection:
         except BadRequestError as error:
             return encode_error(error.code, error.message, error.key, error.id)
 
-    async def _write_run(self, first: WriteRequest) -> None:
-        """Hand the run of writes that begins with `first` to the store, and put its replies."""
-        run: list[WriteRequest] = [first]
-        for item in self._items[self._done + 1 : self._done + self._config.run_requests_max]:
-            if not isinstance(item, WRITES) or item.timeout != first.timeout:
+    async def _write_run(self) -> None:
+        """Hand the run of writes that begins with the next item to the store, and put its replies."""
+        run: list[Request] = []
+        operations: list[AnyWrite] = []
+        for item in self._items[self._done : self._done + self._config.run_requests_max]:
+            if isinstance(item, bytes) or not isinstance(item.operation, WriteOperation):
+                break
+            if run and item.timeout != run[0].timeout:
                 break
             run.append(item)
+            operations.append(item.operation)
         self._handed = self._done + len(run)
-        answer = await self._store.write(run, timeout_s=first.timeout)
+        answer = await self._store.write(operations, timeout_s=run[0].timeout)
         self._view.note(answer)
         await self._put_run(run, answer)
 
-    async def _read_run(self, first: GetRequest) -> None:
-        """Hand the run of reads that begins with `first` to the store, and put its replies."""
-        run = [first]
-        is_stale, timeout_s = first.is_stale, first.timeout
-        for item in self._items[self._done + 1 : self._done + self._config.run_requests_max]:
+    async def _read_run(self) -> None:
+        """Hand the run of queries that begins with the next item to the store, and put its replies."""
+        run: list[Request] = []
+        queries: list[AnyQuery] = []
+        for item in self._items[self._done : self._done + self._config.run_requests_max]:
+            if isinstance(item, bytes) or not isinstance(item.operation, Query):
+                break
             # One time-out and one consistency a run, so that the store need know no more of it than that.
-            if not isinstance(item, GetRequest) or item.timeout != timeout_s or item.is_stale != is_stale:
+            if run and (item.timeout != run[0].timeout or item.is_stale != run[0].is_stale):
                 break
             run.append(item)
+            queries.append(item.operation)
         self._handed = self._done + len(run)
-        keys = [request.key for request in run]
+        timeout_s, is_stale = run[0].timeout, run[0].is_stale
         await self._put_run(
-            run, await self._store.read(keys, timeout_s=timeout_s, is_stale=is_stale, view=self._view)
+            run, await self._store.read(queries, timeout_s=timeout_s, is_stale=is_stale, view=self._view)
         )
 
-    async def _put_run(self, run: Sequence[WriteRequest | GetRequest], answer: Answer) -> None:
+    async def _put_run(self, run: Sequence[Request], answer: Answer) -> None:
         node, term = answer.node, answer.term
         for request, reply in zip(run, answer.replies, strict=True):
             self._outbox.put(encode_reply(request, reply, node, term))
@@ -363,9 +369,9 @@ class Connection:
         """Return the reply to what needs no run."""
         if isinstance(item, bytes):
             return item
-        if isinstance(item, StatusRequest):
+        if isinstance(item.operation, Status):
             return encode_status(item, self._store.status())
-        assert isinstance(item, PingRequest), item
+        assert isinstance(item.operation, Ping), item
         return encode_reply(item, Reply("ok"))
 
     async def _leave(self) -> None:
@@ -404,10 +410,10 @@ class Connection:
         """Return the reply to an item, or to a line behind the items, that gets no result because the door stops."""
         behind = index - len(self._items)
         item = self._items[index] if behind < 0 else self._decode(self._lines[self._taken + behind])
-        if isinstance(item, WRITES) and index < self._handed:
-            reply = Reply("timeout", message="the server stops; this write may still take effect")
-        elif isinstance(item, GetRequest | SetRequest | DeleteRequest | CasRequest):
-            reply = Reply("unavailable", message="the server stops; this request had no effect")
-        else:
+        if isinstance(item, bytes) or not isinstance(item.operation, Query | WriteOperation):
             return self._answer_here(item)
+        if isinstance(item.operation, WriteOperation) and index < self._handed:
+            reply = Reply("timeout", message="the server stops; this write may still take effect")
+        else:
+            reply = Reply("unavailable", message="the server stops; this request had no effect")
         return encode_reply(item, reply)

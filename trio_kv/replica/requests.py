@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trio_kv.kv.commands import Command
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
 
 
@@ -26,11 +27,11 @@ class Propose(msgspec.Struct, frozen=True, gc=False):
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """Tell the values of these keys."""
+    """Answer these queries, all from one state."""
 
     source: Any
     number: int
-    keys: Sequence[str]
+    queries: Sequence[AnyQuery]
     is_stale: bool = False
     """Answer from what is applied, without asking the leader."""
     applied_min: int = 0
@@ -38,7 +39,7 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 
 class Done(msgspec.Struct, frozen=True, gc=False):
-    """The request took effect: one reply a command or key."""
+    """The request took effect: one reply a command or query."""
 
     number: int
     node: int

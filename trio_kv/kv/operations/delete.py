@@ -1,0 +1,52 @@
+"""`delete`: remove a key."""
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import UNSET, Raw, UnsetType
+
+from trio_kv.kv.operations.get import MISSING
+from trio_kv.kv.operations.operation import (
+    Context,
+    Key,
+    Revision,
+    WriteOperation,
+    explain_revisions,
+    held_bytes,
+    tell_value,
+)
+from trio_kv.kv.reply import Item, Reply
+
+
+class Delete(WriteOperation, frozen=True, gc=False, tag="delete"):
+    """Remove a key."""
+
+    words = "KEY"
+    purpose = "remove a key, print what it held"
+    has_result = True
+
+    key: Key
+    if_revision: Revision | UnsetType = UNSET
+    """Only if this is the key's revision."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its texts."""
+        return len(self.key)
+
+    def told_bytes(self, items: Mapping[str, Item]) -> int:
+        """It tells what the key holds, whether it is removed or not."""
+        return held_bytes(items, self.key)
+
+    def apply(self, context: Context) -> Reply:
+        """Remove the key."""
+        item = context.items.get(self.key)
+        previous = 0 if item is None else item.revision
+        wanted = self.if_revision
+        if wanted is not UNSET and wanted != previous:
+            return context.refuse(self.key, item, explain_revisions(previous, wanted))
+        return MISSING if item is None else context.remove(self.key, item)
+
+    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:
+        """Tell the key and what it held."""
+        assert reply.value is not None, f"{reply} to {self} has no value"
+        return tell_value(self.key, reply.value)
