@@ -13,7 +13,7 @@ from trio_kv.kv.image import ReplyRecord
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import cas
 from trio_kv.kv.operations.operation import Context
-from trio_kv.kv.reply import Origin, Reply
+from trio_kv.kv.reply import Item, Origin, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.sessions import FULL_OF_TEXTS, Session
 from trio_kv.proxy.books import UnsentReplies
@@ -48,6 +48,24 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr(equality, "COMPARED_BYTES_MAX", COMPARED_BYTES_MAX + 1)
+
+
+@mutant(
+    "kv: a deleted key is not told among the changes",
+    tests=(
+        "tests/property/test_machine.py::test_changes_tell_all_that_happens_to_keys",
+        *tests_of("machine", "test_changes_say_what_each_entry_did"),
+    ),
+)
+def _(patch: Patch) -> None:
+    real = Context.remove
+
+    def remove(self: Context, key: str, item: Item) -> Reply:
+        reply = real(self, key, item)
+        self.changes.pop()
+        return reply
+
+    patch.setattr(Context, "remove", remove)
 
 
 @mutant("kv: a boolean is a number", tests=tests_of("json_equality", "test_booleans_are_no_numbers"))

@@ -17,6 +17,7 @@ from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Set
+from trio_kv.kv.operations.operation import Change
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
@@ -136,6 +137,26 @@ def test_machine_does_what_the_model_does(log: list[Entry]) -> None:
         assert machine.expires_at_us == min((due for due, _ in model.due.values()), default=None)
     assert {key: (item.value, item.revision) for key, item in machine.items.items()} == model.items
     assert [session for session, _ in machine.sessions] == sorted(model.due)
+
+
+@given(logs(), st.integers(1, 8))
+def test_changes_tell_all_that_happens_to_keys(log: list[Entry], size: int) -> None:
+    """Whoever carries out the changes alone, run by run, holds the same keys, and each names the revision before it."""
+    machine = Machine()
+    told: dict[str, Item] = {}
+    for place in range(0, len(log), size):
+        run = log[place : place + size]
+        machine.apply(run)
+        for change in machine.changes:
+            if not isinstance(change, Change):
+                continue
+            assert run[0].index <= change.revision <= run[-1].index
+            before = told.pop(change.key, None)
+            assert change.previous == (0 if before is None else before.revision)
+            assert (change.kind == "delete") == (change.value is None)
+            if change.value is not None:
+                told[change.key] = Item(change.value, change.revision)
+    assert told == machine.items
 
 
 @given(logs(), st.data())

@@ -8,7 +8,8 @@ from trio_kv.check.reference import Reference
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations import Cas, Delete, Set
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Set
+from trio_kv.kv.operations.operation import Change, NoChange, SessionChange
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
@@ -19,6 +20,11 @@ SESSION = 1
 def raw(text: str) -> msgspec.Raw:
     """Return a JSON text as the commands hold it."""
     return msgspec.Raw(text)
+
+
+def write(seq: int, operation: AnyWrite) -> Write:
+    """Return an operation of the open session."""
+    return Write(SESSION, seq, 0, operation)
 
 
 class Log:
@@ -191,6 +197,40 @@ def test_state_digest_sees_a_machine_that_diverged() -> None:
         log.cas("k", "3", "1")
     assert healthy.machine.entries_digest == diverged.machine.entries_digest
     assert healthy.machine.state_digest != diverged.machine.state_digest
+
+
+def test_changes_say_what_each_entry_did(log: Log) -> None:
+    """A change has key, value, revision and the revision before; an entry that changed nothing tells its answer."""
+    told: list[object] = []
+    for command in (
+        None,
+        write(1, Set("k", raw("1"))),
+        write(2, Cas("k", raw("2"), raw("1.0"))),
+        write(3, Set("k", raw("3"), 9)),
+        write(4, Delete("k")),
+        write(5, Delete("k")),
+        write(1, Set("k", raw("1"))),
+        RenewSession(SESSION),
+        OpenSession(7),
+        Write(99, 1, 0, Delete("k")),
+    ):
+        log.apply(command)
+        told.append(list(log.machine.changes))
+    log.machine.apply([Entry(12, 1, 7, Expire(), b"")])
+    told.append(list(log.machine.changes))
+    assert told == [
+        [],
+        [Change("set", "k", raw("1"), 3, 0)],
+        [Change("set", "k", raw("2"), 4, 3)],
+        [NoChange("conflict", 4, raw("2"))],
+        [Change("delete", "k", None, 6, 4)],
+        [NoChange("missing", 0, None)],
+        [NoChange("ok", 3, None)],
+        [SessionChange("renew", SESSION)],
+        [SessionChange("open", 10, 7)],
+        [NoChange("session_expired", 0, None)],
+        [SessionChange("forget", 10)],
+    ]
 
 
 def test_digests_of_equal_logs_are_equal_and_stay_what_they_were() -> None:

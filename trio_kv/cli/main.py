@@ -182,9 +182,7 @@ def get(
     """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
     if raw and output == "json":
         raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
-    with target.connect() as store:
-        answer = store.ask(Request(Get(key), is_stale=stale, meta=output == "json"))
-    return show_answer(answer, output, has_value=True, is_raw=raw)
+    return _ask(Get(key), output, target, is_stale=stale, is_raw=raw)
 
 
 @app.command(
@@ -207,10 +205,7 @@ def set(
 ) -> ExitCode:
     """Give a key a value."""
     text = read_value(value)
-    condition = UNSET if if_revision is None else if_revision
-    with target.connect() as store:
-        answer = store.ask(Request(Set(key, text, condition), meta=output == "json"))
-    return show_answer(answer, output, has_value=False)
+    return _ask(Set(key, text, UNSET if if_revision is None else if_revision), output, target)
 
 
 @app.command(
@@ -225,10 +220,7 @@ def delete(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Remove a key and print the value it had."""
-    condition = UNSET if if_revision is None else if_revision
-    with target.connect() as store:
-        answer = store.ask(Request(Delete(key, condition), meta=output == "json"))
-    return show_answer(answer, output, has_value=True)
+    return _ask(Delete(key, UNSET if if_revision is None else if_revision), output, target)
 
 
 @app.command(
@@ -252,9 +244,20 @@ def cas(
     """Give a key a value if it now has the expected one."""
     old = UNSET if expected is None else parse_value(expected)
     text = read_value(value)
+    return _ask(Cas(key, text, old), output, target)
+
+
+def _ask(
+    operation: Get | Set | Delete | Cas,
+    output: Output,
+    target: Target,
+    *,
+    is_stale: bool = False,
+    is_raw: bool = False,
+) -> ExitCode:
     with target.connect() as store:
-        answer = store.ask(Request(Cas(key, text, old), meta=output == "json"))
-    return show_answer(answer, output, has_value=False)
+        answer = store.ask(Request(operation, is_stale=is_stale, meta=output == "json"))
+    return show_answer(answer, output, has_value=operation.has_result, is_raw=is_raw)
 
 
 @app.command(

@@ -1,28 +1,20 @@
 """`cas`: give a key a value if it now has the expected one (compare and set)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import UNSET, Raw, UnsetType
 
 from trio_kv.kv.equality import COMPARED_BYTES_MAX, is_equal_json
-from trio_kv.kv.operations.operation import (
-    Context,
-    Key,
-    Value,
-    WriteOperation,
-    held_bytes,
-    tell_value,
-)
+from trio_kv.kv.operations.operation import Context, KeyWrite, Value, tell_value
 from trio_kv.kv.reply import Item, Reply
 
 
-class Cas(WriteOperation, frozen=True, gc=False, tag="cas"):
+class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
     """Give a key a value if it now has the expected one."""
 
     words = "KEY VALUE [EXPECTED]"
     purpose = "set, if the key now has EXPECTED, or does not exist"
 
-    key: Key
     value: Value
     expected: Raw | UnsetType = UNSET
     """Any JSON value that the key must hold now, by JSON equality; left out, the key must not exist."""
@@ -32,10 +24,6 @@ class Cas(WriteOperation, frozen=True, gc=False, tag="cas"):
         """Bytes of its texts."""
         expected = self.expected
         return len(self.key) + len(self.value) + (0 if expected is UNSET else len(expected))
-
-    def told_bytes(self, items: Mapping[str, Item]) -> int:
-        """Only a condition that does not hold tells a value."""
-        return held_bytes(items, self.key)
 
     def apply(self, context: Context) -> Reply:
         """Set the key, if the condition holds."""

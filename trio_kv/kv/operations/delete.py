@@ -1,30 +1,27 @@
 """`delete`: remove a key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import UNSET, Raw, UnsetType
 
 from trio_kv.kv.operations.get import MISSING
 from trio_kv.kv.operations.operation import (
     Context,
-    Key,
+    KeyWrite,
     Revision,
-    WriteOperation,
     explain_revisions,
-    held_bytes,
     tell_value,
 )
-from trio_kv.kv.reply import Item, Reply
+from trio_kv.kv.reply import Reply
 
 
-class Delete(WriteOperation, frozen=True, gc=False, tag="delete"):
+class Delete(KeyWrite, frozen=True, gc=False, tag="delete"):
     """Remove a key."""
 
     words = "KEY"
     purpose = "remove a key, print what it held"
     has_result = True
 
-    key: Key
     if_revision: Revision | UnsetType = UNSET
     """Only if this is the key's revision."""
 
@@ -32,10 +29,6 @@ class Delete(WriteOperation, frozen=True, gc=False, tag="delete"):
     def size_bytes(self) -> int:
         """Bytes of its texts."""
         return len(self.key)
-
-    def told_bytes(self, items: Mapping[str, Item]) -> int:
-        """It tells what the key holds, whether it is removed or not."""
-        return held_bytes(items, self.key)
 
     def apply(self, context: Context) -> Reply:
         """Remove the key."""

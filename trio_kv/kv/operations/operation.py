@@ -167,15 +167,20 @@ class WriteOperation(Operation, frozen=True, gc=False):
         raise NotImplementedError
 
 
+class KeyWrite(WriteOperation, frozen=True, gc=False):
+    """A write to one key."""
+
+    key: Key
+
+    def told_bytes(self, items: Mapping[str, Item]) -> int:
+        """Return the size of what the key holds."""
+        item = items.get(self.key)
+        return 0 if item is None else len(item.value)
+
+
 def tell_value(key: str, value: Raw) -> Sequence[bytes | Raw]:
     """Return the two members that the answers of most operations have, in pieces."""
     return b'"key": ', encode(key), b', "value": ', value, b", "
-
-
-def held_bytes(items: Mapping[str, Item], key: str) -> int:
-    """Return how many bytes of value a key holds."""
-    item = items.get(key)
-    return 0 if item is None else len(item.value)
 
 
 def explain_revisions(is_at: int, wanted: int) -> str:

@@ -6,24 +6,21 @@ from msgspec import UNSET, Raw, UnsetType
 
 from trio_kv.kv.operations.operation import (
     Context,
-    Key,
+    KeyWrite,
     Revision,
     Value,
-    WriteOperation,
     explain_revisions,
-    held_bytes,
     tell_value,
 )
 from trio_kv.kv.reply import Item, Reply
 
 
-class Set(WriteOperation, frozen=True, gc=False, tag="set"):
+class Set(KeyWrite, frozen=True, gc=False, tag="set"):
     """Give a key a value."""
 
     words = "KEY VALUE"
     purpose = "VALUE is JSON; what is no JSON is taken as a string, spaces included"
 
-    key: Key
     value: Value
     if_revision: Revision | UnsetType = UNSET
     """Only if this is the key's revision; 0: only if the key does not exist."""
@@ -35,7 +32,7 @@ class Set(WriteOperation, frozen=True, gc=False, tag="set"):
 
     def told_bytes(self, items: Mapping[str, Item]) -> int:
         """Only a condition that does not hold tells a value."""
-        return 0 if self.if_revision is UNSET else held_bytes(items, self.key)
+        return 0 if self.if_revision is UNSET else super().told_bytes(items)
 
     def apply(self, context: Context) -> Reply:
         """Set the key."""
