@@ -14,7 +14,7 @@ from typing import Any, Union
 
 import msgspec
 from msgspec import UNSET, Raw
-from msgspec.structs import fields
+from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import Cas, Delete, Get, Set
@@ -87,8 +87,6 @@ MEMBER_BYTES_MIN = len('"key":"",')
 
 LINE_NESTING_MAX = NESTING_MAX + 1
 """The request itself is one level around its values."""
-
-COMMON = CommonMembers.__struct_fields__
 
 NESTED_TOO_DEEP = f"nested too deep: at most {NESTING_MAX} levels"
 
@@ -210,26 +208,26 @@ def _parse_any(line: bytes) -> Request:
         raise explain(line, NESTED_TOO_DEEP) from None
     except ValueError as error:
         raise explain(line, str(error)) from None
-    members = {name: getattr(decoded, name) for name in decoded.__struct_fields__}
-    _check_duplicates(
-        line, {name: text for name, text in members.items() if isinstance(text, Raw) and len(text)}
-    )
+    members = asdict(decoded)
+    texts = {name: text for name, text in members.items() if type(text) is Raw and len(text)}
+    kind = _KINDS.get(type(decoded))
+    # Each member takes a colon. Where there are no more colons than members that were found, none stands twice.
+    if line.count(b":") > len(texts) + ("key" in members) + (kind is not None):
+        _check_duplicates(line, texts)
     if is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
     if "key" in members:
         _check_key(line, members["key"])
-    kind = _KINDS.get(type(decoded)) or (Get if members["value"] is UNSET else Set)
-    given = {name: _keep(members.pop(name)) for name in kind.__struct_fields__}
-    operation: Any = kind(**given)
-    if any(value is not UNSET for name, value in members.items() if name not in COMMON):
-        raise explain(line, "a condition without a value")
+    # Cut out of the line, which nothing has to keep in memory then.
+    for name, text in texts.items():
+        members[name] = text.copy()
+    if kind is None:
+        kind = Get if members["value"] is UNSET else Set
+        if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
+            raise explain(line, "a condition without a value")
+    operation: Any = kind(*[members[name] for name in kind.__struct_fields__])
     is_stale = members["consistency"] == "stale"
-    return Request(operation, _keep(members["id"]), members["timeout"], is_stale, members["meta"])
-
-
-def _keep(value: Any) -> Any:
-    """Return a value that does not keep the line in memory."""
-    return value.copy() if isinstance(value, Raw) and len(value) else value
+    return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
 
 
 def _decode_any(line: bytes) -> Any:
