@@ -25,8 +25,9 @@ from trio_kv.raft.entry import Entry, decode_entries, make_entry
 KEYS = st.sampled_from(["a", "b", "\u00e9"])
 VALUES = st.sampled_from(["null", "1", "1.0", '"x"', "[1, 2]", '{"b":1,"a":2}']).map(msgspec.Raw)
 SESSIONS = st.integers(1, 4)
-SEQS = st.integers(0, 6)
-REVISIONS = st.just(UNSET) | st.integers(0, 12)
+SEQS = st.integers(0, 12)
+DONES = st.integers(0, 2)
+REVISIONS = st.sampled_from([UNSET, UNSET, UNSET, UNSET, *range(6)])
 
 Writes = list[tuple[int, bool]]
 
@@ -35,22 +36,23 @@ operations = st.one_of(
     st.builds(Delete, KEYS, REVISIONS),
     st.builds(Cas, KEYS, VALUES, st.just(UNSET) | VALUES),
 )
-commands = st.one_of(
+session_writes = st.builds(Write, SESSIONS, SEQS, DONES, operations)
+others = st.one_of(
     st.none(),
-    st.builds(Write, SESSIONS, SEQS, SEQS, operations),
-    st.builds(Write, SESSIONS, SEQS, SEQS, operations),
-    st.builds(Write, SESSIONS, SEQS, SEQS, operations),
     st.builds(OpenSession, st.integers(1, 20)),
     st.builds(RenewSession, SESSIONS),
     st.just(Expire()),
+)
+commands = st.sampled_from((session_writes, session_writes, session_writes, others)).flatmap(
+    lambda each: each
 )
 
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Entry]:
-    """Draw a log; its first entries are likely to open sessions, or little else would happen."""
-    drawn: list[Command | None] = [OpenSession(8)] * draw(st.integers(0, 3))
-    drawn += draw(st.lists(commands, max_size=30))
+    """Draw a log; its first entries open sessions, some of them for long, or little else would happen."""
+    drawn: list[Command | None] = [OpenSession(draw(st.sampled_from((8, 1000)))) for _ in range(3)]
+    drawn += draw(st.lists(commands, min_size=draw(st.integers(0, 20)), max_size=30))
     entries, time_us = [], 0
     for place, command in enumerate(drawn):
         time_us += draw(st.integers(0, 4))
