@@ -22,6 +22,7 @@ from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Cas, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import StorageError
@@ -30,7 +31,6 @@ from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
 from trio_kv.wire.node_port import Done, Read
 from trio_kv.wire.node_status import NodeStatus, State
-from trio_kv.wire.operations import CasRequest, SetRequest
 
 WAIT_S = 20.0
 """A condition that does not come true within this time fails the test."""
@@ -48,12 +48,12 @@ def has_state(status: NodeStatus, state: State) -> bool:
 
 
 async def put(local: LocalCluster, key: str, value: object) -> Reply:
-    request = SetRequest(key=key, value=msgspec.Raw(msgspec.json.encode(value)))
+    request = Set(key=key, value=msgspec.Raw(msgspec.json.encode(value)))
     return (await local.store.write([request], timeout_s=WAIT_S)).replies[0]
 
 
 async def get(local: LocalCluster, key: str, *, is_stale: bool = False, view: View | None = None) -> Any:
-    answer = await local.store.read([key], timeout_s=WAIT_S, is_stale=is_stale, view=view or View())
+    answer = await local.store.read([Get(key)], timeout_s=WAIT_S, is_stale=is_stale, view=view or View())
     reply = answer.replies[0]
     assert reply.code in ("ok", "missing"), reply
     return None if reply.value is None else msgspec.json.decode(reply.value)
@@ -107,10 +107,10 @@ class Load:
         """Count up by compare-and-swap: a retry that took effect twice would answer `conflict` or skip a number."""
         while not self.is_stopping:
             value = await get(self.local, "shared")
-            request = CasRequest(
+            request = Cas(
                 key="shared",
                 value=msgspec.Raw(str(value + 1).encode()),
-                expected=(msgspec.Raw(str(value).encode()),),
+                expected=msgspec.Raw(str(value).encode()),
             )
             reply = (await self.local.store.write([request], timeout_s=WAIT_S)).replies[0]
             if reply.code == "ok":
@@ -198,7 +198,7 @@ class Mailbox:
 
     def ask(self, node: int, key: str) -> bool:
         handle = self._registry.handle(node)
-        return handle is not None and handle.submit(Read(self._reply_to, 1, [key]))
+        return handle is not None and handle.submit(Read(self._reply_to, 1, [Get(key)]))
 
 
 async def test_R4_a_paused_leader_serves_nothing_stale(tmp_path: Path) -> None:
@@ -296,13 +296,13 @@ async def test_without_a_majority_writes_are_unknown_and_reads_unavailable(tmp_p
         lead = leader(local)
         for node in [node for node in range(1, 6) if node != lead][:3]:
             local.cluster.stop(node)
-        request = SetRequest(key="key", value=msgspec.Raw(b"2"))
+        request = Set(key="key", value=msgspec.Raw(b"2"))
         answer = await local.store.write([request], timeout_s=0.3)
         assert answer.replies[0].code == "timeout"
         await eventually(lambda: local.cluster.registry.leader() is None)
         answer = await local.store.write([request], timeout_s=0.1)
         assert answer.replies[0].code == "unavailable"
-        answer = await local.store.read(["key"], timeout_s=0.1, is_stale=False, view=View())
+        answer = await local.store.read([Get("key")], timeout_s=0.1, is_stale=False, view=View())
         assert answer.replies[0].code == "unavailable"
         assert await get(local, "key", is_stale=True) == 1
 

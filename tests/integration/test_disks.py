@@ -16,6 +16,7 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
+from trio_kv.kv.operations import Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.events import LeaderSteppedDown, RebuildEnded, SnapshotInstalled
 from trio_kv.storage import data_directory
@@ -23,7 +24,6 @@ from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeStarted
 from trio_kv.wire.node_status import State
-from trio_kv.wire.operations import SetRequest
 
 WAIT_S = 30.0
 SEGMENT_BYTES = 128 << 10
@@ -39,14 +39,14 @@ async def eventually(condition: Callable[[], bool]) -> None:
 async def put(local: LocalCluster, first: int, count: int, size_bytes: int = 200) -> list[Reply]:
     text = "x" * size_bytes
     requests = [
-        SetRequest(key=f"key{number}", value=msgspec.Raw(b'"%d %s"' % (number, text.encode())))
+        Set(key=f"key{number}", value=msgspec.Raw(b'"%d %s"' % (number, text.encode())))
         for number in range(first, first + count)
     ]
     return list((await local.store.write(requests, timeout_s=WAIT_S)).replies)
 
 
 async def get(local: LocalCluster, number: int) -> int | None:
-    answer = await local.store.read([f"key{number}"], timeout_s=WAIT_S, is_stale=False, view=View())
+    answer = await local.store.read([Get(f"key{number}")], timeout_s=WAIT_S, is_stale=False, view=View())
     value = answer.replies[0].value
     return None if value is None else int(msgspec.json.decode(value).split()[0])
 
@@ -187,7 +187,7 @@ async def test_a_data_directory_that_is_moved_away_stops_its_nodes(
         assert all("was moved away" in each.reason for each in nodes.values())
         with trio.fail_after(WAIT_S / 2):
             replies = await put(local, 5, 5)
-            answer = await local.store.read(["key1"], timeout_s=WAIT_S, is_stale=False, view=View())
+            answer = await local.store.read([Get("key1")], timeout_s=WAIT_S, is_stale=False, view=View())
         assert {reply.code for reply in (*replies, *answer.replies)} == {"unavailable"}
         assert "is not where it was" in replies[0].message
         assert not list(path.iterdir())

@@ -19,10 +19,10 @@ from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
+from trio_kv.kv.operations import Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.config import RaftConfig
 from trio_kv.trace.trace import Trace
-from trio_kv.wire.operations import SetRequest
 
 SIZES_MIB = {"ext4": 48, "xfs": 300, "btrfs": 220, "tmpfs": 24}
 """About as small as each can be."""
@@ -80,12 +80,12 @@ async def open_door(local: LocalCluster, data: Path) -> AsyncIterator[None]:
 
 
 async def put(local: LocalCluster, key: str, timeout_s: float) -> Reply:
-    request = SetRequest(key=key, value=msgspec.Raw(b'"' + b"v" * 1000 + b'"'))
+    request = Set(key=key, value=msgspec.Raw(b'"' + b"v" * 1000 + b'"'))
     return (await local.store.write([request], timeout_s=timeout_s)).replies[0]
 
 
 async def get(local: LocalCluster, *keys: str) -> set[str]:
-    answer = await local.store.read(list(keys), timeout_s=WAIT_S, is_stale=False, view=View())
+    answer = await local.store.read([Get(key) for key in keys], timeout_s=WAIT_S, is_stale=False, view=View())
     return {reply.code for reply in answer.replies}
 
 

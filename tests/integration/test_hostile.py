@@ -132,7 +132,7 @@ async def test_a_json_bomb(door: Door, bomb: bytes) -> None:
     assert b'"error": "bad_request"' in first
     assert b'"error": "bad_request"' in second
     assert third == b'{"status": "ok"}'
-    assert "a" not in door.store.values
+    assert "a" not in door.store.items
 
 
 @pytest.mark.parametrize("limits", [{"idle_timeout_s": 0.1}])
@@ -214,7 +214,7 @@ async def test_a_browser(door: Door, head: bytes) -> None:
     reply = await door.talk(head + b'{"key":"evil","value":1}\n' * 10_000)
     assert reply.count(b"\n") == 1
     assert b'"error": "bad_request"' in reply
-    assert "evil" not in door.store.values
+    assert "evil" not in door.store.items
     await wait_for_connections(door, 1)
     assert len(door.sink.events(ClientRefused)) == 1
 
@@ -241,7 +241,7 @@ async def test_too_many_half_lines(door: Door) -> None:
         assert b'"error": "overloaded"' in await read_all(old)
         await young.send_all(b'"}\n')
         assert (await young.receive_some(65536)).startswith(b'{"key": "young"')
-    assert "old" not in door.store.values
+    assert "old" not in door.store.items
     assert door.proxy.half_bytes == 0
 
 

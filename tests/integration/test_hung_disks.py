@@ -16,13 +16,13 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.members import FaultError
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
+from trio_kv.kv.operations import Get, Set
 from trio_kv.storage.errors import LockedError
 from trio_kv.storage.files import RealFiles
 from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskHung, DiskMoved, NodeStarted, RebuildStarted
 from trio_kv.wire.node_status import State
-from trio_kv.wire.operations import SetRequest
 
 WAIT_S = 10.0
 ENDED_S = 3.0
@@ -91,10 +91,10 @@ async def eventually(condition: Any) -> None:
 
 async def serve(local: LocalCluster, number: int) -> None:
     """Write, and read what was written."""
-    write = SetRequest(key="key", value=msgspec.Raw(b"%d" % number))
+    write = Set(key="key", value=msgspec.Raw(b"%d" % number))
     (reply,) = (await local.store.write([write], timeout_s=WAIT_S)).replies
     assert reply.code == "ok"
-    answer = await local.store.read(["key"], timeout_s=WAIT_S, is_stale=False, view=View())
+    answer = await local.store.read([Get("key")], timeout_s=WAIT_S, is_stale=False, view=View())
     assert bytes(answer.replies[0].value) == b"%d" % number  # type: ignore[arg-type]
 
 

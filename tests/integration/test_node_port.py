@@ -15,13 +15,15 @@ import msgspec
 import pytest
 import trio
 import trio.testing
+from msgspec import UNSET
 
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.registry import Registry
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import View
-from trio_kv.kv.commands import Command, Set
+from trio_kv.kv.commands import Command, Write
+from trio_kv.kv.operations import Cas, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.config import RaftConfig
 from trio_kv.replica.port import Directory, NodeHandle
@@ -37,7 +39,6 @@ from trio_kv.wire.node_port import (
     encode_request,
 )
 from trio_kv.wire.node_status import NodeStatus
-from trio_kv.wire.operations import CasRequest, SetRequest
 
 CONFIG = ClusterConfig(
     raft=RaftConfig(election_timeout_min_s=0.3, election_timeout_max_s=0.6, heartbeat_interval_s=0.05),
@@ -219,7 +220,7 @@ async def linked(
 
 
 async def put(store: RaftStore, key: str, value: bytes, if_revision: int | None = None) -> Reply:
-    operation = SetRequest(key, msgspec.Raw(value), if_revision)
+    operation = Set(key, msgspec.Raw(value), UNSET if if_revision is None else if_revision)
     (reply,) = (await store.write([operation], timeout_s=10.0)).replies
     return reply
 
@@ -228,7 +229,7 @@ async def get(
     store: RaftStore, key: str, *, is_stale: bool = False, view: View | None = None
 ) -> bytes | None:
     view = View() if view is None else view
-    (reply,) = (await store.read([key], timeout_s=10.0, is_stale=is_stale, view=view)).replies
+    (reply,) = (await store.read([Get(key)], timeout_s=10.0, is_stale=is_stale, view=view)).replies
     assert reply.code in ("ok", "missing"), reply
     return None if reply.value is None else bytes(reply.value)
 
@@ -255,7 +256,7 @@ async def test_C1_a_lost_answer_is_asked_for_again(
         losses = iter([True, True])
         link.loses_answer = lambda _: next(losses, False)
         reply = await put(store, "k", b"1", if_revision=0)
-        attempts = [each for each in link.commands() if isinstance(each, Set) and each.key == "k"]
+        attempts = [each for each in link.commands() if isinstance(each, Write) and each.operation.key == "k"]
         assert len(attempts) >= 3
         assert len({(each.session, each.seq) for each in attempts}) == 1
         assert reply.code == "ok"
@@ -274,8 +275,8 @@ async def test_C1_a_link_that_loses_much_costs_no_effect_and_repeats_none(
 
         async def count(key: str) -> None:
             for number in range(30):
-                expected = (msgspec.Raw(b"%d" % number),) if number else ()
-                step = CasRequest(key, msgspec.Raw(b"%d" % (number + 1)), expected)
+                expected = msgspec.Raw(b"%d" % number) if number else UNSET
+                step = Cas(key, msgspec.Raw(b"%d" % (number + 1)), expected)
                 (reply,) = (await store.write([step], timeout_s=20.0)).replies
                 assert reply.code == "ok", reply
                 assert await get(store, key) == b"%d" % (number + 1)
@@ -312,7 +313,7 @@ async def test_a_link_that_is_full_hands_nothing_over(tmp_path: Path, nursery: t
             for number in range(5):
                 writers.start_soon(write, number)
         assert sorted(reply.code for reply in answers).count("overloaded") >= 1
-        arrived = {command.key for command in link.commands() if isinstance(command, Set)}
+        arrived = {command.operation.key for command in link.commands() if isinstance(command, Write)}
         assert len(arrived) == 1 + [reply.code for reply in answers].count("ok")
 
 
@@ -324,7 +325,7 @@ async def test_an_answer_to_a_former_start_is_dropped(
     async with linked(tmp_path, nursery) as (store, link, _):
         link.held = []
         with trio.move_on_after(0.2):
-            await store.read(["k"], timeout_s=10.0, is_stale=False, view=View())
+            await store.read([Get("k")], timeout_s=10.0, is_stale=False, view=View())
         assert link.held
         old = {(decode_answer(data)[1].number) for data in link.held}
         link.restart_gateway(nonce=2)

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from trio_kv.gateway.store import Answer, Store, View
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.proxy import server
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.memory import MemoryStore
@@ -22,7 +23,6 @@ from trio_kv.trace.vocabulary import (
     ClientFailed,
     ClientRefused,
 )
-from trio_kv.wire.operations import WriteRequest
 
 CLOSE_IDLE = b'{"close": "ok"}\n'
 CLOSE_SHUTDOWN = b'{"close": "shutdown"}\n'
@@ -167,9 +167,11 @@ class ViewedStore(MemoryStore):
         super().__init__()
         self.seen: list[int] = []
 
-    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
+    async def read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
+    ) -> Answer:
         self.seen.append(view.applied)
-        return await super().read(keys, timeout_s=timeout_s, is_stale=is_stale, view=view)
+        return await super().read(queries, timeout_s=timeout_s, is_stale=is_stale, view=view)
 
 
 @pytest.mark.parametrize("writes", [1, 3])
@@ -338,7 +340,7 @@ async def test_stop_twice(open_door: OpenDoor, nursery: trio.Nursery) -> None:
 
 
 class FailingStore(MemoryStore):
-    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         if operations[0].key == "bug":
             raise LookupError("a bug of ours")
         return await super().write(operations, timeout_s=timeout_s)

@@ -18,8 +18,8 @@ from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
+from trio_kv.kv.operations import Get, Set
 from trio_kv.trace.trace import Trace
-from trio_kv.wire.operations import SetRequest
 
 WAIT_S = 20.0
 CONFIG = ClusterConfig(restart_delay_min_s=0.1)
@@ -58,14 +58,14 @@ async def run(*tokens: object) -> int:
 
 async def put(local: LocalCluster, key: str, value: object) -> int:
     """Write a key; return its revision."""
-    request = SetRequest(key=key, value=msgspec.Raw(msgspec.json.encode(value)))
+    request = Set(key=key, value=msgspec.Raw(msgspec.json.encode(value)))
     reply = (await local.store.write([request], timeout_s=WAIT_S)).replies[0]
     assert reply.code == "ok", reply
     return reply.revision
 
 
 async def get_all(local: LocalCluster, keys: list[str]) -> dict[str, Any]:
-    answer = await local.store.read(keys, timeout_s=WAIT_S, is_stale=False, view=View())
+    answer = await local.store.read([Get(key) for key in keys], timeout_s=WAIT_S, is_stale=False, view=View())
     return {
         key: None if reply.value is None else msgspec.json.decode(reply.value)
         for key, reply in zip(keys, answer.replies, strict=True)

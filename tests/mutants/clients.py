@@ -6,13 +6,16 @@ from typing import Any
 from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
-from trio_kv.kv import equality, writes
+from trio_kv.kv import equality
+from trio_kv.kv.commands import Write
 from trio_kv.kv.equality import COMPARED_BYTES_MAX, is_equal_json
 from trio_kv.kv.image import ReplyRecord
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.operations import cas
+from trio_kv.kv.operations.operation import Context
+from trio_kv.kv.reply import Item, Origin, Reply
 from trio_kv.kv.restorer import Restorer
-from trio_kv.kv.sessions import FULL_OF_TEXTS, Origin, Session
+from trio_kv.kv.sessions import FULL_OF_TEXTS, Session
 from trio_kv.proxy import session
 from trio_kv.proxy.books import UnsentReplies
 from trio_kv.replica import replica
@@ -36,7 +39,7 @@ def _(patch: Patch) -> None:
         compared_bytes += len(first) + len(second)
         return is_equal_json(first, second) if compared_bytes <= COMPARED_BYTES_MAX else first == second
 
-    patch.setattr(writes, "is_equal_json", is_equal)
+    patch.setattr(cas, "is_equal_json", is_equal)
 
 
 @mutant(
@@ -45,6 +48,24 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr(equality, "COMPARED_BYTES_MAX", COMPARED_BYTES_MAX + 1)
+
+
+@mutant(
+    "kv: a deleted key is not told among the changes",
+    tests=(
+        "tests/property/test_machine.py::test_changes_tell_all_that_happens_to_keys",
+        *tests_of("machine", "test_changes_say_what_each_entry_did"),
+    ),
+)
+def _(patch: Patch) -> None:
+    real = Context.remove
+
+    def remove(self: Context, key: str, item: Item) -> Reply:
+        reply = real(self, key, item)
+        self.changes.pop()
+        return reply
+
+    patch.setattr(Context, "remove", remove)
 
 
 @mutant("kv: a boolean is a number", tests=tests_of("json_equality", "test_booleans_are_no_numbers"))
@@ -124,8 +145,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Machine._write
 
-    def write(self: Machine, apply_write: Any, command: Any, *rest: Any) -> Reply:
-        reply = real(self, apply_write, command, *rest)
+    def write(self: Machine, command: Write, context: Context) -> Reply:
+        reply = real(self, command, context)
         if reply is FULL_OF_TEXTS:
             del self.sessions.by_id[command.session].replies[command.seq]
         return reply

@@ -8,10 +8,11 @@ from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway import raft as gateway
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.session import Session, Step
 from trio_kv.wire.node_port import Refused
-from trio_kv.wire.requests import GetRequest
+from trio_kv.wire.operations import Request
 
 PROGRAM_ORDER = "tests/integration/test_proxy.py::test_runs_are_cut_in_program_order"
 
@@ -125,9 +126,10 @@ def _(patch: Patch) -> None:
 
     def take_answer(self: Session, answer: Answer) -> Step | None:
         run: list[Any] = self._items[self._done : self._handed]
-        if isinstance(run[0], GetRequest):
+        if isinstance(run[0].operation, Get):
             replies = [
-                seen.setdefault(each.key, reply) for each, reply in zip(run, answer.replies, strict=True)
+                seen.setdefault(each.operation.key, reply)
+                for each, reply in zip(run, answer.replies, strict=True)
             ]
             answer = Answer(replies)
         return real(self, answer)
@@ -153,8 +155,11 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Session._decode_lines
 
+    def is_no_read(item: Request | bytes) -> bool:
+        return isinstance(item, bytes) or not isinstance(item.operation, Get)
+
     def decode_lines(self: Session) -> None:
         real(self)
-        self._items.sort(key=lambda item: not isinstance(item, GetRequest))
+        self._items.sort(key=is_no_read)
 
     patch.setattr(Session, "_decode_lines", decode_lines)

@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 
 from tests.mutants.registry import Patch, mutant, scenarios
+from trio_kv.kv.commands import Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import Session, Sessions
 from trio_kv.raft.entry import Entry
@@ -28,11 +30,11 @@ def replica_tests(*names: str) -> tuple[str, ...]:
 def _(patch: Patch) -> None:
     real = Machine._write
 
-    def write(self: Machine, apply_write: Any, command: Any, *rest: Any) -> Reply:
+    def write(self: Machine, command: Write, context: Context) -> Reply:
         session = self.sessions.by_id.get(command.session)
         if session is not None:
             session.replies.pop(command.seq, None)
-        return real(self, apply_write, command, *rest)
+        return real(self, command, context)
 
     patch.setattr(Machine, "_write", write)
 
@@ -56,14 +58,14 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Machine._write
 
-    def write(self: Machine, apply_write: Any, command: Any, *rest: Any) -> Reply:
+    def write(self: Machine, command: Write, context: Context) -> Reply:
         session = self.sessions.by_id.get(command.session)
         if session is not None:
             for _, other in self.sessions:
                 session.replies.update(
                     {seq: other.replies[seq] for seq in other.replies if seq == command.seq}
                 )
-        return real(self, apply_write, command, *rest)
+        return real(self, command, context)
 
     patch.setattr(Machine, "_write", write)
 
@@ -76,9 +78,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Machine._write
 
-    def write(self: Machine, apply_write: Any, command: Any, index: int, *rest: Any) -> Reply:
-        reply = real(self, apply_write, command, index, *rest)
-        return Reply(reply.code, reply.value, index, reply.message) if reply.code == "ok" else reply
+    def write(self: Machine, command: Write, context: Context) -> Reply:
+        reply = real(self, command, context)
+        return Reply(reply.code, reply.value, context.index, reply.message) if reply.code == "ok" else reply
 
     patch.setattr(Machine, "_write", write)
 
@@ -122,10 +124,10 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Machine._write
 
-    def write(self: Machine, apply_write: Any, command: Any, *rest: Any) -> Reply:
+    def write(self: Machine, command: Write, context: Context) -> Reply:
         session = self.sessions.by_id.get(command.session)
         used_us = None if session is None else session.used_us
-        reply = real(self, apply_write, command, *rest)
+        reply = real(self, command, context)
         if used_us is not None:
             self.sessions.by_id[command.session].used_us = used_us
         return reply

@@ -13,7 +13,9 @@ from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.gateway.store import Answer, Store, View, WriteRequest
+from trio_kv.gateway.store import Answer, Store, View
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Get
+from trio_kv.kv.operations.operation import Query
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import session as session_module
 from trio_kv.proxy.connection import Connection
@@ -22,7 +24,7 @@ from trio_kv.proxy.session import Session, Step
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.jobs import Job, Stored
 from trio_kv.wire.node_port import Propose, Read, Refused, Unknown
-from trio_kv.wire.operations import GetRequest, Request
+from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import encode_reply
 
 
@@ -71,7 +73,7 @@ def _(patch: Patch) -> None:
 
     def ask(self: RaftStore, now: float, read: Any, kept: int = 0) -> None:
         oldest = next(iter(self._reads.values()))
-        same = len(oldest.keys) == len(read.keys)
+        same = len(oldest.queries) == len(read.queries)
         number, read.number = read.number, oldest.number if same else read.number
         real(self, now, read, kept)
         read.number = number
@@ -112,7 +114,7 @@ def _(patch: Patch) -> None:
 @mutant("R2 an error is told as a missing key", world="whole")
 def _(patch: Patch) -> None:
     def crossed(request: Request, reply: Reply, node: int = 0, term: int = 0) -> bytes:
-        if isinstance(request, GetRequest) and reply.code == "unavailable":
+        if isinstance(request.operation, Get) and reply.code == "unavailable":
             reply = Reply("missing")
         return encode_reply(request, reply, node, term)
 
@@ -124,9 +126,9 @@ def _(patch: Patch) -> None:
     real = RaftStore.read
 
     async def read(
-        self: RaftStore, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View
+        self: RaftStore, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
     ) -> Answer:
-        return await real(self, keys, timeout_s=timeout_s, is_stale=True, view=view)
+        return await real(self, queries, timeout_s=timeout_s, is_stale=True, view=view)
 
     patch.setattr(RaftStore, "read", read)
 
@@ -136,9 +138,9 @@ def _(patch: Patch) -> None:
     real = RaftStore.read
 
     async def read(
-        self: RaftStore, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View
+        self: RaftStore, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
     ) -> Answer:
-        return await real(self, keys, timeout_s=timeout_s, is_stale=is_stale, view=View())
+        return await real(self, queries, timeout_s=timeout_s, is_stale=is_stale, view=View())
 
     patch.setattr(RaftStore, "read", read)
 
@@ -147,7 +149,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = RaftStore.write
 
-    async def write(self: RaftStore, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self: RaftStore, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         return attrs.evolve(await real(self, operations, timeout_s=timeout_s), applied=0)
 
     patch.setattr(RaftStore, "write", write)
@@ -160,18 +162,23 @@ def _(patch: Patch) -> None:
     def init(self: Connection, *streams: Any, store: Store, **others: Any) -> None:
         early: list[Reply] = []
 
-        async def write(writes: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+        async def write(writes: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
             session = self.session
-            gets = [item for item in session._items[session._handed :] if isinstance(item, GetRequest)]
+            items = session._items[session._handed :]
+            gets = [
+                item for item in items if not isinstance(item, bytes) and isinstance(item.operation, Query)
+            ]
             for get in gets[len(early) :]:
-                read = await store.read((get.key,), timeout_s=5.0, is_stale=get.is_stale, view=self._view)
+                read = await store.read(
+                    (get.operation,), timeout_s=5.0, is_stale=get.is_stale, view=self._view
+                )
                 early.extend(read.replies)
             return await store.write(writes, timeout_s=timeout_s)
 
-        async def read(keys: Sequence[str], **how: Any) -> Answer:
+        async def read(queries: Sequence[AnyQuery], **how: Any) -> Answer:
             if not early:
-                return await store.read(keys, **how)
-            return Answer([early.pop(0) for _ in keys])
+                return await store.read(queries, **how)
+            return Answer([early.pop(0) for _ in queries])
 
         shim = SimpleNamespace(write=write, read=read, status=store.status)
         real(self, *streams, store=shim, **others)

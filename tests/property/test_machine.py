@@ -7,14 +7,17 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from trio_kv.check import reference
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.kv import sessions
-from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set, decode_command
+from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write, decode_command
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Set
+from trio_kv.kv.operations.operation import Change
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
@@ -22,27 +25,34 @@ from trio_kv.raft.entry import Entry, decode_entries, make_entry
 KEYS = st.sampled_from(["a", "b", "\u00e9"])
 VALUES = st.sampled_from(["null", "1", "1.0", '"x"', "[1, 2]", '{"b":1,"a":2}']).map(msgspec.Raw)
 SESSIONS = st.integers(1, 4)
-SEQS = st.integers(0, 6)
-REVISIONS = st.none() | st.integers(0, 12)
+SEQS = st.integers(0, 12)
+DONES = st.integers(0, 2)
+REVISIONS = st.sampled_from([UNSET, UNSET, UNSET, UNSET, *range(6)])
 
 Writes = list[tuple[int, bool]]
 
-commands = st.one_of(
+operations = st.one_of(
+    st.builds(Set, KEYS, VALUES, REVISIONS),
+    st.builds(Delete, KEYS, REVISIONS),
+    st.builds(Cas, KEYS, VALUES, st.just(UNSET) | VALUES),
+)
+session_writes = st.builds(Write, SESSIONS, SEQS, DONES, operations)
+others = st.one_of(
     st.none(),
-    st.builds(Set, SESSIONS, SEQS, SEQS, KEYS, VALUES, REVISIONS),
-    st.builds(Delete, SESSIONS, SEQS, SEQS, KEYS, REVISIONS),
-    st.builds(Cas, SESSIONS, SEQS, SEQS, KEYS, VALUES, st.lists(VALUES, max_size=1).map(tuple)),
     st.builds(OpenSession, st.integers(1, 20)),
     st.builds(RenewSession, SESSIONS),
     st.just(Expire()),
+)
+commands = st.sampled_from((session_writes, session_writes, session_writes, others)).flatmap(
+    lambda each: each
 )
 
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Entry]:
-    """Draw a log; its first entries are likely to open sessions, or little else would happen."""
-    drawn: list[Command | None] = [OpenSession(8)] * draw(st.integers(0, 3))
-    drawn += draw(st.lists(commands, max_size=30))
+    """Draw a log; its first entries open sessions, some of them for long, or little else would happen."""
+    drawn: list[Command | None] = [OpenSession(draw(st.sampled_from((8, 1000)))) for _ in range(3)]
+    drawn += draw(st.lists(commands, min_size=draw(st.integers(0, 20)), max_size=30))
     entries, time_us = [], 0
     for place, command in enumerate(drawn):
         time_us += draw(st.integers(0, 4))
@@ -72,7 +82,7 @@ class Model:
             case Expire():
                 self.due = {session: due for session, due in self.due.items() if due[0] > entry.time_us}
                 return ("ok", None, 0)
-            case Set(session, seq, done) | Delete(session, seq, done) | Cas(session, seq, done):
+            case Write(session, seq, done, operation):
                 if session not in self.due:
                     return ("session_expired", None, 0)
                 self.done[session] = max(self.done[session], done)
@@ -80,7 +90,7 @@ class Model:
                     return ("session_expired", None, 0)
                 if (session, seq) not in self.answers:
                     self.use(session, entry)
-                    self.answers[session, seq] = self.write(command, entry.index)
+                    self.answers[session, seq] = self.write(operation, entry.index)
                 return self.answers[session, seq]
             case _:
                 return ("ok", None, 0)
@@ -93,14 +103,17 @@ class Model:
         self.due[session] = (entry.time_us + timeout_us, timeout_us)
         return ("ok", None, entry.index)
 
-    def write(self, command: Set | Delete | Cas, index: int) -> tuple[str, msgspec.Raw | None, int]:
+    def write(self, command: AnyWrite, index: int) -> tuple[str, msgspec.Raw | None, int]:
         """Carry out one write."""
         value, revision = self.items.get(command.key, (None, 0))
         if isinstance(command, Cas):
-            is_met = is_equal_json(value, command.expected[0]) if value and command.expected else False
-            is_met = is_met or (value is None and not command.expected)
+            expected = command.expected
+            if value is None or expected is UNSET:
+                is_met = value is None and expected is UNSET
+            else:
+                is_met = is_equal_json(value, expected)
         else:
-            is_met = command.if_revision in (None, revision)
+            is_met = command.if_revision in (UNSET, revision)
         if not is_met:
             return ("conflict", value, revision)
         if not isinstance(command, Delete):
@@ -126,6 +139,26 @@ def test_machine_does_what_the_model_does(log: list[Entry]) -> None:
         assert machine.expires_at_us == min((due for due, _ in model.due.values()), default=None)
     assert {key: (item.value, item.revision) for key, item in machine.items.items()} == model.items
     assert [session for session, _ in machine.sessions] == sorted(model.due)
+
+
+@given(logs(), st.integers(1, 8))
+def test_changes_tell_all_that_happens_to_keys(log: list[Entry], size: int) -> None:
+    """Whoever carries out the changes alone, run by run, holds the same keys, and each names the revision before it."""
+    machine = Machine()
+    told: dict[str, Item] = {}
+    for place in range(0, len(log), size):
+        run = log[place : place + size]
+        machine.apply(run)
+        for change in machine.changes:
+            if not isinstance(change, Change):
+                continue
+            assert run[0].index <= change.revision <= run[-1].index
+            before = told.pop(change.key, None)
+            assert change.previous == (0 if before is None else before.revision)
+            assert (change.kind == "delete") == (change.value is None)
+            if change.value is not None:
+                told[change.key] = Item(change.value, change.revision)
+    assert told == machine.items
 
 
 @given(logs(), st.data())

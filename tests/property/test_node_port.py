@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.commands import Command, OpenSession, Write
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import (
     Answer,
@@ -34,15 +35,18 @@ SPELLINGS = st.sampled_from(
     [b"1.50", b"1e3", b'{"b": 1,\t"a": [ ]}', b'"\\u00e9"', '"\u20ac"'.encode(), b"null"]
 )
 VALUES = SPELLINGS.map(msgspec.Raw)
-COMMANDS: st.SearchStrategy[Command] = st.one_of(
-    st.builds(Set, NUMBERS, NUMBERS, NUMBERS, TEXTS, VALUES, st.none() | NUMBERS),
-    st.builds(Delete, NUMBERS, NUMBERS, NUMBERS, TEXTS, st.none() | NUMBERS),
-    st.builds(Cas, NUMBERS, NUMBERS, NUMBERS, TEXTS, VALUES, st.lists(VALUES, max_size=1).map(tuple)),
-    st.builds(OpenSession, NUMBERS),
+UNSETS = st.just(msgspec.UNSET)
+WRITES: st.SearchStrategy[AnyWrite] = st.one_of(
+    st.builds(Set, TEXTS, VALUES, UNSETS | NUMBERS),
+    st.builds(Delete, TEXTS, UNSETS | NUMBERS),
+    st.builds(Cas, TEXTS, VALUES, UNSETS | VALUES),
+)
+COMMANDS: st.SearchStrategy[Command] = st.builds(Write, NUMBERS, NUMBERS, NUMBERS, WRITES) | st.builds(
+    OpenSession, NUMBERS
 )
 REQUESTS: st.SearchStrategy[Request] = st.one_of(
     st.builds(Propose, ASKERS, NUMBERS, st.lists(COMMANDS, min_size=1), NUMBERS),
-    st.builds(Read, ASKERS, NUMBERS, st.lists(TEXTS), st.booleans(), NUMBERS),
+    st.builds(Read, ASKERS, NUMBERS, st.lists(st.builds(Get, TEXTS), min_size=1), st.booleans(), NUMBERS),
 )
 REPLIES = st.builds(Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS)
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(

@@ -9,7 +9,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_kv.kv.commands import Set
+from trio_kv.kv import commands
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
@@ -89,8 +90,8 @@ def draw_write(log: Log, random: Random) -> Write:
     return Write(Ticket(0, term, last), hard_state, truncate_from, tuple(entries), base)
 
 
-def _command(size_bytes: int) -> Set:
-    return Set(1, 1, 1, "k", msgspec.Raw(msgspec.json.encode("x" * size_bytes)))
+def _command(size_bytes: int) -> commands.Write:
+    return commands.Write(1, 1, 1, Set("k", msgspec.Raw(msgspec.json.encode("x" * size_bytes))))
 
 
 def open_log(files: MemoryFiles) -> tuple[Wal, Recovered]:

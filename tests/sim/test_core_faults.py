@@ -140,7 +140,7 @@ def test_the_trace_is_text_alone() -> None:
     """No line of a trace names an object by its place in memory: the same seed writes the same bytes everywhere."""
     lines: list[str] = []
     World(draw_plan(11, ("forged_retries", "crash")), lines.append).run()
-    assert any("Propose" in line and '["set",' in line for line in lines)
+    assert any("Propose" in line and '{"op":"set",' in line for line in lines)
     assert not [line for line in lines if " at 0x" in line]
 
 

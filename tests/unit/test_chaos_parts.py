@@ -12,18 +12,19 @@ from trio_kv.sim.chaos.outcomes import DEFINITE_CODES, NonsenseError, Outcome, c
 from trio_kv.sim.chaos.recorder import Group, Recorder
 from trio_kv.sim.chaos.recovery import compare_nodes
 from trio_kv.wire.requests import (
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    SetRequest,
+    Cas,
+    Delete,
+    Get,
+    Request,
+    Set,
     encode_error,
     parse_reply,
 )
 
-GET = GetRequest("k")
-SET = SetRequest("k", msgspec.Raw(b'"a"'))
-DELETE = DeleteRequest("k")
-CAS = CasRequest("k", msgspec.Raw(b'"a"'), (msgspec.Raw(b'"b"'),))
+GET = Request(Get("k"))
+SET = Request(Set("k", msgspec.Raw(b'"a"')))
+DELETE = Request(Delete("k"))
+CAS = Request(Cas("k", msgspec.Raw(b'"a"'), msgspec.Raw(b'"b"')))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_definite_errors_are_failures(code: str) -> None:
         (SET, b'{"key":"k","value":null,"status":"error"}'),
         (GET, b'{"key":"k","value":"z","status":"error","error":"conflict"}'),
         (GET, b'{"id":1,"key":"k","value":"z","status":"ok"}'),
-        (GetRequest("k", id=msgspec.Raw(b"2")), b'{"id":1,"key":"k","value":"z","status":"ok"}'),
+        (Request(Get("k"), id=msgspec.Raw(b"2")), b'{"id":1,"key":"k","value":"z","status":"ok"}'),
     ],
 )
 def test_nonsense_is_noticed(request_: Any, line: bytes) -> None:
@@ -92,11 +93,11 @@ def test_keys_are_replaced_and_their_groups_closed(tmp_path: Path) -> None:
         on_closed=closed.append,
     )
     random = Random(2)
-    slow = recorder.call(1, GetRequest(first := recorder.draw_key(random)))
+    slow = recorder.call(1, Request(Get(first := recorder.draw_key(random))))
     calls = 0
     while len(closed) < 3:
         key = recorder.draw_key(random)
-        number = recorder.call(2, SetRequest(key, msgspec.Raw(b'"v%d"' % calls)))
+        number = recorder.call(2, Request(Set(key, msgspec.Raw(b'"v%d"' % calls))))
         recorder.end(number, "unknown" if calls % 10 == 0 else "ok", None, code="ok", node=3)
         calls += 1
     assert first not in recorder.groups, "an operation on it is under way"
@@ -125,9 +126,9 @@ def test_keys_of_ones_own_and_stale_reads(tmp_path: Path) -> None:
     own = recorder.take_key()
     assert {recorder.draw_key(Random(seed)) for seed in range(10)} == {"x-k1"} != {own}
     for number in range(1000):
-        request = SetRequest(own, msgspec.Raw(b"%d" % number))
+        request = Request(Set(own, msgspec.Raw(b"%d" % number)))
         recorder.end(recorder.call(1, request), "ok", None, code="ok", node=0)
-    stale = recorder.call(1, GetRequest(own, is_stale=True))
+    stale = recorder.call(1, Request(Get(own), is_stale=True))
     recorder.leave_key(own)
     assert not closed, "a read of it is under way"
     operation = recorder.end(stale, "ok", b"7", code="ok", node=2)
@@ -153,7 +154,7 @@ def test_the_longest_gap(tmp_path: Path) -> None:
     ]
     for at, outcome in outcomes:
         times.append(at)
-        request = CasRequest("k1", msgspec.Raw(b"1"))
+        request = Request(Cas("k1", msgspec.Raw(b"1")))
         recorder.end(recorder.call(1, request), outcome, None, code="", node=0)
     assert (recorder.longest_gap_from_s, recorder.longest_gap_s) == (3.0, 5.0)
     times.append(20.0)

@@ -26,8 +26,9 @@ from trio_kv.cli.output import show_key
 from trio_kv.cli.shell import Arguments
 from trio_kv.client import control
 from trio_kv.client.control import Door, NoDoorError
-from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv.commands import OpenSession, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import make_entry
 from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.files import RealFiles
@@ -54,7 +55,7 @@ def snapshot(tmp_path: Path) -> Path:
     machine.apply([make_entry(1, 4, 0, OpenSession(1_000_000))])
     for index in (2, 3, 4):
         value = msgspec.Raw(b'"v"')
-        machine.apply([make_entry(index, 4, index, Set(1, index, index, f"k{index}", value))])
+        machine.apply([make_entry(index, 4, index, Write(1, index, index, Set(f"k{index}", value)))])
     (tmp_path / "node-2").mkdir()
     writer = SnapshotStore(RealFiles(tmp_path / "node-2", is_synced=False), IDENTITY).begin(4, 4)
     for number, chunk in enumerate(machine.freeze().chunks()):

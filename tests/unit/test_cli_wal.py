@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from trio_kv.cli.main import main
-from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv import commands
+from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.data_directory import open_data_directory
@@ -27,7 +29,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def set_entry(index: int) -> Entry:
     value = msgspec.Raw(msgspec.json.encode("x" * LARGE))
-    return make_entry(index, 1, index, Set(1, index, index, f"key{index}", value))
+    return make_entry(index, 1, index, commands.Write(1, index, index, Set(f"key{index}", value)))
 
 
 @pytest.fixture

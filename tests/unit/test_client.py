@@ -32,7 +32,7 @@ from trio_kv.client.errors import (
     RefusedError,
     StoreError,
 )
-from trio_kv.wire.requests import GetRequest
+from trio_kv.wire import requests
 
 OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
 CLOSE = b'{"close": "ok"}\n'
@@ -165,7 +165,9 @@ def test_each_error_code_is_raised_as_a_class_of_its_own(serve: Callable[..., Fa
             assert type(caught.value) is ERROR_CLASSES[code]
             assert caught.value.reply is not None
             assert caught.value.reply.data == 3
-        assert client.ask(GetRequest("k")).code == code  # who wants to look at each answer can
+        assert (
+            client.ask(requests.Request(requests.Get("k"))).code == code
+        )  # who wants to look at each answer can
     is_unknown = code in ("timeout", "session_expired")
     assert issubclass(ERROR_CLASSES[code], OutcomeUnknownError if is_unknown else RefusedError)
 

@@ -8,13 +8,14 @@ import trio
 import trio.testing
 
 from trio_kv.gateway.store import Answer, View
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.session import REPLY_BYTES_MAX
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
-from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN, Request, WriteRequest, parse_line
+from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN, Request, parse_line
 
 
 class Stream:
@@ -87,11 +88,13 @@ class Store:
 
     value = msgspec.Raw(b'"' + b"v" * 100_000 + b'"')
 
-    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         return Answer([Reply("ok")] * len(operations))
 
-    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
-        return Answer([Reply("ok", self.value, 1)] * len(keys))
+    async def read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
+    ) -> Answer:
+        return Answer([Reply("ok", self.value, 1)] * len(queries))
 
     def status(self) -> dict[str, object]:
         return {"leader": 1}

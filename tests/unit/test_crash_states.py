@@ -11,7 +11,8 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Set
+from trio_kv.kv import commands
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.memory import MemoryFiles
@@ -110,7 +111,7 @@ class Script:
 
 def entry(index: int, term: int, size_bytes: int) -> Entry:
     raw = msgspec.Raw(msgspec.json.encode(f"{index}." * (size_bytes // 4)))
-    return make_entry(index, term, index * 10, Set(1, index, index, f"key{index}", raw))
+    return make_entry(index, term, index * 10, commands.Write(1, index, index, Set(f"key{index}", raw)))
 
 
 def vote(term: int, vote: int | None = None) -> Write:

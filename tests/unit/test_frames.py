@@ -4,7 +4,8 @@ import msgspec
 import pytest
 from crc32c import crc32c
 
-from trio_kv.kv.commands import Set, decode_command
+from trio_kv.kv.commands import Write, decode_command
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState
 from trio_kv.wire.frames import (
@@ -31,7 +32,7 @@ HEADER = SegmentHeader(Identity("0123456789abcdef" * 2, 3, 2**53 - 1), 7, 16384)
 
 def entries(count: int, *, first: int = 1, value: str = "chips") -> list[Entry]:
     raw = msgspec.Raw(msgspec.json.encode(value))
-    return [make_entry(first + n, 2, n, Set(1, n, n, f"key{n}", raw)) for n in range(count)]
+    return [make_entry(first + n, 2, n, Write(1, n, n, Set(f"key{n}", raw))) for n in range(count)]
 
 
 def payload_of(records: list[Record]) -> bytes:
@@ -57,12 +58,13 @@ def test_segment_header_notices_every_wrong_byte() -> None:
             decode_segment_header(data[:offset])
 
 
-def test_segment_header_of_a_later_format_is_refused() -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_segment_header_of_another_format_is_refused(version: int) -> None:
     """A log of an unknown format is not guessed at, and the message names both formats."""
     data = bytearray(HEADER.encode())
-    data[8] = 2
+    data[8] = version
     data[-4:] = crc32c(bytes(data[:-4])).to_bytes(4, "little")
-    with pytest.raises(FrameError, match="format 2, this program reads format 1"):
+    with pytest.raises(FrameError, match=f"format {version}, this program reads format 2"):
         decode_segment_header(bytes(data))
 
 

@@ -13,14 +13,14 @@ from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import HEDGE_S, RaftStore
 from trio_kv.gateway.store import View
-from trio_kv.kv.commands import Cas, Delete, OpenSession, Set
+from trio_kv.kv.commands import OpenSession, Write
+from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Refused
 from trio_kv.wire.node_status import State
-from trio_kv.wire.operations import CasRequest, DeleteRequest, SetRequest
 
-SET = SetRequest("k", msgspec.Raw(b"1"))
+SET = Set("k", msgspec.Raw(b"1"))
 
 
 def start(registry: Registry, node: int, inbox: Inbox, role: str) -> None:
@@ -141,7 +141,7 @@ class Cluster:
         self.opened: list[int] = []
         self.known: set[int] = set()
         self.is_full = False
-        self.commands: list[Set | Delete | Cas] = []
+        self.commands: list[Write] = []
 
     def __call__(self, propose: Propose) -> Answer:
         if self.is_full:
@@ -150,7 +150,7 @@ class Cluster:
             self.opened.append(10 * (len(self.opened) + 1))
             self.known.add(self.opened[-1])
             return done(propose, [Reply("ok", None, self.opened[-1])])
-        commands = [each for each in propose.commands if isinstance(each, Set | Delete | Cas)]
+        commands = [each for each in propose.commands if isinstance(each, Write)]
         self.commands += commands
         return done(
             propose, [Reply("ok" if each.session in self.known else "session_expired") for each in commands]
@@ -299,7 +299,7 @@ async def test_a_run_weighs_all_that_it_carries(
     nursery.start_soon(leader.run)
     await nursery.start(store.run)
     long = msgspec.Raw(b'"' + b"x" * 998 + b'"')
-    for operation in (CasRequest("k", msgspec.Raw(b"1"), (long,)), DeleteRequest("k" * 1000)):
+    for operation in (Cas("k", msgspec.Raw(b"1"), long), Delete("k" * 1000)):
         await store.write([operation], timeout_s=1.0)
         assert leader.proposals[-1].size_bytes >= 1000
     nursery.cancel_scope.cancel()
@@ -340,7 +340,7 @@ async def test_a_node_that_never_answers_costs_no_reader_its_patience(
         nonlocal slowest_s, answered
         while True:
             began_s = trio.current_time()
-            await store.read(["k"], timeout_s=5.0, is_stale=False, view=View())
+            await store.read([Get("k")], timeout_s=5.0, is_stale=False, view=View())
             slowest_s, answered = max(slowest_s, trio.current_time() - began_s), answered + 1
             await trio.sleep(0.1)
 

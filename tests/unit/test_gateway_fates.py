@@ -14,15 +14,15 @@ import trio
 
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.kv.commands import Command, Expire, Set
+from trio_kv.kv.commands import Command, Expire, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import FORGOTTEN_SEQ
 from trio_kv.raft.entry import make_entry
 from trio_kv.sim.whole.scheduling import run_seeded
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.wire.node_status import State
-from trio_kv.wire.requests import SetRequest
 
 WRITERS = 6
 WRITES_EACH = 25
@@ -78,8 +78,8 @@ class Chaos:
         if self.random.random() < 0.1:
             return False
         for command in propose.commands:
-            if isinstance(command, Set):
-                call = self.calls[command.key]
+            if isinstance(command, Write):
+                call = self.calls[command.operation.key]
                 number = (command.session, command.seq)
                 assert call.number in (None, number), f"{call}: repeated as {number}"
                 call.number = number
@@ -95,8 +95,8 @@ class Chaos:
         fate = random.random()
         if fate < 0.3:
             for command in propose.commands:
-                if isinstance(command, Set):
-                    self.calls[command.key].open_attempts -= 1
+                if isinstance(command, Write):
+                    self.calls[command.operation.key].open_attempts -= 1
             answer: Answer = random.choice((Refused(number, node, None), Full(number, node)))
             self.store.deliver(answer)
             return
@@ -111,8 +111,8 @@ class Chaos:
         """Commit a command."""
         index, time_us = self.machine.applied + 1, int((trio.current_time() + self.ahead_s) * 1e6)
         (reply,) = self.machine.apply([make_entry(index, 1, time_us, command)])
-        if isinstance(command, Set) and reply.code == "ok" and reply.revision == index:
-            call = self.calls[command.key]
+        if isinstance(command, Write) and reply.code == "ok" and reply.revision == index:
+            call = self.calls[command.operation.key]
             assert not call.revision, f"{call}: applied again at {index}"
             assert call.code not in DEFINITE, f"{call}: applied at {index}"
             call.revision = index
@@ -144,7 +144,7 @@ async def run(random: Random) -> list[Call]:
             for turn in range(WRITES_EACH):
                 keys = [f"{writer}.{turn}.{place}" for place in range(random.choice((1, 1, 3)))]
                 calls = [chaos.calls.setdefault(key, Call()) for key in keys]
-                sets = [SetRequest(key, msgspec.Raw(b"1")) for key in keys]
+                sets = [Set(key, msgspec.Raw(b"1")) for key in keys]
                 with trio.move_on_after(random.choice((0.02, 0.5, 100.0, 100.0, 100.0))) as departure:
                     answer = await chaos.store.write(sets, timeout_s=random.choice((0.1, 1.0, 4.0)))
                 if not departure.cancelled_caught:

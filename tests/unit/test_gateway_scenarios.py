@@ -17,11 +17,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer, View
-from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv.commands import OpenSession, Write
+from trio_kv.kv.operations import Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import Done, Propose, Read, Refused, Unknown
 from trio_kv.wire.node_status import State
-from trio_kv.wire.requests import SetRequest
 
 SESSION = 7
 
@@ -52,10 +52,10 @@ class Nodes:
     async def _deliver(self, answer: Done) -> None:
         self.store.deliver(answer)
 
-    def sets(self) -> list[Set]:
+    def sets(self) -> list[Write]:
         """Return the writes that nodes were given, one an attempt."""
         proposals = [request for _, request in self.asked if isinstance(request, Propose)]
-        return [command for each in proposals for command in each.commands if isinstance(command, Set)]
+        return [command for each in proposals for command in each.commands if isinstance(command, Write)]
 
     def done(self, place: int, *replies: Reply) -> None:
         """Let the node that was asked answer."""
@@ -94,11 +94,13 @@ class Call:
 
 
 def begin_write(nodes: Nodes, nursery: trio.Nursery, timeout_s: float = 5.0) -> Call:
-    return Call(nursery, lambda: nodes.store.write([SetRequest("k", msgspec.Raw(b"1"))], timeout_s=timeout_s))
+    return Call(nursery, lambda: nodes.store.write([Set("k", msgspec.Raw(b"1"))], timeout_s=timeout_s))
 
 
 def begin_read(nodes: Nodes, nursery: trio.Nursery, timeout_s: float = 5.0) -> Call:
-    return Call(nursery, lambda: nodes.store.read(["k"], timeout_s=timeout_s, is_stale=False, view=View()))
+    return Call(
+        nursery, lambda: nodes.store.read([Get("k")], timeout_s=timeout_s, is_stale=False, view=View())
+    )
 
 
 async def test_C1_a_write_is_repeated_under_its_own_number(
@@ -201,12 +203,12 @@ async def test_R7_a_stale_read_is_not_older_than_what_its_connection_read_before
 ) -> None:
     """A linearizable read is seen, too: a follower that lags behind it must not answer the stale one after it."""
     view = View()
-    call = Call(nursery, lambda: nodes.store.read(["k"], timeout_s=5, is_stale=False, view=view))
+    call = Call(nursery, lambda: nodes.store.read([Get("k")], timeout_s=5, is_stale=False, view=view))
     await wait_all_tasks_blocked()
     nodes.done(0, Reply("ok", msgspec.Raw(b"2"), 9))
     await wait_all_tasks_blocked()
     assert call.code == "ok"
-    Call(nursery, lambda: nodes.store.read(["k"], timeout_s=5, is_stale=True, view=view))
+    Call(nursery, lambda: nodes.store.read([Get("k")], timeout_s=5, is_stale=True, view=view))
     await wait_all_tasks_blocked()
     request = nodes.asked[-1][1]
     assert isinstance(request, Read)

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.commands import Command, OpenSession, Write
 from trio_kv.kv.image import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Cas, Delete, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import make_entry
@@ -24,8 +25,8 @@ ITEMS = b'{"chunk":2,"items":[["k","v",9]]}\n'
 REPLIES = b'{"chunk":3,"replies":[[1,3,"ok",null,false,9,""]]}\n'
 
 
-def set_to(key: str, value: str, seq: int) -> Set:
-    return Set(SESSION, seq, 0, key, msgspec.Raw(value))
+def set_to(key: str, value: str, seq: int) -> Write:
+    return Write(SESSION, seq, 0, Set(key, msgspec.Raw(value)))
 
 
 def run(commands: Iterable[Command]) -> Machine:
@@ -52,10 +53,12 @@ def restore(chunks: Iterable[bytes]) -> Machine:
 
 def test_snapshot_is_lines_for_people() -> None:
     """The format is what the documents say, byte by byte: nodes of two versions read each other's."""
-    machine = run([set_to("k", '{"a": 1.0}', 1), Delete(SESSION, 2, 2, "k"), set_to("\u00e9", "null", 3)])
+    machine = run(
+        [set_to("k", '{"a": 1.0}', 1), Write(SESSION, 2, 2, Delete("k")), set_to("\u00e9", "null", 3)]
+    )
     assert b"".join(tell(machine)).decode() == (
         '{"format":"trio_kv state","version":2,"head":{"applied":4,"applied_term":1,"time_us":0,'
-        '"entries_digest":981782816,"state_digest":284870163},"counts":{"sessions":1,"replies":2,"items":1}}\n'
+        '"entries_digest":3276266040,"state_digest":3124949064},"counts":{"sessions":1,"replies":2,"items":1}}\n'
         '{"chunk":1,"sessions":[[1,1000000,0,2]]}\n'
         '{"chunk":2,"items":[["\u00e9",null,4]]}\n'
         '{"chunk":3,"replies":[[1,2,"ok",{"a": 1.0},true,3,"","k",2],[1,3,"ok",null,false,4,""]]}\n'
@@ -68,8 +71,8 @@ def test_snapshot_holds_everything() -> None:
         [
             set_to("k", "null", 1),
             set_to('\u00e9\n\u2028"', "[1,\r\n 2]", 2),
-            Delete(SESSION, 3, 0, "k"),
-            Cas(SESSION, 4, 0, "x", msgspec.Raw("1"), (msgspec.Raw("2"),)),
+            Write(SESSION, 3, 0, Delete("k")),
+            Write(SESSION, 4, 0, Cas("x", msgspec.Raw("1"), msgspec.Raw("2"))),
         ]
     )
     restored = restore(tell(machine))
@@ -138,9 +141,9 @@ def test_restored_sessions_know_their_answers() -> None:
     assert machine.apply([make_entry(10, 1, 6, set_to("k", "2", 3))]) == [Reply("ok", None, 9)]
 
 
-def conflict(seq: int, key: str, *, done: int = 0, session: int = SESSION) -> Cas:
+def conflict(seq: int, key: str, *, done: int = 0, session: int = SESSION) -> Write:
     """Return a cas that fails on any key that exists."""
-    return Cas(session, seq, done, key, msgspec.Raw("0"), (msgspec.Raw('"no"'),))
+    return Write(session, seq, done, Cas(key, msgspec.Raw("0"), msgspec.Raw('"no"')))
 
 
 LARGE = f'"{"x" * 10_000}"'
@@ -166,7 +169,7 @@ def test_what_only_answers_hold_is_told_once() -> None:
         commands.append(set_to("k", LARGE[:-1] + f'{number}"', 10 * number))
         commands += [conflict(10 * number + 1, "k"), conflict(10 * number + 1, "k", session=2)]
         commands.append(conflict(10 * number + 2, "k"))
-    commands += [Delete(SESSION, 90, 0, "k"), set_to("k", "1", 91)]
+    commands += [Write(SESSION, 90, 0, Delete("k")), set_to("k", "1", 91)]
     machine = run(commands)
     chunks = tell(machine)
     assert b"".join(chunks).count(LARGE[:-1].encode()) == 3
@@ -186,7 +189,9 @@ def test_counts_go_down_as_answers_are_forgotten() -> None:
     restored = restore(tell(machine))
     for each, held_bytes in ((3, len(LARGE)), (4, 0)):
         for twin in (machine, restored):
-            twin.apply([make_entry(twin.applied + 1, 1, 0, Set(SESSION, 4, each, "k", msgspec.Raw("1")))])
+            twin.apply(
+                [make_entry(twin.applied + 1, 1, 0, Write(SESSION, 4, each, Set("k", msgspec.Raw("1"))))]
+            )
             assert twin.sessions.held_bytes == twin.sessions.by_id[SESSION].held_bytes == held_bytes
     assert tell(machine) == tell(restored)
 

@@ -7,7 +7,8 @@ from random import Random
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Set
+from trio_kv.kv import commands
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.data_directory import open_data_directory
@@ -21,7 +22,10 @@ SEGMENT_BYTES = 4096
 
 def entry(index: int, term: int = 1) -> Entry:
     return make_entry(
-        index, term, index, Set(1, index, index, f"key{index}", msgspec.Raw(b'"' + b"x" * 300 + b'"'))
+        index,
+        term,
+        index,
+        commands.Write(1, index, index, Set(f"key{index}", msgspec.Raw(b'"' + b"x" * 300 + b'"'))),
     )
 
 
@@ -144,7 +148,9 @@ def test_dump_shows_every_record(path: Path) -> None:
     assert kinds.count("base") == kinds.count("seal") + 1
     truncation = kinds.index("truncate")
     assert lines[truncation].text == "from 29"
-    assert lines[truncation + 1].text.startswith('29@3 at 29 us: ["set",1,29,29,"key29","xxx')
+    assert lines[truncation + 1].text.startswith(
+        '29@3 at 29 us: ["write",1,29,29,{"op":"set","key":"key29","value":"xxx'
+    )
     assert lines[truncation + 1].text.endswith("…")
     assert lines[1] == Line(
         str(path / "node-2" / snapshot_name(20, 1)), lines[1].offset, "chunk", "0: 9 bytes"

@@ -19,6 +19,7 @@ from trio_kv.check.violation import Violation
 from trio_kv.check.watch import View
 from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.log import Log
@@ -310,7 +311,7 @@ def test_what_is_left_in_queues_is_told() -> None:
         id=1, peers=(2, 3), config=RaftConfig(), random=Random("q"), incarnation=1, now=0.0, events_level=0
     )
     assert not left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3])
-    replica.read(Read(ReplyTo(0, 1), 1, ("k",)))
+    replica.read(Read(ReplyTo(0, 1), 1, (Get("k"),)))
     replica.ready(0.0)
     assert left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3]) == {"requests": 1, "reads": 1}
 

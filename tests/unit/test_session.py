@@ -64,13 +64,13 @@ class Driver:
 
     def _answer(self, run: WriteRun | ReadRun) -> list[Reply]:
         if isinstance(run, ReadRun):
-            self.asked += [("get", key) for key in run.keys]
-            counts = [self.values.get(key, 0) for key in run.keys]
+            self.asked += [("get", query.key) for query in run.queries]
+            counts = [self.values.get(query.key, 0) for query in run.queries]
             return [Reply("ok", msgspec.Raw(b"%d" % count), count) for count in counts]
-        for write in run.writes:
+        for write in run.operations:
             self.asked.append(("write", write.key))
             self.values[write.key] = self.values.get(write.key, 0) + 1
-        return [Reply("ok", msgspec.Raw(b"0"), 1) for _ in run.writes]
+        return [Reply("ok", msgspec.Raw(b"0"), 1) for _ in run.operations]
 
 
 @given(lines=st.lists(st.sampled_from(LINES), max_size=12), cuts=st.lists(st.integers(0, 400)))
@@ -98,7 +98,7 @@ def test_runs_are_alike_and_bounded(lines: list[bytes]) -> None:
     driver = Driver(session())
     driver.receive(b"".join(line + b"\n" for line in lines))
     for run in driver.runs:
-        assert 1 <= len(run.writes if isinstance(run, WriteRun) else run.keys) <= 3
+        assert 1 <= len(run.operations if isinstance(run, WriteRun) else run.queries) <= 3
     assert len(driver.asked) == len(lines)
 
 

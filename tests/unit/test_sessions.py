@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from trio_kv.kv import sessions as sessions_module
-from trio_kv.kv.commands import Cas, Command, Delete, Expire, OpenSession, RenewSession, Set
+from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Cas, Delete, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX, SESSIONS_MAX, Session, Sessions
 from trio_kv.raft.entry import make_entry
@@ -38,9 +39,9 @@ def run(machine: Machine, time_us: int, commands: Sequence[Command]) -> list[Rep
     )
 
 
-def put(seq: int, value: str = "1", *, done: int = 0, session: int = SESSION) -> Set:
+def put(seq: int, value: str = "1", *, done: int = 0, session: int = SESSION) -> Write:
     """Return a command that sets the key `k`."""
-    return Set(session, seq, done, "k", msgspec.Raw(value))
+    return Write(session, seq, done, Set("k", msgspec.Raw(value)))
 
 
 def value_of(machine: Machine, key: str = "k") -> str | None:
@@ -62,9 +63,9 @@ def test_repeated_delete_gets_the_old_value_again() -> None:
     """The kept answer carries its value, though the key is long gone."""
     machine = started()
     at(machine, 0, put(1, "[1]"))
-    first = at(machine, 0, Delete(SESSION, 2, 0, "k"))
+    first = at(machine, 0, Write(SESSION, 2, 0, Delete("k")))
     assert first == Reply("ok", msgspec.Raw(b"[1]"), 3)
-    assert at(machine, 0, Delete(SESSION, 2, 0, "k")) == first
+    assert at(machine, 0, Write(SESSION, 2, 0, Delete("k"))) == first
 
 
 def test_new_seqs_are_applied_in_whatever_order_they_arrive() -> None:
@@ -123,9 +124,11 @@ def test_full_session_is_overloaded_until_done_moves() -> None:
     assert value_of(machine) == "2"
 
 
-def cas(seq: int, value: str, expected: str, *, done: int = 0, session: int = SESSION, key: str = "k") -> Cas:
+def cas(
+    seq: int, value: str, expected: str, *, done: int = 0, session: int = SESSION, key: str = "k"
+) -> Write:
     """Return a command that changes a key that holds what is expected."""
-    return Cas(session, seq, done, key, msgspec.Raw(value), (msgspec.Raw(expected),))
+    return Write(session, seq, done, Cas(key, msgspec.Raw(value), msgspec.Raw(expected)))
 
 
 LARGE = '"' + "x" * 998 + '"'
@@ -153,8 +156,8 @@ def test_values_in_answers_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         assert at(machine, 0, cas(10 * number + 1, "1", "2")).code == "conflict"
     refused = [
         cas(30, "1", LARGE),
-        Delete(SESSION, 31, 0, "k"),
-        Set(SESSION, 32, 0, "k", msgspec.Raw("1"), 99),
+        Write(SESSION, 31, 0, Delete("k")),
+        Write(SESSION, 32, 0, Set("k", msgspec.Raw("1"), 99)),
     ]
     assert [reply.code for reply in run(machine, 0, refused)] == ["overloaded"] * 3
     assert value_of(machine) == LARGE
@@ -169,12 +172,12 @@ def test_small_values_find_room_always(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = started()
     run(machine, 0, [put(1, LARGE), cas(2, "1", "2")])
     assert at(machine, 0, cas(3, "1", "2")).code == "overloaded"
-    assert at(machine, 0, Set(SESSION, 4, 0, "small", msgspec.Raw("1"))).code == "ok"
+    assert at(machine, 0, Write(SESSION, 4, 0, Set("small", msgspec.Raw("1")))).code == "ok"
     assert at(machine, 0, cas(5, "2", "1", key="small")).code == "ok"
     assert at(machine, 0, cas(6, "3", "1", key="small")).value == msgspec.Raw("2")
-    assert at(machine, 0, Delete(SESSION, 7, 0, "small")).value == msgspec.Raw("2")
-    assert at(machine, 0, Delete(SESSION, 8, 0, "small")).code == "missing"
-    assert at(machine, 0, Cas(SESSION, 9, 0, "small", msgspec.Raw(LARGE))).code == "ok"
+    assert at(machine, 0, Write(SESSION, 7, 0, Delete("small"))).value == msgspec.Raw("2")
+    assert at(machine, 0, Write(SESSION, 8, 0, Delete("small"))).code == "missing"
+    assert at(machine, 0, Write(SESSION, 9, 0, Cas("small", msgspec.Raw(LARGE)))).code == "ok"
 
 
 def test_what_was_refused_is_never_applied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Set
+from trio_kv.kv import commands
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import (
@@ -40,7 +41,7 @@ SEGMENT_BYTES = 4096
 
 def entry(index: int, term: int = 1, size_bytes: int = 150) -> Entry:
     raw = msgspec.Raw(msgspec.json.encode("x" * size_bytes))
-    return make_entry(index, term, index * 10, Set(1, index, index, f"key{index}", raw))
+    return make_entry(index, term, index * 10, commands.Write(1, index, index, Set(f"key{index}", raw)))
 
 
 def write(*entries: Entry, hard_state: HardState | None = None, base: tuple[int, int] | None = None) -> Write:

@@ -9,7 +9,8 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.kv.commands import Set
+from trio_kv.kv import commands
+from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.batches import encode, merge, size_bytes
@@ -30,7 +31,10 @@ def entry(index: int, term: int = 1, size_bytes: int = 150) -> Entry:
     """Return an entry of about this many bytes."""
     text = f"{index}." * (size_bytes // (len(str(index)) + 1))
     return make_entry(
-        index, term, index * 10, Set(1, index, index, f"key{index}", msgspec.Raw(msgspec.json.encode(text)))
+        index,
+        term,
+        index * 10,
+        commands.Write(1, index, index, Set(f"key{index}", msgspec.Raw(msgspec.json.encode(text)))),
     )
 
 
@@ -695,7 +699,11 @@ def test_D12_what_fits_is_what_is_written_without_a_segment(has_spare: bool) -> 
     text_bytes = SEGMENT_BYTES - 4 * SECTOR_BYTES - (0 if has_spare else wal.statistics().offset)
     verdicts = []
     for extra in range(0, 4 * SECTOR_BYTES, 7):
-        batch = write(make_entry(10, 1, 100, Set(1, 10, 10, "key", msgspec.Raw(b"1" * (text_bytes + extra)))))
+        batch = write(
+            make_entry(
+                10, 1, 100, commands.Write(1, 10, 10, Set("key", msgspec.Raw(b"1" * (text_bytes + extra))))
+            )
+        )
         files, wal = open_full()
         verdicts.append(wal.fits(size_bytes(encode(merge([batch])))))
         if verdicts[-1]:

@@ -12,6 +12,7 @@ from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.node import Clock, Node
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
+from trio_kv.kv.operations import Set
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ticket, Write
@@ -20,10 +21,9 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.node_status import State
-from trio_kv.wire.operations import SetRequest
 
 LIMIT_BYTES = 100_000
-SET = SetRequest("k", msgspec.Raw(b"1" * 9_000))
+SET = Set("k", msgspec.Raw(b"1" * 9_000))
 
 
 class Disk:
@@ -206,6 +206,6 @@ async def test_writes_that_wait_for_a_session_are_weighed_too(
             writers.start_soon(write)
     assert sorted(codes) == ["overloaded"] * 40 + ["unavailable"] * 10
     # A larger one is served when it is alone, or nobody could ever write it.
-    large = SetRequest("k", msgspec.Raw(b"1" * 2 * LIMIT_BYTES))
+    large = Set("k", msgspec.Raw(b"1" * 2 * LIMIT_BYTES))
     assert (await store.write([large], timeout_s=1.0)).replies[0].code == "unavailable"
     nursery.cancel_scope.cancel()

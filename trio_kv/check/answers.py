@@ -18,7 +18,8 @@ from trio_kv.check.reference import Outcome
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
 from trio_kv.check.violation import Violation
-from trio_kv.kv.commands import Cas, Command, Delete, Set
+from trio_kv.kv.commands import Command, Write
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
 
 
@@ -29,7 +30,7 @@ class _Asked:
     node: int
     commit: int
     """The highest index committed anywhere when it was asked."""
-    keys: Sequence[str] = ()
+    queries: Sequence[AnyQuery] = ()
     revisions: tuple[int, ...] = ()
     """The highest revision of each key that anybody had been told of."""
     commands: Sequence[Command] = ()
@@ -54,12 +55,13 @@ class Answers:
         commit = self._chronicle.commit
         self._asked[number] = _Asked(node, commit, commands=commands)
         for command in commands:
-            if isinstance(command, Set | Delete | Cas):
+            if isinstance(command, Write):
                 self._first_asked.setdefault((command.session, command.seq), commit)
 
-    def asked_to_read(self, number: int, node: int, keys: Sequence[str]) -> None:
+    def asked_to_read(self, number: int, node: int, queries: Sequence[AnyQuery]) -> None:
         """Note a request."""
-        self._asked[number] = _Asked(node, self._chronicle.commit, keys, self._revisions.asked(keys))
+        revisions = self._revisions.asked([query.key for query in queries])
+        self._asked[number] = _Asked(node, self._chronicle.commit, queries, revisions)
 
     def given_up(self, number: int) -> None:
         """Note that a request is not answered: it got lost, or its node died."""
@@ -95,9 +97,9 @@ class Answers:
         """
         asked = self._take(number, node)
         self.judged += 1
-        if len(replies) != len(asked.commands) + len(asked.keys):
+        if len(replies) != len(asked.commands) + len(asked.queries):
             raise Violation(f"{asked} got {len(replies)} replies from node {node}")
-        if asked.keys:
+        if asked.queries:
             self._judge_read(asked, applied, replies)
             return True
         for command, reply in zip(asked.commands, replies, strict=True):
@@ -105,14 +107,14 @@ class Answers:
         return False
 
     def _judge_write(self, node: int, command: Command, given: Outcome) -> None:
-        if isinstance(command, Set | Delete | Cas):
+        if isinstance(command, Write):
             known = self._chronicle.outcomes.get((command.session, command.seq), [])
             if given not in known:
                 raise Violation(f"node {node} answered {command} with {given}; its entries got {known}")
             if given.code == "ok":
                 if given.revision <= self._first_asked[command.session, command.seq]:
                     raise Violation(f"node {node} answered {command} with an index older than the request")
-                self._revisions.told(command.key, given.revision)
+                self._revisions.told(command.operation.key, given.revision)
         if given.code == "ok" and given.revision:
             entry = self._chronicle.entries[given.revision - 1]
             self._durability.require(entry, f"node {node} told a client that {command} was done by it")
@@ -123,16 +125,13 @@ class Answers:
             raise Violation(
                 f"a read at node {node} saw index {applied}, though {asked.commit} was committed before it"
             )
-        for key, told, reply in zip(asked.keys, asked.revisions, replies, strict=True):
-            held = self._chronicle.reference.at(key, applied)
-            due = Outcome("missing") if held is None else Outcome("ok", *held)
+        for query, told, reply in zip(asked.queries, asked.revisions, replies, strict=True):
+            due = self._chronicle.reference.answer(query, applied)
             given = outcome_of(reply)
             if given != due:
-                raise Violation(
-                    f"a read of {key} at node {node}, index {applied}, gave {given} instead of {due}"
-                )
+                raise Violation(f"{query} at node {node}, index {applied}, gave {given} instead of {due}")
             if given.code == "ok":
-                self._revisions.told(key, given.revision, told)
+                self._revisions.told(query.key, given.revision, told)
 
     def under_way(self) -> dict[int, int]:
         """Return which requests at which nodes have no answer yet."""

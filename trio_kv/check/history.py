@@ -13,6 +13,9 @@ from typing import Any
 
 import attrs
 import msgspec
+from msgspec import UNSET
+
+from trio_kv.kv.operations import AnyOperation, Set
 
 FORMAT_VERSION = 1
 
@@ -88,6 +91,16 @@ class History:
 
 class HistoryError(ValueError):
     """A line is not of the format; the message names it and says what would be right."""
+
+
+def what_is_asked(operation: AnyOperation) -> dict[str, Any]:
+    """Return the members that say what an operation of the store asks for."""
+    members = {"op": operation.name, "key": operation.key}
+    if isinstance(operation, Set) and operation.if_revision == 0:
+        # Only if there is no such key: a cas that expects nothing.
+        members["op"] = "cas"
+    texts = {name: getattr(operation, name, UNSET) for name in ("value", "expected")}
+    return members | {name: bytes(text) for name, text in texts.items() if text is not UNSET}
 
 
 class RisingClock:

@@ -6,9 +6,11 @@ An independent second opinion: it shares no code with `kv`.
 from collections.abc import Iterable
 
 import attrs
+from msgspec import UNSET
 
 from trio_kv.check.json_equality import are_equal
-from trio_kv.kv.commands import Cas, Delete, Expire, OpenSession, RenewSession, Set
+from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Set
 from trio_kv.raft.entry import Entry
 
 
@@ -60,7 +62,7 @@ class Reference:
         """Apply the next entry."""
         command, index, time_us = entry.command, entry.index, entry.time_us
         match command:
-            case Set() | Delete() | Cas():
+            case Write():
                 return self._write(command, index, time_us)
             case OpenSession(timeout_us):
                 self._sessions[index] = _Session(timeout_us, time_us)
@@ -83,16 +85,16 @@ class Reference:
             case _:
                 raise AssertionError(f"no rule for {command}")
 
-    def at(self, key: str, index: int) -> tuple[bytes, int] | None:
-        """Return what a key held after entry `index`."""
+    def answer(self, query: AnyQuery, index: int) -> Outcome:
+        """Return what a query is answered with after entry `index`."""
         held = None
-        for since, item in self.history.get(key, ()):
+        for since, item in self.history.get(query.key, ()):
             if since > index:
                 break
             held = item
-        return held
+        return Outcome("missing") if held is None else Outcome("ok", *held)
 
-    def _write(self, command: Set | Delete | Cas, index: int, time_us: int) -> Outcome:
+    def _write(self, command: Write, index: int, time_us: int) -> Outcome:
         session = self._sessions.get(command.session)
         if session is None:
             return EXPIRED
@@ -106,16 +108,17 @@ class Reference:
             return session.outcomes[command.seq]
         if command.seq < session.done:
             return EXPIRED
-        held = self.items.get(command.key)
-        may_tell_value = not isinstance(command, Set) or command.if_revision is not None
+        operation = command.operation
+        held = self.items.get(operation.key)
+        may_tell_value = not isinstance(operation, Set) or operation.if_revision is not UNSET
         is_large = held is not None and len(held[0]) > SMALL_TEXT_BYTES_MAX
         if may_tell_value and is_large and self._is_full(session):
             session.outcomes[command.seq] = OVERLOADED
             return OVERLOADED
-        outcome = self._take_effect(command, index)
+        outcome = self._take_effect(operation, index)
         session.outcomes[command.seq] = outcome
         if held is not None and outcome.value is not None:
-            session.sources[command.seq] = command.key, held[1]
+            session.sources[command.seq] = operation.key, held[1]
             self._text_bytes_max += len(outcome.value)
         session.used_us = time_us
         return outcome
@@ -126,25 +129,25 @@ class Reference:
         self._text_bytes_max = _held_bytes(self._sessions.values())
         return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
 
-    def _take_effect(self, command: Set | Delete | Cas, index: int) -> Outcome:
-        key = command.key
+    def _take_effect(self, operation: AnyWrite, index: int) -> Outcome:
+        key = operation.key
         held = self.items.get(key)
         conflict = Outcome("conflict", *held) if held is not None else Outcome("conflict")
-        if isinstance(command, Cas):
-            expected = bytes(command.expected[0]) if command.expected else None
-            if (held is None) != (expected is None):
+        if isinstance(operation, Cas):
+            expected = operation.expected
+            if (held is None) != (expected is UNSET):
                 return conflict
-            if held is not None and expected is not None and not are_equal(held[0], expected):
+            if held is not None and expected is not UNSET and not are_equal(held[0], bytes(expected)):
                 return conflict
-        elif command.if_revision is not None and command.if_revision != (held[1] if held is not None else 0):
+        elif operation.if_revision is not UNSET and operation.if_revision != (0 if held is None else held[1]):
             return conflict
-        if isinstance(command, Delete):
+        if isinstance(operation, Delete):
             if held is None:
                 return Outcome("missing")
             del self.items[key]
             self.history[key].append((index, None))
             return Outcome("ok", held[0], index)
-        self.items[key] = bytes(command.value), index
+        self.items[key] = bytes(operation.value), index
         self.history.setdefault(key, []).append((index, self.items[key]))
         return Outcome("ok", None, index)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.kv.commands import Cas, Command, Delete, Set
+from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import Entry
@@ -97,7 +97,7 @@ class StateMachineSafety(Judge):
         self._digests.append((self._machine.entries_digest, self._machine.state_digest))
         due = self.reference.apply(entry)
         command = entry.command
-        if isinstance(command, Set | Delete | Cas):
+        if isinstance(command, Write):
             self._judge_once(entry, (command.session, command.seq), given)
         if given != due:
             raise Violation(f"entry {entry} {command} was answered {given} instead of {due}")

@@ -7,7 +7,8 @@ its own (session, seq), and no other, only shows in what it writes. For workload
 from trio_kv.check.state_machine_safety import StateMachineSafety
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.kv.commands import Cas, Set
+from trio_kv.kv.commands import Write
+from trio_kv.kv.operations import Cas, Set
 
 
 class UniqueValues(Judge):
@@ -24,11 +25,12 @@ class UniqueValues(Judge):
         for entry in view.entries[max(first - 1, self._seen) : last]:
             self._seen = entry.index
             command = entry.command
-            if not isinstance(command, Set | Cas):
+            if not isinstance(command, Write) or not isinstance(command.operation, Set | Cas):
                 continue
             name = command.session, command.seq
             if self._chronicle.outcomes[name][-1].code != "ok":
                 continue
-            known = self._written.setdefault((command.key, bytes(command.value)), name)
+            written = command.operation.key, bytes(command.operation.value)
+            known = self._written.setdefault(written, name)
             if known != name:
                 raise Violation(f"entry {entry}: {command} is done as {name}, and was before as {known}")

@@ -13,6 +13,7 @@ import attrs
 import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from msgspec import UNSET
 
 from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
@@ -20,7 +21,7 @@ from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
 from trio_kv.cli.options import ServeOptions
-from trio_kv.cli.output import ExitCode, parse_value, read_value, say, show_answer
+from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
 from trio_kv.cli.parsing import (
     PARAMETER,
     Host,
@@ -38,11 +39,12 @@ from trio_kv.client.client import DEFAULT_PORT, Client
 from trio_kv.wire.requests import (
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    SetRequest,
-    StatusRequest,
+    Cas,
+    Delete,
+    Get,
+    Request,
+    Set,
+    Status,
 )
 
 EXIT_CODES = (
@@ -177,9 +179,7 @@ def get(
     """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
     if raw and output == "json":
         raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
-    with target.connect() as store:
-        answer = store.ask(GetRequest(key, is_stale=stale, meta=output == "json"))
-    return show_answer(answer, output, has_value=True, is_raw=raw)
+    return _ask(Get(key), output, target, is_stale=stale, is_raw=raw)
 
 
 @app.command(
@@ -202,9 +202,7 @@ def set(
 ) -> ExitCode:
     """Give a key a value."""
     text = read_value(value)
-    with target.connect() as store:
-        answer = store.ask(SetRequest(key, text, if_revision, meta=output == "json"))
-    return show_answer(answer, output, has_value=False)
+    return _ask(Set(key, text, UNSET if if_revision is None else if_revision), output, target)
 
 
 @app.command(
@@ -219,9 +217,7 @@ def delete(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Remove a key and print the value it had."""
-    with target.connect() as store:
-        answer = store.ask(DeleteRequest(key, if_revision, meta=output == "json"))
-    return show_answer(answer, output, has_value=True)
+    return _ask(Delete(key, UNSET if if_revision is None else if_revision), output, target)
 
 
 @app.command(
@@ -243,11 +239,22 @@ def cas(
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
-    old = () if expected is None else (parse_value(expected),)
+    old = UNSET if expected is None else parse_value(expected)
     text = read_value(value)
+    return _ask(Cas(key, text, old), output, target)
+
+
+def _ask(
+    operation: Get | Set | Delete | Cas,
+    output: Output,
+    target: Target,
+    *,
+    is_stale: bool = False,
+    is_raw: bool = False,
+) -> ExitCode:
     with target.connect() as store:
-        answer = store.ask(CasRequest(key, text, old, meta=output == "json"))
-    return show_answer(answer, output, has_value=False)
+        answer = store.ask(Request(operation, is_stale=is_stale, meta=output == "json"))
+    return show_answer(answer, output, has_value=operation.has_result, is_raw=is_raw)
 
 
 @app.command(
@@ -259,7 +266,7 @@ def status(*, output: ReplyOutput = "table", target: Target = DEFAULT_TARGET) ->
     Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
     """
     with target.connect() as store:
-        answer = store.ask(StatusRequest())
+        answer = store.ask(Request(Status()))
     if answer.code != "ok":
         return show_answer(answer, output, has_value=False)
     return show_status(msgspec.json.decode(answer.line), output)

@@ -9,7 +9,8 @@ import contextlib
 import io
 import sys
 import threading
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -21,13 +22,10 @@ from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.values import BLANKS
 from trio_kv.wire.requests import (
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    PingRequest,
+    OPERATIONS,
+    Ping,
     Request,
-    SetRequest,
-    StatusRequest,
+    Status,
 )
 
 PROMPT = "trio-kv> "
@@ -38,16 +36,14 @@ PING_INTERVAL_S = 3.0
 JOIN_S = 0.1
 """How long the end waits for a ping that is under way."""
 
-HELP: Final = """\
-  get KEY                      the value of a key
-  set KEY VALUE                VALUE is JSON; what is no JSON is taken as a string, spaces included
-  delete KEY                   remove a key, print what it held
-  cas KEY VALUE [EXPECTED]     set, if the key now has EXPECTED, or does not exist
-  status                       the nodes
-  ping                         a sign of life of the server
-  {"key": ...}                 a line of the protocol, answered as it comes
-  help, exit                   (Ctrl-D leaves, too)
-A KEY or EXPECTED with spaces is written as a JSON string: get "my key"."""
+HELP: Final = "\n".join(
+    [
+        *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in OPERATIONS.items()),
+        '  {"key": ...}                 a line of the protocol, answered as it comes',
+        "  help, exit                   (Ctrl-D leaves, too)",
+        'A KEY or EXPECTED with spaces is written as a JSON string: get "my key".',
+    ]
+)
 
 
 class CommandError(UsageError):
@@ -59,6 +55,11 @@ class Arguments:
     """What stands behind the command's word, taken off from the left."""
 
     rest: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing but white space."""
+        return not self.rest.strip(BLANKS)
 
     def take(self, name: str) -> tuple[str, "Arguments"]:
         """Return the next word, or the next JSON value as it stands, and what is behind it.
@@ -134,7 +135,7 @@ class Shell:
         """
         if self._client.is_connected:
             with contextlib.suppress(NotConnectedError):
-                self._client.ask(PingRequest())
+                self._client.ask(Request(Ping()))
 
     def _run_raw(self, line: str) -> ExitCode:
         answer = self._client.send_line(line.encode(errors="surrogateescape"))
@@ -143,56 +144,40 @@ class Shell:
 
     def _run_command(self, line: str) -> ExitCode:
         word, arguments = Arguments(line).take("a command")
-        match word:
-            case "get" | "delete":
-                return self._run_get_or_delete(word, arguments)
-            case "set":
-                return self._run_set(arguments)
-            case "cas":
-                return self._run_cas(arguments)
-            case "status":
-                arguments.end()
-                return self._run_status()
-            case "ping":
-                arguments.end()
-                return self._run_request(PingRequest(), has_value=False)
-            case "help":
-                show(HELP)
-                return ExitCode.OK
-            case _:
-                raise CommandError(f"there is no command {word!r}; see help")
+        if word == "help":
+            show(HELP)
+            return ExitCode.OK
+        if word not in OPERATIONS:
+            raise CommandError(f"there is no command {word!r}; see help")
+        kind = OPERATIONS[word]
+        operation: Any = kind(**_read_members(kind.words.split(), arguments))
+        answer = self._client.ask(Request(operation))
+        if isinstance(operation, Status) and answer.code == "ok":
+            return show_status(msgspec.json.decode(answer.line), "table")
+        return show_answer(answer, "table", has_value=operation.has_result)
 
-    def _run_get_or_delete(self, word: str, arguments: Arguments) -> ExitCode:
-        key, rest = arguments.take_key()
-        rest.end()
-        return self._run_request(GetRequest(key) if word == "get" else DeleteRequest(key), has_value=True)
 
-    def _run_set(self, arguments: Arguments) -> ExitCode:
-        key, rest = arguments.take_key()
-        text = rest.rest.strip(BLANKS)
-        if not text:
-            raise CommandError("VALUE is missing")
-        return self._run_request(SetRequest(key, parse_value(text)), has_value=False)
+def _read_members(words: Sequence[str], arguments: Arguments) -> dict[str, Any]:
+    """Return the members of an operation out of the words of a line; a value that stands last may hold spaces.
 
-    def _run_cas(self, arguments: Arguments) -> ExitCode:
-        key, rest = arguments.take_key()
-        value_text, rest = rest.take("VALUE")
-        value = parse_value(value_text)
-        expected: tuple[msgspec.Raw, ...] = ()
-        if rest.rest.strip(BLANKS):
-            expected_text, rest = rest.take("EXPECTED")
-            rest.end()
-            expected = (parse_value(expected_text),)
-        return self._run_request(CasRequest(key, value, expected), has_value=False)
+    Raises:
+        CommandError: a word is missing, or too much.
 
-    def _run_request(self, request: Request, *, has_value: bool) -> ExitCode:
-        return show_answer(self._client.ask(request), "table", has_value=has_value)
-
-    def _run_status(self) -> ExitCode:
-        answer = self._client.ask(StatusRequest())
-        if answer.code != "ok":
-            return show_answer(answer, "table", has_value=False)
-        return show_status(msgspec.json.decode(answer.line), "table")
+    """
+    members: dict[str, Any] = {}
+    for place, word in enumerate(words, 1):
+        name = word.strip("[]")
+        if name != word and arguments.is_empty:
+            break
+        if name == "KEY":
+            members["key"], arguments = arguments.take_key()
+        elif name == word and place == len(words) and not arguments.is_empty:
+            members[name.lower()], arguments = parse_value(arguments.rest.strip(BLANKS)), Arguments("")
+        else:
+            text, arguments = arguments.take(name)
+            members[name.lower()] = parse_value(text)
+    arguments.end()
+    return members
 
 
 def run_shell(client: Client) -> ExitCode:

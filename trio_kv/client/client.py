@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from trio_kv.client.connection import LineConnection
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
@@ -28,16 +29,16 @@ from trio_kv.client.values import encode_value
 from trio_kv.wire.requests import (
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    PingRequest,
+    Cas,
+    Delete,
+    Get,
+    Ping,
     ReplyError,
     ReplyLine,
     Request,
-    SetRequest,
-    StatusRequest,
-    WriteRequest,
+    Set,
+    Status,
+    WriteOperation,
     encode_request,
     parse_line,
     parse_reply,
@@ -127,7 +128,7 @@ class Client:
             meta: ask for the revision, too.
 
         """
-        return self._done(GetRequest(_key(key), is_stale=is_stale, meta=meta))
+        return self._done(Request(Get(_key(key)), is_stale=is_stale, meta=meta))
 
     def set(
         self, key: str, value: object, *, if_revision: int | None = None, meta: bool = False
@@ -145,7 +146,7 @@ class Client:
 
         """
         revision = _revision(if_revision)
-        return self._done(SetRequest(_key(key), encode_value(value), revision, meta=meta))
+        return self._done(Request(Set(_key(key), encode_value(value), revision), meta=meta))
 
     def delete(self, key: str, *, if_revision: int | None = None, meta: bool = False) -> ReplyLine:
         """Remove a key; the reply carries its old value, and has the code `missing` if there was none.
@@ -159,7 +160,7 @@ class Client:
             ConflictError: the key has another revision.
 
         """
-        return self._done(DeleteRequest(_key(key), _revision(if_revision), meta=meta))
+        return self._done(Request(Delete(_key(key), _revision(if_revision)), meta=meta))
 
     def cas(self, key: str, value: object, *, expected: object = NOTHING, meta: bool = False) -> ReplyLine:
         """Give a key a value if it now has the expected one.
@@ -174,16 +175,16 @@ class Client:
             ConflictError: the key has another value, which the error carries.
 
         """
-        old = () if isinstance(expected, _Nothing) else (encode_value(expected),)
-        return self._done(CasRequest(_key(key), encode_value(value), old, meta=meta))
+        old = UNSET if isinstance(expected, _Nothing) else encode_value(expected)
+        return self._done(Request(Cas(_key(key), encode_value(value), old), meta=meta))
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""
-        return self._done(PingRequest())
+        return self._done(Request(Ping()))
 
     def status(self) -> ReplyLine:
         """Ask for the state of the cluster; its members stand in the reply's `line`."""
-        return self._done(StatusRequest())
+        return self._done(Request(Status()))
 
     def ask(self, request: Request) -> ReplyLine:
         """Send a request and return the reply, whatever it says: look at its `code`.
@@ -196,9 +197,9 @@ class Client:
             OutcomeUnknownError: a write went out, and no answer came.
 
         """
-        if not isinstance(request, PingRequest | StatusRequest):
+        if not isinstance(request.operation, Ping | Status):
             request = msgspec.structs.replace(request, timeout=self._timeout_s)
-        return self._exchange(encode_request(request), may_write=isinstance(request, WriteRequest))
+        return self._exchange(encode_request(request), may_write=_may_write(request))
 
     def send_line(self, line: bytes) -> ReplyLine:
         """Send a line of the protocol as it is, and return the reply, whatever it says.
@@ -211,7 +212,7 @@ class Client:
         """
         if not line.strip() or b"\n" in line:
             raise ValueError("a request is one line that is not blank")
-        return self._exchange(line + b"\n", may_write=_may_write(line))
+        return self._exchange(line + b"\n", may_write=_may_write(_read_line(line)))
 
     def close(self) -> None:
         """Close the connection, when no call is under way; the next request opens another."""
@@ -233,7 +234,7 @@ class Client:
     def _done(self, request: Request) -> ReplyLine:
         """Return the reply to a request that was carried out."""
         reply = self.ask(request)
-        error = error_of(reply, may_write=isinstance(request, WriteRequest))
+        error = error_of(reply, may_write=_may_write(request))
         if error is not None:
             raise error
         return reply
@@ -318,13 +319,16 @@ def explain(error: Exception) -> str:
     return str(error)
 
 
-def _may_write(line: bytes) -> bool:
-    """Return whether a request may change something: all that is not known to be a read."""
+def _may_write(request: Request | None) -> bool:
+    """Return whether a request may change something; a newer server may understand one that we don't."""
+    return request is None or isinstance(request.operation, WriteOperation)
+
+
+def _read_line(line: bytes) -> Request | None:
     try:
-        request = parse_line(line)
+        return parse_line(line)
     except NoRequestError:
-        return True  # a newer server may understand what we don't
-    return not isinstance(request, GetRequest | PingRequest | StatusRequest)
+        return None
 
 
 def _key(key: object) -> str:
@@ -333,7 +337,9 @@ def _key(key: object) -> str:
     return key
 
 
-def _revision(revision: object) -> int | None:
-    if revision is not None and (isinstance(revision, bool) or not isinstance(revision, int)):
+def _revision(revision: object) -> int | UnsetType:
+    if revision is None:
+        return UNSET
+    if isinstance(revision, bool) or not isinstance(revision, int):
         raise TypeError(f"a revision is an int, not {type(revision).__name__}")
     return revision

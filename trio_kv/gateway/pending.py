@@ -6,13 +6,13 @@ from typing import Any
 import attrs
 import trio
 
-from trio_kv.gateway.store import Answer, WriteRequest
+from trio_kv.gateway.store import Answer
 from trio_kv.kv.commands import Command
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 COMMAND_BYTES = 512
-"""What a command weighs besides its key and its values: objects of Python, here and in the log."""
+"""What a command weighs besides its texts: objects of Python, here and in the log."""
 
 
 @attrs.define(eq=False, slots=True)
@@ -43,7 +43,7 @@ class PendingRead:
     """A run of reads under way."""
 
     number: int
-    keys: Sequence[str]
+    queries: Sequence[AnyQuery]
     deadline: float
     task: Any
     is_stale: bool
@@ -61,17 +61,3 @@ class Opening:
     ended: trio.Event = attrs.field(factory=trio.Event)
     refusal: Reply | None = None
     """Why there is no session, once it has ended without one."""
-
-
-def weigh(operation: WriteRequest) -> int:
-    """Return what an operation weighs in memory, about."""
-    size_bytes = COMMAND_BYTES + len(operation.key)
-    match operation:
-        case SetRequest():
-            size_bytes += len(memoryview(operation.value))
-        case DeleteRequest():
-            pass
-        case CasRequest():
-            size_bytes += len(memoryview(operation.value))
-            size_bytes += sum([len(memoryview(text)) for text in operation.expected])
-    return size_bytes

@@ -27,16 +27,16 @@ from typing import Any
 
 import trio
 
-from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, PendingWrite, weigh
+from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, PendingWrite
 from trio_kv.gateway.readers import Readers
-from trio_kv.gateway.store import Answer, View, WriteRequest
-from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.gateway.store import Answer, View
+from trio_kv.kv.commands import Command, OpenSession, Write
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.replica.port import Directory
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Done, Full, NoResult, Propose, Read, Refused
 from trio_kv.wire.node_port import Answer as NodeAnswer
-from trio_kv.wire.requests import CasRequest, DeleteRequest, SetRequest
 
 READS_MAX = 65_536
 HEDGE_S = 0.02
@@ -118,10 +118,10 @@ class RaftStore:
 
     # The port
 
-    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         """Apply a run of writes, each at most once. See `Store`."""
         deadline = trio.current_time() + timeout_s
-        size_bytes = sum([weigh(operation) for operation in operations])
+        size_bytes = sum([COMMAND_BYTES + operation.size_bytes for operation in operations])
         if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
             return _all("overloaded", "too many bytes are waiting: try again later", len(operations))
         if self._is_gone:
@@ -132,7 +132,7 @@ class RaftStore:
         finally:
             self._write_bytes -= size_bytes
 
-    async def _write(self, operations: Sequence[WriteRequest], size_bytes: int, deadline: float) -> Answer:
+    async def _write(self, operations: Sequence[AnyWrite], size_bytes: int, deadline: float) -> Answer:
         if self._needs_session():
             refusal = await self._ensure_session(deadline, len(operations))
             if refusal is not None:
@@ -144,21 +144,9 @@ class RaftStore:
         used_at = trio.current_time()
         session, seq, done = self._session, self._seq + 1, self._first_awaited()
         self._seq += len(operations)
-        commands: list[Command] = []
-        for offset, operation in enumerate(operations):
-            match operation:
-                case SetRequest():
-                    value = operation.value
-                    commands.append(
-                        Set(session, seq + offset, done, operation.key, value, operation.if_revision)
-                    )
-                case DeleteRequest():
-                    commands.append(Delete(session, seq + offset, done, operation.key, operation.if_revision))
-                case CasRequest():
-                    command = Cas(
-                        session, seq + offset, done, operation.key, operation.value, operation.expected
-                    )
-                    commands.append(command)
+        commands = [
+            Write(session, seq + offset, done, operation) for offset, operation in enumerate(operations)
+        ]
         answer = await self._propose(commands, session, seq, size_bytes, deadline)
         if answer.node and self._session == session:
             code = answer.replies[-1].code
@@ -170,17 +158,19 @@ class RaftStore:
                 self._session_used_at = max(self._session_used_at, used_at)
         return answer
 
-    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
-        """Read keys from a follower. See `Store`."""
+    async def read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
+    ) -> Answer:
+        """Let a follower answer queries. See `Store`."""
         if len(self._reads) >= READS_MAX:
-            return _all("overloaded", "too many requests are waiting: try again later", len(keys))
+            return _all("overloaded", "too many requests are waiting: try again later", len(queries))
         if self._is_gone and not is_stale:
-            return _all("unavailable", GONE, len(keys))
+            return _all("unavailable", GONE, len(queries))
         now = trio.current_time()
         self._number += 1
         task = trio.lowlevel.current_task()
         applied_min = view.applied if is_stale else 0
-        read = PendingRead(self._number, keys, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
+        read = PendingRead(self._number, queries, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
         self._reads[read.number] = read
         self._readers.earn_hedge()
         self._ask(now, read, view.node if is_stale else 0)
@@ -280,7 +270,7 @@ class RaftStore:
         chosen = self._readers.choose(now, read.asked, kept)
         if chosen is None:
             return
-        if chosen.submit(Read(self._reply_to, read.number, read.keys, read.is_stale, read.applied_min)):
+        if chosen.submit(Read(self._reply_to, read.number, read.queries, read.is_stale, read.applied_min)):
             read.asked.append(chosen.status.node)
             self._readers.was_asked(now, chosen.status.node)
 
@@ -346,7 +336,7 @@ class RaftStore:
         for read in list(self._reads.values()):
             if now >= read.deadline:
                 late = "no node could confirm the read in time"
-                self._end(self._reads, read, _all("unavailable", late, len(read.keys)))
+                self._end(self._reads, read, _all("unavailable", late, len(read.queries)))
             elif now >= read.hedge_at:
                 self._hedge(now, read)
 

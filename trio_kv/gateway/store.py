@@ -10,10 +10,8 @@ from typing import Protocol
 
 import attrs
 
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.operations import WriteRequest
-
-__all__ = ["Answer", "Store", "View", "WriteRequest"]
 
 
 @attrs.frozen
@@ -54,7 +52,7 @@ class View:
 class Store(Protocol):
     """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code."""
 
-    async def write(self, operations: Sequence[WriteRequest], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
         """Apply writes in their order, each at most once.
 
         Args:
@@ -65,11 +63,13 @@ class Store(Protocol):
         """
         ...
 
-    async def read(self, keys: Sequence[str], *, timeout_s: float, is_stale: bool, view: View) -> Answer:
-        """Read keys: "ok" with value and revision, "missing", or an error's code.
+    async def read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
+    ) -> Answer:
+        """Answer queries, as their operations say, or with an error's code.
 
         Args:
-            keys: a run of one connection; never empty.
+            queries: a run of one connection; never empty.
             timeout_s: after this long the reads end in `unavailable`.
             is_stale: answer at once from one follower's applied state, never older than `view`.
             view: what this connection has seen; updated by all reads, and used by stale ones.

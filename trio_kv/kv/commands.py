@@ -1,16 +1,18 @@
 """The commands of the state machine: what a log entry may hold.
 
 A command's bytes are a compact JSON array, so the log can be read by a person and holds no run of zero
-bytes; values keep the JSON text that the client sent.
+bytes. In it an operation stands as its own JSON object, and values keep the JSON text that the client sent.
 """
 
 from collections.abc import Callable
 
 import msgspec
 
+from trio_kv.kv.operations import AnyWrite
+
 
 class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
-    """A command of the replicated log. Commands with a session are applied at most once per seq."""
+    """A command of the replicated log."""
 
     def encode(self) -> bytes:
         """Return the command's bytes."""
@@ -20,39 +22,14 @@ class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
         return self.encode().decode(errors="replace")
 
 
-class Set(Command, frozen=True, gc=False, array_like=True, tag="set"):
-    """Give a key a value."""
+class Write(Command, frozen=True, gc=False, array_like=True, tag="write"):
+    """An operation of a session. It takes effect at most once per seq."""
 
     session: int
     seq: int
     done: int
     """The lowest seq of the session whose answer its owner still awaits."""
-    key: str
-    value: msgspec.Raw
-    if_revision: int | None = None
-    """Apply only if the key's revision is this one; 0 means that the key must not exist."""
-
-
-class Delete(Command, frozen=True, gc=False, array_like=True, tag="delete"):
-    """Remove a key."""
-
-    session: int
-    seq: int
-    done: int
-    key: str
-    if_revision: int | None = None
-
-
-class Cas(Command, frozen=True, gc=False, array_like=True, tag="cas"):
-    """Give a key a value if it now has the expected one."""
-
-    session: int
-    seq: int
-    done: int
-    key: str
-    value: msgspec.Raw
-    expected: tuple[msgspec.Raw, ...] = ()
-    """The one JSON text that the key must hold now; none means that the key must not exist."""
+    operation: AnyWrite
 
 
 class OpenSession(Command, frozen=True, gc=False, array_like=True, tag="open"):
@@ -72,9 +49,7 @@ class Expire(Command, frozen=True, gc=False, array_like=True, tag="expire"):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode: Callable[[bytes], Command] = msgspec.json.Decoder(
-    Set | Delete | Cas | OpenSession | RenewSession | Expire
-).decode
+_decode: Callable[[bytes], Command] = msgspec.json.Decoder(Write | OpenSession | RenewSession | Expire).decode
 
 
 def decode_command(data: bytes) -> Command:

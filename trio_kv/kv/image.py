@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from trio_kv.kv.reply import Item
-from trio_kv.kv.sessions import Origin, Session
+from trio_kv.kv.reply import Item, Origin
+from trio_kv.kv.sessions import Session
 
 FORMAT = "trio_kv state"
 VERSION = 2

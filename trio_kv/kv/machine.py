@@ -2,8 +2,12 @@
 
 It is a function of the log and of nothing else: no clock, no randomness, no state of its node. So nodes that
 applied the same entries hold the same, which the digests prove: `entries_digest` runs over the bytes of the
-entries, `state_digest` over what each of them answered and changed. Two nodes with the same `applied` and the
-same `entries_digest` but another `state_digest` have a state machine that diverged on an equal log.
+entries, `state_digest` over what each of them changed, or answered where it changed nothing. Two nodes with the
+same `applied` and the same `entries_digest` but another `state_digest` have a state machine that diverged on an equal
+log.
+
+What an operation does is told in its own file, in `kv.operations`; here stands what goes for all of them: sessions,
+cluster time, and the record of `changes`.
 
 A snapshot is made beside the work: `freeze` keeps the state of one moment readable, `chunks` tells it bit by bit,
 `thaw` and `settle` bring the machine back to where it was; `kv.restorer` goes the other way.
@@ -17,21 +21,25 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
+import msgspec
 from crc32c import crc32c
+from msgspec import Raw
 
-from trio_kv.kv.commands import Cas, Expire, OpenSession, RenewSession, Set
-from trio_kv.kv.equality import COMPARED_BYTES_MAX
-from trio_kv.kv.image import (
-    Head,
-    encode_chunks,
-)
+from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
+from trio_kv.kv.image import Head, encode_chunks
 from trio_kv.kv.layers import Layers
+from trio_kv.kv.operations import AnyQuery
+from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Session, Sessions
-from trio_kv.kv.writes import WRITES, Changes, Writer, note
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
+
+NOTED_BYTES_MAX = 4096
+"""How much of the value of an answer runs over the state digest."""
+
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class LogEntry(Protocol):
@@ -66,10 +74,10 @@ class Machine:
     """
 
     __slots__ = (
-        "_compared_bytes",
         "_frozen",
         "applied",
         "applied_term",
+        "changes",
         "entries_digest",
         "items",
         "sessions",
@@ -90,8 +98,8 @@ class Machine:
         self.items: dict[str, Item] | Layers = {}
         """A plain dict, and two layers only from `freeze` until what changed since is settled."""
         self.sessions = Sessions()
-        self._compared_bytes = 0
-        """In this call of `apply`."""
+        self.changes: Sequence[Change | SessionChange | NoChange] = ()
+        """What the last call of `apply` did, in order."""
         self._frozen: Frozen | None = None
 
     @property
@@ -102,6 +110,10 @@ class Machine:
     def get(self, key: str) -> Item | None:
         """Return what a key holds; None if it does not exist."""
         return self.items.get(key)
+
+    def query(self, queries: Sequence[AnyQuery]) -> list[Reply]:
+        """Answer queries from this state."""
+        return [query.answer(self) for query in queries]
 
     def apply(self, entries: Sequence[LogEntry], compared_bytes_max: float = math.inf) -> list[Reply]:
         """Apply the next entries of the log; return their replies, one an entry.
@@ -117,30 +129,25 @@ class Machine:
             AssertionError: an index is not the next one, or cluster time runs back.
 
         """
-        if not entries:
-            return []
         replies: list[Reply] = []
-        changes: Changes = []
+        context = Context(self.items)
+        self.changes = context.changes
         write = self._write
         index, time_us = self.applied, self.time_us
-        self._compared_bytes = 0
         for entry in entries:
-            if self._compared_bytes > compared_bytes_max:
+            if context.compared_bytes > compared_bytes_max:
                 entries = entries[: len(replies)]
                 break
             assert entry.index == index + 1, f"entry {entry.index} applied after {index}"
             assert entry.time_us >= time_us, f"cluster time back from {time_us} to {entry.time_us} at {entry}"
-            index, time_us, command = entry.index, entry.time_us, entry.command
-            kind = type(command)
-            apply_write = WRITES.get(kind)
-            if apply_write is not None:
-                reply = write(apply_write, command, index, time_us, changes)
-            else:
-                reply = self._control(command, index, time_us, changes)
-            replies.append(reply)
-        self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
-        self.entries_digest = crc32c(b"".join([entry.encoded for entry in entries]), self.entries_digest)
-        self.state_digest = crc32c(b"".join(changes), self.state_digest)
+            context.index, context.time_us = index, time_us = entry.index, entry.time_us
+            command = entry.command
+            is_write = type(command) is Write
+            replies.append(write(command, context) if is_write else self._control(command, context))
+        if replies:
+            self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
+            self.entries_digest = crc32c(b"".join([entry.encoded for entry in entries]), self.entries_digest)
+            self.state_digest = crc32c(_encode_lines(context.changes), self.state_digest)
         return replies
 
     def copy(self) -> Self:
@@ -231,72 +238,69 @@ class Machine:
             state_digest=self.state_digest,
         )
 
-    def _write(self, apply_write: Writer, command: Any, index: int, time_us: int, changes: Changes) -> Reply:
-        """Apply a command of a session, unless it has its answer already or must not be applied."""
+    def _write(self, command: Write, context: Context) -> Reply:
+        """Apply an operation, unless its session has its answer already or it must not be applied."""
         sessions = self.sessions
         session = sessions.by_id.get(command.session)
         if session is None:
-            reply = UNKNOWN_SESSION
-        else:
-            # Raised even by a repeated or refused command: what its owner has heard is true all the same.
-            if command.done > session.done:
-                freed_bytes = session.forget_below(command.done)
-                if freed_bytes:
-                    sessions.held_bytes -= freed_bytes
-            seq = command.seq
-            known = session.replies.get(seq) or session.refuse(seq)
-            if known is None:
-                if type(command) is Set and command.if_revision is None:
-                    # Its answer never holds a value.
-                    session.used_us = time_us
-                    reply = session.replies[seq] = apply_write(self.items, command, index, changes)
-                    return reply
-                item = self.items.get(command.key)
-                if item is None or sessions.has_room(session, len(item.value)):
-                    session.used_us = time_us
-                    return self._write_and_hold(session, apply_write, command, index, changes)
-                # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
-                # command is repeated.
-                known = session.replies[seq] = FULL_OF_TEXTS
-            reply = known
-        note(changes, reply)
-        return reply
-
-    def _write_and_hold(
-        self, session: Session, apply_write: Writer, command: Any, index: int, changes: Changes
-    ) -> Reply:
-        """Apply a command whose answer may hold the value that its key has now."""
-        item = self.items.get(command.key)
-        if item is not None and type(command) is Cas and command.expected:
-            size_bytes = len(item.value) + len(command.expected[0])
-            if size_bytes <= COMPARED_BYTES_MAX:
-                self._compared_bytes += size_bytes
-        reply = apply_write(self.items, command, index, changes)
+            return _note(context, UNKNOWN_SESSION)
+        # Raised even by a repeated or refused command: what its owner has heard is true all the same.
+        if command.done > session.done:
+            freed_bytes = session.forget_below(command.done)
+            if freed_bytes:
+                sessions.held_bytes -= freed_bytes
+        seq = command.seq
+        known = session.replies.get(seq) or session.refuse(seq)
+        if known is not None:
+            return _note(context, known)
+        operation = command.operation
+        told_bytes = operation.told_bytes(context.items)
+        if told_bytes and not sessions.has_room(session, told_bytes):
+            # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
+            # command is repeated.
+            session.replies[seq] = FULL_OF_TEXTS
+            return _note(context, FULL_OF_TEXTS)
+        session.used_us = context.time_us
+        reply = operation.apply(context)
         if reply.value is None:
-            session.replies[command.seq] = reply
+            session.replies[seq] = reply
         else:
-            assert item is not None, f"{reply} to {command} has a value that the key did not hold"
-            self.sessions.keep(session, command.seq, reply, (command.key, item.revision))
-        return reply
+            sessions.keep(session, seq, reply, context.origin)
+        return reply if reply.code == "ok" else _note(context, reply)
 
-    def _control(self, command: object, index: int, time_us: int, changes: Changes) -> Reply:
+    def _control(self, command: object, context: Context) -> Reply:
         """Apply what belongs to no session: the no-op of a term and the life of the sessions."""
+        index, time_us = context.index, context.time_us
         match command:
             case None:
                 return NOTHING
-            case OpenSession():
-                reply = self.sessions.open(index, command.timeout_us, time_us)
-                changes.append(b"open %d" % command.timeout_us)
-            case RenewSession():
-                reply = self.sessions.renew(command.session, time_us, index)
-                changes.append(b"renew %d" % command.session)
+            case OpenSession(timeout_us):
+                change = SessionChange("open", index, timeout_us)
+                reply = self.sessions.open(index, timeout_us, time_us)
+            case RenewSession(session):
+                change = SessionChange("renew", session)
+                reply = self.sessions.renew(session, time_us, index)
             case Expire():
-                reply = NOTHING
-                changes.extend(b"expire %d" % session_id for session_id in self.sessions.expire(time_us))
+                forgotten = self.sessions.expire(time_us)
+                context.changes += [SessionChange("forget", session) for session in forgotten]
+                return NOTHING
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")
-        note(changes, reply)
+        if reply.code != "ok":
+            return _note(context, reply)
+        context.changes.append(change)
         return reply
+
+
+def _note(context: Context, reply: Reply) -> Reply:
+    """Note an answer to an entry that changed nothing; return the answer."""
+    value = reply.value
+    if value is not None and len(value) > NOTED_BYTES_MAX:
+        # All of it ran over the digest when it was written. A client that asks in vain for a large value, again and
+        # again, must not let every node run over it each time.
+        value = Raw(memoryview(value)[:NOTED_BYTES_MAX])
+    context.changes.append(NoChange(reply.code, reply.revision, value))
+    return reply
 
 
 class Frozen:

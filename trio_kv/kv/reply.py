@@ -3,15 +3,23 @@
 msgspec structs and not attrs classes: one of each is made for every write.
 """
 
+from typing import Final
+
 import msgspec
+
+CODES: Final = frozenset({"ok", "missing", "conflict", "session_expired", "overloaded"})
+"""What the state machine answers, and a snapshot may hold."""
+
+Origin = tuple[str, int]
+"""Key and revision: what tells one text from another, on every node and after every restart."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """The answer to one operation, the same on every node that applies it."""
 
     code: str
-    """`ok`, `missing`, `conflict`, `session_expired` or `overloaded` from the state machine; the gateway adds
-    the error codes of the protocol that are decided before or after it."""
+    """One of `CODES` from the state machine; the gateway adds the error codes of the protocol that are decided before
+    or after it."""
     value: msgspec.Raw | None = None
     """The JSON text that a read found, a delete removed or a condition met; None where there is none."""
     revision: int = 0

@@ -6,9 +6,8 @@ import msgspec
 
 from trio_kv.kv.image import FirstChunk, Head, ItemRecord, ReplyRecord, decode_first, decode_records
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import Origin, Session, Sessions
-from trio_kv.kv.writes import CODE_NUMBERS
+from trio_kv.kv.reply import CODES, Item, Origin, Reply
+from trio_kv.kv.sessions import Session, Sessions
 
 
 class Restorer:
@@ -116,7 +115,7 @@ class Restorer:
             raise ValueError(
                 f"seq {answer.seq} belongs to session {answer.session}, which did not come before it"
             )
-        if answer.code not in CODE_NUMBERS:
+        if answer.code not in CODES:
             raise ValueError(f"seq {answer.seq} of session {answer.session} was answered {answer.code!r}")
         origin = answer.find_origin()
         value = None if origin is None else self._find_text(answer, origin)

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import attrs
 
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Origin, Reply
 
 REPLIES_MAX = 65_536
 """Answers that one session keeps. When it is full, a new command is not applied and hears `overloaded`."""
@@ -57,10 +57,6 @@ FULL_OF_TEXTS = Reply("overloaded", message="too many large values wait in answe
 TOO_MANY_SESSIONS = Reply(
     "overloaded", message=f"{SESSIONS_MAX} sessions are open, and there may not be more"
 )
-
-
-Origin = tuple[str, int]
-"""Key and revision: what tells one text from another, on every node and after every restart."""
 
 
 @attrs.define
@@ -237,7 +233,7 @@ class Sessions:
         self.held_bytes += session.hold(seq, origin, len(reply.value))
 
     def has_room(self, session: Session, size_bytes: int) -> bool:
-        """Tell whether an answer of a session may come to hold a value of that size."""
+        """Tell whether an answer of a session may come to hold a value of that size; one of none may always."""
         if size_bytes <= SMALL_TEXT_BYTES_MAX:
             return True
         return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < ALL_HELD_BYTES_MAX

@@ -142,12 +142,12 @@ class Connection:
         while True:
             while step is not None:
                 if isinstance(step, WriteRun):
-                    answer = await store.write(step.writes, timeout_s=step.timeout_s)
+                    answer = await store.write(step.operations, timeout_s=step.timeout_s)
                     self._view.note(answer)
                     step = session.take_answer(answer)
                 elif isinstance(step, ReadRun):
                     answer = await store.read(
-                        step.keys, timeout_s=step.timeout_s, is_stale=step.is_stale, view=self._view
+                        step.queries, timeout_s=step.timeout_s, is_stale=step.is_stale, view=self._view
                     )
                     step = session.take_answer(answer)
                 else:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
@@ -28,13 +29,10 @@ from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
     BadRequestError,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
+    Query,
     Request,
-    SetRequest,
-    StatusRequest,
-    WriteRequest,
+    Status,
+    WriteOperation,
     encode_error,
     encode_reply,
     encode_status,
@@ -53,23 +51,18 @@ BAD_BYTES_A_UNIT = 32
 STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
 
-WRITES = (SetRequest, DeleteRequest, CasRequest)
-READS = (GetRequest,)
-STORED = (*READS, *WRITES)
-"""What the store answers. All else is answered here."""
-
 
 class WriteRun(msgspec.Struct, frozen=True, gc=False):
     """A step: let the store write; the answer goes to `take_answer`."""
 
-    writes: Sequence[WriteRequest]
+    operations: Sequence[AnyWrite]
     timeout_s: float
 
 
 class ReadRun(msgspec.Struct, frozen=True, gc=False):
-    """A step: let the store read; the answer goes to `take_answer`."""
+    """A step: let the store answer queries; the answer goes to `take_answer`."""
 
-    keys: Sequence[str]
+    queries: Sequence[AnyQuery]
     timeout_s: float
     is_stale: bool
 
@@ -179,10 +172,12 @@ class Session:
         item = self._decode(line)
         self._items = [item]
         self._done, self._handed = 0, 1
-        if isinstance(item, READS):
-            return ReadRun((item.key,), item.timeout, item.is_stale)
-        if isinstance(item, WRITES):
-            return WriteRun((item,), item.timeout)
+        if not isinstance(item, bytes):
+            operation = item.operation
+            if isinstance(operation, Query):
+                return ReadRun((operation,), item.timeout, item.is_stale)
+            if isinstance(operation, WriteOperation):
+                return WriteRun((operation,), item.timeout)
         self._handed = self._work = 0
         return self.next_step()
 
@@ -266,11 +261,12 @@ class Session:
                 self._decode_lines()
             elif self._done < len(self._items):
                 item = self._items[self._done]
-                if isinstance(item, STORED) and self.state is not State.CLOSING:
+                operation = None if isinstance(item, bytes) else item.operation
+                if isinstance(operation, Query | WriteOperation) and self.state is not State.CLOSING:
                     return self._cut_run(item)
                 self._put(self._answer_here(item))
                 self._done += 1
-                self._work += STATUS_WORK if isinstance(item, StatusRequest) else 1
+                self._work += STATUS_WORK if isinstance(operation, Status) else 1
             elif self._taken < len(self._lines):
                 self._begin_decoding()
             elif self.state is State.CLOSING:
@@ -285,20 +281,20 @@ class Session:
         """Keep nothing of a chunk that is answered: there are thousands of silent sessions."""
         self._items, self._lines, self._taken, self.is_owing = [], (), 0, False
 
-    def _cut_run(self, first: WriteRequest | GetRequest) -> WriteRun | ReadRun:
+    def _cut_run(self, first: Request) -> WriteRun | ReadRun:
         """Return the run that begins with the next item."""
         timeout_s, is_stale = first.timeout, first.is_stale
-        kind = READS if isinstance(first, READS) else WRITES
+        kind = Query if isinstance(first.operation, Query) else WriteOperation
         run: list[Any] = []
         for item in islice(self._items, self._done, self._done + self._run_requests_max):
             # One time-out and one consistency a run, so that the store need know no more of it than that.
-            if not isinstance(item, kind) or item.timeout != timeout_s or item.is_stale != is_stale:
+            if isinstance(item, bytes) or not isinstance(item.operation, kind):
                 break
-            run.append(item)
+            if item.timeout != timeout_s or item.is_stale != is_stale:
+                break
+            run.append(item.operation)
         self._handed = self._done + len(run)
-        if kind is WRITES:
-            return WriteRun(run, timeout_s)
-        return ReadRun([request.key for request in run], timeout_s, is_stale)
+        return WriteRun(run, timeout_s) if kind is WriteOperation else ReadRun(run, timeout_s, is_stale)
 
     def _take_out(self) -> bytes:
         out = self._out
@@ -393,11 +389,12 @@ class Session:
         """Return the reply to what needs no run, or gets no result any more."""
         if isinstance(item, bytes):
             return item
-        if isinstance(item, StatusRequest):
+        operation = item.operation
+        if isinstance(operation, Status):
             return encode_status(item, self._status())
-        if isinstance(item, WRITES) and self._done < self._handed:
+        if isinstance(operation, WriteOperation) and self._done < self._handed:
             reply = Reply("timeout", message="the server stops; this write may still take effect")
-        elif isinstance(item, STORED):
+        elif isinstance(operation, Query | WriteOperation):
             reply = Reply("unavailable", message="the server stops; this request had no effect")
         else:
             reply = Reply("ok")

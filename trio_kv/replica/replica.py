@@ -27,8 +27,6 @@ from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import EntriesApplied
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
-_MISSING = Reply("missing")
-
 SETTLE_ITEMS_MAX = 500
 """Keys put back in place in one pass after a snapshot: a millisecond at most."""
 COMPACT_ENTRIES_MAX = 5000
@@ -345,14 +343,11 @@ class Replica:
             self._stale_reads = [read for read in self._stale_reads if read.applied_min > applied]
 
     def _tell(self, reads: list[Read]) -> None:
-        get, term, applied = self.machine.get, self.raft.term, self.machine.applied
+        query, term, applied = self.machine.query, self.raft.term, self.machine.applied
         self._reads_waiting -= len(reads)
         for read in reads:
-            replies = []
-            for key in read.keys:
-                item = get(key)
-                replies.append(_MISSING if item is None else Reply("ok", item.value, item.revision))
-            self._answers.append((read.reply_to, Done(read.number, self.id, term, applied, replies)))
+            done = Done(read.number, self.id, term, applied, query(read.queries))
+            self._answers.append((read.reply_to, done))
 
     def _expiry_deadline(self) -> float:
         role = self.raft.role

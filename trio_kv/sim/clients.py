@@ -9,8 +9,10 @@ from random import Random
 
 import attrs
 import msgspec
+from msgspec import UNSET
 
-from trio_kv.kv.commands import Cas, Command, Delete, OpenSession, Set
+from trio_kv.kv.commands import Command, OpenSession, Write
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.plan import Plan
 from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo
@@ -165,17 +167,18 @@ class Client:
         return Operation(kind, keys, self._port.now(), self._session, seqs, commands, lane=lane)
 
     def _command(self, kind: str, key: str, seq: int) -> Command:
-        session, done = self._session, min(self._awaited)
+        return Write(self._session, seq, min(self._awaited), self._write(kind, key))
+
+    def _write(self, kind: str, key: str) -> AnyWrite:
         if kind == "delete":
-            return Delete(session, seq, done, key)
+            return Delete(key)
         self._values += 1
         # Now and then a value of several sectors: only such a write can be torn.
         fill = "x" * self._random.choice((0, 0, 700, 2500))
         value = msgspec.Raw(f'"c{self.name}-{self._values}{fill}"'.encode())
         if kind == "set":
-            return Set(session, seq, done, key, value, self._random.choice((None, None, None, 0)))
-        known = self._read.get(key)
-        return Cas(session, seq, done, key, value, () if known is None else (known,))
+            return Set(key, value, self._random.choice((UNSET, UNSET, UNSET, 0)))
+        return Cas(key, value, self._read.get(key, UNSET))
 
     def _begin(self, operation: Operation, node: int) -> None:
         self.history.append(operation)
@@ -190,7 +193,7 @@ class Client:
         node = operation.asked = operation.node or self._leader
         request: Propose | Read
         if operation.kind == "get":
-            request = Read(self._reply_to, number, operation.keys)
+            request = Read(self._reply_to, number, [Get(key) for key in operation.keys])
         else:
             request = Propose(self._reply_to, number, self._commands(operation))
         self._port.send(node, request)

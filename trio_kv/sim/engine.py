@@ -143,7 +143,7 @@ class Engine:
         if isinstance(request, Propose):
             self.answers.asked_to_write(request.number, target, request.commands)
         else:
-            self.answers.asked_to_read(request.number, target, request.keys)
+            self.answers.asked_to_read(request.number, target, request.queries)
         self.after(
             self.plan.latency_s * self.random.uniform(0.5, 2.0), self._deliver_request, target, request
         )

@@ -6,10 +6,9 @@ command others were sent under the same number: nobody knows then which of them 
 
 from collections.abc import Iterable, Iterator
 
-import msgspec
-
 from trio_kv.check import history
-from trio_kv.kv.commands import Cas, Command, Delete, Set
+from trio_kv.kv.commands import Write
+from trio_kv.kv.operations import AnyOperation, Get
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.clients import Client, Operation
 
@@ -34,53 +33,26 @@ def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
     if asked.kind == "get":
         for place, key in enumerate(asked.keys):
             reply = asked.replies[place] if asked.replies else None
-            yield _operation(first + place, asked, "get", key, reply)
+            yield _operation(first + place, asked, Get(key), reply)
         return
     for place, command in enumerate((*asked.templates, *asked.forged)):
+        assert isinstance(command, Write)
         is_known = asked.replies and not asked.forged
-        yield _write(first + place, asked, command, asked.replies[place] if is_known else None)
-
-
-def _write(client: int, asked: Operation, command: Command, reply: Reply | None) -> history.Operation:
-    match command:
-        case Delete():
-            return _operation(client, asked, "delete", command.key, reply)
-        case Cas():
-            expected = command.expected[0] if command.expected else None
-            return _operation(
-                client, asked, "cas", command.key, reply, value=command.value, expected=expected
-            )
-        case Set(if_revision=None):
-            return _operation(client, asked, "set", command.key, reply, value=command.value)
-        case Set(if_revision=0):
-            # Only if there is no such key: a cas that expects nothing.
-            return _operation(client, asked, "cas", command.key, reply, value=command.value)
-        case _:
-            raise AssertionError(f"no rule for {command}")
+        yield _operation(first + place, asked, command.operation, asked.replies[place] if is_known else None)
 
 
 def _operation(
-    client: int,
-    asked: Operation,
-    kind: str,
-    key: str,
-    reply: Reply | None,
-    *,
-    value: msgspec.Raw | None = None,
-    expected: msgspec.Raw | None = None,
+    client: int, asked: Operation, operation: AnyOperation, reply: Reply | None
 ) -> history.Operation:
     # A session that expired does not know any more whether it took the command before.
     is_known = reply is not None and reply.code in _OUTCOMES
     result = reply.value if reply is not None and is_known else None
     return history.Operation(
-        client,
-        kind,
-        key,
-        asked.began_at_s,
-        asked.ended_at_s if is_known else None,
-        reply.code if reply is not None and is_known else "unknown",
-        None if value is None else bytes(value),
-        None if expected is None else bytes(expected),
-        None if result is None else bytes(result),
-        asked.answered_by if is_known else 0,
+        client=client,
+        call_s=asked.began_at_s,
+        return_s=asked.ended_at_s if is_known else None,
+        outcome=reply.code if reply is not None and is_known else "unknown",
+        result=None if result is None else bytes(result),
+        node=asked.answered_by if is_known else 0,
+        **history.what_is_asked(operation),
     )

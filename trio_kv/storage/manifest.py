@@ -11,9 +11,10 @@ import msgspec
 
 from trio_kv.storage.errors import ManifestError
 from trio_kv.storage.files import Files
+from trio_kv.wire.frames import FORMAT as LOG_FORMAT
 
-FORMAT = 1
-"""Version of the directory's layout."""
+FORMAT = LOG_FORMAT
+"""Version of the directory: a log of another format makes it another one."""
 NODES_DEFAULT = 5
 NODES_MAX = 9
 MANIFEST_NAME = "manifest.json"
@@ -21,6 +22,10 @@ IDENTITY_NAME = "identity.json"
 """Stands in a node's directory, and says whose that is."""
 CLUSTER_BITS = 128
 _PUT_BACK = "Nothing was changed. Put back the file as it was; it never changes while a cluster lives."
+_BACKUP_AND_RESTORE = (
+    "An earlier version of trio_kv wrote it, and nothing was changed. The way over: `trio-kv serve` it with that"
+    " version and `trio-kv backup FILE`; then `trio-kv restore FILE --data-dir NEW` with this one."
+)
 _T = TypeVar("_T")
 
 
@@ -112,10 +117,8 @@ def read_json(files: Files, name: str, kind: type[_T]) -> _T:
             return msgspec.json.decode(data, type=kind)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{location} can't be read: {error}", _PUT_BACK) from error
-    raise ManifestError(
-        f"{location} has format {found}, this program reads format {FORMAT}.",
-        "Use the version of trio_kv that wrote it.",
-    )
+    way_out = _BACKUP_AND_RESTORE if found < FORMAT else "Use the version of trio_kv that wrote it."
+    raise ManifestError(f"{location} has format {found}, this program reads format {FORMAT}.", way_out)
 
 
 def write_json(files: Files, name: str, content: dict[str, object]) -> None:

@@ -36,8 +36,8 @@ from trio_kv.raft.ready import HardState
 SECTOR_BYTES = 512
 """What a disk writes whole or not at all. Larger physical sectors only make tearing rarer."""
 ZERO_SECTOR = bytes(SECTOR_BYTES)
-FORMAT = 1
-"""Version of these bytes."""
+FORMAT = 2
+"""Version of these bytes and of the commands in them. Version 1 had commands of another shape."""
 
 _MAGIC = b"trio_kv\n"
 _FILL = b"\xa5" * SECTOR_BYTES

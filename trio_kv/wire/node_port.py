@@ -11,7 +11,8 @@ anew has a new id: an answer to its former self reaches nobody, whatever its num
     request = kind u8 | msgpack [process, nonce, number, ...]
     answer  = kind u8 | msgpack [process, nonce, number, node, ...]
 
-Commands travel as the bytes that the log has, and values of replies as the JSON text that they are.
+Commands travel as the bytes that the log has, queries as their JSON objects, and values of replies as the JSON text
+that they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from trio_kv.kv.commands import Command, decode_command
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
 
 WRITE_BYTES_MAX = 256 << 20
@@ -48,11 +50,11 @@ class Propose(msgspec.Struct, frozen=True, gc=False):
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """Tell the values of these keys."""
+    """Answer these queries, all from one state."""
 
     reply_to: ReplyTo
     number: int
-    keys: Sequence[str]
+    queries: Sequence[AnyQuery]
     is_stale: bool = False
     """Answer from what is applied, without asking the leader."""
     applied_min: int = 0
@@ -60,7 +62,7 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 
 class Done(msgspec.Struct, frozen=True, gc=False):
-    """The request took effect: one reply a command or key."""
+    """The request took effect: one reply a command or query."""
 
     number: int
     node: int
@@ -110,7 +112,8 @@ def encode_request(request: Request) -> bytes:
     head = (request.reply_to.process, request.reply_to.nonce, request.number)
     if isinstance(request, Propose):
         return b"P" + _encode((*head, [command.encode() for command in request.commands], request.size_bytes))
-    return b"R" + _encode((*head, request.keys, request.is_stale, request.applied_min))
+    queries = [_encode_query(query) for query in request.queries]
+    return b"R" + _encode((*head, queries, request.is_stale, request.applied_min))
 
 
 def decode_request(data: bytes) -> Request:
@@ -124,7 +127,8 @@ def decode_request(data: bytes) -> Request:
     if kind == b"P":
         texts, size_bytes = rest
         return Propose(ReplyTo(process, nonce), number, _decode_inner(_decode_commands, texts), size_bytes)
-    return Read(ReplyTo(process, nonce), number, *rest)
+    texts, *others = rest
+    return Read(ReplyTo(process, nonce), number, _decode_inner(_decode_queries, texts), *others)
 
 
 def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
@@ -162,12 +166,14 @@ def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
 
 
 _Number = Annotated[int, Meta(ge=0)]
-_Commands = Annotated[list[bytes], Meta(min_length=1)]
+_Texts = Annotated[list[bytes], Meta(min_length=1)]
 _Reply = tuple[str, bytes | None, _Number, str]
 _encode = msgspec.msgpack.Encoder().encode
+_encode_query = msgspec.json.Encoder().encode
+_decode_query = msgspec.json.Decoder(AnyQuery).decode
 _REQUESTS = {
-    b"P": _decoder(tuple[_Number, _Number, _Number, _Commands, _Number]),
-    b"R": _decoder(tuple[_Number, _Number, _Number, list[str], bool, _Number]),
+    b"P": _decoder(tuple[_Number, _Number, _Number, _Texts, _Number]),
+    b"R": _decoder(tuple[_Number, _Number, _Number, _Texts, bool, _Number]),
 }
 _ANSWERS = {
     b"D": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Reply]]),
@@ -198,3 +204,7 @@ def _decode_inner(decode: Callable[[Any], Any], data: Any) -> Any:
 
 def _decode_commands(texts: Sequence[bytes]) -> list[Command]:
     return [decode_command(text) for text in texts]
+
+
+def _decode_queries(texts: Sequence[bytes]) -> list[AnyQuery]:
+    return [_decode_query(text) for text in texts]

@@ -1,12 +1,20 @@
-"""What a client can ask for, as objects, and the limits of one line.
+"""What a client can ask for: the operations of the store and of the door, and what every request carries.
 
 msgspec structs and not attrs classes: one is made for every request. The text of values and ids is kept as
 it came (`msgspec.Raw`) and goes out again unchanged.
 """
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta, Raw
+
+from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
+from trio_kv.kv.operations import AnyOperation
+from trio_kv.kv.operations.operation import Operation, name_of
+from trio_kv.kv.reply import Reply
 
 LINE_BYTES_MAX: Final = 1 << 20
 """Bytes in one line without its end. A longer one hears `too_large` and its rest is skipped."""
@@ -14,72 +22,55 @@ LINE_BYTES_MAX: Final = 1 << 20
 LINE_BYTES_LIMIT: Final = 1 << 30
 """The most that a server can be told to take as `LINE_BYTES_MAX`. A client reads lines of that length."""
 
-KEY_BYTES_MAX: Final = 4096
-"""Bytes of a key in UTF-8; it has at least one. A longer one hears `too_large`."""
-
 TIMEOUT_S_DEFAULT: Final = 5.0
 TIMEOUT_S_MAX: Final = 60.0
 
-REVISION_MAX: Final = (1 << 63) - 1
-"""The highest revision that a condition may name: what a log index can be, and what every reader can hold."""
-
-ABSENT: Final = msgspec.Raw()
+ABSENT: Final = Raw()
 """The text of a member that was not sent: no bytes at all, which no JSON value has."""
 
 
-class Request(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What every request may carry."""
+class Ping(Operation, frozen=True, gc=False, tag="ping"):
+    """Ask whether the server is there."""
 
-    id: msgspec.Raw = ABSENT
+    purpose = "a sign of life of the server"
+
+    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+        """There is nothing to tell."""
+        return ()
+
+
+class Status(Operation, frozen=True, gc=False, tag="status"):
+    """Ask what the cluster looks like. See `encode_status` for the answer."""
+
+    purpose = "the nodes"
+
+
+_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, Ping, Status)
+OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kind): kind for kind in _KINDS})
+"""All of them, by what stands in `op`."""
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """An operation, and what every request may carry."""
+
+    operation: AnyOperation | Ping | Status
+    id: Raw = ABSENT
     """Any JSON value, echoed first in the reply."""
     timeout: float = TIMEOUT_S_DEFAULT
     """Seconds until the client wants an answer of some kind."""
     is_stale: bool = False
-    """Read at once from one follower (`consistency: "stale"`); no effect on anything but a get."""
+    """Read at once from one follower (`consistency: "stale"`); no effect on anything but a query."""
     meta: bool = False
     """The reply also carries revision, node and term."""
 
 
-class SetRequest(Request, frozen=True, gc=False):
-    """Give a key a value."""
+class CommonMembers(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a line may hold beside `op` and the members of its operation."""
 
-    key: str
-    value: msgspec.Raw
-    if_revision: int | None = None
-
-
-class GetRequest(Request, frozen=True, gc=False):
-    """Read a key."""
-
-    key: str
-
-
-class DeleteRequest(Request, frozen=True, gc=False):
-    """Remove a key."""
-
-    key: str
-    if_revision: int | None = None
-
-
-class CasRequest(Request, frozen=True, gc=False):
-    """Give a key a value if it now has the expected one."""
-
-    key: str
-    value: msgspec.Raw
-    expected: tuple[msgspec.Raw, ...] = ()
-    """One JSON text, or none: then the key must not exist."""
-
-
-class PingRequest(Request, frozen=True, gc=False):
-    """Ask whether the server is there."""
-
-
-class StatusRequest(Request, frozen=True, gc=False):
-    """Ask what the cluster looks like."""
-
-
-KeyRequest = SetRequest | GetRequest | DeleteRequest | CasRequest
-WriteRequest = SetRequest | DeleteRequest | CasRequest
+    id: Raw = ABSENT
+    timeout: Annotated[float, Meta(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
+    consistency: Literal["linearizable", "stale"] = "linearizable"
+    meta: bool = False
 
 
 class BadRequestError(Exception):
@@ -90,7 +81,7 @@ class BadRequestError(Exception):
         code: str,
         message: str,
         key: str | None = None,
-        id: msgspec.Raw = ABSENT,
+        id: Raw = ABSENT,
     ) -> None:
         """Say what is wrong with a line.
 

@@ -12,9 +12,11 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Final
 
-from msgspec import Raw
+import msgspec
+from msgspec import Raw, inspect
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX
 from trio_kv.wire.json_text import (
     Member,
     NumberText,
@@ -24,7 +26,7 @@ from trio_kv.wire.json_text import (
     name_kind,
     read_members,
 )
-from trio_kv.wire.operations import ABSENT, KEY_BYTES_MAX, REVISION_MAX, TIMEOUT_S_MAX, BadRequestError
+from trio_kv.wire.operations import ABSENT, OPERATIONS, BadRequestError, CommonMembers
 
 QUOTED_CHARACTERS_MAX: Final = 40
 """Characters of a client's own text that a message repeats."""
@@ -38,26 +40,26 @@ EXPLAINED_MEMBERS_MAX: Final = 32
 CAUSE_CHARACTERS_MAX: Final = 200
 """Characters that are told of what the fast reader said."""
 
+
+def _fields_of(kind: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    description = inspect.type_info(kind)
+    assert isinstance(description, inspect.StructType)
+    return description.fields
+
+
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
-COMMON: Final = ("id", "timeout", "consistency", "meta")
+COMMON: Final = CommonMembers.__struct_fields__
 """What every operation takes besides `op`."""
 
-MEMBERS: Final[Mapping[str, Sequence[str]]] = MappingProxyType(
-    {
-        "get": ("key",),
-        "set": ("key", "value", "if_revision"),
-        "delete": ("key", "if_revision"),
-        "cas": ("key", "value", "expected"),
-        "ping": (),
-        "status": (),
-    }
+FIELDS: Final[Mapping[str, Mapping[str, inspect.Field]]] = MappingProxyType(
+    {name: {each.name: each for each in _fields_of(kind)} for name, kind in OPERATIONS.items()}
 )
 """What each operation takes besides that."""
 
-ALL_MEMBERS: Final = ("op", *COMMON, *dict.fromkeys(name for names in MEMBERS.values() for name in names))
+COMMON_FIELDS: Final = {each.name: each for each in _fields_of(CommonMembers)}
 
-OPTIONAL: Final = ("if_revision", "expected")
+ALL_MEMBERS: Final = ("op", *COMMON, *dict.fromkeys(name for names in FIELDS.values() for name in names))
 
 OPS_TO_COME: Final = ("scan", "txn", "watch", "unwatch", "session", "auth")
 MEMBERS_TO_COME: Final = (
@@ -170,15 +172,15 @@ def _find_problems(text: str, members: Sequence[Member], *, is_whole: bool) -> I
         # An `op` or a value may follow: only what no operation takes is known to be wrong.
         given = {each: member for each, member in given.items() if each not in ALL_MEMBERS}
         name = "set"
-    if name not in MEMBERS:
+    if name not in FIELDS:
         return
     yield from _find_member_problems(name, op is not None, given)
     if is_whole:
-        for wanted in MEMBERS[name]:
-            if wanted not in given and wanted not in OPTIONAL:
-                yield Problem(f'"{wanted}" is missing: a {name} looks like {_show(name)}', len(text) - 1)
+        yield from _find_missing(name, given, len(text) - 1)
     for member in given.values():
-        yield from _find_type_problems(member)
+        field = FIELDS[name].get(member.name) or COMMON_FIELDS.get(member.name)
+        if field is not None:
+            yield from _find_type_problems(member, field.type)
 
 
 def _find_value_problem(text: str, member: Member) -> Problem | None:
@@ -199,24 +201,25 @@ def _find_value_problem(text: str, member: Member) -> Problem | None:
 
 
 def _find_op_problems(op: Member) -> Iterator[Problem]:
-    known = ", ".join(MEMBERS)
+    known = ", ".join(OPERATIONS)
     if type(op.value) is not str:
         yield Problem(f'"op" must be a string, one of {known}, not {name_kind(op.value)}', op.start)
+    elif op.value in OPERATIONS:
+        return
     elif op.value in OPS_TO_COME:
         yield Problem(f"the op {_quote(op.value)} is not supported yet; there are {known}", op.start)
-    elif op.value not in MEMBERS:
-        yield Problem(
-            f"unknown op {_quote(op.value)}; there are {known}{_guess(op.value, MEMBERS)}", op.start
-        )
+    else:
+        guess = _guess(op.value, OPERATIONS)
+        yield Problem(f"unknown op {_quote(op.value)}; there are {known}{guess}", op.start)
 
 
 def _find_member_problems(name: str, is_explicit: bool, given: Mapping[str, Member]) -> Iterator[Problem]:
     """Yield members that this operation does not take."""
-    allowed = (*MEMBERS[name], *COMMON)
+    allowed = (*FIELDS[name], *COMMON)
     for member in given.values():
         if member.name in allowed:
             continue
-        takers = [op for op, taken in MEMBERS.items() if member.name in taken]
+        takers = [op for op, taken in FIELDS.items() if member.name in taken]
         if takers:
             hint = "" if is_explicit else f'; this is a {name}, as it has no "op"'
             yield Problem(
@@ -229,46 +232,60 @@ def _find_member_problems(name: str, is_explicit: bool, given: Mapping[str, Memb
             yield Problem(f"unknown member {_quote(member.name)}{hint}", member.at)
 
 
-def _find_type_problems(member: Member) -> Iterator[Problem]:
-    """Yield what is wrong with the value of one member that the operation takes."""
-    name, value, at = member.name, member.value, member.start
-    match name:
-        case "key" if type(value) is not str:
-            yield Problem(f'"key" must be a string, not {name_kind(value)}', at)
-        case "key" if not value:
-            yield Problem(f'"key" is empty; it has 1 to {KEY_BYTES_MAX} bytes', at)
-        case "key":
-            length = len(value.encode())
-            if length > KEY_BYTES_MAX:
-                yield Problem(f'"key" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
-        case "timeout" if type(value) is not NumberText:
-            yield Problem(f'"timeout" must be a number of seconds, not {name_kind(value)}', at)
-        case "timeout" if not 0 < float(value) <= TIMEOUT_S_MAX:
-            yield Problem(f'"timeout" must be above 0 and at most {TIMEOUT_S_MAX:g} seconds', at)
-        case "consistency" if value not in ("linearizable", "stale") or type(value) is not str:
-            yield Problem('"consistency" must be "linearizable" or "stale"', at)
-        case "meta" if type(value) is not bool:
-            yield Problem(f'"meta" must be true or false, not {name_kind(value)}', at)
-        case "if_revision" if type(value) is not NumberText:
-            yield Problem(f'"if_revision" must be a whole number, not {name_kind(value)}', at)
-        case "if_revision" if not _is_revision(value):
-            yield Problem(
-                f'"if_revision" must be a whole number from 0 to {REVISION_MAX}, in digits alone', at
-            )
+def _find_missing(name: str, given: Mapping[str, Member], at: int) -> Iterator[Problem]:
+    """Yield members without which this operation can't be."""
+    for wanted in FIELDS[name].values():
+        if wanted.required and wanted.name not in given:
+            yield Problem(f'"{wanted.name}" is missing: a {name} looks like {_show(name)}', at)
+
+
+def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]:
+    """Yield what is wrong with the value of one member, which should be of this kind."""
+    name, value, at = f'"{member.name}"', member.value, member.start
+    match kind:
+        case inspect.Metadata():
+            yield from _find_type_problems(member, kind.type)
+        case inspect.StrType() if type(value) is not str:
+            yield Problem(f"{name} must be a string, not {name_kind(value)}", at)
+        case inspect.StrType() if member.name == "key":
+            yield from _find_key_problems(value, at)
+        case inspect.FloatType() if type(value) is not NumberText:
+            yield Problem(f"{name} must be a number of seconds, not {name_kind(value)}", at)
+        case inspect.FloatType(gt=0, le=most) if not 0 < float(value) <= (most or 0):
+            yield Problem(f"{name} must be above 0 and at most {most:g} seconds", at)
+        case inspect.LiteralType(values) if type(value) is not str or value not in values:
+            yield Problem(f"{name} must be {' or '.join(map(_quote, map(str, values)))}", at)
+        case inspect.BoolType() if type(value) is not bool:
+            yield Problem(f"{name} must be true or false, not {name_kind(value)}", at)
+        case inspect.IntType() if type(value) is not NumberText:
+            yield Problem(f"{name} must be a whole number, not {name_kind(value)}", at)
+        case inspect.IntType(ge=0, le=int(most)) if not _is_whole(value, most):
+            yield Problem(f"{name} must be a whole number from 0 to {most}, in digits alone", at)
         case _:
             pass
 
 
-def _is_revision(text: str) -> bool:
+def _find_key_problems(key: str, at: int) -> Iterator[Problem]:
+    length = len(key.encode())
+    if not length:
+        yield Problem(f'"key" is empty; it has 1 to {KEY_BYTES_MAX} bytes', at)
+    if length > KEY_BYTES_MAX:
+        yield Problem(f'"key" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
+
+
+def _is_whole(text: str, most: int) -> bool:
     digits = text.removeprefix("-") if text == "-0" else text
-    return digits.isdecimal() and len(digits) <= len(str(REVISION_MAX)) and int(digits) <= REVISION_MAX
+    return digits.isdecimal() and len(digits) <= len(str(most)) and int(digits) <= most
 
 
 def _show(name: str) -> str:
     """Return what a request of this operation looks like."""
-    examples = {"key": '"snack"', "value": '"chips"'}
     members = [f'"op": "{name}"'] if name not in ("get", "set") else []
-    members += [f'"{member}": {examples[member]}' for member in MEMBERS[name] if member in examples]
+    for each in FIELDS[name].values():
+        if each.required:
+            assert isinstance(each.type, inspect.Metadata), f"{each} has no example"
+            example = (each.type.extra_json_schema or {})["examples"][0]
+            members += [f'"{each.name}": {json.dumps(example)}']
     return "{" + ", ".join(members) + "}"
 
 

@@ -11,15 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.operations import (
-    ABSENT,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    Request,
-    SetRequest,
-    StatusRequest,
-)
+from trio_kv.wire.operations import ABSENT, Request
 
 CLOSE_OK: Final = b'{"close": "ok"}\n'
 """Said to a connection that was idle for too long."""
@@ -49,29 +41,19 @@ def encode_reply(request: Request, reply: Reply, node: int = 0, term: int = 0) -
 
     Args:
         request: what was asked. A ping is answered with `Reply("ok")`; for a status see `encode_status`.
-        reply: what the store said; the value of a get or delete is taken from it, that of a set from the
-            request.
+        reply: what the store said; the operation tells what of it stands in the line.
         node: id of the node that answered, for `meta`.
         term: its term, for `meta`.
 
     """
     if reply.code != "ok":
         return _encode_failure(request, reply, node, term)
-    if isinstance(request, (SetRequest, CasRequest)):
-        value = request.value
-    elif isinstance(request, (GetRequest, DeleteRequest)):
-        assert reply.value is not None, f"{reply} to {request} has no value"
-        value = reply.value
-    else:
-        return b"{" + _lead_with(request.id) + b'"status": "ok"}\n'
+    pieces = request.operation.tell(reply)
     if not request.meta and not len(request.id):
-        return b"".join((b'{"key": ', _encode(request.key), b', "value": ', value, b', "status": "ok"}\n'))
-    return b'{%b"key": %b, "value": %b, "status": "ok"%b}\n' % (
-        _lead_with(request.id),
-        _encode(request.key),
-        bytes(value),
-        _encode_meta(request, reply, node, term),
-    )
+        return b"".join((b"{", *pieces, b'"status": "ok"}\n'))
+    # Where nothing of the store is told, as to a ping, nobody but the door has answered.
+    lead, meta = _lead_with(request.id), _encode_meta(request, reply, node, term) if pieces else b""
+    return b"".join((b"{", lead, *pieces, b'"status": "ok"', meta, b"}\n"))
 
 
 def encode_error(
@@ -84,7 +66,7 @@ def encode_error(
     return _encode_error(code, message, key, lead=_lead_with(id))
 
 
-def encode_status(request: StatusRequest, status: Mapping[str, Any]) -> bytes:
+def encode_status(request: Request, status: Mapping[str, Any]) -> bytes:
     """Return the line that answers a status request; `status` holds its members without "status" itself."""
     members = json.dumps(status, ensure_ascii=False).encode()
     separator = b"}" if members == b"{}" else b", " + members[1:]
@@ -192,7 +174,7 @@ def _describe_strange(line: bytes) -> str:
 
 
 def _encode_failure(request: Request, reply: Reply, node: int, term: int) -> bytes:
-    key = getattr(request, "key", None)
+    key = getattr(request.operation, "key", None)
     lead = _lead_with(request.id)
     if reply.code == "missing":
         meta = _encode_meta(request, reply, node, term)

@@ -9,31 +9,29 @@ The rest of the room is offered here too: requests (`wire.operations`) and repli
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, TypedDict
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Union
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Raw
+from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
+from trio_kv.kv.operations import Cas, Delete, Get, Set
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX, REVISION_MAX, Operation, Query, WriteOperation
 from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import (
     ABSENT,
-    KEY_BYTES_MAX,
     LINE_BYTES_LIMIT,
     LINE_BYTES_MAX,
-    REVISION_MAX,
+    OPERATIONS,
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
     BadRequestError,
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    PingRequest,
+    CommonMembers,
+    Ping,
     Request,
-    SetRequest,
-    StatusRequest,
-    WriteRequest,
+    Status,
 )
 from trio_kv.wire.refusals import explain
 from trio_kv.wire.replies import (
@@ -55,20 +53,23 @@ __all__ = [
     "LINE_BYTES_LIMIT",
     "LINE_BYTES_MAX",
     "NESTING_MAX",
+    "OPERATIONS",
     "REVISION_MAX",
     "TIMEOUT_S_DEFAULT",
     "TIMEOUT_S_MAX",
     "BadRequestError",
-    "CasRequest",
-    "DeleteRequest",
-    "GetRequest",
-    "PingRequest",
+    "Cas",
+    "Delete",
+    "Get",
+    "Operation",
+    "Ping",
+    "Query",
     "ReplyError",
     "ReplyLine",
     "Request",
-    "SetRequest",
-    "StatusRequest",
-    "WriteRequest",
+    "Set",
+    "Status",
+    "WriteOperation",
     "encode_error",
     "encode_reply",
     "encode_request",
@@ -84,9 +85,6 @@ SET_OVERHEAD_BYTES = len('{"key":"","value":}')
 MEMBER_BYTES_MIN = len('"key":"",')
 """The shortest member that could stand in a base line a second time."""
 
-TEXT_MEMBERS = ("id", "value", "expected")
-"""Members that may be any JSON value."""
-
 LINE_NESTING_MAX = NESTING_MAX + 1
 """The request itself is one level around its values."""
 
@@ -100,106 +98,40 @@ class _BaseLine(msgspec.Struct, forbid_unknown_fields=True):
     """The two requests that every client knows."""
 
     key: str
-    value: msgspec.Raw = ABSENT
+    value: Raw = ABSENT
 
 
-class _Common(TypedDict):
-    """What every request carries, in the words of `Request`."""
+def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
+    """Return the class of lines with the members of an operation and the common ones.
 
-    id: msgspec.Raw
-    timeout: float
-    is_stale: bool
-    meta: bool
+    Args:
+        kind: the operation.
+        needed: the members that must be there; others are UNSET where they are not.
+        tag: msgspec's, for lines with `op`.
 
-
-class _Line(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Any other line, as its members stand there; the classes below say what else may."""
-
-    id: msgspec.Raw = ABSENT
-    timeout: Annotated[float, Meta(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
-    consistency: Literal["linearizable", "stale"] = "linearizable"
-    meta: bool = False
-
-    def texts(self) -> dict[str, msgspec.Raw]:
-        """Return the members that may be any JSON value, by name."""
-        return {name: text for name in TEXT_MEMBERS if len(text := getattr(self, name, ABSENT))}
-
-    def common(self) -> _Common:
-        return {
-            "id": self.id.copy() if len(self.id) else ABSENT,
-            "timeout": self.timeout,
-            "is_stale": self.consistency == "stale",
-            "meta": self.meta,
-        }
+    """
+    members: list[Any] = []
+    for each in fields(kind):
+        is_needed = each.name in needed
+        members.append(
+            (each.name, each.type) if is_needed else (each.name, each.type | msgspec.UnsetType, UNSET)
+        )
+    name, bases = f"{kind.__name__}Line", (CommonMembers,)
+    return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 
 
-class _KeyLine(_Line):
-    key: str
+_KINDS: Mapping[type, type[Operation]] = {
+    _make_line(kind, [each.name for each in fields(kind) if each.required], tag_field="op", tag=name): kind
+    for name, kind in OPERATIONS.items()
+}
+"""What is asked for by a line with `op`, by the line's class."""
 
-
-_Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)] | msgspec.UnsetType
-
-
-class _ImplicitLine(_KeyLine):
-    """A line without `op`: a set if it has a value, else a get, which takes no condition."""
-
-    value: msgspec.Raw = ABSENT
-    if_revision: _Revision = msgspec.UNSET
-
-    def to_request(self) -> Request | None:
-        if len(self.value):
-            return SetRequest(self.key, self.value.copy(), _or_none(self.if_revision), **self.common())
-        return GetRequest(self.key, **self.common()) if self.if_revision is msgspec.UNSET else None
-
-
-class _SetLine(_KeyLine, tag_field="op", tag="set"):
-    value: msgspec.Raw
-    if_revision: _Revision = msgspec.UNSET
-
-    def to_request(self) -> Request:
-        return SetRequest(self.key, self.value.copy(), _or_none(self.if_revision), **self.common())
-
-
-class _GetLine(_KeyLine, tag_field="op", tag="get"):
-    def to_request(self) -> Request:
-        return GetRequest(self.key, **self.common())
-
-
-class _DeleteLine(_KeyLine, tag_field="op", tag="delete"):
-    if_revision: _Revision = msgspec.UNSET
-
-    def to_request(self) -> Request:
-        return DeleteRequest(self.key, _or_none(self.if_revision), **self.common())
-
-
-class _CasLine(_KeyLine, tag_field="op", tag="cas"):
-    value: msgspec.Raw
-    expected: msgspec.Raw = ABSENT
-
-    def to_request(self) -> Request:
-        expected = (self.expected.copy(),) if len(self.expected) else ()
-        return CasRequest(self.key, self.value.copy(), expected, **self.common())
-
-
-class _PingLine(_Line, tag_field="op", tag="ping"):
-    def to_request(self) -> Request:
-        return PingRequest(**self.common())
-
-
-class _StatusLine(_Line, tag_field="op", tag="status"):
-    def to_request(self) -> Request:
-        return StatusRequest(**self.common())
-
-
-def _or_none(revision: int | msgspec.UnsetType) -> int | None:
-    return None if revision is msgspec.UNSET else revision
-
-
-_OpLine = _SetLine | _GetLine | _DeleteLine | _CasLine | _PingLine | _StatusLine
+_ImplicitLine = _make_line(Set, ("key",))
+"""A line without `op`: a set if it has a value, else a get, which takes no condition."""
 
 _decode_base = msgspec.json.Decoder(_BaseLine).decode
-_decode_implicit: Callable[[bytes], _ImplicitLine] = msgspec.json.Decoder(_ImplicitLine).decode
-_decode_op: Callable[[bytes], _OpLine] = msgspec.json.Decoder(_OpLine).decode
+_decode_implicit: Callable[[bytes], Any] = msgspec.json.Decoder(_ImplicitLine).decode
+_decode_op: Callable[[bytes], Any] = msgspec.json.Decoder(Union[tuple(_KINDS)]).decode  # noqa: UP007 - made of a tuple
 _encode = msgspec.json.Encoder().encode
 _http = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI) ")
 _OP_FIRST = (b'{"op"', b'{ "op"')
@@ -235,7 +167,7 @@ def parse_line(line: bytes) -> Request:
         raise explain(line, NESTED_TOO_DEEP)
     if not key or len(key) > KEY_CHARACTERS_SURE:
         _check_key(line, key)
-    return SetRequest(key, value.copy()) if is_set else GetRequest(key)
+    return Request(Set(key, value.copy()) if is_set else Get(key))
 
 
 def encode_request(request: Request) -> bytes:
@@ -244,27 +176,13 @@ def encode_request(request: Request) -> bytes:
     The texts of values must be JSON. A line break between the tokens of one becomes a space: in a line it
     would end the request.
     """
-    match request:
-        case SetRequest(key=key, value=value, if_revision=if_revision):
-            pieces = [
-                b'"key": ' + _encode(key),
-                b'"value": ' + _one_line(value),
-                *_tell_revision(if_revision),
-            ]
-        case GetRequest(key=key):
-            pieces = [b'"key": ' + _encode(key)]
-        case DeleteRequest(key=key, if_revision=if_revision):
-            pieces = [b'"op": "delete"', b'"key": ' + _encode(key), *_tell_revision(if_revision)]
-        case CasRequest(key=key, value=value, expected=expected):
-            pieces = [b'"op": "cas"', b'"key": ' + _encode(key)]
-            pieces += [b'"expected": ' + _one_line(text) for text in expected]
-            pieces.append(b'"value": ' + _one_line(value))
-        case PingRequest():
-            pieces = [b'"op": "ping"']
-        case StatusRequest():
-            pieces = [b'"op": "status"']
-        case _:
-            raise TypeError(f"{request!r} is not a request of this protocol")
+    operation = request.operation
+    pieces = [] if isinstance(operation, Get | Set) else [b'"op": ' + _encode(operation.name)]
+    for name in operation.__struct_fields__:
+        value = getattr(operation, name)
+        if value is not UNSET:
+            text = _one_line(value) if isinstance(value, Raw) else _encode(value)
+            pieces.append(b'"%b": %b' % (name.encode(), text))
     if len(request.id):
         pieces.append(b'"id": ' + _one_line(request.id))
     if request.timeout != TIMEOUT_S_DEFAULT:
@@ -290,18 +208,29 @@ def _parse_any(line: bytes) -> Request:
         raise explain(line, NESTED_TOO_DEEP) from None
     except ValueError as error:
         raise explain(line, str(error)) from None
-    _check_duplicates(line, decoded.texts())
+    members = asdict(decoded)
+    texts = {name: text for name, text in members.items() if type(text) is Raw and len(text)}
+    kind = _KINDS.get(type(decoded))
+    # Each member takes a colon. Where there are no more colons than members that were found, none stands twice.
+    if line.count(b":") > len(texts) + ("key" in members) + (kind is not None):
+        _check_duplicates(line, texts)
     if is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
-    if isinstance(decoded, _KeyLine):
-        _check_key(line, decoded.key)
-    request = decoded.to_request()
-    if request is None:
-        raise explain(line, "a condition without a value")
-    return request
+    if "key" in members:
+        _check_key(line, members["key"])
+    # Cut out of the line, which nothing has to keep in memory then.
+    for name, text in texts.items():
+        members[name] = text.copy()
+    if kind is None:
+        kind = Get if members["value"] is UNSET else Set
+        if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
+            raise explain(line, "a condition without a value")
+    operation: Any = kind(*[members[name] for name in kind.__struct_fields__])
+    is_stale = members["consistency"] == "stale"
+    return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
 
 
-def _decode_any(line: bytes) -> _OpLine | _ImplicitLine:
+def _decode_any(line: bytes) -> Any:
     """Return the decoded line. `op` may stand anywhere, spelled with escapes, so both ways are tried.
 
     Raises:
@@ -330,7 +259,7 @@ def _check_encoding(line: bytes) -> None:
         raise explain(line, str(error)) from None
 
 
-def _check_duplicates(line: bytes, texts: Mapping[str, msgspec.Raw]) -> None:
+def _check_duplicates(line: bytes, texts: Mapping[str, Raw]) -> None:
     """Refuse a line with a member twice at the top.
 
     Args:
@@ -351,9 +280,5 @@ def _check_key(line: bytes, key: str) -> None:
         raise explain(line, f'"key" has {size} bytes; it may have {KEY_BYTES_MAX}', "too_large")
 
 
-def _one_line(text: msgspec.Raw) -> bytes:
+def _one_line(text: Raw) -> bytes:
     return bytes(text).replace(b"\n", b" ")
-
-
-def _tell_revision(if_revision: int | None) -> list[bytes]:
-    return [] if if_revision is None else [b'"if_revision": %d' % if_revision]

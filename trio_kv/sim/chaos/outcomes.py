@@ -7,15 +7,9 @@ leaves its outcome open: it may have taken effect, or may do so later.
 
 from typing import Literal
 
-from trio_kv.wire.requests import (
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
-    ReplyLine,
-    SetRequest,
-)
-
-KeyRequest = SetRequest | GetRequest | DeleteRequest | CasRequest
+from trio_kv.check.history import OUTCOMES, what_is_asked
+from trio_kv.kv.operations import AnyOperation
+from trio_kv.wire.requests import Query, ReplyLine, Request, WriteOperation
 
 Outcome = Literal["ok", "missing", "conflict", "unknown", "failed"]
 
@@ -41,47 +35,51 @@ class NonsenseError(Exception):
     """A reply that cannot be the answer to this request, whatever the store holds."""
 
 
-def classify(request: KeyRequest, reply: ReplyLine | None) -> tuple[Outcome, bytes | None]:
+def operation_of(request: Request) -> AnyOperation:
+    """Return the operation of a request, which is one on a key."""
+    assert isinstance(request.operation, Query | WriteOperation), request
+    return request.operation
+
+
+def classify(request: Request, reply: ReplyLine | None) -> tuple[Outcome, bytes | None]:
     """Return what became of a request, and the value that came back, if one did.
 
     Args:
-        request: what was asked.
+        request: what was asked; without a condition on a revision.
         reply: its answer; None if it was sent, and no answer came.
 
     Raises:
         NonsenseError: says what is wrong with the reply.
 
     """
-    lost: Outcome = "failed" if isinstance(request, GetRequest) else "unknown"
+    operation = operation_of(request)
+    lost: Outcome = "failed" if isinstance(operation, Query) else "unknown"
     if reply is None:
         return lost, None
-    code = reply.code
-    if reply.key not in (None, request.key):
-        raise NonsenseError(f"a question about {request.key!r} is answered with {reply.line!r}")
+    if reply.key not in (None, operation.key):
+        raise NonsenseError(f"a question about {operation.key!r} is answered with {reply.line!r}")
     if len(reply.id) and bytes(reply.id) != bytes(request.id):
-        raise NonsenseError(f"{request!r} is answered as if it were another one: {reply.line!r}")
-    if code == "ok":
-        return "ok", _ok_value(request, reply)
-    if code == "missing":
-        if not isinstance(request, GetRequest | DeleteRequest):
-            raise NonsenseError(f"{request!r} can't find its key missing, yet hears {reply.line!r}")
-        return "missing", None
-    if code == "conflict":
-        if not isinstance(request, CasRequest):
-            raise NonsenseError(f"{request!r} has no condition, yet hears {reply.line!r}")
-        return "conflict", _current_value(reply)
-    return ("failed" if code in DEFINITE_CODES else lost), None
+        raise NonsenseError(f"{operation!r} is answered as if it were another one: {reply.line!r}")
+    match reply.code:
+        case "ok":
+            return "ok", _ok_value(operation, reply)
+        case "missing" | "conflict" as outcome:
+            if outcome not in OUTCOMES[operation.name]:
+                raise NonsenseError(f"{operation!r} can't be answered with {reply.line!r}")
+            return outcome, _current_value(reply) if outcome == "conflict" else None
+        case code:
+            return ("failed" if code in DEFINITE_CODES else lost), None
 
 
-def _ok_value(request: KeyRequest, reply: ReplyLine) -> bytes | None:
+def _ok_value(operation: AnyOperation, reply: ReplyLine) -> bytes | None:
     value = None if reply.value is None else bytes(reply.value)
     if value is None or reply.key is None:
-        raise NonsenseError(f"{request!r} is answered with {reply.line!r}, which lacks key or value")
-    if isinstance(request, SetRequest | CasRequest):
-        if value != bytes(request.value):
-            raise NonsenseError(f"{request!r} is answered with another value: {reply.line!r}")
-        return None
-    return value
+        raise NonsenseError(f"{operation!r} is answered with {reply.line!r}, which lacks key or value")
+    if operation.has_result:
+        return value
+    if value != what_is_asked(operation)["value"]:
+        raise NonsenseError(f"{operation!r} is answered with another value: {reply.line!r}")
+    return None
 
 
 def _current_value(reply: ReplyLine) -> bytes | None:

@@ -13,13 +13,13 @@ from random import Random
 
 import attrs
 
-from trio_kv.check.history import Fault, Operation, encode_history, encode_operation
+from trio_kv.check.history import Fault, Operation, encode_history, encode_operation, what_is_asked
 from trio_kv.check.versions import Versions
-from trio_kv.sim.chaos.outcomes import KeyRequest, Outcome
-from trio_kv.wire.requests import CasRequest, DeleteRequest, GetRequest, SetRequest
+from trio_kv.kv.operations import AnyOperation
+from trio_kv.sim.chaos.outcomes import Outcome, operation_of
+from trio_kv.wire.requests import Query, Request
 
 KEY_OPERATIONS = (200, 500)
-OP_NAMES = {GetRequest: "get", SetRequest: "set", DeleteRequest: "delete", CasRequest: "cas"}
 ACKNOWLEDGED = frozenset({"ok", "missing", "conflict"})
 
 
@@ -54,9 +54,14 @@ class Call:
     """An operation under way."""
 
     client: int
-    request: KeyRequest
+    request: Request
     call_s: float
     group: _OpenGroup
+
+    @property
+    def operation(self) -> AnyOperation:
+        """What is asked of the store."""
+        return operation_of(self.request)
 
     @property
     def versions(self) -> Versions:
@@ -66,12 +71,12 @@ class Call:
     @property
     def name(self) -> str:
         """What is asked, as it is counted."""
-        return "stale" if self.is_stale else OP_NAMES[type(self.request)]
+        return "stale" if self.is_stale else self.operation.name
 
     @property
     def is_stale(self) -> bool:
         """Whether it may be answered with what was true once."""
-        return isinstance(self.request, GetRequest) and self.request.is_stale
+        return isinstance(self.operation, Query) and self.request.is_stale
 
 
 class Recorder:
@@ -155,43 +160,40 @@ class Recorder:
             return group.known
         return None if drawn < 0.9 else random.choice(group.operations).value
 
-    def call(self, client: int, request: KeyRequest) -> Call:
+    def call(self, client: int, request: Request) -> Call:
         """Note that an operation begins."""
-        group = self._open[request.key]
+        operation = operation_of(request)
+        group = self._open[operation.key]
         group.started += 1
         group.under_way += 1
         if group.started == group.limit:
             self._slots[self._slots.index(group)] = self._next_group(self._random.randint(*KEY_OPERATIONS))
-        if isinstance(request, SetRequest | CasRequest):
-            group.versions.asked(bytes(request.value))
+        value = what_is_asked(operation).get("value")
+        if value is not None:
+            group.versions.asked(value)
         return Call(client, request, self.now(), group)
 
     def end(self, call: Call, outcome: Outcome, result: bytes | None, *, code: str, node: int) -> Operation:
         """Note what became of an operation; return it as a whole."""
-        group, request = call.group, call.request
+        group = call.group
         return_s = self.now()
         self.outcomes[call.name, outcome] += 1
         self.codes[code] += 1
-        is_read = isinstance(request, GetRequest)
+        is_read = isinstance(call.operation, Query)
         if not is_read and outcome in ACKNOWLEDGED:
             self._note_acknowledged(return_s)
         operation = Operation(
             client=call.client,
-            op=OP_NAMES[type(request)],
-            key=request.key,
             call_s=call.call_s,
             return_s=None if outcome == "unknown" else return_s,
             outcome=outcome,
-            value=bytes(request.value) if isinstance(request, SetRequest | CasRequest) else None,
-            expected=bytes(request.expected[0])
-            if isinstance(request, CasRequest) and request.expected
-            else None,
             result=result,
             node=node,
+            **what_is_asked(call.operation),
         )
         if not call.is_stale and not (is_read and outcome == "failed"):
             group.operations.append(operation)
-            if outcome == "ok" and isinstance(request, SetRequest | CasRequest):
+            if outcome == "ok" and operation.value is not None:
                 group.known = operation.value
             elif outcome in ACKNOWLEDGED:
                 group.known = result if operation.op != "delete" else None

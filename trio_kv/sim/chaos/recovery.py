@@ -19,12 +19,12 @@ from trio_kv.sim.chaos.outcomes import classify
 from trio_kv.sim.chaos.recorder import Recorder
 from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, StartError, Target
 from trio_kv.wire.requests import (
-    GetRequest,
+    Get,
     ReplyError,
     ReplyLine,
     Request,
-    SetRequest,
-    StatusRequest,
+    Set,
+    Status,
     encode_request,
 )
 
@@ -102,11 +102,11 @@ async def wait_whole(target: Target, key: str, *, within_s: float) -> float:
 async def _what_is_missing(target: Target, key: str) -> str:
     value = msgspec.Raw(b'"whole"')
     async with _open(target) as stream:
-        for request in (SetRequest(key, value), GetRequest(key)):
+        for request in (Request(Set(key, value)), Request(Get(key))):
             reply = await _ask(stream, request)
             if reply.code != "ok" or reply.value is None or bytes(reply.value) != bytes(value):
                 return f"{type(request).__name__} of {key!r} is answered with {reply.line!r}"
-        reply = await _ask(stream, StatusRequest())
+        reply = await _ask(stream, Request(Status()))
     if reply.code != "ok":
         return ""  # a server that does not tell its state; it serves, and that is all we can know
     return compare_nodes(msgspec.json.decode(reply.line))
@@ -152,11 +152,11 @@ async def _read_batch(
     stream: LineStream, keys: Sequence[str], recorder: Recorder, client: int
 ) -> list[Operation]:
     reads = []
-    requests = [GetRequest(key, meta=True) for key in keys]
+    requests = [Request(Get(key), meta=True) for key in keys]
     call_s = recorder.now()
     with trio.fail_after(2 * ATTEMPT_S):
         await stream.send(b"".join(map(encode_request, requests)))
-        for number, request in enumerate(requests):
+        for number, (key, request) in enumerate(zip(keys, requests, strict=True)):
             reply = await stream.receive()
             outcome, result = classify(request, reply)
             if outcome == "failed":
@@ -165,7 +165,7 @@ async def _read_batch(
                 Operation(
                     client=client + number,
                     op="get",
-                    key=request.key,
+                    key=key,
                     call_s=call_s,
                     return_s=recorder.now(),
                     outcome=outcome,
@@ -186,7 +186,7 @@ async def find_nodes(target: Target) -> int:
     try:
         with trio.fail_after(ATTEMPT_S):
             async with _open(target) as stream:
-                reply = await _ask(stream, StatusRequest())
+                reply = await _ask(stream, Request(Status()))
     except LOST_ERRORS as error:
         address = ":".join(map(str, target.address))
         raise StartError(f"no server of our protocol answers at {address}: {error!r}") from error

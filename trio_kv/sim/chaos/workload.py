@@ -18,22 +18,24 @@ from random import Random
 import attrs
 import msgspec
 import trio
+from msgspec import UNSET
 
 from trio_kv.check.history import Operation
 from trio_kv.check.own_key import OwnKey
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
 from trio_kv.sim.chaos.lines import LineStream, connect
-from trio_kv.sim.chaos.outcomes import KeyRequest, NonsenseError, classify
+from trio_kv.sim.chaos.outcomes import NonsenseError, classify
 from trio_kv.sim.chaos.recorder import Call, Recorder
 from trio_kv.sim.chaos.target import Target
 from trio_kv.wire.requests import (
-    CasRequest,
-    DeleteRequest,
-    GetRequest,
+    Cas,
+    Delete,
+    Get,
     ReplyError,
     ReplyLine,
-    SetRequest,
+    Request,
+    Set,
     encode_request,
 )
 
@@ -187,7 +189,7 @@ class _Client:
             self._recorder.leave_key(self._own.key)
             self._own = None
 
-    async def _ask(self, stream: LineStream, requests: Sequence[KeyRequest], timeout_s: float) -> bool:
+    async def _ask(self, stream: LineStream, requests: Sequence[Request], timeout_s: float) -> bool:
         """Send requests, take the replies; return whether the connection goes on."""
         calls = [
             self._recorder.call(client, request)
@@ -216,7 +218,7 @@ class _Client:
             self._end(calls[answered:], None)
         return is_usable
 
-    async def _break_off(self, stream: LineStream, request: KeyRequest) -> None:
+    async def _break_off(self, stream: LineStream, request: Request) -> None:
         """Send a request, or half of it, and don't wait for the answer."""
         line = encode_request(request)
         call = self._recorder.call(self._slots[0], request)
@@ -263,7 +265,7 @@ class _Client:
         if self._own is not None and operation.key == self._own.key:
             self._own.told(operation)
 
-    def _draw_requests(self, keys: Sequence[str], timeout_s: float) -> list[KeyRequest]:
+    def _draw_requests(self, keys: Sequence[str], timeout_s: float) -> list[Request]:
         """Draw a request for each of these keys; several bear ids, which tell whose answer is whose."""
         requests = [
             self._draw_request(client, key, timeout_s) for client, key in zip(self._slots, keys, strict=False)
@@ -275,18 +277,18 @@ class _Client:
             for number, request in enumerate(requests)
         ]
 
-    def _draw_request(self, client: int, key: str, timeout_s: float) -> KeyRequest:
+    def _draw_request(self, client: int, key: str, timeout_s: float) -> Request:
         random = self._random
         meta = random.random() < 0.5
         drawn = random.random()
         if drawn < 0.45:
             is_stale = random.random() < STALE
-            return GetRequest(key, timeout=timeout_s, meta=meta or is_stale, is_stale=is_stale)
+            return Request(Get(key), timeout=timeout_s, meta=meta or is_stale, is_stale=is_stale)
         if drawn < 0.52:
-            return DeleteRequest(key, timeout=timeout_s, meta=meta)
+            return Request(Delete(key), timeout=timeout_s, meta=meta)
         value = self._numbers.next_value(client)
         if drawn < 0.75:
-            return SetRequest(key, value, timeout=timeout_s, meta=meta)
+            return Request(Set(key, value), timeout=timeout_s, meta=meta)
         known = self._recorder.draw_known(key, random)
-        expected = () if known is None else (msgspec.Raw(known),)
-        return CasRequest(key, value, expected, timeout=timeout_s, meta=meta)
+        expected = UNSET if known is None else msgspec.Raw(known)
+        return Request(Cas(key, value, expected), timeout=timeout_s, meta=meta)

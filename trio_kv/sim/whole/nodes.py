@@ -135,7 +135,7 @@ class WatchedNode(Node):
         if request.is_stale:
             world.stale_reads[number] = request
         else:
-            world.answers.asked_to_read(number, self.id, request.keys)
+            world.answers.asked_to_read(number, self.id, request.queries)
             world.answers.taken(number)
         return msgspec.structs.replace(request, reply_to=tap, number=number)
 

@@ -259,13 +259,11 @@ class WholeWorld:
             raise Violation(
                 f"n{node.id} answered a stale read at {answer.applied}, seen was {read.applied_min}"
             )
-        for key, reply in zip(read.keys, answer.replies, strict=True):
-            held = self.chronicle.reference.at(key, answer.applied)
+        for query, reply in zip(read.queries, answer.replies, strict=True):
+            due = self.chronicle.reference.answer(query, answer.applied)
             given = outcome_of(reply)
-            if (None if given.code == "missing" else (given.value, given.revision)) != held:
-                raise Violation(
-                    f"n{node.id}: a stale read of {key} at {answer.applied} gave {given}, not {held}"
-                )
+            if given != due:
+                raise Violation(f"n{node.id}: a stale {query} at {answer.applied} gave {given}, not {due}")
 
     # What disks tell
 

@@ -1,0 +1,24 @@
+"""The operations of the store, each defined in one file: its members, its limits, its effect, and its answer.
+
+An operation that is added here is decoded, refused with reasons, weighed, written into the log, applied, answered,
+encoded by clients and offered by the shell. What it needs besides is its rule in `check.reference`, a judge's opinion
+of its own.
+"""
+
+from typing import Final, get_args
+
+from trio_kv.kv.operations.cas import Cas
+from trio_kv.kv.operations.delete import Delete
+from trio_kv.kv.operations.get import Get
+from trio_kv.kv.operations.operation import Operation
+from trio_kv.kv.operations.set import Set
+
+__all__ = ["OPERATIONS", "AnyOperation", "AnyQuery", "AnyWrite", "Cas", "Delete", "Get", "Operation", "Set"]
+
+AnyOperation = Get | Set | Delete | Cas
+AnyQuery = Get
+AnyWrite = Set | Delete | Cas
+"""Those that stand in the log."""
+
+OPERATIONS: Final[tuple[type[Operation], ...]] = get_args(AnyOperation)
+"""In the order in which a person is told of them."""

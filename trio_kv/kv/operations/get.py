@@ -1,0 +1,31 @@
+"""`get`: read a key."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Raw
+
+from trio_kv.kv.operations.operation import Key, Query, State, tell_value
+from trio_kv.kv.reply import Reply
+
+MISSING: Final = Reply("missing")
+
+
+class Get(Query, frozen=True, gc=False, tag="get"):
+    """Read a key."""
+
+    words = "KEY"
+    purpose = "the value of a key"
+    has_result = True
+
+    key: Key
+
+    def answer(self, state: State) -> Reply:
+        """Return what the key holds."""
+        item = state.items.get(self.key)
+        return MISSING if item is None else Reply("ok", item.value, item.revision)
+
+    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:
+        """Tell the key and what it holds."""
+        assert reply.value is not None, f"{reply} to {self} has no value"
+        return tell_value(self.key, reply.value)

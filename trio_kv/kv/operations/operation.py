@@ -1,0 +1,195 @@
+"""What every operation is: the members of its JSON object, what it does or tells, and what its answer looks like.
+
+An operation is one class in one file. The same object is decoded from a client's line, stands in the log inside a
+`Write`, and is applied or answered by the state machine. Its type annotations are its limits: `wire` decodes by them,
+and tells a client by them what was wrong.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Annotated, ClassVar, Final, Literal, Protocol
+
+import msgspec
+from msgspec import Meta, Raw
+
+from trio_kv.kv.reply import Item, Origin, Reply
+
+KEY_BYTES_MAX: Final = 4096
+"""Bytes of a key in UTF-8; it has at least one. A longer one hears `too_large`."""
+
+REVISION_MAX: Final = (1 << 63) - 1
+"""The highest revision that a condition may name: what a log index can be, and what every reader can hold."""
+
+Key = Annotated[str, Meta(examples=["snack"])]
+Value = Annotated[Raw, Meta(examples=["chips"])]
+"""Any JSON value, as the text that was sent."""
+Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
+
+
+class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What an entry did to one key."""
+
+    kind: Literal["set", "delete"]
+    key: str
+    value: Raw | None
+    """What the key holds now; None if it is gone."""
+    revision: int
+    """Index of the entry."""
+    previous: int
+    """The revision that the key had before; 0 if it did not exist."""
+
+
+class SessionChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What an entry did to one client session."""
+
+    kind: Literal["open", "renew", "forget"]
+    session: int
+    timeout_us: int = 0
+    """Of a session that was opened."""
+
+
+class NoChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An entry changed nothing, and this was its answer."""
+
+    code: str
+    revision: int
+    value: Raw | None
+    """The beginning of the answer's value."""
+
+
+class Context:
+    """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
+
+    __slots__ = ("changes", "compared_bytes", "index", "items", "origin", "time_us")
+
+    def __init__(self, items: MutableMapping[str, Item]) -> None:
+        """Begin a run of entries.
+
+        Args:
+            items: all keys: a plain dict, or the two layers of a machine that was frozen (`kv.layers`).
+
+        """
+        self.items = items
+        self.index = 0
+        """Index of the entry: the revision of what it writes."""
+        self.time_us = 0
+        """Cluster time of the entry."""
+        self.changes: list[Change | SessionChange | NoChange] = []
+        """What the run has done so far, in order."""
+        self.compared_bytes = 0
+        """JSON that the run has compared so far."""
+        self.origin: Origin = ("", 0)
+        """Where the value of the last answer that holds one comes from."""
+
+    def put(self, key: str, value: Raw, previous: int) -> Reply:
+        """Give a key a value; `previous` is the revision that it has now, 0 if it does not exist."""
+        index = self.index
+        self.items[key] = Item(value, index)
+        self.changes.append(Change("set", key, value, index, previous))
+        return Reply("ok", None, index)
+
+    def remove(self, key: str, item: Item) -> Reply:
+        """Remove a key; `item` is what it holds."""
+        del self.items[key]
+        self.changes.append(Change("delete", key, None, self.index, item.revision))
+        self.origin = key, item.revision
+        return Reply("ok", item.value, self.index)
+
+    def refuse(self, key: str, item: Item | None, message: str) -> Reply:
+        """Return the answer to a write whose condition does not hold; `item` is what the key holds."""
+        if item is None:
+            return Reply("conflict", None, 0, message)
+        self.origin = key, item.revision
+        return Reply("conflict", item.value, item.revision, message)
+
+
+class State(Protocol):
+    """What a query is answered from: the state after the entry `applied`."""
+
+    @property
+    def items(self) -> Mapping[str, Item]:
+        """All keys."""
+
+    @property
+    def applied(self) -> int:
+        """Index of the last applied entry."""
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="op"):
+    """What a client can ask for. Its fields are the members of its JSON object."""
+
+    words: ClassVar[str] = ""
+    """Its members as words of a command line, in their order; those in brackets may be left out."""
+    purpose: ClassVar[str]
+    """What it does, for a list of commands."""
+    has_result: ClassVar[bool] = False
+    """Whether an answer that is ok tells a value that the asker did not send."""
+
+    @property
+    def name(self) -> str:
+        """What stands in `op`."""
+        return name_of(type(self))
+
+    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:
+        """Return the members of an answer that is ok, in pieces. Each member ends with a comma and a space."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return encode(self).decode(errors="replace")
+
+
+def name_of(kind: type[Operation]) -> str:
+    """Return what stands in `op` of an operation."""
+    return str(kind.__struct_config__.tag)
+
+
+class Query(Operation, frozen=True, gc=False):
+    """An operation that only reads."""
+
+    def answer(self, state: State) -> Reply:
+        """Return what the state says."""
+        raise NotImplementedError
+
+
+class WriteOperation(Operation, frozen=True, gc=False):
+    """An operation that may change something. It stands in the log inside a `Write`."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its texts."""
+        raise NotImplementedError
+
+    def told_bytes(self, items: Mapping[str, Item]) -> int:
+        """Return how many bytes of a value its answer may hold, at most, if it is applied to these keys."""
+        raise NotImplementedError
+
+    def apply(self, context: Context) -> Reply:
+        """Take effect, and return the answer. A function of the context and of nothing else; it never raises."""
+        raise NotImplementedError
+
+
+class KeyWrite(WriteOperation, frozen=True, gc=False):
+    """A write to one key."""
+
+    key: Key
+
+    def told_bytes(self, items: Mapping[str, Item]) -> int:
+        """Return the size of what the key holds."""
+        item = items.get(self.key)
+        return 0 if item is None else len(item.value)
+
+
+def tell_value(key: str, value: Raw) -> Sequence[bytes | Raw]:
+    """Return the two members that the answers of most operations have, in pieces."""
+    return b'"key": ', encode(key), b', "value": ', value, b", "
+
+
+def explain_revisions(is_at: int, wanted: int) -> str:
+    """Return why `if_revision` does not hold."""
+    if is_at == 0:
+        return f"the key does not exist, but was expected at revision {wanted}"
+    if wanted == 0:
+        return f"the key exists, at revision {is_at}, but was expected not to (if_revision 0)"
+    return f"the key is at revision {is_at}, not at {wanted}"
+
+
+encode = msgspec.json.Encoder().encode
