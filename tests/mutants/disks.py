@@ -194,9 +194,9 @@ def _(patch: Patch) -> None:
     real = Leader.on_append_accepted
 
     def on_append_accepted(self: Leader, now: float, message: AppendAccepted) -> None:
-        known = self.progress[message.source].room_bytes
+        known = self.progress[message.source].free_log_bytes
         real(self, now, message)
         if known is not None:
-            self.progress[message.source].room_bytes = known
+            self.progress[message.source].free_log_bytes = known
 
     patch.setattr(Leader, "on_append_accepted", on_append_accepted)

@@ -163,8 +163,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Progress.accepted
 
-    def accepted(self: Progress, match: int, room_bytes: int | None = None) -> bool:
-        return real(self, max(match, self.next - 1), room_bytes)
+    def accepted(self: Progress, match: int, free_log_bytes: int | None = None) -> bool:
+        return real(self, max(match, self.next - 1), free_log_bytes)
 
     patch.setattr(Progress, "accepted", accepted)
 
@@ -173,8 +173,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Progress.accepted
 
-    def accepted(self: Progress, match: int, room_bytes: int | None = None) -> bool:
-        is_news = real(self, match, room_bytes)
+    def accepted(self: Progress, match: int, free_log_bytes: int | None = None) -> bool:
+        is_news = real(self, match, free_log_bytes)
         self.match = match
         return is_news
 

@@ -63,7 +63,7 @@ def _(patch: Patch) -> None:
         raft = self.raft
         if raft.leader is not None:
             raft.effects.messages.append(
-                AppendAccepted(*raft.header(raft.leader), raft.commit, raft.persistence.room_bytes)
+                AppendAccepted(*raft.header(raft.leader), raft.commit, raft.persistence.free_log_bytes)
             )
 
     patch.setattr(Follower, "on_installed", on_installed)

@@ -162,10 +162,10 @@ def _(patch: Patch) -> None:
     tests=log_tests("test_D12_what_fits_into_the_room_is_written_and_votes_after_it"),
 )
 def _(patch: Patch) -> None:
-    real: Any = inspect.getattr_static(Wal, "room_bytes")
+    real: Any = inspect.getattr_static(Wal, "free_log_bytes")
     patch.setattr(
         Wal,
-        "room_bytes",
+        "free_log_bytes",
         property(
             lambda self: (
                 real.fget(self) + (self._spare.header is None) * records_bytes_max(self._segment_bytes)

@@ -442,7 +442,7 @@ def fill_behind(**changes: Any) -> tuple[World, SimulatedNode]:
     # After a quarter of its segment, a disk wants to make the next one.
     open_sessions(world, 100)
     assert node.replica is not None
-    assert node.replica.raft.persistence.room_bytes is None
+    assert node.replica.raft.persistence.free_log_bytes is None
     return world, node
 
 
@@ -463,7 +463,7 @@ def test_D12_what_was_taken_before_a_full_disk_was_heard_of_waits() -> None:
     open_sessions(world, 300)
     node.drive.unstall()
     node.resume()
-    assert node.replica.raft.persistence.room_left == 0
+    assert node.replica.raft.persistence.free_log_bytes_left == 0
     world.run_until(world.now + 0.1)
     assert not node.drive.timed.is_idle
     node.drive.unfill()

@@ -9,7 +9,7 @@ from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.events import TransferEnded
 from trio_kv.replica import replica as replica_module
 from trio_kv.replica.driver import Continue, DiskFailedError, Driver, Input, Transfer, Work
-from trio_kv.replica.jobs import DiskFailed, RoomChanged, Stored
+from trio_kv.replica.jobs import DiskFailed, LogSpaceChanged, Stored
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import DiskRoomChanged
@@ -72,7 +72,7 @@ def test_a_further_pass_is_wanted_once_at_a_time(node: Node, monkeypatch: pytest
 
 def test_what_came_is_told_before_what_came_of_it(node: Node) -> None:
     """The room on the disk, and a transfer that can't be, are told in the order in which they came."""
-    events = node.step(RoomChanged(100_000), Transfer(1), RoomChanged(None)).events
+    events = node.step(LogSpaceChanged(100_000), Transfer(1), LogSpaceChanged(None)).events
     kinds = [type(event) for event in events]
     assert kinds[0] is DiskRoomChanged
     assert [kind for kind in kinds if kind is TransferEnded or kind is DiskRoomChanged][-1] is DiskRoomChanged

@@ -15,7 +15,7 @@ from trio_kv.kv import commands
 from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
-from trio_kv.replica.jobs import Completion, DiskFailed, RoomChanged, Stored
+from trio_kv.replica.jobs import Completion, DiskFailed, LogSpaceChanged, Stored
 from trio_kv.storage.ballast import BALLAST_NAME, ballast_bytes
 from trio_kv.storage.disk import DiskThread
 from trio_kv.storage.errors import FULL
@@ -78,9 +78,9 @@ def full(take_away: TakesAway, *, has_ballast: bool, free_bytes: int = 0) -> tup
 def test_D12_a_write_that_finds_no_room_takes_that_of_the_ballast(take_away: TakesAway) -> None:
     """It is durable then, no room is told, and there is room for votes; with space again all is as before."""
     files, wal = full(take_away, has_ballast=True)
-    room_bytes = wal.room_bytes
+    free_log_bytes = wal.free_log_bytes
     wal.append([write(4)])
-    assert (wal.is_short, wal.room_bytes, wal.wants_ballast) == (True, 0, True)
+    assert (wal.is_short, wal.free_log_bytes, wal.wants_ballast) == (True, 0, True)
     assert files.names() == [FIRST]
     wal.append([Write(Ticket(5, 1, 4), HardState(2, 3), None, ())])
     files.capacity_bytes = files.used_bytes
@@ -89,7 +89,7 @@ def test_D12_a_write_that_finds_no_room_takes_that_of_the_ballast(take_away: Tak
     files.capacity_bytes = None
     wal.make_ballast()
     assert not wal.is_short
-    assert 0 < wal.room_bytes < room_bytes
+    assert 0 < wal.free_log_bytes < free_log_bytes
     assert files.names() == [BALLAST_NAME, FIRST]
     files.crash(Random(1))
     _, recovered = reopen(files)
@@ -254,8 +254,8 @@ class Told:
                 self.tell("ticket", completion.ticket.number)
             case DiskFailed():
                 self.tell("end", completion.error)
-            case RoomChanged():
-                self.tell("room", completion.room_bytes)
+            case LogSpaceChanged():
+                self.tell("room", completion.free_log_bytes)
             case _:
                 raise AssertionError(completion)
 
@@ -329,11 +329,11 @@ def test_D12_the_simulated_disk_waits_as_well(take_away: TakesAway) -> None:
     for index in (4, 5, 6):
         disk.submit(write(index))
     assert disk.step(2) is None
-    assert (disk.is_waiting, len(disk), told) == (True, 3, [RoomChanged(0)])
+    assert (disk.is_waiting, len(disk), told) == (True, 3, [LogSpaceChanged(0)])
     assert disk.step() is None
     files.capacity_bytes = None
     assert disk.step() == Ticket(5, 1, 5)
-    assert (disk.is_waiting, told) == (False, [RoomChanged(0), RoomChanged(None)])
+    assert (disk.is_waiting, told) == (False, [LogSpaceChanged(0), LogSpaceChanged(None)])
     assert disk.step() == Ticket(6, 1, 6)
     assert [each.index for each in reopen(files)[1].entries] == [1, 2, 3, 4, 5, 6]
 

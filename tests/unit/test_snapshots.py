@@ -300,8 +300,8 @@ def test_D12_a_full_disk_ends_a_snapshot_cleanly() -> None:
     take(store, 5)
     used_bytes = sum(files.size(name) for name in files.names())
     told: list[Completion] = []
-    for room_bytes in range(0, 1000, 50):
-        files.capacity_bytes = used_bytes + room_bytes
+    for free_log_bytes in range(0, 1000, 50):
+        files.capacity_bytes = used_bytes + free_log_bytes
         carry_out(SnapshotJobs(store, told.append), 9, 6)
         failed = told.pop()
         assert isinstance(failed, SnapshotFailed)

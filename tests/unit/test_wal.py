@@ -648,10 +648,10 @@ def test_D12_space_is_taken_before_it_is_promised() -> None:
     while not wal.wants_spare:
         grow(wal, wal.last_index + 1)
     assert SEGMENT_BYTES // 4 <= wal.statistics().offset < SEGMENT_BYTES // 2
-    room_bytes = wal.room_bytes
-    assert room_bytes > SEGMENT_BYTES // 2
+    free_log_bytes = wal.free_log_bytes
+    assert free_log_bytes > SEGMENT_BYTES // 2
     wal.prepare()
-    assert wal.room_bytes > room_bytes + SEGMENT_BYTES * 3 // 4
+    assert wal.free_log_bytes > free_log_bytes + SEGMENT_BYTES * 3 // 4
     assert not wal.wants_spare
 
 
@@ -666,7 +666,7 @@ def test_D12_what_fits_into_the_room_is_written_and_votes_after_it(size_bytes: i
     written = 0
     while len(
         (new := entry(wal.last_index + 1, size_bytes=size_bytes)).encoded
-    ) + WRITE_OVERHEAD_BYTES_MAX <= (wal.room_bytes):
+    ) + WRITE_OVERHEAD_BYTES_MAX <= (wal.free_log_bytes):
         wal.append([write(new)])
         written += 1
     assert written > 1

@@ -124,7 +124,7 @@ class Node:
     @property
     def is_disk_full(self) -> bool:
         """Whether the disk says that it has no room for more log than is reserved."""
-        return self.replica.raft.persistence.room_bytes is not None
+        return self.replica.raft.persistence.free_log_bytes is not None
 
     def clock_changed(self) -> None:
         """Let the timer follow the clock, which runs at another rate now, or has jumped."""

@@ -87,7 +87,8 @@ class Follower(Role):
         """Tell the leader that the logs are equal up to `match`, once that is durable."""
         raft = self.raft
         raft.send(
-            AppendAccepted(*raft.header(leader), match, raft.persistence.room_left), waits_for_disk=True
+            AppendAccepted(*raft.header(leader), match, raft.persistence.free_log_bytes_left),
+            waits_for_disk=True,
         )
 
     def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:

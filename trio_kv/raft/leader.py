@@ -37,7 +37,7 @@ class Leader(Replicator):
         self.stall_told_at = float("-inf")
         """When another was asked to take over because the own disk stands still."""
         self.refused_since: float | None = None
-        """Since when commands are refused for want of room on the disks."""
+        """Since when commands are refused for want of space on the disks."""
         self.heartbeat_at = now
         self.deadline = now
 
@@ -127,8 +127,8 @@ class Leader(Replicator):
         """Return why these commands are not taken now, or None."""
         if self.transfer_target is not None:
             return NotLeader(self.transfer_target)
-        if self.raft.persistence.room_bytes is None and all(
-            each.room_bytes is None for each in self.progress.values()
+        if self.raft.persistence.free_log_bytes is None and all(
+            each.free_log_bytes is None for each in self.progress.values()
         ):
             self.refused_since = None
             return None
@@ -139,8 +139,8 @@ class Leader(Replicator):
         """Take a command only if a majority has zero-filled log space for it and for all that is under way.
 
         What is admitted never meets a full disk at its write: space is reserved before it is promised. A leader that is
-        short alone hands over. A majority must have all of the log by then: a follower whose writes wait for room tells
-        of none, and could not even write its vote.
+        short alone hands over. A majority must have all of the log by then: a follower whose writes wait for space
+        tells of none, and could not even write its vote.
 
         "The disks are full" is a verdict over a majority. It is not passed over followers that may only be busy, or
         have not answered in this term yet: for one election time-out the command is to be asked again. Then who is
@@ -148,8 +148,8 @@ class Leader(Replicator):
         """
         raft = self.raft
         able = {peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)}
-        full = {peer for peer, each in self.progress.items() if each.room_bytes is not None} - able
-        if raft.persistence.has_room(size_bytes):
+        full = {peer for peer, each in self.progress.items() if each.free_log_bytes is not None} - able
+        if raft.persistence.has_log_space(size_bytes):
             able.add(raft.id)
         else:
             full.add(raft.id)
@@ -178,7 +178,7 @@ class Leader(Replicator):
         progress = self.progress[message.source]
         progress.answered(now)
         assert message.match <= self.raft.log.last_index, f"{message} is ahead of the leader's log"
-        if progress.accepted(message.match, message.room_bytes):
+        if progress.accepted(message.match, message.free_log_bytes):
             self._maybe_commit()
             self._maybe_finish_transfer(now)
 

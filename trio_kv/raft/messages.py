@@ -101,12 +101,12 @@ class AppendAccepted(Message):
     """The sender's durable log equals the leader's up to `match`."""
 
     match: int
-    room_bytes: int | None = None
+    free_log_bytes: int | None = None
     """Log space that the sender has left while its disk is full; None as long as it is not."""
 
     def detail(self) -> str:
-        room = "" if self.room_bytes is None else f" room={self.room_bytes}"
-        return f" match={self.match}{room}"
+        free = "" if self.free_log_bytes is None else f" room={self.free_log_bytes}"
+        return f" match={self.match}{free}"
 
 
 @attrs.frozen(str=False)

@@ -293,9 +293,9 @@ class Raft(NodeState):
             self.emit(EntriesStored(self.log.durable))
         self._change_role(now, self.role.on_stored(now))
 
-    def set_room(self, room_bytes: int | None) -> None:
+    def set_free_log_bytes(self, free_log_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""
-        self.persistence.room_bytes = room_bytes
+        self.persistence.free_log_bytes = free_log_bytes
 
     # Snapshots
 
@@ -351,7 +351,7 @@ class Raft(NodeState):
             self.role.on_chunk_stored()
 
     def chunk_failed(self) -> None:
-        """Note that the disk has no room for the snapshot that is coming: it begins anew when it is sent again."""
+        """Note that the disk has no space for the snapshot that is coming: it begins anew when it is sent again."""
         self.incoming = None
 
     def refuse_snapshot(self, reason: str) -> None:

@@ -10,9 +10,9 @@ import attrs
 
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.log import Log
+from trio_kv.raft.log_space import WRITE_BYTES_EXTRA, fitting
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import HardState, Ticket, Write
-from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 
 WRITES_UNDER_WAY_MAX = 1024
 """Writes that are given out and not durable. What comes beyond them waits here, and becomes one write when one is done:
@@ -42,7 +42,7 @@ class Persistence:
         """Begin with what the disk holds."""
         self.log = log
         self.durable_term = hard_state.term
-        self.room_bytes: int | None = None
+        self.free_log_bytes: int | None = None
         """How much zero-filled log space is left on a full disk; None: it is not full."""
         self.held: list[Message] = []
         """Messages that wait for the next write, or for the last one under way if there is nothing to write."""
@@ -160,26 +160,30 @@ class Persistence:
         """When the oldest write that is not durable yet was given out."""
         return self._pending[0].issued_at if self._pending else None
 
-    # Room on a full disk
+    # Space on a full disk
 
-    def has_room(self, size_bytes: int) -> bool:
+    def has_log_space(self, size_bytes: int) -> bool:
         """Return whether the log has space for so many bytes more, beside all that is under way to the disk."""
-        return self.room_bytes is None or size_bytes <= self._left_bytes(self.room_bytes)
+        return self.free_log_bytes is None or size_bytes <= self._left_bytes(self.free_log_bytes)
 
     @property
-    def room_left(self) -> int | None:
+    def free_log_bytes_left(self) -> int | None:
         """How much space a full disk has beside all that is under way to it; None: it is not full."""
-        return None if self.room_bytes is None else max(0, self._left_bytes(self.room_bytes))
+        return None if self.free_log_bytes is None else max(0, self._left_bytes(self.free_log_bytes))
 
     def fitting(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Return those of these entries that a full disk has space for; the leader sends the others again."""
-        return entries if self.room_bytes is None else fitting(entries, self._left_bytes(self.room_bytes))
+        return (
+            entries
+            if self.free_log_bytes is None
+            else fitting(entries, self._left_bytes(self.free_log_bytes))
+        )
 
-    def _left_bytes(self, room_bytes: int) -> int:
+    def _left_bytes(self, free_log_bytes: int) -> int:
         """Return how much one more write may take, once all that is under way is written."""
         written = sum([len(entry.encoded) for each in self._pending for entry in each.write.entries])
         unsaved = self.log.size_bytes(self._unsaved_from, self.log.last_index)
-        return room_bytes - written - unsaved - WRITE_BYTES_EXTRA * (len(self._pending) + 1)
+        return free_log_bytes - written - unsaved - WRITE_BYTES_EXTRA * (len(self._pending) + 1)
 
     def copy(self, log: Log) -> "Persistence":
         """Return an equal one for a copy of the node, whose log this is."""

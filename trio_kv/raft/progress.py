@@ -13,7 +13,7 @@ import attrs
 
 from trio_kv.raft.install import Outgoing
 from trio_kv.raft.log import Log
-from trio_kv.raft.room import WRITE_BYTES_EXTRA
+from trio_kv.raft.log_space import WRITE_BYTES_EXTRA
 
 
 class Sending(Enum):
@@ -36,12 +36,12 @@ class Progress:
         "answered_at",
         "commit_sent",
         "counts",
+        "free_log_bytes",
         "heard_at",
         "in_flight",
         "install",
         "match",
         "next",
-        "room_bytes",
         "sending",
         "sent_at",
         "waiting_since",
@@ -69,7 +69,7 @@ class Progress:
         self.install: Outgoing | None = None
         self.counts = True
         """Whether a majority may be made with it: not while it is being rebuilt."""
-        self.room_bytes: int | None = None
+        self.free_log_bytes: int | None = None
         """Log space that the follower has left while its disk is full; None as long as it is not."""
 
     @property
@@ -88,15 +88,15 @@ class Progress:
                 return False
 
     def can_store(self, log: Log, size_bytes: int) -> bool:
-        """Return whether the follower's disk has room for so many bytes more, beside all that it lacks of the log."""
+        """Return whether the follower's disk has space for so many bytes more, beside all that it lacks of the log."""
         if not (self.counts and self.is_replicating):
             return False  # Its free log space is not known yet, or it lacks entries that come before.
-        if self.room_bytes is None:
+        if self.free_log_bytes is None:
             return True
         under_way = log.size_bytes(self.match + 1, log.last_index)
         # In the worst case each entry comes in an append, and so in a write, of its own.
         extra = (log.last_index - self.match + 1) * WRITE_BYTES_EXTRA
-        return under_way + size_bytes + extra <= self.room_bytes
+        return under_way + size_bytes + extra <= self.free_log_bytes
 
     def could_elect(self, now: float, durable: int, silence_s: float, stall_s: float) -> bool:
         """Return whether this follower could vote, or lead, as far as is known: it answers, and its disk works.
@@ -185,9 +185,9 @@ class Progress:
         self.acked_round = max(round_number, self.acked_round)
         return is_news
 
-    def accepted(self, match: int, room_bytes: int | None = None) -> bool:
-        """Note that the logs are equal up to `match`, and the room on its disk; return whether `match` is news."""
-        self.room_bytes = room_bytes
+    def accepted(self, match: int, free_log_bytes: int | None = None) -> bool:
+        """Note that the logs are equal up to `match`, and the space on its disk; return whether `match` is news."""
+        self.free_log_bytes = free_log_bytes
         while self.in_flight and self.in_flight[0] <= match:
             self.in_flight.popleft()
         is_news = match > self.match

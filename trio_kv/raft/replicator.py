@@ -7,6 +7,7 @@ from typing import Any
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.events import InstallStarted
 from trio_kv.raft.install import Outgoing
+from trio_kv.raft.log_space import WRITE_BYTES_EXTRA, fitting
 from trio_kv.raft.messages import (
     AppendEntries,
     AppendRejected,
@@ -22,7 +23,6 @@ from trio_kv.raft.progress import Progress, Sending
 from trio_kv.raft.reads import HeartbeatRounds, Question
 from trio_kv.raft.ready import ChunkRead
 from trio_kv.raft.role import Role
-from trio_kv.raft.room import WRITE_BYTES_EXTRA, fitting
 from trio_kv.raft.state import NodeState
 from trio_kv.raft.voters import Ordered
 
@@ -82,10 +82,10 @@ class Replicator(Role):
                 if entries is None:
                     entries = log.batch(progress.next, config.append_entries_max, config.append_bytes_max)
                     runs[progress.next] = entries
-                if progress.room_bytes is not None:
-                    # A full disk takes one append at a time, as far as there is room. More would only be rejected, as
+                if progress.free_log_bytes is not None:
+                    # A full disk takes one append at a time, as far as there is space. More would only be rejected, as
                     # fast as it can be sent again.
-                    left = progress.room_bytes - WRITE_BYTES_EXTRA
+                    left = progress.free_log_bytes - WRITE_BYTES_EXTRA
                     entries = () if progress.in_flight else fitting(entries, left)
                     if not entries:
                         break
@@ -169,7 +169,7 @@ class Replicator(Role):
         if progress.install is not None:
             self._check_install(now, message.source, progress)
         elif (
-            progress.match < self.raft.log.last_index or progress.room_bytes is not None
+            progress.match < self.raft.log.last_index or progress.free_log_bytes is not None
         ) and now >= silent_since:
             self._check_position(now, message.source, progress)
 
@@ -179,7 +179,7 @@ class Replicator(Role):
         A follower whose disk is full is asked without entries, as it might not take them. Its answer tells how much
         free log space it has.
         """
-        is_full = progress.room_bytes is not None
+        is_full = progress.free_log_bytes is not None
         is_probing = progress.sending is Sending.PROBE
         if is_probing and progress.next <= self.raft.log.last_index and not is_full:
             progress.probe_was_lost()

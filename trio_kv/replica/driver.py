@@ -18,7 +18,7 @@ from trio_kv.replica.jobs import (
     Completion,
     DiskFailed,
     Job,
-    RoomChanged,
+    LogSpaceChanged,
     SnapshotFailed,
     SnapshotMoved,
     SnapshotStored,
@@ -176,9 +176,9 @@ class Driver:
             case SnapshotFailed():
                 replica.snapshot_failed()
                 self._events.append(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
-            case RoomChanged():
-                replica.raft.set_room(item.room_bytes)
-                self._events.append(DiskRoomChanged(item.room_bytes))
+            case LogSpaceChanged():
+                replica.raft.set_free_log_bytes(item.free_log_bytes)
+                self._events.append(DiskRoomChanged(item.free_log_bytes))
             case Transfer():
                 self._transfer(now, item.target)
             case TakeSnapshot():

@@ -74,10 +74,10 @@ class DiskFailed:
 
 
 @attrs.frozen
-class RoomChanged:
+class LogSpaceChanged:
     """How much zero-filled log space a full disk has left; None when it is not full."""
 
-    room_bytes: int | None
+    free_log_bytes: int | None
 
 
 @attrs.frozen
@@ -128,7 +128,7 @@ class ChunkWasRead:
 Completion = (
     Stored
     | DiskFailed
-    | RoomChanged
+    | LogSpaceChanged
     | ChunkAdded
     | SnapshotMoved
     | SnapshotStored

@@ -17,7 +17,7 @@ from trio_kv.replica.jobs import (
     Completion,
     FinishSnapshot,
     Job,
-    RoomChanged,
+    LogSpaceChanged,
     SnapshotStored,
     Stored,
 )
@@ -27,7 +27,7 @@ from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import Opened
 
-LOOK_FOR_ROOM_S = 0.1
+LOOK_FOR_SPACE_S = 0.1
 """A full disk is tried again so often."""
 JOB_STEPS_MAX = 10
 """Power fails at one of so many steps of the jobs that wait."""
@@ -112,18 +112,18 @@ class TimedDisk:
         """What the twin told and the node does not know yet."""
         self._twin = MemoryDisk(opened.wal, files, opened.snapshots, self._take)
 
-    def room_heard(self, room_bytes: int | None, last_index: int) -> None:
-        """Note that the node just heard what room there is.
+    def log_space_heard(self, free_log_bytes: int | None, last_index: int) -> None:
+        """Note that the node just heard what space there is.
 
         What it took before that, even in the same pass, it could not measure by it. That is given at the end of the
         pass, when the node does know, and yet is no fault of the node's if it does not fit: it waits.
 
         Args:
-            room_bytes: what it heard; None: the disk is not full.
+            free_log_bytes: what it heard; None: the disk is not full.
             last_index: up to where it had taken entries by then.
 
         """
-        if room_bytes is None:
+        if free_log_bytes is None:
             self._taken_blindly = None
         elif self._taken_blindly is None:
             self._taken_blindly = last_index
@@ -188,7 +188,7 @@ class TimedDisk:
         if self._is_job_held:
             self._finish_job()
 
-    def look_for_room(self) -> None:
+    def look_for_space(self) -> None:
         """Try whether the disk is full still, and go on with what waits for that."""
         self._look()
         if self._is_batch_held and not self._condition.is_stalled:
@@ -198,7 +198,7 @@ class TimedDisk:
         if not self._is_open:
             return
         try:
-            self._twin.look_for_room()
+            self._twin.look_for_space()
         except OSError as error:
             self.fail(error)
         self._tell()
@@ -232,7 +232,7 @@ class TimedDisk:
         if not self._is_open or not self._is_writing:
             return
         self._number += 1
-        self._is_batch_held = not self._twin.is_waiting and self._waits_for_room()
+        self._is_batch_held = not self._twin.is_waiting and self._waits_for_space()
         if self._is_batch_held or self.has_failed:
             return
         try:
@@ -255,7 +255,7 @@ class TimedDisk:
         self._told.append(Stored(ticket))
         self._tell()
 
-    def _waits_for_room(self) -> bool:
+    def _waits_for_space(self) -> bool:
         """Return whether the batch does not fit on the full disk. What a node admits as it knows of it must fit."""
         batch = self._writes[: self._batch]
         writes = [write for write, _ in batch]
@@ -264,7 +264,7 @@ class TimedDisk:
         if not self._is_full:
             self._look()
         if self._is_full and all(is_known for _, is_known in batch):
-            require_none_of_clients(self._node, writes, self.wal.room_bytes)
+            require_none_of_clients(self._node, writes, self.wal.free_log_bytes)
         return self._is_full
 
     # The jobs
@@ -316,18 +316,18 @@ class TimedDisk:
             if not self._is_open:
                 return
             self._world.watch.snapshot_stored(self._node, (completion.index, completion.term))
-        elif isinstance(completion, RoomChanged):
-            self._room_changed(completion.room_bytes)
+        elif isinstance(completion, LogSpaceChanged):
+            self._log_space_changed(completion.free_log_bytes)
         self._told.append(completion)
 
-    def _room_changed(self, room_bytes: int | None) -> None:
-        if room_bytes is None and self._is_full:
+    def _log_space_changed(self, free_log_bytes: int | None) -> None:
+        if free_log_bytes is None and self._is_full:
             self._world.coverage.reach("full disk recovered")
-        if room_bytes is not None and not self._is_full:
-            self._world.after(LOOK_FOR_ROOM_S, self._look_again)
-        self._is_full = room_bytes is not None
+        if free_log_bytes is not None and not self._is_full:
+            self._world.after(LOOK_FOR_SPACE_S, self._look_again)
+        self._is_full = free_log_bytes is not None
 
     def _look_again(self) -> None:
-        self.look_for_room()
+        self.look_for_space()
         if self._is_full and self._is_open:
-            self._world.after(LOOK_FOR_ROOM_S, self._look_again)
+            self._world.after(LOOK_FOR_SPACE_S, self._look_again)

@@ -252,7 +252,7 @@ class Drive:
         """Leave room enough."""
         self.files.capacity_bytes = None
         if self.timed is not None:
-            self.timed.look_for_room()
+            self.timed.look_for_space()
 
     def end_unreadable(self) -> None:
         """Let it be read again."""

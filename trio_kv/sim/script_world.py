@@ -201,9 +201,9 @@ class World:
         one.disk.is_held = False
         self._settle(one)
 
-    def do_full_disk(self, node: str, room_bytes: str) -> None:
+    def do_full_disk(self, node: str, free_log_bytes: str) -> None:
         """`full-disk 1 5000`: the node's disk is full but for so many bytes of log that were made before."""
-        self._node(node).raft.set_room(int(room_bytes))
+        self._node(node).raft.set_free_log_bytes(int(free_log_bytes))
 
     def do_store(self, node: str, count: str = "1") -> None:
         """`store 1 [2]`: complete the oldest waiting writes; they are reported together, by the last ticket."""

@@ -19,7 +19,7 @@ from trio_kv.raft.events import (
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message
 from trio_kv.replica.driver import Driver, Input, Work
-from trio_kv.replica.jobs import AddChunk, CompactLog, Job, RoomChanged, SnapshotStored
+from trio_kv.replica.jobs import AddChunk, CompactLog, Job, LogSpaceChanged, SnapshotStored
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.coverage import Coverage
@@ -91,8 +91,8 @@ class WatchedDriver(Driver):
 
     def _take_rare(self, now: float, item: Input) -> None:
         super()._take_rare(now, item)
-        if isinstance(item, RoomChanged):
-            self._disk.room_heard(item.room_bytes, self.replica.raft.log.last_index)
+        if isinstance(item, LogSpaceChanged):
+            self._disk.log_space_heard(item.free_log_bytes, self.replica.raft.log.last_index)
 
     def _see_snapshot(self, place: tuple[int, int]) -> None:
         """See that a snapshot is durable, before the node hears of it."""

@@ -1,13 +1,13 @@
 """A file whose space a node gives up when one of its writes finds none.
 
-A segment is full of zeros before its first use, so that writing to it takes no room. How far that can be relied on
+A segment is full of zeros before its first use, so that writing to it takes no space. How far that can be relied on
 depends on the file system: it holds on ext4 and tmpfs; on xfs until somebody copies the file with a plain `cp`, which
 shares its blocks; on btrfs, where the file is exempt from copying on write (`storage.files`), until somebody takes a
 snapshot; and never on ZFS, APFS and bcachefs, where each write goes to a new place.
 
-So each node keeps a file that is good for nothing but the room it takes. If the disk is full and a write finds no room
-in a segment after all, the file is deleted, the write is made once more, and from then on the node takes no write of a
-client: what the file leaves is for what is under way, and for votes. When there is space again, it is made anew.
+So each node keeps a file that is good for nothing but the space it takes. If the disk is full and a write finds no
+space in a segment after all, the file is deleted, the write is made once more, and from then on the node takes no write
+of a client: what the file leaves is for what is under way, and for votes. When there is space again, it is made anew.
 
 It does not help when a snapshot of the whole file system shares its blocks as well, or when somebody else takes the
 space that it leaves. Then the write waits.

@@ -12,8 +12,8 @@ them. Their jobs keep their own order; a snapshot may become durable before a wr
 
 An idle thread sleeps in `SimpleQueue.get`; nothing polls, but for a disk that is full. **A disk that failed once
 has failed** (scenario D11): nothing is tried again, the failure is told once, and the threads end. **A disk that is
-full has not failed** (D12): it is told how much room is left, and when there is space again. What does not fit
-waits, and all behind it: whoever heeds the room sees that only where the file system gave reserved room to others.
+full has not failed** (D12): it is told how much space is left, and when there is space again. What does not fit
+waits, and all behind it: whoever heeds the space sees that only where the file system gave reserved space to others.
 
 For `--ephemeral` there is no other disk: the same thread works on a temporary directory that isn't synced, so
 a crashed node finds its log again as long as the process lives.
@@ -66,7 +66,7 @@ class DiskStatistics:
 
 
 class _DroppedError(Exception):
-    """The disk was stopped while it waited for room."""
+    """The disk was stopped while it waited for space."""
 
 
 class DiskThread:
@@ -212,7 +212,7 @@ class DiskThread:
                 raise self._fault
             if batch:
                 for _ in self._wal.appending(batch):
-                    self._wait_for_room()
+                    self._wait_for_space()
                 self._batches += 1
                 self._writes += len(batch)
                 # First, for whoever hears that this is done gives more.
@@ -257,7 +257,7 @@ class DiskThread:
                     break
         return not self._is_dropping.is_set()
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_space(self) -> None:
         self._helper.found_full()
         if self._is_dropping.wait(self._helper.retry_s):
             raise _DroppedError

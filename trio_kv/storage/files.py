@@ -11,7 +11,7 @@ on their twin in memory (`storage.memory`), where power fails on purpose. What t
 - A file whose size isn't known beforehand grows under its temporary name: `begin`, `append`, `sync`, `rename`.
 - Files are reached from the open directory. Before one is made (`create`, `begin`) it is looked at whether the
   directory still has its name: else what is written would not be found again, and a GoneError says so.
-- An OSError leaves the file in an unknown state, but for a `write` that finds no room (`errors.FULL`): nothing was
+- An OSError leaves the file in an unknown state, but for a `write` that finds no space (`errors.FULL`): nothing was
   promised of it yet, and the same bytes may be written to the same place again.
 - After a failed sync, also one that says that the disk is full, the kernel may have thrown the pages away and marked
   them clean, so that a second sync "succeeds" (https://wiki.postgresql.org/wiki/Fsync_Errors): nothing is ever tried
@@ -27,7 +27,7 @@ from typing import Protocol
 
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.place import Place, list_directory, open_directory
-from trio_kv.storage.systems import exempt_from_copying, sync_descriptor, take_room, write_all
+from trio_kv.storage.systems import exempt_from_copying, sync_descriptor, take_space, write_all
 
 TEMPORARY_SUFFIX = ".tmp"
 """A file with such a name is one whose making was interrupted. It may be deleted."""
@@ -63,16 +63,16 @@ class Files(Protocol):
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced.
 
-        Where zeros can be written over later without taking room, they can.
+        Where zeros can be written over later without taking space, they can.
         """
         ...  # pragma: no cover
 
     def reserve(self, name: str, size_bytes: int) -> None:
-        """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
+        """Make a file that takes so much space, durably, and gives it back when it is deleted; it holds anything."""
         ...  # pragma: no cover
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Write inside the file: its size never changes. If it finds no room, a part may be written."""
+        """Write inside the file: its size never changes. If it finds no space, a part may be written."""
         ...  # pragma: no cover
 
     def size(self, name: str) -> int:
@@ -177,8 +177,8 @@ class RealFiles:
         self._make(name, lambda descriptor: self._fill(descriptor, size_bytes, head))
 
     def reserve(self, name: str, size_bytes: int) -> None:
-        """Make a file that takes so much room, durably, and gives it back when it is deleted; it holds anything."""
-        self._make(name, lambda descriptor: take_room(descriptor, size_bytes))
+        """Make a file that takes so much space, durably, and gives it back when it is deleted; it holds anything."""
+        self._make(name, lambda descriptor: take_space(descriptor, size_bytes))
 
     def _make(self, name: str, fill: Callable[[int], object]) -> None:
         self._place.check()
@@ -332,7 +332,7 @@ class RealFiles:
 
 
 def remove(files: Files, name: str) -> None:
-    """Delete a file that nobody needs. To be rid of it may take room, too: then the next start sees to it.
+    """Delete a file that nobody needs. To be rid of it may take space, too: then the next start sees to it.
 
     Raises:
         OSError: the disk refused, and not only because it is full.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from trio_kv.replica.jobs import Completion, RoomChanged, SnapshotJob
+from trio_kv.replica.jobs import Completion, LogSpaceChanged, SnapshotJob
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import SnapshotJobs
 from trio_kv.storage.wal import Wal
@@ -33,7 +33,7 @@ class Helper:
         wal: the log.
         jobs: carries out the jobs that it is given.
         pass_gate: called before a job, with whether a delay that was asked for applies; False ends the thread.
-        post: takes completions: how much room is left, as soon as that changes.
+        post: takes completions: how much space is left, as soon as that changes.
         on_failed: called with what ended the thread, if it didn't end by itself.
         name: the thread's name.
         retry_s: how long to wait before a full disk is tried again.
@@ -93,12 +93,12 @@ class Helper:
         """Wait until it is known, and told, whether the log has a ballast.
 
         No write may be done before: a node that has stored its vote may lead, and admits what its disk, full since
-        before the start, has no room for.
+        before the start, has no space for.
         """
         self._has_looked.wait()
 
     def found_full(self) -> None:
-        """Take note that the disk is full, or of how much room is left on it."""
+        """Take note that the disk is full, or of how much space is left on it."""
         if self._set_full(is_full=True):
             self._wake()
 
@@ -111,10 +111,10 @@ class Helper:
         """Tell how full the disk is, if that is news; return whether it was not full before."""
         with self._lock:
             was_full, self._is_full = self._is_full, is_full
-            room_bytes = self._wal.room_bytes if is_full else None
-            if room_bytes != self._told_bytes:
-                self._told_bytes = room_bytes
-                self._post(RoomChanged(room_bytes))
+            free_log_bytes = self._wal.free_log_bytes if is_full else None
+            if free_log_bytes != self._told_bytes:
+                self._told_bytes = free_log_bytes
+                self._post(LogSpaceChanged(free_log_bytes))
             return not was_full
 
     # What follows runs in the thread.

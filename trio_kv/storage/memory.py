@@ -141,7 +141,7 @@ class MemoryFiles:
 
     @_locked
     def reserve(self, name: str, size_bytes: int) -> None:
-        """Make a file that takes so much room, and gives it back when it is deleted."""
+        """Make a file that takes so much space, and gives it back when it is deleted."""
         self.create(name, size_bytes)
         self._file(name).is_unwritten = True
 
@@ -387,7 +387,7 @@ class MemoryFiles:
         return sum(self._file(name).size_bytes for name in self.names()) + self._copies_bytes
 
     def _fitting_bytes(self, file: MemoryFile, offset: int, length: int) -> int:
-        """Return how much of a write finds room, and take it."""
+        """Return how much of a write finds space, and take it."""
         if not (self.is_copy_on_write or file.shared):
             return length
         capacity_bytes = sys.maxsize if self.capacity_bytes is None else self.capacity_bytes

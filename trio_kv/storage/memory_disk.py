@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from trio_kv.raft.ready import Ticket, Write
-from trio_kv.replica.jobs import CompactLog, Completion, Job, RoomChanged
+from trio_kv.replica.jobs import CompactLog, Completion, Job, LogSpaceChanged
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import WRITES_WAITING_MAX, SnapshotJobs
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
@@ -24,7 +24,7 @@ class MemoryDisk:
     node, and on an OSError report the failure and never step again. A disk that stalls is one that isn't
     stepped. All but the tickets and the failure is posted here.
 
-    A batch that finds no room waits (`is_waiting`): each further step tries it again, and all behind it waits as well.
+    A batch that finds no space waits (`is_waiting`): each further step tries it again, and all behind it waits as well.
 
     Args:
         wal: the log.
@@ -51,7 +51,7 @@ class MemoryDisk:
         self._is_full = False
         self._told_bytes: int | None = None
         self._batch: list[Write] = []
-        """The batch under way, if it waits for room."""
+        """The batch under way, if it waits for space."""
         self._appending: Iterator[OSError] = iter(())
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class MemoryDisk:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a batch waits for room on a full disk."""
+        """Whether a batch waits for space on a full disk."""
         return bool(self._batch)
 
     @property
@@ -93,7 +93,7 @@ class MemoryDisk:
             writes_max: take only so many of them, as if the others had come while this batch was under way.
 
         Returns:
-            None also if the batch waits for room.
+            None also if the batch waits for space.
 
         Raises:
             OSError: the disk failed.
@@ -108,7 +108,7 @@ class MemoryDisk:
         ticket = self._append() if self._batch else None
         if ticket is None and not self._batch and self._jobs:
             self._do_job(0)
-        self._look_for_room()
+        self._look_for_space()
         self._is_failed = False
         return ticket
 
@@ -139,7 +139,7 @@ class MemoryDisk:
         self._do_job(place)
         self._is_failed = False
 
-    def look_for_room(self) -> None:
+    def look_for_space(self) -> None:
         """Try whether the disk is still full, as `DiskThread` does now and then.
 
         Raises:
@@ -147,7 +147,7 @@ class MemoryDisk:
 
         """
         if not self._is_failed:
-            self._look_for_room()
+            self._look_for_space()
 
     def crash(self, random: Random) -> None:
         """Cut the power. What waited is lost, or in part on the disk: the batch may have been under way."""
@@ -172,7 +172,7 @@ class MemoryDisk:
         self._waiting.clear()
         self._jobs.clear()
 
-    def _look_for_room(self) -> None:
+    def _look_for_space(self) -> None:
         """Make the ballast and the next segment if it is time for it, and tell how full the disk is."""
         wal = self.wal
         if not (wal.wants_spare or wal.wants_ballast or self._is_full):
@@ -187,7 +187,7 @@ class MemoryDisk:
             self._is_full = True
         else:
             self._is_full = False
-        room_bytes = wal.room_bytes if self._is_full else None
-        if room_bytes != self._told_bytes:
-            self._told_bytes = room_bytes
-            self._post(RoomChanged(room_bytes))
+        free_log_bytes = wal.free_log_bytes if self._is_full else None
+        if free_log_bytes != self._told_bytes:
+            self._told_bytes = free_log_bytes
+            self._post(LogSpaceChanged(free_log_bytes))

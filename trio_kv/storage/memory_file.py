@@ -23,7 +23,7 @@ class MemoryFile:
     shared: set[int] = attrs.field(factory=set)
     """Sectors that somebody's copy of the file has, too."""
     is_unwritten: bool = False
-    """Whether it only takes room: a copy of it shares nothing."""
+    """Whether it only takes space: a copy of it shares nothing."""
 
     def copy(self) -> "MemoryFile":
         """Return an equal one."""

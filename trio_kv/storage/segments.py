@@ -110,7 +110,7 @@ class Spare:
         return self.header is not None and records_bytes <= self.records_bytes_max
 
     def make(self, records_bytes: int = 0) -> None:
-        """Make it, if it isn't there, with room for a frame of so many bytes of records.
+        """Make it, if it isn't there, with space for a frame of so many bytes of records.
 
         An entry may be larger than a segment: then the spare, which holds nothing yet, gives way to a larger one.
 

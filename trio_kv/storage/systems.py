@@ -1,4 +1,4 @@
-"""What operating systems and file systems do each in its own way: syncing, and taking room that stays one's own."""
+"""What operating systems and file systems do each in its own way: syncing, and taking space that stays one's own."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ _STAT_BLOCK_BYTES = 512
 
 
 def exempt_from_copying(descriptor: int) -> None:
-    """Let an empty file be written in place where others are copied on write: so its zeros hold room on btrfs.
+    """Let an empty file be written in place where others are copied on write: so its zeros hold space on btrfs.
 
     The file system no longer keeps checks of its own for it then. Whoever writes has theirs.
     """
@@ -33,8 +33,8 @@ def exempt_from_copying(descriptor: int) -> None:
         fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, bytes(flags))
 
 
-def take_room(descriptor: int, size_bytes: int) -> None:
-    """Let an empty file take room that is its own."""
+def take_space(descriptor: int, size_bytes: int) -> None:
+    """Let an empty file take space that is its own."""
     exempt_from_copying(descriptor)
     if sys.platform == "linux":
         # Blocks that were never written are not shared when somebody copies the file, as `cp` does on xfs.

@@ -16,10 +16,11 @@ never durable before the term it belongs to (scenario D7).
 - What a snapshot covers is dropped by whole segments (`compact`), the oldest first. Where a snapshot takes the place
   of a log that does not lead to it, a record says so (`Reset`): on disk like all else, in its order.
 - **Space is taken before it is promised.** The next segment is made when a quarter of this one is used. If the disk
-  is full then, there is room for what is under way (`room_bytes`), and the disk's user can stop in time. So a full
+  is full then, there is space for what is under way (`free_log_bytes`), and the disk's user can stop in time. So a full
   disk meets the making of a segment, and not a frame: a segment has all of its space.
-- **Where it has not** (`storage.ballast` says where), a frame that finds no room has promised nothing. It takes that of
-  the ballast, or waits, and **the very same bytes** are written again: what is left of another frame would be damage.
+- **Where it has not** (`storage.ballast` says where), a frame that finds no space has promised nothing. It takes that
+  of the ballast, or waits, and **the very same bytes** are written again: what is left of another frame would be
+  damage.
 - Any other OSError, and each one of a sync, leaves the log unusable for good (scenario D11): what is on disk is
   unknown until it is read again.
 
@@ -66,7 +67,7 @@ from trio_kv.wire.frames import (
 )
 
 KEPT_BYTES = 64 << 10
-"""Space that `room_bytes` leaves out, so that a node with a full disk still votes: in 128 elections."""
+"""Space that `free_log_bytes` leaves out, so that a node with a full disk still votes: in 128 elections."""
 WRITE_OVERHEAD_BYTES_MAX = 1024
 """What a write takes at most besides its entries' own bytes: records, frame and fill."""
 _FAILED = "the log failed before: what is on disk is unknown until it is read again"
@@ -90,7 +91,7 @@ class Wal:
     The driver's duties: `append` one batch after the other, from one thread; acknowledge a batch when
     `append` has returned; after an OSError acknowledge nothing more and `close`; when `wants_spare` or `wants_ballast`,
     call `prepare` or `make_ballast` soon, from one other thread. A log without its spare works, but makes it while a
-    batch waits. `compact` runs in the thread of `append`, also while that waits for room.
+    batch waits. `compact` runs in the thread of `append`, also while that waits for space.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Wal:
         self._first = min(segment_numbers(files.names()))
         self._is_usable = True
         self._is_waiting = False
-        """Whether a batch waits for room: all before it is as it was."""
+        """Whether a batch waits for space: all before it is as it was."""
         self._frames = 0
         self._bytes_written = 0
 
@@ -214,7 +215,7 @@ class Wal:
         return self._is_ballast_needed and not self._ballast.is_there
 
     @property
-    def room_bytes(self) -> int:
+    def free_log_bytes(self) -> int:
         """How many bytes can be written without making a segment; `KEPT_BYTES` are kept back for hard states.
 
         0 if the log `is_short`. A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. As long as
@@ -254,7 +255,7 @@ class Wal:
             raise error
 
     def appending(self, writes: Sequence[Write]) -> Iterator[OSError]:
-        """Do what `append` does, but where there is no room, yield the error, and try again when asked to go on.
+        """Do what `append` does, but where there is no space, yield the error, and try again when asked to go on.
 
         Whoever does not go on has a log that must not be used any more.
         """
@@ -355,7 +356,7 @@ class Wal:
         yield from self._put_frame(Kind.RECORDS, parts)
 
     def _fits_here(self, records_bytes: int) -> bool:
-        """Return whether a frame with so many bytes of records leaves room for the seal of the current segment."""
+        """Return whether a frame with so many bytes of records leaves space for the seal of the current segment."""
         frame = frame_bytes(RESTATEMENT_BYTES + records_bytes)
         return self._offset + frame + frame_bytes(0) <= self._header.size_bytes
 
@@ -370,7 +371,7 @@ class Wal:
         self._bytes_written += len(data)
 
     def _put(self, data: bytes) -> Iterator[OSError]:
-        """Write behind the log's end, as often as it takes to find room, and sync once."""
+        """Write behind the log's end, as often as it takes to find space, and sync once."""
         while True:
             try:
                 self._files.write(self._name, self._offset, data)
@@ -380,22 +381,22 @@ class Wal:
                     raise
                 self._is_ballast_needed = True
                 if self._ballast.free():
-                    self._take_room(len(data) + KEPT_BYTES)
+                    self._take_space(len(data) + KEPT_BYTES)
                 else:
                     yield from self._wait(error)
         self._files.sync(self._name)
 
-    def _take_room(self, size_bytes: int) -> None:
+    def _take_space(self, size_bytes: int) -> None:
         """Take what the ballast left before somebody else does: for what is under way, and for votes after it.
 
         Zeros are written over zeros. Blocks that the file shared become its own by that.
         """
         size_bytes = min(size_bytes, self._header.size_bytes - self._offset)
-        with contextlib.suppress(OSError):  # What did not find room here tells when it is needed.
+        with contextlib.suppress(OSError):  # What did not find space here tells when it is needed.
             self._files.write(self._name, self._offset, bytes(size_bytes))
 
     def _roll(self, payload_bytes: int) -> Iterator[OSError]:
-        """Go on in the next segment, which has room for a first frame with such a payload."""
+        """Go on in the next segment, which has space for a first frame with such a payload."""
         while True:
             try:
                 self._spare.make(payload_bytes)

@@ -232,7 +232,7 @@ class SimulatedDisk:
         self._drive.fill(0)
 
     def unfill(self) -> None:
-        """Have room."""
+        """Have space."""
         self._drive.unfill()
 
     # What the twin tells

@@ -6,11 +6,11 @@ WRITE_BYTES_EXTRA = 1024
 """What a write may need on the disk beyond the bytes of its entries."""
 
 
-def fitting(entries: tuple[Entry, ...], room_bytes: int) -> tuple[Entry, ...]:
-    """Return the first ones of these entries, as many as there is room for."""
+def fitting(entries: tuple[Entry, ...], free_log_bytes: int) -> tuple[Entry, ...]:
+    """Return the first ones of these entries, as many as there is space for."""
     for count, entry in enumerate(entries):
-        room_bytes -= len(entry.encoded)
+        free_log_bytes -= len(entry.encoded)
         # A no-op may use the space that is kept for votes. Without a no-op a new leader could not even answer reads.
-        if room_bytes < 0 and entry.command is not None:
+        if free_log_bytes < 0 and entry.command is not None:
             return entries[:count]
     return entries
