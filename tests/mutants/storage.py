@@ -327,7 +327,7 @@ def _(patch: Patch) -> None:
         self._append(encode_end(len(self._offsets), self._total_bytes, self._seed, self._offset))
         self._files.sync(self._temporary)
         yield
-        self._known = SnapshotInfo(*self.place, len(self._offsets), self._total_bytes, self._name)
+        self._known = SnapshotInfo(*self.position, len(self._offsets), self._total_bytes, self._name)
         self._files.rename(self._temporary, self._name)
         self._is_begun = False
         self._store.put(Stored(self._known, self._seed, tuple(self._offsets)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trio_kv.kv import commands
 from trio_kv.kv.operations import Set
-from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
@@ -77,7 +77,7 @@ def draw_write(log: Log, random: Random) -> Write:
         hard_state = HardState(term, random.choice((None, 1, 2, 3)))
     last = log.last.index
     if random.random() < 0.05:
-        base = (random.randint(max(1, last - 20), last + 50), random.randint(1, term))
+        base = LogPosition(random.randint(max(1, last - 20), last + 50), random.randint(1, term))
         last = base[0]
     elif last > log.base.index and random.random() < 0.2:
         truncate_from = random.randint(max(log.base.index + 1, last - 5), last)

@@ -13,7 +13,7 @@ import pytest
 
 from trio_kv.kv import commands
 from trio_kv.kv.operations import Set
-from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import open_node
@@ -132,7 +132,7 @@ def play(script: Script) -> None:
     )
     script.grow("ebdb", term=2)
     # The one before is being sent to somebody, and outlives the next one.
-    script.store.read_chunk((index - 3, 1), 0)
+    script.store.read_chunk(LogPosition(index - 3, 1), 0)
     index = script.wal.last_index
     script.snapshot(index, 2, between=lambda: script.grow("ba", term=2))
     script.wal.compact(index)
@@ -140,14 +140,14 @@ def play(script: Script) -> None:
     # A leader's snapshot, beyond the end of the log; the node goes on as the core tells it to.
     index = script.wal.last_index + 50
     script.snapshot(index, 3, between=lambda: None, installs=True)
-    script.write(Write(Ticket(0, 0, 0), None, None, (entry(index + 1, 4, 700),), (index, 3)))
+    script.write(Write(Ticket(0, 0, 0), None, None, (entry(index + 1, 4, 700),), LogPosition(index, 3)))
     script.wal.compact(index)
     script.grow("abcd", term=4)
     # And one that the log holds something else against.
     index = script.wal.last_index - 2
     script.write(vote(6))
     script.snapshot(index, 5, between=lambda: None, installs=True)
-    script.write(Write(Ticket(0, 0, 0), None, None, (), (index, 5)))
+    script.write(Write(Ticket(0, 0, 0), None, None, (), LogPosition(index, 5)))
     script.wal.compact(index)
     script.grow("abcdeabdd", term=6)
     script.snapshot(script.wal.last_index - 1, 6, between=lambda: None)

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_kv.raft.entry import make_entry
+from trio_kv.raft.entry import LogPosition, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
@@ -179,8 +179,8 @@ async def test_jobs_are_done_in_order_and_told(world: World) -> None:
         disk.submit(ReadChunk(None, 0))
         snapshot(disk, 2, b"one", b"more")
         disk.submit(ReadChunk(None, 0))
-        disk.submit(ReadChunk((2, 1), 1))
-        disk.submit(ReadChunk((1, 1), 0))
+        disk.submit(ReadChunk(LogPosition(2, 1), 1))
+        disk.submit(ReadChunk(LogPosition(1, 1), 0))
         await world.wait("read", count=4)
     assert world.told == [
         ("read", 0, 0, None, False),
@@ -202,9 +202,9 @@ async def test_N4_a_reader_may_finish_after_the_next_snapshot(world: World) -> N
         snapshot(disk, 1, b"1")
         disk.submit(ReadChunk(None, 0))
         snapshot(disk, 2, b"2")
-        disk.submit(ReadChunk((1, 1), 0))
+        disk.submit(ReadChunk(LogPosition(1, 1), 0))
         disk.submit(ReleaseSnapshot(1, 1))
-        disk.submit(ReadChunk((1, 1), 0))
+        disk.submit(ReadChunk(LogPosition(1, 1), 0))
         disk.submit(ReadChunk(None, 0))
         await world.wait("read", count=4)
     assert [told[1:4] for told in world.all_told("read")] == [

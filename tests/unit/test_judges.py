@@ -21,7 +21,7 @@ from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
-from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import RequestVote, VoteReply
 from trio_kv.raft.node import Raft
@@ -87,8 +87,8 @@ def test_a_vote_that_nobody_asked_for_is_refused() -> None:
 def test_a_snapshot_of_what_is_not_committed_is_refused() -> None:
     """A snapshot ends at an entry that is committed: of that index, and of that term."""
     judge = IndexOrder(entries(1, 1))
-    judge.snapshot_stored(1, (2, 1))
-    for place in ((3, 1), (2, 2)):
+    judge.snapshot_stored(1, LogPosition(2, 1))
+    for place in (LogPosition(3, 1), LogPosition(2, 2)):
         with pytest.raises(Violation, match="stored a snapshot"):
             judge.snapshot_stored(1, place)
 
@@ -96,7 +96,7 @@ def test_a_snapshot_of_what_is_not_committed_is_refused() -> None:
 def test_a_log_dropped_beyond_its_snapshot_is_refused() -> None:
     """What is dropped is in a snapshot."""
     judge = IndexOrder(entries(1, 1))
-    judge.snapshot_stored(1, (1, 1))
+    judge.snapshot_stored(1, LogPosition(1, 1))
     judge.compacted(view(1, 1, base=1, commit=2))
     with pytest.raises(Violation, match="dropped its log"):
         judge.compacted(view(1, 1, base=2, commit=2))

@@ -3,6 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.install import LEASE_ENTRIES, Outgoing
 from trio_kv.raft.progress import Progress, Sending
 
@@ -83,7 +84,7 @@ def test_while_a_snapshot_is_sent_no_append_is() -> None:
     """An install ends when the follower has the snapshot: then the logs join behind it; or when it is given up."""
     progress = replicating(6)
     install = progress.become_install(1.0, 20)
-    install.sent((20, 3), 1.0)
+    install.sent(LogPosition(20, 3), 1.0)
     progress.rejected(6, 2)
     assert not progress.is_window_open()
     progress.accepted(9)

@@ -10,7 +10,7 @@ import pytest
 
 from trio_kv.kv import commands
 from trio_kv.kv.operations import Set
-from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
@@ -44,7 +44,7 @@ def entry(index: int, term: int = 1, size_bytes: int = 150) -> Entry:
     return make_entry(index, term, index * 10, commands.Write(1, index, index, Set(f"key{index}", raw)))
 
 
-def write(*entries: Entry, hard_state: HardState | None = None, base: tuple[int, int] | None = None) -> Write:
+def write(*entries: Entry, hard_state: HardState | None = None, base: LogPosition | None = None) -> Write:
     return Write(Ticket(0, 0, 0), hard_state, None, entries, base)
 
 
@@ -98,7 +98,10 @@ def test_snapshot_round_trip(files: Files) -> None:
     opened = reopen(files)
     assert opened.snapshots.newest() == info == opened.recovered.snapshot
     assert list(opened.snapshots.chunks(info)) == chunks
-    assert [opened.snapshots.read_chunk((12, 1), number) for number in (3, 0)] == [chunks[3], chunks[0]]
+    assert [opened.snapshots.read_chunk(LogPosition(12, 1), number) for number in (3, 0)] == [
+        chunks[3],
+        chunks[0],
+    ]
     assert (opened.recovered.base, indexes(opened)) == (Base(12, 1), list(range(13, 21)))
     opened.wal.append([write(entry(21))])
     opened.close()
@@ -140,7 +143,7 @@ def test_an_empty_snapshot_and_a_large_chunk(files: Files) -> None:
     writer = store.begin(2, 1)
     writer.add(0, b"y" * 3_000_000)
     writer.finish()
-    assert store.read_chunk((2, 1), 0) == b"y" * 3_000_000
+    assert store.read_chunk(LogPosition(2, 1), 0) == b"y" * 3_000_000
 
 
 def test_chunks_come_in_order() -> None:
@@ -204,16 +207,16 @@ def test_N4_a_snapshot_that_is_sent_outlives_the_next_one(files: Files) -> None:
     create(files, entries=30)
     store = reopen(files).snapshots
     take(store, 5)
-    assert store.read_chunk((5, 1), 0) == b"5"
+    assert store.read_chunk(LogPosition(5, 1), 0) == b"5"
     take(store, 9)
-    assert store.read_chunk((5, 1), 3) == chunks_of(5)[3]
-    assert store.read_chunk((9, 1), 1) == chunks_of(9)[1]
+    assert store.read_chunk(LogPosition(5, 1), 3) == chunks_of(5)[3]
+    assert store.read_chunk(LogPosition(9, 1), 1) == chunks_of(9)[1]
     take(store, 14)
-    assert store.read_chunk((5, 1), 1) is None
-    assert store.read_chunk((9, 1), 1) == chunks_of(9)[1]
+    assert store.read_chunk(LogPosition(5, 1), 1) is None
+    assert store.read_chunk(LogPosition(9, 1), 1) == chunks_of(9)[1]
     assert len([name for name in files.names() if "snap" in name]) == 2
-    store.release((9, 1))
-    assert store.read_chunk((9, 1), 1) is None
+    store.release(LogPosition(9, 1))
+    assert store.read_chunk(LogPosition(9, 1), 1) is None
     assert [name for name in files.names() if "snap" in name] == [snapshot_name(14, 1)]
 
 
@@ -222,12 +225,12 @@ def test_N4_a_released_snapshot_goes_with_the_next_one(files: Files) -> None:
     create(files, entries=30)
     store = reopen(files).snapshots
     take(store, 5)
-    store.read_chunk((5, 1), 0)
-    store.release((5, 1))
+    store.read_chunk(LogPosition(5, 1), 0)
+    store.release(LogPosition(5, 1))
     take(store, 9)
-    assert store.read_chunk((5, 1), 0) is None
-    assert store.read_chunk((9, 1), 4) is None
-    assert store.read_chunk((9, 2), 0) is None
+    assert store.read_chunk(LogPosition(5, 1), 0) is None
+    assert store.read_chunk(LogPosition(9, 1), 4) is None
+    assert store.read_chunk(LogPosition(9, 2), 0) is None
 
 
 def test_a_wrong_chunk_is_never_sent() -> None:
@@ -238,7 +241,7 @@ def test_a_wrong_chunk_is_never_sent() -> None:
     info = take(store, 5)
     files.flip(info.name, files.size(info.name) - 200, 1)
     with pytest.raises(DamagedError, match=rf"{info.name} is damaged at byte \d+: the bytes of frame 3"):
-        store.read_chunk((5, 1), 3)
+        store.read_chunk(LogPosition(5, 1), 3)
 
 
 # Every crash point.

@@ -11,7 +11,7 @@ import pytest
 
 from trio_kv.kv import commands
 from trio_kv.kv.operations import Set
-from trio_kv.raft.entry import Entry, make_entry
+from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.batches import encode, merge, size_bytes
 from trio_kv.storage.errors import DamagedError
@@ -42,7 +42,7 @@ def write(
     *entries: Entry,
     hard_state: HardState | None = None,
     truncate_from: int | None = None,
-    base: tuple[int, int] | None = None,
+    base: LogPosition | None = None,
 ) -> Write:
     """Return a write. Its ticket is of no concern to the log."""
     return Write(Ticket(0, 0, 0), hard_state, truncate_from, entries, base)
@@ -152,7 +152,7 @@ def test_size_of_segments_may_change(segment_bytes: int) -> None:
         pytest.param(write(hard_state=HardState(3, 1)), id="votes twice"),
         pytest.param(write(truncate_from=5), id="truncates nothing"),
         pytest.param(write(truncate_from=0), id="truncates the base"),
-        pytest.param(write(base=(9, 4)), id="reset to a term that isn't durable"),
+        pytest.param(write(base=LogPosition(9, 4)), id="reset to a term that isn't durable"),
     ],
 )
 def test_D7_a_write_that_does_not_follow_is_a_bug(wrong: Write) -> None:
@@ -400,7 +400,7 @@ def test_N2_a_reset_drops_the_whole_log(files: Files) -> None:
     wal.append(
         [
             write(entry(31), truncate_from=31),
-            write(entry(101, 3), hard_state=HardState(3, None), base=(100, 2)),
+            write(entry(101, 3), hard_state=HardState(3, None), base=LogPosition(100, 2)),
         ]
     )
     assert (wal.base, wal.last_index, wal.term_at(100), wal.term_at(30)) == (Base(100, 2), 101, 2, None)
@@ -409,7 +409,7 @@ def test_N2_a_reset_drops_the_whole_log(files: Files) -> None:
     wal, recovered = reopen(files, 100)
     assert recovered == Recovered(HardState(3, None), Base(100, 2), [entry(101, 3), entry(102, 3)], ())
     # A conflicting log may have been longer than the snapshot.
-    wal.append([write(base=(50, 3)), write(entry(51, 3))])
+    wal.append([write(base=LogPosition(50, 3)), write(entry(51, 3))])
     wal.close()
     wal, recovered = reopen(files, 50)
     assert (recovered.base, recovered.entries) == (Base(50, 3), [entry(51, 3)])
@@ -555,7 +555,7 @@ def test_a_reset_frees_the_segments_before_it(is_truncated: bool) -> None:
         grow(wal, wal.last_index + 1)
     if is_truncated:
         wal.append([write(truncate_from=wal.last_index - 15)])
-    wal.append([write(entry(1001, 3), base=(1000, 2))])
+    wal.append([write(entry(1001, 3), base=LogPosition(1000, 2))])
     assert wal.compact(1000) == 2
     wal, recovered = reopen(files, 1000)
     assert (recovered.base, recovered.entries) == (Base(1000, 2), [entry(1001, 3)])

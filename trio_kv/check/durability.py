@@ -23,12 +23,11 @@ import attrs
 
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.messages import AppendAccepted, Message, RequestVote, VoteReply
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.raft.voters import Voters
 
-Place = tuple[int, int]
 """(index, term)"""
 
 
@@ -37,12 +36,12 @@ class Shadow:
     """What one disk holds for sure, and what is on its way to it."""
 
     hard_state: HardState = attrs.field(factory=HardState)
-    base: Place = (0, 0)
+    base: LogPosition = LOG_START
     """The log begins behind this place. A log that is dropped behind a snapshot stays here: the snapshot covers it all
     the same."""
     entries: list[Entry] = attrs.field(factory=list)
     pending: deque[Write] = attrs.field(factory=deque)
-    snapshot: Place = (0, 0)
+    snapshot: LogPosition = LOG_START
     """The newest one."""
     is_flipped: bool = False
     """The disk forgot something: a snapshot may be given up if the log holds what is in it."""
@@ -88,7 +87,7 @@ class Shadow:
         twin.put(write)
         return twin
 
-    def gives(self, hard_state: HardState, base: Place, entries: Sequence[Entry]) -> bool:
+    def gives(self, hard_state: HardState, base: LogPosition, entries: Sequence[Entry]) -> bool:
         """Return whether a start with the snapshot `base` may find this hard state, and these entries behind it."""
         index, term = base
         if index < self.base[0]:
@@ -144,7 +143,7 @@ class Durability(Judge):
         while shadow.pending and shadow.pending[0].ticket.number <= ticket.number:
             shadow.put(shadow.pending.popleft())
 
-    def snapshot_stored(self, node: int, place: Place) -> None:
+    def snapshot_stored(self, node: int, place: LogPosition) -> None:
         """Note a snapshot."""
         self.shadows[node].snapshot = max(place, self.shadows[node].snapshot)
 
@@ -183,7 +182,7 @@ class Durability(Judge):
     def started(self, view: View, hard_state: HardState) -> None:
         """Compare what a disk gave back with what it had to hold."""
         shadow = self.shadows[view.id]
-        base = (view.base, view.raft.log.base_term)
+        base = LogPosition(view.base, view.raft.log.base_term)
         entries = view.entries[view.base :]
         if view.base < shadow.snapshot[0] and not shadow.is_flipped:
             raise Violation(f"{view}: its disk lost the snapshot {shadow.snapshot}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.ready import HardState
 
 
@@ -26,7 +26,7 @@ class IndexOrder(Judge):
         self._snapshots[view.id] = view.base
         self._judge(view)
 
-    def snapshot_stored(self, node: int, place: tuple[int, int]) -> None:
+    def snapshot_stored(self, node: int, place: LogPosition) -> None:
         """Refuse a snapshot of what is not committed."""
         index, term = place
         if place == (0, 0):

@@ -16,7 +16,7 @@ import attrs
 
 from trio_kv.check.violation import Violation
 from trio_kv.kv.machine import Machine
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
@@ -94,7 +94,7 @@ class Judge:
     def dropping(self, node: int, index: int) -> None:
         """See a disk begin to drop the log up to an index."""
 
-    def snapshot_stored(self, node: int, place: tuple[int, int]) -> None:
+    def snapshot_stored(self, node: int, place: LogPosition) -> None:
         """See a snapshot up to (index, term) become durable."""
 
     def took(self, view: View, message: Message) -> None:
@@ -133,7 +133,7 @@ class Watch:
         self.rebuilt: Callable[[int], None] = self._show("rebuilt")
         self.flipped: Callable[[int], None] = self._show("flipped")
         self.dropping: Callable[[int, int], None] = self._show("dropping")
-        self.snapshot_stored: Callable[[int, tuple[int, int]], None] = self._show("snapshot_stored")
+        self.snapshot_stored: Callable[[int, LogPosition], None] = self._show("snapshot_stored")
         self.sent: Callable[[int, Message], None] = self._show("sent")
         self.submitted: Callable[[int, Write], None] = self._show("submitted")
         self.stored: Callable[[int, Ticket], None] = self._show("stored")

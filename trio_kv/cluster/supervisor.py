@@ -268,7 +268,7 @@ class Supervisor:
                 is_rebuilding=found.is_rebuilding,
                 log=log,
                 machine=machine,
-                snapshot=None if snapshot is None else (snapshot.index, snapshot.term),
+                snapshot=None if snapshot is None else snapshot.position,
                 snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
                 snapshot_log_bytes_min=found.snapshot_log_bytes_min,
                 events_level=self._trace.level,

@@ -7,7 +7,7 @@ process. To Raft the command is opaque: all it asks of one is `encode()`.
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -19,6 +19,19 @@ class Command(Protocol):
         """Return the command's bytes; they never hold a run of 512 zero bytes (see `storage.wal`)."""
         ...  # pragma: no cover
 
+
+class LogPosition(NamedTuple):
+    """A place in a log: logs that have the same term at an index are equal up to there (paper §5.3)."""
+
+    index: int  # type: ignore[assignment]  # it hides a method of tuples that a place has no use for
+    term: int
+
+    def __str__(self) -> str:
+        return f"{self.index}@{self.term}"
+
+
+LOG_START = LogPosition(0, 0)
+"""Before the first entry."""
 
 HEADER = struct.Struct("<QQQI")
 """index, term, time_us, length of the command in bytes."""

@@ -1,5 +1,6 @@
 """The follower: takes the leader's log as its own (paper §5.2, §5.3)."""
 
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import AppendRefused, LeaderLost
 from trio_kv.raft.install import Incoming
 from trio_kv.raft.messages import (
@@ -107,8 +108,8 @@ class Follower(Role):
             # The last chunk is still being written. No other is taken, not even of another snapshot: they would pile up
             # where the disk hangs.
             return
-        if incoming is None or incoming.snapshot != (message.index, message.index_term):
-            incoming = raft.incoming = Incoming((message.index, message.index_term))
+        if incoming is None or incoming.snapshot != LogPosition(message.index, message.index_term):
+            incoming = raft.incoming = Incoming(LogPosition(message.index, message.index_term))
         if message.number == incoming.next_number:
             incoming.is_storing, incoming.is_complete = True, message.is_last
             raft.effects.chunks.append(

@@ -20,6 +20,8 @@ must not fill the leader's.
 
 import attrs
 
+from trio_kv.raft.entry import LogPosition
+
 LEASE_ENTRIES = 4096
 """The lease ends when so many entries were appended without progress of the follower: a disk that takes longer for one
 chunk could not follow the log either."""
@@ -40,7 +42,7 @@ class Outgoing:
     """Where the leader's log ended then."""
     is_kept: bool = True
     """The lease runs."""
-    snapshot: tuple[int, int] | None = None
+    snapshot: LogPosition | None = None
     """(index, term), once the first chunk was read."""
     number: int = 0
     """The chunk that is being read or is in flight."""
@@ -52,7 +54,7 @@ class Outgoing:
         """Note that a chunk is to be read, to send it."""
         self.number, self.is_reading = number, True
 
-    def waits_for(self, snapshot: tuple[int, int] | None, number: int) -> bool:
+    def waits_for(self, snapshot: LogPosition | None, number: int) -> bool:
         """Return whether this chunk is the one that is being read."""
         return self.is_reading and (self.snapshot, self.number) == (snapshot, number)
 
@@ -60,7 +62,7 @@ class Outgoing:
         """Note that the leader has this snapshot no more: the newest one takes its place, under the same lease."""
         self.snapshot = None
 
-    def sent(self, snapshot: tuple[int, int], now: float) -> None:
+    def sent(self, snapshot: LogPosition, now: float) -> None:
         """Note that the chunk was read and is in flight."""
         self.snapshot, self.is_reading, self.sent_at = snapshot, False, now
 
@@ -68,7 +70,7 @@ class Outgoing:
         """Note that the follower has the chunk in flight and works on it: it need not be sent again soon."""
         self.sent_at = now
 
-    def is_in_flight(self, snapshot: tuple[int, int]) -> bool:
+    def is_in_flight(self, snapshot: LogPosition) -> bool:
         """Return whether a chunk of this snapshot is in flight."""
         return not self.is_reading and self.snapshot == snapshot
 
@@ -96,7 +98,7 @@ class Outgoing:
 class Incoming:
     """The follower's end."""
 
-    snapshot: tuple[int, int]
+    snapshot: LogPosition
     """(index, term)"""
     next_number: int = 0
     is_storing: bool = False

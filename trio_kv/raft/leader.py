@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
-from trio_kv.raft.entry import HEADER, Command, make_entry
+from trio_kv.raft.entry import HEADER, Command, LogPosition, make_entry
 from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import TransferEnded, TransferStarted
 from trio_kv.raft.messages import AppendAccepted, TimeoutNow
@@ -112,7 +112,7 @@ class Leader(Replicator):
 
     # Writing
 
-    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:
+    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:
         """Append commands to the log, all at one cluster time."""
         if (refusal := self.refuses(now, commands)) is not None:
             return refusal
@@ -121,7 +121,7 @@ class Leader(Replicator):
         self.raft.append(
             [make_entry(first + offset, term, time_us, command) for offset, command in enumerate(commands)]
         )
-        return term, first
+        return LogPosition(first, term)
 
     def refuses(self, now: float, commands: Sequence[Command]) -> NotLeader | ReadOnly | None:
         """Return why these commands are not taken now, or None."""

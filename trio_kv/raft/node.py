@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from trio_kv.raft.candidate import Candidate
-from trio_kv.raft.entry import Command, Entry, make_entry
+from trio_kv.raft.entry import Command, Entry, LogPosition, make_entry
 from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import (
     ElectionStarted,
@@ -138,13 +138,13 @@ class Raft(NodeState):
         if now >= self.role.deadline:
             self._change_role(now, self.role.on_timeout(now))
 
-    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:
+    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:
         """Append commands to the log, if this node leads.
 
         Returns:
-            (term, index of the first command): the commands stand in a row from there. Whether they get
-            committed is seen when they come out of `Ready.committed` with this term. `NotLeader` and
-            `ReadOnly`: nothing was appended.
+            The position of the first command: they stand in a row from there. Whether they get committed is
+            seen when they come out of `Ready.committed` with this term. `NotLeader` and `ReadOnly`: nothing
+            was appended.
 
         """
         return self.role.propose(now, commands)
@@ -327,7 +327,7 @@ class Raft(NodeState):
         self,
         now: float,
         read: ChunkRead,
-        snapshot: tuple[int, int] | None,
+        snapshot: LogPosition | None,
         data: bytes | None,
         *,
         is_last: bool,
@@ -339,7 +339,11 @@ class Raft(NodeState):
         """Note that a chunk was taken up: ask for the next one. Not called after the last one."""
         del now
         incoming = self.incoming
-        if incoming is None or incoming.snapshot != (index, term) or incoming.next_number != number:
+        if (
+            incoming is None
+            or incoming.snapshot != LogPosition(index, term)
+            or incoming.next_number != number
+        ):
             return
         incoming.next_number += 1
         incoming.is_storing = False
@@ -347,7 +351,7 @@ class Raft(NodeState):
 
     def chunk_moves(self, index: int, term: int) -> None:
         """Note that the disk gets on with the last chunk, which takes longer than others: tell the leader to wait."""
-        if self.incoming is not None and self.incoming.snapshot == (index, term):
+        if self.incoming is not None and self.incoming.snapshot == LogPosition(index, term):
             self.role.on_chunk_stored()
 
     def chunk_failed(self) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 
 import attrs
 
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.log import Log
 from trio_kv.raft.log_space import WRITE_BYTES_EXTRA, fitting
 from trio_kv.raft.messages import Message
@@ -49,7 +49,7 @@ class Persistence:
         self._saved = hard_state
         self._unsaved_from = log.last_index + 1
         self._truncate_from: int | None = None
-        self._base: tuple[int, int] | None = None
+        self._base: LogPosition | None = None
         self._pending: deque[_PendingWrite] = deque()
         self._tickets = 0
 
@@ -76,7 +76,7 @@ class Persistence:
             # This log contradicts what is committed, so none of it may ever be replicated (scenarios N1, N2). The disk
             # drops it before this node says that it has the snapshot.
             self.log.reset(index, term, time_us)
-        self._base, self._truncate_from, self._unsaved_from = (index, term), None, index + 1
+        self._base, self._truncate_from, self._unsaved_from = LogPosition(index, term), None, index + 1
         return is_log_kept
 
     # Writes

@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.events import Event
 from trio_kv.raft.messages import Message
 
@@ -43,7 +43,7 @@ class Write:
     truncate_from: int | None = None
     """Drop every entry with this index or a higher one."""
     entries: tuple[Entry, ...] = ()
-    base: tuple[int, int] | None = None
+    base: LogPosition | None = None
     """Before all else, drop the whole log: a durable snapshot up to this (index, term) has taken its place."""
 
 
@@ -53,7 +53,7 @@ class ChunkRead:
 
     peer: int
     number: int
-    snapshot: tuple[int, int] | None
+    snapshot: LogPosition | None
     """(index, term); None asks for the newest, from its first chunk."""
 
 

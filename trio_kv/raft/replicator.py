@@ -4,7 +4,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.events import InstallStarted
 from trio_kv.raft.install import Outgoing
 from trio_kv.raft.log_space import WRITE_BYTES_EXTRA, fitting
@@ -204,7 +204,7 @@ class Replicator(Role):
         self,
         now: float,
         read: ChunkRead,
-        snapshot: tuple[int, int] | None,
+        snapshot: LogPosition | None,
         data: bytes | None,
         *,
         is_last: bool,
@@ -226,7 +226,7 @@ class Replicator(Role):
         """Send the chunk that the follower wants next; it may also say that it still works on the last one."""
         progress = self.progress[message.source]
         progress.heard(now)
-        install, snapshot = progress.install, (message.index, message.index_term)
+        install, snapshot = progress.install, LogPosition(message.index, message.index_term)
         if install is None or not install.is_in_flight(snapshot):
             return
         install.moved(now, self.raft.log.last_index)
@@ -235,7 +235,7 @@ class Replicator(Role):
         else:
             install.arrived(now)
 
-    def snapshots_sent(self) -> set[tuple[int, int]]:
+    def snapshots_sent(self) -> set[LogPosition]:
         """Return (index, term) of the snapshots that are kept for followers who get on with them."""
         installs = [progress.install for progress in self.progress.values()]
         return {

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from trio_kv.raft.entry import Command
+from trio_kv.raft.entry import Command, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import PreVoteGranted, VoteGranted, VoteRefused
 from trio_kv.raft.messages import (
@@ -75,7 +75,7 @@ class Role:
         """Return the cluster time that an entry proposed now would carry."""
         return self.raft.log.last_time_us
 
-    def propose(self, now: float, commands: Sequence[Command]) -> tuple[int, int] | NotLeader | ReadOnly:  # noqa: ARG002
+    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:  # noqa: ARG002
         """Take commands, if this is the leader."""
         return NotLeader(self.raft.leader)
 
@@ -94,7 +94,7 @@ class Role:
         """Return the contexts of the reads that this leader asked itself."""
         return []
 
-    def snapshots_sent(self) -> set[tuple[int, int]]:
+    def snapshots_sent(self) -> set[LogPosition]:
         """Return (index, term) of the snapshots that are being sent."""
         return set()
 
@@ -112,7 +112,7 @@ class Role:
         self,
         now: float,
         read: ChunkRead,
-        snapshot: tuple[int, int] | None,
+        snapshot: LogPosition | None,
         data: bytes | None,
         *,
         is_last: bool,

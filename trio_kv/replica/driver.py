@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import attrs
 import msgspec
 
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import Event, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Write
@@ -166,12 +167,12 @@ class Driver:
             case ChunkAdded():
                 replica.snapshots.chunk_added(now, item.index, item.term, item.number)
             case ChunkWasRead():
-                snapshot = (item.index, item.term)
+                snapshot = LogPosition(item.index, item.term)
                 replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
             case SnapshotMoved():
                 replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
-                replica.snapshot_stored(now, (item.index, item.term), item.size_bytes)
+                replica.snapshot_stored(now, LogPosition(item.index, item.term), item.size_bytes)
                 self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
             case SnapshotFailed():
                 replica.snapshot_failed()

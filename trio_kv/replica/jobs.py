@@ -5,6 +5,7 @@ Jobs are carried out in order, behind the writes that were given before them; on
 
 import attrs
 
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.ready import Ticket
 
 
@@ -33,7 +34,7 @@ class FinishSnapshot:
 class ReadChunk:
     """Read a chunk of a snapshot, or of the newest one. Told by `ChunkWasRead`."""
 
-    snapshot: tuple[int, int] | None
+    snapshot: LogPosition | None
     number: int
 
 

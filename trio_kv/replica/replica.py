@@ -14,7 +14,7 @@ from trio_kv.kv.commands import Command, Expire
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.config import RaftConfig
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import DEBUG
 from trio_kv.raft.leader import Leader
@@ -71,7 +71,7 @@ class Replica:
         is_rebuilding: bool = False,
         log: Log | None = None,
         machine: Machine | None = None,
-        snapshot: tuple[int, int] | None = None,
+        snapshot: LogPosition | None = None,
         snapshot_bytes: int = 0,
         snapshot_log_bytes_min: int = 4 << 20,
         events_level: int = DEBUG,
@@ -113,8 +113,8 @@ class Replica:
         self._stale_reads: list[Read] = []
         self._reads_waiting = 0
         self._answers: list[tuple[ReplyTo, Answer]] = []
-        self._expire = (0, 0)
-        """(term, index) of the Expire entry under way: no second one is proposed in that term meanwhile."""
+        self._expire = LOG_START
+        """The Expire entry under way: no second one is proposed in that term meanwhile."""
 
     @property
     def deadline(self) -> float:
@@ -135,7 +135,7 @@ class Replica:
         self.raft.timeout(now)
         if now >= self._expiry_deadline():
             appended = self.raft.propose(now, [Expire()])
-            if isinstance(appended, tuple):
+            if isinstance(appended, LogPosition):
                 self._expire = appended
             else:
                 self._expiry_retry_at = now + EXPIRY_RETRY_S
@@ -245,7 +245,7 @@ class Replica:
         else:
             turns.give_back(self.id)
 
-    def snapshot_stored(self, now: float, snapshot: tuple[int, int], size_bytes: int) -> None:
+    def snapshot_stored(self, now: float, snapshot: LogPosition, size_bytes: int) -> None:
         """Note that a snapshot is durable and was proved readable."""
         machine = self.snapshots.snapshot_stored(now, self.machine, snapshot, size_bytes)
         if machine is not self.machine:
@@ -286,7 +286,7 @@ class Replica:
             ]
             self._answers.extend(refusals)
         else:
-            term, first = appended
+            first, term = appended
             for propose in self._proposals:
                 last = first + len(propose.commands) - 1
                 self._waiters.append(_Waiter(propose, term, first, last))
@@ -354,6 +354,6 @@ class Replica:
         due_us = self.machine.expires_at_us
         if due_us is None or not isinstance(role, Leader):
             return float("inf")
-        if self._expire[0] == self.raft.term and self._expire[1] > self.machine.applied:
+        if self._expire.term == self.raft.term and self._expire.index > self.machine.applied:
             return float("inf")
         return max(role.when(due_us), self._expiry_retry_at)

@@ -14,6 +14,7 @@ import attrs
 
 from trio_kv.kv.machine import Frozen, Machine
 from trio_kv.kv.restorer import Restorer
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Chunk, ChunkRead
 from trio_kv.replica.jobs import (
@@ -58,7 +59,7 @@ class _Taking:
 class _Receiving:
     """A leader's snapshot under way: what came of it is fed to the state machine that will take the place of ours."""
 
-    snapshot: tuple[int, int]
+    snapshot: LogPosition
     restorer: Restorer = attrs.field(factory=Restorer)
     machine: Machine | None = None
     """The new state machine, once the last chunk came."""
@@ -72,7 +73,7 @@ class Snapshots:
     """
 
     def __init__(
-        self, raft: Raft, *, stored: tuple[int, int] | None, stored_bytes: int, log_bytes_min: int
+        self, raft: Raft, *, stored: LogPosition | None, stored_bytes: int, log_bytes_min: int
     ) -> None:
         """Go on from the newest snapshot of this node's disk.
 
@@ -98,7 +99,7 @@ class Snapshots:
         self._taking: _Taking | None = None
         self._receiving: _Receiving | None = None
         self._reads: deque[ChunkRead] = deque()
-        self._read: set[tuple[int, int]] = set()
+        self._read: set[LogPosition] = set()
         """Snapshots that were read for followers and not released."""
 
     @property
@@ -164,17 +165,21 @@ class Snapshots:
 
     def chunk_added(self, now: float, index: int, term: int, number: int) -> None:
         """Go on: the disk took a chunk."""
-        if self._taking is not None and (index, term) == self._taking_snapshot():
+        if self._taking is not None and LogPosition(index, term) == self._taking_snapshot():
             self._taking.added = number + 1
             self._taking.has_moved = True
             return
         receiving = self._receiving
-        if receiving is not None and receiving.snapshot == (index, term) and receiving.machine is None:
+        if (
+            receiving is not None
+            and receiving.snapshot == LogPosition(index, term)
+            and receiving.machine is None
+        ):
             self._raft.chunk_stored(now, index, term, number)
 
     def moved(self, index: int, term: int) -> None:
         """Note that the disk gets on with what takes longer: it syncs a snapshot, or reads it back."""
-        if self._taking is not None and (index, term) == self._taking_snapshot():
+        if self._taking is not None and LogPosition(index, term) == self._taking_snapshot():
             self._taking.has_moved = True
         else:
             self._raft.chunk_moves(index, term)
@@ -197,7 +202,7 @@ class Snapshots:
             taking.has_turn = turns.holder == node
 
     def snapshot_stored(
-        self, now: float, machine: Machine, snapshot: tuple[int, int], size_bytes: int
+        self, now: float, machine: Machine, snapshot: LogPosition, size_bytes: int
     ) -> Machine:
         """Forget the log behind a snapshot that is durable; return the state machine to go on with."""
         self.stored, self._stored_bytes = snapshot, size_bytes
@@ -243,7 +248,7 @@ class Snapshots:
 
     def take(self, machine: Machine, chunk: Chunk) -> None:
         """Store a chunk of a leader's snapshot."""
-        snapshot = (chunk.index, chunk.index_term)
+        snapshot = LogPosition(chunk.index, chunk.index_term)
         if chunk.number == 0:
             if self._taking is not None:
                 self._taking = None
@@ -272,7 +277,7 @@ class Snapshots:
         self.jobs.append(ReadChunk(read.snapshot, read.number))
 
     def chunk_read(
-        self, now: float, snapshot: tuple[int, int] | None, data: bytes | None, *, is_last: bool
+        self, now: float, snapshot: LogPosition | None, data: bytes | None, *, is_last: bool
     ) -> None:
         """Send a chunk that was read. Chunks are read in the order in which they were asked for."""
         read = self._reads.popleft()
@@ -294,9 +299,9 @@ class Snapshots:
             self.jobs.append(ReleaseSnapshot(*snapshot))
         self._read &= sent
 
-    def _taking_snapshot(self) -> tuple[int, int]:
+    def _taking_snapshot(self) -> LogPosition:
         assert self._taking is not None
-        return self._taking.frozen.applied, self._taking.frozen.applied_term
+        return LogPosition(self._taking.frozen.applied, self._taking.frozen.applied_term)
 
     @property
     def is_making(self) -> bool:

@@ -11,6 +11,7 @@ from random import Random
 import attrs
 
 from trio_kv.check.admission import require_none_of_clients
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import (
     CompactLog,
@@ -315,7 +316,7 @@ class TimedDisk:
         if isinstance(completion, SnapshotStored):
             if not self._is_open:
                 return
-            self._world.watch.snapshot_stored(self._node, (completion.index, completion.term))
+            self._world.watch.snapshot_stored(self._node, LogPosition(completion.index, completion.term))
         elif isinstance(completion, LogSpaceChanged):
             self._log_space_changed(completion.free_log_bytes)
         self._told.append(completion)

@@ -177,7 +177,7 @@ class SimulatedNode:
                 recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us
             ),
             machine=machine,
-            snapshot=None if snapshot is None else snapshot.place,
+            snapshot=None if snapshot is None else snapshot.position,
             snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
             snapshot_log_bytes_min=world.plan.snapshot_log_bytes_min,
             events_level=world.events_level,

@@ -164,9 +164,7 @@ class World:
         elif isinstance(answer, ReadOnly):
             self._lines.append(f"n{node} refuses: the disks are full")
         else:
-            self._lines.append(
-                f"n{node} takes {answer[1]}@{answer[0]}..{answer[1] + len(commands) - 1}@{answer[0]}"
-            )
+            self._lines.append(f"n{node} takes {answer}..{answer.index + len(commands) - 1}@{answer.term}")
         self._settle(one)
 
     def do_read(self, node: str, *contexts: str) -> None:

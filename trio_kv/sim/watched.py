@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from trio_kv.check.watch import Watch
+from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import (
     Event,
     LeaderElected,
@@ -63,7 +64,7 @@ class WatchedDriver(Driver):
         self._world = world
         self._disk = disk
         self._asked_leader: int | None = None
-        self._chunk_from: tuple[tuple[int, int], int | None] | None = None
+        self._chunk_from: tuple[LogPosition, int | None] | None = None
         """(snapshot, leader) of the last chunk taken."""
         self._dropped = 0
         """The log was dropped up to here."""
@@ -75,7 +76,7 @@ class WatchedDriver(Driver):
             if isinstance(item, Message):
                 watch.took(replica.id, item)
             elif isinstance(item, SnapshotStored):
-                self._see_snapshot((item.index, item.term))
+                self._see_snapshot(LogPosition(item.index, item.term))
         work = super().step(now, shared_now, items)
         for message in work.messages:
             watch.sent(replica.id, message)
@@ -94,7 +95,7 @@ class WatchedDriver(Driver):
         if isinstance(item, LogSpaceChanged):
             self._disk.log_space_heard(item.free_log_bytes, self.replica.raft.log.last_index)
 
-    def _see_snapshot(self, place: tuple[int, int]) -> None:
+    def _see_snapshot(self, place: LogPosition) -> None:
         """See that a snapshot is durable, before the node hears of it."""
         role = self.replica.raft.role
         if self.replica.snapshots.is_taking:

@@ -25,7 +25,7 @@ from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.opening import Examination
 from trio_kv.storage.recovery import Recovered, Recovery
 from trio_kv.storage.segments import segment_name, segment_numbers
-from trio_kv.storage.snapshot_reading import SnapshotScan, Stored, snapshot_names, snapshot_place
+from trio_kv.storage.snapshot_reading import SnapshotScan, Stored, snapshot_names, snapshot_position
 from trio_kv.wire.frames import (
     SECTOR_BYTES,
     Base,
@@ -246,7 +246,7 @@ def _dump_node(directory: NodeDirectory) -> Iterator[Line]:
 
 def _dump_snapshot(files: Files, name: str) -> Iterator[Line]:
     location = files.location(name)
-    index, term = snapshot_place(name)
+    index, term = snapshot_position(name)
     yield Line(location, 0, "snapshot", f"up to {index}@{term}")
     scan = SnapshotScan(files, name)
     try:

@@ -10,6 +10,7 @@ Any other error is a failed disk.
 import errno
 from collections.abc import Callable, Iterable, Iterator
 
+from trio_kv.raft.entry import LOG_START, LogPosition
 from trio_kv.replica.jobs import (
     AddChunk,
     BeginSnapshot,
@@ -71,7 +72,7 @@ class SnapshotJobs:
             case ReadChunk():
                 self._read(job.snapshot, job.number)
             case ReleaseSnapshot():
-                self._store.release((job.index, job.term))
+                self._store.release(LogPosition(job.index, job.term))
         return ()
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class SnapshotJobs:
             self._check_space()
             self._writer = self._store.begin(index, term)
         except OSError as error:
-            self._fail((index, term), error)
+            self._fail(LogPosition(index, term), error)
 
     def _add(self, number: int, chunk: bytes) -> None:
         writer = self._writer
@@ -94,9 +95,9 @@ class SnapshotJobs:
             self._check_space()
             writer.add(number, chunk)
         except OSError as error:
-            self._fail(writer.place, error)
+            self._fail(writer.position, error)
         else:
-            self._post(ChunkAdded(*writer.place, number))
+            self._post(ChunkAdded(*writer.position, number))
 
     def _finish(self) -> Iterator[None]:
         writer = self._writer
@@ -106,22 +107,22 @@ class SnapshotJobs:
             self._check_space()
             for step, _ in enumerate(writer.finish_steps()):
                 if step % MOVED_STEPS == 0:
-                    self._post(SnapshotMoved(*writer.place))
+                    self._post(SnapshotMoved(*writer.position))
                 yield
         except OSError as error:
-            self._fail(writer.place, error)
+            self._fail(writer.position, error)
         else:
             self._writer = None
-            self._post(SnapshotStored(*writer.place, writer.info.total_bytes))
+            self._post(SnapshotStored(*writer.position, writer.info.total_bytes))
 
-    def _read(self, place: tuple[int, int] | None, number: int) -> None:
+    def _read(self, position: LogPosition | None, number: int) -> None:
         newest = self._store.newest()
-        if place is None:
-            place = (0, 0) if newest is None else newest.place
-        data = self._store.read_chunk(place, number)
-        info = self._store.find(place)
+        if position is None:
+            position = LOG_START if newest is None else newest.position
+        data = self._store.read_chunk(position, number)
+        info = self._store.find(position)
         is_last = data is not None and info is not None and number == info.chunks - 1
-        self._post(ChunkWasRead(*place, data, is_last))
+        self._post(ChunkWasRead(*position, data, is_last))
 
     def _abort(self) -> None:
         writer, self._writer = self._writer, None
@@ -132,8 +133,8 @@ class SnapshotJobs:
         if self.is_filled:
             raise OSError(errno.ENOSPC, "a full disk that was asked for")
 
-    def _fail(self, place: tuple[int, int], error: OSError) -> None:
+    def _fail(self, position: LogPosition, error: OSError) -> None:
         if error.errno not in FULL:
             raise error
         self._abort()
-        self._post(SnapshotFailed(*place, str(error)))
+        self._post(SnapshotFailed(*position, str(error)))

@@ -27,7 +27,7 @@ from trio_kv.storage.snapshot_reading import (
     SnapshotInfo,
     Stored,
     snapshot_names,
-    snapshot_place,
+    snapshot_position,
     verify_snapshot,
 )
 from trio_kv.storage.snapshots import SnapshotStore
@@ -83,7 +83,7 @@ class Examination:
             try:
                 stored = verify_snapshot(self.files, name, self.identity)
             except DamagedError as error:
-                damaged.append((snapshot_place(name), error))
+                damaged.append((snapshot_position(name), error))
             if stored is not None:
                 break
         covered_index = 0 if stored is None else stored.info.index

@@ -16,6 +16,7 @@ from random import Random
 import attrs
 
 from trio_kv.kv.image import Counts, Head, decode_first, decode_records
+from trio_kv.raft.entry import LogPosition
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import RealFiles
@@ -75,7 +76,7 @@ def check_snapshot(path: Path, on_progress: Progress, *, is_uncached: bool = Fal
                 on_progress("check", offset + len(body), size_bytes)
             info = scan.stored.info
             head, counts = tally.finish(str(path))
-            if (head.applied, head.applied_term) != info.place:
+            if LogPosition(head.applied, head.applied_term) != info.position:
                 place = f"{head.applied}@{head.applied_term}"
                 raise DamagedError(
                     str(path), 0, f"it is called {info.index}@{info.term}, and holds the state at {place}"
@@ -162,7 +163,7 @@ def _check_nodes(directory: DataDirectory, content: SnapshotContent, on_progress
         with contextlib.closing(directory.node(node).open()) as opened:
             recovered = opened.recovered
             assert recovered.snapshot is not None
-            assert recovered.snapshot.place == place, f"node {node}: {recovered.snapshot}"
+            assert recovered.snapshot.position == place, f"node {node}: {recovered.snapshot}"
             assert (recovered.base.index, recovered.base.term) == place, f"node {node}: {recovered.base}"
             assert recovered.hard_state.term == content.term, f"node {node}: {recovered.hard_state}"
             assert not recovered.entries, f"node {node}: {len(recovered.entries)} entries"

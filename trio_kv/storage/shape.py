@@ -11,7 +11,7 @@ from typing import assert_never
 
 import attrs
 
-from trio_kv.raft.entry import Entry
+from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.ready import HardState
 from trio_kv.wire.frames import Base, Record, Reset, Truncate
 
@@ -150,7 +150,7 @@ class LogShape:
                 if entry.term < term:
                     raise ShapeError(f"entry {entry} follows on one of term {term}")
                 term = entry.term
-                self._terms.append((index, term))
+                self._terms.append(LogPosition(index, term))
         if term > self.hard_state.term:
             raise ShapeError(f"an entry of term {term} stands in a log of term {self.hard_state.term}")
         self.last_index = index

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from trio_kv.raft.entry import LogPosition
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
 from trio_kv.wire.frames import FrameError, Identity
@@ -33,11 +34,11 @@ def snapshot_names(names: Sequence[str]) -> list[str]:
     return sorted(filter(_NAME.fullmatch, names), reverse=True)
 
 
-def snapshot_place(name: str) -> tuple[int, int]:
+def snapshot_position(name: str) -> LogPosition:
     """Return (index, term) of the snapshot with this file name."""
     match = _NAME.fullmatch(name)
     assert match is not None
-    return int(match[1]), int(match[2])
+    return LogPosition(int(match[1]), int(match[2]))
 
 
 @attrs.frozen
@@ -53,9 +54,9 @@ class SnapshotInfo:
     name: str
 
     @property
-    def place(self) -> tuple[int, int]:
+    def position(self) -> LogPosition:
         """(index, term): what names a snapshot between nodes."""
-        return self.index, self.term
+        return LogPosition(self.index, self.term)
 
 
 @attrs.frozen
@@ -111,7 +112,7 @@ class SnapshotScan:
         files: its directory.
         name: its name, final or temporary.
         identity: whose it must be; None takes anybody's.
-        is_named: whether its name must be that of its place; a copy may have any.
+        is_named: whether its name must be that of its position; a copy may have any.
 
     Raises of iterating:
         DamagedError: it is not what was written.

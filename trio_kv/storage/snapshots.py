@@ -14,6 +14,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+from trio_kv.raft.entry import LogPosition
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.snapshot_reading import (
@@ -45,16 +46,16 @@ class SnapshotStore:
         self._newest = newest
         self._older: Stored | None = None
         """The one before, while it is being read."""
-        self._held: set[tuple[int, int]] = set()
+        self._held: set[LogPosition] = set()
         """Those that were read and not released."""
 
     def newest(self) -> SnapshotInfo | None:
         """Return the newest snapshot."""
         return None if self._newest is None else self._newest.info
 
-    def find(self, place: tuple[int, int]) -> SnapshotInfo | None:
-        """Return the snapshot of this place; None if it is gone."""
-        stored = self._find(place)
+    def find(self, position: LogPosition) -> SnapshotInfo | None:
+        """Return the snapshot of this position; None if it is gone."""
+        stored = self._find(position)
         return None if stored is None else stored.info
 
     def begin(self, index: int, term: int) -> "SnapshotWriter":
@@ -68,7 +69,7 @@ class SnapshotStore:
         assert newest is None or index >= newest.index, f"{index}@{term} is older than {newest}"
         return SnapshotWriter(self, self._files, SnapshotHeader(self._identity, index, term))
 
-    def read_chunk(self, place: tuple[int, int], number: int) -> bytes | None:
+    def read_chunk(self, position: LogPosition, number: int) -> bytes | None:
         """Return a chunk, to send it; None if that snapshot is gone. Holds the snapshot until `release`.
 
         Raises:
@@ -76,21 +77,21 @@ class SnapshotStore:
             OSError: the disk refused.
 
         """
-        stored = self._find(place)
+        stored = self._find(position)
         if stored is None or not 0 <= number < stored.info.chunks:
             return None
-        self._held.add(place)
+        self._held.add(position)
         return self._read(stored, number)
 
-    def release(self, place: tuple[int, int]) -> None:
+    def release(self, position: LogPosition) -> None:
         """Take note that a reader is done with a snapshot.
 
         Raises:
             OSError: the disk refused.
 
         """
-        self._held.discard(place)
-        if self._older is not None and self._older.info.place == place:
+        self._held.discard(position)
+        if self._older is not None and self._older.info.position == position:
             self._drop_older()
 
     def chunks(self, info: SnapshotInfo) -> Iterator[bytes]:
@@ -127,20 +128,22 @@ class SnapshotStore:
         replaced, self._newest = self._newest, stored
         if replaced is not None:
             self._older = replaced
-            if replaced.info.place not in self._held:
+            if replaced.info.position not in self._held:
                 self._drop_older()
 
     def close(self) -> None:
         """Let go of the files."""
         self._files.close()
 
-    def _find(self, place: tuple[int, int]) -> Stored | None:
-        return next((kept for kept in (self._newest, self._older) if kept and kept.info.place == place), None)
+    def _find(self, position: LogPosition) -> Stored | None:
+        return next(
+            (kept for kept in (self._newest, self._older) if kept and kept.info.position == position), None
+        )
 
     def _drop_older(self) -> None:
         older, self._older = self._older, None
         if older is not None:
-            self._held.discard(older.info.place)
+            self._held.discard(older.info.position)
             remove(self._files, older.info.name)
 
     def _read(self, stored: Stored, number: int) -> bytes:
@@ -156,18 +159,18 @@ class SnapshotWriter:
 
     def __init__(self, store: SnapshotStore, files: Files, header: SnapshotHeader) -> None:
         """Begin the file. Use `SnapshotStore.begin`."""
-        self.place = (header.index, header.term)
+        self.position = LogPosition(header.index, header.term)
         self._store = store
         self._files = files
         self._seed = header.seed
-        self._name = snapshot_name(*self.place)
+        self._name = snapshot_name(*self.position)
         self._temporary = self._name + TEMPORARY_SUFFIX
         self._offsets: list[int] = []
         self._offset = HEADER_BYTES
         self._total_bytes = 0
         self._unsynced_bytes = 0
         newest = store.newest()
-        self._known = newest if newest is not None and newest.place == self.place else None
+        self._known = newest if newest is not None and newest.position == self.position else None
         """Set if this very snapshot is there already. It is not written again: others may be reading it."""
         self._is_begun = self._known is None
         if self._is_begun:
@@ -211,7 +214,7 @@ class SnapshotWriter:
         self._files.sync(self._temporary)
         yield
         self._files.uncache(self._temporary)
-        index, term = self.place
+        index, term = self.position
         self._known = SnapshotInfo(index, term, len(self._offsets), self._total_bytes, self._name)
         scan = SnapshotScan(self._files, self._temporary)
         try:
