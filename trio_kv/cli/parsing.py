@@ -31,6 +31,8 @@ NUMBER_MAX = (1 << 63) - 1
 SECONDS_MAX = 31_536_000
 """A year. A longer time is a mistake, and would not fit into every timer of the system."""
 
+DATA_DIR_DEFAULT = Path("trio_kv-data")
+
 _WHOLE = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 _LINK_SUFFIX = "_PORT"
@@ -172,6 +174,28 @@ def scalar_of(type_: Any) -> Any:
     return type_
 
 
+def option(help: str, variable: str = "", *names: str, **how: Any) -> Parameter:
+    """Return what is told of an option.
+
+    Args:
+        help: what it means.
+        variable: the environment variable that says the same, without its prefix.
+        names: what it is called; by default as the parameter.
+        how: what else cyclopts is to know.
+
+    """
+    if variable:
+        how["env_var"] = f"TRIO_KV_{variable}"
+    if names:
+        how["name"] = names
+    return Parameter(help=help, **how)
+
+
+def flag(help: str, variable: str = "", *names: str) -> Parameter:
+    """Return an `option` that says yes when it is there, and has no opposite."""
+    return option(help, variable, *names, negative=(), show_default=False)
+
+
 PARAMETER = Parameter(converter=convert)
 
 Host = Annotated[str, Parameter(converter=lambda _type, tokens: read_host(tokens[0].value))]
@@ -186,27 +210,11 @@ Count = Annotated[int, Parameter(validator=Number(gt=0, lte=NUMBER_MAX))]
 """How many; at least one."""
 NaturalNumber = Annotated[int, Parameter(validator=Number(gte=0, lte=NUMBER_MAX))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=SECONDS_MAX))]
+Timeout = Annotated[Seconds, option("Seconds to wait.", "TIMEOUT", "--timeout")]
 
-_OUTPUT_NAMES = ("--output", "-o")
-OutputOption = Annotated[
-    Output, Parameter(name=_OUTPUT_NAMES, env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
-]
-ReplyOutput = Annotated[
-    Output, Parameter(name=_OUTPUT_NAMES, env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
-]
+OutputOption = Annotated[Output, option("For people, or as JSON.", "OUTPUT", "--output", "-o")]
+ReplyOutput = Annotated[Output, option("For people, or as it came.", "OUTPUT", "--output", "-o")]
 """Of what a server said."""
-
-
-def flag(help: str, env_var: str | None = None, *names: str) -> Parameter:
-    """Return what says yes when it is there, and has no opposite.
-
-    Args:
-        help: what it means.
-        env_var: the variable that says the same.
-        names: what it is called; by default as the parameter.
-
-    """
-    return Parameter(name=names or None, negative=(), show_default=False, env_var=env_var, help=help)
 
 
 def read_variables(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -16,17 +16,13 @@ import attrs
 import msgspec
 
 from trio_kv.cli.errors import UsageError
-from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show, show_answer
+from trio_kv.cli.failures import explain_failure
+from trio_kv.cli.output import ExitCode, exit_code, parse_value, show, show_answer
 from trio_kv.cli.status import show_status
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.values import BLANKS
-from trio_kv.wire.requests import (
-    OPERATIONS,
-    Ping,
-    Request,
-    Status,
-)
+from trio_kv.wire.requests import OPERATIONS, Ping, Request, Status
 
 PROMPT = "trio-kv> "
 
@@ -115,18 +111,8 @@ class Shell:
             if line.startswith("{"):
                 return self._run_raw(line)
             return self._run_command(line)
-        except UsageError as error:
-            say(str(error))
-            return ExitCode.USAGE
-        except NotConnectedError as error:
-            say(str(error))
-            return ExitCode.NOT_CONNECTED
-        except OutcomeUnknownError as error:
-            say(str(error))
-            return ExitCode.OUTCOME_UNKNOWN
-        except UnicodeEncodeError:
-            say("keys and values are UTF-8")
-            return ExitCode.USAGE
+        except (UsageError, NotConnectedError, OutcomeUnknownError, UnicodeEncodeError) as error:
+            return explain_failure(error)
 
     def keep_alive(self) -> None:
         """Send a ping, if there is a connection.
