@@ -18,11 +18,19 @@ class ConnectionLostError(Exception):
     """The peer is gone, or takes nothing. Its argument says which."""
 
 
+def lost(
+    doing: str, error: OSError | trio.BrokenResourceError | trio.ClosedResourceError
+) -> ConnectionLostError:
+    """Return what an error of a stream means for its connection."""
+    return ConnectionLostError(f"{doing} failed: {error if isinstance(error, OSError) else repr(error)}")
+
+
 class ByteStream(Protocol):
     """A connection with a peer. One task receives and sends; `send_nowait` is for all.
 
     Raises of all methods but `aclose`:
-        ConnectionLostError: the peer is gone.
+        OSError, ConnectionLostError: the peer is gone.
+        BlockingIOError: where the others return "nothing", a stream may raise this, as sockets do.
 
     """
 
@@ -110,7 +118,7 @@ class TrioStream:
         try:
             self._received = bytes(await self._stream.receive_some(CHUNK_BYTES_MAX))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLostError(f"receiving failed: {error!r}") from error
+            raise lost("receiving", error) from error
 
     def receive_nowait(self) -> bytes | None:
         """See `ByteStream`."""
@@ -131,7 +139,7 @@ class TrioStream:
         try:
             await self._stream.send_all(piece)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLostError(f"sending failed: {error!r}") from error
+            raise lost("sending", error) from error
         self._is_torn = False
         return len(piece)
 
@@ -141,7 +149,7 @@ class TrioStream:
             try:
                 await self._stream.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionLostError(f"shutting down failed: {error!r}") from error
+                raise lost("shutting down", error) from error
 
     async def aclose(self) -> None:
         """See `ByteStream`."""
