@@ -13,13 +13,13 @@ import pytest
 import trio
 import trio_websocket
 
+from tests.doubles import MemorySink
 from trio_kv.client import control as client
 from trio_kv.control import server, token
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
 from trio_kv.control.token import ControlFile, control_path, read_control_file, write_control_file
 from trio_kv.raft.events import LeaderSteppedDown
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed, ControlCommanded, ControlFileDelayed
 
