@@ -191,11 +191,5 @@ def _amount(content: SnapshotContent) -> str:
 
 
 def _show_json(*, content: SnapshotContent, **members: object) -> None:
-    told = {
-        **members,
-        "index": content.index,
-        "term": content.term,
-        "keys": content.keys,
-        "bytes": content.size_bytes,
-    }
-    show_json(told)
+    what = {"index": content.index, "term": content.term, "keys": content.keys, "bytes": content.size_bytes}
+    show_json({**members, **what})

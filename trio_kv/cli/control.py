@@ -214,12 +214,7 @@ def rebuild(node: NodeOrLeader, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR)
 
 
 def parse_groups(text: str) -> list[list[int]]:
-    """Return the groups of `1,2/3,4,5`.
-
-    Raises:
-        UsageError: it is something else, or names a node twice.
-
-    """
+    """Return the groups of `1,2/3,4,5`. A UsageError says what is wrong."""
     try:
         groups = [[read_whole(node) for node in group.split(",")] for group in text.split("/")]
     except ValueError as error:
@@ -231,12 +226,7 @@ def parse_groups(text: str) -> list[list[int]]:
 
 
 def parse_link(text: str) -> list[int]:
-    """Return the two nodes of `1-2`.
-
-    Raises:
-        UsageError: it is something else.
-
-    """
+    """Return the two nodes of `1-2`. A UsageError says what is wrong."""
     try:
         first, second = map(read_whole, text.split("-"))
     except ValueError as error:

@@ -1,5 +1,7 @@
 """How the words of a command line and of the environment are read: one set of rules for all commands and options.
 
+Each `read_*` takes a word, and raises ValueError with words for a person if it is something else.
+
 - A number is what it looks like, or it is refused: a whole number is decimal digits and is never rounded, any other
   is finite. An empty path is no path.
 - A choice may be typed in capitals, since variables often hold it that way.
@@ -45,24 +47,14 @@ CONTRADICTIONS = (("--ephemeral", "--data-dir"), ("--plan", "--seeds"))
 
 
 def read_whole(text: str) -> int:
-    """Return a whole number.
-
-    Raises:
-        ValueError: it is something else, in words for a person.
-
-    """
+    """Return a whole number."""
     if not _WHOLE.fullmatch(text) or abs(int(text)) > NUMBER_MAX:
         raise ValueError(f"{text!r} is no whole number in decimal digits, such as 3")
     return int(text)
 
 
 def read_number(text: str) -> float:
-    """Return a finite number.
-
-    Raises:
-        ValueError: it is something else, in words for a person.
-
-    """
+    """Return a finite number."""
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(f"{text!r} is no number, such as 0.5")
     return float(text)
@@ -74,12 +66,7 @@ def is_number(text: str) -> bool:
 
 
 def read_truth(text: str) -> bool:
-    """Return what a variable says about a flag.
-
-    Raises:
-        ValueError: neither yes nor no, in words for a person.
-
-    """
+    """Return what a variable says about a flag."""
     word = text.strip().lower()
     if word not in _TRUE | _FALSE:
         raise ValueError(f"{text!r} is neither 1 nor 0")
@@ -87,24 +74,14 @@ def read_truth(text: str) -> bool:
 
 
 def read_path(text: str) -> Path:
-    """Return a path.
-
-    Raises:
-        ValueError: it is empty, in words for a person.
-
-    """
+    """Return a path."""
     if not text:
         raise ValueError("an empty path names no place; write . for the current directory")
     return Path(text)
 
 
 def read_choice(text: str, choices: Sequence[str]) -> str:
-    """Return the one of some words that is meant.
-
-    Raises:
-        ValueError: none of them, in words for a person.
-
-    """
+    """Return the one of some words that is meant."""
     if text.lower() in choices:
         return text.lower()
     near = difflib.get_close_matches(text.lower(), choices, 1)
@@ -113,12 +90,7 @@ def read_choice(text: str, choices: Sequence[str]) -> str:
 
 
 def read_host(text: str) -> str:
-    """Return a host's name or address; `[::1]`, as it stands in front of a port, is the address ::1.
-
-    Raises:
-        ValueError: no host can be called that, in words for a person.
-
-    """
+    """Return a host's name or address; `[::1]`, as it stands in front of a port, is the address ::1."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         ipaddress.ip_address(host)

@@ -48,7 +48,7 @@ class CommandError(UsageError):
 
 @attrs.frozen
 class Arguments:
-    """What stands behind the command's word, taken off from the left."""
+    """What stands behind the command's word, taken off from the left; a CommandError tells what is wrong with it."""
 
     rest: str
 
@@ -58,12 +58,7 @@ class Arguments:
         return not self.rest.strip(BLANKS)
 
     def take(self, name: str) -> tuple[str, "Arguments"]:
-        """Return the next word, or the next JSON value as it stands, and what is behind it.
-
-        Raises:
-            CommandError: there is none.
-
-        """
+        """Return the next word, or the next JSON value as it stands, and what is behind it."""
         rest = self.rest.lstrip(BLANKS)
         if not rest:
             raise CommandError(f"{name} is missing")
@@ -73,22 +68,12 @@ class Arguments:
         return rest[:end], Arguments(rest[end:])
 
     def take_key(self) -> tuple[str, "Arguments"]:
-        """Return the next word as a key: itself, or what a JSON string says.
-
-        Raises:
-            CommandError: there is none.
-
-        """
+        """Return the next word as a key: itself, or what a JSON string says."""
         word, rest = self.take("KEY")
         return (_decode_string(word) if word.startswith('"') else word), rest
 
     def end(self) -> None:
-        """Make sure that nothing is left.
-
-        Raises:
-            CommandError: something is.
-
-        """
+        """Make sure that nothing is left."""
         if rest := self.rest.strip(BLANKS):
             raise CommandError(f"{rest!r} is too much; see help")
 

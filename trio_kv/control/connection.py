@@ -9,15 +9,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from trio_kv.cluster.cluster import Cluster
-from trio_kv.control.commands import (
-    Command,
-    CommandError,
-    Events,
-    Status,
-    carry_out,
-    describe,
-    parse_command,
-)
+from trio_kv.control.commands import Command, CommandError, Events, Status, carry_out, describe, parse_command
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.events import EventQueue
 from trio_kv.trace.text import encodable, encode_json

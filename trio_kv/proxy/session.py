@@ -20,15 +20,7 @@ from trio_kv.gateway.store import Answer
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
-from trio_kv.proxy.states import (
-    NEXT_STATES,
-    PAUSE,
-    READ,
-    WRITE,
-    IllegalStateError,
-    State,
-    Step,
-)
+from trio_kv.proxy.states import NEXT_STATES, PAUSE, READ, WRITE, IllegalStateError, State, Step
 from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
