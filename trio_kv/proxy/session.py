@@ -48,7 +48,6 @@ BAD_BYTES_A_UNIT = 32
 STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
 
-
 STEP_OF_RUN: Final[Mapping[type, Step]] = {
     kind: READ if issubclass(kind, Query) else WRITE
     for kind in OPERATIONS.values()
@@ -83,7 +82,7 @@ class Session:
         self.is_owing = False
         """Whether there is a next step."""
         self.operations: Sequence[Any] = ()
-        """The run that the last step is about: requests of one kind, time-out and consistency."""
+        """The run that was given out last. Its requests have one kind, time-out and consistency."""
         self.timeout_s = 0.0
         self.is_stale = False
         self.farewell = b""

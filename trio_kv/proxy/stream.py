@@ -18,9 +18,7 @@ class ConnectionLostError(Exception):
     """The peer is gone, or takes nothing. Its argument says which."""
 
 
-def lost(
-    doing: str, error: OSError | trio.BrokenResourceError | trio.ClosedResourceError
-) -> ConnectionLostError:
+def lost(doing: str, error: Exception) -> ConnectionLostError:
     """Return what an error of a stream means for its connection."""
     return ConnectionLostError(f"{doing} failed: {error if isinstance(error, OSError) else repr(error)}")
 
@@ -30,7 +28,7 @@ class ByteStream(Protocol):
 
     Raises of all methods but `aclose`:
         OSError, ConnectionLostError: the peer is gone.
-        BlockingIOError: where the others return "nothing", a stream may raise this, as sockets do.
+        BlockingIOError: nothing can be received or sent now. A stream may raise it, as sockets do, or return None or 0.
 
     """
 
