@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role")
 """What a line of a trace may carry beside the event's own members, in this order."""
 
+_MEMBER_NAMES: dict[type[Event], tuple[str, ...]] = {}
 _LEVEL_NAMES = {DEBUG: "debug", INFO: "info", WARNING: "warning", ERROR: "error"}
 
 
@@ -32,10 +33,12 @@ def event_classes() -> dict[str, type[Event]]:
     }
 
 
-@functools.cache
 def member_names(event_class: type[Event]) -> tuple[str, ...]:
     """Return the names of an event's own members, in their order."""
-    return tuple(each.name for each in attrs.fields(event_class))
+    names = _MEMBER_NAMES.get(event_class)
+    if names is None:
+        names = _MEMBER_NAMES[event_class] = tuple(each.name for each in attrs.fields(event_class))
+    return names
 
 
 def level_name(level: int) -> str:
