@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.doubles import MemorySink
 from trio_kv.cluster import loading
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
@@ -26,7 +27,6 @@ from trio_kv.kv.operations import Cas, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import StorageError
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
 from trio_kv.wire.node_port import Done, Read

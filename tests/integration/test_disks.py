@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.doubles import MemorySink
 from trio_kv.cluster import disks
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.members import FaultError
@@ -20,7 +21,6 @@ from trio_kv.kv.operations import Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.events import LeaderSteppedDown, RebuildEnded, SnapshotInstalled
 from trio_kv.storage import data_directory
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeStarted
 from trio_kv.wire.node_status import State

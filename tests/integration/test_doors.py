@@ -12,6 +12,7 @@ import attrs
 import pytest
 import trio
 
+from tests.doubles import MemoryStore
 from trio_kv.cli import house as house_module
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import leaves
@@ -29,7 +30,6 @@ from trio_kv.control.connection import ControlConnection
 from trio_kv.control.server import ControlDoor
 from trio_kv.proxy import sockets as sockets_module
 from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.memory import MemoryStore
 from trio_kv.proxy.server import Proxy
 from trio_kv.proxy.sockets import bind_host, open_listeners
 from trio_kv.trace.trace import Trace

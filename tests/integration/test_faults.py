@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.doubles import MemorySink
 from trio_kv.cluster import backup
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
@@ -15,7 +16,6 @@ from trio_kv.cluster.members import FaultError
 from trio_kv.control.commands import carry_out, parse_command
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.replica.replica import Replica
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeCrashed
 

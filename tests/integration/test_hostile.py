@@ -7,10 +7,9 @@ import attrs
 import pytest
 import trio
 
+from tests.doubles import MemorySink, MemoryStore
 from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.memory import MemoryStore
 from trio_kv.proxy.server import Proxy
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientDisconnected, ClientFailed, ClientRefused
 

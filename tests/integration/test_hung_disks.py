@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.doubles import MemorySink
 from trio_kv.cluster import backup, hangs, loading, supervisor
 from trio_kv.cluster import cluster as cluster_module
 from trio_kv.cluster.config import ClusterConfig
@@ -19,7 +20,6 @@ from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Set
 from trio_kv.storage.errors import LockedError
 from trio_kv.storage.files import RealFiles
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import DiskHung, DiskMoved, NodeStarted, RebuildStarted
 from trio_kv.wire.node_status import State

@@ -8,13 +8,12 @@ import attrs
 import pytest
 import trio
 
+from tests.doubles import MemorySink, MemoryStore
 from trio_kv.gateway.store import Answer, Store, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.proxy import server
 from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.memory import MemoryStore
 from trio_kv.proxy.server import Proxy
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
     AcceptFailed,

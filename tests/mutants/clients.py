@@ -18,6 +18,7 @@ from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.sessions import FULL_OF_TEXTS, Session
 from trio_kv.proxy import session
 from trio_kv.proxy.books import UnsentReplies
+from trio_kv.proxy.states import Step
 from trio_kv.replica import replica
 from trio_kv.wire import refusals
 
@@ -207,7 +208,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = session.Session.close
 
-    def close(self: session.Session) -> session.Step | None:
+    def close(self: session.Session) -> Step | None:
         self._lines, self._taken, self._is_decoding = (), 0, False
         return real(self)
 

@@ -10,7 +10,8 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
-from trio_kv.proxy.session import Session, Step
+from trio_kv.proxy.session import Session
+from trio_kv.proxy.states import Step
 from trio_kv.wire.node_port import Refused
 from trio_kv.wire.operations import Request
 

@@ -20,7 +20,8 @@ from trio_kv.kv.reply import Reply
 from trio_kv.proxy import session as session_module
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.framing import Line, LineBuffer
-from trio_kv.proxy.session import Session, Step
+from trio_kv.proxy.session import Session
+from trio_kv.proxy.states import Step
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.jobs import Job, Stored
 from trio_kv.wire.node_port import Propose, Read, Refused, Unknown

@@ -10,10 +10,10 @@ import pytest
 import trio
 import trio.testing
 
+from tests.doubles import MemoryStore
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
-from trio_kv.proxy.memory import MemoryStore
 from trio_kv.proxy.stream import ConnectionLostError, TrioStream
 from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN
 

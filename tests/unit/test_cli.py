@@ -968,7 +968,7 @@ def opener(house: FakeHouse) -> serve_module.OpenHouse:
     async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[FakeHouse]:
         yield house
 
-    return open_house
+    return open_house  # type: ignore[return-value]
 
 
 async def wait_until(is_met: Callable[[], bool]) -> None:
@@ -1043,7 +1043,7 @@ async def test_a_second_signal_ends_the_process_at_once(
 
     codes: list[int] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_module.run, ServeOptions(), open_house, codes.append)
+        nursery.start_soon(serve_module.run, ServeOptions(), open_house, codes.append)  # type: ignore[arg-type]
         await wait_until(lambda: "Ctrl-C" in capsys.readouterr().out)
         os.kill(os.getpid(), signal.SIGINT)
         await house.is_asked_to_stop.wait()

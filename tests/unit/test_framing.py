@@ -120,6 +120,9 @@ class Holder:
     def evict(self) -> None:
         self.is_evicted = True
 
+    def drop(self) -> None:
+        raise AssertionError("half lines are evicted")
+
 
 def test_the_oldest_half_line_goes_first() -> None:
     """Over the limit of all connections, the half line that began first is evicted, however small it is."""

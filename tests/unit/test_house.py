@@ -16,7 +16,6 @@ LONG_FUNCTIONS = {"replica/replica.py:__init__"}
 """Still to be mended."""
 LONG_FILES = {
     "gateway/raft.py",
-    "proxy/session.py",
     "sim/whole/clients.py",
     "sim/whole/world.py",
     "storage/memory.py",

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.doubles import MemorySink
 from trio_kv.raft.events import (
     DEBUG,
     INFO,
@@ -25,7 +26,6 @@ from trio_kv.trace import schema
 from trio_kv.trace.file import TraceFormatError, encode_line, read_trace, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log, render_console
-from trio_kv.trace.memory import MemorySink
 from trio_kv.trace.schema import OFF, event_classes
 from trio_kv.trace.trace import Record, Trace, format_time, parse_time
 from trio_kv.trace.vocabulary import (

@@ -17,13 +17,13 @@ from random import SystemRandom
 from typing import Any, BinaryIO
 
 from trio_kv.cli.control import DoorOptions
-from trio_kv.cli.errors import UsageError
+from trio_kv.cli.errors import NotDoneError, UsageError
 from trio_kv.cli.new_file import open_new_file
 from trio_kv.cli.output import ExitCode, say, show, show_json
 from trio_kv.cli.progress import show_bytes, show_progress
 from trio_kv.cli.words import count
 from trio_kv.client import control as client
-from trio_kv.storage.errors import DamagedError, StorageError
+from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.restore import Progress, SnapshotContent, check_snapshot
 from trio_kv.storage.restore import restore as make_restored
 from trio_kv.storage.systems import sync_descriptor
@@ -36,33 +36,26 @@ ATTEMPTS_MAX = 5
 """How often the cluster is asked for a snapshot: one may be replaced before it is opened, or be damaged."""
 
 
-class NotDoneError(Exception):
-    """What was asked for was not done; the message says why to a person."""
-
-
 def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCode:
     """Carry out `backup`; return the exit code.
 
     Raises:
         UsageError: nothing can be put there.
+        NoDoorError, NotDoneError, StorageError: no backup was made.
 
     """
     try:
         place = _find_place(file, is_forced=is_forced)
         with show_progress() as on_progress:
             content = _back_up(place, door_options, on_progress, is_forced=is_forced)
-    except client.NoDoorError as error:
-        say(str(error))
-        return ExitCode.NOT_CONNECTED
-    except (NotDoneError, StorageError) as error:
-        say(str(error))
-        return ExitCode.NOT_DONE
-    except FileExistsError:
-        say(f"{file} came into being meanwhile, and stays as it is: name another file, or add --force")
-        return ExitCode.NOT_DONE
+    except client.NoDoorError:
+        raise
+    except FileExistsError as error:
+        raise NotDoneError(
+            f"{file} came into being meanwhile, and stays as it is: name another file, or add --force"
+        ) from error
     except OSError as error:
-        say(f"{file}: {error.strerror or error}. No backup was made")
-        return ExitCode.NOT_DONE
+        raise NotDoneError(f"{file}: {error.strerror or error}. No backup was made") from error
     if door_options.output == "json":
         _show_json(file=str(file), content=content)
     else:
@@ -176,18 +169,14 @@ def ask_for_snapshot(door: client.Door, timeout_s: float, without: Sequence[int]
 
 
 def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
-    """Carry out `restore`; return the exit code."""
+    """Carry out `restore`; return the exit code. Raises NotDoneError or StorageError if there is no new cluster."""
     try:
         with show_progress() as on_progress:
             content = make_restored(
                 file, data_dir, nodes=nodes, random=SystemRandom(), on_progress=on_progress
             )
-    except StorageError as error:
-        say(str(error))
-        return ExitCode.NOT_DONE
     except OSError as error:
-        say(f"{error.filename or file}: {error.strerror or error}")
-        return ExitCode.NOT_DONE
+        raise NotDoneError(f"{error.filename or file}: {error.strerror or error}") from error
     if output == "json":
         _show_json(data_dir=str(data_dir), nodes=nodes, content=content)
         return ExitCode.OK
@@ -202,11 +191,5 @@ def _amount(content: SnapshotContent) -> str:
 
 
 def _show_json(*, content: SnapshotContent, **members: object) -> None:
-    told = {
-        **members,
-        "index": content.index,
-        "term": content.term,
-        "keys": content.keys,
-        "bytes": content.size_bytes,
-    }
-    show_json(told)
+    what = {"index": content.index, "term": content.term, "keys": content.keys, "bytes": content.size_bytes}
+    show_json({**members, **what})

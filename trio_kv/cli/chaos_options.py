@@ -22,6 +22,7 @@ from trio_kv.cli.parsing import (
     OutputOption,
     Seconds,
     ServerPort,
+    option,
 )
 from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, PROCESS_KINDS, ChaosConfig, FaultKind
 
@@ -48,51 +49,43 @@ CLIENTS_MAX = 65_536
 class ChaosOptions:
     """What to break, and how."""
 
-    nodes: Annotated[Node, Parameter(help="Nodes of the server that is started, 1 to 9.")] = 5
-    seconds: Annotated[Seconds | None, Parameter(help="How long load and faults last. [default: 60]")] = None
-    minutes: Annotated[Seconds | None, Parameter(help="The same in minutes.")] = None
-    clients: Annotated[
-        int, Parameter(validator=Number(gt=0, lte=CLIENTS_MAX), help="Connections at a time.")
-    ] = 16
-    keys: Annotated[Count, Parameter(help="Keys in use at a time; fewer mean more clients on each.")] = 10
+    nodes: Annotated[Node, option("Nodes of the server that is started, 1 to 9.")] = 5
+    seconds: Annotated[Seconds | None, option("How long load and faults last. [default: 60]")] = None
+    minutes: Annotated[Seconds | None, option("The same in minutes.")] = None
+    clients: Annotated[int, option("Connections at a time.", validator=Number(gt=0, lte=CLIENTS_MAX))] = 16
+    keys: Annotated[Count, option("Keys in use at a time; fewer mean more clients on each.")] = 10
     rate: Annotated[
         float,
-        Parameter(
+        option(
+            "Operations a second, all clients together; 0: as many as the store takes.",
             validator=Number(gte=0, lte=NUMBER_MAX),
-            help="Operations a second, all clients together; 0: as many as the store takes.",
         ),
     ] = 1000.0
     seed: Annotated[
         NaturalNumber | None,
-        Parameter(help="Draws requests and faults. What meets what is up to the machine. [default: random]"),
+        option("Draws requests and faults. What meets what is up to the machine. [default: random]"),
     ] = None
     faults: Annotated[
-        str, Parameter(help=f"Which faults may come: all, none, or of {', '.join(FAULT_KINDS[:-1])}.")
+        str, option(f"Which faults may come: all, none, or of {', '.join(FAULT_KINDS[:-1])}.")
     ] = "all"
     out: Annotated[
-        Path | None, Parameter(help="Folder for what is found. [default: trio_kv-chaos/TIME-seed-SEED]")
+        Path | None, option("Folder for what is found. [default: trio_kv-chaos/TIME-seed-SEED]")
     ] = None
     has_trace: Annotated[
         bool,
-        Parameter(
-            name="--trace",
-            help="Let the server that is started write every event into the folder, too.",
-        ),
+        option("Let the server that is started write every event into the folder, too.", "", "--trace"),
     ] = True
     host: Annotated[
-        Host | None,
-        Parameter(help="Address of a server that runs; without --host and --port one is started."),
+        Host | None, option("Address of a server that runs; without --host and --port one is started.")
     ] = None
-    port: Annotated[ServerPort | None, Parameter(help="Its port for clients. [default: 3001]")] = None
+    port: Annotated[ServerPort | None, option("Its port for clients. [default: 3001]")] = None
     data_dir: Annotated[
-        Path | None, Parameter(help="Its data directory: faults go through the control door it tells of.")
+        Path | None, option("Its data directory: faults go through the control door it tells of.")
     ] = None
-    control_port: Annotated[ServerPort | None, Parameter(help="Its control port, the same.")] = None
+    control_port: Annotated[ServerPort | None, option("Its control port, the same.")] = None
     fault_command: Annotated[
         str | None,
-        Parameter(
-            help="A command that breaks something when `start` stands behind it, and mends it with `stop`."
-        ),
+        option("A command that breaks something when `start` stands behind it, and mends it with `stop`."),
     ] = None
     output: OutputOption = "table"
 

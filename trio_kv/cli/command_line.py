@@ -51,14 +51,7 @@ def _protect_hyphens(app: App, words: Sequence[str]) -> list[str]:
 
 
 def _reorder(app: App, before: list[str], tokens: list[str]) -> list[str] | None:
-    """Return the words in order, or None if none of them is a command.
-
-    Args:
-        app: whose commands are looked for.
-        before: options that stood in front of the app's own word.
-        tokens: what stands behind it.
-
-    """
+    """Return the words in order, or None if no token is a command. `before` stood in front of the app's own word."""
     commands = set(command_names(app))
     for place, word in enumerate(tokens):
         if word == DELIMITER:
@@ -154,15 +147,7 @@ def explain_misplaced(app: App, tokens: Sequence[str]) -> str | None:
 
 
 def _explain_front(app: App, command: list[str], front: Sequence[str], behind: Sequence[str]) -> str:
-    """Return what to say of words in front of a command that are not all whole options of it.
-
-    Args:
-        app: the command's, or the group's.
-        command: its words.
-        front: what stands in front of them, some of it options of other commands.
-        behind: what stands behind them.
-
-    """
+    """Return what to say of words in front of a command, or a group, that are not all whole options of it."""
     while names := sorted(command_names(app)):
         word = next((each for each in behind if each in names), None)
         if word is None:

@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json
-from trio_kv.cli.parsing import ListenPort, Node, ReplyOutput, Seconds, read_whole
+from trio_kv.cli.parsing import DATA_DIR_DEFAULT, ListenPort, Node, ReplyOutput, Timeout, option, read_whole
 from trio_kv.cli.status import show_status
 from trio_kv.cli.words import examples
 
@@ -37,18 +37,12 @@ app = App(
 class DoorOptions:
     """How to find the door."""
 
-    data_dir: Annotated[Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="The server's data directory.")] = (
-        Path("trio_kv-data")
-    )
+    data_dir: Annotated[Path, option("The server's data directory.", "DATA_DIR")] = DATA_DIR_DEFAULT
     control_port: Annotated[
         ListenPort | None,
-        Parameter(
-            env_var="TRIO_KV_CONTROL_PORT", help="The server's control port; 0: whatever its directory says."
-        ),
+        option("The server's control port; 0: whatever its directory says.", "CONTROL_PORT"),
     ] = None
-    timeout_s: Annotated[
-        Seconds, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
-    ] = 5.0
+    timeout_s: Timeout = 5.0
     output: ReplyOutput = "table"
 
 
@@ -57,9 +51,7 @@ class DoorOptions:
 class SlowDoorOptions(DoorOptions):
     """How to find the door, for what may take its time."""
 
-    timeout_s: Annotated[
-        Seconds, Parameter(name="--timeout", env_var="TRIO_KV_TIMEOUT", help="Seconds to wait.")
-    ] = 100.0
+    timeout_s: Timeout = 100.0
 
 
 DEFAULT_DOOR = DoorOptions()
@@ -138,34 +130,24 @@ def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     return _send("status", {}, door)
 
 
-@app.command(help_epilogue=_examples("crash 2", "crash leader"))
-def crash(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Kill a node; it comes back by itself."""
-    return _send("crash", {"node": _named(node)}, door)
+def _add_node_command(name: str, help: str, *lines: str) -> None:
+    """Add a command that takes a node and nothing else."""
+
+    def send(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+        return _send(name, {"node": _named(node)}, door)
+
+    app.command(send, name=name, help=help, help_epilogue=_examples(*lines))
 
 
-@app.command(help_epilogue=_examples("stop 2"))
-def stop(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Kill a node; it stays down until `restart`."""
-    return _send("stop", {"node": _named(node)}, door)
-
-
-@app.command(help_epilogue=_examples("restart 2"))
-def restart(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Start a node from what its disk holds, at once; one that runs is killed first."""
-    return _send("restart", {"node": _named(node)}, door)
-
-
-@app.command(help_epilogue=_examples("pause 2"))
-def pause(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Let a node do nothing, as a process under SIGSTOP."""
-    return _send("pause", {"node": _named(node)}, door)
-
-
-@app.command(help_epilogue=_examples("resume 2"))
-def resume(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Let a paused node go on."""
-    return _send("resume", {"node": _named(node)}, door)
+_add_node_command("crash", "Kill a node; it comes back by itself.", "crash 2", "crash leader")
+_add_node_command("stop", "Kill a node; it stays down until `restart`.", "stop 2")
+_add_node_command(
+    "restart", "Start a node from what its disk holds, at once; one that runs is killed first.", "restart 2"
+)
+_add_node_command("pause", "Let a node do nothing, as a process under SIGSTOP.", "pause 2")
+_add_node_command("resume", "Let a paused node go on.", "resume 2")
+_add_node_command("fail-disk", "Let a node's next write to its disk fail: the node stops.", "fail-disk 2")
+_add_node_command("snapshot", "Let a node take a snapshot and drop the log behind it.", "snapshot 2")
 
 
 @app.command(help_epilogue=_examples("partition 1,2/3,4,5", "partition 1/2,3"))
@@ -216,22 +198,10 @@ def slow_disk(node: NodeOrLeader, ms: Milliseconds, /, *, door: DoorOptions = DE
     return _send("slow-disk", {"node": _named(node), "ms": ms}, door)
 
 
-@app.command(help_epilogue=_examples("fail-disk 2"))
-def fail_disk(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Let a node's next write to its disk fail: the node stops."""
-    return _send("fail-disk", {"node": _named(node)}, door)
-
-
 @app.command(help_epilogue=_examples("transfer 3"))
 def transfer(target: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     """Hand leadership over to a node."""
     return _send("transfer", {"target": target}, door)
-
-
-@app.command(help_epilogue=_examples("snapshot 2"))
-def snapshot(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Let a node take a snapshot and drop the log behind it."""
-    return _send("snapshot", {"node": _named(node)}, door)
 
 
 @app.command(help_epilogue=_examples("stop 2", "rebuild 2"))
@@ -244,12 +214,7 @@ def rebuild(node: NodeOrLeader, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR)
 
 
 def parse_groups(text: str) -> list[list[int]]:
-    """Return the groups of `1,2/3,4,5`.
-
-    Raises:
-        UsageError: it is something else, or names a node twice.
-
-    """
+    """Return the groups of `1,2/3,4,5`. A UsageError says what is wrong."""
     try:
         groups = [[read_whole(node) for node in group.split(",")] for group in text.split("/")]
     except ValueError as error:
@@ -261,12 +226,7 @@ def parse_groups(text: str) -> list[list[int]]:
 
 
 def parse_link(text: str) -> list[int]:
-    """Return the two nodes of `1-2`.
-
-    Raises:
-        UsageError: it is something else.
-
-    """
+    """Return the two nodes of `1-2`. A UsageError says what is wrong."""
     try:
         first, second = map(read_whole, text.split("-"))
     except ValueError as error:

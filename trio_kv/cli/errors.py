@@ -1,5 +1,9 @@
-"""What a command can be refused with before it does anything."""
+"""What a command can be refused with, in words for a person."""
 
 
 class UsageError(ValueError):
-    """The command line asks for something that can't be; the message is for a person."""
+    """The command line asks for something that can't be; nothing was done."""
+
+
+class NotDoneError(Exception):
+    """What was asked for was not done; the message says why."""

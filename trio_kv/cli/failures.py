@@ -21,21 +21,15 @@ from cyclopts import (
 )
 
 from trio_kv.cli.command_line import explain_option
-from trio_kv.cli.errors import UsageError
+from trio_kv.cli.errors import NotDoneError, UsageError
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 
 DEBUG_VARIABLE = "TRIO_KV_DEBUG"
 """If it is set, every unexpected error is told with its traceback."""
 
-EXIT_CODE_OF_ERROR = {
-    UsageError: ExitCode.USAGE,
-    NotConnectedError: ExitCode.NOT_CONNECTED,
-    OutcomeUnknownError: ExitCode.OUTCOME_UNKNOWN,
-}
 
-
-def explain_failure(error: BaseException) -> int:
+def explain_failure(error: BaseException) -> ExitCode:
     """Tell a person what went wrong, and return the exit code.
 
     Args:
@@ -48,14 +42,32 @@ def explain_failure(error: BaseException) -> int:
     if isinstance(error, UnicodeEncodeError):
         say("keys and values are UTF-8")
         return ExitCode.USAGE
-    for kind, code in EXIT_CODE_OF_ERROR.items():
-        if isinstance(error, kind):
-            say(str(error))
-            return code
-    return _explain_unexpected(error)
+    code = _foreseen_code(error)
+    if code is None:
+        return _explain_unexpected(error)
+    say(str(error))
+    return code
 
 
-def _explain_unexpected(error: BaseException) -> int:
+def _foreseen_code(error: BaseException) -> ExitCode | None:
+    """Return the exit code of an error whose message is for a person."""
+    from trio_kv.client.control import NoDoorError
+    from trio_kv.storage.errors import StorageError
+
+    match error:
+        case UsageError():
+            return ExitCode.USAGE
+        case NotConnectedError() | NoDoorError():
+            return ExitCode.NOT_CONNECTED
+        case OutcomeUnknownError():
+            return ExitCode.OUTCOME_UNKNOWN
+        case NotDoneError() | StorageError():
+            return ExitCode.NOT_DONE
+        case _:
+            return None
+
+
+def _explain_unexpected(error: BaseException) -> ExitCode:
     found = list(leaves(error))
     if all(isinstance(each, KeyboardInterrupt) for each in found):
         return ExitCode.INTERRUPTED

@@ -4,11 +4,10 @@ import errno
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import attrs
 import trio
@@ -29,8 +28,6 @@ from trio_kv.trace.trace import Trace
 
 CONTROL_HOST = "127.0.0.1"
 """Where the control door listens: without TLS its token must not leave the machine."""
-
-
 UNPRIVILEGED_PORT = 1024
 """Ports below it are for root, unless the system is told otherwise."""
 REMOVED_S = 1.0
@@ -41,66 +38,36 @@ class StartError(Exception):
     """The store can't be opened; the message says why, and the way out, to a person."""
 
 
-class House(Protocol):
-    """An open store."""
-
-    @property
-    def port(self) -> int:
-        """Port of the client door."""
-        ...
-
-    @property
-    def control_port(self) -> int:
-        """Port of the control door."""
-        ...
-
-    @property
-    def nodes(self) -> int:
-        """How many nodes there are."""
-        ...
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether nodes still read what their disks hold."""
-        ...
-
-    async def wait_leader(self) -> int:
-        """Wait until a node leads, and return it."""
-        ...
-
-    async def stop(self) -> None:
-        """Take no new connections, answer what is left within 2 s, say so to all, close the doors."""
-        ...
-
-
 @attrs.frozen
-class RaftHouse:
+class House:
     """A cluster in this process, and its doors."""
 
-    cluster: Cluster
-    proxy: Proxy
-    door: ControlDoor
+    _cluster: Cluster
+    _proxy: Proxy
+    _door: ControlDoor
     nodes: int
+    """How many nodes there are."""
     port: int
+    """Of the client door."""
     control_port: int
 
     @property
     def is_loading(self) -> bool:
         """Whether nodes still read what their disks hold."""
-        return self.cluster.is_loading
+        return self._cluster.is_loading
 
     async def wait_leader(self) -> int:
         """Wait until a node leads, and return it."""
-        return await self.cluster.wait_leader()
+        return await self._cluster.wait_leader()
 
     async def stop(self) -> None:
         """Take no new connections, answer what is left within 2 s, say so to all, close the doors."""
-        await self.proxy.stop()
-        self.door.stop()
+        await self._proxy.stop()
+        self._door.stop()
 
 
 @asynccontextmanager
-async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[RaftHouse]:
+async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House]:
     """Open the store that the options describe, and let it run as long as the block does.
 
     Raises:
@@ -126,7 +93,7 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[RaftH
                 control_port: int = await nursery.start(door.serve, control_sockets)
             except OSError as error:
                 raise StartError(_explain_control_file(config, error)) from error
-            yield RaftHouse(local.cluster, proxy, door, len(local.cluster.registry.nodes), port, control_port)
+            yield House(local.cluster, proxy, door, len(local.cluster.registry.nodes), port, control_port)
             nursery.cancel_scope.cancel()
 
 
@@ -154,7 +121,7 @@ def _listen(bound: Sequence[socket.socket], options: ServeOptions, flag: str) ->
 @asynccontextmanager
 async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tuple[LocalCluster, Path]]:
     """Open the cluster in its data directory; give both."""
-    with _explain():
+    try:
         async with (
             _data_path(options) as path,
             open_cluster(
@@ -168,13 +135,6 @@ async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tu
             ) as local,
         ):
             yield local, path
-
-
-@contextmanager
-def _explain() -> Iterator[None]:
-    """Turn what keeps the data directory from being used into words for a person."""
-    try:
-        yield
     except StorageError as error:
         raise StartError(str(error)) from error
 

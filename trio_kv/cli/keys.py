@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from trio_kv.cli.backup import ATTEMPTS_MAX, NotDoneError, ask_for_snapshot
+from trio_kv.cli.backup import ATTEMPTS_MAX, ask_for_snapshot
 from trio_kv.cli.control import DoorOptions
+from trio_kv.cli.errors import NotDoneError
 from trio_kv.cli.output import ExitCode, say, show, show_key
 from trio_kv.cli.words import count
 from trio_kv.client import control as client
 from trio_kv.kv.image import ItemRecord, decode_records
-from trio_kv.storage.errors import StorageError
 from trio_kv.storage.files import RealFiles
 from trio_kv.storage.snapshot_reading import SnapshotScan
 
@@ -30,18 +30,16 @@ def keys(prefix: str, door_options: DoorOptions, *, limit: int) -> ExitCode:
         door_options: how to find the server.
         limit: how many are shown at most; 0 for all.
 
+    Raises:
+        NoDoorError, NotDoneError, StorageError: they can't be told.
+
     """
     try:
         found = _find(prefix, door_options)
-    except client.NoDoorError as error:
-        say(str(error))
-        return ExitCode.NOT_CONNECTED
-    except (NotDoneError, StorageError) as error:
-        say(str(error))
-        return ExitCode.NOT_DONE
+    except client.NoDoorError:
+        raise
     except OSError as error:
-        say(f"{error.filename or 'the snapshot'}: {error.strerror or error}")
-        return ExitCode.NOT_DONE
+        raise NotDoneError(f"{error.filename or 'the snapshot'}: {error.strerror or error}") from error
     # By their bytes in UTF-8, which is by code point.
     found.sort()
     shown = found[:limit] if limit else found

@@ -23,6 +23,7 @@ from trio_kv.cli.failures import explain_failure
 from trio_kv.cli.options import ServeOptions
 from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
 from trio_kv.cli.parsing import (
+    DATA_DIR_DEFAULT,
     PARAMETER,
     Host,
     NaturalNumber,
@@ -30,22 +31,14 @@ from trio_kv.cli.parsing import (
     ReplyOutput,
     ServerPort,
     flag,
+    option,
     read_variables,
 )
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
 from trio_kv.cli.words import examples
 from trio_kv.client.client import DEFAULT_PORT, Client
-from trio_kv.wire.requests import (
-    TIMEOUT_S_DEFAULT,
-    TIMEOUT_S_MAX,
-    Cas,
-    Delete,
-    Get,
-    Request,
-    Set,
-    Status,
-)
+from trio_kv.wire.requests import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Cas, Delete, Get, Request, Set, Status
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
@@ -88,17 +81,14 @@ def _check_timeout(_type: object, timeout_s: float) -> None:
 class Target:
     """Which server to ask, and how long to wait."""
 
-    host: Annotated[Host, Parameter(env_var="TRIO_KV_HOST", help="Address of the server.")] = "127.0.0.1"
-    port: Annotated[ServerPort, Parameter(env_var="TRIO_KV_PORT", help="Its port for clients.")] = (
-        DEFAULT_PORT
-    )
+    host: Annotated[Host, option("Address of the server.", "HOST")] = "127.0.0.1"
+    port: Annotated[ServerPort, option("Its port for clients.", "PORT")] = DEFAULT_PORT
     timeout_s: Annotated[
         float,
-        Parameter(
-            name="--timeout",
-            env_var="TRIO_KV_TIMEOUT",
+        option(
+            "Seconds to wait, at most 60.",
+            *("TIMEOUT", "--timeout"),
             validator=[Number(gt=0), _check_timeout],
-            help="Seconds to wait, at most 60.",
         ),
     ] = TIMEOUT_S_DEFAULT
 
@@ -107,15 +97,11 @@ class Target:
         return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
 
 
-Key = Annotated[str, Parameter(help="1 to 4096 bytes; behind -- if it begins with a hyphen.")]
-Value = Annotated[str, Parameter(help="JSON; what is no JSON is taken as a string; - takes all of stdin.")]
-Revision = Annotated[
-    NaturalNumber | None, Parameter(help="Only if the key has this revision; 0: must not exist.")
-]
+Key = Annotated[str, option("1 to 4096 bytes; behind -- if it begins with a hyphen.")]
+Value = Annotated[str, option("JSON; what is no JSON is taken as a string; - takes all of stdin.")]
+Revision = Annotated[NaturalNumber | None, option("Only if the key has this revision; 0: must not exist.")]
 
-DataDir = Annotated[
-    Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="Where the nodes keep their logs and snapshots.")
-]
+DataDir = Annotated[Path, option("Where the nodes keep their logs and snapshots.", "DATA_DIR")]
 
 DEFAULT_TARGET = Target()
 DEFAULT_OPTIONS = ServeOptions()
@@ -233,7 +219,7 @@ def cas(
     *,
     expected: Annotated[
         str | None,
-        Parameter(help="The value it must have now; left out: the key must not exist."),
+        option("The value it must have now; left out: the key must not exist."),
     ] = None,
     output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
@@ -276,10 +262,10 @@ def status(*, output: ReplyOutput = "table", target: Target = DEFAULT_TARGET) ->
     help_epilogue=examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
 )
 def keys(
-    prefix: Annotated[str, Parameter(help="What the keys begin with.")] = "",
+    prefix: Annotated[str, option("What the keys begin with.")] = "",
     /,
     *,
-    limit: Annotated[NaturalNumber, Parameter(help="How many to show at most; 0 for all.")] = 1000,
+    limit: Annotated[NaturalNumber, option("How many to show at most; 0 for all.")] = 1000,
     door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
 ) -> ExitCode:
     """List the keys of a running cluster on this machine, in order: those of one moment after the command began.
@@ -298,7 +284,7 @@ def keys(
     )
 )
 def backup(
-    file: Annotated[Path, Parameter(help="Where to put it. It gets its name when it is whole.")],
+    file: Annotated[Path, option("Where to put it. It gets its name when it is whole.")],
     /,
     *,
     force: Annotated[bool, flag("Replace a file that is there.")] = False,
@@ -317,11 +303,11 @@ def backup(
     )
 )
 def restore(
-    file: Annotated[Path, Parameter(help="A backup, or the newest .snap file of any node.")],
+    file: Annotated[Path, option("A backup, or the newest .snap file of any node.")],
     /,
     *,
-    data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
-    nodes: Annotated[Node, Parameter(env_var="TRIO_KV_NODES", help="Nodes of the new cluster, 1 to 9.")] = 5,
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+    nodes: Annotated[Node, option("Nodes of the new cluster, 1 to 9.", "NODES")] = 5,
     output: ReplyOutput = "table",
 ) -> ExitCode:
     """Make a new cluster, in a new data directory, that begins with what a backup holds."""
@@ -337,7 +323,7 @@ def rebuild(
     node: control.NodeNumber,
     /,
     *,
-    data_dir: DataDir = DEFAULT_OPTIONS.data_dir,
+    data_dir: DataDir = DATA_DIR_DEFAULT,
     output: ReplyOutput = "table",
 ) -> ExitCode:
     """Give a node whose files are lost or damaged a new directory, while no server runs.

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
-from trio_kv.cli.parsing import SECONDS_MAX, Host, ListenPort, Node, Seconds, flag
+from trio_kv.cli.parsing import DATA_DIR_DEFAULT, SECONDS_MAX, Host, ListenPort, Node, flag, option
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.wire.frames import SECTOR_BYTES
@@ -17,6 +17,7 @@ from trio_kv.wire.operations import LINE_BYTES_LIMIT
 
 ROUND_MS_MAX = 3_600_000
 """An hour: the longest time between two heartbeats, or before an election."""
+RoundMs = Annotated[int, Parameter(validator=Number(gte=1, lte=ROUND_MS_MAX))]
 PENDING_BYTES_MAX = 1 << 40
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -35,123 +36,100 @@ def _whole_sectors(type_: object, size_bytes: int) -> None:
 class ServeOptions:
     """How to run the store."""
 
-    host: Annotated[
-        Host,
-        Parameter(env_var="TRIO_KV_HOST", help="Address to listen on; any but loopback needs --insecure."),
-    ] = "127.0.0.1"
-    port: Annotated[
-        ListenPort, Parameter(env_var="TRIO_KV_PORT", help="Port for clients; 0 picks a free one.")
-    ] = 3001
+    host: Annotated[Host, option("Address to listen on; any but loopback needs --insecure.", "HOST")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[ListenPort, option("Port for clients; 0 picks a free one.", "PORT")] = 3001
     control_port: Annotated[
-        ListenPort,
-        Parameter(env_var="TRIO_KV_CONTROL_PORT", help="Port of the control door; 0 picks a free one."),
+        ListenPort, option("Port of the control door; 0 picks a free one.", "CONTROL_PORT")
     ] = 3002
     nodes: Annotated[
         Node | None,
-        Parameter(
-            env_var="TRIO_KV_NODES",
-            help="Nodes of the cluster, 1 to 9, fixed when the data directory is first used. [default: 5]",
+        option(
+            "Nodes of the cluster, 1 to 9, fixed when the data directory is first used. [default: 5]", "NODES"
         ),
     ] = None
-    data_dir: Annotated[
-        Path, Parameter(env_var="TRIO_KV_DATA_DIR", help="Where the nodes keep their logs.")
-    ] = Path("trio_kv-data")
+    data_dir: Annotated[Path, option("Where the nodes keep their logs.", "DATA_DIR")] = DATA_DIR_DEFAULT
     is_ephemeral: Annotated[
-        bool, flag("Keep nothing: the data goes with the process.", "TRIO_KV_EPHEMERAL", "--ephemeral")
+        bool, flag("Keep nothing: the data goes with the process.", "EPHEMERAL", "--ephemeral")
     ] = False
     has_no_fsync: Annotated[
         bool,
         flag(
             "Don't wait for the disk: faster, and a power failure may lose acknowledged writes.",
-            "TRIO_KV_NO_FSYNC",
-            "--no-fsync",
+            *("NO_FSYNC", "--no-fsync"),
         ),
     ] = False
     idle_timeout_s: Annotated[
         float,
-        Parameter(
-            name="--idle-timeout",
-            env_var="TRIO_KV_IDLE_TIMEOUT",
+        option(
+            "Seconds of silence after which a connection is closed; 0 never.",
+            *("IDLE_TIMEOUT", "--idle-timeout"),
             validator=Number(gte=0, lte=SECONDS_MAX),
-            help="Seconds of silence after which a connection is closed; 0 never.",
         ),
     ] = 10.0
     session_timeout_s: Annotated[
-        Seconds,
-        Parameter(
-            name="--session-timeout",
-            env_var="TRIO_KV_SESSION_TIMEOUT",
+        float,
+        option(
+            "Seconds after which an unused session is forgotten, 0.1 to 31536000.",
+            *("SESSION_TIMEOUT", "--session-timeout"),
             validator=Number(gte=TIMEOUT_MIN_S, lte=TIMEOUT_MAX_S),
-            help="Seconds after which an unused session is forgotten, 0.1 to 31536000.",
         ),
     ] = 1000.0
     segment_bytes: Annotated[
         int,
-        Parameter(
-            env_var="TRIO_KV_SEGMENT_BYTES",
+        option(
+            "Size of a new log segment: a multiple of 512.",
+            "SEGMENT_BYTES",
             validator=(Number(gte=1 << 16, lte=1 << 30), _whole_sectors),
-            help="Size of a new log segment: a multiple of 512.",
         ),
     ] = 8 << 20
     line_bytes_max: Annotated[
         int,
-        Parameter(
-            env_var="TRIO_KV_LINE_BYTES_MAX",
+        option(
+            "Longest line a client may send.",
+            "LINE_BYTES_MAX",
             validator=Number(gte=1 << 10, lte=LINE_BYTES_LIMIT),
-            help="Longest line a client may send.",
         ),
     ] = 1 << 20
     pending_bytes_max: Annotated[
         int,
-        Parameter(
-            env_var="TRIO_KV_PENDING_BYTES_MAX",
+        option(
+            "Most bytes of unfinished lines, over all connections.",
+            "PENDING_BYTES_MAX",
             validator=Number(gte=1 << 10, lte=PENDING_BYTES_MAX),
-            help="Most bytes of unfinished lines, over all connections.",
         ),
     ] = 64 << 20
     election_timeout_ms: Annotated[
-        int,
-        Parameter(
-            env_var="TRIO_KV_ELECTION_TIMEOUT_MS",
-            validator=Number(gte=1, lte=ROUND_MS_MAX),
-            help="A node that hears no leader for this long, or up to twice as long, stands for election.",
+        RoundMs,
+        option(
+            "A node that hears no leader for this long, or up to twice as long, stands for election.",
+            "ELECTION_TIMEOUT_MS",
         ),
     ] = 200
-    heartbeat_ms: Annotated[
-        int,
-        Parameter(
-            env_var="TRIO_KV_HEARTBEAT_MS",
-            validator=Number(gte=1, lte=ROUND_MS_MAX),
-            help="How often a leader tells that it leads.",
-        ),
-    ] = 60
+    heartbeat_ms: Annotated[RoundMs, option("How often a leader tells that it leads.", "HEARTBEAT_MS")] = 60
     log_level: Annotated[
         LogLevel | None,
-        Parameter(
-            env_var="TRIO_KV_LOG_LEVEL",
-            help="The least important events to show. [default: warning; with --verbose or --log-json info]",
+        option(
+            "The least important events to show. [default: warning; with --verbose or --log-json info]",
+            "LOG_LEVEL",
         ),
     ] = None
     is_verbose: Annotated[
-        bool,
-        flag("Show what the nodes do, and not only what is wrong.", "TRIO_KV_VERBOSE", "--verbose", "-v"),
+        bool, flag("Show what the nodes do, and not only what is wrong.", "VERBOSE", "--verbose", "-v")
     ] = False
     is_log_json: Annotated[
         bool,
-        flag(
-            "Log JSON lines; `server.started` says that the store is ready.", "TRIO_KV_LOG_JSON", "--log-json"
-        ),
+        flag("Log JSON lines; `server.started` says that the store is ready.", "LOG_JSON", "--log-json"),
     ] = False
-    trace: Annotated[
-        Path | None,
-        Parameter(env_var="TRIO_KV_TRACE", help="File for every event of all levels, as JSON lines."),
-    ] = None
+    trace: Annotated[Path | None, option("File for every event of all levels, as JSON lines.", "TRACE")] = (
+        None
+    )
     is_insecure: Annotated[
         bool,
         flag(
             "Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
-            "TRIO_KV_INSECURE",
-            "--insecure",
+            *("INSECURE", "--insecure"),
         ),
     ] = False
 

@@ -1,5 +1,7 @@
 """How the words of a command line and of the environment are read: one set of rules for all commands and options.
 
+Each `read_*` takes a word, and raises ValueError with words for a person if it is something else.
+
 - A number is what it looks like, or it is refused: a whole number is decimal digits and is never rounded, any other
   is finite. An empty path is no path.
 - A choice may be typed in capitals, since variables often hold it that way.
@@ -31,6 +33,8 @@ NUMBER_MAX = (1 << 63) - 1
 SECONDS_MAX = 31_536_000
 """A year. A longer time is a mistake, and would not fit into every timer of the system."""
 
+DATA_DIR_DEFAULT = Path("trio_kv-data")
+
 _WHOLE = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 _LINK_SUFFIX = "_PORT"
@@ -43,24 +47,14 @@ CONTRADICTIONS = (("--ephemeral", "--data-dir"), ("--plan", "--seeds"))
 
 
 def read_whole(text: str) -> int:
-    """Return a whole number.
-
-    Raises:
-        ValueError: it is something else, in words for a person.
-
-    """
+    """Return a whole number."""
     if not _WHOLE.fullmatch(text) or abs(int(text)) > NUMBER_MAX:
         raise ValueError(f"{text!r} is no whole number in decimal digits, such as 3")
     return int(text)
 
 
 def read_number(text: str) -> float:
-    """Return a finite number.
-
-    Raises:
-        ValueError: it is something else, in words for a person.
-
-    """
+    """Return a finite number."""
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(f"{text!r} is no number, such as 0.5")
     return float(text)
@@ -72,12 +66,7 @@ def is_number(text: str) -> bool:
 
 
 def read_truth(text: str) -> bool:
-    """Return what a variable says about a flag.
-
-    Raises:
-        ValueError: neither yes nor no, in words for a person.
-
-    """
+    """Return what a variable says about a flag."""
     word = text.strip().lower()
     if word not in _TRUE | _FALSE:
         raise ValueError(f"{text!r} is neither 1 nor 0")
@@ -85,24 +74,14 @@ def read_truth(text: str) -> bool:
 
 
 def read_path(text: str) -> Path:
-    """Return a path.
-
-    Raises:
-        ValueError: it is empty, in words for a person.
-
-    """
+    """Return a path."""
     if not text:
         raise ValueError("an empty path names no place; write . for the current directory")
     return Path(text)
 
 
 def read_choice(text: str, choices: Sequence[str]) -> str:
-    """Return the one of some words that is meant.
-
-    Raises:
-        ValueError: none of them, in words for a person.
-
-    """
+    """Return the one of some words that is meant."""
     if text.lower() in choices:
         return text.lower()
     near = difflib.get_close_matches(text.lower(), choices, 1)
@@ -111,12 +90,7 @@ def read_choice(text: str, choices: Sequence[str]) -> str:
 
 
 def read_host(text: str) -> str:
-    """Return a host's name or address; `[::1]`, as it stands in front of a port, is the address ::1.
-
-    Raises:
-        ValueError: no host can be called that, in words for a person.
-
-    """
+    """Return a host's name or address; `[::1]`, as it stands in front of a port, is the address ::1."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         ipaddress.ip_address(host)
@@ -172,6 +146,28 @@ def scalar_of(type_: Any) -> Any:
     return type_
 
 
+def option(help: str, variable: str = "", *names: str, **how: Any) -> Parameter:
+    """Return what is told of an option.
+
+    Args:
+        help: what it means.
+        variable: the environment variable that says the same, without its prefix.
+        names: what it is called; by default as the parameter.
+        how: what else cyclopts is to know.
+
+    """
+    if variable:
+        how["env_var"] = f"TRIO_KV_{variable}"
+    if names:
+        how["name"] = names
+    return Parameter(help=help, **how)
+
+
+def flag(help: str, variable: str = "", *names: str) -> Parameter:
+    """Return an `option` that says yes when it is there, and has no opposite."""
+    return option(help, variable, *names, negative=(), show_default=False)
+
+
 PARAMETER = Parameter(converter=convert)
 
 Host = Annotated[str, Parameter(converter=lambda _type, tokens: read_host(tokens[0].value))]
@@ -186,27 +182,11 @@ Count = Annotated[int, Parameter(validator=Number(gt=0, lte=NUMBER_MAX))]
 """How many; at least one."""
 NaturalNumber = Annotated[int, Parameter(validator=Number(gte=0, lte=NUMBER_MAX))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=SECONDS_MAX))]
+Timeout = Annotated[Seconds, option("Seconds to wait.", "TIMEOUT", "--timeout")]
 
-_OUTPUT_NAMES = ("--output", "-o")
-OutputOption = Annotated[
-    Output, Parameter(name=_OUTPUT_NAMES, env_var="TRIO_KV_OUTPUT", help="For people, or as JSON.")
-]
-ReplyOutput = Annotated[
-    Output, Parameter(name=_OUTPUT_NAMES, env_var="TRIO_KV_OUTPUT", help="For people, or as it came.")
-]
+OutputOption = Annotated[Output, option("For people, or as JSON.", "OUTPUT", "--output", "-o")]
+ReplyOutput = Annotated[Output, option("For people, or as it came.", "OUTPUT", "--output", "-o")]
 """Of what a server said."""
-
-
-def flag(help: str, env_var: str | None = None, *names: str) -> Parameter:
-    """Return what says yes when it is there, and has no opposite.
-
-    Args:
-        help: what it means.
-        env_var: the variable that says the same.
-        names: what it is called; by default as the parameter.
-
-    """
-    return Parameter(name=names or None, negative=(), show_default=False, env_var=env_var, help=help)
 
 
 def read_variables(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -6,36 +6,32 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
+from trio_kv.cli.errors import NotDoneError
 from trio_kv.cli.failures import explain_os_error
-from trio_kv.cli.output import ExitCode, Output, say, show, show_json
+from trio_kv.cli.output import ExitCode, Output, show, show_json
 from trio_kv.storage.data_directory import open_data_directory
-from trio_kv.storage.errors import LockedError, StorageError
+from trio_kv.storage.errors import LockedError
 from trio_kv.storage.manifest import MANIFEST_NAME
 from trio_kv.storage.rebuild import rebuild_node
 
 
 def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
-    """Carry out `rebuild`; return the exit code."""
+    """Carry out `rebuild`; return the exit code. Raises NotDoneError or StorageError if nothing was done."""
     try:
         if not (data_dir / MANIFEST_NAME).exists():
-            say(f"there is no cluster in {data_dir}: name its --data-dir")
-            return ExitCode.NOT_DONE
+            raise NotDoneError(f"there is no cluster in {data_dir}: name its --data-dir")
         with open_data_directory(data_dir, random=SystemRandom()) as directory:
             if node not in directory.nodes:
                 nodes = ", ".join(map(str, directory.nodes))
-                say(f"there is no node {node}: the nodes are {nodes}")
-                return ExitCode.NOT_DONE
+                raise NotDoneError(f"there is no node {node}: the nodes are {nodes}")
             moved_to = rebuild_node(directory, node, SystemRandom())
     except LockedError as error:
         there = f"--data-dir {shlex.quote(str(data_dir))}"
-        say(f"{error.message}\nIf that is the server, let it do it: trio-kv ctl rebuild {node} {there}")
-        return ExitCode.NOT_DONE
-    except StorageError as error:
-        say(str(error))
-        return ExitCode.NOT_DONE
+        raise NotDoneError(
+            f"{error.message}\nIf that is the server, let it do it: trio-kv ctl rebuild {node} {there}"
+        ) from error
     except OSError as error:
-        say(explain_os_error(error, data_dir))
-        return ExitCode.NOT_DONE
+        raise NotDoneError(explain_os_error(error, data_dir)) from error
     members = {"node": node, "moved_to": None if moved_to is None else str(moved_to)}
     if output == "json":
         show_json(members)

@@ -17,11 +17,13 @@ from pathlib import Path
 import trio
 
 from trio_kv import __version__
+from trio_kv.cli.failures import leaves
 from trio_kv.cli.house import House, StartError, open_house
 from trio_kv.cli.line_stream import unblock_output
 from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.terminal import has_color
+from trio_kv.cli.words import count
 from trio_kv.client.client import DEFAULT_PORT
 from trio_kv.client.control import DEFAULT_CONTROL_PORT
 from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING
@@ -153,13 +155,12 @@ async def _announce(options: ServeOptions, house: House, trace: Trace, log: Line
 def banner(options: ServeOptions, started: ServerStarted) -> str:
     """Return what a person is told at the start."""
     leads = "no node leads yet" if started.leader is None else f"n{started.leader} leads"
-    count = "1 node" if started.nodes == 1 else f"{started.nodes} nodes"
     data = started.data_dir or "nothing is kept"
     safety = (
         "" if not started.data_dir else ", not synced (--no-fsync)" if options.has_no_fsync else ", synced"
     )
     return (
-        f"trio_kv {__version__}: {count}, {leads}\n"
+        f"trio_kv {__version__}: {count(started.nodes, 'node')}, {leads}\n"
         f"  clients  {show_address(started.host, started.port)}   try: python -m trio_kv client{_way(started)}\n"
         f"  control  127.0.0.1:{started.control_port}   try: python -m trio_kv ctl status{_door(started)}\n"
         f"  data     {data}{safety}\n"
@@ -224,12 +225,3 @@ def _open_trace_file(path: Path, trace: Trace) -> LineSink:
         raise StartError(f"the trace {path} can't be written: {error.strerror}") from error
     except TraceFormatError as error:
         raise StartError(f"{error}. Nothing was changed: name another file") from error
-
-
-def leaves(group: BaseExceptionGroup[StartError]) -> Iterator[StartError]:
-    """Yield the exceptions of a group that are none themselves."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
-        else:
-            yield error

@@ -16,17 +16,13 @@ import attrs
 import msgspec
 
 from trio_kv.cli.errors import UsageError
-from trio_kv.cli.output import ExitCode, exit_code, parse_value, say, show, show_answer
+from trio_kv.cli.failures import explain_failure
+from trio_kv.cli.output import ExitCode, exit_code, parse_value, show, show_answer
 from trio_kv.cli.status import show_status
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.values import BLANKS
-from trio_kv.wire.requests import (
-    OPERATIONS,
-    Ping,
-    Request,
-    Status,
-)
+from trio_kv.wire.requests import OPERATIONS, Ping, Request, Status
 
 PROMPT = "trio-kv> "
 
@@ -52,7 +48,7 @@ class CommandError(UsageError):
 
 @attrs.frozen
 class Arguments:
-    """What stands behind the command's word, taken off from the left."""
+    """What stands behind the command's word, taken off from the left; a CommandError tells what is wrong with it."""
 
     rest: str
 
@@ -62,12 +58,7 @@ class Arguments:
         return not self.rest.strip(BLANKS)
 
     def take(self, name: str) -> tuple[str, "Arguments"]:
-        """Return the next word, or the next JSON value as it stands, and what is behind it.
-
-        Raises:
-            CommandError: there is none.
-
-        """
+        """Return the next word, or the next JSON value as it stands, and what is behind it."""
         rest = self.rest.lstrip(BLANKS)
         if not rest:
             raise CommandError(f"{name} is missing")
@@ -77,22 +68,12 @@ class Arguments:
         return rest[:end], Arguments(rest[end:])
 
     def take_key(self) -> tuple[str, "Arguments"]:
-        """Return the next word as a key: itself, or what a JSON string says.
-
-        Raises:
-            CommandError: there is none.
-
-        """
+        """Return the next word as a key: itself, or what a JSON string says."""
         word, rest = self.take("KEY")
         return (_decode_string(word) if word.startswith('"') else word), rest
 
     def end(self) -> None:
-        """Make sure that nothing is left.
-
-        Raises:
-            CommandError: something is.
-
-        """
+        """Make sure that nothing is left."""
         if rest := self.rest.strip(BLANKS):
             raise CommandError(f"{rest!r} is too much; see help")
 
@@ -115,18 +96,8 @@ class Shell:
             if line.startswith("{"):
                 return self._run_raw(line)
             return self._run_command(line)
-        except UsageError as error:
-            say(str(error))
-            return ExitCode.USAGE
-        except NotConnectedError as error:
-            say(str(error))
-            return ExitCode.NOT_CONNECTED
-        except OutcomeUnknownError as error:
-            say(str(error))
-            return ExitCode.OUTCOME_UNKNOWN
-        except UnicodeEncodeError:
-            say("keys and values are UTF-8")
-            return ExitCode.USAGE
+        except (UsageError, NotConnectedError, OutcomeUnknownError, UnicodeEncodeError) as error:
+            return explain_failure(error)
 
     def keep_alive(self) -> None:
         """Send a ping, if there is a connection.

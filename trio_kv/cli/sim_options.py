@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import attrs
 from cyclopts import Parameter
 
-from trio_kv.cli.parsing import Count, NaturalNumber, OutputOption, Seconds, flag
+from trio_kv.cli.parsing import Count, NaturalNumber, OutputOption, Seconds, flag, option
 
 
 @Parameter(name="*")
@@ -17,74 +17,55 @@ class SimOptions:
 
     seeds: Annotated[
         str | None,
-        Parameter(
-            name=["--seeds", "--seed"],
-            env_var="TRIO_KV_SIM_SEEDS",
-            help="One, as 7, or a range, as 1..100 or 1.. [default: 1..100, or 1.. with --minutes]",
+        option(
+            "One, as 7, or a range, as 1..100 or 1.. [default: 1..100, or 1.. with --minutes]",
+            *("SIM_SEEDS", "--seeds", "--seed"),
         ),
     ] = None
-    minutes: Annotated[
-        Seconds | None,
-        Parameter(env_var="TRIO_KV_SIM_MINUTES", help="Begin no seed after that time."),
-    ] = None
+    minutes: Annotated[Seconds | None, option("Begin no seed after that time.", "SIM_MINUTES")] = None
     world: Annotated[
         Literal["core", "whole", "both"],
-        Parameter(
-            env_var="TRIO_KV_SIM_WORLD",
-            help="core: replicas, disks and links, without Trio. whole: the whole server, under a simulated clock.",
+        option(
+            "core: replicas, disks and links, without Trio. whole: the whole server, under a simulated clock.",
+            "SIM_WORLD",
         ),
     ] = "core"
-    jobs: Annotated[
-        Count | None,
-        Parameter(env_var="TRIO_KV_SIM_JOBS", help="Processes at a time. [default: one a core]"),
-    ] = None
+    jobs: Annotated[Count | None, option("Processes at a time. [default: one a core]", "SIM_JOBS")] = None
     kinds: Annotated[
         str | None,
-        Parameter(
-            env_var="TRIO_KV_SIM_KINDS",
-            help="Kinds of faults, with commas: these and no others happen. [default: each seed draws its own]",
+        option(
+            "Kinds of faults, with commas: these and no others happen. [default: each seed draws its own]",
+            "SIM_KINDS",
         ),
     ] = None
     is_beyond_budget: Annotated[
         bool,
-        flag(
-            "Break more than can be mended: only safety is judged.",
-            "TRIO_KV_SIM_BEYOND_BUDGET",
-            "--beyond-budget",
-        ),
+        flag("Break more than can be mended: only safety is judged.", "SIM_BEYOND_BUDGET", "--beyond-budget"),
     ] = False
     is_bare: Annotated[
-        bool, flag("Without the judges, to see what the world costs by itself.", "TRIO_KV_SIM_BARE", "--bare")
+        bool, flag("Without the judges, to see what the world costs by itself.", "SIM_BARE", "--bare")
     ] = False
-    plan: Annotated[
-        Path | None, Parameter(env_var="TRIO_KV_SIM_PLAN", help="Run a plan on file, instead of seeds.")
-    ] = None
+    plan: Annotated[Path | None, option("Run a plan on file, instead of seeds.", "SIM_PLAN")] = None
     trace: Annotated[
-        Path | None,
-        Parameter(env_var="TRIO_KV_SIM_TRACE", help="File for all that happens in the run of one seed."),
+        Path | None, option("File for all that happens in the run of one seed.", "SIM_TRACE")
     ] = None
     is_verbose: Annotated[
         bool,
         flag(
             "Print all that happens in one seed, or a line for each of many.",
-            "TRIO_KV_SIM_VERBOSE",
-            "--verbose",
-            "-v",
+            *("SIM_VERBOSE", "--verbose", "-v"),
         ),
     ] = False
     output: OutputOption = "table"
     out: Annotated[
         Path | None,
-        Parameter(
-            env_var="TRIO_KV_SIM_OUT",
-            help="Directory for the summary, and for a folder of each failure. [default: trio_kv-sim, for failures]",
+        option(
+            "Directory for the summary, and for a folder of each failure. [default: trio_kv-sim, for failures]",
+            "SIM_OUT",
         ),
     ] = None
     shrink_runs: Annotated[
-        NaturalNumber,
-        Parameter(
-            env_var="TRIO_KV_SIM_SHRINK_RUNS", help="Runs that may be spent on making a failing plan smaller."
-        ),
+        NaturalNumber, option("Runs that may be spent on making a failing plan smaller.", "SIM_SHRINK_RUNS")
     ] = 400
 
     @property

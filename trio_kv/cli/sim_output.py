@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trio_kv.cli.terminal import is_terminal, open_console
+from trio_kv.cli.words import count
 from trio_kv.sim.attempt import Outcome
 from trio_kv.sim.campaign import Campaign, Totals, Verdict
 
@@ -39,7 +40,7 @@ def describe_progress(campaign: Campaign) -> str:
         f" · {sum(totals.operations for totals in all_totals):,} operations"
         f" · {sum(totals.crashes for totals in all_totals):,} crashes"
         f" · {sum(totals.simulated_s for totals in all_totals) / 3600:,.1f} hours simulated"
-        f" · {_count(len(campaign.failures), 'violation')}"
+        f" · {count(len(campaign.failures), 'violation')}"
     )
 
 
@@ -131,7 +132,7 @@ def _figures(totals: Totals, campaign: Campaign) -> dict[str, str]:
 
 def describe_verdict(campaign: Campaign) -> str:
     """Return the verdict in words."""
-    seeds = _count(sum(totals.seeds for totals in campaign.totals.values()), "seed")
+    seeds = count(sum(totals.seeds for totals in campaign.totals.values()), "seed")
     match campaign.verdict():
         case Verdict.VIOLATION:
             failed = ", ".join(f"{seed} ({world})" for world, seed, _ in campaign.failures)
@@ -152,7 +153,3 @@ def _describe_gaps(campaign: Campaign) -> Iterator[str]:
     for world, totals in campaign.totals.items():
         if not totals.seeds:
             yield f"nothing was run to its end in the {world} world"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

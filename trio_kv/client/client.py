@@ -17,7 +17,6 @@ process that was forked leaves its parent's connection alone and opens its own.
 import os
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -223,12 +222,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _done(self, request: Request) -> ReplyLine:

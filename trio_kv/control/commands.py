@@ -4,14 +4,13 @@ Each command is a class with its arguments; the JSON names are the attributes. D
 in quotes is no number), and an error tells what would be right, because a person has typed it.
 """
 
-import inspect
 import os
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
-from trio_kv.control.port import Cluster
+from trio_kv.cluster.cluster import Cluster
 
 MS_MAX = 60_000
 NODE_MAX = 9
@@ -45,263 +44,133 @@ class CommandError(Exception):
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="command"):
     """A command. Its reply echoes `id`."""
 
-    usage: ClassVar[str]
-    """How it looks, for people."""
+    example: ClassVar[str] = ""
+    """Arguments that it takes, for people."""
     is_slow: ClassVar[bool] = False
     """Whether it works through much data, and may take its time."""
 
     id: msgspec.Raw = msgspec.Raw()
 
-    @property
-    def name(self) -> str:
-        """What it is called in JSON."""
-        return str(self.__struct_config__.tag)
+    @classmethod
+    def name(cls) -> str:
+        """Return what it is called in JSON."""
+        return str(cls.__struct_config__.tag)
 
-    def carry_out(self, cluster: Cluster) -> object:
-        """Do it; return what the method of `cluster` returned.
-
-        Raises:
-            ArgumentsError: its arguments don't fit together.
-            ValueError: it makes no sense now.
-
-        """
-        raise NotImplementedError
+    @classmethod
+    def usage(cls) -> str:
+        """Return how it looks, for people."""
+        return f'{{"command": "{cls.name()}"{cls.example}}}'
 
 
 class Status(Command, frozen=True, tag="status"):
     """Tell what the cluster looks like."""
 
-    usage = '{"command": "status"}'
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.status()
-
 
 class Events(Command, frozen=True, tag="events"):
     """Send all further events to this connection."""
-
-    usage = '{"command": "events"}'
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class; nothing is done to the cluster."""
-        del cluster
-        return None
 
 
 class NodeCommand(Command, frozen=True):
     """A command for one node. If it is for the leader, the reply tells which `node` that was."""
 
+    example = ', "node": 2'
     node: NodeOrLeader
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        if self.node != "leader":
-            return self.do(self.node, cluster)
-        node = cluster.leader()
-        return _with_node(self.do(node, cluster), node)
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """Do it to this node; return what the method of `cluster` returned."""
-        raise NotImplementedError
-
-
-async def _with_node(done: object, node: int) -> dict[str, object]:
-    members = await done if inspect.isawaitable(done) else done
-    return {"node": node, **(members if isinstance(members, dict) else {})}
 
 
 class Crash(NodeCommand, frozen=True, tag="crash"):
     """Let a node die; it comes back by itself."""
 
-    usage = '{"command": "crash", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.crash(node)
-
 
 class Stop(NodeCommand, frozen=True, tag="stop"):
     """Stop a node; it stays down."""
-
-    usage = '{"command": "stop", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.stop(node)
 
 
 class Restart(NodeCommand, frozen=True, tag="restart"):
     """Start a node that is down, or let one that runs die and start again, at once."""
 
-    usage = '{"command": "restart", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.restart(node)
-
 
 class Pause(NodeCommand, frozen=True, tag="pause"):
     """Let a node do nothing."""
-
-    usage = '{"command": "pause", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.pause(node)
 
 
 class Resume(NodeCommand, frozen=True, tag="resume"):
     """Let a paused node go on."""
 
-    usage = '{"command": "resume", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.resume(node)
-
 
 class Partition(Command, frozen=True, tag="partition"):
     """Cut all links between nodes of different groups."""
 
-    usage = '{"command": "partition", "groups": [[1, 2], [3, 4, 5]]}'
+    example = ', "groups": [[1, 2], [3, 4, 5]]'
     groups: Annotated[list[Annotated[list[Node], Meta(min_length=1)]], Meta(min_length=2)]
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        nodes = [node for group in self.groups for node in group]
-        if len(set(nodes)) != len(nodes):
-            raise ArgumentsError("a node stands in two groups, or twice in one")
-        return cluster.faults.partition(self.groups)
 
 
 class Cut(Command, frozen=True, tag="cut"):
     """Cut one link."""
 
-    usage = '{"command": "cut", "link": [1, 2]}'
+    example = ', "link": [1, 2]'
     link: tuple[Node, Node]
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        first, second = self.link
-        if first == second:
-            raise ArgumentsError("a link has two different ends")
-        return cluster.faults.cut(first, second)
 
 
 class Heal(Command, frozen=True, tag="heal"):
     """End all faults of links."""
 
-    usage = '{"command": "heal"}'
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.heal()
-
 
 class Delay(Command, frozen=True, tag="delay"):
     """Delay every message."""
 
-    usage = '{"command": "delay", "ms": 50}'
+    example = ', "ms": 50'
     ms: Milliseconds
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.delay(self.ms / 1000)
 
 
 class Drop(Command, frozen=True, tag="drop"):
     """Lose a share of all messages."""
 
-    usage = '{"command": "drop", "percent": 10}'
+    example = ', "percent": 10'
     percent: Percent
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.drop(self.percent / 100)
 
 
 class SlowDisk(NodeCommand, frozen=True, tag="slow-disk"):
     """Let every sync of a node's disk take longer."""
 
-    usage = '{"command": "slow-disk", "node": 2, "ms": 50}'
+    example = ', "node": 2, "ms": 50'
     ms: Milliseconds
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.slow_disk(node, self.ms / 1000)
 
 
 class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
     """Let a node's next write fail."""
 
-    usage = '{"command": "fail-disk", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.faults.fail_disk(node)
-
 
 class Transfer(Command, frozen=True, tag="transfer"):
     """Hand leadership to a node, which is named `node` or `target`."""
 
-    usage = '{"command": "transfer", "node": 2}'
+    example = ', "node": 2'
     node: Node | None = None
     target: Node | None = None
-
-    def carry_out(self, cluster: Cluster) -> object:
-        """See the class."""
-        named = [node for node in (self.node, self.target) if node is not None]
-        if len(named) != 1:
-            raise ArgumentsError("name one node to hand over to")
-        return cluster.transfer(named[0])
 
 
 class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
     """Let a node take a snapshot, and drop the log behind it."""
 
-    usage = '{"command": "snapshot", "node": 2}'
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.snapshot(node)
-
 
 class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
     """Rebuild a node that is down from the others."""
 
-    usage = '{"command": "rebuild", "node": 2}'
     is_slow = True
-
-    def do(self, node: int, cluster: Cluster) -> object:
-        """See the class."""
-        return cluster.rebuild(node)
 
 
 class Backup(Command, frozen=True, tag="backup"):
     """Take a snapshot that holds all that was acknowledged, for somebody to copy."""
 
-    usage = '{"command": "backup"}'
     is_slow = True
     without: frozenset[Node] = frozenset()
     """Nodes whose snapshots were found to be of no use."""
-
-    async def carry_out(self, cluster: Cluster) -> dict[str, object]:
-        """See the class."""
-        members = await cluster.backup(self.without)
-        return {**members, "path": _absolute(str(members["path"]))}
-
-
-def _absolute(path: str) -> str:
-    """Return a path for others: they work in another directory than this process does. Asks no disk."""
-    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps what stands before a ".."
 
 
 COMMANDS: tuple[type[Command], ...] = (
     Status, Events, Crash, Stop, Restart, Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk,
     FailDisk, Transfer, Snapshot, Rebuild, Backup,
 )  # fmt: skip
-BY_NAME: dict[str, type[Command]] = {str(command.__struct_config__.tag): command for command in COMMANDS}
+BY_NAME: dict[str, type[Command]] = {command.name(): command for command in COMMANDS}
 
 
 class _Named(msgspec.Struct):
@@ -333,10 +202,10 @@ def parse_command(message: str | bytes) -> Command:
     try:
         return decoder.decode(message)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{error}; right would be {BY_NAME[named.command].usage}", named.id) from None
+        raise CommandError(f"{error}; right would be {BY_NAME[named.command].usage()}", named.id) from None
 
 
-async def carry_out(command: Command, cluster: Cluster) -> dict[str, Any]:
+async def carry_out(command: Command, cluster: Cluster) -> dict[str, object]:
     """Carry a command out; return the members of its reply, but for `id` and `status`.
 
     Raises:
@@ -344,14 +213,86 @@ async def carry_out(command: Command, cluster: Cluster) -> dict[str, Any]:
 
     """
     try:
-        result = command.carry_out(cluster)
-        if inspect.isawaitable(result):
-            result = await result
+        if not isinstance(command, NodeCommand):
+            return await _operate(command, cluster)
+        if command.node != "leader":
+            return await _operate_node(command, command.node, cluster)
+        node = cluster.leader()
+        return {"node": node, **await _operate_node(command, node, cluster)}
     except ArgumentsError as error:
-        raise CommandError(f"{error}; a right one would be {command.usage}", command.id) from error
+        raise CommandError(f"{error}; a right one would be {command.usage()}", command.id) from error
     except ValueError as error:
         raise CommandError(str(error), command.id) from error
-    return result if isinstance(result, dict) else {}
+
+
+async def _operate(command: Command, cluster: Cluster) -> dict[str, object]:
+    """Do what is for the cluster as a whole.
+
+    Raises:
+        ArgumentsError: the arguments don't fit together.
+        ValueError: it makes no sense now.
+
+    """
+    match command:
+        case Status():
+            return cluster.status()
+        case Partition(groups=groups):
+            nodes = [node for group in groups for node in group]
+            if len(set(nodes)) != len(nodes):
+                raise ArgumentsError("a node stands in two groups, or twice in one")
+            cluster.faults.partition(groups)
+        case Cut(link=(first, second)):
+            if first == second:
+                raise ArgumentsError("a link has two different ends")
+            cluster.faults.cut(first, second)
+        case Heal():
+            cluster.faults.heal()
+        case Delay(ms=ms):
+            cluster.faults.delay(ms / 1000)
+        case Drop(percent=percent):
+            cluster.faults.drop(percent / 100)
+        case Transfer():
+            named = [node for node in (command.node, command.target) if node is not None]
+            if len(named) != 1:
+                raise ArgumentsError("name one node to hand over to")
+            cluster.transfer(named[0])
+        case Backup():
+            members = await cluster.backup(command.without)
+            return {**members, "path": _absolute(str(members["path"]))}
+        case _:
+            raise AssertionError(command)
+    return {}
+
+
+async def _operate_node(command: NodeCommand, node: int, cluster: Cluster) -> dict[str, object]:
+    """Do what is for one node. Raises as `_operate`."""
+    match command:
+        case Crash():
+            cluster.faults.crash(node)
+        case Stop():
+            cluster.stop(node)
+        case Restart():
+            cluster.restart(node)
+        case Pause():
+            cluster.faults.pause(node)
+        case Resume():
+            cluster.faults.resume(node)
+        case SlowDisk(ms=ms):
+            cluster.faults.slow_disk(node, ms / 1000)
+        case FailDisk():
+            cluster.faults.fail_disk(node)
+        case Snapshot():
+            cluster.snapshot(node)
+        case Rebuild():
+            return await cluster.rebuild(node)
+        case _:
+            raise AssertionError(command)
+    return {}
+
+
+def _absolute(path: str) -> str:
+    """Return a path for others: they work in another directory than this process does. Asks no disk."""
+    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps what stands before a ".."
 
 
 def describe(command: Command) -> str:

@@ -8,18 +8,10 @@ import msgspec
 import trio
 from trio_websocket import WebSocketConnection
 
-from trio_kv.control.commands import (
-    Command,
-    CommandError,
-    Events,
-    Status,
-    carry_out,
-    describe,
-    parse_command,
-)
+from trio_kv.cluster.cluster import Cluster
+from trio_kv.control.commands import Command, CommandError, Events, Status, carry_out, describe, parse_command
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.events import EventQueue
-from trio_kv.control.port import Cluster
 from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ControlCommanded
@@ -103,7 +95,7 @@ class ControlConnection:
             self._listen()
             return
         if not isinstance(command, Status):
-            self._trace.emit(ControlCommanded(command.name, describe(command)))
+            self._trace.emit(ControlCommanded(command.name(), describe(command)))
         await self._send(await self._carry_out(command))
 
     async def _carry_out(self, command: Command) -> str:

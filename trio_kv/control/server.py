@@ -17,10 +17,10 @@ import trio
 import trio_websocket
 from wsproto.utilities import ProtocolError
 
+from trio_kv.cluster.cluster import Cluster
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.connection import ControlConnection
 from trio_kv.control.head import Refusal, check_head, encode_refusal, parse_head
-from trio_kv.control.port import Cluster
 from trio_kv.control.token import (
     ControlFile,
     control_path,

@@ -15,8 +15,12 @@ from trio_kv.gateway.store import Store, View
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.outbox import Outbox
-from trio_kv.proxy.session import PAUSE, ReadRun, Session, Step, WriteRun
-from trio_kv.proxy.stream import ByteStream, ConnectionLostError
+from trio_kv.proxy.session import Session
+from trio_kv.proxy.states import PAUSE, READ, WRITE, Step
+from trio_kv.proxy.stream import ByteStream, ConnectionLostError, lost
+
+WAITING_BYTES_MAX = 262144
+"""While more than this waits to be sent, no line is taken that no request asked for."""
 
 
 class Connection:
@@ -51,6 +55,7 @@ class Connection:
         self.active_s = now()
         """When it last completed a line or was sent a reply."""
         self._stream = stream
+        self._receive_nowait = stream.receive_nowait
         self._outbox = Outbox(self, stream, unsent, config.send_stall_s)
         self._store = store
         self._view = View()
@@ -100,10 +105,14 @@ class Connection:
 
         It never waits: the client may be slow, and whoever offers a line has other clients.
         """
-        if not self.session.is_open or not self._outbox.offer(line):
+        if not self.session.is_open or self._outbox.waiting_bytes > WAITING_BYTES_MAX:
             return False
-        if self._outbox.waiting_bytes:
-            self._call()
+        try:
+            if not self._outbox.send_nowait(line):
+                self._call()
+        except ConnectionLostError:
+            # Not the business of whoever offers a line. The connection hears of it when it receives.
+            return False
         return True
 
     def evict(self) -> None:
@@ -136,19 +145,19 @@ class Connection:
 
         A session that is open waits for its client, and may be called away from that; one that drains does not wait.
         """
-        session, stream, store, outbox = self.session, self._stream, self._store, self._outbox
+        session, store, outbox, view = self.session, self._store, self._outbox, self._view
         is_waiting = session.is_open
-        wait = stream.wait_readable if is_waiting else trio.lowlevel.checkpoint
+        wait = self._stream.wait_readable if is_waiting else trio.lowlevel.checkpoint
         while True:
             while step is not None:
-                if isinstance(step, WriteRun):
-                    answer = await store.write(step.operations, timeout_s=step.timeout_s)
-                    self._view.note(answer)
-                    step = session.take_answer(answer)
-                elif isinstance(step, ReadRun):
+                if step is READ:
                     answer = await store.read(
-                        step.queries, timeout_s=step.timeout_s, is_stale=step.is_stale, view=self._view
+                        session.operations, timeout_s=session.timeout_s, is_stale=session.is_stale, view=view
                     )
+                    step = session.take_answer(answer)
+                elif step is WRITE:
+                    answer = await store.write(session.operations, timeout_s=session.timeout_s)
+                    view.note(answer)
                     step = session.take_answer(answer)
                 else:
                     if step is PAUSE:
@@ -158,14 +167,13 @@ class Connection:
                     self.active_s = self._now()
                     step = session.next_step() if session.is_owing else None
             self.is_busy = False
-            is_called = self._is_called and is_waiting
-            if is_called or not session.is_hearing:
+            if not session.is_hearing or (self._is_called and is_waiting):
                 return
             await wait()
             if self._is_called and is_waiting:
                 return
             self.is_busy = True
-            chunk = stream.receive_nowait()
+            chunk = self._receive()
             if chunk is not None:
                 step = session.receive(chunk)
                 if session.half_bytes or self._half_bytes:
@@ -182,6 +190,18 @@ class Connection:
         To close a socket with bytes unread would reset the connection, and the reset may overtake the last words on
         their way to the client (RFC 2525 §2.17). So the rest is read and dropped first.
         """
-        await self._stream.send_eof()
-        while self._stream.receive_nowait() != b"":
+        try:
+            await self._stream.send_eof()
+        except OSError as error:
+            raise lost("shutting down", error) from error
+        while self._receive() != b"":
             await self._stream.wait_readable()
+
+    def _receive(self) -> bytes | None:
+        """Return what has come: b"" at the end of input, None if there is nothing."""
+        try:
+            return self._receive_nowait()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise lost("receiving", error) from error

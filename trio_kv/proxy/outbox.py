@@ -6,18 +6,15 @@ made, as far as the client takes it. The rest waits for the writer.
 
 import trio
 
-from trio_kv.proxy.books import Receiver, UnsentReplies
-from trio_kv.proxy.stream import ByteStream, ConnectionLostError
-
-WAITING_BYTES_MAX = 262144
-"""While more than this waits, no line is taken that no request asked for."""
+from trio_kv.proxy.books import Owner, UnsentReplies
+from trio_kv.proxy.stream import ByteStream, ConnectionLostError, lost
 
 
 class Outbox:
     """Bytes that wait to be sent.
 
     What waits is limited over all connections: beyond that the client is dropped that has been slow for the longest
-    time. A connection makes no more replies while some wait; lines between replies are refused while too much waits.
+    time. A connection makes no more replies while some wait.
 
     Invariant: `_unsent` is the end of what was begun; `_queue` comes behind it.
 
@@ -35,18 +32,20 @@ class Outbox:
         "_owner",
         "_queue",
         "_scope",
+        "_send_nowait",
         "_stall_s",
         "_stream",
         "_unsent",
         "waiting_bytes",
     )
 
-    def __init__(self, owner: Receiver, stream: ByteStream, books: UnsentReplies, stall_s: float) -> None:
+    def __init__(self, owner: Owner, stream: ByteStream, books: UnsentReplies, stall_s: float) -> None:
         """Begin empty; see the class."""
         self.waiting_bytes = 0
         """What waits, with all that was begun: that is in memory until its last byte is sent."""
         self._owner = owner
         self._stream = stream
+        self._send_nowait = stream.send_nowait
         self._books = books
         self._stall_s = stall_s
         self._queue: list[bytes] = []
@@ -64,7 +63,12 @@ class Outbox:
         """
         is_first = not self.waiting_bytes
         if is_first:
-            sent = self._stream.send_nowait(data)
+            try:
+                sent = self._send_nowait(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise lost("sending", error) from error
             if sent == len(data):
                 return True
             self._unsent = memoryview(data)[sent:]
@@ -73,17 +77,6 @@ class Outbox:
         self.waiting_bytes += len(data)
         self._books.note(self._owner, self.waiting_bytes, is_new=is_first)
         return False
-
-    def offer(self, line: bytes) -> bool:
-        """Send a line that no request asked for now; return whether there was room for it, and anybody to hear it."""
-        if self.waiting_bytes > WAITING_BYTES_MAX:
-            return False
-        try:
-            self.send_nowait(line)
-        except ConnectionLostError:
-            # Not the business of whoever offers a line. The connection hears of it when it receives.
-            return False
-        return True
 
     async def flush(self) -> None:
         """Be the writer: wait for a client that is slow, but not for one that takes nothing.
@@ -97,7 +90,10 @@ class Outbox:
                 if self._is_dropped:
                     raise ConnectionLostError("the client does not take its replies, nor do too many others")
                 with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as self._scope:
-                    self._unsent = self._unsent[await self._stream.send_some(self._unsent) :]
+                    try:
+                        self._unsent = self._unsent[await self._stream.send_some(self._unsent) :]
+                    except OSError as error:
+                        raise lost("sending", error) from error
                 if self._scope.cancelled_caught and not self._is_dropped:
                     raise ConnectionLostError(f"the client took nothing for {self._stall_s:g} s")
             self._unsent = memoryview(b"".join(self._queue))

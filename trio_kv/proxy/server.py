@@ -173,7 +173,7 @@ class Proxy:
         """Tell a client that the door is full."""
         reason = f"{self._connections_max} connections are open, which is the limit; try again later"
         # The client may be gone already, which leaves nobody to tell.
-        with contextlib.suppress(ConnectionLostError):
+        with contextlib.suppress(OSError, ConnectionLostError):
             stream.send_nowait(encode_error("overloaded", reason))
         await stream.aclose()
         self._trace.emit(ClientRefused(client=self._count(), address=stream.peer, reason=reason))

@@ -12,22 +12,19 @@ Nobody works for long without a pause. What is done is counted in units of some 
 a simulated run repeats itself.
 """
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-import msgspec
-
 from trio_kv.gateway.store import Answer
-from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
-from trio_kv.proxy.states import NEXT_STATES, IllegalStateError, State
+from trio_kv.proxy.states import NEXT_STATES, PAUSE, READ, WRITE, IllegalStateError, State, Step
 from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.requests import (
     CLOSE_SHUTDOWN,
+    OPERATIONS,
     BadRequestError,
     Query,
     Request,
@@ -51,31 +48,12 @@ BAD_BYTES_A_UNIT = 32
 STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
 
-
-class WriteRun(msgspec.Struct, frozen=True, gc=False):
-    """A step: let the store write; the answer goes to `take_answer`."""
-
-    operations: Sequence[AnyWrite]
-    timeout_s: float
-
-
-class ReadRun(msgspec.Struct, frozen=True, gc=False):
-    """A step: let the store answer queries; the answer goes to `take_answer`."""
-
-    queries: Sequence[AnyQuery]
-    timeout_s: float
-    is_stale: bool
-
-
-class Pause(enum.Enum):
-    """A step: let others have their turn."""
-
-    PAUSE = "pause"
-
-
-PAUSE: Final = Pause.PAUSE
-Step = WriteRun | ReadRun | Pause | bytes
-"""Bytes are to be sent."""
+STEP_OF_RUN: Final[Mapping[type, Step]] = {
+    kind: READ if issubclass(kind, Query) else WRITE
+    for kind in OPERATIONS.values()
+    if issubclass(kind, (Query, WriteOperation))
+}
+"""What a run of each kind of operation asks for; the others need no store."""
 
 
 class Session:
@@ -103,6 +81,10 @@ class Session:
         """Whether what comes next is received."""
         self.is_owing = False
         """Whether there is a next step."""
+        self.operations: Sequence[Any] = ()
+        """The run that was given out last. Its requests have one kind, time-out and consistency."""
+        self.timeout_s = 0.0
+        self.is_stale = False
         self.farewell = b""
         """The last words."""
         self.reason = "end of input"
@@ -150,36 +132,36 @@ class Session:
         """
         if self.is_owing or not self.is_hearing:
             raise IllegalStateError(f"a chunk came to a session that is {self.state.value}")
-        size = len(chunk)
         if (
             self._is_between_lines
             and chunk.startswith(b"{")
-            and chunk.find(b"\n") == size - 1
-            and size <= self._line_bytes_max
+            and chunk.find(b"\n") == len(chunk) - 1 <= self._line_bytes_max
             and self.request_count
         ):
             # One whole line, which is what a client sends that waits for each answer. It goes the shortest way.
-            line: Line = chunk[:-1]
+            line: Any = chunk[:-1]
         else:
             lines = self._split(chunk)
             if not lines or not (self.request_count or self._greet(lines[0])):
                 return None
-            if len(lines) > 1:
+            if len(lines) > 1 or lines[0] is TOO_LARGE:
                 return self._take_many(lines)
-            line = lines[0]
+            (line,) = lines
         self.request_count += 1
         self.is_owing = True
-        item = self._decode(line)
-        self._items = [item]
-        self._done, self._handed = 0, 1
-        if not isinstance(item, bytes):
-            operation = item.operation
-            if isinstance(operation, Query):
-                return ReadRun((operation,), item.timeout, item.is_stale)
-            if isinstance(operation, WriteOperation):
-                return WriteRun((operation,), item.timeout)
-        self._handed = self._work = 0
-        return self.next_step()
+        try:
+            item: Any = parse_line(line)
+        except BadRequestError as error:
+            item, step = _encode_refusal(error), None
+        else:
+            step = STEP_OF_RUN.get(type(item.operation))
+        self._items, self._done = [item], 0
+        if step is None:
+            self._handed = self._work = 0
+            return self.next_step()
+        self._handed = 1
+        self.operations, self.timeout_s, self.is_stale = (item.operation,), item.timeout, item.is_stale
+        return step
 
     def take_answer(self, answer: Answer) -> Step | None:
         """Take the store's answer to the run that was given out last; return what to do next.
@@ -194,7 +176,9 @@ class Session:
             self._answer = answer
             return self.next_step()
         # It was one line, alone.
-        item, self._items, self.is_owing, self._handed = self._items[0], [], False, 0
+        item = self._items[0]
+        self._items, self.operations = [], ()
+        self.is_owing, self._handed = False, 0
         return encode_reply(item, answer.replies[0], answer.node, answer.term)
 
     def retire(self, farewell: bytes, reason: str) -> None:
@@ -261,12 +245,12 @@ class Session:
                 self._decode_lines()
             elif self._done < len(self._items):
                 item = self._items[self._done]
-                operation = None if isinstance(item, bytes) else item.operation
-                if isinstance(operation, Query | WriteOperation) and self.state is not State.CLOSING:
+                kind = None if isinstance(item, bytes) else type(item.operation)
+                if kind in STEP_OF_RUN and self.state is not State.CLOSING:
                     return self._cut_run(item)
                 self._put(self._answer_here(item))
                 self._done += 1
-                self._work += STATUS_WORK if isinstance(operation, Status) else 1
+                self._work += STATUS_WORK if kind is Status else 1
             elif self._taken < len(self._lines):
                 self._begin_decoding()
             elif self.state is State.CLOSING:
@@ -279,22 +263,23 @@ class Session:
 
     def _forget_chunk(self) -> None:
         """Keep nothing of a chunk that is answered: there are thousands of silent sessions."""
-        self._items, self._lines, self._taken, self.is_owing = [], (), 0, False
+        self._items, self._lines, self.operations = [], (), ()
+        self._taken, self.is_owing = 0, False
 
-    def _cut_run(self, first: Request) -> WriteRun | ReadRun:
-        """Return the run that begins with the next item."""
-        timeout_s, is_stale = first.timeout, first.is_stale
-        kind = Query if isinstance(first.operation, Query) else WriteOperation
+    def _cut_run(self, first: Request) -> Step:
+        """Cut the run that begins with the next item, and return its step."""
+        step, timeout_s, is_stale = STEP_OF_RUN[type(first.operation)], first.timeout, first.is_stale
         run: list[Any] = []
         for item in islice(self._items, self._done, self._done + self._run_requests_max):
             # One time-out and one consistency a run, so that the store need know no more of it than that.
-            if isinstance(item, bytes) or not isinstance(item.operation, kind):
+            if isinstance(item, bytes) or STEP_OF_RUN.get(type(item.operation)) is not step:
                 break
             if item.timeout != timeout_s or item.is_stale != is_stale:
                 break
             run.append(item.operation)
         self._handed = self._done + len(run)
-        return WriteRun(run, timeout_s) if kind is WriteOperation else ReadRun(run, timeout_s, is_stale)
+        self.operations, self.timeout_s, self.is_stale = run, timeout_s, is_stale
+        return step
 
     def _take_out(self) -> bytes:
         out = self._out
@@ -366,7 +351,7 @@ class Session:
         try:
             return parse_line(line)
         except BadRequestError as error:
-            return encode_error(error.code, error.message, error.key, error.id)
+            return _encode_refusal(error)
 
     # Lines out
 
@@ -394,8 +379,12 @@ class Session:
             return encode_status(item, self._status())
         if isinstance(operation, WriteOperation) and self._done < self._handed:
             reply = Reply("timeout", message="the server stops; this write may still take effect")
-        elif isinstance(operation, Query | WriteOperation):
+        elif type(operation) in STEP_OF_RUN:
             reply = Reply("unavailable", message="the server stops; this request had no effect")
         else:
             reply = Reply("ok")
         return encode_reply(item, reply)
+
+
+def _encode_refusal(error: BadRequestError) -> bytes:
+    return encode_error(error.code, error.message, error.key, error.id)

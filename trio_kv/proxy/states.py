@@ -1,4 +1,4 @@
-"""How far a session with a client is, and what may come next."""
+"""How far a session is and what may come next, and what its steps ask for."""
 
 import enum
 from collections.abc import Mapping
@@ -30,3 +30,21 @@ NEXT_STATES: Final[Mapping[State, frozenset[State]]] = {
 
 class IllegalStateError(Exception):
     """A session was asked for what its state does not allow. That is a bug of its driver."""
+
+
+class Action(enum.Enum):
+    """What a step asks of the driver, where it is not to send bytes."""
+
+    READ = "read"
+    """Let the store answer the session's `operations`, which are queries, and give the answer to `take_answer`."""
+    WRITE = "write"
+    """Let the store apply the session's `operations`, which are writes, and give the answer to `take_answer`."""
+    PAUSE = "pause"
+    """Let others have their turn."""
+
+
+READ: Final = Action.READ
+WRITE: Final = Action.WRITE
+PAUSE: Final = Action.PAUSE
+Step = Action | bytes
+"""Bytes are to be sent."""

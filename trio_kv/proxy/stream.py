@@ -18,11 +18,17 @@ class ConnectionLostError(Exception):
     """The peer is gone, or takes nothing. Its argument says which."""
 
 
+def lost(doing: str, error: Exception) -> ConnectionLostError:
+    """Return what an error of a stream means for its connection."""
+    return ConnectionLostError(f"{doing} failed: {error if isinstance(error, OSError) else repr(error)}")
+
+
 class ByteStream(Protocol):
     """A connection with a peer. One task receives and sends; `send_nowait` is for all.
 
     Raises of all methods but `aclose`:
-        ConnectionLostError: the peer is gone.
+        OSError, ConnectionLostError: the peer is gone.
+        BlockingIOError: nothing can be received or sent now. A stream may raise it, as sockets do, or return None or 0.
 
     """
 
@@ -110,7 +116,7 @@ class TrioStream:
         try:
             self._received = bytes(await self._stream.receive_some(CHUNK_BYTES_MAX))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLostError(f"receiving failed: {error!r}") from error
+            raise lost("receiving", error) from error
 
     def receive_nowait(self) -> bytes | None:
         """See `ByteStream`."""
@@ -131,7 +137,7 @@ class TrioStream:
         try:
             await self._stream.send_all(piece)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLostError(f"sending failed: {error!r}") from error
+            raise lost("sending", error) from error
         self._is_torn = False
         return len(piece)
 
@@ -141,7 +147,7 @@ class TrioStream:
             try:
                 await self._stream.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionLostError(f"shutting down failed: {error!r}") from error
+                raise lost("shutting down", error) from error
 
     async def aclose(self) -> None:
         """See `ByteStream`."""

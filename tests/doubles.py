@@ -1,9 +1,7 @@
-"""A `Store` of one node, without a log: for tests of the door, and for measuring the door alone.
-
-It answers at once, or when its gate is opened, and remembers what runs it was given.
-"""
+"""Twins of what the product needs, for tests: a store without a log, and a sink that keeps what it gets."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import trio
 
@@ -11,10 +9,14 @@ from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Item, Reply
+from trio_kv.raft.events import DEBUG, Event
+from trio_kv.trace.trace import Record
+
+E = TypeVar("E", bound=Event)
 
 
 class MemoryStore:
-    """A store that is one dictionary.
+    """A store that is one dictionary. It answers at once, or when its gate is opened.
 
     Args:
         gate: nothing is answered before this event is set; None answers at once.
@@ -60,3 +62,19 @@ class MemoryStore:
 
     def _answer(self, replies: list[Reply]) -> Answer:
         return Answer(replies, node=1, term=1, applied=self.applied)
+
+
+class MemorySink:
+    """Keeps every record, without limit: for runs that end."""
+
+    def __init__(self, level: int = DEBUG) -> None:
+        self.level = level
+        self.records: list[Record] = []
+
+    def write(self, record: Record) -> None:
+        """Keep a record."""
+        self.records.append(record)
+
+    def events(self, event_class: type[E]) -> list[E]:
+        """Return the events of one class, in their order."""
+        return [record.event for record in self.records if isinstance(record.event, event_class)]
