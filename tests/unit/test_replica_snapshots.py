@@ -296,6 +296,21 @@ def test_a_snapshot_without_room_leaves_no_trace() -> None:
     assert node.replica.raft.log.last_index == 2
 
 
+def test_a_late_word_of_a_full_disk_ends_no_other_snapshot() -> None:
+    """What the disk says of an own snapshot, that a leader's has taken the place of, ends neither that nor the node."""
+    node = Node(Log(entries(1, 2, 5)))
+    node.step(Heartbeat(*LEADER, 0, 2, 5, 2))
+    node.replica.snapshots.ask()
+    node.step()
+    assert node.replica.snapshots.is_taking
+    messages = installs(LEADER, 7)
+    node.take(messages)
+    node.step(SnapshotFailed(2, 5, "full"))
+    node.step(*messages)
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+
+
 def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropped_after_it() -> None:
     """What is applied meanwhile is not in it, and the log is dropped when it is durable and not before."""
     node = Node(Log(entries(1, 6, 5)))

@@ -253,9 +253,9 @@ class Replica:
             assert not self._unapplied or self._unapplied[-1].index <= machine.applied
             self.machine, self._unapplied = machine, ()
 
-    def snapshot_failed(self) -> None:
+    def snapshot_failed(self, snapshot: LogPosition) -> None:
         """Note that the disk had no room for a snapshot."""
-        self.snapshots.failed(self.machine)
+        self.snapshots.failed(self.machine, snapshot)
 
     def applied_event(self) -> EntriesApplied:
         """Return the event that tells what `apply` did in this pass, if there was anything to apply."""
