@@ -166,6 +166,8 @@ class Replica:
 
     def apply(self, ready: Ready) -> None:
         """Apply what is committed, and go on with snapshots as far as a pass has time for it."""
+        # First, for they are among the last answers only as long as they wait here.
+        self._reads.extend([(index, reads) for reads, index in ready.reads])
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
@@ -177,8 +179,8 @@ class Replica:
         self.applied_now = committed
         if self._waiters:
             self._give_up_lost()
-        if ready.reads or self._reads or self._stale_reads:
-            self._answer_reads(ready)
+        if self._reads or self._stale_reads:
+            self._answer_reads()
         for chunk in ready.chunks:
             self.snapshots.take(self.machine, chunk)
         for read in ready.chunk_reads:
@@ -326,10 +328,8 @@ class Replica:
         self.uncommitted_bytes -= waiter.propose.size_bytes
         return waiter
 
-    def _answer_reads(self, ready: Ready) -> None:
+    def _answer_reads(self) -> None:
         applied = self.machine.applied
-        for reads, index in ready.reads:
-            self._reads.append((index, reads))
         if self._reads:
             waiting = []
             for index, reads in self._reads:
