@@ -311,6 +311,20 @@ def test_a_late_word_of_a_full_disk_ends_no_other_snapshot() -> None:
     assert node.replica.machine.applied == 7
 
 
+def test_a_chunk_that_comes_with_the_word_of_a_full_disk_is_asked_for_anew() -> None:
+    """A second attempt was under way, and went on when the disk told of the first one's chunk. Then it was full."""
+    node = Node(Log(entries(1, 2, 5)))
+    messages = installs(LEADER, 7)
+    node.step(messages[0])
+    node.step(AppendEntries(*LEADER, 2, 5, entries(3, 3, 5), 0))
+    node.step(messages[0])
+    node.step(ChunkAdded(7, 5, 0))
+    node.step(messages[1], SnapshotFailed(7, 5, "full"))
+    node.take(messages)
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+
+
 def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropped_after_it() -> None:
     """What is applied meanwhile is not in it, and the log is dropped when it is durable and not before."""
     node = Node(Log(entries(1, 6, 5)))
