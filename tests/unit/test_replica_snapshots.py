@@ -325,6 +325,22 @@ def test_a_chunk_that_comes_with_the_word_of_a_full_disk_is_asked_for_anew() -> 
     assert node.replica.machine.applied == 7
 
 
+def test_no_own_snapshot_is_begun_before_what_the_newest_one_holds_is_applied() -> None:
+    """The log went on beside a leader's snapshot, and is committed beyond it, but not applied so far: an older one than
+    the newest would be of no use, and the disk refuses it.
+    """
+    node = Node(Log(entries(1, 2, 5)))
+    node.take(installs(LEADER, 7))
+    node.replica.raft.config = attrs.evolve(CONFIG, committed_entries_max=2)
+    node.step(AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 9))
+    node.replica.snapshots.ask()
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied < 7
+    while node.replica.machine.applied < 9:
+        node.step()
+    assert [job for job in node.jobs if isinstance(job, BeginSnapshot)][1:] == [BeginSnapshot(8, 5)]
+
+
 def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropped_after_it() -> None:
     """What is applied meanwhile is not in it, and the log is dropped when it is durable and not before."""
     node = Node(Log(entries(1, 6, 5)))

@@ -226,7 +226,10 @@ class Replica:
     @property
     def is_snapshot_due(self) -> bool:
         """Whether a snapshot should be begun as soon as it is this node's turn."""
-        return self.snapshots.is_due and self.machine.is_settled
+        if not (self.snapshots.is_due and self.machine.is_settled):
+            return False
+        # One may be stored that goes further than what is applied: a leader's that came beside the log.
+        return self.machine.applied >= (self.snapshots.stored or LOG_START).index
 
     def take_turn(self, now: float, turns: Turns) -> None:
         """Begin a snapshot that is due, or go on with one, if it is this node's turn; else give the turn back.
