@@ -161,13 +161,13 @@ def _(patch: Patch) -> None:
     tests=scenarios("test_R7_reads_at_leaders_and_followers_while_leaders_change", file="core"),
 )
 def _(patch: Patch) -> None:
-    real = Replica._answer_reads
+    real = Replica.apply
 
-    def answer_reads(self: Replica, ready: Ready) -> None:
+    def apply(self: Replica, ready: Ready) -> None:
         reads = tuple((context, 0) for context, _ in ready.reads)
         real(self, attrs.evolve(ready, reads=reads))
 
-    patch.setattr(Replica, "_answer_reads", answer_reads)
+    patch.setattr(Replica, "apply", apply)
 
 
 @mutant("R8 a quorum is one less than a majority", world="core")

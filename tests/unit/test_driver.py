@@ -5,6 +5,8 @@ from random import Random
 import pytest
 
 from trio_kv.kv.commands import OpenSession
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.events import TransferEnded
 from trio_kv.replica import replica as replica_module
@@ -13,7 +15,7 @@ from trio_kv.replica.jobs import DiskFailed, LogSpaceChanged, Stored
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import DiskRoomChanged
-from trio_kv.wire.node_port import Done, Propose, ReplyTo
+from trio_kv.wire.node_port import Done, Propose, Read, ReplyTo
 
 
 class Node:
@@ -58,6 +60,22 @@ def test_a_pass_that_raises_loses_no_answer(node: Node, monkeypatch: pytest.Monk
     ((reply_to, answer),) = node.driver.stop()
     assert reply_to == ReplyTo(1, 1)
     assert isinstance(answer, Done)
+
+
+def test_a_read_that_was_confirmed_is_answered_though_the_pass_raises(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It left Raft and was not answered yet, when an entry could not be applied: it is among the last answers."""
+    write = node.driver.step(node.now, node.now, [Propose(ReplyTo(1, 1), 7, [OpenSession(60_000_000)])]).write
+    assert write is not None
+
+    def apply(*_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(Machine, "apply", apply)
+    with pytest.raises(RuntimeError):
+        node.step(Stored(write.ticket), Read(ReplyTo(1, 1), 8, [Get("k")]))
+    assert {answer.number for _, answer in node.driver.stop()} == {7, 8}
 
 
 def test_a_further_pass_is_wanted_once_at_a_time(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

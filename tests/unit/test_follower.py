@@ -120,3 +120,25 @@ def test_a_copy_goes_its_own_way() -> None:
     twin.receive(1.0, append(2, (1, 1), 2))
     assert (raft.term, raft.log.last_index, raft.log.durable) == (1, 3, 1)
     assert raft.ready(0.0) == expected
+
+
+def test_an_append_behind_the_snapshot_is_answered() -> None:
+    """A follower that has a newer snapshot tells a leader that looks for its end below that one where it is.
+
+    It may have got the snapshot from an earlier leader, and its word of that be lost: a leader whose appends all stayed
+    without an answer would send the same ones for ever.
+    """
+    raft = Raft(
+        id=1,
+        peers=[2],
+        config=RaftConfig(log_entries_kept=0),
+        random=Random("follower"),
+        incarnation=1,
+        now=0.0,
+        hard_state=HardState(3, None),
+        log=Log(base_index=9, base_term=2),
+    )
+    for message in (append(3, (4, 1), 1, 1), append(3, (6, 1))):
+        raft.receive(0.0, message)
+        (reply,) = raft.ready(0.0).messages
+        assert reply == AppendAccepted(1, 2, 3, 1, False, 9)

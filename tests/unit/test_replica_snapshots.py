@@ -296,6 +296,51 @@ def test_a_snapshot_without_room_leaves_no_trace() -> None:
     assert node.replica.raft.log.last_index == 2
 
 
+def test_a_late_word_of_a_full_disk_ends_no_other_snapshot() -> None:
+    """What the disk says of an own snapshot, that a leader's has taken the place of, ends neither that nor the node."""
+    node = Node(Log(entries(1, 2, 5)))
+    node.step(Heartbeat(*LEADER, 0, 2, 5, 2))
+    node.replica.snapshots.ask()
+    node.step()
+    assert node.replica.snapshots.is_taking
+    messages = installs(LEADER, 7)
+    node.take(messages)
+    node.step(SnapshotFailed(2, 5, "full"))
+    node.step(*messages)
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+
+
+def test_a_chunk_that_comes_with_the_word_of_a_full_disk_is_asked_for_anew() -> None:
+    """A second attempt was under way, and went on when the disk told of the first one's chunk. Then it was full."""
+    node = Node(Log(entries(1, 2, 5)))
+    messages = installs(LEADER, 7)
+    node.step(messages[0])
+    node.step(AppendEntries(*LEADER, 2, 5, entries(3, 3, 5), 0))
+    node.step(messages[0])
+    node.step(ChunkAdded(7, 5, 0))
+    node.step(messages[1], SnapshotFailed(7, 5, "full"))
+    node.take(messages)
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied == 7
+
+
+def test_no_own_snapshot_is_begun_before_what_the_newest_one_holds_is_applied() -> None:
+    """The log went on beside a leader's snapshot, and is committed beyond it, but not applied so far: an older one than
+    the newest would be of no use, and the disk refuses it.
+    """
+    node = Node(Log(entries(1, 2, 5)))
+    node.take(installs(LEADER, 7))
+    node.replica.raft.config = attrs.evolve(CONFIG, committed_entries_max=2)
+    node.step(AppendEntries(*LEADER, 2, 5, entries(3, 9, 5), 9))
+    node.replica.snapshots.ask()
+    node.snapshot_stored(7)
+    assert node.replica.machine.applied < 7
+    while node.replica.machine.applied < 9:
+        node.step()
+    assert [job for job in node.jobs if isinstance(job, BeginSnapshot)][1:] == [BeginSnapshot(8, 5)]
+
+
 def test_an_own_snapshot_is_taken_while_entries_are_applied_and_the_log_is_dropped_after_it() -> None:
     """What is applied meanwhile is not in it, and the log is dropped when it is durable and not before."""
     node = Node(Log(entries(1, 6, 5)))

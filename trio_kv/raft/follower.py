@@ -68,6 +68,8 @@ class Follower(Role):
             entries = entries[log.base_index - prev_index :]
             prev_index, prev_term = log.base_index, log.base_term
             if message.prev_index + len(message.entries) < log.base_index:
+                # Told, for the leader may not know of that snapshot: its word of it was lost, say.
+                self.accept(message.source, log.base_index)
                 return
         if not log.has(prev_index, prev_term):
             self._reject(message)

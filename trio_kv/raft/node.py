@@ -357,6 +357,7 @@ class Raft(NodeState):
     def chunk_failed(self) -> None:
         """Note that the disk has no space for the snapshot that is coming: it begins anew when it is sent again."""
         self.incoming = None
+        self.effects.chunks.clear()  # One that came just now would follow on nothing.
 
     def refuse_snapshot(self, reason: str) -> None:
         """Note that a chunk of the snapshot that is coming can't be read."""

@@ -175,7 +175,7 @@ class Driver:
                 replica.snapshot_stored(now, LogPosition(item.index, item.term), item.size_bytes)
                 self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
             case SnapshotFailed():
-                replica.snapshot_failed()
+                replica.snapshot_failed(LogPosition(item.index, item.term))
                 self._events.append(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
             case LogSpaceChanged():
                 replica.raft.set_free_log_bytes(item.free_log_bytes)

@@ -166,6 +166,8 @@ class Replica:
 
     def apply(self, ready: Ready) -> None:
         """Apply what is committed, and go on with snapshots as far as a pass has time for it."""
+        # First, for they are among the last answers only as long as they wait here.
+        self._reads.extend([(index, reads) for reads, index in ready.reads])
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
@@ -177,8 +179,8 @@ class Replica:
         self.applied_now = committed
         if self._waiters:
             self._give_up_lost()
-        if ready.reads or self._reads or self._stale_reads:
-            self._answer_reads(ready)
+        if self._reads or self._stale_reads:
+            self._answer_reads()
         for chunk in ready.chunks:
             self.snapshots.take(self.machine, chunk)
         for read in ready.chunk_reads:
@@ -224,7 +226,10 @@ class Replica:
     @property
     def is_snapshot_due(self) -> bool:
         """Whether a snapshot should be begun as soon as it is this node's turn."""
-        return self.snapshots.is_due and self.machine.is_settled
+        if not (self.snapshots.is_due and self.machine.is_settled):
+            return False
+        # One may be stored that goes further than what is applied: a leader's that came beside the log.
+        return self.machine.applied >= (self.snapshots.stored or LOG_START).index
 
     def take_turn(self, now: float, turns: Turns) -> None:
         """Begin a snapshot that is due, or go on with one, if it is this node's turn; else give the turn back.
@@ -253,9 +258,9 @@ class Replica:
             assert not self._unapplied or self._unapplied[-1].index <= machine.applied
             self.machine, self._unapplied = machine, ()
 
-    def snapshot_failed(self) -> None:
+    def snapshot_failed(self, snapshot: LogPosition) -> None:
         """Note that the disk had no room for a snapshot."""
-        self.snapshots.failed(self.machine)
+        self.snapshots.failed(self.machine, snapshot)
 
     def applied_event(self) -> EntriesApplied:
         """Return the event that tells what `apply` did in this pass, if there was anything to apply."""
@@ -326,10 +331,8 @@ class Replica:
         self.uncommitted_bytes -= waiter.propose.size_bytes
         return waiter
 
-    def _answer_reads(self, ready: Ready) -> None:
+    def _answer_reads(self) -> None:
         applied = self.machine.applied
-        for reads, index in ready.reads:
-            self._reads.append((index, reads))
         if self._reads:
             waiting = []
             for index, reads in self._reads:

@@ -234,15 +234,15 @@ class Snapshots:
             self._compact_to = None
             self.jobs.append(CompactLog(reached))
 
-    def failed(self, machine: Machine) -> None:
-        """Give up what was being written: the disk is full.
+    def failed(self, machine: Machine, snapshot: LogPosition) -> None:
+        """Give up what was being written, unless another one took its place already: the disk is full.
 
         One of our own is due again with more log, a leader's is sent again.
         """
-        if self._taking is not None:
+        if self._taking is not None and snapshot == self._taking_snapshot():
             self._taking = None
             machine.thaw()
-        if self._receiving is not None:
+        elif self._receiving is not None and self._receiving.snapshot == snapshot:
             self._receiving = None
             self._raft.chunk_failed()
 
