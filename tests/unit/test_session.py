@@ -12,7 +12,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.session import PAUSE, ReadRun, Session, Step, WriteRun
 from trio_kv.proxy.states import NEXT_STATES, IllegalStateError, State
-from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN
+from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
 
 LINES = [
     b'{"key":"a","value":1}',
