@@ -307,9 +307,10 @@ def test_a_leader_that_is_deposed_after_healing_is_refused() -> None:
 
 def test_what_is_left_in_queues_is_told() -> None:
     """A read that found no leader waits, and is seen to."""
-    replica = Replica(
+    raft = Raft(
         id=1, peers=(2, 3), config=RaftConfig(), random=Random("q"), incarnation=1, now=0.0, events_level=0
     )
+    replica = Replica(raft)
     assert not left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3])
     replica.read(Read(ReplyTo(0, 1), 1, (Get("k"),)))
     replica.ready(0.0)

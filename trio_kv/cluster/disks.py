@@ -55,23 +55,18 @@ class Disk(Storage, Protocol):
 
     def fail_next(self) -> None:
         """Fault: the next batch fails with an input/output error."""
-        ...  # pragma: no cover
 
     def stall(self) -> None:
         """Fault: the disk stands still, from the next batch or job on."""
-        ...  # pragma: no cover
 
     def unstall(self) -> None:
         """End a stall."""
-        ...  # pragma: no cover
 
     def fill(self) -> None:
         """Fault: the disk is full. No segment and no snapshot can be made."""
-        ...  # pragma: no cover
 
     def unfill(self) -> None:
         """End it: soon the disk finds its space."""
-        ...  # pragma: no cover
 
 
 @attrs.frozen
@@ -116,21 +111,13 @@ class Disks(Protocol):
     @property
     def nodes(self) -> tuple[int, ...]:
         """All nodes, in order."""
-        ...  # pragma: no cover
 
     @property
     def incarnations(self) -> Mapping[int, int]:
         """Each node's incarnation, as it is now."""
-        ...  # pragma: no cover
 
     async def examine(self, node: int) -> Found:
-        """Look at a node that does not run.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
-        ...  # pragma: no cover
+        """Look at a node that does not run. Raises OSError."""
 
     async def load(self, node: int, decode: Decode, known: Known | None, moved: Moved) -> Loaded:
         """Read what a node's disk holds, and repair what an interruption left.
@@ -146,7 +133,6 @@ class Disks(Protocol):
             OSError: the disk refused.
 
         """
-        ...  # pragma: no cover
 
     async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """Give a node that does not run a new, empty disk; return where the old one is, if there was one.
@@ -160,18 +146,15 @@ class Disks(Protocol):
             StorageError: too few of the others are in order, or the disk refused.
 
         """
-        ...  # pragma: no cover
 
     async def wait_gone(self, node: int) -> OSError:
         """Wait until what a node writes would not be found by its next start; return why.
 
         It looks at a node that runs. One that does not is looked at when it starts.
         """
-        ...  # pragma: no cover
 
     async def end_rebuild(self, node: int) -> None:
         """Note that a rebuilt node counts again."""
-        ...  # pragma: no cover
 
 
 class RealDisks:

@@ -62,7 +62,7 @@ class Node:
     def __init__(
         self,
         *,
-        make_replica: Callable[[float], Replica],
+        replica: Replica,
         inbox: Inbox,
         disk: Storage,
         send: Callable[[Message], None],
@@ -77,7 +77,7 @@ class Node:
         """Join the parts of a node.
 
         Args:
-            make_replica: makes the replica, given the node's time.
+            replica: what thinks; it was made just now, by `clock`.
             inbox: where the node is told everything, completions of `disk` included.
             disk: where its log goes.
             send: takes a message for a peer, at once.
@@ -92,8 +92,8 @@ class Node:
         """
         self.clock = clock
         self.inbox = inbox
-        self.replica = make_replica(clock.now())
-        self.driver = Driver(self.replica, turns)
+        self.replica = replica
+        self.driver = Driver(replica, turns)
         self._disk = disk
         self._send = send
         self._deliver = deliver

@@ -14,12 +14,9 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import PreVoteGranted, VoteGranted, VoteRefused
 from trio_kv.raft.messages import (
     AppendAccepted,
-    AppendEntries,
     AppendRejected,
-    Heartbeat,
     HeartbeatReply,
     InstallReply,
-    InstallSnapshot,
     Message,
     PreVoteReply,
     ReadIndex,
@@ -127,18 +124,6 @@ class Role:
 
     def peer_said(self, message: Message) -> None:
         """Note what every message tells, whatever its term."""
-
-    def on_append_entries(self, now: float, message: AppendEntries) -> None:  # noqa: ARG002
-        """Hear from the leader of this term. Only a follower can: a candidate was made one before this call."""
-        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
-
-    def on_heartbeat(self, now: float, message: Heartbeat) -> None:  # noqa: ARG002
-        """Hear from the leader of this term, as in `on_append_entries`."""
-        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
-
-    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:  # noqa: ARG002
-        """Hear from the leader of this term, as in `on_append_entries`."""
-        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
         """Learn which chunk a follower wants next."""

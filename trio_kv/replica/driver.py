@@ -165,14 +165,14 @@ class Driver:
         replica = self.replica
         match item:
             case ChunkAdded():
-                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
+                replica.snapshots.chunk_added(item.index, item.term, item.number)
             case ChunkWasRead():
                 snapshot = LogPosition(item.index, item.term)
                 replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
             case SnapshotMoved():
                 replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
-                replica.snapshot_stored(now, LogPosition(item.index, item.term), item.size_bytes)
+                replica.snapshot_stored(LogPosition(item.index, item.term), item.size_bytes)
                 self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
             case SnapshotFailed():
                 replica.snapshot_failed()

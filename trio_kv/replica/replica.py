@@ -5,22 +5,17 @@ What it owns: who waits for which entry, which reads wait for which index, when 
 """
 
 from collections import deque
-from collections.abc import Mapping
-from random import Random
 
 import attrs
 
 from trio_kv.kv.commands import Command, Expire
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
-from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import DEBUG
 from trio_kv.raft.leader import Leader
-from trio_kv.raft.log import Log
 from trio_kv.raft.node import Raft
-from trio_kv.raft.ready import HardState, Ready, Ticket
+from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
@@ -59,45 +54,25 @@ class Replica:
 
     def __init__(
         self,
-        *,
-        id: int,
-        peers: tuple[int, ...],
-        config: RaftConfig,
-        random: Random,
-        incarnation: int,
-        now: float,
-        hard_state: HardState = HardState(),  # noqa: B008 - frozen
-        incarnations: Mapping[int, int] | None = None,
-        is_rebuilding: bool = False,
-        log: Log | None = None,
+        raft: Raft,
         machine: Machine | None = None,
-        snapshot: LogPosition | None = None,
+        *,
         snapshot_bytes: int = 0,
         snapshot_log_bytes_min: int = 4 << 20,
-        events_level: int = DEBUG,
     ) -> None:
         """Start from what the disk held.
 
-        Arguments as for `Raft` and `Snapshots`; `machine` is what the newest snapshot held.
+        Args:
+            raft: this node's core, which did nothing yet. Its log begins behind the newest snapshot.
+            machine: what that snapshot held; None: there is none.
+            snapshot_bytes: its size.
+            snapshot_log_bytes_min: see `Snapshots`.
+
         """
-        self.id = id
+        self.id = raft.id
         self.machine = Machine() if machine is None else machine
-        self.raft = Raft(
-            id=id,
-            peers=peers,
-            config=config,
-            random=random,
-            incarnation=incarnation,
-            now=now,
-            incarnations=incarnations,
-            is_rebuilding=is_rebuilding,
-            hard_state=hard_state,
-            log=log,
-            events_level=events_level,
-        )
-        self.snapshots = Snapshots(
-            self.raft, stored=snapshot, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min
-        )
+        self.raft = raft
+        self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
         self._proposals: list[Propose] = []
         self._new_reads: list[Read] = []
@@ -160,7 +135,7 @@ class Replica:
         if self._proposals:
             self._append_proposals(now)
         if self._new_reads:
-            self.raft.read(now, self._new_reads)
+            self.raft.read(self._new_reads)
             self._new_reads = []
         return self.raft.ready(now)
 
@@ -245,9 +220,9 @@ class Replica:
         else:
             turns.give_back(self.id)
 
-    def snapshot_stored(self, now: float, snapshot: LogPosition, size_bytes: int) -> None:
+    def snapshot_stored(self, snapshot: LogPosition, size_bytes: int) -> None:
         """Note that a snapshot is durable and was proved readable."""
-        machine = self.snapshots.snapshot_stored(now, self.machine, snapshot, size_bytes)
+        machine = self.snapshots.snapshot_stored(self.machine, snapshot, size_bytes)
         if machine is not self.machine:
             # Only what goes beyond all that was committed here is put in the place of what there is.
             assert not self._unapplied or self._unapplied[-1].index <= machine.applied

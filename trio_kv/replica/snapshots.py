@@ -72,21 +72,19 @@ class Snapshots:
     replaced only by one whose snapshot is durable here (scenario N9).
     """
 
-    def __init__(
-        self, raft: Raft, *, stored: LogPosition | None, stored_bytes: int, log_bytes_min: int
-    ) -> None:
-        """Go on from the newest snapshot of this node's disk.
+    def __init__(self, raft: Raft, *, stored_bytes: int, log_bytes_min: int) -> None:
+        """Go on from the newest snapshot of this node's disk, behind which its log begins.
 
         Args:
             raft: this node's core.
-            stored: (index, term) of the newest snapshot.
-            stored_bytes: its size.
+            stored_bytes: the size of that snapshot; 0 without one.
             log_bytes_min: a snapshot is due when this many bytes of log were applied since the last one, or
                 half as many as the last one has, whichever is more: what is written for snapshots stays in
                 proportion, and so does the log that a restart has to read.
 
         """
-        self.stored = stored
+        self.stored = LogPosition(raft.log.base_index, raft.log.base_term)
+        """The newest snapshot; `LOG_START` without one."""
         self.jobs: list[Job] = []
         self._compact_to: int | None = None
         self.replaced: Machine | None = None
@@ -163,19 +161,14 @@ class Snapshots:
         self._taking = _Taking(frozen, frozen.chunks())
         self.jobs.append(BeginSnapshot(frozen.applied, frozen.applied_term))
 
-    def chunk_added(self, now: float, index: int, term: int, number: int) -> None:
+    def chunk_added(self, index: int, term: int, number: int) -> None:
         """Go on: the disk took a chunk."""
-        if self._taking is not None and LogPosition(index, term) == self._taking_snapshot():
+        snapshot, receiving = LogPosition(index, term), self._receiving
+        if self._taking is not None and snapshot == self._taking_snapshot():
             self._taking.added = number + 1
             self._taking.has_moved = True
-            return
-        receiving = self._receiving
-        if (
-            receiving is not None
-            and receiving.snapshot == LogPosition(index, term)
-            and receiving.machine is None
-        ):
-            self._raft.chunk_stored(now, index, term, number)
+        elif receiving is not None and receiving.snapshot == snapshot and receiving.machine is None:
+            self._raft.chunk_stored(index, term, number)
 
     def moved(self, index: int, term: int) -> None:
         """Note that the disk gets on with what takes longer: it syncs a snapshot, or reads it back."""
@@ -201,9 +194,7 @@ class Snapshots:
         else:
             taking.has_turn = turns.holder == node
 
-    def snapshot_stored(
-        self, now: float, machine: Machine, snapshot: LogPosition, size_bytes: int
-    ) -> Machine:
+    def snapshot_stored(self, machine: Machine, snapshot: LogPosition, size_bytes: int) -> Machine:
         """Forget the log behind a snapshot that is durable; return the state machine to go on with."""
         self.stored, self._stored_bytes = snapshot, size_bytes
         if self._taking is not None and snapshot == self._taking_snapshot():
@@ -212,7 +203,7 @@ class Snapshots:
         elif self._receiving is not None and self._receiving.snapshot == snapshot:
             received, self._receiving = self._receiving.machine, None
             assert received is not None
-            if self._raft.installed(now, *snapshot, received.time_us):
+            if self._raft.installed(*snapshot, received.time_us):
                 self.replaced = machine
                 machine = received
                 self._log_bytes = 0
