@@ -95,6 +95,6 @@ async def _wait_snapshot(
             stored = member.node.replica.snapshots.stored
             if stored.index >= index_min:
                 assert member.found is not None
-                path = member.found.path / snapshot_name(*stored)
+                path = member.found.directory.path / snapshot_name(*stored)
                 return {"path": str(path), "index": stored[0], "term": stored[1], "node": node}
         await registry.wait_change()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from trio_kv.replica.jobs import Completion
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.disk import DiskThread, Storage
 from trio_kv.storage.errors import GoneError, StorageError
+from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
@@ -73,13 +74,7 @@ class Disk(Storage, Protocol):
 class Found:
     """What there is of a node before it starts."""
 
-    path: Path
-    state: Literal["ok", "needs_rebuild", "damaged"]
-    incarnation: int
-    reason: str = ""
-    """Why the state isn't ok, for people."""
-    way_out: str = ""
-    """What a person can do about it."""
+    directory: NodeDirectory
     is_rebuilding: bool = False
     """Whether the others have to fill it before it counts."""
     snapshot_bytes: int = 0
@@ -229,15 +224,7 @@ class RealDisks:
         directory = self._directory.node(node)
         snapshot_bytes, log_bytes = directory.sizes()
         return Found(
-            directory.path,
-            directory.state,
-            directory.incarnation,
-            directory.reason,
-            directory.way_out,
-            directory.is_rebuilding,
-            snapshot_bytes,
-            directory.segment_bytes // 2,
-            log_bytes,
+            directory, directory.is_rebuilding, snapshot_bytes, directory.segment_bytes // 2, log_bytes
         )
 
     def _end_rebuild(self, node: int) -> None:

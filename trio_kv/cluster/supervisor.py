@@ -169,7 +169,7 @@ class Supervisor:
 
     def _stay_down(self, member: Member, failure: Exception | None) -> None:
         """Say why a node can't run: its disk failed, is damaged, or is not there."""
-        node, found = member.status.node, member.found
+        node, found = member.status.node, None if member.found is None else member.found.directory
         if isinstance(failure, DamagedError):
             self._trace.emit(
                 NodeDamaged(failure.file, failure.offset, failure.reason, failure.way_out), node=node
@@ -192,7 +192,7 @@ class Supervisor:
         # Looked at anew each time: a person may have brought the directory back meanwhile.
         node = member.status.node
         found = member.found = await self.loader.examine(node)
-        if found.state != "ok":
+        if found.directory.state != "ok":
             return
         loaded = await self.loader.load(member, found)
         config = self._config
@@ -258,7 +258,7 @@ class Supervisor:
             peers=self.members.all.keys() - {node},
             config=self._config.raft,
             random=Random(self._random.getrandbits(64)),
-            incarnation=found.incarnation,
+            incarnation=found.directory.incarnation,
             incarnations=self._disks.incarnations,
             now=member.clock.now(),
             hard_state=recovered.hard_state,
@@ -289,7 +289,7 @@ class Supervisor:
         self._registry.attach(LocalHandle(status, inbox.post_request, member.node.refresh_status))
         self.set_state(member, State.UP, "")
         self._trace.emit(
-            NodeStarted(log.base_index + 1, log.last_index, found.incarnation),
+            NodeStarted(log.base_index + 1, log.last_index, found.directory.incarnation),
             node=node,
             term=recovered.hard_state.term,
         )
