@@ -16,12 +16,11 @@ import trio.testing
 
 from trio_kv.raft.entry import LogPosition, make_entry
 from trio_kv.raft.log_space import WRITE_BYTES_EXTRA
-from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.raft.ready import ChunkWasRead, HardState, Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
     BeginSnapshot,
     ChunkAdded,
-    ChunkWasRead,
     CompactLog,
     Completion,
     DiskFailed,

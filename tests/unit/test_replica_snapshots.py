@@ -398,7 +398,7 @@ def test_a_turn_is_given_back_when_the_node_is_tidy(monkeypatch: pytest.MonkeyPa
     taking.step(0.3, *added, SnapshotStored(6, 5, 100))
     assert replica.snapshots.is_compacting
     assert turns.holder == 1
-    while not replica.is_tidy:
+    while not replica.is_cleaned_up:
         taking.step(0.3)
     assert turns.holder is None
 

@@ -170,13 +170,13 @@ class Node:
         for job in work.jobs:
             disk.submit(job)
         for event in work.events:
-            self._tell(event)
+            self._emit(event)
         if work.wants_pass:
             self.inbox.post(Continue())
         self._note()
         self._set_timer(work.deadline)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         raft = self.replica.raft
         self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
         if isinstance(event, RebuildEnded):

@@ -40,7 +40,7 @@ from trio_kv.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
-from trio_kv.raft.ready import ChunkRead, Effects, HardState, Ready, Ticket
+from trio_kv.raft.ready import ChunkRead, ChunkWasRead, Effects, HardState, Ready, Ticket
 from trio_kv.raft.role import Follow, Lead, Role, Stand, Transition
 from trio_kv.raft.state import REBUILT, NodeState
 
@@ -272,10 +272,6 @@ class Raft(NodeState):
         """Whether there are committed entries that the last `Ready` had no place for: call `ready` again soon."""
         return self.commit > self.delivered
 
-    def time_us(self, now: float) -> int:
-        """Return the cluster time that an entry proposed now would carry, in microseconds."""
-        return self.role.time_us(now)
-
     def unanswered_reads(self) -> list[Any]:
         """Return the contexts of all reads that did not come out of `ready` yet."""
         confirmed = [context for context, _ in self.effects.reads]
@@ -324,17 +320,9 @@ class Raft(NodeState):
                 self.emit(LogCompacted(index + 1))
         return index
 
-    def chunk_read(
-        self,
-        now: float,
-        read: ChunkRead,
-        snapshot: LogPosition | None,
-        data: bytes | None,
-        *,
-        is_last: bool,
-    ) -> None:
-        """Take a chunk that `Ready.chunk_reads` asked for; no data says that the snapshot is gone."""
-        self.role.on_chunk_read(now, read, snapshot, data, is_last=is_last)
+    def chunk_read(self, now: float, read: ChunkRead, found: ChunkWasRead) -> None:
+        """Take what `Ready.chunk_reads` asked for."""
+        self.role.on_chunk_read(now, read, found)
 
     def chunk_stored(self, index: int, term: int, number: int) -> None:
         """Note that a chunk was taken up: ask for the next one. Not called after the last one."""

@@ -4,8 +4,9 @@ What does not depend on the role stands here once: the rules of voting (paper §
 node does that doesn't lead.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import attrs
 
@@ -25,7 +26,7 @@ from trio_kv.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
-from trio_kv.raft.ready import ChunkRead
+from trio_kv.raft.ready import ChunkRead, ChunkWasRead
 from trio_kv.raft.state import NodeState
 
 
@@ -68,10 +69,6 @@ class Role:
 
     # What the driver asks for
 
-    def time_us(self, now: float) -> int:  # noqa: ARG002 - the leader's clock counts
-        """Return the cluster time that an entry proposed now would carry."""
-        return self.raft.log.last_time_us
-
     def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:  # noqa: ARG002
         """Take commands, if this is the leader."""
         return NotLeader(self.raft.leader)
@@ -105,16 +102,8 @@ class Role:
         """More of the log, or the hard state, became durable."""
         return None
 
-    def on_chunk_read(
-        self,
-        now: float,
-        read: ChunkRead,
-        snapshot: LogPosition | None,
-        data: bytes | None,
-        *,
-        is_last: bool,
-    ) -> None:
-        """Take a chunk that was read for a follower; no data says that the snapshot is gone."""
+    def on_chunk_read(self, now: float, read: ChunkRead, found: ChunkWasRead) -> None:
+        """Take a chunk that was read for a follower."""
 
     def on_chunk_stored(self) -> None:
         """A chunk of a leader's snapshot was taken up, and another one is to come."""
@@ -214,9 +203,8 @@ class Role:
     def leave(self) -> None:
         """Give back what a later role must go on with."""
 
-    def copy(self, raft: NodeState) -> "Role":
+    def copy(self, raft: NodeState) -> Self:
         """Return an equal role for a copy of the node."""
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
+        twin = copy.copy(self)
         twin.raft = raft
         return twin

@@ -12,10 +12,9 @@ import msgspec
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import Event, TransferEnded
 from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Write
+from trio_kv.raft.ready import ChunkWasRead, Write
 from trio_kv.replica.jobs import (
     ChunkAdded,
-    ChunkWasRead,
     Completion,
     DiskFailed,
     Job,
@@ -167,8 +166,7 @@ class Driver:
             case ChunkAdded():
                 replica.snapshots.chunk_added(item.index, item.term, item.number)
             case ChunkWasRead():
-                snapshot = LogPosition(item.index, item.term)
-                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+                replica.snapshots.chunk_read(now, item)
             case SnapshotMoved():
                 replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():

@@ -178,7 +178,7 @@ class Replica:
     @property
     def has_more(self) -> bool:
         """Whether there is work left that needs no input, for a further pass."""
-        return self.is_behind or self.snapshots.is_making or not self.is_tidy
+        return self.is_behind or self.snapshots.is_making or not self.is_cleaned_up
 
     @property
     def is_behind(self) -> bool:
@@ -186,7 +186,7 @@ class Replica:
         return self.raft.has_more or bool(self._unapplied)
 
     @property
-    def is_tidy(self) -> bool:
+    def is_cleaned_up(self) -> bool:
         """Whether nothing is left to put back, to free or to forget of the last snapshot."""
         snapshots = self.snapshots
         return self.machine.is_settled and snapshots.replaced is None and not snapshots.is_compacting
@@ -214,8 +214,8 @@ class Replica:
                 self.snapshots.begin(self.machine)
         elif self.snapshots.is_taking:
             self.snapshots.take_turn(now, turns)
-        elif not self.is_tidy:
-            # Tidying up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
+        elif not self.is_cleaned_up:
+            # Cleaning up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
             turns.renew(now, self.id)
         else:
             turns.give_back(self.id)
@@ -309,15 +309,15 @@ class Replica:
             waiting = []
             for index, reads in self._reads:
                 if index <= applied:
-                    self._tell(reads)
+                    self._answer(reads)
                 else:
                     waiting.append((index, reads))
             self._reads = waiting
         if self._stale_reads and self.is_fresh:
-            self._tell([read for read in self._stale_reads if read.applied_min <= applied])
+            self._answer([read for read in self._stale_reads if read.applied_min <= applied])
             self._stale_reads = [read for read in self._stale_reads if read.applied_min > applied]
 
-    def _tell(self, reads: list[Read]) -> None:
+    def _answer(self, reads: list[Read]) -> None:
         query, term, applied = self.machine.query, self.raft.term, self.machine.applied
         self._reads_waiting -= len(reads)
         for read in reads:

@@ -16,7 +16,7 @@ from trio_kv.kv.machine import Frozen, Machine
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.node import Raft
-from trio_kv.raft.ready import Chunk, ChunkRead
+from trio_kv.raft.ready import Chunk, ChunkRead, ChunkWasRead
 from trio_kv.replica.jobs import (
     AddChunk,
     BeginSnapshot,
@@ -267,14 +267,11 @@ class Snapshots:
         self._reads.append(read)
         self.jobs.append(ReadChunk(read.snapshot, read.number))
 
-    def chunk_read(
-        self, now: float, snapshot: LogPosition | None, data: bytes | None, *, is_last: bool
-    ) -> None:
+    def chunk_read(self, now: float, found: ChunkWasRead) -> None:
         """Send a chunk that was read. Chunks are read in the order in which they were asked for."""
-        read = self._reads.popleft()
-        if snapshot is not None and data is not None:
-            self._read.add(snapshot)
-        self._raft.chunk_read(now, read, snapshot, data, is_last=is_last)
+        if found.data is not None:
+            self._read.add(LogPosition(found.index, found.term))
+        self._raft.chunk_read(now, self._reads.popleft(), found)
 
     def free_replaced(self, items_max: int) -> None:
         """Free some of the replaced state machine: all of a large one at once would take too long."""

@@ -99,12 +99,12 @@ class DiskThread:
         self.writes = 0
         """How many writes these held."""
         self._compact_index: int | None = None
-        self._jobs = SnapshotJobs(snapshots, self._tell)
+        self._jobs = SnapshotJobs(snapshots, self._report)
         self._helper = Helper(
             wal,
             self._jobs,
             self._pass_gate,
-            post=self._tell,
+            post=self._report,
             on_failed=self._queue.put,
             name=f"{name}-helper",
             retry_s=retry_s,
@@ -174,7 +174,7 @@ class DiskThread:
         except Exception as error:  # noqa: BLE001 - told, for nobody must wait for a thread that died
             self._is_dropping.set()
             self._gate.set()
-            self._tell(DiskFailed(error))
+            self._report(DiskFailed(error))
         finally:
             self._is_closed = True
             self._helper.stop()
@@ -200,7 +200,7 @@ class DiskThread:
                 self.writes += len(batch)
                 # First, for whoever hears that this is done gives more.
                 self._helper.appended()
-                self._tell(Stored(batch[-1].ticket))
+                self._report(Stored(batch[-1].ticket))
             if self._compact_index is not None:
                 self._wal.compact(self._compact_index)
                 self._compact_index = None
@@ -245,7 +245,7 @@ class DiskThread:
         if self._is_dropping.wait(self._helper.retry_s):
             raise _DroppedError
 
-    def _tell(self, completion: Completion) -> None:
+    def _report(self, completion: Completion) -> None:
         self._call(self._post, completion)
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:

@@ -262,6 +262,18 @@ class Wal:
         """Make the next segment, if it isn't there. May run in another thread, beside `append`."""
         self._spare.make()
 
+    def make_ahead(self, *, is_full: bool) -> bool:
+        """Make the ballast and, if it is time or the disk was full, the next segment; return False if it is full."""
+        try:
+            self.make_ballast()
+            if self.wants_spare or is_full:
+                self.prepare()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return False
+        return True
+
     def close(self) -> None:
         """Let go of the files. Nothing is written."""
         self._is_usable = False

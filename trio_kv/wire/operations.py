@@ -39,7 +39,7 @@ class Ping(Operation, frozen=True, gc=False, tag="ping"):
 
     purpose = "a sign of life of the server"
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """There is nothing to tell."""
         return ()
 

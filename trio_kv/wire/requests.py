@@ -43,14 +43,7 @@ class _BaseLine(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
-    """Return the class of lines with the members of an operation and the common ones.
-
-    Args:
-        kind: the operation.
-        needed: the members that must be there; others are UNSET where they are not.
-        tag: msgspec's, for lines with `op`.
-
-    """
+    """Return the class of lines with the members of an operation, UNSET if left out, and the common ones."""
     members: list[Any] = []
     for each in fields(kind):
         is_needed = each.name in needed
@@ -201,13 +194,7 @@ def _check_encoding(line: bytes) -> None:
 
 
 def _check_duplicates(line: bytes, texts: Mapping[str, Raw]) -> None:
-    """Refuse a line with a member twice at the top.
-
-    Args:
-        line: one JSON object, in UTF-8.
-        texts: of its members that may be anything, those that were decoded.
-
-    """
+    """Refuse a line with a member twice at the top; see `find_second`."""
     second = find_second(line, texts)
     if second is not None:
         raise explain(line, f"the member {second} stands twice")
