@@ -318,16 +318,6 @@ class Frozen:
         self._items = items
         self._is_open = True
 
-    @property
-    def applied(self) -> int:
-        """Index of the last entry in it."""
-        return self.head.applied
-
-    @property
-    def applied_term(self) -> int:
-        """Term of that entry."""
-        return self.head.applied_term
-
     def chunks(self) -> Iterator[bytes]:
         """Yield the chunks of the snapshot, each made in a moment, as slowly as they are asked for.
 

@@ -69,11 +69,11 @@ class Role:
 
     # What the driver asks for
 
-    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:  # noqa: ARG002
+    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:
         """Take commands, if this is the leader."""
         return NotLeader(self.raft.leader)
 
-    def transfer(self, now: float, target: int) -> NotLeader | None:  # noqa: ARG002
+    def transfer(self, now: float, target: int) -> NotLeader | None:
         """Hand over, if this is the leader."""
         return NotLeader(self.raft.leader)
 
@@ -94,11 +94,11 @@ class Role:
 
     # What happens
 
-    def on_timeout(self, now: float) -> Transition | None:  # noqa: ARG002
+    def on_timeout(self, now: float) -> Transition | None:
         """Do what is due."""
         return None
 
-    def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002
+    def on_stored(self, now: float) -> Transition | None:
         """More of the log, or the hard state, became durable."""
         return None
 
@@ -126,11 +126,11 @@ class Role:
     def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
         """Learn that a follower still follows."""
 
-    def on_pre_vote_reply(self, message: PreVoteReply) -> Transition | None:  # noqa: ARG002
+    def on_pre_vote_reply(self, message: PreVoteReply) -> Transition | None:
         """Count a pre-vote."""
         return None
 
-    def on_vote_reply(self, message: VoteReply) -> Transition | None:  # noqa: ARG002
+    def on_vote_reply(self, message: VoteReply) -> Transition | None:
         """Count a vote."""
         return None
 
@@ -181,7 +181,7 @@ class Role:
     def restart_timer(self, now: float) -> None:
         """Wait a whole election time-out: a candidate that was given a vote needs time to win."""
 
-    def on_timeout_now(self, message: TimeoutNow) -> Transition | None:  # noqa: ARG002
+    def on_timeout_now(self, message: TimeoutNow) -> Transition | None:
         """Be asked to take over."""
         return None
 

@@ -159,7 +159,7 @@ class Snapshots:
         self._receiving = None
         frozen = machine.freeze()
         self._taking = _Taking(frozen, frozen.chunks())
-        self.jobs.append(BeginSnapshot(frozen.applied, frozen.applied_term))
+        self.jobs.append(BeginSnapshot(*self._taking_snapshot()))
 
     def chunk_added(self, index: int, term: int, number: int) -> None:
         """Go on: the disk took a chunk."""
@@ -289,7 +289,8 @@ class Snapshots:
 
     def _taking_snapshot(self) -> LogPosition:
         assert self._taking is not None
-        return LogPosition(self._taking.frozen.applied, self._taking.frozen.applied_term)
+        head = self._taking.frozen.head
+        return LogPosition(head.applied, head.applied_term)
 
     @property
     def is_making(self) -> bool:
