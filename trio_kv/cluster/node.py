@@ -108,7 +108,7 @@ class Node:
         self._timer_taken = trio.Event()
         self._told: tuple[str, int, int | None] | None = None
         self._batch: list[Input] = []
-        """What is being worked on: whoever asked is answered even if that kills the node."""
+        """The items of this pass. Their askers are answered even if the pass kills the node."""
 
     def pause(self) -> None:
         """Do nothing more until resumed: messages and completions pile up, as with a stopped process."""

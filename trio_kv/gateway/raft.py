@@ -12,8 +12,8 @@ repeated under another session.
 into `deliver`, which wakes the waiting connection; what takes thought is left to `run`. There is no timer and no task a
 request: one sweep looks after all of them, and sleeps when there are none.
 
-**A session** is opened when the first write needs one, one at a time, and its opening belongs to nobody who waits for
-it: a client whose time-out is shorter than a commit gives up, and what was opened is there for the next one.
+**A session** is opened when the first write needs one, one at a time. The opening goes on even if every client that
+waits for it gives up: with time-outs shorter than a commit no session would ever be opened otherwise.
 
 Limits: as many writes wait here as a session keeps answers for, of as many bytes as a leader takes, and `READS_MAX`
 runs of reads; beyond that `overloaded`.
@@ -215,7 +215,7 @@ class RaftStore:
         return _all("unavailable", "no leader answered in time: nothing was written", count)
 
     def _open_session(self) -> Opening:
-        """Begin to open a session. It takes as long as it takes, whoever waits for it."""
+        """Begin to open a session. It goes on even if no client waits for it any more."""
         self._opening = opening = Opening(trio.current_time())
         self._number += 1
         command = OpenSession(round(self._session_timeout_s * 1_000_000))

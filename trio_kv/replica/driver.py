@@ -1,7 +1,7 @@
-"""The one loop that drives a replica. Whoever runs a node, a task or a simulator, says only where things come from
-and where they go.
+"""The one loop that drives a replica: a task of the cluster and the simulators all run it.
 
-A pass of the loop takes all that came since the last one, and gives one `Work`. Pure: both clocks are arguments.
+They differ only in where inputs come from and where outputs go. A pass of the loop takes all that came since the last
+one, and returns one `Work`. Pure: both clocks are arguments.
 """
 
 from collections.abc import Sequence

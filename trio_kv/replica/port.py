@@ -22,15 +22,15 @@ class NodeHandle(Protocol):
         """Hand a request over, without waiting.
 
         Returns:
-            False if it did not fit: it was not handed over, and nothing will come of it. Otherwise who asked gets an
-            answer: the node's, or `Unknown` from whatever knows that the node's can't come any more. Where an answer is
-            lost in silence, a write is handed over again, and a read given to the other nodes.
+            False if it did not fit: it was not handed over, and has no effect. Otherwise the asker gets an answer: from
+            the node, or `Unknown` from what stopped the node. If an answer is lost all the same, the gateway hands a
+            write over again, and gives a read to other nodes.
 
         """
 
 
 class Directory(Protocol):
-    """Who can be spoken to. All it tells is a hint: whoever asks the wrong node is told so."""
+    """The nodes that can be spoken to. All that it says is a hint: a node that is asked in vain refuses."""
 
     def leader(self) -> NodeHandle | None:
         """Return the node that leads the highest term, if any says that it leads."""

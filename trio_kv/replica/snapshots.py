@@ -1,10 +1,9 @@
 """Snapshots of one node: taken beside its work, received from a leader, sent to followers that are far
 behind.
 
-One snapshot is written at a time, chunk by chunk. Of our own, each pass of the node makes a few chunks,
-as long as few wait for the disk: that is the back-pressure, and what keeps each pass short. Of a
-leader's, the next chunk is asked for when the disk took the one before. A leader's goes before one of
-our own: it holds more.
+One snapshot is written at a time, chunk by chunk. Of our own snapshot each pass of the node makes a few chunks, as long
+as few wait for the disk. That is the back-pressure, and it keeps each pass short. Of a leader's snapshot the next chunk
+is asked for when the disk took the one before. A leader's snapshot goes before our own, as it holds more.
 """
 
 from collections import deque
@@ -134,7 +133,7 @@ class Snapshots:
 
     @property
     def has_lost_turn(self) -> bool:
-        """Whether one of our own is under way whose turn went to another node, for our disk gave no sign of life."""
+        """Whether our own snapshot has lost its turn to another node, because our disk made no progress."""
         return self._taking is not None and not self._taking.has_turn
 
     @property
@@ -171,7 +170,7 @@ class Snapshots:
             self._raft.chunk_stored(index, term, number)
 
     def moved(self, index: int, term: int) -> None:
-        """Note that the disk gets on with what takes longer: it syncs a snapshot, or reads it back."""
+        """Note that the disk makes progress with a long job: it syncs a snapshot, or reads it back."""
         if self._taking is not None and LogPosition(index, term) == self._taking_snapshot():
             self._taking.has_moved = True
         else:
@@ -263,7 +262,7 @@ class Snapshots:
             self.jobs.append(FinishSnapshot())
 
     def read(self, read: ChunkRead) -> None:
-        """Have a chunk read for a follower."""
+        """Let the disk read a chunk for a follower."""
         self._reads.append(read)
         self.jobs.append(ReadChunk(read.snapshot, read.number))
 
