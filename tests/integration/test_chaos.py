@@ -36,12 +36,9 @@ from trio_kv.sim.chaos.nemesis import LINK_CARDS, NODE_CARDS, Nemesis, draw_part
 from trio_kv.sim.chaos.run import run_chaos
 from trio_kv.sim.chaos.summary import Summary
 from trio_kv.sim.chaos.target import RefusedError, RunningServer, Target
-from trio_kv.wire.requests import (
-    Request,
-    encode_error,
-    encode_reply,
-    parse_line,
-)
+from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import encode_error, encode_reply
+from trio_kv.wire.requests import parse_line
 
 DONE_S = 60.0
 Answer = Callable[[Request], Reply]

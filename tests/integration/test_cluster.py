@@ -486,7 +486,7 @@ async def test_of_two_rebuilds_at_a_time_the_second_sees_what_the_first_did(
         found = [await disks.examine(node) for node in disks.nodes]
     assert in_threads == 1
     assert refused == [2]
-    assert [(each.state, each.is_rebuilding) for each in found] == [
+    assert [(each.directory.state, each.is_rebuilding) for each in found] == [
         ("ok", True),
         ("ok", False),
         ("ok", False),

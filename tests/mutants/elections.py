@@ -93,9 +93,9 @@ def _(patch: Patch) -> None:
     tests=scripts("elections_E3_pre_candidate_inside_the_lease"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Raft, "_following", lambda self, now: self.role)
+    patch.setattr(Raft, "_following", lambda self, now, message: self.role)
     for name in ("on_heartbeat", "on_append_entries", "on_install_snapshot"):
-        patch.setattr(Candidate, name, lambda self, now, message: None)
+        patch.setattr(Candidate, name, lambda self, now, message: None, raising=False)
 
 
 @mutant(

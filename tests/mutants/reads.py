@@ -270,9 +270,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Raft.read
 
-    def read(self: Raft, now: float, context: Any) -> None:
+    def read(self: Raft, context: Any) -> None:
         if self.peers:
-            real(self, now, context)
+            real(self, context)
         else:
             self.confirm_reads([context], self.commit)
 

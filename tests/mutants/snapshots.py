@@ -49,8 +49,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Raft.installed
 
-    def installed(self: Raft, now: float, index: int, term: int, time_us: int) -> bool:
-        is_news = real(self, now, index, term, time_us)
+    def installed(self: Raft, index: int, term: int, time_us: int) -> bool:
+        is_news = real(self, index, term, time_us)
         self.persistence._base = None
         return is_news
 
@@ -96,7 +96,7 @@ def _(patch: Patch) -> None:
         answers = real(self, ready)
         receiving = self.snapshots._receiving
         if receiving is not None and receiving.machine is not None:
-            self.snapshot_stored(0.0, receiving.snapshot, 0)
+            self.snapshot_stored(receiving.snapshot, 0)
         return answers
 
     patch.setattr(Replica, "apply", apply)
@@ -125,9 +125,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Raft.installed
 
-    def installed(self: Raft, now: float, index: int, term: int, time_us: int) -> bool:
+    def installed(self: Raft, index: int, term: int, time_us: int) -> bool:
         self.commit = min(self.commit, index - 1)
-        return real(self, now, index, term, time_us)
+        return real(self, index, term, time_us)
 
     patch.setattr(Raft, "installed", installed)
 
@@ -136,8 +136,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Raft.installed
 
-    def installed(self: Raft, now: float, index: int, term: int, time_us: int) -> bool:
-        return real(self, now, index, 0, time_us)
+    def installed(self: Raft, index: int, term: int, time_us: int) -> bool:
+        return real(self, index, 0, time_us)
 
     patch.setattr(Raft, "installed", installed)
 

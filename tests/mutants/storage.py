@@ -190,7 +190,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def put(self: Wal, data: bytes) -> Iterator[OSError]:
         yield from ()
-        self._files.write(self._name, self._offset, data)
+        self._files.write(self._name, self.offset, data)
         self._files.sync(self._name)
 
     patch.setattr(Wal, "_put", put)
@@ -207,7 +207,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def put(self: Wal, data: bytes) -> Iterator[OSError]:
         try:
-            self._files.write(self._name, self._offset, data)
+            self._files.write(self._name, self.offset, data)
         except OSError as error:
             if error.errno not in FULL:
                 raise

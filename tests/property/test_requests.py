@@ -10,22 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.requests import (
-    BadRequestError,
-    Cas,
-    Delete,
-    Get,
-    Ping,
-    Request,
-    Set,
-    Status,
-    encode_error,
-    encode_reply,
-    encode_request,
-    parse_line,
-    parse_reply,
-)
+from trio_kv.wire.operations import BadRequestError, Ping, Request, Status
+from trio_kv.wire.replies import encode_error, encode_reply, parse_reply
+from trio_kv.wire.requests import encode_request, parse_line
 
 COMMON = {"id", "timeout", "consistency", "meta"}
 TAKEN = {

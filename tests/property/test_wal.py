@@ -15,7 +15,7 @@ from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_disk import MemoryDisk
-from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.recovery import Recovered, Recovery
 from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import SECTOR_BYTES, Base, Identity
@@ -96,7 +96,9 @@ def _command(size_bytes: int) -> commands.Write:
 
 def open_log(files: MemoryFiles) -> tuple[Wal, Recovered]:
     """Open the log; whatever it lacks at its beginning counts as covered by a snapshot."""
-    return Wal.open(files, IDENTITY, segment_bytes=SEGMENT_BYTES, covered_index=1 << 60)
+    recovery = Recovery(files, IDENTITY, covered_index=1 << 60)
+    recovered = recovery.read()
+    return Wal.resume(files, recovery, segment_bytes=SEGMENT_BYTES), recovered
 
 
 def open_through_faults(files: MemoryFiles, random: Random) -> tuple[Wal, Recovered]:

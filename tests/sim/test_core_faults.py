@@ -186,13 +186,13 @@ def test_a_disk_that_fails_unasked_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_read_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that keeps count of a read which has its answer is not at rest."""
-    real = Replica._tell
+    real = Replica._answer
 
-    def tell(self: Replica, reads: Any) -> None:
+    def answer(self: Replica, reads: Any) -> None:
         real(self, reads)
         self._reads_waiting += 1
 
-    monkeypatch.setattr(Replica, "_tell", tell)
+    monkeypatch.setattr(Replica, "_answer", answer)
     assert "nothing waits in them: not within" in first_violation(range(1, 3), ())
 
 

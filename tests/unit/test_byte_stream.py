@@ -15,7 +15,7 @@ from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.stream import ConnectionLostError, TrioStream
-from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN
+from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
 
 SET, GET = b'{"key":"a","value":1}\n', b'{"key":"a"}\n'
 REPLY = b'{"key": "a", "value": 1, "status": "ok"}\n'

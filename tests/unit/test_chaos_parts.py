@@ -8,18 +8,12 @@ import msgspec
 import pytest
 
 from trio_kv.check.history import decode_history
+from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.sim.chaos.outcomes import DEFINITE_CODES, NonsenseError, Outcome, classify
 from trio_kv.sim.chaos.recorder import Group, Recorder
 from trio_kv.sim.chaos.recovery import compare_nodes
-from trio_kv.wire.requests import (
-    Cas,
-    Delete,
-    Get,
-    Request,
-    Set,
-    encode_error,
-    parse_reply,
-)
+from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import encode_error, parse_reply
 
 GET = Request(Get("k"))
 SET = Request(Set("k", msgspec.Raw(b'"a"')))

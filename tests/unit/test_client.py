@@ -32,7 +32,7 @@ from trio_kv.client.errors import (
     RefusedError,
     StoreError,
 )
-from trio_kv.wire import requests
+from trio_kv.wire import operations
 
 OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
 CLOSE = b'{"close": "ok"}\n'
@@ -166,7 +166,7 @@ def test_each_error_code_is_raised_as_a_class_of_its_own(serve: Callable[..., Fa
             assert caught.value.reply is not None
             assert caught.value.reply.data == 3
         assert (
-            client.ask(requests.Request(requests.Get("k"))).code == code
+            client.ask(operations.Request(operations.Get("k"))).code == code
         )  # who wants to look at each answer can
     is_unknown = code in ("timeout", "session_expired")
     assert issubclass(ERROR_CLASSES[code], OutcomeUnknownError if is_unknown else RefusedError)

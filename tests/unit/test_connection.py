@@ -15,7 +15,9 @@ from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.session import REPLY_BYTES_MAX
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
-from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN, Request, parse_line
+from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
+from trio_kv.wire.requests import parse_line
 
 
 class Stream:

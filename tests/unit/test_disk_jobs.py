@@ -15,12 +15,12 @@ import trio
 import trio.testing
 
 from trio_kv.raft.entry import LogPosition, make_entry
-from trio_kv.raft.ready import HardState, Ticket, Write
+from trio_kv.raft.log_space import WRITE_BYTES_EXTRA
+from trio_kv.raft.ready import ChunkWasRead, HardState, Ticket, Write
 from trio_kv.replica.jobs import (
     AddChunk,
     BeginSnapshot,
     ChunkAdded,
-    ChunkWasRead,
     CompactLog,
     Completion,
     DiskFailed,
@@ -42,7 +42,7 @@ from trio_kv.storage.memory_disk import MemoryDisk
 from trio_kv.storage.opening import open_node
 from trio_kv.storage.snapshot_reading import SnapshotInfo, snapshot_name
 from trio_kv.storage.snapshots import SnapshotStore
-from trio_kv.storage.wal import WRITE_OVERHEAD_BYTES_MAX, Wal
+from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
 
 IDENTITY = Identity("ab" * 16, 1, 77)
@@ -226,7 +226,7 @@ async def test_the_log_does_not_wait_for_a_snapshot(world: World) -> None:
                 disk.submit(write(number, 1000))
                 await world.wait("ticket", number)
             assert not world.all_told("stored")
-            assert disk.statistics().writes == 29
+            assert disk.writes == 29
         await world.wait("stored")
     assert world.opened()[0] == list(range(2, 30))
 
@@ -342,8 +342,7 @@ async def fill_room(world: World, disk: DiskThread, first: int) -> int:
     """
     number = first
     while (
-        world.all_told("room")[-1][1]
-        >= 2 * len(write(number, 1000).entries[0].encoded) + WRITE_OVERHEAD_BYTES_MAX
+        world.all_told("room")[-1][1] >= 2 * len(write(number, 1000).entries[0].encoded) + WRITE_BYTES_EXTRA
     ):
         disk.submit(write(number, 1000))
         tellings = len(world.all_told("room"))
@@ -549,7 +548,7 @@ async def test_D12_a_disk_that_is_full_at_its_start_says_so_before_its_first_wri
     disk = DiskThread(wal, SnapshotStore(files, IDENTITY), world.post)
     disk.submit(write(1))
     assert await trio.to_thread.run_sync(files.is_asked.wait, 20)
-    assert disk.statistics().batches == 0
+    assert disk.batches == 0
     files.answers.set()
     await world.wait("ticket", 1)
     assert world.told[0] == ("room", 0)

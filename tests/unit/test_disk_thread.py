@@ -15,9 +15,10 @@ from trio_kv.raft.entry import make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.jobs import Completion, DiskFailed, Stored
 from trio_kv.storage import disk as disk_module
-from trio_kv.storage.disk import DiskStatistics, DiskThread
+from trio_kv.storage.disk import DiskThread
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.memory_disk import MemoryDisk
+from trio_kv.storage.recovery import Recovery
 from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
@@ -105,9 +106,7 @@ class World:
         await trio.to_thread.run_sync(self.files.reached.wait)
 
     def recovered(self) -> list[int]:
-        return [
-            entry.index for entry in Wal.open(self.files, IDENTITY, segment_bytes=SEGMENT_BYTES)[1].entries
-        ]
+        return [entry.index for entry in Recovery(self.files, IDENTITY).read().entries]
 
 
 class Filler:
@@ -154,8 +153,8 @@ async def test_what_waits_becomes_one_frame(world: World) -> None:
         world.submit(*range(2, 40))
     await world.listener.wait_stored(39)
     assert world.listener.tickets == [1, 39]
-    assert world.wal.statistics().frames == 2
-    assert world.disk.statistics() == DiskStatistics(batches=2, writes=39, waiting=0)
+    assert world.wal.frames == 2
+    assert (world.disk.batches, world.disk.writes) == (2, 39)
     await world.disk.stop()
 
 

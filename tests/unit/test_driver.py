@@ -9,6 +9,7 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.events import TransferEnded
+from trio_kv.raft.node import Raft
 from trio_kv.replica import replica as replica_module
 from trio_kv.replica.driver import Continue, DiskFailedError, Driver, Input, Transfer, Work
 from trio_kv.replica.jobs import DiskFailed, LogSpaceChanged, Stored
@@ -22,9 +23,10 @@ class Node:
     """A node that is alone, leads, and stores at once."""
 
     def __init__(self) -> None:
-        replica = Replica(
+        raft = Raft(
             id=1, peers=(), config=RaftConfig(), random=Random(1), incarnation=1, now=0.0, events_level=20
         )
+        replica = Replica(raft)
         self.driver = Driver(replica, Turns(1.0))
         self.now = 2.0
         self.driver.replica.raft.become_candidate(self.now, "test", is_pre_vote=False)

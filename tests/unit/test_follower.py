@@ -112,7 +112,7 @@ def test_a_copy_goes_its_own_way() -> None:
     """A copy in the same state answers the same, and nothing of it reaches the original."""
     raft = follower(1, term=1)
     raft.receive(0.0, append(1, (1, 1), 1, 1))
-    raft.read(0.0, "r")
+    raft.read("r")
     twin = raft.copy()
     expected = twin.ready(0.0)
     assert expected.write is not None

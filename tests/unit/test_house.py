@@ -12,14 +12,11 @@ import trio_kv
 FUNCTION_LINES_MAX = 50
 """Docstrings don't count: what is said to who calls a function may be long."""
 FILE_LINES_MAX = 400
-LONG_FUNCTIONS = {"replica/replica.py:__init__"}
+LONG_FUNCTIONS: set[str] = set()
 """Still to be mended."""
 LONG_FILES = {
-    "gateway/raft.py",
     "sim/whole/clients.py",
     "sim/whole/world.py",
-    "storage/memory.py",
-    "storage/wal.py",
 }
 """Still to be mended."""
 

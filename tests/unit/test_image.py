@@ -121,19 +121,6 @@ def test_values_do_not_keep_their_chunk() -> None:
     assert len(memoryview(value).obj) == len(value)  # type: ignore[arg-type]
 
 
-def test_progress_is_told() -> None:
-    """Whoever feeds the chunks can say how far he is."""
-    restorer = Restorer()
-    assert (restorer.head, restorer.records, restorer.records_total) == (None, 0, 0)
-    told = []
-    for chunk in (FIRST, SESSIONS, ITEMS, REPLIES):
-        restorer.feed(chunk)
-        told.append((restorer.records, restorer.records_total))
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
-    assert restorer.head is not None
-    assert restorer.head.applied == 9
-
-
 def test_restored_sessions_know_their_answers() -> None:
     """A repeated command is answered by the restored machine as by the one that applied it."""
     machine = restore([FIRST, SESSIONS, ITEMS, REPLIES])

@@ -1,11 +1,11 @@
 """Judges against hand-made steps: each fires on the smallest violation of its rule, and not on what is allowed."""
 
 from random import Random
-from types import SimpleNamespace
 
 import pytest
 
 from trio_kv.check.admission import require_none_of_clients
+from trio_kv.check.durability import Shadow
 from trio_kv.check.history import Operation
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.match_index import MatchIndex
@@ -121,18 +121,18 @@ def test_indices_out_of_order_are_refused() -> None:
 
 def test_a_match_beyond_the_disk_is_refused() -> None:
     """A leader counts on no more than a follower's disk holds, unless that follower has gone on to a later term."""
-    disk = SimpleNamespace(term=3, end=5)
+    disk = Shadow(HardState(3), snapshot=LogPosition(5, 3))
     judge = MatchIndex({2: disk})
     judge.matched(view(term=3), 2, 0, 5)
     with pytest.raises(Violation, match="whose disk ends at 5"):
         judge.matched(view(term=3), 2, 5, 6)
-    disk.term = 4
+    disk.hard_state = HardState(4)
     judge.matched(view(term=3), 2, 5, 6)
 
 
 def test_a_match_that_goes_back_is_refused() -> None:
     """Unless the follower's disk was lost, what it acknowledged stays acknowledged."""
-    judge = MatchIndex({2: SimpleNamespace(term=3, end=5)})
+    judge = MatchIndex({2: Shadow(HardState(3), snapshot=LogPosition(5, 3))})
     with pytest.raises(Violation, match="and up to 4 before"):
         judge.matched(view(term=3), 2, 4, 3)
     judge.wiped(2)
@@ -307,9 +307,10 @@ def test_a_leader_that_is_deposed_after_healing_is_refused() -> None:
 
 def test_what_is_left_in_queues_is_told() -> None:
     """A read that found no leader waits, and is seen to."""
-    replica = Replica(
+    raft = Raft(
         id=1, peers=(2, 3), config=RaftConfig(), random=Random("q"), incarnation=1, now=0.0, events_level=0
     )
+    replica = Replica(raft)
     assert not left_waiting(replica.raft, replica.requests_waiting, [1, 2, 3])
     replica.read(Read(ReplyTo(0, 1), 1, (Get("k"),)))
     replica.ready(0.0)

@@ -267,7 +267,7 @@ def test_frozen_state_stays_as_it_is(log: Log) -> None:
     log.set("d", '"new"')
     log.apply(RenewSession(SESSION))
     log.apply(OpenSession(5))
-    assert (frozen.applied, frozen.applied_term) == (4, 1)
+    assert (frozen.head.applied, frozen.head.applied_term) == (4, 1)
     assert list(frozen.chunks()) == before
     assert [(key, item.value) for key, item in log.machine.items.items()] == [
         ("a", raw('"new"')),
@@ -348,7 +348,7 @@ def test_one_state_is_frozen_at_a_time(log: Log) -> None:
     with pytest.raises(AssertionError, match="no state is frozen"):
         log.machine.thaw()
     log.machine.settle(10)
-    assert log.machine.freeze().applied == 2
+    assert log.machine.freeze().head.applied == 2
 
 
 def test_thawed_state_is_not_read(log: Log) -> None:

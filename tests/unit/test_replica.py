@@ -14,6 +14,7 @@ from trio_kv.kv.operations import Cas, Get, Set
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
+from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.driver import Driver, Input, TimerFired
 from trio_kv.replica.jobs import Stored
@@ -47,9 +48,9 @@ class Cluster:
     def make(
         self, number: int, peers: Iterable[int], log: Log | None = None, state: HardState | None = None
     ) -> Replica:
-        return Replica(
+        raft = Raft(
             id=number,
-            peers=tuple(peers),
+            peers=peers,
             config=CONFIG,
             random=Random(f"replica/{number}"),
             incarnation=number,
@@ -57,6 +58,7 @@ class Cluster:
             hard_state=state or HardState(),
             log=log,
         )
+        return Replica(raft)
 
     def settle(self, number: int, *items: Input) -> None:
         """Give a node what came, and carry out what it wants."""

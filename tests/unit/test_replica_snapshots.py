@@ -25,6 +25,7 @@ from trio_kv.raft.messages import (
     RequestVote,
     VoteReply,
 )
+from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.driver import Driver, Input, TimerFired, Work
 from trio_kv.replica.jobs import (
@@ -89,7 +90,7 @@ class Node:
     """Node 1 of three, a follower in term 5, and its disk, which does things when it is told to."""
 
     def __init__(self, log: Log | None = None, *, is_rebuilding: bool = False) -> None:
-        self.replica = Replica(
+        raft = Raft(
             id=1,
             peers=(2, 3),
             config=CONFIG,
@@ -100,6 +101,7 @@ class Node:
             log=log,
             is_rebuilding=is_rebuilding,
         )
+        self.replica = Replica(raft)
         self.turns = Turns(1.0)
         self.driver = Driver(self.replica, self.turns)
         self.writes: list[Write] = []
@@ -262,7 +264,7 @@ def test_doubled_and_reordered_chunks_are_taken_once() -> None:
     messages = installs(LEADER, 7)
     node.step(messages[1], messages[0], messages[0])
     assert [type(job) for job in node.jobs] == [BeginSnapshot, AddChunk]
-    node.replica.snapshots.chunk_added(0.0, 7, 5, 0)
+    node.replica.snapshots.chunk_added(7, 5, 0)
     node.step(messages[0])
     node.take(messages[1:])
     node.snapshot_stored(7)
@@ -441,7 +443,7 @@ def test_a_turn_is_given_back_when_the_node_is_tidy(monkeypatch: pytest.MonkeyPa
     taking.step(0.3, *added, SnapshotStored(6, 5, 100))
     assert replica.snapshots.is_compacting
     assert turns.holder == 1
-    while not replica.is_tidy:
+    while not replica.is_cleaned_up:
         taking.step(0.3)
     assert turns.holder is None
 

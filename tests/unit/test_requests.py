@@ -8,30 +8,21 @@ import msgspec
 import pytest
 
 from trio_kv.kv.nesting import NESTING_MAX
+from trio_kv.kv.operations import Cas, Delete, Get, Set
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX, REVISION_MAX
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.json_text import find_lone_surrogate
-from trio_kv.wire.requests import (
+from trio_kv.wire.operations import BadRequestError, Ping, Request, Status
+from trio_kv.wire.replies import (
     CLOSE_OK,
     CLOSE_SHUTDOWN,
-    KEY_BYTES_MAX,
-    REVISION_MAX,
-    BadRequestError,
-    Cas,
-    Delete,
-    Get,
-    Ping,
     ReplyError,
-    Request,
-    Set,
-    Status,
     encode_error,
     encode_reply,
-    encode_request,
     encode_status,
-    is_http,
-    parse_line,
     parse_reply,
 )
+from trio_kv.wire.requests import encode_request, is_http, parse_line
 
 WEIRD_KEYS = ['"', "\\", "\n", "\u0000", "\u007f", "\u2028", "é", "😀", "a b", "\t\r", "k" * KEY_BYTES_MAX]
 

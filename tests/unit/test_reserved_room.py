@@ -21,7 +21,7 @@ from trio_kv.storage.disk import DiskThread
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.memory_disk import MemoryDisk
-from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.recovery import Recovered, Recovery
 from trio_kv.storage.segments import segment_name
 from trio_kv.storage.snapshot_reading import snapshot_name
 from trio_kv.storage.snapshots import SnapshotStore
@@ -46,7 +46,9 @@ def write(index: int, size_bytes: int = 150) -> Write:
 
 
 def reopen(files: MemoryFiles) -> tuple[Wal, Recovered]:
-    return Wal.open(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
+    recovery = Recovery(files, IDENTITY)
+    recovered = recovery.read()
+    return Wal.resume(files, recovery, segment_bytes=SEGMENT_BYTES), recovered
 
 
 def copied(files: MemoryFiles) -> None:
@@ -157,8 +159,7 @@ def test_D12_a_batch_that_waits_lets_the_log_be_compacted() -> None:
 
 
 def reopen_covered(files: MemoryFiles, index: int) -> list[int]:
-    _, recovered = Wal.open(files, IDENTITY, segment_bytes=SEGMENT_BYTES, covered_index=index)
-    return [each.index for each in recovered.entries]
+    return [each.index for each in Recovery(files, IDENTITY, covered_index=index).read().entries]
 
 
 def reopen_first(files: MemoryFiles) -> int:

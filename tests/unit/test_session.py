@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import NEXT_STATES, PAUSE, READ, WRITE, IllegalStateError, State, Step
-from trio_kv.wire.requests import CLOSE_OK, CLOSE_SHUTDOWN, Query, WriteOperation
+from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
 
 LINES = [
     b'{"key":"a","value":1}',

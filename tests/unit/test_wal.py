@@ -12,14 +12,15 @@ import pytest
 from trio_kv.kv import commands
 from trio_kv.kv.operations import Set
 from trio_kv.raft.entry import Entry, LogPosition, make_entry
+from trio_kv.raft.log_space import WRITE_BYTES_EXTRA
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.batches import encode, merge, size_bytes
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files, RealFiles
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
-from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.recovery import Recovered, Recovery
 from trio_kv.storage.segments import segment_name
-from trio_kv.storage.wal import WRITE_OVERHEAD_BYTES_MAX, Wal
+from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import SECTOR_BYTES, Base, Identity, SegmentHeader
 
 IDENTITY = Identity("c0ffee" * 5 + "42", 2, 123456789)
@@ -55,8 +56,10 @@ def create(files: Files, *, term: int = 1) -> Wal:
     return wal
 
 
-def reopen(files: Files, covered_index: int = 0) -> tuple[Wal, Recovered]:
-    return Wal.open(files, IDENTITY, segment_bytes=SEGMENT_BYTES, covered_index=covered_index)
+def reopen(files: Files, covered_index: int = 0, segment_bytes: int = SEGMENT_BYTES) -> tuple[Wal, Recovered]:
+    recovery = Recovery(files, IDENTITY, covered_index=covered_index)
+    recovered = recovery.read()
+    return Wal.resume(files, recovery, segment_bytes=segment_bytes), recovered
 
 
 def recover(files: Files, covered_index: int = 0) -> Recovered:
@@ -104,9 +107,9 @@ def test_a_batch_is_one_frame() -> None:
     """However many writes a batch holds, it is one write and one sync."""
     files = MemoryFiles()
     wal = create(files)
-    frames, steps = wal.statistics().frames, files.steps
+    frames, steps = wal.frames, files.steps
     wal.append([write(entry(index)) for index in range(1, 51)])
-    assert wal.statistics().frames == frames + 1
+    assert wal.frames == frames + 1
     assert files.steps == steps + 2
 
 
@@ -135,7 +138,7 @@ def test_size_of_segments_may_change(segment_bytes: int) -> None:
     wal = create(files)
     wal.append([write(*map(entry, range(1, 60)))])
     wal.prepare()
-    wal, _ = Wal.open(files, IDENTITY, segment_bytes=segment_bytes)
+    wal, _ = reopen(files, segment_bytes=segment_bytes)
     wal.append([write(*map(entry, range(60, 250)))])
     wal.append([write(*map(entry, range(250, 300)))])
     assert [each.index for each in recover(files).entries] == list(range(1, 300))
@@ -179,7 +182,7 @@ def sample_log() -> tuple[MemoryFiles, Recovered]:
     for size in itertools.cycle((300, 1500, 700, 40)):
         wal.append([write(*(entry(index + n, 1, size) for n in range(1, 4)))])
         index += 3
-        if wal.segment == 2 and wal.statistics().offset > 3000:
+        if wal.segment == 2 and wal.offset > 3000:
             break
     wal.append([write(entry(index, 2), truncate_from=index, hard_state=HardState(2, 1))])
     wal.append([write(entry(index + 1, 2, 900))])
@@ -271,9 +274,9 @@ def test_D10_frames_behind_a_torn_one_are_damage() -> None:
     files = MemoryFiles()
     wal = create(files)
     wal.append([write(entry(1, size_bytes=1400))])
-    start = wal.statistics().offset
+    start = wal.offset
     wal.append([write(entry(2, size_bytes=1400))])
-    end = wal.statistics().offset
+    end = wal.offset
     torn = files.copy()
     torn.put(FIRST, start + SECTOR_BYTES, bytes(SECTOR_BYTES))
     assert recover(torn.copy()).warnings
@@ -647,7 +650,7 @@ def test_D12_space_is_taken_before_it_is_promised() -> None:
     wal = create(files)
     while not wal.wants_spare:
         grow(wal, wal.last_index + 1)
-    assert SEGMENT_BYTES // 4 <= wal.statistics().offset < SEGMENT_BYTES // 2
+    assert SEGMENT_BYTES // 4 <= wal.offset < SEGMENT_BYTES // 2
     free_log_bytes = wal.free_log_bytes
     assert free_log_bytes > SEGMENT_BYTES // 2
     wal.prepare()
@@ -664,9 +667,9 @@ def test_D12_what_fits_into_the_room_is_written_and_votes_after_it(size_bytes: i
     with pytest.raises(OSError, match="no space"):
         wal.prepare()
     written = 0
-    while len(
-        (new := entry(wal.last_index + 1, size_bytes=size_bytes)).encoded
-    ) + WRITE_OVERHEAD_BYTES_MAX <= (wal.free_log_bytes):
+    while len((new := entry(wal.last_index + 1, size_bytes=size_bytes)).encoded) + WRITE_BYTES_EXTRA <= (
+        wal.free_log_bytes
+    ):
         wal.append([write(new)])
         written += 1
     assert written > 1
@@ -696,7 +699,7 @@ def test_D12_what_fits_is_what_is_written_without_a_segment(has_spare: bool) -> 
         return files, wal
 
     _, wal = open_full()
-    text_bytes = SEGMENT_BYTES - 4 * SECTOR_BYTES - (0 if has_spare else wal.statistics().offset)
+    text_bytes = SEGMENT_BYTES - 4 * SECTOR_BYTES - (0 if has_spare else wal.offset)
     verdicts = []
     for extra in range(0, 4 * SECTOR_BYTES, 7):
         batch = write(

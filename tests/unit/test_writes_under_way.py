@@ -1,6 +1,5 @@
 """What writes that wait for their commit may take of memory, whatever keeps them waiting: nodes and gateway, joined."""
 
-from functools import partial
 from random import Random
 
 import msgspec
@@ -15,6 +14,7 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.operations import Set
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Message
+from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import Job, Stored
 from trio_kv.replica.replica import Replica
@@ -66,17 +66,17 @@ class Cluster:
         status = self.registry.nodes[number]
         status.state = State.UP
         self.registry.attach(LocalHandle(status, self.inboxes[number].post_request, lambda: None))
-        make_replica = partial(
-            Replica,
+        clock = Clock()
+        raft = Raft(
             id=number,
-            peers=tuple(sorted({1, 2, 3} - {number})),
+            peers={1, 2, 3} - {number},
             config=RaftConfig(),
             random=Random(number),
             incarnation=number,
-            snapshot_log_bytes_min=1 << 40,
+            now=clock.now(),
         )
         return Node(
-            make_replica=lambda now: make_replica(now=now),
+            replica=Replica(raft, snapshot_log_bytes_min=1 << 40),
             inbox=self.inboxes[number],
             disk=self.disks[number],
             send=self._send,
@@ -85,7 +85,7 @@ class Cluster:
             publish=self.registry.changed,
             rebuilt=trio.lowlevel.checkpoint,
             trace=Trace(),
-            clock=Clock(),
+            clock=clock,
             turns=Turns(SNAPSHOT_LEASE_S),
         )
 

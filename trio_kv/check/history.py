@@ -64,6 +64,11 @@ class Operation:
     node: int = 0
     """Who answered; 0 if that is not known."""
 
+    @property
+    def end_s(self) -> float:
+        """Until when it is drawn."""
+        return self.call_s if self.return_s is None else self.return_s
+
     def __attrs_post_init__(self) -> None:
         problem = _find_problem(self)
         if problem is not None:

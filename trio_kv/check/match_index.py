@@ -4,30 +4,16 @@ A match that is too high commits what a majority does not have. Most often nobod
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
+from trio_kv.check.durability import Shadow
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-
-
-class Disk(Protocol):
-    """What is known of a follower's disk."""
-
-    @property
-    def term(self) -> int:
-        """The durable one."""
-        ...
-
-    @property
-    def end(self) -> int:
-        """The index up to which it holds entries, or a snapshot of them."""
-        ...
 
 
 class MatchIndex(Judge):
     """Compares what leaders think with what disks hold."""
 
-    def __init__(self, disks: Mapping[int, Disk]) -> None:
+    def __init__(self, disks: Mapping[int, Shadow]) -> None:
         """Judge by these disks, kept up to date by somebody else."""
         self._disks = disks
         self._wiped: set[int] = set()

@@ -107,20 +107,16 @@ def _choose_context(operations: Sequence[Operation], broken: BrokenKey) -> tuple
     illegal = broken.illegal
     met = illegal.expected if illegal.result is None else illegal.result
     from_s = min(operation.call_s for operation in broken.operations)
-    to_s = max(_end_s(operation) for operation in broken.operations)
+    to_s = max(operation.end_s for operation in broken.operations)
     others = [each for each in operations if each.key == broken.key and id(each) not in shown]
     writers = [each for each in others if met is not None and each.value == met][:WRITERS_DRAWN_MAX]
     known = {id(each) for each in writers}
     around = [
-        each for each in others if id(each) not in known and each.call_s <= to_s and from_s <= _end_s(each)
+        each for each in others if id(each) not in known and each.call_s <= to_s and from_s <= each.end_s
     ]
     around.sort(key=lambda operation: abs(operation.call_s - illegal.call_s))
     drawn = around[:CONTEXT_OPERATIONS_MAX]
     return [*broken.operations, *writers, *drawn], len(around) - len(drawn)
-
-
-def _end_s(operation: Operation) -> float:
-    return operation.call_s if operation.return_s is None else operation.return_s
 
 
 def _table(broken: BrokenKey) -> str:

@@ -63,7 +63,7 @@ class _Density:
         self._bad: Counter[Cell] = Counter()
         for operation in operations:
             is_bad = operation.outcome in ("unknown", "failed")
-            moment_s = operation.call_s if is_bad or operation.return_s is None else operation.return_s
+            moment_s = operation.call_s if is_bad else operation.end_s
             place = min(SLICES - 1, int((moment_s - self._axis.from_s) / self._slice_s))
             (self._bad if is_bad else self._good)[operation.client, place] += 1
         self._clients = sorted({operation.client for operation in operations})
@@ -126,7 +126,7 @@ class _Density:
 
 def _axis(operations: Sequence[Operation], faults: Sequence[Fault]) -> Axis:
     from_s = min([*(each.call_s for each in operations), *(fault.from_s for fault in faults)])
-    ends = [each.call_s if each.return_s is None else each.return_s for each in operations]
+    ends = [each.end_s for each in operations]
     return even_axis(from_s, max([*ends, *(fault.to_s for fault in faults if fault.to_s is not None)]))
 
 

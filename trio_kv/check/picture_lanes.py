@@ -31,7 +31,7 @@ LABELS_MAX = 16
 
 def draw_lanes(operations: Sequence[Operation], faults: Sequence[Fault]) -> str:
     """Return all operations, to scale."""
-    ends = [_end_s(operation) for operation in operations]
+    ends = [operation.end_s for operation in operations]
     axis = even_axis(min(operation.call_s for operation in operations), max(ends))
     return _Lanes(operations, axis).draw(faults, round_moments(axis))
 
@@ -48,15 +48,11 @@ def draw_window(
         illegal: the one of them that is marked.
 
     """
-    times = {each for operation in operations for each in (operation.call_s, _end_s(operation))}
+    times = {each for operation in operations for each in (operation.call_s, operation.end_s)}
     axis = stretched_axis(times)
-    marks = [_end_s(illegal), illegal.call_s]
-    marks += [each for operation in shown for each in (_end_s(operation), operation.call_s)]
+    marks = [illegal.end_s, illegal.call_s]
+    marks += [each for operation in shown for each in (operation.end_s, operation.call_s)]
     return _Lanes(operations, axis, shown, illegal).draw(faults, [*marks, *sorted(times)])
-
-
-def _end_s(operation: Operation) -> float:
-    return operation.call_s if operation.return_s is None else operation.return_s
 
 
 class _Lanes:
@@ -93,7 +89,7 @@ class _Lanes:
             bars += self._lane(self._by_client[client], y)
         lines = grid(self._axis, marks, self._moment, top, top + height)
         if self._illegal is not None:
-            place = self._axis.at(_end_s(self._illegal))
+            place = self._axis.at(self._illegal.end_s)
             lines += tag("line", x1=place, x2=place, y1=top, y2=top + height, class_="moment")
         count = sum(len(lane) for lane in self._by_client.values())
         label = f"{count} operations of {len(self._by_client)} clients over time"
@@ -117,7 +113,7 @@ class _Lanes:
         return parts
 
     def _bar(self, operation: Operation, left: float, limit: float, top: float) -> str:
-        right = self._axis.at(_end_s(operation))
+        right = self._axis.at(operation.end_s)
         is_open = operation.outcome == "unknown" or operation.return_s is None
         if is_open:
             right = max(min(limit - 3, RIGHT - 2), left + OPEN_WIDTH_MIN)

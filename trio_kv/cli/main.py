@@ -38,7 +38,8 @@ from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
 from trio_kv.cli.words import examples
 from trio_kv.client.client import DEFAULT_PORT, Client
-from trio_kv.wire.requests import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Cas, Delete, Get, Request, Set, Status
+from trio_kv.kv.operations import Cas, Delete, Get, Set
+from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, Status
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"

@@ -17,7 +17,7 @@ from trio_kv.cli.errors import UsageError
 from trio_kv.cli.terminal import is_terminal
 from trio_kv.client.values import NotStorableError, read_json
 from trio_kv.trace.text import encode_json, printable_json, printable_lines
-from trio_kv.wire.requests import ReplyLine
+from trio_kv.wire.replies import ReplyLine
 
 Output = Literal["table", "json"]
 

@@ -22,7 +22,7 @@ from trio_kv.cli.status import show_status
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.values import BLANKS
-from trio_kv.wire.requests import OPERATIONS, Ping, Request, Status
+from trio_kv.wire.operations import OPERATIONS, Ping, Request, Status
 
 PROMPT = "trio-kv> "
 

@@ -25,24 +25,21 @@ from msgspec import UNSET, UnsetType
 from trio_kv.client.connection import LineConnection
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
 from trio_kv.client.values import encode_value
-from trio_kv.wire.requests import (
+from trio_kv.wire.operations import (
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
     Cas,
     Delete,
     Get,
     Ping,
-    ReplyError,
-    ReplyLine,
     Request,
     Set,
     Status,
     WriteOperation,
-    encode_request,
-    parse_line,
-    parse_reply,
 )
-from trio_kv.wire.requests import BadRequestError as NoRequestError
+from trio_kv.wire.operations import BadRequestError as NoRequestError
+from trio_kv.wire.replies import ReplyError, ReplyLine, parse_reply
+from trio_kv.wire.requests import encode_request, parse_line
 
 DEFAULT_PORT = 3001
 PORT_MAX = 65_535

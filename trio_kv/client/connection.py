@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from trio_kv.wire.requests import LINE_BYTES_LIMIT
+from trio_kv.wire.operations import LINE_BYTES_LIMIT
 
 REPLY_BYTES_MAX = LINE_BYTES_LIMIT + (1 << 20)
 """A longer reply is not ours: the connection is given up. It is the longest line that any server can be told to take,

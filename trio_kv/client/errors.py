@@ -12,7 +12,7 @@ They keep apart what a caller must keep apart:
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trio_kv.wire.requests import ReplyLine
+from trio_kv.wire.replies import ReplyLine
 
 
 class StoreError(Exception):

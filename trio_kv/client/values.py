@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from trio_kv.wire.requests import NESTING_MAX, is_nested_deeper
+from trio_kv.wire.operations import NESTING_MAX, is_nested_deeper
 
 BLANKS: Final = " \t\r\n"
 """White space around a JSON text. Other characters that look like it belong to a value."""

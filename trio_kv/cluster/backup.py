@@ -90,9 +90,11 @@ async def _wait_snapshot(
     """Wait for a snapshot of some node that goes so far; return where it is."""
     while True:
         for node, member in members.items():
-            stored = None if member.node is None else member.node.replica.snapshots.stored
-            if node not in without and stored is not None and stored[0] >= index_min:
+            if node in without or member.node is None:
+                continue
+            stored = member.node.replica.snapshots.stored
+            if stored.index >= index_min:
                 assert member.found is not None
-                path = member.found.path / snapshot_name(*stored)
+                path = member.found.directory.path / snapshot_name(*stored)
                 return {"path": str(path), "index": stored[0], "term": stored[1], "node": node}
         await registry.wait_change()

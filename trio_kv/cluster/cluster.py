@@ -178,7 +178,7 @@ class Cluster:
         member.is_wanted, member.is_being_replaced = False, True
         member.wake.set()
         assert self._nursery is not None
-        # Of its own, for it must not be left half done: whoever asked may leave, and is not kept waiting for a disk.
+        # In a task of its own: it must not be left half done when the asker leaves, and the asker waits for no disk.
         self._nursery.start_soon(self._rebuild, member, rebuilding)
         with trio.move_on_after(REBUILD_S):
             await rebuilding.ended.wait()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from trio_kv.replica.jobs import Completion
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.disk import DiskThread, Storage
 from trio_kv.storage.errors import GoneError, StorageError
+from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.opening import Opened
 from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
@@ -55,36 +56,25 @@ class Disk(Storage, Protocol):
 
     def fail_next(self) -> None:
         """Fault: the next batch fails with an input/output error."""
-        ...  # pragma: no cover
 
     def stall(self) -> None:
         """Fault: the disk stands still, from the next batch or job on."""
-        ...  # pragma: no cover
 
     def unstall(self) -> None:
         """End a stall."""
-        ...  # pragma: no cover
 
     def fill(self) -> None:
         """Fault: the disk is full. No segment and no snapshot can be made."""
-        ...  # pragma: no cover
 
     def unfill(self) -> None:
         """End it: soon the disk finds its space."""
-        ...  # pragma: no cover
 
 
 @attrs.frozen
 class Found:
     """What there is of a node before it starts."""
 
-    path: Path
-    state: Literal["ok", "needs_rebuild", "damaged"]
-    incarnation: int
-    reason: str = ""
-    """Why the state isn't ok, for people."""
-    way_out: str = ""
-    """What a person can do about it."""
+    directory: NodeDirectory
     is_rebuilding: bool = False
     """Whether the others have to fill it before it counts."""
     snapshot_bytes: int = 0
@@ -116,21 +106,13 @@ class Disks(Protocol):
     @property
     def nodes(self) -> tuple[int, ...]:
         """All nodes, in order."""
-        ...  # pragma: no cover
 
     @property
     def incarnations(self) -> Mapping[int, int]:
         """Each node's incarnation, as it is now."""
-        ...  # pragma: no cover
 
     async def examine(self, node: int) -> Found:
-        """Look at a node that does not run.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
-        ...  # pragma: no cover
+        """Look at a node that does not run. Raises OSError."""
 
     async def load(self, node: int, decode: Decode, known: Known | None, moved: Moved) -> Loaded:
         """Read what a node's disk holds, and repair what an interruption left.
@@ -146,7 +128,6 @@ class Disks(Protocol):
             OSError: the disk refused.
 
         """
-        ...  # pragma: no cover
 
     async def rebuild(self, node: int, random: Random, running: Collection[int]) -> Path | None:
         """Give a node that does not run a new, empty disk; return where the old one is, if there was one.
@@ -160,18 +141,15 @@ class Disks(Protocol):
             StorageError: too few of the others are in order, or the disk refused.
 
         """
-        ...  # pragma: no cover
 
     async def wait_gone(self, node: int) -> OSError:
         """Wait until what a node writes would not be found by its next start; return why.
 
         It looks at a node that runs. One that does not is looked at when it starts.
         """
-        ...  # pragma: no cover
 
     async def end_rebuild(self, node: int) -> None:
         """Note that a rebuilt node counts again."""
-        ...  # pragma: no cover
 
 
 class RealDisks:
@@ -246,15 +224,7 @@ class RealDisks:
         directory = self._directory.node(node)
         snapshot_bytes, log_bytes = directory.sizes()
         return Found(
-            directory.path,
-            directory.state,
-            directory.incarnation,
-            directory.reason,
-            directory.way_out,
-            directory.is_rebuilding,
-            snapshot_bytes,
-            directory.segment_bytes // 2,
-            log_bytes,
+            directory, directory.is_rebuilding, snapshot_bytes, directory.segment_bytes // 2, log_bytes
         )
 
     def _end_rebuild(self, node: int) -> None:

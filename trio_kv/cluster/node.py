@@ -62,7 +62,7 @@ class Node:
     def __init__(
         self,
         *,
-        make_replica: Callable[[float], Replica],
+        replica: Replica,
         inbox: Inbox,
         disk: Storage,
         send: Callable[[Message], None],
@@ -77,7 +77,7 @@ class Node:
         """Join the parts of a node.
 
         Args:
-            make_replica: makes the replica, given the node's time.
+            replica: what thinks; it was made just now, by `clock`.
             inbox: where the node is told everything, completions of `disk` included.
             disk: where its log goes.
             send: takes a message for a peer, at once.
@@ -92,8 +92,8 @@ class Node:
         """
         self.clock = clock
         self.inbox = inbox
-        self.replica = make_replica(clock.now())
-        self.driver = Driver(self.replica, turns)
+        self.replica = replica
+        self.driver = Driver(replica, turns)
         self._disk = disk
         self._send = send
         self._deliver = deliver
@@ -108,7 +108,7 @@ class Node:
         self._timer_taken = trio.Event()
         self._told: tuple[str, int, int | None] | None = None
         self._batch: list[Input] = []
-        """What is being worked on: whoever asked is answered even if that kills the node."""
+        """The items of this pass. Their askers are answered even if the pass kills the node."""
 
     def pause(self) -> None:
         """Do nothing more until resumed: messages and completions pile up, as with a stopped process."""
@@ -170,13 +170,13 @@ class Node:
         for job in work.jobs:
             disk.submit(job)
         for event in work.events:
-            self._tell(event)
+            self._emit(event)
         if work.wants_pass:
             self.inbox.post(Continue())
         self._note()
         self._set_timer(work.deadline)
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         raft = self.replica.raft
         self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
         if isinstance(event, RebuildEnded):

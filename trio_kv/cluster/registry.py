@@ -1,6 +1,6 @@
 """What the control plane knows of the nodes: the gateway and the control door read it, nodes never do.
 
-It is only a hint: who leads is decided by Raft, and whoever asks the wrong node is told so. It is the `Directory` of
+It is only a hint: Raft decides who leads, and a node that is asked in vain refuses. It is the `Directory` of
 this process: the nodes that run have a handle here, and their answers find their way to who asked.
 """
 

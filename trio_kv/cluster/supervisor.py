@@ -21,7 +21,7 @@ from trio_kv.cluster.loading import Loader
 from trio_kv.cluster.members import Member, Members
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import LocalHandle, Registry
-from trio_kv.raft.log import Log
+from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import DiskFailedError
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
@@ -169,7 +169,7 @@ class Supervisor:
 
     def _stay_down(self, member: Member, failure: Exception | None) -> None:
         """Say why a node can't run: its disk failed, is damaged, or is not there."""
-        node, found = member.status.node, member.found
+        node, found = member.status.node, None if member.found is None else member.found.directory
         if isinstance(failure, DamagedError):
             self._trace.emit(
                 NodeDamaged(failure.file, failure.offset, failure.reason, failure.way_out), node=node
@@ -192,7 +192,7 @@ class Supervisor:
         # Looked at anew each time: a person may have brought the directory back meanwhile.
         node = member.status.node
         found = member.found = await self.loader.examine(node)
-        if found.state != "ok":
+        if found.directory.state != "ok":
             return
         loaded = await self.loader.load(member, found)
         config = self._config
@@ -252,30 +252,27 @@ class Supervisor:
         recovered, machine = loaded.recovered, loaded.machine
         for warning in recovered.warnings:
             self._trace.emit(WalTornTailCut(warning), node=node)
-        base, snapshot = recovered.base, recovered.snapshot
-        log = Log(recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us)
-
-        def make_replica(now: float) -> Replica:
-            return Replica(
-                id=node,
-                peers=tuple(other for other in self.members.all if other != node),
-                config=self._config.raft,
-                random=Random(self._random.getrandbits(64)),
-                incarnation=found.incarnation,
-                incarnations=self._disks.incarnations,
-                now=now,
-                hard_state=recovered.hard_state,
-                is_rebuilding=found.is_rebuilding,
-                log=log,
-                machine=machine,
-                snapshot=None if snapshot is None else snapshot.position,
-                snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
-                snapshot_log_bytes_min=found.snapshot_log_bytes_min,
-                events_level=self._trace.level,
-            )
-
+        log = recovered.log(machine.time_us)
+        raft = Raft(
+            id=node,
+            peers=self.members.all.keys() - {node},
+            config=self._config.raft,
+            random=Random(self._random.getrandbits(64)),
+            incarnation=found.directory.incarnation,
+            incarnations=self._disks.incarnations,
+            now=member.clock.now(),
+            hard_state=recovered.hard_state,
+            is_rebuilding=found.is_rebuilding,
+            log=log,
+            events_level=self._trace.level,
+        )
         member.node = self._make_node(
-            make_replica=make_replica,
+            replica=Replica(
+                raft,
+                machine,
+                snapshot_bytes=recovered.snapshot_bytes,
+                snapshot_log_bytes_min=found.snapshot_log_bytes_min,
+            ),
             inbox=inbox,
             disk=disk,
             send=self._network.send_nowait,
@@ -292,7 +289,7 @@ class Supervisor:
         self._registry.attach(LocalHandle(status, inbox.post_request, member.node.refresh_status))
         self.set_state(member, State.UP, "")
         self._trace.emit(
-            NodeStarted(log.base_index + 1, log.last_index, found.incarnation),
+            NodeStarted(log.base_index + 1, log.last_index, found.directory.incarnation),
             node=node,
             term=recovered.hard_state.term,
         )

@@ -15,7 +15,7 @@ from trio_kv.control.events import EventQueue
 from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ControlCommanded
-from trio_kv.wire.requests import encode_error
+from trio_kv.wire.replies import encode_error
 
 CLOSE_S = 1.0
 """How long the closing handshake of a WebSocket may take."""

@@ -32,7 +32,7 @@ from trio_kv.control.token import (
 from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed, ControlFileDelayed
-from trio_kv.wire.requests import encode_error
+from trio_kv.wire.replies import encode_error
 
 FILE_REMOVED_S = 1.0
 """How long the end of the door waits until its file is removed."""

@@ -13,7 +13,8 @@ import trio
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
-from trio_kv.gateway.raft import RaftStore, check_session_timeout
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.kv.sessions import check_timeout
 from trio_kv.storage.data_directory import open_data_directory
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.segments import SEGMENT_BYTES, check_segment_bytes
@@ -61,7 +62,7 @@ async def open_cluster(
         ValueError: `session_timeout_s` is out of its range, or segments can't have that size.
 
     """
-    check_session_timeout(session_timeout_s)
+    check_timeout(session_timeout_s)
     check_segment_bytes(segment_bytes)
     source = SystemRandom() if random is None else random
     opening = partial(

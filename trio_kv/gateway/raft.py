@@ -12,8 +12,8 @@ repeated under another session.
 into `deliver`, which wakes the waiting connection; what takes thought is left to `run`. There is no timer and no task a
 request: one sweep looks after all of them, and sleeps when there are none.
 
-**A session** is opened when the first write needs one, one at a time, and its opening belongs to nobody who waits for
-it: a client whose time-out is shorter than a commit gives up, and what was opened is there for the next one.
+**A session** is opened when the first write needs one, one at a time. The opening goes on even if every client that
+waits for it gives up: with time-outs shorter than a commit no session would ever be opened otherwise.
 
 Limits: as many writes wait here as a session keeps answers for, of as many bytes as a leader takes, and `READS_MAX`
 runs of reads; beyond that `overloaded`.
@@ -33,7 +33,7 @@ from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.commands import Command, OpenSession, Write
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX, TIMEOUT_MAX_S, TIMEOUT_MIN_S
+from trio_kv.kv.sessions import REPLIES_MAX, check_timeout
 from trio_kv.replica.port import Directory
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Done, Full, NoResult, Propose, Read, Refused
 from trio_kv.wire.node_port import Answer as NodeAnswer
@@ -64,14 +64,13 @@ class RaftStore:
         Args:
             directory: who can be spoken to, and who leads.
             random: tosses the coin that picks a follower.
-            session_timeout_s: after how much cluster time without a write the cluster forgets a session; from
-                `TIMEOUT_MIN_S` to `TIMEOUT_MAX_S` of `kv.sessions`.
+            session_timeout_s: after how much cluster time without a write the cluster forgets a session.
 
         Raises:
             ValueError: the time-out is out of its range.
 
         """
-        check_session_timeout(session_timeout_s)
+        check_timeout(session_timeout_s)
         self._directory = directory
         self._reply_to = directory.join(self.deliver)
         self._session_timeout_s = session_timeout_s
@@ -216,7 +215,7 @@ class RaftStore:
         return _all("unavailable", "no leader answered in time: nothing was written", count)
 
     def _open_session(self) -> Opening:
-        """Begin to open a session. It takes as long as it takes, whoever waits for it."""
+        """Begin to open a session. It goes on even if no client waits for it any more."""
         self._opening = opening = Opening(trio.current_time())
         self._number += 1
         command = OpenSession(round(self._session_timeout_s * 1_000_000))
@@ -386,20 +385,6 @@ class RaftStore:
         else:
             answer = _all("unavailable", "no leader took the write in time: nothing was written", count)
         self._end(self._writes, write, answer)
-
-
-def check_session_timeout(session_timeout_s: float) -> None:
-    """Refuse a time-out that no entry can hold, or that forgets a session as soon as it is opened.
-
-    Raises:
-        ValueError: it is out of its range; the text tells that.
-
-    """
-    if not TIMEOUT_MIN_S <= session_timeout_s <= TIMEOUT_MAX_S:
-        raise ValueError(
-            f"a session's time-out is {TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:.15g} seconds,"
-            f" not {session_timeout_s:.15g}"
-        )
 
 
 def _all(code: str, message: str, count: int) -> Answer:

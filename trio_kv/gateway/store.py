@@ -61,7 +61,6 @@ class Store(Protocol):
                 to a leader) or `timeout` (handed over, outcome unknown).
 
         """
-        ...
 
     async def read(
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
@@ -75,8 +74,6 @@ class Store(Protocol):
             view: what this connection has seen; updated by all reads, and used by stale ones.
 
         """
-        ...
 
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply, but for `status` itself."""
-        ...

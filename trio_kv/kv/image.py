@@ -141,9 +141,9 @@ def encode_chunks(head: Head, sessions: Mapping[int, Session], items: Mapping[st
     yield _encode(FirstChunk(head=head, counts=counts)) + b"\n"
     number = 1
     for kind, records in (
-        ("sessions", _tell_sessions(sessions)),
-        ("items", _tell_items(items)),
-        ("replies", _tell_replies(sessions, items)),
+        ("sessions", _encode_sessions(sessions)),
+        ("items", _encode_items(items)),
+        ("replies", _encode_replies(sessions, items)),
     ):
         for text in _cut(records):
             yield b'{"chunk":%d,"%s":[%s]}\n' % (number, kind.encode(), text)
@@ -175,12 +175,12 @@ def decode_records(chunk: bytes) -> Records:
     return _records_decoder.decode(chunk)
 
 
-def _tell_sessions(sessions: Mapping[int, Session]) -> Iterator[bytes]:
+def _encode_sessions(sessions: Mapping[int, Session]) -> Iterator[bytes]:
     for session_id, session in sessions.items():
         yield _encode(SessionRecord(session_id, session.timeout_us, session.used_us, session.done))
 
 
-def _tell_replies(sessions: Mapping[int, Session], items: Mapping[str, Item]) -> Iterator[bytes]:
+def _encode_replies(sessions: Mapping[int, Session], items: Mapping[str, Item]) -> Iterator[bytes]:
     told: set[Origin] = set()
     for session_id, session in sessions.items():
         for seq, reply in session.replies.items():
@@ -213,7 +213,7 @@ def _is_held(items: Mapping[str, Item], origin: Origin) -> bool:
     return item is not None and item.revision == origin[1]
 
 
-def _tell_items(items: Mapping[str, Item]) -> Iterator[bytes]:
+def _encode_items(items: Mapping[str, Item]) -> Iterator[bytes]:
     for key, item in items.items():
         yield _encode(ItemRecord(key, item.value, item.revision))
 

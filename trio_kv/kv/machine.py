@@ -254,8 +254,8 @@ class Machine:
         if known is not None:
             return _note(context, known)
         operation = command.operation
-        told_bytes = operation.told_bytes(context.items)
-        if told_bytes and not sessions.has_room(session, told_bytes):
+        answer_bytes = operation.answer_bytes(context.items)
+        if answer_bytes and not sessions.has_room(session, answer_bytes):
             # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
             # command is repeated.
             session.replies[seq] = FULL_OF_TEXTS
@@ -317,16 +317,6 @@ class Frozen:
         self._sessions = sessions
         self._items = items
         self._is_open = True
-
-    @property
-    def applied(self) -> int:
-        """Index of the last entry in it."""
-        return self.head.applied
-
-    @property
-    def applied_term(self) -> int:
-        """Term of that entry."""
-        return self.head.applied_term
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the chunks of the snapshot, each made in a moment, as slowly as they are asked for.

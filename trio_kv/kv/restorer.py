@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from trio_kv.kv.image import FirstChunk, Head, ItemRecord, ReplyRecord, decode_first, decode_records
+from trio_kv.kv.image import FirstChunk, ItemRecord, ReplyRecord, decode_first, decode_records
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import CODES, Item, Origin, Reply
 from trio_kv.kv.sessions import Session, Sessions
@@ -34,24 +34,6 @@ class Restorer:
         self._items: dict[str, Item] = {}
         self._texts: dict[Origin, msgspec.Raw] = {}
         """Values that only answers hold, so far."""
-
-    @property
-    def head(self) -> Head | None:
-        """What the first chunk tells; None before it came."""
-        return None if self._first is None else self._first.head
-
-    @property
-    def records(self) -> int:
-        """Records that came so far."""
-        return sum(self._came())
-
-    @property
-    def records_total(self) -> int:
-        """Records that the snapshot holds; 0 before the first chunk came."""
-        if self._first is None:
-            return 0
-        counts = self._first.counts
-        return counts.sessions + counts.replies + counts.items
 
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk. After an error this restorer is of no use any more.

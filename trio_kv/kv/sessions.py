@@ -59,6 +59,18 @@ TOO_MANY_SESSIONS = Reply(
 )
 
 
+def check_timeout(timeout_s: float) -> None:
+    """Refuse a time-out of a session that no entry can hold, or that forgets it as soon as it is opened.
+
+    Raises:
+        ValueError: it is out of its range; the text tells that.
+
+    """
+    if not TIMEOUT_MIN_S <= timeout_s <= TIMEOUT_MAX_S:
+        range_s = f"{TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:.15g}"
+        raise ValueError(f"a session's time-out is {range_s} seconds, not {timeout_s:.15g}")
+
+
 @attrs.define
 class _HeldText:
     """A text that answers of a session hold."""

@@ -29,7 +29,7 @@ from trio_kv.trace.vocabulary import (
     ClientFailed,
     ClientRefused,
 )
-from trio_kv.wire.requests import CLOSE_OK, encode_error
+from trio_kv.wire.replies import CLOSE_OK, encode_error
 
 DESCRIPTORS_MAX = 65536
 """File descriptors asked for where the system sets no limit."""

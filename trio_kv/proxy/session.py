@@ -17,25 +17,15 @@ from itertools import islice
 from typing import Any, Final
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
 from trio_kv.proxy.states import NEXT_STATES, PAUSE, READ, WRITE, IllegalStateError, State, Step
+from trio_kv.wire.operations import OPERATIONS, BadRequestError, Request, Status
 from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
-from trio_kv.wire.requests import (
-    CLOSE_SHUTDOWN,
-    OPERATIONS,
-    BadRequestError,
-    Query,
-    Request,
-    Status,
-    WriteOperation,
-    encode_error,
-    encode_reply,
-    encode_status,
-    is_http,
-    parse_line,
-)
+from trio_kv.wire.replies import CLOSE_SHUTDOWN, encode_error, encode_reply, encode_status
+from trio_kv.wire.requests import is_http, parse_line
 
 REPLY_BYTES_MAX = 262144
 """Replies kept before they are sent; beyond it they go out before the chunk is done."""

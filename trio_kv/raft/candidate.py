@@ -1,5 +1,7 @@
 """The candidate: collects votes (paper §5.2), after having asked whether it would get them (thesis §9.6)."""
 
+from typing import Self
+
 from trio_kv.raft.messages import PreVoteReply, RequestPreVote, RequestVote, VoteReply
 from trio_kv.raft.role import Lead, Role, Stand, Transition
 from trio_kv.raft.state import NodeState
@@ -76,9 +78,8 @@ class Candidate(Role):
         self.raft.votes.add(voter)
         return Lead() if self.raft.voters.has_majority(self.raft.votes) else None
 
-    def copy(self, raft: NodeState) -> "Candidate":
+    def copy(self, raft: NodeState) -> Self:
         """Return an equal candidate for a copy of the node."""
         twin = super().copy(raft)
-        assert isinstance(twin, Candidate)
         twin.pre_votes = self.pre_votes.copy()
         return twin

@@ -136,15 +136,16 @@ class Leader(Replicator):
         return self._refuses_full(now, sum(HEADER.size + len(command.encode()) for command in commands))
 
     def _refuses_full(self, now: float, size_bytes: int) -> NotLeader | ReadOnly | None:
-        """Take a command only if a majority has zero-filled log space for it and for all that is under way.
+        """Return why commands of this size are refused while a disk is full, or None.
 
-        What is admitted never meets a full disk at its write: space is reserved before it is promised. A leader that is
-        short alone hands over. A majority must have all of the log by then: a follower whose writes wait for space
-        tells of none, and could not even write its vote.
+        They are taken only if a majority has zero-filled log space for them and for all that is under way. So nothing
+        that was taken meets a full disk when it is written.
 
-        "The disks are full" is a verdict over a majority. It is not passed over followers that may only be busy, or
-        have not answered in this term yet: for one election time-out the command is to be asked again. Then who is
-        silent counts as full.
+        A leader whose own disk is too full hands over, but only if a majority already has all of its log. A follower
+        that lacks some of it may be waiting for space itself, and then could not even store its vote.
+
+        `ReadOnly` says that a majority is full. A follower that has not answered in this term may only be busy, so for
+        one election time-out the answer is `NotLeader`, and the client asks again. After that, silence counts as full.
         """
         raft = self.raft
         able = {peer for peer, each in self.progress.items() if each.can_store(raft.log, size_bytes)}

@@ -7,6 +7,7 @@ Invariants, asserted where the log changes:
 - an entry once appended changes only by being truncated with all that follow it.
 """
 
+import copy
 from bisect import bisect_right
 from collections.abc import Iterable
 
@@ -148,14 +149,8 @@ class Log:
 
     def copy(self) -> "Log":
         """Return a log of its own with the same entries (the entries themselves are shared)."""
-        twin = Log.__new__(Log)
-        twin.base_index, twin.base_term, twin.base_time_us = (
-            self.base_index,
-            self.base_term,
-            self.base_time_us,
-        )
+        twin = copy.copy(self)
         twin._entries = self._entries.copy()  # noqa: SLF001 - a twin of this class
         twin._terms = self._terms.copy()  # noqa: SLF001
         twin._first_indexes = self._first_indexes.copy()  # noqa: SLF001
-        twin.durable = self.durable
         return twin

@@ -40,7 +40,7 @@ from trio_kv.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
-from trio_kv.raft.ready import ChunkRead, Effects, HardState, Ready, Ticket
+from trio_kv.raft.ready import ChunkRead, ChunkWasRead, Effects, HardState, Ready, Ticket
 from trio_kv.raft.role import Follow, Lead, Role, Stand, Transition
 from trio_kv.raft.state import REBUILT, NodeState
 
@@ -74,11 +74,11 @@ class Raft(NodeState):
         role = self.role
         match message:
             case AppendEntries():
-                self._following(now).on_append_entries(now, message)
+                self._following(now, message).on_append_entries(now, message)
             case AppendAccepted():
                 role.on_append_accepted(now, message)
             case Heartbeat():
-                self._following(now).on_heartbeat(now, message)
+                self._following(now, message).on_heartbeat(now, message)
             case HeartbeatReply():
                 role.on_heartbeat_reply(now, message)
             case ReadIndex():
@@ -86,7 +86,7 @@ class Raft(NodeState):
             case ReadIndexReply():
                 self.confirm_reads(self.pending_reads.answered(message.nonce, message.counter), message.index)
             case InstallSnapshot():
-                self._following(now).on_install_snapshot(now, message)
+                self._following(now, message).on_install_snapshot(now, message)
             case InstallReply():
                 role.on_install_reply(now, message)
             case AppendRejected():
@@ -149,9 +149,8 @@ class Raft(NodeState):
         """
         return self.role.propose(now, commands)
 
-    def read(self, now: float, context: Any) -> None:
+    def read(self, context: Any) -> None:
         """Ask for an index to read at. `Ready.reads` brings (context, index), also if the leader changes meanwhile."""
-        del now
         self.pending_reads.waiting.append(context)
 
     def transfer(self, now: float, target: int) -> NotLeader | None:
@@ -195,11 +194,13 @@ class Raft(NodeState):
             case Lead():
                 self.become_leader(now)
 
-    def _following(self, now: float) -> Role:
-        """Return the role that hears the leader of this term: a candidate has lost (paper §5.2)."""
+    def _following(self, now: float, message: Message) -> Follower:
+        """Return the role that hears the leader of this term, from whom a message came."""
         if isinstance(self.role, Candidate):
-            self.become_follower(now, self.term, "another node leads")
-        return self.role
+            self.become_follower(now, self.term, "another node leads")  # This one has lost (paper §5.2).
+        role = self.role
+        assert isinstance(role, Follower), f"two leaders in one term: {message} came to a {role.name}"
+        return role
 
     def become_follower(self, now: float, term: int, reason: str) -> None:
         """Follow, in this term or a newer one."""
@@ -271,10 +272,6 @@ class Raft(NodeState):
         """Whether there are committed entries that the last `Ready` had no place for: call `ready` again soon."""
         return self.commit > self.delivered
 
-    def time_us(self, now: float) -> int:
-        """Return the cluster time that an entry proposed now would carry, in microseconds."""
-        return self.role.time_us(now)
-
     def unanswered_reads(self) -> list[Any]:
         """Return the contexts of all reads that did not come out of `ready` yet."""
         confirmed = [context for context, _ in self.effects.reads]
@@ -323,31 +320,17 @@ class Raft(NodeState):
                 self.emit(LogCompacted(index + 1))
         return index
 
-    def chunk_read(
-        self,
-        now: float,
-        read: ChunkRead,
-        snapshot: LogPosition | None,
-        data: bytes | None,
-        *,
-        is_last: bool,
-    ) -> None:
-        """Take a chunk that `Ready.chunk_reads` asked for; no data says that the snapshot is gone."""
-        self.role.on_chunk_read(now, read, snapshot, data, is_last=is_last)
+    def chunk_read(self, now: float, read: ChunkRead, found: ChunkWasRead) -> None:
+        """Take what `Ready.chunk_reads` asked for."""
+        self.role.on_chunk_read(now, read, found)
 
-    def chunk_stored(self, now: float, index: int, term: int, number: int) -> None:
+    def chunk_stored(self, index: int, term: int, number: int) -> None:
         """Note that a chunk was taken up: ask for the next one. Not called after the last one."""
-        del now
         incoming = self.incoming
-        if (
-            incoming is None
-            or incoming.snapshot != LogPosition(index, term)
-            or incoming.next_number != number
-        ):
-            return
-        incoming.next_number += 1
-        incoming.is_storing = False
-        self.role.on_chunk_stored()
+        if incoming is not None and (*incoming.snapshot, incoming.next_number) == (index, term, number):
+            incoming.next_number += 1
+            incoming.is_storing = False
+            self.role.on_chunk_stored()
 
     def chunk_moves(self, index: int, term: int) -> None:
         """Note that the disk gets on with the last chunk, which takes longer than others: tell the leader to wait."""
@@ -364,14 +347,13 @@ class Raft(NodeState):
         self.emit(SnapshotRefused(reason))
         self.incoming = None
 
-    def installed(self, now: float, index: int, term: int, time_us: int) -> bool:
+    def installed(self, index: int, term: int, time_us: int) -> bool:
         """Go on from a leader's snapshot, which is durable: its state takes the place of the log up to `index`.
 
         Returns:
             whether it is news. If not, this node has all of it already, and keeps its own state machine.
 
         """
-        del now
         self.incoming = None
         if index <= self.commit:
             self.role.on_installed()

@@ -4,6 +4,7 @@ The core does no I/O: it gives out writes, and is told when they are durable. He
 memory. A message that promises something is held until the write that backs it is durable.
 """
 
+import copy
 from collections import deque
 
 import attrs
@@ -187,8 +188,7 @@ class Persistence:
 
     def copy(self, log: Log) -> "Persistence":
         """Return an equal one for a copy of the node, whose log this is."""
-        twin = Persistence.__new__(Persistence)
-        twin.__dict__.update(self.__dict__)
+        twin = copy.copy(self)
         twin.log = log
         twin.held = self.held.copy()
         pending = [attrs.evolve(write, messages=write.messages.copy()) for write in self._pending]

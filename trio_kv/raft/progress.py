@@ -6,8 +6,10 @@ INSTALL: what the follower needs next is gone from the log; it gets the snapshot
 (etcd's tracker has the same three.)
 """
 
+import copy
 from collections import deque
 from enum import Enum
+from operator import attrgetter
 
 import attrs
 
@@ -24,6 +26,7 @@ class Sending(Enum):
     INSTALL = "install"
 
 
+@attrs.define(eq=False)
 class Progress:
     """One follower, seen from the leader of one term. Only its methods change it.
 
@@ -31,46 +34,27 @@ class Progress:
     there in the state INSTALL and in no other.
     """
 
-    __slots__ = (
-        "acked_round",
-        "answered_at",
-        "commit_sent",
-        "counts",
-        "free_log_bytes",
-        "heard_at",
-        "in_flight",
-        "install",
-        "match",
-        "next",
-        "sending",
-        "sent_at",
-        "waiting_since",
-        "window",
-    )
-
-    def __init__(self, next_index: int, now: float, window: int) -> None:
-        """Know nothing but where to begin."""
-        self.match = 0
-        """The follower's log equals ours up to here, and is durable there."""
-        self.next = next_index
-        self.sending = Sending.PROBE
-        self.in_flight: deque[int] = deque()
-        """Last index of each AppendEntries that was sent and not yet answered."""
-        self.window = window
-        self.sent_at = float("-inf")
-        self.waiting_since = now
-        """When an append was sent while none waited for its answer."""
-        self.heard_at = now
-        self.answered_at = now
-        """When an append was answered: then all that the follower had to write was on its disk."""
-        self.acked_round = 0
-        self.commit_sent = 0
-        """The follower was sent a commit index of so much."""
-        self.install: Outgoing | None = None
-        self.counts = True
-        """Whether a majority may be made with it: not while it is being rebuilt."""
-        self.free_log_bytes: int | None = None
-        """Log space that the follower has left while its disk is full; None as long as it is not."""
+    next: int
+    heard_at: float
+    window: int
+    match: int = 0
+    """The follower's log equals ours up to here, and is durable there."""
+    sending: Sending = Sending.PROBE
+    in_flight: deque[int] = attrs.field(factory=deque)
+    """Last index of each AppendEntries that was sent and not yet answered."""
+    sent_at: float = float("-inf")
+    waiting_since: float = attrs.Factory(attrgetter("heard_at"), takes_self=True)
+    """When an append was sent while none waited for its answer."""
+    answered_at: float = attrs.Factory(attrgetter("heard_at"), takes_self=True)
+    """When an append was answered: then all that the follower had to write was on its disk."""
+    acked_round: int = 0
+    commit_sent: int = 0
+    """The follower was sent a commit index of so much."""
+    install: Outgoing | None = None
+    counts: bool = True
+    """Whether a majority may be made with it: not while it is being rebuilt."""
+    free_log_bytes: int | None = None
+    """Log space that the follower has left while its disk is full; None as long as it is not."""
 
     @property
     def is_replicating(self) -> bool:
@@ -219,9 +203,7 @@ class Progress:
 
     def copy(self) -> "Progress":
         """Return an equal progress of its own."""
-        twin = Progress(self.next, self.heard_at, self.window)
-        for name in self.__slots__:
-            setattr(twin, name, getattr(self, name))
+        twin = copy.copy(self)
         twin.in_flight = self.in_flight.copy()
         twin.install = None if self.install is None else attrs.evolve(self.install)
         return twin

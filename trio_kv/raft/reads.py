@@ -14,6 +14,7 @@ Rules, each the escape from a bug that others had:
 - a question that finds no leader waits for one, and is not dropped (scenario R2).
 """
 
+import copy
 from typing import Any
 
 import attrs
@@ -99,8 +100,7 @@ class PendingReads:
 
     def copy(self) -> "PendingReads":
         """Return equal reads of their own."""
-        twin = PendingReads(self.nonce)
-        twin.counter, twin.asked_at, twin.is_overdue = self.counter, self.asked_at, self.is_overdue
+        twin = copy.copy(self)
         twin.waiting, twin.asked = self.waiting.copy(), self.asked.copy()
         return twin
 
@@ -157,8 +157,7 @@ class HeartbeatRounds:
 
     def copy(self) -> "HeartbeatRounds":
         """Return equal rounds of their own."""
-        twin = HeartbeatRounds()
-        twin.last = self.last
+        twin = copy.copy(self)
         twin.new = {source: questions.copy() for source, questions in self.new.items()}
         twin.pending = self.pending.copy()
         return twin

@@ -58,6 +58,16 @@ class ChunkRead:
 
 
 @attrs.frozen
+class ChunkWasRead:
+    """A chunk was read for a follower. No data: that snapshot is gone, or there is none yet (0, 0)."""
+
+    index: int
+    term: int
+    data: bytes | None
+    is_last: bool
+
+
+@attrs.frozen
 class Chunk:
     """A chunk of a leader's snapshot that came for this node."""
 
@@ -104,10 +114,4 @@ class Effects:
 
     def copy(self) -> "Effects":
         """Return equal effects for a copy of the node."""
-        return Effects(
-            self.messages.copy(),
-            self.reads.copy(),
-            self.chunks.copy(),
-            self.chunk_reads.copy(),
-            self.events.copy(),
-        )
+        return Effects(*map(list.copy, attrs.astuple(self, recurse=False)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.events import InstallStarted
@@ -21,7 +21,7 @@ from trio_kv.raft.messages import (
 )
 from trio_kv.raft.progress import Progress, Sending
 from trio_kv.raft.reads import HeartbeatRounds, Question
-from trio_kv.raft.ready import ChunkRead
+from trio_kv.raft.ready import ChunkRead, ChunkWasRead
 from trio_kv.raft.role import Role
 from trio_kv.raft.state import NodeState
 from trio_kv.raft.voters import Ordered
@@ -200,27 +200,21 @@ class Replicator(Role):
         install.want(number)
         self.raft.effects.chunk_reads.append(ChunkRead(peer, number, install.snapshot))
 
-    def on_chunk_read(
-        self,
-        now: float,
-        read: ChunkRead,
-        snapshot: LogPosition | None,
-        data: bytes | None,
-        *,
-        is_last: bool,
-    ) -> None:
+    def on_chunk_read(self, now: float, read: ChunkRead, found: ChunkWasRead) -> None:
         """Send a chunk that was read. Without data that snapshot is gone, and the newest one is sent from its start."""
         progress = self.progress[read.peer]
         install = progress.install
         if install is None or not install.waits_for(read.snapshot, read.number):
             return
-        if data is None or snapshot is None:
+        if found.data is None:
             install.begin_anew()
             self._read_chunk(read.peer, install, 0)
             return
-        install.sent(snapshot, now)
+        install.sent(LogPosition(found.index, found.term), now)
         header = self.raft.header(read.peer)
-        self.raft.send(InstallSnapshot(*header, *snapshot, read.number, data, is_last))
+        self.raft.send(
+            InstallSnapshot(*header, found.index, found.term, read.number, found.data, found.is_last)
+        )
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
         """Send the chunk that the follower wants next; it may also say that it still works on the last one."""
@@ -282,10 +276,9 @@ class Replicator(Role):
         """Keep the own reads for the next leader. Followers ask again by themselves."""
         self.raft.pending_reads.put_back(self.own_reads())
 
-    def copy(self, raft: NodeState) -> "Replicator":
+    def copy(self, raft: NodeState) -> Self:
         """Return an equal one for a copy of the node."""
         twin = super().copy(raft)
-        assert isinstance(twin, Replicator)
         twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
         twin.rounds = self.rounds.copy()
         return twin

@@ -4,8 +4,9 @@ What does not depend on the role stands here once: the rules of voting (paper §
 node does that doesn't lead.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import attrs
 
@@ -14,12 +15,9 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import PreVoteGranted, VoteGranted, VoteRefused
 from trio_kv.raft.messages import (
     AppendAccepted,
-    AppendEntries,
     AppendRejected,
-    Heartbeat,
     HeartbeatReply,
     InstallReply,
-    InstallSnapshot,
     Message,
     PreVoteReply,
     ReadIndex,
@@ -28,7 +26,7 @@ from trio_kv.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
-from trio_kv.raft.ready import ChunkRead
+from trio_kv.raft.ready import ChunkRead, ChunkWasRead
 from trio_kv.raft.state import NodeState
 
 
@@ -71,15 +69,11 @@ class Role:
 
     # What the driver asks for
 
-    def time_us(self, now: float) -> int:  # noqa: ARG002 - the leader's clock counts
-        """Return the cluster time that an entry proposed now would carry."""
-        return self.raft.log.last_time_us
-
-    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:  # noqa: ARG002
+    def propose(self, now: float, commands: Sequence[Command]) -> LogPosition | NotLeader | ReadOnly:
         """Take commands, if this is the leader."""
         return NotLeader(self.raft.leader)
 
-    def transfer(self, now: float, target: int) -> NotLeader | None:  # noqa: ARG002
+    def transfer(self, now: float, target: int) -> NotLeader | None:
         """Hand over, if this is the leader."""
         return NotLeader(self.raft.leader)
 
@@ -100,24 +94,16 @@ class Role:
 
     # What happens
 
-    def on_timeout(self, now: float) -> Transition | None:  # noqa: ARG002
+    def on_timeout(self, now: float) -> Transition | None:
         """Do what is due."""
         return None
 
-    def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002
+    def on_stored(self, now: float) -> Transition | None:
         """More of the log, or the hard state, became durable."""
         return None
 
-    def on_chunk_read(
-        self,
-        now: float,
-        read: ChunkRead,
-        snapshot: LogPosition | None,
-        data: bytes | None,
-        *,
-        is_last: bool,
-    ) -> None:
-        """Take a chunk that was read for a follower; no data says that the snapshot is gone."""
+    def on_chunk_read(self, now: float, read: ChunkRead, found: ChunkWasRead) -> None:
+        """Take a chunk that was read for a follower."""
 
     def on_chunk_stored(self) -> None:
         """A chunk of a leader's snapshot was taken up, and another one is to come."""
@@ -127,18 +113,6 @@ class Role:
 
     def peer_said(self, message: Message) -> None:
         """Note what every message tells, whatever its term."""
-
-    def on_append_entries(self, now: float, message: AppendEntries) -> None:  # noqa: ARG002
-        """Hear from the leader of this term. Only a follower can: a candidate was made one before this call."""
-        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
-
-    def on_heartbeat(self, now: float, message: Heartbeat) -> None:  # noqa: ARG002
-        """Hear from the leader of this term, as in `on_append_entries`."""
-        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
-
-    def on_install_snapshot(self, now: float, message: InstallSnapshot) -> None:  # noqa: ARG002
-        """Hear from the leader of this term, as in `on_append_entries`."""
-        raise AssertionError(f"two leaders in one term: {message} came to a {self.name}")
 
     def on_install_reply(self, now: float, message: InstallReply) -> None:
         """Learn which chunk a follower wants next."""
@@ -152,11 +126,11 @@ class Role:
     def on_heartbeat_reply(self, now: float, message: HeartbeatReply) -> None:
         """Learn that a follower still follows."""
 
-    def on_pre_vote_reply(self, message: PreVoteReply) -> Transition | None:  # noqa: ARG002
+    def on_pre_vote_reply(self, message: PreVoteReply) -> Transition | None:
         """Count a pre-vote."""
         return None
 
-    def on_vote_reply(self, message: VoteReply) -> Transition | None:  # noqa: ARG002
+    def on_vote_reply(self, message: VoteReply) -> Transition | None:
         """Count a vote."""
         return None
 
@@ -207,7 +181,7 @@ class Role:
     def restart_timer(self, now: float) -> None:
         """Wait a whole election time-out: a candidate that was given a vote needs time to win."""
 
-    def on_timeout_now(self, message: TimeoutNow) -> Transition | None:  # noqa: ARG002
+    def on_timeout_now(self, message: TimeoutNow) -> Transition | None:
         """Be asked to take over."""
         return None
 
@@ -229,9 +203,8 @@ class Role:
     def leave(self) -> None:
         """Give back what a later role must go on with."""
 
-    def copy(self, raft: NodeState) -> "Role":
+    def copy(self, raft: NodeState) -> Self:
         """Return an equal role for a copy of the node."""
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
+        twin = copy.copy(self)
         twin.raft = raft
         return twin

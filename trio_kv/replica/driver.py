@@ -1,7 +1,7 @@
-"""The one loop that drives a replica. Whoever runs a node, a task or a simulator, says only where things come from
-and where they go.
+"""The one loop that drives a replica: a task of the cluster and the simulators all run it.
 
-A pass of the loop takes all that came since the last one, and gives one `Work`. Pure: both clocks are arguments.
+They differ only in where inputs come from and where outputs go. A pass of the loop takes all that came since the last
+one, and returns one `Work`. Pure: both clocks are arguments.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ import msgspec
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import Event, TransferEnded
 from trio_kv.raft.messages import Message
-from trio_kv.raft.ready import Write
+from trio_kv.raft.ready import ChunkWasRead, Write
 from trio_kv.replica.jobs import (
     ChunkAdded,
-    ChunkWasRead,
     Completion,
     DiskFailed,
     Job,
@@ -165,14 +164,13 @@ class Driver:
         replica = self.replica
         match item:
             case ChunkAdded():
-                replica.snapshots.chunk_added(now, item.index, item.term, item.number)
+                replica.snapshots.chunk_added(item.index, item.term, item.number)
             case ChunkWasRead():
-                snapshot = LogPosition(item.index, item.term)
-                replica.snapshots.chunk_read(now, snapshot, item.data, is_last=item.is_last)
+                replica.snapshots.chunk_read(now, item)
             case SnapshotMoved():
                 replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
-                replica.snapshot_stored(now, LogPosition(item.index, item.term), item.size_bytes)
+                replica.snapshot_stored(LogPosition(item.index, item.term), item.size_bytes)
                 self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
             case SnapshotFailed():
                 replica.snapshot_failed(LogPosition(item.index, item.term))

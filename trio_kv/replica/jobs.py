@@ -6,7 +6,7 @@ Jobs are carried out in order, behind the writes that were given before them; on
 import attrs
 
 from trio_kv.raft.entry import LogPosition
-from trio_kv.raft.ready import Ticket
+from trio_kv.raft.ready import ChunkWasRead, Ticket
 
 
 @attrs.frozen
@@ -114,16 +114,6 @@ class SnapshotFailed:
     index: int
     term: int
     reason: str
-
-
-@attrs.frozen
-class ChunkWasRead:
-    """A chunk was read for a follower. No data: that snapshot is gone, or there is none yet (0, 0)."""
-
-    index: int
-    term: int
-    data: bytes | None
-    is_last: bool
 
 
 Completion = (

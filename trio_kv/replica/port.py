@@ -17,51 +17,42 @@ class NodeHandle(Protocol):
     @property
     def status(self) -> NodeStatus:
         """What was last heard of the node: a hint, for who leads is decided by Raft alone."""
-        ...
 
     def submit(self, request: Request) -> bool:
         """Hand a request over, without waiting.
 
         Returns:
-            False if it did not fit: it was not handed over, and nothing will come of it. Otherwise who asked gets an
-            answer: the node's, or `Unknown` from whatever knows that the node's can't come any more. Where an answer is
-            lost in silence, a write is handed over again, and a read given to the other nodes.
+            False if it did not fit: it was not handed over, and has no effect. Otherwise the asker gets an answer: from
+            the node, or `Unknown` from what stopped the node. If an answer is lost all the same, the gateway hands a
+            write over again, and gives a read to other nodes.
 
         """
-        ...
 
 
 class Directory(Protocol):
-    """Who can be spoken to. All it tells is a hint: whoever asks the wrong node is told so."""
+    """The nodes that can be spoken to. All that it says is a hint: a node that is asked in vain refuses."""
 
     def leader(self) -> NodeHandle | None:
         """Return the node that leads the highest term, if any says that it leads."""
-        ...
 
     def readable(self) -> Sequence[NodeHandle]:
         """Return the nodes that can be asked to read, the leader last."""
-        ...
 
     @property
     def is_majority_gone(self) -> bool:
         """Whether so many directories are not where they were that waiting for a leader is in vain."""
-        ...
 
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply, but for `status` itself."""
-        ...
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` at each change of a node's role, term or state; return what ends that.
 
         It must neither raise nor wait.
         """
-        ...
 
     def join(self, deliver: Callable[[Answer], None]) -> ReplyTo:
         """Let answers to a new asker arrive at `deliver`, which must neither raise nor wait; return the asker's id."""
-        ...
 
     def leave(self, reply_to: ReplyTo) -> None:
         """Let further answers to an asker be dropped."""
-        ...

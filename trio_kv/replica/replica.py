@@ -5,22 +5,17 @@ What it owns: who waits for which entry, which reads wait for which index, when 
 """
 
 from collections import deque
-from collections.abc import Mapping
-from random import Random
 
 import attrs
 
 from trio_kv.kv.commands import Command, Expire
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
-from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import DEBUG
 from trio_kv.raft.leader import Leader
-from trio_kv.raft.log import Log
 from trio_kv.raft.node import Raft
-from trio_kv.raft.ready import HardState, Ready, Ticket
+from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
@@ -59,45 +54,25 @@ class Replica:
 
     def __init__(
         self,
-        *,
-        id: int,
-        peers: tuple[int, ...],
-        config: RaftConfig,
-        random: Random,
-        incarnation: int,
-        now: float,
-        hard_state: HardState = HardState(),  # noqa: B008 - frozen
-        incarnations: Mapping[int, int] | None = None,
-        is_rebuilding: bool = False,
-        log: Log | None = None,
+        raft: Raft,
         machine: Machine | None = None,
-        snapshot: LogPosition | None = None,
+        *,
         snapshot_bytes: int = 0,
         snapshot_log_bytes_min: int = 4 << 20,
-        events_level: int = DEBUG,
     ) -> None:
         """Start from what the disk held.
 
-        Arguments as for `Raft` and `Snapshots`; `machine` is what the newest snapshot held.
+        Args:
+            raft: this node's core, which did nothing yet. Its log begins behind the newest snapshot.
+            machine: what that snapshot held; None: there is none.
+            snapshot_bytes: its size.
+            snapshot_log_bytes_min: see `Snapshots`.
+
         """
-        self.id = id
+        self.id = raft.id
         self.machine = Machine() if machine is None else machine
-        self.raft = Raft(
-            id=id,
-            peers=peers,
-            config=config,
-            random=random,
-            incarnation=incarnation,
-            now=now,
-            incarnations=incarnations,
-            is_rebuilding=is_rebuilding,
-            hard_state=hard_state,
-            log=log,
-            events_level=events_level,
-        )
-        self.snapshots = Snapshots(
-            self.raft, stored=snapshot, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min
-        )
+        self.raft = raft
+        self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
         self._proposals: list[Propose] = []
         self._new_reads: list[Read] = []
@@ -160,7 +135,7 @@ class Replica:
         if self._proposals:
             self._append_proposals(now)
         if self._new_reads:
-            self.raft.read(now, self._new_reads)
+            self.raft.read(self._new_reads)
             self._new_reads = []
         return self.raft.ready(now)
 
@@ -205,7 +180,7 @@ class Replica:
     @property
     def has_more(self) -> bool:
         """Whether there is work left that needs no input, for a further pass."""
-        return self.is_behind or self.snapshots.is_making or not self.is_tidy
+        return self.is_behind or self.snapshots.is_making or not self.is_cleaned_up
 
     @property
     def is_behind(self) -> bool:
@@ -213,7 +188,7 @@ class Replica:
         return self.raft.has_more or bool(self._unapplied)
 
     @property
-    def is_tidy(self) -> bool:
+    def is_cleaned_up(self) -> bool:
         """Whether nothing is left to put back, to free or to forget of the last snapshot."""
         snapshots = self.snapshots
         return self.machine.is_settled and snapshots.replaced is None and not snapshots.is_compacting
@@ -229,7 +204,7 @@ class Replica:
         if not (self.snapshots.is_due and self.machine.is_settled):
             return False
         # One may be stored that goes further than what is applied: a leader's that came beside the log.
-        return self.machine.applied >= (self.snapshots.stored or LOG_START).index
+        return self.machine.applied >= self.snapshots.stored.index
 
     def take_turn(self, now: float, turns: Turns) -> None:
         """Begin a snapshot that is due, or go on with one, if it is this node's turn; else give the turn back.
@@ -244,15 +219,15 @@ class Replica:
                 self.snapshots.begin(self.machine)
         elif self.snapshots.is_taking:
             self.snapshots.take_turn(now, turns)
-        elif not self.is_tidy:
-            # Tidying up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
+        elif not self.is_cleaned_up:
+            # Cleaning up takes the processor as well: were it beside the next node's snapshot, clients would feel it.
             turns.renew(now, self.id)
         else:
             turns.give_back(self.id)
 
-    def snapshot_stored(self, now: float, snapshot: LogPosition, size_bytes: int) -> None:
+    def snapshot_stored(self, snapshot: LogPosition, size_bytes: int) -> None:
         """Note that a snapshot is durable and was proved readable."""
-        machine = self.snapshots.snapshot_stored(now, self.machine, snapshot, size_bytes)
+        machine = self.snapshots.snapshot_stored(self.machine, snapshot, size_bytes)
         if machine is not self.machine:
             # Only what goes beyond all that was committed here is put in the place of what there is.
             assert not self._unapplied or self._unapplied[-1].index <= machine.applied
@@ -337,15 +312,15 @@ class Replica:
             waiting = []
             for index, reads in self._reads:
                 if index <= applied:
-                    self._tell(reads)
+                    self._answer(reads)
                 else:
                     waiting.append((index, reads))
             self._reads = waiting
         if self._stale_reads and self.is_fresh:
-            self._tell([read for read in self._stale_reads if read.applied_min <= applied])
+            self._answer([read for read in self._stale_reads if read.applied_min <= applied])
             self._stale_reads = [read for read in self._stale_reads if read.applied_min > applied]
 
-    def _tell(self, reads: list[Read]) -> None:
+    def _answer(self, reads: list[Read]) -> None:
         query, term, applied = self.machine.query, self.raft.term, self.machine.applied
         self._reads_waiting -= len(reads)
         for read in reads:

@@ -1,10 +1,9 @@
 """Snapshots of one node: taken beside its work, received from a leader, sent to followers that are far
 behind.
 
-One snapshot is written at a time, chunk by chunk. Of our own, each pass of the node makes a few chunks,
-as long as few wait for the disk: that is the back-pressure, and what keeps each pass short. Of a
-leader's, the next chunk is asked for when the disk took the one before. A leader's goes before one of
-our own: it holds more.
+One snapshot is written at a time, chunk by chunk. Of our own snapshot each pass of the node makes a few chunks, as long
+as few wait for the disk. That is the back-pressure, and it keeps each pass short. Of a leader's snapshot the next chunk
+is asked for when the disk took the one before. A leader's snapshot goes before our own, as it holds more.
 """
 
 from collections import deque
@@ -16,7 +15,7 @@ from trio_kv.kv.machine import Frozen, Machine
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.node import Raft
-from trio_kv.raft.ready import Chunk, ChunkRead
+from trio_kv.raft.ready import Chunk, ChunkRead, ChunkWasRead
 from trio_kv.replica.jobs import (
     AddChunk,
     BeginSnapshot,
@@ -72,21 +71,19 @@ class Snapshots:
     replaced only by one whose snapshot is durable here (scenario N9).
     """
 
-    def __init__(
-        self, raft: Raft, *, stored: LogPosition | None, stored_bytes: int, log_bytes_min: int
-    ) -> None:
-        """Go on from the newest snapshot of this node's disk.
+    def __init__(self, raft: Raft, *, stored_bytes: int, log_bytes_min: int) -> None:
+        """Go on from the newest snapshot of this node's disk, behind which its log begins.
 
         Args:
             raft: this node's core.
-            stored: (index, term) of the newest snapshot.
-            stored_bytes: its size.
+            stored_bytes: the size of that snapshot; 0 without one.
             log_bytes_min: a snapshot is due when this many bytes of log were applied since the last one, or
                 half as many as the last one has, whichever is more: what is written for snapshots stays in
                 proportion, and so does the log that a restart has to read.
 
         """
-        self.stored = stored
+        self.stored = LogPosition(raft.log.base_index, raft.log.base_term)
+        """The newest snapshot; `LOG_START` without one."""
         self.jobs: list[Job] = []
         self._compact_to: int | None = None
         self.replaced: Machine | None = None
@@ -136,7 +133,7 @@ class Snapshots:
 
     @property
     def has_lost_turn(self) -> bool:
-        """Whether one of our own is under way whose turn went to another node, for our disk gave no sign of life."""
+        """Whether our own snapshot has lost its turn to another node, because our disk made no progress."""
         return self._taking is not None and not self._taking.has_turn
 
     @property
@@ -161,24 +158,19 @@ class Snapshots:
         self._receiving = None
         frozen = machine.freeze()
         self._taking = _Taking(frozen, frozen.chunks())
-        self.jobs.append(BeginSnapshot(frozen.applied, frozen.applied_term))
+        self.jobs.append(BeginSnapshot(*self._taking_snapshot()))
 
-    def chunk_added(self, now: float, index: int, term: int, number: int) -> None:
+    def chunk_added(self, index: int, term: int, number: int) -> None:
         """Go on: the disk took a chunk."""
-        if self._taking is not None and LogPosition(index, term) == self._taking_snapshot():
+        snapshot, receiving = LogPosition(index, term), self._receiving
+        if self._taking is not None and snapshot == self._taking_snapshot():
             self._taking.added = number + 1
             self._taking.has_moved = True
-            return
-        receiving = self._receiving
-        if (
-            receiving is not None
-            and receiving.snapshot == LogPosition(index, term)
-            and receiving.machine is None
-        ):
-            self._raft.chunk_stored(now, index, term, number)
+        elif receiving is not None and receiving.snapshot == snapshot and receiving.machine is None:
+            self._raft.chunk_stored(index, term, number)
 
     def moved(self, index: int, term: int) -> None:
-        """Note that the disk gets on with what takes longer: it syncs a snapshot, or reads it back."""
+        """Note that the disk makes progress with a long job: it syncs a snapshot, or reads it back."""
         if self._taking is not None and LogPosition(index, term) == self._taking_snapshot():
             self._taking.has_moved = True
         else:
@@ -201,9 +193,7 @@ class Snapshots:
         else:
             taking.has_turn = turns.holder == node
 
-    def snapshot_stored(
-        self, now: float, machine: Machine, snapshot: LogPosition, size_bytes: int
-    ) -> Machine:
+    def snapshot_stored(self, machine: Machine, snapshot: LogPosition, size_bytes: int) -> Machine:
         """Forget the log behind a snapshot that is durable; return the state machine to go on with."""
         self.stored, self._stored_bytes = snapshot, size_bytes
         if self._taking is not None and snapshot == self._taking_snapshot():
@@ -212,7 +202,7 @@ class Snapshots:
         elif self._receiving is not None and self._receiving.snapshot == snapshot:
             received, self._receiving = self._receiving.machine, None
             assert received is not None
-            if self._raft.installed(now, *snapshot, received.time_us):
+            if self._raft.installed(*snapshot, received.time_us):
                 self.replaced = machine
                 machine = received
                 self._log_bytes = 0
@@ -272,18 +262,15 @@ class Snapshots:
             self.jobs.append(FinishSnapshot())
 
     def read(self, read: ChunkRead) -> None:
-        """Have a chunk read for a follower."""
+        """Let the disk read a chunk for a follower."""
         self._reads.append(read)
         self.jobs.append(ReadChunk(read.snapshot, read.number))
 
-    def chunk_read(
-        self, now: float, snapshot: LogPosition | None, data: bytes | None, *, is_last: bool
-    ) -> None:
+    def chunk_read(self, now: float, found: ChunkWasRead) -> None:
         """Send a chunk that was read. Chunks are read in the order in which they were asked for."""
-        read = self._reads.popleft()
-        if snapshot is not None and data is not None:
-            self._read.add(snapshot)
-        self._raft.chunk_read(now, read, snapshot, data, is_last=is_last)
+        if found.data is not None:
+            self._read.add(LogPosition(found.index, found.term))
+        self._raft.chunk_read(now, self._reads.popleft(), found)
 
     def free_replaced(self, items_max: int) -> None:
         """Free some of the replaced state machine: all of a large one at once would take too long."""
@@ -301,7 +288,8 @@ class Snapshots:
 
     def _taking_snapshot(self) -> LogPosition:
         assert self._taking is not None
-        return LogPosition(self._taking.frozen.applied, self._taking.frozen.applied_term)
+        head = self._taking.frozen.head
+        return LogPosition(head.applied, head.applied_term)
 
     @property
     def is_making(self) -> bool:

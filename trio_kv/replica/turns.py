@@ -1,8 +1,8 @@
-"""Turns: what of the nodes of a process only one may do at a time, so that the others stay quick.
+"""Turns: some work only one node of a process does at a time, so that the others stay quick.
 
-A turn is a lease. Who has it renews it by getting on, and as long as that goes nobody takes it away, however slow it
-is. Who gets nowhere for as long as the lease - its disk hangs, its node is paused - loses it to the next that waits,
-and asks anew when it moves again: **a disk that hangs harms its node alone**.
+A turn is a lease. A node that makes progress renews its turn, and keeps it however slow it is. A node that makes no
+progress for the length of the lease, because its disk hangs or it is paused, loses its turn to the next one that waits.
+It asks anew when it makes progress again. So **a disk that hangs harms its node alone**.
 
 Pure: `now` is an argument, in seconds of a clock that all of these nodes share (their own may be skewed).
 """
@@ -10,14 +10,14 @@ Pure: `now` is an argument, in seconds of a clock that all of these nodes share 
 import attrs
 
 SNAPSHOT_LEASE_S = 0.25
-"""A node whose snapshot gets nowhere for so long gives its turn to the next one: its disk hangs, or it is paused. It
-goes on when it moves again, so that a disk that was only slow loses little by it."""
+"""A node whose snapshot makes no progress for so long loses its turn: its disk hangs, or it is paused. It goes on when
+its disk works again, so one that was only slow loses little."""
 
 
 @attrs.define
 class _Wait:
     rank: tuple[int, int]
-    """(what was given, the how manieth to ask)"""
+    """(the rank given to `take`, a number that rises with each node that asks)"""
     asked_at: float
 
 
@@ -25,11 +25,11 @@ class _Wait:
 class Turns:
     """Whose turn it is, and who waits.
 
-    Invariant: one node at most has the turn. It is taken from it by nobody but the next one, after the lease.
+    Invariant: one node at most has the turn. Only the next node takes it away, and only after the lease.
     """
 
     lease_s: float
-    """Who has the turn loses it after so long without progress, if somebody waits."""
+    """A node loses its turn after so long without progress, if another one waits."""
     holder: int | None = None
     """The node whose turn it is."""
     _until: float = 0.0
@@ -47,7 +47,7 @@ class Turns:
     def take(self, now: float, node: int, rank: int = 0) -> bool:
         """Ask for the turn, or renew it; return whether the node has it.
 
-        Who waits asks again and again: who did not for as long as the lease is passed over.
+        A node that waits asks again and again; one that did not for the length of the lease is passed over.
 
         Args:
             now: the time.
@@ -66,7 +66,7 @@ class Turns:
         return True
 
     def renew(self, now: float, node: int) -> None:
-        """Note that a node got on. It changes nothing if it lost the turn."""
+        """Note that a node made progress. It changes nothing if the node has lost its turn."""
         if self.holder == node:
             self._until = now + self.lease_s
 
@@ -78,6 +78,6 @@ class Turns:
             self._waiting.pop(node, None)
 
     def _first(self, now: float) -> int:
-        """Return who is next; whoever asks just now is there, so there is one."""
+        """Return the next node. There is one, as this is called for a node that asks just now."""
         there = [node for node, wait in self._waiting.items() if now - wait.asked_at <= self.lease_s]
         return min(there, key=lambda node: self._waiting[node].rank)

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import attrs
 
 from trio_kv.raft.events import Event, RebuildEnded
-from trio_kv.raft.log import Log
 from trio_kv.raft.messages import Message
+from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
@@ -162,10 +162,10 @@ class SimulatedNode:
     def _make_replica(self, opened: Opened) -> Replica:
         """Make a replica of what the disk holds, as the supervisor does."""
         world, recovered = self.world, opened.recovered
-        machine, snapshot, base = self.drive.restore(opened), recovered.snapshot, recovered.base
-        return Replica(
+        machine = self.drive.restore(opened)
+        raft = Raft(
             id=self.id,
-            peers=tuple(other for other in world.members if other != self.id),
+            peers={*world.members} - {self.id},
             config=world.plan.raft,
             random=Random(world.random.getrandbits(64)),
             incarnation=self.incarnation,
@@ -173,14 +173,14 @@ class SimulatedNode:
             is_rebuilding=self.is_rebuilding,
             now=self.clock.at(world.now),
             hard_state=recovered.hard_state,
-            log=Log(
-                recovered.entries, base_index=base.index, base_term=base.term, base_time_us=machine.time_us
-            ),
-            machine=machine,
-            snapshot=None if snapshot is None else snapshot.position,
-            snapshot_bytes=0 if snapshot is None else snapshot.total_bytes,
-            snapshot_log_bytes_min=world.plan.snapshot_log_bytes_min,
+            log=recovered.log(machine.time_us),
             events_level=world.events_level,
+        )
+        return Replica(
+            raft,
+            machine,
+            snapshot_bytes=recovered.snapshot_bytes,
+            snapshot_log_bytes_min=world.plan.snapshot_log_bytes_min,
         )
 
     def crash(self, *, is_answered: bool) -> None:

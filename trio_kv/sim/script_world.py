@@ -172,7 +172,7 @@ class World:
         one = self._node(node)
         for context in contexts:
             self.judge.asks(one.id, context)
-            one.raft.read(self.now, context)
+            one.raft.read(context)
         self._settle(one)
 
     def do_transfer(self, node: str, target: str) -> None:

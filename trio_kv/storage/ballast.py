@@ -20,7 +20,8 @@ from trio_kv.storage.files import Files
 BALLAST_NAME = "ballast"
 BALLAST_BYTES = 1 << 20
 """A vote takes one sector, and with it up to 8 KiB where writes go to new places; xfs takes 128 KiB at a time. So this
-is for more than 100 elections, and for some writes under way."""
+is for more than 100 elections, and for some writes under way.
+"""
 _SMALL_SEGMENT_BYTES = 64 << 10
 
 
@@ -45,12 +46,7 @@ class Ballast:
         self.is_there = BALLAST_NAME in files.names()
 
     def make(self) -> None:
-        """Make the file if it isn't there.
-
-        Raises:
-            OSError: the disk refused. If only because it is full, this may be tried again.
-
-        """
+        """Make the file if it isn't there. Raises OSError."""
         if not self.is_there:
             self._files.reserve(BALLAST_NAME, self._size_bytes)
             self.is_there = True

@@ -90,12 +90,7 @@ class DataDirectory:
         return Identity(self.cluster, node, self.manifest.incarnations[node])
 
     def node(self, node: int) -> NodeDirectory:
-        """Look at a node's directory, as it is now, or at the one that takes its place as soon as it is settled.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Look at a node's directory, or at the one that replaces it once it is settled. Raises OSError."""
         name, identity = node_name(node), self.identity(node)
         found = examine(self.root, name, identity, segment_bytes=self._segment_bytes)
         if found.state != "ok":

@@ -27,7 +27,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import attrs
 import trio
 
 from trio_kv.raft.ready import Write
@@ -46,23 +45,9 @@ class Storage(Protocol):
 
     def submit(self, item: Write | Job) -> None:
         """Take a write, or a job (`replica.jobs`)."""
-        ...  # pragma: no cover
 
     async def stop(self, *, drop_queued: bool = True) -> None:
         """End: drop what waits, or carry it out first. The write under way is waited for in either case."""
-        ...  # pragma: no cover
-
-
-@attrs.frozen
-class DiskStatistics:
-    """What a disk thread did."""
-
-    batches: int
-    writes: int
-    waiting: int
-    """Writes that were taken and not begun."""
-    jobs_waiting: int = 0
-    """The same of snapshots' jobs."""
 
 
 class _DroppedError(Exception):
@@ -109,15 +94,17 @@ class DiskThread:
         self._gate = threading.Event()
         self._gate.set()
         self._fault: OSError | None = None
-        self._batches = 0
-        self._writes = 0
+        self.batches = 0
+        """How many were made durable so far."""
+        self.writes = 0
+        """How many writes these held."""
         self._compact_index: int | None = None
-        self._jobs = SnapshotJobs(snapshots, self._tell)
+        self._jobs = SnapshotJobs(snapshots, self._report)
         self._helper = Helper(
             wal,
             self._jobs,
             self._pass_gate,
-            post=self._tell,
+            post=self._report,
             on_failed=self._queue.put,
             name=f"{name}-helper",
             retry_s=retry_s,
@@ -154,10 +141,6 @@ class DiskThread:
         self._queue.put(None)
         await self._ended.wait()
 
-    def statistics(self) -> DiskStatistics:
-        """Return what was done so far; what waits is a moment's guess."""
-        return DiskStatistics(self._batches, self._writes, self._queue.qsize(), len(self._helper))
-
     def fail_next(self) -> None:
         """Fault: the next batch fails with an input/output error."""
         self._fault = OSError(errno.EIO, "a fault that was asked for")
@@ -191,7 +174,7 @@ class DiskThread:
         except Exception as error:  # noqa: BLE001 - told, for nobody must wait for a thread that died
             self._is_dropping.set()
             self._gate.set()
-            self._tell(DiskFailed(error))
+            self._report(DiskFailed(error))
         finally:
             self._is_closed = True
             self._helper.stop()
@@ -213,11 +196,11 @@ class DiskThread:
             if batch:
                 for _ in self._wal.appending(batch):
                     self._wait_for_space()
-                self._batches += 1
-                self._writes += len(batch)
+                self.batches += 1
+                self.writes += len(batch)
                 # First, for whoever hears that this is done gives more.
                 self._helper.appended()
-                self._tell(Stored(batch[-1].ticket))
+                self._report(Stored(batch[-1].ticket))
             if self._compact_index is not None:
                 self._wal.compact(self._compact_index)
                 self._compact_index = None
@@ -262,7 +245,7 @@ class DiskThread:
         if self._is_dropping.wait(self._helper.retry_s):
             raise _DroppedError
 
-    def _tell(self, completion: Completion) -> None:
+    def _report(self, completion: Completion) -> None:
         self._call(self._post, completion)
 
     def _call(self, callback: Callable[..., object], *args: object) -> None:

@@ -35,7 +35,8 @@ OPEN_FILES_MAX = 4
 """Files that `RealFiles` keeps open to write, and as many to read; beyond it the one opened first is closed."""
 BLOCK_BYTES = 1 << 20
 """What `RealFiles` appends, and reads in parts, at a time. A thread beside a busy one gives up Python's lock with each
-call, and waits for it afterwards: many small calls would take many times as long as the disk does."""
+call, and waits for it afterwards: many small calls would take many times as long as the disk does.
+"""
 _ZEROS = bytes(1 << 20)
 
 
@@ -50,70 +51,54 @@ class Files(Protocol):
 
     def location(self, name: str) -> str:
         """Return how a person finds the file."""
-        ...  # pragma: no cover
 
     def names(self) -> list[str]:
         """Return the names of all files, sorted."""
-        ...  # pragma: no cover
 
     def read(self, name: str) -> bytes:
         """Return the whole file."""
-        ...  # pragma: no cover
 
     def create(self, name: str, size_bytes: int, head: bytes = b"") -> None:
         """Make a file of `head`, then zeros, durable under its name. An older one is replaced.
 
         Where zeros can be written over later without taking space, they can.
         """
-        ...  # pragma: no cover
 
     def reserve(self, name: str, size_bytes: int) -> None:
         """Make a file that takes so much space, durably, and gives it back when it is deleted; it holds anything."""
-        ...  # pragma: no cover
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write inside the file: its size never changes. If it finds no space, a part may be written."""
-        ...  # pragma: no cover
 
     def size(self, name: str) -> int:
         """Return a file's size, in bytes."""
-        ...  # pragma: no cover
 
     def read_at(self, name: str, offset: int, length: int) -> bytes:
         """Return that part of a file; less, where the file ends."""
-        ...  # pragma: no cover
 
     def begin(self, name: str) -> None:
         """Make an empty file that `append` may let grow. An older one is replaced; the name isn't durable."""
-        ...  # pragma: no cover
 
     def append(self, name: str, data: bytes) -> None:
         """Write behind the file's end."""
-        ...  # pragma: no cover
 
     def sync(self, name: str) -> None:
         """Make all writes to the file durable, and its size."""
-        ...  # pragma: no cover
 
     def rename(self, source: str, target: str) -> None:
         """Give a file its final name, durably. Whoever calls it has synced the file."""
-        ...  # pragma: no cover
 
     def uncache(self, name: str) -> None:
         """Let what is read next come from the disk and not from memory, where the system can do that."""
-        ...  # pragma: no cover
 
     def sync_directory(self) -> None:
         """Make the names durable."""
-        ...  # pragma: no cover
 
     def delete(self, name: str) -> None:
         """Remove a file, durably."""
-        ...  # pragma: no cover
 
     def close(self) -> None:
         """Let go of all open files. Nothing is synced by it."""
-        ...  # pragma: no cover
 
 
 class RealFiles:
@@ -332,12 +317,7 @@ class RealFiles:
 
 
 def remove(files: Files, name: str) -> None:
-    """Delete a file that nobody needs. To be rid of it may take space, too: then the next start sees to it.
-
-    Raises:
-        OSError: the disk refused, and not only because it is full.
-
-    """
+    """Delete a file that nobody needs, now or, if the disk is too full for that, at the next start. Raises OSError."""
     try:
         files.delete(name)
     except OSError as error:

@@ -24,20 +24,16 @@ class Folder(Protocol):
     @property
     def path(self) -> Path:
         """How a person finds it."""
-        ...  # pragma: no cover
 
     @property
     def place(self) -> Place | None:
         """Where its name led to it; None in memory."""
-        ...  # pragma: no cover
 
     def files(self) -> Files:
         """Return its plain files, for one thread. Whoever asked closes them."""
-        ...  # pragma: no cover
 
     def names(self) -> list[str]:
         """Return the names of all that is in it, sorted."""
-        ...  # pragma: no cover
 
     def folder(self, name: str) -> "Folder":
         """Open a directory in it, or one that a link in it leads to. Whoever asked closes it.
@@ -47,19 +43,15 @@ class Folder(Protocol):
             NotADirectoryError: it is something else.
 
         """
-        ...  # pragma: no cover
 
     def make(self, name: str) -> "Folder":
         """Open a directory in it; make it, if it isn't there. The name may not be durable yet."""
-        ...  # pragma: no cover
 
     def rename(self, source: str, target: str) -> None:
         """Give a directory in it another name, which nothing has. Durable after `sync`."""
-        ...  # pragma: no cover
 
     def remove(self, name: str) -> None:
         """Remove a directory in it with all that it holds, durably."""
-        ...  # pragma: no cover
 
     def home(self, name: str) -> contextlib.AbstractContextManager[tuple["Folder", str]]:
         """Give the folder in which a directory really lies, and its name there: that of a link's target.
@@ -68,15 +60,12 @@ class Folder(Protocol):
             StorageError: it can't be renamed there, or there is no such folder.
 
         """
-        ...  # pragma: no cover
 
     def sync(self) -> None:
         """Make the names in it durable."""
-        ...  # pragma: no cover
 
     def sync_above(self) -> None:
         """Make the names durable that lead to it from outside of the folder that it was opened in."""
-        ...  # pragma: no cover
 
     def check_here(self) -> None:
         """Check that its name still leads to it.
@@ -85,7 +74,6 @@ class Folder(Protocol):
             GoneError: it does not.
 
         """
-        ...  # pragma: no cover
 
     def lock(self, *, is_shared: bool = False) -> None:
         """Let this process alone use it until `close`; if shared, others may look as well.
@@ -95,11 +83,9 @@ class Folder(Protocol):
             StorageError: its file system can't lock it.
 
         """
-        ...  # pragma: no cover
 
     def close(self) -> None:
         """Let go of it. May be called again."""
-        ...  # pragma: no cover
 
 
 class RealFolder:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from enum import Enum
 
 from trio_kv.replica.jobs import Completion, LogSpaceChanged, SnapshotJob
-from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import SnapshotJobs
 from trio_kv.storage.wal import Wal
 
@@ -155,14 +154,7 @@ class Helper:
             return
         if self._is_full and time.monotonic() < self._retry_at_s:
             return
-        try:
-            wal.make_ballast()
-            if wal.wants_spare or self._is_full:
-                wal.prepare()
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
+        is_full = not wal.make_ahead(is_full=self._is_full)
+        if is_full:
             self._retry_at_s = time.monotonic() + self.retry_s
-            self._set_full(is_full=True)
-        else:
-            self._set_full(is_full=False)
+        self._set_full(is_full=is_full)

@@ -11,11 +11,11 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 
 from trio_kv.raft.entry import LOG_START, LogPosition
+from trio_kv.raft.ready import ChunkWasRead
 from trio_kv.replica.jobs import (
     AddChunk,
     BeginSnapshot,
     ChunkAdded,
-    ChunkWasRead,
     Completion,
     FinishSnapshot,
     ReadChunk,

@@ -264,20 +264,7 @@ class MemoryFiles:
         self._names = images[random.randrange(len(images))]
         self._older_names = []
         for name in self.names():
-            file = self._file(name)
-            if file.is_unwritten:
-                continue
-            # A whole write is often kept or lost as one; sectors drawn one by one would almost never show
-            # that.
-            fate = random.choice(("any", "any", "newest", "oldest"))
-            if file.older_sizes:
-                file.settle_size(random.choice((*file.older_sizes, file.size_bytes)))
-            for number in sorted(file.older):
-                candidates = (*file.older[number], file.sectors[number])
-                chosen = {"newest": len(candidates) - 1, "oldest": 0}.get(
-                    fate, random.randrange(len(candidates))
-                )
-                file.settle(number, candidates[chosen])
+            self._file(name).crash(random)
         self.clear_faults()
 
     def crash_keeping(self, kept: Collection[tuple[str, int]], *, image: int = -1) -> None:
@@ -293,12 +280,7 @@ class MemoryFiles:
         self._names = [*self._older_names, self._names][image]
         self._older_names = []
         for name in self.names():
-            file = self._file(name)
-            if file.older_sizes:
-                needed = max(((sector + 1) * SECTOR_BYTES for at, sector in kept if at == name), default=0)
-                file.settle_size(max(file.older_sizes[0], min(needed, file.size_bytes)))
-            for number in sorted(file.older):
-                file.settle(number, file.sectors[number] if (name, number) in kept else file.older[number][0])
+            self._file(name).crash_keeping({sector for at, sector in kept if at == name})
         self.clear_faults()
 
     @property

@@ -10,7 +10,6 @@ from random import Random
 
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import CompactLog, Completion, Job, LogSpaceChanged
-from trio_kv.storage.errors import FULL
 from trio_kv.storage.jobs import WRITES_WAITING_MAX, SnapshotJobs
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.snapshots import SnapshotStore
@@ -177,16 +176,7 @@ class MemoryDisk:
         wal = self.wal
         if not (wal.wants_spare or wal.wants_ballast or self._is_full):
             return
-        try:
-            wal.make_ballast()
-            if wal.wants_spare or self._is_full:
-                wal.prepare()
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            self._is_full = True
-        else:
-            self._is_full = False
+        self._is_full = not wal.make_ahead(is_full=self._is_full)
         free_log_bytes = wal.free_log_bytes if self._is_full else None
         if free_log_bytes != self._told_bytes:
             self._told_bytes = free_log_bytes

@@ -1,5 +1,8 @@
 """One file of the twin of a disk in memory (`storage.memory`): what is read now, and what a power cut may leave."""
 
+from collections.abc import Collection
+from random import Random
+
 import attrs
 
 from trio_kv.wire.frames import SECTOR_BYTES, ZERO_SECTOR
@@ -87,6 +90,27 @@ class MemoryFile:
         """Drop what is in memory and not dirty: after a failed sync that is not what the disk holds."""
         for number in [number for number in self.older if number not in self.dirty]:
             self.settle(number, self.older[number][0])
+
+    def crash(self, random: Random) -> None:
+        """Come back after a power cut with any of what it may hold, as `random` chooses."""
+        if self.is_unwritten:
+            return
+        # A whole write is often kept or lost as one; sectors drawn one by one would almost never show that.
+        fate = random.choice(("any", "any", "newest", "oldest"))
+        if self.older_sizes:
+            self.settle_size(random.choice((*self.older_sizes, self.size_bytes)))
+        for number in sorted(self.older):
+            candidates = (*self.older[number], self.sectors[number])
+            chosen = {"newest": len(candidates) - 1, "oldest": 0}.get(fate, random.randrange(len(candidates)))
+            self.settle(number, candidates[chosen])
+
+    def crash_keeping(self, kept: Collection[int]) -> None:
+        """Come back with these sectors as they were written last, the others as at the last sync, as long as needed."""
+        if self.older_sizes:
+            needed = max(((sector + 1) * SECTOR_BYTES for sector in kept), default=0)
+            self.settle_size(max(self.older_sizes[0], min(needed, self.size_bytes)))
+        for number in sorted(self.older):
+            self.settle(number, self.sectors[number] if number in kept else self.older[number][0])
 
     def settle_size(self, size_bytes: int) -> None:
         """Decide how long a file is after a power cut."""

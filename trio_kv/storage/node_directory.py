@@ -123,12 +123,7 @@ class NodeDirectory:
             return attrs.evolve(opened, place=folder.place)
 
     def sizes(self) -> tuple[int, int]:
-        """Return how many bytes its largest snapshot has, and how many its log; 0 where there is none.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Return how many bytes its largest snapshot has, and how many its log, or 0. Raises OSError."""
         if self.state != "ok":
             return 0, 0
         with self.files() as files:
@@ -184,11 +179,9 @@ def _examine(root: Folder, name: str, identity: Identity) -> tuple[State, str]:
 def make_node(
     root: Folder, name: str, identity: Identity, *, segment_bytes: int, is_rebuilding: bool = False
 ) -> None:
-    """Make a node's directory with an empty log, durably but for its name; in place of what an interrupted call left.
+    """Make a node's directory with an empty log, in place of what an interrupted call left. Raises OSError.
 
-    Raises:
-        OSError: the disk refused.
-
+    All of it is durable but the directory's name.
     """
     with contextlib.closing(root.make(name)) as folder, contextlib.closing(folder.files()) as files:
         for each in files.names():

@@ -83,11 +83,7 @@ class Place:
 def sync_names_above(path: Path) -> None:
     """Make the names durable that lead to a directory, as far up as its file system goes.
 
-    Whoever made them may have died before it came to that. What may not be read is somebody else's.
-
-    Raises:
-        OSError: the disk refused.
-
+    Whoever made them may have died before it came to that. What may not be read is somebody else's. Raises OSError.
     """
     here = path.resolve()
     device = here.stat().st_dev

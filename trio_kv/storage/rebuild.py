@@ -90,11 +90,7 @@ def end_rebuild(directory: NodeDirectory) -> None:
     """Note that a rebuilt node counts again, durably. May be called again.
 
     Should the mark come back, as after a power cut in the middle of this, that costs one more confirmation, and no
-    safety: what the node promised since is in its log.
-
-    Raises:
-        OSError: the disk refused.
-
+    safety: what the node promised since is in its log. Raises OSError.
     """
     with directory.files() as files:
         if REBUILDING_NAME in files.names():

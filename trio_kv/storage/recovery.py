@@ -26,7 +26,9 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command, Entry
+from trio_kv.raft.log import Log
 from trio_kv.raft.ready import HardState
 from trio_kv.storage.errors import FULL, DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
@@ -66,6 +68,16 @@ class Recovered:
     snapshot: SnapshotInfo | None = None
     """The newest snapshot, if `storage.opening` has put the two together."""
 
+    def log(self, base_time_us: int) -> Log:
+        """Return the log, which goes on from the snapshot's state of this cluster time."""
+        base = self.base
+        return Log(self.entries, base_index=base.index, base_term=base.term, base_time_us=base_time_us)
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """The size of the newest snapshot; 0 without one."""
+        return 0 if self.snapshot is None else self.snapshot.total_bytes
+
 
 @attrs.define
 class Recovery:
@@ -79,7 +91,7 @@ class Recovery:
 
     files: Files
     identity: Identity
-    decode_command: Callable[[bytes], Command]
+    decode_command: Callable[[bytes], Command] = decode_kv_command
     covered_index: int = 0
     """A snapshot holds all up to here: the log may begin behind it, and not later."""
     shape: LogShape = attrs.field(factory=LogShape)

@@ -60,12 +60,7 @@ class Segment:
 
 
 def create_segment(files: Files, header: SegmentHeader) -> SegmentHeader:
-    """Make an empty segment, durably.
-
-    Raises:
-        OSError: the disk refused.
-
-    """
+    """Make an empty segment, durably. Raises OSError."""
     files.create(segment_name(header.number), header.size_bytes, header.encode())
     return header
 
@@ -110,13 +105,9 @@ class Spare:
         return self.header is not None and records_bytes <= self.records_bytes_max
 
     def make(self, records_bytes: int = 0) -> None:
-        """Make it, if it isn't there, with space for a frame of so many bytes of records.
+        """Make it, if it isn't there, with space for a frame of so many bytes of records. Raises OSError.
 
         An entry may be larger than a segment: then the spare, which holds nothing yet, gives way to a larger one.
-
-        Raises:
-            OSError: the disk refused.
-
         """
         with self._lock:
             if not self.fits(records_bytes):

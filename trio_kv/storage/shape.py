@@ -37,11 +37,11 @@ class LogShape:
     segment: int = 1
     """The segment that records come from or go to. Set by the owner, before its first record."""
     is_beginning_gone: bool = False
-    """While a log is read whose first segments are gone, some of what is left may make sense only with them.
+    """Set while a log is read whose first segments were deleted.
 
-    So it is if their deletion was interrupted, or if they were deleted up to a reset: up to there the log may go back
-    behind its own beginning. What was there is covered, so nothing is lost; but its term is unknown, which is written
-    as 0, until the next segment, or the reset, says it."""
+    A truncation that is left may then reach behind the log's beginning, into a segment that is gone. This happens where
+    the deletion was interrupted, or went up to a reset. A snapshot covers what is gone, so nothing is lost. The base
+    then has term 0, for unknown, until the next segment or the reset tells its term."""
     _cuts: list[tuple[int, Base]] = attrs.field(factory=list)
     """Where the log could begin: (segment, entry before it). The log never went back behind that entry since."""
     _terms: list[tuple[int, int]] = attrs.field(factory=list)
@@ -65,10 +65,9 @@ class LogShape:
         self.hard_state, self.base, self.last_index = hard_state, base, base.index
 
     def cut(self, index: int) -> tuple[int, Base] | None:
-        """Return the last segment that the log could begin with, if it needs no entry up to `index`.
+        """Return the last segment with which the log can begin if it drops all up to `index`, and the entry before it.
 
-        With it comes the entry before it, which is one of those that aren't needed. A segment into which a
-        truncation fell that reaches behind its beginning can't be understood without the one before.
+        A log can't begin with a segment that holds a truncation of entries before it.
         """
         return next((cut for cut in reversed(self._cuts) if cut[1].index <= index), None)
 
@@ -115,8 +114,8 @@ class LogShape:
             raise ShapeError(f"a log of term {self.hard_state.term} is reset to {_place(base)}")
         self.base, self.last_index = base, base.index
         self._terms.clear()
-        # Nothing before is needed any more. Where what stands before it in its segment goes back behind the segment's
-        # beginning, that reads as after an interrupted deletion.
+        # Nothing before the reset is needed any more. A truncation that stands before it in this segment, and reaches
+        # behind the segment's beginning, is read as after an interrupted deletion.
         self._cuts = [(self.segment, base)]
 
     def _vote(self, new: HardState) -> None:

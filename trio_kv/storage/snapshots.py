@@ -37,6 +37,10 @@ class SnapshotStore:
     """The snapshots of one node. Made by `storage.opening.open_node`.
 
     Invariant: `newest` never goes back, and is whole on the disk.
+
+    Raises of all methods:
+        OSError: the disk refused.
+
     """
 
     def __init__(self, files: Files, identity: Identity, newest: Stored | None = None) -> None:
@@ -59,12 +63,7 @@ class SnapshotStore:
         return None if stored is None else stored.info
 
     def begin(self, index: int, term: int) -> "SnapshotWriter":
-        """Begin to write a snapshot; the one before stays until the new one is proved readable.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Begin to write a snapshot; the one before stays until the new one is proved readable."""
         newest = self.newest()
         assert newest is None or index >= newest.index, f"{index}@{term} is older than {newest}"
         return SnapshotWriter(self, self._files, SnapshotHeader(self._identity, index, term))
@@ -74,7 +73,6 @@ class SnapshotStore:
 
         Raises:
             DamagedError: it is not what was written.
-            OSError: the disk refused.
 
         """
         stored = self._find(position)
@@ -84,12 +82,7 @@ class SnapshotStore:
         return self._read(stored, number)
 
     def release(self, position: LogPosition) -> None:
-        """Take note that a reader is done with a snapshot.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Take note that a reader is done with a snapshot."""
         self._held.discard(position)
         if self._older is not None and self._older.info.position == position:
             self._drop_older()
@@ -99,7 +92,6 @@ class SnapshotStore:
 
         Raises:
             DamagedError: it is not what was written.
-            OSError: the disk refused.
 
         """
         stored = self._newest
@@ -109,12 +101,7 @@ class SnapshotStore:
             yield self._read(stored, number)
 
     def clean(self) -> None:
-        """Remove all but the newest snapshot. Call it when the log was found to go with that one.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Remove all but the newest snapshot. Call it when the log was found to go with that one."""
         names = self._files.names()
         kept = None if self._newest is None else self._newest.info.name
         for name in names:
@@ -155,7 +142,12 @@ class SnapshotStore:
 
 
 class SnapshotWriter:
-    """A snapshot that is being written. After an OSError: `abort`, and nothing else."""
+    """A snapshot that is being written.
+
+    Raises of all methods:
+        OSError: the disk refused, or gave back other than was written. `abort` then, and nothing else.
+
+    """
 
     def __init__(self, store: SnapshotStore, files: Files, header: SnapshotHeader) -> None:
         """Begin the file. Use `SnapshotStore.begin`."""
@@ -184,24 +176,14 @@ class SnapshotWriter:
                 raise
 
     def add(self, number: int, chunk: bytes) -> None:
-        """Write the next chunk.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Write the next chunk."""
         assert number == len(self._offsets), f"chunk {len(self._offsets)} is due, not {number}"
         self._offsets.append(self._offset)
         self._total_bytes += len(chunk)
         self._append(encode_chunk(number, chunk, self._seed, self._offset))
 
     def finish(self) -> SnapshotInfo:
-        """Make the snapshot durable, prove it readable, and let it be the newest.
-
-        Raises:
-            OSError: the disk refused, or gives back other than was written.
-
-        """
+        """Make the snapshot durable, prove it readable, and let it be the newest."""
         for _ in self.finish_steps():
             pass
         return self.info
@@ -237,12 +219,7 @@ class SnapshotWriter:
         return self._known
 
     def abort(self) -> None:
-        """Remove what was written. After `finish` it does nothing.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Remove what was written. After `finish` it does nothing."""
         if self._is_begun:
             self._is_begun = False
             remove(self._files, self._temporary)

@@ -29,19 +29,15 @@ The log holds no entries in memory, only its shape, against which each batch is 
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
-import attrs
-
-from trio_kv.kv.commands import decode_command as decode_kv_command
-from trio_kv.raft.entry import Command
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.storage.ballast import Ballast, ballast_bytes
 from trio_kv.storage.batches import encode, merge, size_bytes, split
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.files import Files
-from trio_kv.storage.recovery import Recovered, Recovery
+from trio_kv.storage.recovery import Recovery
 from trio_kv.storage.segments import (
     SEGMENT_BYTES,
     Segment,
@@ -68,43 +64,35 @@ from trio_kv.wire.frames import (
 
 KEPT_BYTES = 64 << 10
 """Space that `free_log_bytes` leaves out, so that a node with a full disk still votes: in 128 elections."""
-WRITE_OVERHEAD_BYTES_MAX = 1024
-"""What a write takes at most besides its entries' own bytes: records, frame and fill."""
 _FAILED = "the log failed before: what is on disk is unknown until it is read again"
 
 
-@attrs.frozen
-class WalStatistics:
-    """What a log did since it was opened."""
-
-    frames: int
-    """Each is one sync."""
-    bytes_written: int
-    segment: int
-    offset: int
-    """Where the next frame goes, in bytes of the segment."""
-
-
 class Wal:
-    """A log that can be written to. Made by `create` or `open`.
+    """A log that can be written to. Made by `create` or `resume`.
 
     The driver's duties: `append` one batch after the other, from one thread; acknowledge a batch when
     `append` has returned; after an OSError acknowledge nothing more and `close`; when `wants_spare` or `wants_ballast`,
     call `prepare` or `make_ballast` soon, from one other thread. A log without its spare works, but makes it while a
     batch waits. `compact` runs in the thread of `append`, also while that waits for space.
+
+    Raises of all methods:
+        OSError: the disk refused. The log must not be used any more then; only `prepare` and `make_ballast` may be
+            called again where the disk is full.
+
     """
 
     def __init__(
         self, files: Files, shape: LogShape, current: Segment, spare: SegmentHeader | None, segment_bytes: int
     ) -> None:
-        """Go on at the given place. Use `create` or `open`."""
+        """Go on at the given place. Use `create` or `resume`."""
         self._files = files
         self._shape = shape
         self._segment_bytes = check_segment_bytes(segment_bytes)
         self._header = current.header
         self._name = segment_name(current.header.number)
         self._seed = current.seed
-        self._offset = current.offset
+        self.offset = current.offset
+        """Where the next frame goes, in bytes of the segment."""
         self._spare = Spare(files, current.header, spare, segment_bytes, self._raise_if_filled)
         self._ballast = Ballast(files, ballast_bytes(segment_bytes))
         self._is_ballast_needed = False
@@ -117,56 +105,18 @@ class Wal:
         self._is_usable = True
         self._is_waiting = False
         """Whether a batch waits for space: all before it is as it was."""
-        self._frames = 0
-        self._bytes_written = 0
+        self.frames = 0
+        """How many were written since the log was opened: each is one sync."""
 
     @classmethod
     def create(cls, files: Files, identity: Identity, *, segment_bytes: int = SEGMENT_BYTES) -> Self:
-        """Make an empty log, durable on return.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Make an empty log, durable on return."""
         header = create_segment(files, SegmentHeader(identity, 1, check_segment_bytes(segment_bytes)))
         return cls(files, LogShape(), Segment(header, header.seed, SECTOR_BYTES), None, segment_bytes)
 
     @classmethod
-    def open(
-        cls,
-        files: Files,
-        identity: Identity,
-        *,
-        segment_bytes: int = SEGMENT_BYTES,
-        decode_command: Callable[[bytes], Command] = decode_kv_command,
-        covered_index: int = 0,
-    ) -> tuple[Self, Recovered]:
-        """Read a log back; what is returned is durable.
-
-        Args:
-            files: its directory.
-            identity: whose log it must be.
-            segment_bytes: size of segments made from now on.
-            decode_command: what turns the bytes of a command into the command.
-            covered_index: a snapshot holds all up to here; a log that begins later is damaged.
-
-        Raises:
-            DamagedError: the log can't be believed; no file was changed.
-            OSError: the disk refused.
-
-        """
-        recovery = Recovery(files, identity, decode_command, covered_index)
-        recovered = recovery.read()
-        return cls.resume(files, recovery, segment_bytes=segment_bytes), recovered
-
-    @classmethod
     def resume(cls, files: Files, recovery: Recovery, *, segment_bytes: int = SEGMENT_BYTES) -> Self:
-        """Repair a log that was read, and go on with it.
-
-        Raises:
-            OSError: the disk refused.
-
-        """
+        """Repair a log that was read, and go on with it."""
         recovery.repair()
         assert recovery.current is not None
         wal = cls(files, recovery.shape, recovery.current, recovery.spare, segment_bytes)
@@ -200,7 +150,7 @@ class Wal:
     @property
     def wants_spare(self) -> bool:
         """Whether a quarter of the segment is used and the next one isn't made yet."""
-        return self._spare.header is None and self._offset * 4 >= self._header.size_bytes
+        return self._spare.header is None and self.offset * 4 >= self._header.size_bytes
 
     @property
     def wants_ballast(self) -> bool:
@@ -218,15 +168,15 @@ class Wal:
     def free_log_bytes(self) -> int:
         """How many bytes can be written without making a segment; `KEPT_BYTES` are kept back for hard states.
 
-        0 if the log `is_short`. A write takes its entries' bytes and at most `WRITE_OVERHEAD_BYTES_MAX`. As long as
-        there is no spare, as on a full disk, writes that fit into this number of bytes can be written. With a spare a
-        frame may not fit into the last bytes before it.
+        0 if the log `is_short`. A write takes its entries' bytes, and at most `log_space.WRITE_BYTES_EXTRA` more. As
+        long as there is no spare, as on a full disk, writes that fit into this number of bytes can be written. With a
+        spare a frame may not fit into the last bytes before it.
         """
         if self.is_short:
             return 0
         # A small segment keeps less.
         kept = min(KEPT_BYTES, self._header.size_bytes // 8)
-        free = self._header.size_bytes - self._offset - frame_bytes(0)
+        free = self._header.size_bytes - self.offset - frame_bytes(0)
         return max(0, free + self._spare.records_bytes_max - kept)
 
     def fits(self, records_bytes: int) -> bool:
@@ -239,15 +189,10 @@ class Wal:
         """
         return self._fits_here(records_bytes) or self._spare.fits(records_bytes)
 
-    def statistics(self) -> WalStatistics:
-        """Return what was done so far."""
-        return WalStatistics(self._frames, self._bytes_written, self.segment, self._offset)
-
     def append(self, writes: Sequence[Write]) -> None:
         """Make a batch of writes durable, in their order.
 
         Raises:
-            OSError: the disk refused; the log must not be used any more.
             AssertionError: a write does not follow on the log, or the log failed before.
 
         """
@@ -272,12 +217,7 @@ class Wal:
         self._is_usable = True
 
     def reset(self, index: int, term: int) -> None:
-        """Let a durable snapshot up to (index, term) take the place of the whole log, durably.
-
-        Raises:
-            OSError: the disk refused; the log must not be used any more.
-
-        """
+        """Let a durable snapshot up to (index, term) take the place of the whole log, durably."""
         # The snapshot may have become durable before the term in which it came. To enter that term is safe: a vote in
         # it would be in this log, so none was given.
         hard_state = self.hard_state if term <= self.hard_state.term else HardState(term, None)
@@ -291,10 +231,6 @@ class Wal:
         """Delete the segments all of whose entries are at or below `index`; return how many.
 
         The caller holds a durable snapshot up to `index`, or one beyond it. The segment that is written to stays.
-
-        Raises:
-            OSError: the disk refused; the log must not be used any more.
-
         """
         assert self._is_usable or self._is_waiting, _FAILED
         cut = self._shape.cut(index)
@@ -312,12 +248,7 @@ class Wal:
         return deleted
 
     def make_ballast(self) -> None:
-        """Make the ballast, if it isn't there.
-
-        Raises:
-            OSError: the disk refused. If only because it is full, this may be tried again.
-
-        """
+        """Make the ballast, if it isn't there."""
         if self._ballast.is_there:
             return
         try:
@@ -328,13 +259,20 @@ class Wal:
             raise
 
     def prepare(self) -> None:
-        """Make the next segment, if it isn't there. May run in another thread, beside `append`.
-
-        Raises:
-            OSError: the disk refused. If only because it is full, this may be tried again.
-
-        """
+        """Make the next segment, if it isn't there. May run in another thread, beside `append`."""
         self._spare.make()
+
+    def make_ahead(self, *, is_full: bool) -> bool:
+        """Make the ballast and, if it is time or the disk was full, the next segment; return False if it is full."""
+        try:
+            self.make_ballast()
+            if self.wants_spare or is_full:
+                self.prepare()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of the files. Nothing is written."""
@@ -345,7 +283,7 @@ class Wal:
         """Make one frame durable."""
         if not self._fits_here(size_bytes(parts)):
             yield from self._roll(size_bytes(parts))
-        if self._offset == SECTOR_BYTES:
+        if self.offset == SECTOR_BYTES:
             restated = (self._shape.hard_state, self._shape.last)
             records, parts = [*restated, *records], [*encode(restated), *parts]
         for record in records:
@@ -358,23 +296,22 @@ class Wal:
     def _fits_here(self, records_bytes: int) -> bool:
         """Return whether a frame with so many bytes of records leaves space for the seal of the current segment."""
         frame = frame_bytes(RESTATEMENT_BYTES + records_bytes)
-        return self._offset + frame + frame_bytes(0) <= self._header.size_bytes
+        return self.offset + frame + frame_bytes(0) <= self._header.size_bytes
 
     def _put_frame(self, kind: Kind, parts: Sequence[bytes]) -> Iterator[OSError]:
         if self._unzeroed_bytes:
             yield from self._put(bytes(self._unzeroed_bytes))
             self._unzeroed_bytes = 0
-        data = encode_frame(kind, parts, self._seed, self._offset)
+        data = encode_frame(kind, parts, self._seed, self.offset)
         yield from self._put(data)
-        self._offset += len(data)
-        self._frames += 1
-        self._bytes_written += len(data)
+        self.offset += len(data)
+        self.frames += 1
 
     def _put(self, data: bytes) -> Iterator[OSError]:
         """Write behind the log's end, as often as it takes to find space, and sync once."""
         while True:
             try:
-                self._files.write(self._name, self._offset, data)
+                self._files.write(self._name, self.offset, data)
                 break
             except OSError as error:
                 if error.errno not in FULL:
@@ -391,9 +328,9 @@ class Wal:
 
         Zeros are written over zeros. Blocks that the file shared become its own by that.
         """
-        size_bytes = min(size_bytes, self._header.size_bytes - self._offset)
+        size_bytes = min(size_bytes, self._header.size_bytes - self.offset)
         with contextlib.suppress(OSError):  # What did not find space here tells when it is needed.
-            self._files.write(self._name, self._offset, bytes(size_bytes))
+            self._files.write(self._name, self.offset, bytes(size_bytes))
 
     def _roll(self, payload_bytes: int) -> Iterator[OSError]:
         """Go on in the next segment, which has space for a first frame with such a payload."""
@@ -410,7 +347,7 @@ class Wal:
         header = self._header = self._spare.take()
         self._name = segment_name(header.number)
         self._seed = header.seed
-        self._offset = SECTOR_BYTES
+        self.offset = SECTOR_BYTES
         self._shape.segment = header.number
 
     def _wait(self, error: OSError) -> Iterator[OSError]:

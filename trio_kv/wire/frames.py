@@ -173,7 +173,7 @@ def encode_frame(kind: Kind, parts: Sequence[bytes], seed: int, offset: int) -> 
     used_bytes = _FRAME_HEADER_BYTES + len(payload)
     body = payload + _FILL[: SECTOR_BYTES - used_bytes % SECTOR_BYTES]
     checked = _FRAME.pack(crc32c(body), len(payload), kind)
-    data = b"".join((_CHECK.pack(crc32c(checked, _start(seed, offset))), checked, body))
+    data = b"".join((_CHECK.pack(crc32c(checked, check_start(seed, offset))), checked, body))
     # Recovery takes a zero sector for one that was never written. A run of zeros as long as a sector would
     # make it cut off acknowledged entries.
     assert ZERO_SECTOR not in data, "a command holds a run of 512 zero bytes"
@@ -186,13 +186,13 @@ def read_frame(data: bytes, seed: int, offset: int) -> Frame | None:
     if end > len(data):
         return None
     checked = data[offset + _CHECK.size : end]
-    if crc32c(checked, _start(seed, offset)) != _CHECK.unpack_from(data, offset)[0]:
+    if crc32c(checked, check_start(seed, offset)) != _CHECK.unpack_from(data, offset)[0]:
         return None
     body_check, length, kind = _FRAME.unpack(checked)
     return Frame(kind, offset, length, body_check)
 
 
-def _start(seed: int, offset: int) -> int:
+def check_start(seed: int, offset: int) -> int:
     """Return where a frame's check starts: another start always gives another check."""
     return (seed + offset) & 0xFFFFFFFF
 

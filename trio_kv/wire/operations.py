@@ -2,6 +2,8 @@
 
 msgspec structs and not attrs classes: one is made for every request. The text of values and ids is kept as
 it came (`msgspec.Raw`) and goes out again unchanged.
+
+Clients know this room and nothing below it, so what they need of the store's operations is offered here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +13,13 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
-from trio_kv.kv.operations import AnyOperation
-from trio_kv.kv.operations.operation import Operation, name_of
+from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Set
+from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
+
+__all__ = ["NESTING_MAX", "Cas", "Delete", "Get", "Set", "WriteOperation", "is_nested_deeper"]
 
 LINE_BYTES_MAX: Final = 1 << 20
 """Bytes in one line without its end. A longer one hears `too_large` and its rest is skipped."""
@@ -34,7 +39,7 @@ class Ping(Operation, frozen=True, gc=False, tag="ping"):
 
     purpose = "a sign of life of the server"
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """There is nothing to tell."""
         return ()
 

@@ -48,7 +48,7 @@ def encode_reply(request: Request, reply: Reply, node: int = 0, term: int = 0) -
     """
     if reply.code != "ok":
         return _encode_failure(request, reply, node, term)
-    pieces = request.operation.tell(reply)
+    pieces = request.operation.encode_members(reply)
     if not request.meta and not len(request.id):
         return b"".join((b"{", *pieces, b'"status": "ok"}\n'))
     # Where nothing of the store is told, as to a ping, nobody but the door has answered.
@@ -73,14 +73,10 @@ def encode_status(request: Request, status: Mapping[str, Any]) -> bytes:
     return b"{" + _lead_with(request.id) + b'"status": "ok"' + separator + b"\n"
 
 
-class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line from the server, as a client reads it."""
+class _ReplyMembers(msgspec.Struct, frozen=True, kw_only=True):
+    """The members of a reply. Others are ignored: the protocol grows by adding."""
 
-    line: bytes
-    """The whole line, for members that are not named here."""
     key: str | None = None
-    value: msgspec.Raw | None = None
-    """The text of the value; None if the line has no such member, the text `null` for the value null."""
     status: str = ""
     """`ok`, `error`, or empty for a close line."""
     error: str | None = None
@@ -92,6 +88,19 @@ class ReplyLine(msgspec.Struct, frozen=True, kw_only=True):
     term: int | None = None
     close: str | None = None
     """Why the server closes the connection: `ok` for an idle one, `shutdown`."""
+
+
+class _Decoded(_ReplyMembers, frozen=True, kw_only=True):
+    value: msgspec.Raw = ABSENT
+
+
+class ReplyLine(_ReplyMembers, frozen=True, kw_only=True):
+    """One line from the server, as a client reads it."""
+
+    line: bytes
+    """The whole line, for members that are not named here."""
+    value: msgspec.Raw | None = None
+    """The text of the value; None if the line has no such member, the text `null` for the value null."""
 
     @property
     def data(self) -> Any:
@@ -121,22 +130,7 @@ class ReplyError(ValueError):
     """A line that is no reply: the other side does not speak this protocol."""
 
 
-class _ReplyMembers(msgspec.Struct, frozen=True, kw_only=True):
-    """The members of a reply. Others are ignored: the protocol grows by adding."""
-
-    key: str | None = None
-    value: msgspec.Raw = ABSENT
-    status: str = ""
-    error: str | None = None
-    message: str | None = None
-    id: msgspec.Raw = ABSENT
-    revision: int | None = None
-    node: int | None = None
-    term: int | None = None
-    close: str | None = None
-
-
-_decode_members = msgspec.json.Decoder(_ReplyMembers).decode
+_decode_members = msgspec.json.Decoder(_Decoded).decode
 
 
 def parse_reply(line: bytes) -> ReplyLine:

@@ -4,8 +4,6 @@ A line is decoded by msgspec, which is fast and strict; what it leaves out is ch
 inside values is UTF-8 (a `msgspec.Raw` is skipped over, not read), that no member stands twice, how deep
 values are nested, how long a key is. A line that fails anywhere is read a second time by `wire.refusals`, slowly and
 as far as that takes no time to speak of, to tell a person what is wrong. So the verdict is always that of the fast way.
-
-The rest of the room is offered here too: requests (`wire.operations`) and replies (`wire.replies`).
 """
 
 import re
@@ -17,68 +15,11 @@ from msgspec import UNSET, Raw
 from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
-from trio_kv.kv.operations import Cas, Delete, Get, Set
-from trio_kv.kv.operations.operation import KEY_BYTES_MAX, REVISION_MAX, Operation, Query, WriteOperation
+from trio_kv.kv.operations import Get, Set
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation
 from trio_kv.wire.json_text import find_second
-from trio_kv.wire.operations import (
-    ABSENT,
-    LINE_BYTES_LIMIT,
-    LINE_BYTES_MAX,
-    OPERATIONS,
-    TIMEOUT_S_DEFAULT,
-    TIMEOUT_S_MAX,
-    BadRequestError,
-    CommonMembers,
-    Ping,
-    Request,
-    Status,
-)
+from trio_kv.wire.operations import ABSENT, OPERATIONS, TIMEOUT_S_DEFAULT, CommonMembers, Request
 from trio_kv.wire.refusals import explain
-from trio_kv.wire.replies import (
-    CLOSE_OK,
-    CLOSE_SHUTDOWN,
-    ReplyError,
-    ReplyLine,
-    encode_error,
-    encode_reply,
-    encode_status,
-    parse_reply,
-)
-
-__all__ = [
-    "ABSENT",
-    "CLOSE_OK",
-    "CLOSE_SHUTDOWN",
-    "KEY_BYTES_MAX",
-    "LINE_BYTES_LIMIT",
-    "LINE_BYTES_MAX",
-    "NESTING_MAX",
-    "OPERATIONS",
-    "REVISION_MAX",
-    "TIMEOUT_S_DEFAULT",
-    "TIMEOUT_S_MAX",
-    "BadRequestError",
-    "Cas",
-    "Delete",
-    "Get",
-    "Operation",
-    "Ping",
-    "Query",
-    "ReplyError",
-    "ReplyLine",
-    "Request",
-    "Set",
-    "Status",
-    "WriteOperation",
-    "encode_error",
-    "encode_reply",
-    "encode_request",
-    "encode_status",
-    "is_http",
-    "is_nested_deeper",
-    "parse_line",
-    "parse_reply",
-]
 
 GET_OVERHEAD_BYTES = len('{"key":""}')
 SET_OVERHEAD_BYTES = len('{"key":"","value":}')
@@ -102,14 +43,7 @@ class _BaseLine(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
-    """Return the class of lines with the members of an operation and the common ones.
-
-    Args:
-        kind: the operation.
-        needed: the members that must be there; others are UNSET where they are not.
-        tag: msgspec's, for lines with `op`.
-
-    """
+    """Return the class of lines with the members of an operation, UNSET if left out, and the common ones."""
     members: list[Any] = []
     for each in fields(kind):
         is_needed = each.name in needed
@@ -260,13 +194,7 @@ def _check_encoding(line: bytes) -> None:
 
 
 def _check_duplicates(line: bytes, texts: Mapping[str, Raw]) -> None:
-    """Refuse a line with a member twice at the top.
-
-    Args:
-        line: one JSON object, in UTF-8.
-        texts: of its members that may be anything, those that were decoded.
-
-    """
+    """Refuse a line with a member twice at the top; see `find_second`."""
     second = find_second(line, texts)
     if second is not None:
         raise explain(line, f"the member {second} stands twice")

@@ -20,7 +20,7 @@ from enum import IntEnum
 import attrs
 from crc32c import crc32c
 
-from trio_kv.wire.frames import FrameError, Identity
+from trio_kv.wire.frames import FrameError, Identity, check_start
 
 FORMAT = 1
 """Version of these bytes."""
@@ -129,7 +129,7 @@ def decode_frame(data: bytes, seed: int, offset: int) -> SnapshotFrame:
     """
     if len(data) != FRAME_HEADER_BYTES:
         raise FrameError("the file ends where a frame is due")
-    if crc32c(data[_CHECK.size :], _start(seed, offset)) != _CHECK.unpack_from(data)[0]:
+    if crc32c(data[_CHECK.size :], check_start(seed, offset)) != _CHECK.unpack_from(data)[0]:
         raise FrameError("the header of a frame is not as it was written")
     body_check, length, number, kind = _FRAME.unpack_from(data, _CHECK.size)
     if kind not in {FrameKind.CHUNK, FrameKind.END} or (kind == FrameKind.END and length != _TOTAL.size):
@@ -139,9 +139,4 @@ def decode_frame(data: bytes, seed: int, offset: int) -> SnapshotFrame:
 
 def _encode(kind: FrameKind, number: int, data: bytes, seed: int, offset: int) -> bytes:
     checked = _FRAME.pack(crc32c(data), len(data), number, kind)
-    return b"".join((_CHECK.pack(crc32c(checked, _start(seed, offset))), checked, data))
-
-
-def _start(seed: int, offset: int) -> int:
-    """Return where a frame's check starts: another start always gives another check."""
-    return (seed + offset) & 0xFFFFFFFF
+    return b"".join((_CHECK.pack(crc32c(checked, check_start(seed, offset))), checked, data))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import UNSET, Raw, UnsetType
 
 from trio_kv.kv.equality import COMPARED_BYTES_MAX, is_equal_json
-from trio_kv.kv.operations.operation import Context, KeyWrite, Value, tell_value
+from trio_kv.kv.operations.operation import Context, KeyWrite, Value, encode_key_and_value
 from trio_kv.kv.reply import Item, Reply
 
 
@@ -46,6 +46,6 @@ class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
         is_equal = is_equal_json(item.value, expected)
         return "" if is_equal else "the key holds another value than the expected one"
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """Tell the key and what was written."""
-        return tell_value(self.key, self.value)
+        return encode_key_and_value(self.key, self.value)

@@ -9,8 +9,8 @@ from trio_kv.kv.operations.operation import (
     Context,
     KeyWrite,
     Revision,
+    encode_key_and_value,
     explain_revisions,
-    tell_value,
 )
 from trio_kv.kv.reply import Reply
 
@@ -39,7 +39,7 @@ class Delete(KeyWrite, frozen=True, gc=False, tag="delete"):
             return context.refuse(self.key, item, explain_revisions(previous, wanted))
         return MISSING if item is None else context.remove(self.key, item)
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Tell the key and what it held."""
         assert reply.value is not None, f"{reply} to {self} has no value"
-        return tell_value(self.key, reply.value)
+        return encode_key_and_value(self.key, reply.value)

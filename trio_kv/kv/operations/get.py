@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Raw
 
-from trio_kv.kv.operations.operation import Key, Query, State, tell_value
+from trio_kv.kv.operations.operation import Key, Query, State, encode_key_and_value
 from trio_kv.kv.reply import Reply
 
 MISSING: Final = Reply("missing")
@@ -25,7 +25,7 @@ class Get(Query, frozen=True, gc=False, tag="get"):
         item = state.items.get(self.key)
         return MISSING if item is None else Reply("ok", item.value, item.revision)
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Tell the key and what it holds."""
         assert reply.value is not None, f"{reply} to {self} has no value"
-        return tell_value(self.key, reply.value)
+        return encode_key_and_value(self.key, reply.value)

@@ -129,7 +129,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
         """What stands in `op`."""
         return name_of(type(self))
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Return the members of an answer that is ok, in pieces. Each member ends with a comma and a space."""
         raise NotImplementedError
 
@@ -158,7 +158,7 @@ class WriteOperation(Operation, frozen=True, gc=False):
         """Bytes of its texts."""
         raise NotImplementedError
 
-    def told_bytes(self, items: Mapping[str, Item]) -> int:
+    def answer_bytes(self, items: Mapping[str, Item]) -> int:
         """Return how many bytes of a value its answer may hold, at most, if it is applied to these keys."""
         raise NotImplementedError
 
@@ -172,13 +172,13 @@ class KeyWrite(WriteOperation, frozen=True, gc=False):
 
     key: Key
 
-    def told_bytes(self, items: Mapping[str, Item]) -> int:
+    def answer_bytes(self, items: Mapping[str, Item]) -> int:
         """Return the size of what the key holds."""
         item = items.get(self.key)
         return 0 if item is None else len(item.value)
 
 
-def tell_value(key: str, value: Raw) -> Sequence[bytes | Raw]:
+def encode_key_and_value(key: str, value: Raw) -> Sequence[bytes | Raw]:
     """Return the two members that the answers of most operations have, in pieces."""
     return b'"key": ', encode(key), b', "value": ', value, b", "
 

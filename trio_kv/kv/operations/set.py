@@ -9,8 +9,8 @@ from trio_kv.kv.operations.operation import (
     KeyWrite,
     Revision,
     Value,
+    encode_key_and_value,
     explain_revisions,
-    tell_value,
 )
 from trio_kv.kv.reply import Item, Reply
 
@@ -30,9 +30,9 @@ class Set(KeyWrite, frozen=True, gc=False, tag="set"):
         """Bytes of its texts."""
         return len(self.key) + len(self.value)
 
-    def told_bytes(self, items: Mapping[str, Item]) -> int:
+    def answer_bytes(self, items: Mapping[str, Item]) -> int:
         """Only a condition that does not hold tells a value."""
-        return 0 if self.if_revision is UNSET else super().told_bytes(items)
+        return 0 if self.if_revision is UNSET else super().answer_bytes(items)
 
     def apply(self, context: Context) -> Reply:
         """Set the key."""
@@ -43,6 +43,6 @@ class Set(KeyWrite, frozen=True, gc=False, tag="set"):
             return context.refuse(self.key, item, explain_revisions(previous, wanted))
         return context.put(self.key, self.value, previous)
 
-    def tell(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """Tell the key and what was written."""
-        return tell_value(self.key, self.value)
+        return encode_key_and_value(self.key, self.value)

@@ -5,7 +5,7 @@ import struct
 
 import trio
 
-from trio_kv.wire.requests import ReplyLine, parse_reply
+from trio_kv.wire.replies import ReplyLine, parse_reply
 
 RECEIVE_BYTES = 65_536
 REPLY_BYTES_MAX = 16 << 20

@@ -9,7 +9,9 @@ from typing import Literal
 
 from trio_kv.check.history import OUTCOMES, what_is_asked
 from trio_kv.kv.operations import AnyOperation
-from trio_kv.wire.requests import Query, ReplyLine, Request, WriteOperation
+from trio_kv.kv.operations.operation import Query, WriteOperation
+from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import ReplyLine
 
 Outcome = Literal["ok", "missing", "conflict", "unknown", "failed"]
 

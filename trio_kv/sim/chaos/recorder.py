@@ -16,8 +16,9 @@ import attrs
 from trio_kv.check.history import Fault, Operation, encode_history, encode_operation, what_is_asked
 from trio_kv.check.versions import Versions
 from trio_kv.kv.operations import AnyOperation
+from trio_kv.kv.operations.operation import Query
 from trio_kv.sim.chaos.outcomes import Outcome, operation_of
-from trio_kv.wire.requests import Query, Request
+from trio_kv.wire.operations import Request
 
 KEY_OPERATIONS = (200, 500)
 ACKNOWLEDGED = frozenset({"ok", "missing", "conflict"})

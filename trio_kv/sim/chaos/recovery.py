@@ -14,19 +14,14 @@ import trio
 
 from trio_kv.check.history import Operation
 from trio_kv.client.control import NoDoorError
+from trio_kv.kv.operations import Get, Set
 from trio_kv.sim.chaos.lines import LineStream, connect
 from trio_kv.sim.chaos.outcomes import classify
 from trio_kv.sim.chaos.recorder import Recorder
 from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, StartError, Target
-from trio_kv.wire.requests import (
-    Get,
-    ReplyError,
-    ReplyLine,
-    Request,
-    Set,
-    Status,
-    encode_request,
-)
+from trio_kv.wire.operations import Request, Status
+from trio_kv.wire.replies import ReplyError, ReplyLine
+from trio_kv.wire.requests import encode_request
 
 ATTEMPT_S = 5.0
 POLL_S = 0.1

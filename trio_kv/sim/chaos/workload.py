@@ -24,20 +24,14 @@ from trio_kv.check.history import Operation
 from trio_kv.check.own_key import OwnKey
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
+from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.sim.chaos.lines import LineStream, connect
 from trio_kv.sim.chaos.outcomes import NonsenseError, classify
 from trio_kv.sim.chaos.recorder import Call, Recorder
 from trio_kv.sim.chaos.target import Target
-from trio_kv.wire.requests import (
-    Cas,
-    Delete,
-    Get,
-    ReplyError,
-    ReplyLine,
-    Request,
-    Set,
-    encode_request,
-)
+from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import ReplyError, ReplyLine
+from trio_kv.wire.requests import encode_request
 
 PIPELINE_MAX = 16
 PIPELINED = 0.25

@@ -36,11 +36,7 @@ class SimulatedDisks:
         await trio.lowlevel.checkpoint()
         found = self.drives[node].examine()
         return Found(
-            found.path,
-            found.state,
-            found.incarnation,
-            found.reason,
-            found.way_out,
+            found,
             is_rebuilding=found.is_rebuilding,
             snapshot_log_bytes_min=self._host.plan.snapshot_log_bytes_min,
         )
