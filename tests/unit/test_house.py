@@ -17,8 +17,6 @@ LONG_FUNCTIONS = {"replica/replica.py:__init__"}
 LONG_FILES = {
     "gateway/raft.py",
     "proxy/session.py",
-    "sim/whole/clients.py",
-    "sim/whole/world.py",
     "storage/memory.py",
     "storage/wal.py",
 }

@@ -48,13 +48,20 @@ class Drive:
         """Bits were flipped while the node was down: whether that is noticed shows at its start."""
         self.is_armed = False
         """It is going to fail for good."""
+        self.is_new = False
+        """It took the place of a lost one, and its node was not told yet that the rebuild is over."""
         self.restart_after_s: float | None = None
         """When it fails: somebody restarts the node after so long."""
 
     @property
+    def is_rebuilding(self) -> bool:
+        """Whether it is still to be filled by the other nodes."""
+        return self.is_new
+
+    @property
     def is_lost(self) -> bool:
         """Whether it does not hold all of its node's data, or may not soon."""
-        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed
+        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed or self.is_rebuilding
 
     @property
     def is_slow(self) -> bool:
@@ -186,6 +193,7 @@ class Drive:
         assert self.timed is None
         self.files = files
         self.is_failed = self.is_damaged = self.is_flipped = self.is_armed = False
+        self.is_new = True
         self.host.watch.wiped(self.node)
 
     # Faults

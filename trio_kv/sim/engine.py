@@ -4,37 +4,35 @@ No Trio, no clock, no thread. One `random.Random(seed)` decides everything, and 
 in which they were made, so a seed always gives the same run. The judges of `check` look after each step.
 """
 
-import hashlib
 import heapq
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+from trio_kv.check.history import Operation
 from trio_kv.check.violation import Violation
-from trio_kv.raft.events import DEBUG, INFO, Event
 from trio_kv.raft.messages import Message
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.sim.clients import Client, Port
-from trio_kv.sim.coverage import Coverage
-from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
+from trio_kv.sim.ending import PlannedWorld
+from trio_kv.sim.histories import history_of
+from trio_kv.sim.host import PACK
 from trio_kv.sim.network import Network
-from trio_kv.sim.node import SimulatedNode
-from trio_kv.sim.plan import INBOX_MAX, Plan
-from trio_kv.sim.result import describe
-from trio_kv.transport.links import LinkFault
+from trio_kv.sim.node import NodeHost, SimulatedNode
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.result import Result
 from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
 EVENTS_MAX = 400_000
 """A run with more events is a storm: something goes round in circles."""
-_PACK = struct.Struct("<dBBQQQ").pack
-_LOOK_S = 0.02
-"""How often the liveness phase looks whether it is there yet."""
 
 
-class Engine:
-    """A cluster and its clients, to whom nothing happens yet but time."""
+class Engine(NodeHost, PlannedWorld):
+    """A cluster and its clients."""
+
+    now = 0.0
+    events = 0
 
     def __init__(self, plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         """Let all nodes be down.
@@ -44,31 +42,16 @@ class Engine:
             tell: takes a line for each thing that happens, for people.
 
         """
-        self.plan = plan
-        self.random = Random(plan.seed ^ 0x5EED)
-        self.now = 0.0
-        self.events = 0
-        self.members = tuple(range(1, plan.nodes + 1))
-        self.coverage = Coverage()
-        self.events_level = INFO if tell is None else DEBUG
-        self._tell = tell
+        super().__init__(plan, tell)
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
-        self._hash = hashlib.blake2b(digest_size=16)
-        self.crashes = 0
         self._number = 0
-        self.transfers: set[int] = set()
-        """Nodes that were to take over, and did not yet."""
-        self.is_healed = False
         self.cluster = f"{self.random.getrandbits(128):032x}"
         self.turns = Turns(SNAPSHOT_LEASE_S)
-
-        judges = self.judges = Judges(self.members, is_tied=plan.is_tied, is_unsteady=self._is_unsteady)
-        self.chronicle, self.durability, self.terms = judges.chronicle, judges.durability, judges.terms
-        self.answers, self.watch = judges.answers, judges.watch
-        self.network = Network(self)
+        self.network = Network(self, self.deliver)
         self.links = self.network.links
         self.nodes = {id: SimulatedNode(self, id) for id in self.members}
+        self.drives = {id: node.drive for id, node in self.nodes.items()}
         port = Port(lambda: self.now, self.after, self.request, self._next_number)
         self.clients = [
             Client(name, plan, Random(self.random.getrandbits(64)), port) for name in range(plan.clients + 1)
@@ -86,11 +69,6 @@ class Engine:
         """Let something happen later."""
         self.at(self.now + delay_s, callback, *arguments)
 
-    def say(self, line: str) -> None:
-        """Tell a person what happens."""
-        if self._tell is not None:
-            self._tell(f"{self.now:.6f} {line}")
-
     def run_until(self, end_s: float) -> None:
         """Let happen what is due until then."""
         heap = self._heap
@@ -103,33 +81,14 @@ class Engine:
             callback(*arguments)
         self.now = end_s
 
-    def run_until_true(self, what: str, within_s: float, is_true: Callable[[], bool]) -> float:
-        """Go on until something is true; return how long that took.
-
-        Raises:
-            Violation: it takes too long.
-
-        """
-        began_s = self.now
-        while not is_true():
-            if self.now - began_s > within_s:
-                raise Violation(
-                    f"{what}: not within {within_s:.2f} s after {began_s:.2f} s; {self.describe()}"
-                )
-            self.run_until(self.now + _LOOK_S)
-        return self.now - began_s
-
-    def describe(self) -> str:
-        """Return where all nodes stand."""
-        return "; ".join(
-            f"n{node.id} {'down' if node.replica is None else describe(node.replica)}"
-            for node in self.nodes.values()
-        )
+    async def sleep(self, for_s: float) -> None:
+        """Let time pass: nobody waits for that, it is over when this returns."""
+        self.run_until(self.now + for_s)
 
     def deliver(self, message: Message) -> None:
         """Let a message arrive."""
-        if self._tell is not None:
-            self._tell(f"{self.now:.6f} {message}")
+        if self.is_told:
+            self.say(f"{message}")
         self.nodes[message.target].post(message)
 
     # Clients
@@ -149,8 +108,8 @@ class Engine:
         )
 
     def _deliver_request(self, target: int, request: Propose | Read) -> None:
-        if self._tell is not None:
-            self._tell(f"{self.now:.6f} c{request.reply_to.process} -> n{target} {request}")
+        if self.is_told:
+            self.say(f"c{request.reply_to.process} -> n{target} {request}")
         node = self.nodes[target]
         if node.has_room:
             self.answers.taken(request.number)
@@ -158,54 +117,68 @@ class Engine:
         else:
             self.answers.given_up(request.number)
 
-    def answer(self, node: SimulatedNode, reply_to: ReplyTo, answer: Answer) -> None:
+    def answer(self, node: int, reply_to: ReplyTo, answer: Answer) -> None:
         """Judge an answer, and let it be on its way to the client or get lost."""
-        is_leader = node.replica is not None and node.replica.raft.is_leader
-        judge_answer(self.answers, self.coverage, answer, node.id, is_leader=is_leader)
-        self._hash.update(_PACK(self.now, node.id, 255, answer.number, 0, 0))
-        if self._tell is not None:
-            self._tell(f"{self.now:.6f} n{node.id} -> c{reply_to.process} {answer}")
+        self.judge_answer(answer, node)
+        self.trace.update(PACK(self.now, node, 255, answer.number, 0, 0))
+        if self.is_told:
+            self.say(f"n{node} -> c{reply_to.process} {answer}")
         if self.is_healed or self.random.random() >= self.plan.answer_loss:
             take = self.clients[reply_to.process].take
             self.after(self.plan.latency_s * self.random.uniform(0.5, 2.0), take, answer)
 
-    # What nodes tell
+    @property
+    def operations(self) -> int:
+        """How many answers were judged."""
+        return self.answers.judged
 
-    def stepped(self, node: SimulatedNode, replica: Replica) -> None:
-        """Put a step into the trace."""
-        raft = replica.raft
-        self._hash.update(
-            _PACK(self.now, node.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit)
+    def told(self) -> Sequence[Operation]:
+        """Return what all clients asked and were told."""
+        return history_of(self.clients)
+
+    async def probe(self, within_s: float) -> None:
+        """Write and read something at each node, in a new session."""
+        prober, leader = self.clients[0], self.leader()
+        assert leader is not None
+        opened = prober.probe(leader.id, "", "open")
+        await self.wait_until("a new session", within_s, lambda: opened.ended_at_s is not None)
+        probes = [prober.probe(node.id, "k0", kind) for node in self.living() for kind in ("set", "get")]
+        await self.wait_until(
+            "a write and a read at each node",
+            within_s,
+            lambda: all(each.ended_at_s is not None for each in probes),
         )
-        judge_waiting(self.judges.overdue, self.now, replica, self.turns, self.living())
 
-    def told(self, node: SimulatedNode, event: Event) -> None:
-        """Hear of an event of the core."""
-        if self._tell is not None:
-            assert node.replica is not None
-            self._tell(f"{self.now:.6f} n{node.id}@{node.replica.raft.term} {event.name} {event}")
+    async def end_clients(self, within_s: float | None) -> None:
+        """Let the clients end what they have begun, within so long if that is asked for."""
+        for client in self.clients:
+            client.stop()
+        if within_s is None:
+            await self.sleep(1.0)
+        else:
+            await self.wait_until(
+                "all operations end", within_s, lambda: all(each.is_idle for each in self.clients)
+            )
 
-    def node_died(self, node: SimulatedNode) -> None:
-        """Note that what a node had taken gets no answer any more."""
-        self.say(f"n{node.id} dies")
-        self.terms.disturbed()
-        self.watch.crashed(node.id)
-        self.answers.died(node.id)
+    # Nodes
 
-    # Faults
+    def replica(self, node: int) -> Replica | None:
+        """Return a node's replica; None while the node is down."""
+        return self.nodes[node].replica
 
     def leader(self) -> SimulatedNode | None:
         """Return the living leader of the highest term."""
-        best: SimulatedNode | None = None
-        best_term = -1
-        for node in self.nodes.values():
-            if (
-                node.replica is not None
-                and node.replica.raft.is_leader
-                and node.replica.raft.term > best_term
-            ):
-                best, best_term = node, node.replica.raft.term
-        return best
+        leader = self.leading()
+        return None if leader is None else self.nodes[leader.id]
+
+    def state(self, node: int) -> str:
+        """Return in what state a node is that does not run."""
+        del node
+        return "down"
+
+    def is_slow(self, node: int) -> bool:
+        """Return whether a node is so slow, or its disk is, that it may lose its followers again and again."""
+        return self.nodes[node].is_unsteady
 
     def crash(self, node: SimulatedNode, for_s: float, *, is_answered: bool, interruptions: int) -> None:
         """Let power fail at a node, and come back later; nothing happens to one that is down."""
@@ -229,28 +202,21 @@ class Engine:
             self.terms.disturbed()
             node.start(interruptions)
 
-    # The end
+    def mend(self) -> None:
+        """Mend all that can be mended, and start what can be started."""
+        self.links.heal()
+        self.network.in_next_install = None
+        for node in self.nodes.values():
+            node.step_s = 0.0
+            node.set_rate(1.0)
+            node.drive.mend()
+            node.resume()
+            if node.may_start:
+                node.start()
 
-    def living(self) -> list[Replica]:
-        """Return the replicas that are up."""
-        return [node.replica for node in self.nodes.values() if node.replica is not None]
-
-    def _is_unsteady(self) -> bool:
-        """Return whether messages, timers or disks are so late just now that elections follow on one another."""
-        network, nodes = self.network, self.nodes.values()
-        return not self.is_healed and (
-            bool(self.plan.stragglers or network.pipes or self.plan.inbox_max < INBOX_MAX)
-            or network.links.fault() != LinkFault()
-            or any(node.is_unsteady for node in nodes)
-        )
-
-    def trace_hash(self) -> str:
-        """Return the hash over all steps, once; it must be the last call."""
+    def result(self, recovered_after_s: float) -> Result:
+        """Return what the run came to; arguments as for `Host`."""
         for client in self.clients:
             for operation in client.history:
-                self._hash.update(str(operation).encode())
-        for replica in self.living():
-            machine = replica.machine
-            state = machine.applied, machine.entries_digest, machine.state_digest
-            self._hash.update(_PACK(self.now, replica.id, 0, *state))
-        return self._hash.hexdigest()
+                self.trace.update(str(operation).encode())
+        return super().result(recovered_after_s)

@@ -3,22 +3,23 @@
 import attrs
 
 from trio_kv.replica.replica import Replica
-from trio_kv.sim.coverage import Coverage
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Result:
     """What a run came to."""
 
-    seed: int
     trace_hash: str
     events: int
-    simulated_s: float
     operations: int
     crashes: int
+    simulated_s: float
     recovered_after_s: float
     """From healing until all followed one leader."""
-    coverage: Coverage
+    coverage: dict[str, int]
+    """How often each situation was reached."""
+    text_hash: str = ""
+    """SHA-256 of the trace's text, if it was asked for."""
 
 
 def describe(replica: Replica) -> str:

@@ -1,16 +1,14 @@
-"""One run of one plan in the core world.
+"""One run of one plan in the core world."""
 
-A run has two phases. In the first, faults happen as planned and only safety is judged. Then everything is healed, and
-within bounds of simulated time the cluster must serve again (see `sim.ending`).
-"""
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-from collections.abc import Callable
-
-from trio_kv.sim.ending import heal, require_linearizable, require_order, require_service, run_aftermath
+from trio_kv.sim.core_injector import CoreInjector
 from trio_kv.sim.engine import Engine
-from trio_kv.sim.injector import Injector
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.result import Result
+
+_T = TypeVar("_T")
 
 
 class World(Engine):
@@ -19,7 +17,7 @@ class World(Engine):
     def __init__(self, plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         """Prepare a run; arguments as for `Engine`."""
         super().__init__(plan, tell)
-        self.injector = Injector(self)
+        self.injector = CoreInjector(self)
 
     def run(self) -> Result:
         """Run both phases.
@@ -28,9 +26,15 @@ class World(Engine):
             Violation: a judge found something.
 
         """
-        self.begin()
-        self.run_until(self.plan.fault_phase_s)
-        return self.finish()
+        return _outcome(self.live())
+
+    def finish(self) -> Result:
+        """Run the second phase, see `run`."""
+        return _outcome(self.heal_and_judge())
+
+    def run_until_true(self, what: str, within_s: float, is_true: Callable[[], bool]) -> float:
+        """Go on until something is true; see `wait_until`."""
+        return _outcome(self.wait_until(what, within_s, is_true))
 
     def begin(self) -> None:
         """Start all nodes and clients, and plan the faults."""
@@ -39,37 +43,14 @@ class World(Engine):
         self.clients[0].stop()
         for client in self.clients[1:]:
             client.start()
-        for fault in self.plan.faults:
-            self.at(fault.at_s, self.injector.happen, fault)
+        super().begin()
 
-    def finish(self) -> Result:
-        """Heal everything, and judge what comes of it.
 
-        Raises:
-            Violation: a judge found something.
-
-        """
-        plan, recovered_after_s = self.plan, 0.0
-        self.injector.stop()
-        heal(self)
-        if plan.is_beyond_budget:
-            run_aftermath(self)
-        else:
-            recovered_after_s = require_service(self)
-        self._judge_end()
-        self.judges.cover(self.coverage)
-        return Result(
-            plan.seed,
-            self.trace_hash(),
-            self.events,
-            self.now,
-            self.answers.judged,
-            self.crashes,
-            recovered_after_s,
-            self.coverage,
-        )
-
-    def _judge_end(self) -> None:
-        if not self.plan.is_beyond_budget:
-            require_order(self)
-        require_linearizable(self)
+def _outcome(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Return what becomes of a coroutine that waits for nothing: in this world time passes while it runs."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        outcome: _T = end.value
+        return outcome
+    raise AssertionError("the core world waits for nobody")

@@ -6,21 +6,16 @@ world uses.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import trio
 
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.raft.ready import HardState, Write
-from trio_kv.replica.jobs import (
-    Completion,
-    DiskFailed,
-    Job,
-)
+from trio_kv.replica.jobs import Completion, DiskFailed, Job
 from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.drive import START_AGAIN_S, Drive
-from trio_kv.sim.host import Host
+from trio_kv.sim.whole.host import WholeHost
 from trio_kv.sim.whole.root import Root
 from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
 from trio_kv.storage.opening import Opened
@@ -30,28 +25,12 @@ RECOVERY_STEPS_MAX = 12
 """Power fails at one of so many steps of a recovery."""
 
 
-class DiskHost(Host, Protocol):
-    """The world, as disks see it."""
-
-    def completed(self) -> None:
-        """Count a completion of a disk."""
-        ...
-
-    def restart(self, node: int, state: State) -> None:
-        """Let a node that is down in this state start again."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """End the run with an error."""
-        ...
-
-
 class WholeDrive(Drive):
     """What a node's data lives on, from the first start to the end of the world."""
 
-    host: DiskHost
+    host: WholeHost
 
-    def __init__(self, host: DiskHost, root: Root, node: int) -> None:
+    def __init__(self, host: WholeHost, root: Root, node: int) -> None:
         """Stand on a node's directory."""
         self._moving = trio.lowlevel.ParkingLot()
         super().__init__(host, node, root.content(node), self._moving.unpark_all)
@@ -70,11 +49,6 @@ class WholeDrive(Drive):
     def is_rebuilding(self) -> bool:
         """Whether the directory says that it is to be filled by the others."""
         return REBUILDING_NAME in self.files.names()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the node has not all of its data, or may not have it soon."""
-        return super().is_lost or self.is_rebuilding
 
     def load(self, decode: Decode, known: Known | None) -> Loaded:
         """Recover from what is there; power fails some times before that is done.
@@ -238,7 +212,7 @@ class SimulatedDisk:
     # What the twin tells
 
     def _completed(self, completion: Completion) -> None:
-        self._drive.host.completed()
+        self._drive.host.completions += 1
         self._post(completion)
 
     def _failed(self, error: OSError) -> None:
