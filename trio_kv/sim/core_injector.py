@@ -14,10 +14,6 @@ class CoreInjector(Injector):
         super().__init__(world, world.drives, world.network)
         self._world = world
 
-    def _leader(self) -> int | None:
-        leader = self._world.leader()
-        return None if leader is None else leader.id
-
     def _order(self, fault: faults.Order) -> None:
         world = self._world
         match fault:

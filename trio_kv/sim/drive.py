@@ -6,6 +6,7 @@ from typing import Any
 from trio_kv.check.violation import Violation
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.restorer import Restorer
+from trio_kv.replica.jobs import Completion
 from trio_kv.sim import faults
 from trio_kv.sim.disk import Condition, TimedDisk
 from trio_kv.sim.host import Host
@@ -107,6 +108,15 @@ class Drive:
         if any("interrupted" in warning for warning in opened.recovered.warnings):
             host.coverage.reach("torn tail cut")
         return opened
+
+    def begin_life(
+        self, opened: Opened, post: Callable[[Completion], object], failed: Callable[[OSError], None]
+    ) -> TimedDisk:
+        """Work for a node that starts; `post` takes completions, `failed` is called if the disk fails."""
+        self.timed = TimedDisk(
+            self.host, self.node, self.files, opened, self.condition, post=post, failed=failed
+        )
+        return self.timed
 
     def restore(self, opened: Opened, *known: Any) -> Machine:
         """Return the state machine that the newest snapshot holds; `known` is for its `Restorer`."""

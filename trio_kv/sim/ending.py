@@ -7,7 +7,7 @@ that the judges see what comes of what is left.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.convergence import has_converged, require_equal
@@ -16,8 +16,6 @@ from trio_kv.check.linearizability import check_history
 from trio_kv.check.queues import left_waiting
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
-from trio_kv.replica.replica import Replica
-from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.drive import Drive
 from trio_kv.sim.host import Host
 from trio_kv.sim.injector import Injector
@@ -72,9 +70,24 @@ class PlannedWorld(Host):
     def told(self) -> Sequence[Operation]:
         """Return what all clients asked and were told."""
 
+    def is_led(self) -> bool:
+        """Return whether all nodes that live follow one leader, and are a majority."""
+        leader, rafts = self.leading(), [each.raft for each in self.living()]
+        if leader is None or not leader.raft.voters.has_majority([raft.id for raft in rafts]):
+            return False
+        return all((raft.term, raft.leader) == (leader.raft.term, leader.id) for raft in rafts)
+
     def is_at_rest(self) -> bool:
-        """Return whether all nodes hold the same, and nothing is left to do."""
-        return is_at_rest(self.living(), [drive.timed for drive in self.drives.values()])
+        """Return whether all nodes that live hold the same, and nothing is left to do, in them or their disks."""
+        living = self.living()
+        if any(drive.timed is not None and not drive.timed.is_idle for drive in self.drives.values()):
+            return False
+        if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
+            return False
+        nodes = [each.id for each in living]
+        if any(left_waiting(each.raft, each.requests_waiting, nodes) for each in living):
+            return False
+        return has_converged([each.raft for each in living], [each.machine for each in living])
 
     def begin(self) -> None:
         """Plan the faults."""
@@ -115,9 +128,7 @@ class PlannedWorld(Host):
     async def _require_service(self) -> float:
         """Go on until the cluster serves again; return how long it took until all followed one leader."""
         plan = self.plan
-        recovered_after_s = await self.wait_until(
-            "all follow one leader", leader_within_s(plan), lambda: is_led(self.living())
-        )
+        recovered_after_s = await self.wait_until("all follow one leader", leader_within_s(plan), self.is_led)
         leader = self.leading()
         assert leader is not None
         term = leader.raft.term
@@ -156,26 +167,3 @@ def leader_within_s(plan: Plan) -> float:
     """Return how long it may take, in seconds, until all follow one leader after everything was healed."""
     elections = LEADER_WITHIN_ELECTIONS_TIED if plan.is_tied else LEADER_WITHIN_ELECTIONS
     return elections * plan.raft.election_timeout_max_s + 50 * (plan.disk_s + plan.latency_s)
-
-
-def is_led(living: Sequence[Replica]) -> bool:
-    """Return whether all nodes that live follow one leader, and are a majority."""
-    rafts = [each.raft for each in living]
-    leaders = [raft for raft in rafts if raft.is_leader]
-    if not leaders:
-        return False
-    leader = max(leaders, key=lambda raft: raft.term)
-    are_enough = leader.voters.has_majority([raft.id for raft in rafts])
-    return are_enough and all((raft.term, raft.leader) == (leader.term, leader.id) for raft in rafts)
-
-
-def is_at_rest(living: Sequence[Replica], disks: Iterable[TimedDisk | None]) -> bool:
-    """Return whether all nodes that live hold the same, and nothing is left to do, in them or their disks."""
-    if any(disk is not None and not disk.is_idle for disk in disks):
-        return False
-    if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
-        return False
-    nodes = [each.id for each in living]
-    if any(left_waiting(each.raft, each.requests_waiting, nodes) for each in living):
-        return False
-    return has_converged([each.raft for each in living], [each.machine for each in living])

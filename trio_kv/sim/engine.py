@@ -171,11 +171,6 @@ class Engine(NodeHost, PlannedWorld):
         leader = self.leading()
         return None if leader is None else self.nodes[leader.id]
 
-    def state(self, node: int) -> str:
-        """Return in what state a node is that does not run."""
-        del node
-        return "down"
-
     def is_slow(self, node: int) -> bool:
         """Return whether a node is so slow, or its disk is, that it may lose its followers again and again."""
         return self.nodes[node].is_unsteady

@@ -12,10 +12,10 @@ from trio_kv.raft.events import DEBUG, INFO
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.coverage import Coverage
-from trio_kv.sim.judges import Judges, judge_answer, judge_waiting
+from trio_kv.sim.judges import Judges
 from trio_kv.sim.pipes import PipedLinks
 from trio_kv.sim.plan import INBOX_MAX, Plan
-from trio_kv.sim.result import Result, describe
+from trio_kv.sim.result import Result
 from trio_kv.transport.links import LinkFault
 from trio_kv.wire.node_port import Answer
 
@@ -133,13 +133,13 @@ class Host(ABC):
         self.reached_s = now = self.now
         raft = replica.raft
         self.trace.update(PACK(now, raft.id, raft.is_leader, raft.term, raft.log.last_index, raft.commit))
-        judge_waiting(self.judges.overdue, now, replica, turns, self.living())
+        self.judges.judge_waiting(now, replica, turns, self.living())
 
     def judge_answer(self, answer: Answer, node: int) -> None:
         """Judge what a node answered."""
         replica = self.replica(node)
         is_leader = replica is not None and replica.raft.is_leader
-        judge_answer(self.answers, self.coverage, answer, node, is_leader=is_leader)
+        self.judges.judge_answer(answer, node, self.coverage, is_leader=is_leader)
 
     def node_died(self, node: int) -> None:
         """Note that what a node had taken gets no answer any more."""
@@ -153,11 +153,18 @@ class Host(ABC):
 
     def _describe(self, node: int) -> str:
         replica = self.replica(node)
-        return self.state(node) if replica is None else describe(replica)
+        if replica is None:
+            return self.state(node)
+        raft = replica.raft
+        return (
+            f"{raft.role.name}@{raft.term} leader={raft.leader} last={raft.log.last_index}@{raft.log.last_term}"
+            f" durable={raft.log.durable} commit={raft.commit} applied={replica.machine.applied}"
+        )
 
-    @abstractmethod
     def state(self, node: int) -> str:
         """Return in what state a node is that does not run."""
+        del node
+        return "down"
 
     @abstractmethod
     def is_slow(self, node: int) -> bool:

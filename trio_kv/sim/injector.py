@@ -74,8 +74,9 @@ class Injector(ABC):
         """Return a node: 0 is whoever leads."""
         return number or self._leader() or 1
 
-    @abstractmethod
-    def _leader(self) -> int | None: ...
+    def _leader(self) -> int | None:
+        leader = self._host.leading()
+        return None if leader is None else leader.id
 
     @abstractmethod
     def _order(self, fault: faults.Order) -> None: ...

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.sim.host import Host
-from trio_kv.sim.pipes import Pipe, PipedLinks
+from trio_kv.sim.pipes import PipedLinks
 
 MESSAGES_KEPT_MAX = 2000
 """Messages of the past from which a replay is drawn."""
@@ -42,16 +42,7 @@ class Network:
             past.append(message)
         else:
             past[self._sent % MESSAGES_KEPT_MAX] = message
-        pipes = self.links.pipes
-        pipe = pipes.get((message.source, message.target)) if pipes else None
-        if pipe is None:
-            self._go(message)
-        elif (piped_s := pipe.take(self._world.now)) is not None:
-            self._world.after(piped_s, self._leave, pipe, message)
-
-    def _leave(self, pipe: Pipe, message: Message) -> None:
-        if self.links.pipes.get((message.source, message.target)) is pipe:
-            self._go(message)
+        self.links.carry(message, self._world.now, self._world.after, self._go)
 
     def _go(self, message: Message) -> None:
         world = self._world

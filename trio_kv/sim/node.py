@@ -18,7 +18,6 @@ from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.clock import Clock
-from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.drive import START_AGAIN_S, Drive
 from trio_kv.sim.host import Host
 from trio_kv.sim.network import Network
@@ -122,12 +121,9 @@ class SimulatedNode:
             world.restart_later(self, START_AGAIN_S)
             return
         self.life += 1
-        drive = self.drive
-        drive.timed = TimedDisk(
-            world, self.id, drive.files, opened, drive.condition, post=self.post, failed=self.fail
-        )
+        timed = self.drive.begin_life(opened, self.post, self.fail)
         replica = self._make_replica(opened)
-        self._driver = WatchedDriver(replica, world.turns, world, drive.timed)
+        self._driver = WatchedDriver(replica, world.turns, world, timed)
         self._inbox = []
         self._is_thinking = False
         self._timer_at = float("inf")
@@ -264,13 +260,14 @@ class SimulatedNode:
     def jump(self, by_s: float) -> None:
         """Let the clock jump forward."""
         self.clock.jump(by_s)
-        self._timer_at = float("inf")
-        if self.replica is not None:
-            self._set_timer(self.replica.deadline)
+        self._clock_changed()
 
     def set_rate(self, rate: float) -> None:
         """Let the clock run at another rate."""
         self.clock.set_rate(self.world.now, rate)
+        self._clock_changed()
+
+    def _clock_changed(self) -> None:
         self._timer_at = float("inf")
         if self.replica is not None:
             self._set_timer(self.replica.deadline)

@@ -1,9 +1,11 @@
 """Links that may be thin pipes, in both worlds."""
 
+from collections.abc import Callable
 from random import Random
 
 import attrs
 
+from trio_kv.raft.messages import Message
 from trio_kv.transport.links import Links
 
 
@@ -32,6 +34,20 @@ class PipedLinks(Links):
         super().__init__(random)
         self.pipes: dict[tuple[int, int], Pipe] = {}
         """(source, target) -> what makes that link slow."""
+
+    def carry(
+        self, message: Message, now_s: float, after: Callable[..., None], go: Callable[[Message], None]
+    ) -> None:
+        """Let a message go on, at once or `after` it has left its pipe, or never."""
+        pipe = self.pipes.get((message.source, message.target)) if self.pipes else None
+        if pipe is None:
+            go(message)
+        elif (piped_s := pipe.take(now_s)) is not None:
+            after(piped_s, self._leave, pipe, message, go)
+
+    def _leave(self, pipe: Pipe, message: Message, go: Callable[[Message], None]) -> None:
+        if self.pipes.get((message.source, message.target)) is pipe:
+            go(message)
 
     def heal(self) -> None:
         """Make all links sound."""

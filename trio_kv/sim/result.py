@@ -1,8 +1,6 @@
-"""What a run came to, in numbers and in words."""
+"""What a run came to."""
 
 import attrs
-
-from trio_kv.replica.replica import Replica
 
 
 @attrs.frozen(kw_only=True)
@@ -20,12 +18,3 @@ class Result:
     """How often each situation was reached."""
     text_hash: str = ""
     """SHA-256 of the trace's text, if it was asked for."""
-
-
-def describe(replica: Replica) -> str:
-    """Return where a node stands, in one line."""
-    raft = replica.raft
-    return (
-        f"{raft.role.name}@{raft.term} leader={raft.leader} last={raft.log.last_index}@{raft.log.last_term}"
-        f" durable={raft.log.durable} commit={raft.commit} applied={replica.machine.applied}"
-    )

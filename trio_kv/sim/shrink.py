@@ -91,24 +91,17 @@ class _NoMoreRunsError(Exception):
     """As many runs were made as were allowed."""
 
 
+@attrs.define
 class _Shrinking:
-    """The smallest plan so far, and the search for a smaller one."""
+    """The smallest plan so far, and the search for a smaller one. Members as the arguments of `shrink`."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        failure_kind: str,
-        attempt: Attempt,
-        runs_max: int,
-        on_run: Callable[[int, Plan], None] | None,
-    ) -> None:
-        self.plan = plan
-        self.failure: Failure | None = None
-        self.runs = 0
-        self._kind = failure_kind
-        self._attempt = attempt
-        self._runs_max = runs_max
-        self._on_run = on_run
+    plan: Plan
+    _kind: str
+    _attempt: Attempt
+    _runs_max: int
+    _on_run: Callable[[int, Plan], None] | None
+    failure: Failure | None = None
+    runs: int = 0
 
     def fails(self, plan: Plan) -> bool:
         """Run a plan; if it fails in the same way it is the smallest so far."""

@@ -13,7 +13,6 @@ from trio_kv.check.violation import Violation
 from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.jobs import Completion, DiskFailed, Job
-from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.drive import START_AGAIN_S, Drive
 from trio_kv.sim.whole.host import WholeHost
 from trio_kv.sim.whole.root import Root
@@ -69,7 +68,7 @@ class WholeDrive(Drive):
         except Violation as violation:
             self.host.fail(violation)
             raise
-        return Loaded(opened.recovered, self.restore(opened, known), partial(self._start, opened))
+        return Loaded(opened.recovered, self.restore(opened, known), partial(SimulatedDisk, self, opened))
 
     def examine(self) -> NodeDirectory:
         """Look at the directory before a start; a sound node's is in order, or that ends the run."""
@@ -93,11 +92,6 @@ class WholeDrive(Drive):
         for name in self.files.names():
             self.files.lose(name)
         self.files.sync_directory()
-
-    def _start(self, opened: Opened, post: Callable[[Completion], object]) -> "SimulatedDisk":
-        disk = SimulatedDisk(self, opened, post)
-        self.timed = disk.timed
-        return disk
 
     def failed(self, error: OSError) -> None:
         """Fail, for good or until somebody sees to it. A failure that was not asked for ends the run."""
@@ -144,25 +138,10 @@ class SimulatedDisk:
     """The disk of one life of a node: a `cluster.disks.Disk` without threads."""
 
     def __init__(self, drive: WholeDrive, opened: Opened, post: Callable[[Completion], object]) -> None:
-        """Begin to work.
-
-        Args:
-            drive: what it writes to.
-            opened: the log and the snapshots.
-            post: takes completions.
-
-        """
+        """Begin to work; `post` takes completions."""
         self._drive = drive
         self._post = post
-        self.timed = TimedDisk(
-            drive.host,
-            drive.node,
-            drive.files,
-            opened,
-            drive.condition,
-            post=self._completed,
-            failed=self._failed,
-        )
+        self.timed = drive.begin_life(opened, self._completed, self._failed)
         self.hard_state: HardState = opened.recovered.hard_state
         """What this life began with."""
 

@@ -100,7 +100,7 @@ class House(NodeHost):
 
     def _build(self) -> None:
         plan, random = self.plan, self.random
-        sink = WorldSink(self.fail, self.say if self.is_told else None)
+        sink = WorldSink(self)
         trace = Trace([sink], wall_s=trio.current_time, mono_s=trio.current_time)
         self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
         self.node_network = SimulatedNetwork(self.links, self.random, self.after)
@@ -127,14 +127,7 @@ class House(NodeHost):
             session_timeout_s=plan.session_timeout_us / 1_000_000,
         )
         self.network = ClientNetwork(self.after, Random(random.getrandbits(64)), plan.latency_s / 4)
-        self.door = Door(
-            self.store,
-            trace,
-            self.network,
-            self.coverage,
-            self.after,
-            idle_timeout_s=random.choice((0.3, 2.0, 10.0)),
-        )
+        self.door = Door(self, self.store, trace, idle_timeout_s=random.choice((0.3, 2.0, 10.0)))
         self.clients = [
             Client(number, Random(random.getrandbits(64)), self) for number in range(plan.clients + 1)
         ]

@@ -7,7 +7,7 @@ import trio
 
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.sim.network import MESSAGES_KEPT_MAX, STRAGGLER_S
-from trio_kv.sim.pipes import Pipe, PipedLinks
+from trio_kv.sim.pipes import PipedLinks
 from trio_kv.transport.memory import MemoryNetwork
 
 
@@ -57,7 +57,7 @@ class SimulatedNetwork(MemoryNetwork):
 
         """
         super().__init__(links)
-        self._pipes = links.pipes
+        self._latent = links
         self._random = random
         self._after = after
         self._past: list[Message] = []
@@ -76,15 +76,7 @@ class SimulatedNetwork(MemoryNetwork):
         else:
             self._past[self._sent % MESSAGES_KEPT_MAX] = message
         self._sent += 1
-        pipe = self._pipes.get((message.source, message.target))
-        if pipe is None:
-            super().send_nowait(message)
-        elif (piped_s := pipe.take(trio.current_time())) is not None:
-            self._after(piped_s, self._leave, pipe, message)
-
-    def _leave(self, pipe: Pipe, message: Message) -> None:
-        if self._pipes.get((message.source, message.target)) is pipe:
-            super().send_nowait(message)
+        self._latent.carry(message, trio.current_time(), self._after, super().send_nowait)
 
     def replay(self, count: int) -> None:
         """Let messages of the past be on their way once more."""
