@@ -187,10 +187,6 @@ class Engine(NodeHost, PlannedWorld):
         """Let a node that is down come back."""
         self.after(for_s, self._restart, node, node.life, interruptions)
 
-    def incarnations(self) -> dict[int, int]:
-        """Return the incarnations of all nodes, as the manifest has them."""
-        return {node.id: node.incarnation for node in self.nodes.values()}
-
     def _restart(self, node: SimulatedNode, life: int, interruptions: int) -> None:
         if node.life == life and node.may_start:
             self.say(f"n{node.id} starts")

@@ -41,10 +41,7 @@ class NodeHost(Host):
     cluster: str
     turns: Turns
     network: Network
-
-    @abstractmethod
-    def incarnations(self) -> dict[int, int]:
-        """Return the incarnations of all nodes, as the manifest has them."""
+    nodes: dict[int, "SimulatedNode"]
 
     @abstractmethod
     def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
@@ -145,7 +142,7 @@ class SimulatedNode:
             config=world.plan.raft,
             random=Random(world.random.getrandbits(64)),
             incarnation=self.incarnation,
-            incarnations=world.incarnations(),
+            incarnations={node.id: node.incarnation for node in world.nodes.values()},
             is_rebuilding=self.drive.is_rebuilding,
             now=self.clock.at(world.now),
             hard_state=recovered.hard_state,

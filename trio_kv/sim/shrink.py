@@ -16,6 +16,7 @@ import attrs
 from trio_kv.sim.attempt import Failure
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.result import Result
 
 RUNS_MAX = 400
 """Runs after which a plan is small enough."""
@@ -33,7 +34,8 @@ PHASE_S_MIN = 1.0
 """A phase of faults that is shorter is not worth a run."""
 
 Item = TypeVar("Item")
-Attempt = Callable[[Plan], Failure | None]
+Attempt = Callable[[Plan], Result | Failure | None]
+"""Runs a plan, and returns what came of it."""
 
 
 @attrs.frozen
@@ -66,7 +68,7 @@ def shrink(
     Args:
         plan: one that fails.
         failure_kind: `Failure.kind` of the way in which it fails.
-        attempt: runs a plan, returns how it failed, None if it did not.
+        attempt: runs a plan.
         runs_max: how often it may do so.
         on_run: told the number of each run, and the smallest plan before it.
 
@@ -111,7 +113,7 @@ class _Shrinking:
         if self._on_run is not None:
             self._on_run(self.runs, self.plan)
         failure = self._attempt(plan)
-        if failure is None or failure.kind != self._kind:
+        if not isinstance(failure, Failure) or failure.kind != self._kind:
             return False
         self.plan, self.failure = plan, failure
         return True

@@ -366,7 +366,7 @@ class Client:
             result=asked.result,
         )
         if not asked.is_stale:
-            self._host.record(operation)
+            self._host.history.append(operation)
         if asked.key == self._own.key:
             self._own.told(operation)
 

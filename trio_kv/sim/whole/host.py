@@ -94,10 +94,6 @@ class WholeHost(PlannedWorld):
 
     # Clients
 
-    def record(self, operation: Operation) -> None:
-        """Put an operation into the history."""
-        self.history.append(operation)
-
     def told(self) -> Sequence[Operation]:
         """Return what all clients asked and were told."""
         return self.history
