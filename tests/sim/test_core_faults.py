@@ -211,7 +211,7 @@ def test_the_oracle_finds_a_stale_read(monkeypatch: pytest.MonkeyPatch) -> None:
     get = attrs.evolve(
         last, client=10**9, op="get", call_s=world.now, return_s=world.now + 1, value=None, result=older.value
     )
-    monkeypatch.setattr("trio_kv.sim.engine.history_of", lambda clients: [*history_of(clients), get])
+    monkeypatch.setattr("trio_kv.sim.world.history_of", lambda clients: [*history_of(clients), get])
     with pytest.raises(Violation, match="stale read"):
         World(draw_plan(2, ())).run()
 

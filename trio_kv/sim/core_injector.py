@@ -2,14 +2,14 @@
 
 from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.sim import faults
-from trio_kv.sim.engine import Engine
 from trio_kv.sim.injector import Injector
+from trio_kv.sim.node import NodeHost
 
 
 class CoreInjector(Injector):
     """Lets faults happen to simulated nodes."""
 
-    def __init__(self, world: Engine) -> None:
+    def __init__(self, world: NodeHost) -> None:
         """Let nothing happen yet."""
         super().__init__(world, world.drives, world.network)
         self._world = world
@@ -18,10 +18,10 @@ class CoreInjector(Injector):
         world = self._world
         match fault:
             case faults.Transfer():
-                leader = world.leader()
+                leader = self._leader()
                 if leader is not None:
                     world.transfers.add(fault.target)
-                    leader.transfer(fault.target)
+                    world.nodes[leader].transfer(fault.target)
             case faults.ForceElection():
                 world.nodes[fault.node].stand(is_pre_vote=fault.is_pre_vote)
             case faults.ForceSnapshot():

@@ -19,7 +19,7 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.drive import START_AGAIN_S, Drive
-from trio_kv.sim.host import Host
+from trio_kv.sim.ending import PlannedWorld
 from trio_kv.sim.network import Network
 from trio_kv.sim.watched import WatchedDriver
 from trio_kv.storage.errors import DamagedError
@@ -35,7 +35,7 @@ _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
 
 
-class NodeHost(Host):
+class NodeHost(PlannedWorld):
     """The core world, as its nodes see it."""
 
     cluster: str
@@ -46,6 +46,10 @@ class NodeHost(Host):
     @abstractmethod
     def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time."""
+
+    @abstractmethod
+    def crash(self, node: "SimulatedNode", for_s: float, *, is_answered: bool, interruptions: int) -> None:
+        """Let power fail at a node, and come back later; nothing happens to one that is down."""
 
     @abstractmethod
     def restart_later(self, node: "SimulatedNode", for_s: float) -> None:

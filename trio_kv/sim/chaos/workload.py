@@ -246,7 +246,7 @@ class _Client:
         """
         if operation.outcome != "ok":
             revision = None  # The protocol says what it means for a value that is there, and for a write.
-        call.versions.told(operation, revision)
+        call.group.versions.told(operation, revision)
         if revision is not None:
             self._order.follows(operation.key, revision)
         if self._own is not None and operation.key == self._own.key:
