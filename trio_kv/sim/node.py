@@ -95,11 +95,6 @@ class SimulatedNode:
         """Whether the node lives, paused or not."""
         return self._driver is not None
 
-    @property
-    def is_unsteady(self) -> bool:
-        """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
-        return self.clock.rate != 1.0 or bool(self.step_s) or self.drive.is_slow
-
     # Life and death
 
     def start(self, interruptions: int = 0) -> None:

@@ -201,7 +201,8 @@ class World(NodeHost):
 
     def is_slow(self, node: int) -> bool:
         """Return whether a node is so slow, or its disk is, that it may lose its followers again and again."""
-        return self.nodes[node].is_unsteady
+        slow = self.nodes[node]
+        return slow.clock.rate != 1.0 or bool(slow.step_s) or slow.drive.is_slow
 
     def crash(self, node: SimulatedNode, for_s: float, *, is_answered: bool, interruptions: int) -> None:
         """Let power fail at a node, and come back later; nothing happens to one that is down."""
