@@ -14,12 +14,12 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from tests.mutants.registry import ROOT, Mutant
-from trio_kv.sim.run import run_seed
-from trio_kv.sim.whole.run import run_whole_seed
+from trio_kv.sim.core_kind import KIND as CORE
+from trio_kv.sim.whole.kind import KIND as WHOLE
 from trio_kv.sim.whole.scheduling import StormError
 from trio_kv.storage.errors import StorageError
 
-WORLDS: dict[str, Callable[[int], object]] = {"core": run_seed, "whole": run_whole_seed}
+WORLDS: dict[str, Callable[[int], object]] = {kind.name: kind.run_seed for kind in (CORE, WHOLE)}
 """What runs a seed of a simulated world: it raises AssertionError, from the cause, if a judge finds something."""
 _FOUND = (AssertionError, StorageError, StormError)
 _SURVIVED = "it raised: "

@@ -10,11 +10,12 @@ import pytest
 
 from trio_kv.cli import sim_output
 from trio_kv.cli.sim_output import describe_progress, describe_verdict, show_campaign
-from trio_kv.sim.attempt import Failure, Figures, Outcome, Task
+from trio_kv.sim.attempt import Failure, Outcome, Task
 from trio_kv.sim.campaign import FAILURES_MAX, Campaign, Order, Seeds, Verdict, parse_seeds, replay_command
-from trio_kv.sim.plan import Plan, draw_plan
+from trio_kv.sim.plan import draw_plan
 from trio_kv.sim.result import Result
-from trio_kv.sim.worlds import Draw, Tell, WorldKind
+from trio_kv.sim.world import World
+from trio_kv.sim.worlds import Draw, WorldKind
 
 Patch = pytest.MonkeyPatch
 SITUATIONS = ("rain", "snow")
@@ -30,25 +31,15 @@ class Clock:
         return self.now_s
 
 
-@attrs.frozen
-class FakeKind:
-    """A world in which each seed does what a test says."""
-
-    name: str = "fake"
-    kinds: tuple[str, ...] = ("crash",)
-    modes: tuple[str, ...] = ()
-    situations: tuple[str, ...] = SITUATIONS
-    seeds_for_coverage: int = 3
-
-    def draw_plan(self, seed: int, draw: Draw) -> Plan:
-        return draw_plan(seed, draw.kinds)
-
-    def run(self, plan: Plan, tell: Tell | None = None, *, is_bare: bool = False) -> Result:
-        raise AssertionError("it is not run")
+def fake_kind(name: str = "fake") -> WorldKind:
+    """Return a world in which each seed does what a test says: no plan of it is ever run."""
+    return WorldKind(
+        name=name, kinds=("crash",), situations=SITUATIONS, seeds_for_coverage=3, draw=draw_plan, make=World
+    )
 
 
 def outcome(task: Task, *, coverage: Sequence[str] = (), took_s: float = 1.0, **members: Any) -> Outcome:
-    figures = Figures(
+    figures = Result(
         trace_hash="beef",
         events=1000,
         operations=50,
@@ -70,7 +61,7 @@ def campaign_of(
 ) -> Campaign:
     """Return a campaign that got these outcomes, for seed 1 and so on."""
     order = order or Order(worlds=("fake",), seeds=Seeds(1, len(answers)))
-    campaign = Campaign(order, {"fake": kind or FakeKind()}, Clock())
+    campaign = Campaign(order, {"fake": kind or fake_kind()}, Clock())
 
     def run(tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
         for task, answer in zip(tasks, answers, strict=False):
@@ -104,7 +95,7 @@ def test_what_is_no_seeds_is_refused(text: str) -> None:
 def test_seeds_are_taken_in_order_until_the_time_is_over() -> None:
     """No seed begins after the minutes that were given."""
     clock = Clock()
-    campaign = Campaign(Order(worlds=("fake",), seeds=Seeds(5), minutes=2.0), {"fake": FakeKind()}, clock)
+    campaign = Campaign(Order(worlds=("fake",), seeds=Seeds(5), minutes=2.0), {"fake": fake_kind()}, clock)
     seeds = []
 
     def run(tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
@@ -122,7 +113,7 @@ def test_seeds_are_taken_in_order_until_the_time_is_over() -> None:
 def test_worlds_share_the_time_and_not_the_seeds() -> None:
     """A world whose seeds take ten times as long gets as much time as the other."""
     order = Order(worlds=("fast", "slow"), seeds=Seeds(1))
-    campaign = Campaign(order, {"fast": FakeKind("fast"), "slow": FakeKind("slow")}, Clock())
+    campaign = Campaign(order, {"fast": fake_kind("fast"), "slow": fake_kind("slow")}, Clock())
     counts = Counter[str]()
 
     def run(tasks: Iterator[Task]) -> Generator[Outcome, None, None]:
@@ -138,7 +129,7 @@ def test_worlds_share_the_time_and_not_the_seeds() -> None:
 def test_a_range_is_run_in_both_worlds_to_its_end() -> None:
     """With a range each world runs all of its seeds."""
     order = Order(worlds=("fast", "slow"), seeds=Seeds(1, 4))
-    campaign = Campaign(order, {"fast": FakeKind("fast"), "slow": FakeKind("slow")}, Clock())
+    campaign = Campaign(order, {"fast": fake_kind("fast"), "slow": fake_kind("slow")}, Clock())
     campaign.carry_out(lambda tasks: (outcome(task) for task in tasks), lambda _outcome: None)
     assert [totals.seeds for totals in campaign.totals.values()] == [4, 4]
 
@@ -199,7 +190,7 @@ def test_nothing_run_is_no_pass() -> None:
     assert campaign.verdict() == Verdict.UNKNOWN
     assert "nothing was run to its end in the fake world" in describe_verdict(campaign)
     order = Order(worlds=("wet", "dry"), seeds=Seeds(1))
-    campaign = Campaign(order, {"wet": FakeKind("wet"), "dry": FakeKind("dry")}, Clock())
+    campaign = Campaign(order, {"wet": fake_kind("wet"), "dry": fake_kind("dry")}, Clock())
     campaign.carry_out(
         lambda tasks: (wet(task) for task, _ in zip(tasks, range(1), strict=False)), lambda _outcome: None
     )

@@ -15,7 +15,7 @@ from trio_kv.sim import faults
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.draw import MAKERS, nodes_min
 from trio_kv.sim.histories import history_of
-from trio_kv.sim.network import Pipe
+from trio_kv.sim.pipes import Pipe
 from trio_kv.sim.plan import KINDS, STANDING_KINDS, Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.world import World
@@ -60,7 +60,7 @@ def test_beyond_the_budget_majorities_are_lost() -> None:
     for seed in range(1, 31):
         world = World(draw_plan(seed, is_beyond_budget=True))
         world.run()
-        out = sum(node.is_lost or not node.is_up for node in world.nodes.values())
+        out = sum(node.drive.is_lost or not node.is_up for node in world.nodes.values())
         lost.append(out > (len(world.members) - 1) // 2)
     assert sum(lost) >= 3
 
@@ -100,13 +100,13 @@ def test_a_pipe_that_is_mended_forgets_what_waits_in_it(monkeypatch: pytest.Monk
     """What left it before arrives; what waited in it never does (core seed 37905)."""
     world = World(attrs.evolve(draw_plan(1, ()), nodes=2, latency_s=0.001))
     arrived: list[object] = []
-    monkeypatch.setattr(world, "deliver", arrived.append)
+    monkeypatch.setattr(world.network, "_deliver", arrived.append)
     first, second = (Heartbeat(1, 2, 1, 0, False, number, 0, 0, 0) for number in (1, 2))
-    world.network.pipes[1, 2] = Pipe(message_s=1.0, waiting_max=9)
+    world.links.pipes[1, 2] = Pipe(message_s=1.0, waiting_max=9)
     world.network.send(first)
     world.network.send(second)
     world.run_until(1.5)
-    world.network.heal()
+    world.links.heal()
     world.run_until(9.0)
     assert arrived == [first]
 
@@ -127,7 +127,7 @@ def test_rings_and_swizzles_cut_what_they_say() -> None:
     world.injector.happen(faults.Ring(0.0, (1, 3, 5, 2, 4), 9.0))
     heard = {one: [two for two in world.members if not world.links.is_cut(two, one)] for one in world.members}
     assert heard == {1: [1, 3, 4], 3: [1, 3, 5], 5: [2, 3, 5], 2: [2, 4, 5], 4: [1, 2, 4]}
-    world.network.heal()
+    world.links.heal()
     world.injector.happen(faults.Swizzle(0.0, (1, 2), (1, 2), 0.5))
     alone = []
     for at_s in (0.1, 0.6, 1.1, 1.6):
@@ -211,7 +211,7 @@ def test_the_oracle_finds_a_stale_read(monkeypatch: pytest.MonkeyPatch) -> None:
     get = attrs.evolve(
         last, client=10**9, op="get", call_s=world.now, return_s=world.now + 1, value=None, result=older.value
     )
-    monkeypatch.setattr("trio_kv.sim.ending.history_of", lambda clients: [*history_of(clients), get])
+    monkeypatch.setattr("trio_kv.sim.world.history_of", lambda clients: [*history_of(clients), get])
     with pytest.raises(Violation, match="stale read"):
         World(draw_plan(2, ())).run()
 

@@ -9,10 +9,12 @@ import pytest
 
 import trio_kv
 from trio_kv.raft.leader import Leader
-from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.core_kind import KIND
+from trio_kv.sim.coverage import SITUATIONS, Coverage
 from trio_kv.sim.plan import KINDS, draw_plan
-from trio_kv.sim.run import SimulationFailedError, run_seed
+from trio_kv.sim.worlds import SimulationFailedError
 
+run_seed = KIND.run_seed
 BATCHES = [range(first, first + 10) for first in range(1, 301, 10)]
 
 
@@ -35,7 +37,7 @@ def test_the_runs_reached_every_situation(coverage: Coverage) -> None:
         for seeds in BATCHES:
             for seed in seeds:
                 coverage.update(run_seed(seed).coverage)
-    assert coverage.missing() == []
+    assert [situation for situation in SITUATIONS if not coverage[situation]] == []
 
 
 def test_a_seed_always_gives_the_same_run() -> None:
@@ -75,7 +77,7 @@ def test_a_failure_tells_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> No
         run_seed(5)
     message = str(caught.value)
     assert "seed 5 failed at " in message
-    assert "python -m trio_kv sim --seed 5" in message
+    assert "python -m trio_kv sim --world core --seed 5" in message
     assert str(draw_plan(5)) in message
     assert "broken on purpose" in message
 

@@ -210,7 +210,11 @@ def test_N4_snapshots_back_to_back_while_one_is_being_sent() -> None:
     world.run_until_true("the log is compacted", 5.0, lambda: is_behind(world, node))
     world.links.set_fault(LinkFault(delay_s=0.04))
     node.start()
-    world.network.in_next_install = lambda: leader_of(world).post(TakeSnapshot())
+
+    def take_snapshot() -> None:
+        world.after(world.plan.latency_s * 4, lambda: leader_of(world).post(TakeSnapshot()))
+
+    world.network.in_next_install = take_snapshot
     world.run_until(3.0)
     leader_of(world).post(TakeSnapshot())
     world.run_until(3.2)
@@ -363,7 +367,7 @@ def test_D8_a_wiped_node_is_rebuilt_under_load(seed: int) -> None:
         stop(world, node)
         node.wipe()
         node.start()
-        world.run_until_true("the rebuild ends", 5.0, lambda node=node: not node.is_rebuilding)  # type: ignore[misc]
+        world.run_until_true("the rebuild ends", 5.0, lambda node=node: not node.drive.is_rebuilding)  # type: ignore[misc]
         world.run_until(world.now + 0.3)
     world.finish()
     assert world.coverage["rebuild finished"] == 3

@@ -8,12 +8,13 @@ import pytest
 from trio_kv.check.violation import Violation
 from trio_kv.sim import faults
 from trio_kv.sim.attempt import Failure, Task, attempt, run_task
-from trio_kv.sim.core_kind import CoreKind
+from trio_kv.sim.core_kind import KIND
 from trio_kv.sim.plan import Plan, draw_plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.shrink import NotRepeatableError, minimize, shrink
 from trio_kv.sim.words import describe_fault, describe_schedule
-from trio_kv.sim.worlds import Tell, world_kind
+from trio_kv.sim.world import World
+from trio_kv.sim.worlds import world_kind
 
 
 @pytest.mark.parametrize("culprits", [(), (0,), (63,), (5, 6), (3, 40), (0, 31, 63), tuple(range(0, 64, 7))])
@@ -110,15 +111,15 @@ def test_failures_for_one_reason_have_one_kind() -> None:
     def fail(number: int) -> None:
         raise Violation(f"entry {number}")
 
-    class Failing(CoreKind):
-        def run(self, plan: Plan, tell: Tell | None = None, *, is_bare: bool = False) -> Result:
+    class Failing(World):
+        def run(self) -> Result:
             try:
-                fail(plan.seed)
+                fail(self.plan.seed)
             except Violation as error:
                 raise ExceptionGroup("tasks", [OSError("gone"), error]) from None
             raise AssertionError
 
-    first, second = (attempt(Failing(), draw_plan(seed)) for seed in (1, 2))
+    first, second = (attempt(attrs.evolve(KIND, make=Failing), draw_plan(seed)) for seed in (1, 2))
     assert isinstance(first, Failure)
     assert isinstance(second, Failure)
     assert first.kind == second.kind == "Violation in test_shrinking.fail"

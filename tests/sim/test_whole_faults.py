@@ -15,18 +15,19 @@ from trio_kv.cluster.loading import LOAD_LEASE_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Heartbeat
 from trio_kv.raft.node import Raft
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.turns import Turns
 from trio_kv.sim import faults
 from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
-from trio_kv.sim.network import Pipe
+from trio_kv.sim.pipes import Pipe
 from trio_kv.sim.plan import Plan
-from trio_kv.sim.result import Result
 from trio_kv.sim.whole import drive as drives
 from trio_kv.sim.whole import faults as door_faults
+from trio_kv.sim.whole.kind import KIND
 from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
-from trio_kv.sim.whole.run import both_phases, run
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.sim.whole.world import WholeWorld
 from trio_kv.storage import node_directory, opening
@@ -36,6 +37,7 @@ from trio_kv.storage.wal import Wal
 from trio_kv.wire.node_status import State
 
 T = TypeVar("T")
+run = KIND.run
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,7 +60,7 @@ def test_majorities_of_disks_may_be_lost() -> None:
     lost = []
     for seed in (1, 3, 5, 7, 9, 10, 11, 12):
         world = WholeWorld(draw_whole_plan(seed, is_beyond_budget=True))
-        world.run(both_phases)
+        world.run()
         lost.append(sum(drive.is_lost for drive in world.disks.drives.values()) > (world.plan.nodes - 1) // 2)
     assert sum(lost) >= 3, "the mode deserves its name"
 
@@ -71,7 +73,7 @@ def test_a_disk_that_fails_unasked_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Wal, "compact", compact)
     with pytest.raises(Violation, match="nothing was wrong with it"):
-        WholeWorld(quiet_plan()).run(both_phases)
+        WholeWorld(quiet_plan()).run()
 
 
 @pytest.mark.parametrize("error", [DamagedError("wal", 7, "broken on purpose", ""), OSError(errno.EIO, "")])
@@ -88,7 +90,7 @@ def test_a_sound_disk_that_is_refused_is_found(error: Exception, monkeypatch: py
 
     monkeypatch.setattr(node_directory, "open_node", open_node)
     with pytest.raises(Violation, match=r"no bit was flipped|nothing was wrong with it"):
-        world.run(both_phases)
+        world.run()
 
 
 def test_terms_without_end_are_found_whatever_happens_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +107,7 @@ def test_terms_without_end_are_found_whatever_happens_at_the_door(monkeypatch: p
     trouble = [door_faults.Disconnect(1.5 + 0.3 * number, 1, False) for number in range(30)]
     plan = attrs.evolve(quiet_plan(faults.Isolate(1.0, 2, True, False, 9.0), *trouble), fault_phase_s=11.0)
     with pytest.raises(Violation, match="since anything changed"):
-        WholeWorld(plan).run(both_phases)
+        WholeWorld(plan).run()
 
 
 def quiet_plan(*planned: Fault) -> Plan:
@@ -124,7 +126,6 @@ def quiet_plan(*planned: Fault) -> Plan:
 
 def seen_each(plan: Plan, every_s: float, look: Callable[[WholeWorld], T]) -> list[T]:
     """Run a plan; return what was seen in its fault phase, once each `every_s`."""
-    world = WholeWorld(plan)
     seen: list[T] = []
 
     def glance() -> None:
@@ -132,11 +133,13 @@ def seen_each(plan: Plan, every_s: float, look: Callable[[WholeWorld], T]) -> li
             seen.append(look(world))
             world.after(every_s, glance)
 
-    async def watched(world: WholeWorld) -> Result:
-        world.after(every_s, glance)
-        return await both_phases(world)
+    class Watched(WholeWorld):
+        def begin(self) -> None:
+            self.after(every_s, glance)
+            super().begin()
 
-    world.run(watched)
+    world = Watched(plan)
+    world.run()
     return seen
 
 
@@ -180,7 +183,7 @@ def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) ->
         return examine(drive)
 
     monkeypatch.setattr(drives.WholeDrive, "examine", counted)
-    world.run(both_phases)
+    world.run()
     assert 5 <= len(looks) <= 15
 
 
@@ -204,7 +207,7 @@ def outage_s(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> float:
         started(node, disk)
 
     monkeypatch.setattr(world, "node_started", note)
-    world.run(both_phases)
+    world.run()
     return started_s[1] - 1.0
 
 
@@ -215,13 +218,13 @@ def test_a_starved_node_passes_only_at_its_pulses(monkeypatch: pytest.MonkeyPatc
     passes: list[float] = []
     stepped = world.stepped
 
-    def note(node: WatchedNode) -> None:
-        if node.id == 2 and 1.01 < trio.current_time() < 2.99:
+    def note(replica: Replica, turns: Turns) -> None:
+        if replica.id == 2 and 1.01 < trio.current_time() < 2.99:
             passes.append(trio.current_time())
-        stepped(node)
+        stepped(replica, turns)
 
     monkeypatch.setattr(world, "stepped", note)
-    world.run(both_phases)
+    world.run()
     assert len(passes) > 10
     off_beat = [at_s for at_s in passes if min((at_s - 1.0) % 0.05, -(at_s - 1.0) % 0.05) > 1e-6]
     assert off_beat == []
@@ -234,15 +237,15 @@ def test_a_clock_that_jumps_is_noticed_at_once_and_deposes_nobody(monkeypatch: p
     terms: set[int] = set()
     stepped = world.stepped
 
-    def note(node: WatchedNode) -> None:
+    def note(replica: Replica, turns: Turns) -> None:
         if trio.current_time() == 2.0:
-            woken.add(node.id)
+            woken.add(replica.id)
         if trio.current_time() > 1.0:
-            terms.add(node.replica.raft.term)
-        stepped(node)
+            terms.add(replica.raft.term)
+        stepped(replica, turns)
 
     monkeypatch.setattr(world, "stepped", note)
-    world.run(both_phases)
+    world.run()
     assert woken == {1, 2, 3}
     assert terms == {1}
 
@@ -257,7 +260,7 @@ def test_a_slow_link_holds_messages_back() -> None:
             if one != two
         )
     )
-    leaders = seen_each(plan, 0.1, lambda world: world.leader())
+    leaders = seen_each(plan, 0.1, lambda world: world.leading())
     assert leaders[:20] == [None] * 20, "no vote arrives within a second"
 
 
@@ -267,7 +270,7 @@ async def test_a_slow_link_that_is_mended_forgets_what_waits_in_it(
     """What left it before arrives; what waited in it never does (core seed 37905)."""
     timers, arrived = Timers(), list[object]()
     links = LatentLinks(Random(1), 0.001, 0.0)
-    network = SimulatedNetwork(links, timers.after)
+    network = SimulatedNetwork(links, Random(1), timers.after)
 
     def take(message: object) -> bool:
         arrived.append(message)

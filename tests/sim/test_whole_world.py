@@ -14,36 +14,37 @@ import trio_kv
 from trio_kv.check.violation import Violation
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.proxy.connection import Connection
-from trio_kv.sim.run import SimulationFailedError
-from trio_kv.sim.whole.coverage import WholeCoverage
+from trio_kv.sim.coverage import WHOLE_SITUATIONS, Coverage
 from trio_kv.sim.whole.door import judge_stranger
+from trio_kv.sim.whole.kind import KIND
 from trio_kv.sim.whole.plan import KINDS, draw_whole_plan
-from trio_kv.sim.whole.run import run_whole_seed
 from trio_kv.sim.whole.scheduling import StormError, run_seeded
+from trio_kv.sim.worlds import SimulationFailedError
 
+run_whole_seed = KIND.run_seed
 BATCHES = [range(first, first + 10) for first in range(1, 41, 10)]
 
 
 @pytest.fixture(scope="module")
-def coverage() -> WholeCoverage:
+def coverage() -> Coverage:
     """What all runs of this module reached together."""
-    return WholeCoverage()
+    return Coverage()
 
 
 @pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"{seeds[0]}..{seeds[-1]}")
-def test_no_run_violates_anything(seeds: range, coverage: WholeCoverage) -> None:
+def test_no_run_violates_anything(seeds: range, coverage: Coverage) -> None:
     """Whatever happens, all properties hold at each pass, the history is linearizable, and in the end all is served."""
     for seed in seeds:
         coverage.update(run_whole_seed(seed).coverage)
 
 
-def test_the_runs_reached_every_situation(coverage: WholeCoverage) -> None:
+def test_the_runs_reached_every_situation(coverage: Coverage) -> None:
     """The runs above were dangerous: each situation of the list occurred."""
     if not coverage:
         for seeds in BATCHES:
             for seed in seeds:
                 coverage.update(run_whole_seed(seed).coverage)
-    assert coverage.missing() == []
+    assert [situation for situation in WHOLE_SITUATIONS if not coverage[situation]] == []
 
 
 @pytest.mark.parametrize("seed", [196, 280, 2703, 2712])
@@ -64,7 +65,7 @@ ERROR, RESULT = (
 )
 def test_a_stranger_gets_an_error_a_line_until_the_door_is_cut_down(received: bytes, is_cut: bool) -> None:
     """Each line has its error; only a door that is cut down owes what it had not sent by then."""
-    judge_stranger((b"[]", b" ", b'"text"'), received, WholeCoverage(), is_cut=is_cut)
+    judge_stranger((b"[]", b" ", b'"text"'), received, Coverage(), is_cut=is_cut)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_stranger_gets_an_error_a_line_until_the_door_is_cut_down(received: by
 def test_a_wrong_word_to_a_stranger_is_found(received: bytes, is_cut: bool) -> None:
     """A missing error is wrong while the door stands; a result, or an error too many, is wrong at any door."""
     with pytest.raises(Violation, match="a stranger sent"):
-        judge_stranger((b"[]", b" ", b'"text"'), received, WholeCoverage(), is_cut=is_cut)
+        judge_stranger((b"[]", b" ", b'"text"'), received, Coverage(), is_cut=is_cut)
 
 
 def test_a_seed_always_gives_the_same_run() -> None:
@@ -104,9 +105,7 @@ def test_a_run_does_not_depend_on_the_order_of_sets(hash_seed: str) -> None:
     """Other processes with other PYTHONHASHSEEDs run the seed in the same way."""
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     root = Path(trio_kv.__file__).parents[1]
-    code = (
-        "from trio_kv.sim.whole.run import run_whole_seed as run; print(run(3).trace_hash, run(5).trace_hash)"
-    )
+    code = "from trio_kv.sim.whole.kind import KIND; run = KIND.run_seed; print(run(3).trace_hash, run(5).trace_hash)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True, check=True
     )

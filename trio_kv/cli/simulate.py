@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import msgspec
 
 from trio_kv.cli.errors import UsageError
@@ -15,7 +16,7 @@ from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.sim_options import SimOptions
 from trio_kv.cli.sim_output import describe_outcome, show_campaign, show_progress
-from trio_kv.sim.attempt import Failure, Outcome, TraceText, attempt, figures_of
+from trio_kv.sim.attempt import Failure, Outcome, TraceText, attempt
 from trio_kv.sim.campaign import Campaign, Order, Seeds, Verdict, parse_seeds, replay_command, run_here
 from trio_kv.sim.evidence import Evidence, gather
 from trio_kv.sim.plan import Plan
@@ -195,10 +196,11 @@ def _run_plan(options: SimOptions, kind: WorldKind, plan: Plan) -> int:
     verdict = Verdict.VIOLATION if isinstance(result, Failure) else Verdict.VALID
     code = _code(verdict, is_written=text is None or text.loss is None)
     if options.output == "json":
-        what = (
-            {"failure": result} if isinstance(result, Failure) else {"figures": figures_of(result, text_hash)}
-        )
-        members = {"verdict": verdict.name.lower(), "world": kind.name, "seed": plan.seed, **what}
+        members = {"verdict": verdict.name.lower(), "world": kind.name, "seed": plan.seed}
+        if isinstance(result, Failure):
+            members["failure"] = result
+        else:
+            members["figures"] = attrs.evolve(result, text_hash=text_hash)
         print(msgspec.json.encode(members).decode())
         return code
     if text is not None and text.loss is None:

@@ -11,8 +11,7 @@ import attrs
 from trio_kv.check.violation import Violation
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.result import Result
-from trio_kv.sim.run import SimulationFailedError
-from trio_kv.sim.worlds import ANY, Draw, Tell, WorldKind, world_kind
+from trio_kv.sim.worlds import ANY, Draw, SimulationFailedError, Tell, WorldKind, world_kind
 
 FRAMES_TOLD = 14
 """How many of the innermost frames of a failure are told."""
@@ -42,28 +41,13 @@ class Failure:
 
 
 @attrs.frozen(kw_only=True)
-class Figures:
-    """What a run that went well came to; members as in `sim.result.Result`."""
-
-    trace_hash: str
-    events: int
-    operations: int
-    crashes: int
-    simulated_s: float
-    recovered_after_s: float
-    coverage: dict[str, int]
-    text_hash: str = ""
-    """SHA-256 of the trace's text, if it was asked for."""
-
-
-@attrs.frozen(kw_only=True)
 class Outcome:
     """What became of a task: one of the last three."""
 
     task: Task
     took_s: float
     """Of a processor; of wall time, if it is lost."""
-    figures: Figures | None = None
+    figures: Result | None = None
     failure: Failure | None = None
     lost: str | None = None
     """Why there is no result at all: the process that ran it died, or did not end."""
@@ -118,23 +102,9 @@ def run_task(task: Task) -> Outcome:
     took_s = time.process_time() - began_s
     if isinstance(result, Failure):
         return Outcome(task=task, took_s=took_s, failure=result)
-    return Outcome(
-        task=task, took_s=took_s, figures=figures_of(result, "" if text is None else text.digest())
-    )
-
-
-def figures_of(result: Result, text_hash: str = "") -> Figures:
-    """Return the figures of a run that went well."""
-    return Figures(
-        trace_hash=result.trace_hash,
-        events=result.events,
-        operations=result.operations,
-        crashes=result.crashes,
-        simulated_s=result.simulated_s,
-        recovered_after_s=result.recovered_after_s,
-        coverage={situation: times for situation, times in result.coverage.items() if times},
-        text_hash=text_hash,
-    )
+    if text is not None:
+        result = attrs.evolve(result, text_hash=text.digest())
+    return Outcome(task=task, took_s=took_s, figures=result)
 
 
 def _failure_of(error: BaseException) -> Failure:

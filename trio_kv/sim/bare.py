@@ -51,7 +51,7 @@ class BareWorld(World):
         """Prepare a run; arguments as for `World`."""
         super().__init__(plan, tell)
         self.watch = _Blind()
-        self.answers = _Believer(self.chronicle, self.durability)
+        self.answers = self.judges.answers = _Believer(self.chronicle, self.durability)
 
     def _judge_end(self) -> None:
         """Believe that all is well."""

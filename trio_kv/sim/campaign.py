@@ -16,7 +16,8 @@ from typing import Any
 
 import attrs
 
-from trio_kv.sim.attempt import Failure, Figures, Outcome, Task, run_task
+from trio_kv.sim.attempt import Failure, Outcome, Task, run_task
+from trio_kv.sim.result import Result
 from trio_kv.sim.worlds import ANY, Draw, WorldKind
 
 FAILURES_MAX = 10
@@ -122,7 +123,7 @@ class Totals:
         if outcome.figures is not None:
             self._add_figures(seed, outcome.figures)
 
-    def _add_figures(self, seed: int, figures: Figures) -> None:
+    def _add_figures(self, seed: int, figures: Result) -> None:
         self.events += figures.events
         self.operations += figures.operations
         self.crashes += figures.crashes

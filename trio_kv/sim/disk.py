@@ -75,18 +75,7 @@ class TimedDisk:
         post: Callable[[Completion], object],
         failed: Callable[[OSError], None],
     ) -> None:
-        """Take over what was opened.
-
-        Args:
-            world: whose clock.
-            node: whose disk.
-            files: what it stands on.
-            opened: the log and the snapshots.
-            condition: what is wrong with it.
-            post: takes completions.
-            failed: is called when the disk failed.
-
-        """
+        """Take over what was opened; `post` takes completions, `failed` is called when the disk failed."""
         self.wal = opened.wal
         self._world = world
         self._node = node

@@ -129,8 +129,7 @@ def _slow_link(random: Random, at_s: float, nodes: int) -> Fault:
     )
 
 
-def _weather(random: Random, at_s: float, nodes: int) -> Fault:
-    del nodes
+def _weather(random: Random, at_s: float, _: int) -> Fault:
     links = LinkFault(
         delay_s=random.choice((0.0, 0.0, 0.02)),
         jitter_s=random.choice((0.0, 0.01, 0.05, 0.3)),
@@ -140,8 +139,7 @@ def _weather(random: Random, at_s: float, nodes: int) -> Fault:
     return faults.Weather(at_s, links, random.uniform(0.2, 3.0))
 
 
-def _replay(random: Random, at_s: float, nodes: int) -> Fault:
-    del nodes
+def _replay(random: Random, at_s: float, _: int) -> Fault:
     return faults.Replay(at_s, random.randint(1, 60))
 
 
@@ -185,8 +183,7 @@ def _fill_disk(random: Random, at_s: float, nodes: int) -> Fault:
     )
 
 
-def _fill_all(random: Random, at_s: float, nodes: int) -> Fault:
-    del nodes
+def _fill_all(random: Random, at_s: float, _: int) -> Fault:
     free_bytes, for_s = random.choice((0, 2000, 40_000)), random.uniform(0.5, 5.0)
     return faults.FillAll(at_s, free_bytes, for_s, random.random() < SHARED_SHARE)
 

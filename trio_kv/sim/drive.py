@@ -6,6 +6,7 @@ from typing import Any
 from trio_kv.check.violation import Violation
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.restorer import Restorer
+from trio_kv.replica.jobs import Completion
 from trio_kv.sim import faults
 from trio_kv.sim.disk import Condition, TimedDisk
 from trio_kv.sim.host import Host
@@ -48,13 +49,20 @@ class Drive:
         """Bits were flipped while the node was down: whether that is noticed shows at its start."""
         self.is_armed = False
         """It is going to fail for good."""
+        self.is_new = False
+        """It took the place of a lost one, and its node was not told yet that the rebuild is over."""
         self.restart_after_s: float | None = None
         """When it fails: somebody restarts the node after so long."""
 
     @property
+    def is_rebuilding(self) -> bool:
+        """Whether it is still to be filled by the other nodes."""
+        return self.is_new
+
+    @property
     def is_lost(self) -> bool:
         """Whether it does not hold all of its node's data, or may not soon."""
-        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed
+        return self.is_failed or self.is_damaged or self.is_flipped or self.is_armed or self.is_rebuilding
 
     @property
     def is_slow(self) -> bool:
@@ -100,6 +108,15 @@ class Drive:
         if any("interrupted" in warning for warning in opened.recovered.warnings):
             host.coverage.reach("torn tail cut")
         return opened
+
+    def begin_life(
+        self, opened: Opened, post: Callable[[Completion], object], failed: Callable[[OSError], None]
+    ) -> TimedDisk:
+        """Work for a node that starts; `post` takes completions, `failed` is called if the disk fails."""
+        self.timed = TimedDisk(
+            self.host, self.node, self.files, opened, self.condition, post=post, failed=failed
+        )
+        return self.timed
 
     def restore(self, opened: Opened, *known: Any) -> Machine:
         """Return the state machine that the newest snapshot holds; `known` is for its `Restorer`."""
@@ -186,6 +203,7 @@ class Drive:
         assert self.timed is None
         self.files = files
         self.is_failed = self.is_damaged = self.is_flipped = self.is_armed = False
+        self.is_new = True
         self.host.watch.wiped(self.node)
 
     # Faults

@@ -1,23 +1,26 @@
-"""How a run ends: everything is healed, and the cluster must serve again (invariants I21, I25, I26, I27).
+"""The two phases of a run in both worlds: faults happen as planned, and then the cluster must serve again.
 
-Within bounds of simulated time all follow one leader, a write and a read that are asked of each node succeed, every
-request has its answer, and all nodes hold the same. Where majorities of the disks may be lost none of that is asked
-for; the run goes on for a while all the same, for the judges to see what comes of what is left.
+In the first phase only safety is judged. Then everything is healed (invariants I21, I25, I26, I27). Within bounds of
+simulated time all follow one leader, a write and a read succeed, every request has its answer, and all nodes hold the
+same. Where majorities of the disks may be lost none of that is asked for. The run goes on for a while all the same, so
+that the judges see what comes of what is left.
 """
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 
 from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.convergence import has_converged, require_equal
+from trio_kv.check.history import Operation
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.queues import left_waiting
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
-from trio_kv.replica.replica import Replica
-from trio_kv.sim.disk import TimedDisk
-from trio_kv.sim.engine import Engine
-from trio_kv.sim.histories import history_of
+from trio_kv.sim.drive import Drive
+from trio_kv.sim.host import Host
+from trio_kv.sim.injector import Injector
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.result import Result
 
 LEADER_WITHIN_ELECTIONS = 20
 """After healing a leader is followed by all within so many election time-outs."""
@@ -28,124 +31,139 @@ AFTERMATH_ELECTIONS = 20
 """So many election time-outs a run goes on that must not end well."""
 
 
-def heal(world: Engine) -> None:
-    """Mend all that can be mended, and start what can be started."""
-    world.is_healed = True
-    world.terms.disturbed()
-    world.network.heal()
-    world.network.in_next_install = None
-    for node in world.nodes.values():
-        node.step_s = 0.0
-        node.set_rate(1.0)
-        node.drive.mend()
-        node.resume()
-        if node.may_start:
-            node.start()
+class PlannedWorld(Host):
+    """A world to which happens what is planned, and which is healed and judged in the end."""
+
+    drives: Mapping[int, Drive]
+    """Each node's, over all its lives."""
+    injector: Injector
+    slack_s = 0.0
+    """How much longer than in the core world it may take until clients are served."""
+
+    @abstractmethod
+    def run(self) -> Result:
+        """Run both phases, see `live`.
+
+        Raises:
+            Violation: a judge found something.
+
+        """
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Mend all that can be mended, and start what can be started."""
+
+    @abstractmethod
+    async def probe(self, within_s: float) -> None:
+        """Write and read something.
+
+        Raises:
+            Violation: it takes too long.
+
+        """
+
+    @abstractmethod
+    async def end_clients(self, within_s: float | None) -> None:
+        """Let the clients end what they have begun, within so long if that is asked for."""
+
+    @abstractmethod
+    def told(self) -> Sequence[Operation]:
+        """Return what all clients asked and were told."""
+
+    def is_led(self) -> bool:
+        """Return whether all nodes that live follow one leader, and are a majority."""
+        leader, rafts = self.leading(), [each.raft for each in self.living()]
+        if leader is None or not leader.raft.voters.has_majority([raft.id for raft in rafts]):
+            return False
+        return all((raft.term, raft.leader) == (leader.raft.term, leader.id) for raft in rafts)
+
+    def is_at_rest(self) -> bool:
+        """Return whether all nodes that live hold the same, and nothing is left to do, in them or their disks."""
+        living = self.living()
+        if any(drive.timed is not None and not drive.timed.is_idle for drive in self.drives.values()):
+            return False
+        if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
+            return False
+        nodes = [each.id for each in living]
+        if any(left_waiting(each.raft, each.requests_waiting, nodes) for each in living):
+            return False
+        return has_converged([each.raft for each in living], [each.machine for each in living])
+
+    def begin(self) -> None:
+        """Plan the faults."""
+        for fault in self.plan.faults:
+            self.after(fault.at_s, self.injector.happen, fault)
+
+    async def live(self) -> Result:
+        """Let happen what is planned, then heal everything and judge what comes of it.
+
+        Raises:
+            Violation: a judge found something.
+
+        """
+        self.begin()
+        await self.sleep(self.plan.fault_phase_s)
+        return await self.heal_and_judge()
+
+    async def heal_and_judge(self) -> Result:
+        """Heal everything, and judge what comes of it.
+
+        Raises:
+            Violation: a judge found something.
+
+        """
+        recovered_after_s = 0.0
+        self.is_healed = True
+        self.injector.stop()
+        self.terms.disturbed()
+        self.mend()
+        if self.plan.is_beyond_budget:
+            await self.sleep(AFTERMATH_ELECTIONS * self.plan.raft.election_timeout_max_s)
+            await self.end_clients(None)
+        else:
+            recovered_after_s = await self._require_service()
+        self._judge_end()
+        return self.result(recovered_after_s)
+
+    async def _require_service(self) -> float:
+        """Go on until the cluster serves again; return how long it took until all followed one leader."""
+        plan = self.plan
+        recovered_after_s = await self.wait_until("all follow one leader", leader_within_s(plan), self.is_led)
+        leader = self.leading()
+        assert leader is not None
+        term = leader.raft.term
+        work_s = 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s)
+        within_s = 10 * plan.raft.election_timeout_max_s + work_s + self.slack_s
+        await self.probe(within_s)
+        await self.end_clients(2 * within_s)
+        # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
+        await self.wait_until("all requests are answered", within_s, lambda: not self.answers.under_way())
+        await self.wait_until("all nodes hold the same, and nothing waits in them", within_s, self.is_at_rest)
+        # Nobody deposes a leader that works, but for a transfer that was under way when all was healed. Where time-outs
+        # are nearly equal on purpose, votes are split a few times.
+        require_quiet([each.raft for each in self.living()], term, 8 if plan.is_tied else 2)
+        return recovered_after_s
+
+    def _judge_end(self) -> None:
+        """Judge what every node holds in the end, and let the oracle judge what the clients saw.
+
+        Raises:
+            Violation: a node holds something else than it should, or too much; or no order explains the history.
+
+        """
+        if not self.plan.is_beyond_budget:
+            living = self.living()
+            require_equal([each.machine for each in living], self.chronicle.reference)
+            for replica in living:
+                files, raft = self.drives[replica.id].files, replica.raft
+                sizes = {name: files.size(name) for name in files.names()}
+                require_bounded(replica.id, sizes, raft.log, raft.term, self.plan.segment_bytes)
+        verdict = check_history(self.told())
+        if not verdict.is_valid:
+            raise Violation(verdict.words)
 
 
 def leader_within_s(plan: Plan) -> float:
     """Return how long it may take, in seconds, until all follow one leader after everything was healed."""
     elections = LEADER_WITHIN_ELECTIONS_TIED if plan.is_tied else LEADER_WITHIN_ELECTIONS
     return elections * plan.raft.election_timeout_max_s + 50 * (plan.disk_s + plan.latency_s)
-
-
-def run_aftermath(world: Engine) -> None:
-    """Go on for a while without faults, and ask for nothing but safety."""
-    world.run_until(world.now + AFTERMATH_ELECTIONS * world.plan.raft.election_timeout_max_s)
-    for client in world.clients:
-        client.stop()
-    world.run_until(world.now + 1.0)
-
-
-def require_service(world: Engine) -> float:
-    """Go on until the cluster serves again; return how long it took until all followed one leader.
-
-    Raises:
-        Violation: it takes too long.
-
-    """
-    plan = world.plan
-    election_s = plan.raft.election_timeout_max_s
-    recovered_after_s = world.run_until_true(
-        "all follow one leader", leader_within_s(plan), lambda: is_led(world.living())
-    )
-    leader = world.leader()
-    assert leader is not None
-    assert leader.replica is not None
-    term = leader.replica.raft.term
-    prober = world.clients[0]
-    within_s = 10 * election_s + 20 * plan.client_timeout_s + 200 * (plan.disk_s + plan.latency_s)
-    opened = prober.probe(leader.id, "", "open")
-    world.run_until_true("a new session", within_s, lambda: opened.ended_at_s is not None)
-    nodes = [replica.id for replica in world.living()]
-    probes = [prober.probe(node, "k0", kind) for node in nodes for kind in ("set", "get")]
-    world.run_until_true(
-        "a write and a read at each node",
-        within_s,
-        lambda: all(each.ended_at_s is not None for each in probes),
-    )
-    for client in world.clients:
-        client.stop()
-    world.run_until_true(
-        "all operations end", 2 * within_s, lambda: all(each.is_idle for each in world.clients)
-    )
-    # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
-    world.run_until_true("all requests are answered", within_s, lambda: not world.answers.under_way())
-    world.run_until_true(
-        "all nodes hold the same, and nothing waits in them",
-        within_s,
-        lambda: is_at_rest(world.living(), [node.drive.timed for node in world.nodes.values()]),
-    )
-    # But for a transfer that was under way when all was healed.
-    require_quiet([each.raft for each in world.living()], term, 8 if plan.is_tied else 2)
-    return recovered_after_s
-
-
-def require_order(world: Engine) -> None:
-    """Look at what every node holds in the end.
-
-    Raises:
-        Violation: it is not what it should be.
-
-    """
-    require_equal([each.machine for each in world.living()], world.chronicle.reference)
-    for node in world.nodes.values():
-        if node.replica is not None:
-            raft = node.replica.raft
-            sizes = {name: node.drive.files.size(name) for name in node.drive.files.names()}
-            require_bounded(node.id, sizes, raft.log, raft.term, world.plan.segment_bytes)
-
-
-def require_linearizable(world: Engine) -> None:
-    """Let the oracle judge what the clients saw.
-
-    Raises:
-        Violation: there is no order in which it could have happened.
-
-    """
-    verdict = check_history(history_of(world.clients))
-    if not verdict.is_valid:
-        raise Violation(verdict.words)
-
-
-def is_led(living: Sequence[Replica]) -> bool:
-    """Return whether all nodes that live follow one leader, and are a majority."""
-    rafts = [each.raft for each in living]
-    leaders = [raft for raft in rafts if raft.is_leader]
-    if not leaders:
-        return False
-    leader = max(leaders, key=lambda raft: raft.term)
-    are_enough = leader.voters.has_majority([raft.id for raft in rafts])
-    return are_enough and all((raft.term, raft.leader) == (leader.term, leader.id) for raft in rafts)
-
-
-def is_at_rest(living: Sequence[Replica], disks: Iterable[TimedDisk | None]) -> bool:
-    """Return whether all nodes that live hold the same, and nothing is left to do, in them or their disks."""
-    if any(disk is not None and not disk.is_idle for disk in disks):
-        return False
-    if any(each.raft.is_rebuilding or each.snapshots.is_taking or each.has_more for each in living):
-        return False
-    nodes = [each.id for each in living]
-    if any(left_waiting(each.raft, each.requests_waiting, nodes) for each in living):
-        return False
-    return has_converged([each.raft for each in living], [each.machine for each in living])

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -11,7 +12,7 @@ from trio_kv.sim.plan import Plan
 from trio_kv.sim.plan_file import write_plan
 from trio_kv.sim.shrink import NotRepeatableError, Shrunk, shrink
 from trio_kv.sim.words import describe_schedule
-from trio_kv.sim.worlds import Tell, WorldKind
+from trio_kv.sim.worlds import WorldKind
 
 PLAN_NAME, TRACE_NAME, VIOLATION_NAME = "plan.json", "trace.txt", "violation.txt"
 
@@ -68,28 +69,20 @@ def gather(
         OSError: the folder can't be made, or what belongs there can't be written.
 
     """
-
-    def attempt_failure(tried: Plan) -> Failure | None:
-        return _failure(kind, tried, None, is_bare=is_bare)
-
-    shrunk = shrink(plan, failure.kind, attempt_failure, runs_max=runs_max, on_run=on_run)
+    run = partial(attempt, kind, is_bare=is_bare)
+    shrunk = shrink(plan, failure.kind, run, runs_max=runs_max, on_run=on_run)
     folder = out / f"{kind.name}-{plan.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PLAN_NAME).write_text(write_plan(kind.name, shrunk.plan))
     with (folder / TRACE_NAME).open("wb") as trace:
         text = TraceText(trace)
-        again = _failure(kind, shrunk.plan, text.tell, is_bare=is_bare)
+        again = run(shrunk.plan, text.tell)
     if text.loss is not None:
         raise text.loss
-    if again is None or again.kind != failure.kind:
+    if not isinstance(again, Failure) or again.kind != failure.kind:
         raise NotRepeatableError(
             f"seed {plan.seed} does not fail with {failure.kind} while it is told what happens"
         )
     evidence = Evidence(folder=folder, faults_drawn=len(plan.faults), shrunk=shrunk, is_bare=is_bare)
     (folder / VIOLATION_NAME).write_text(f"{evidence}\n\n{again.frames}\nas it was drawn:\n{plan}\n")
     return evidence
-
-
-def _failure(kind: WorldKind, plan: Plan, tell: Tell | None, *, is_bare: bool) -> Failure | None:
-    result = attempt(kind, plan, tell, is_bare=is_bare)
-    return result if isinstance(result, Failure) else None

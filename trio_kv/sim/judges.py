@@ -57,7 +57,7 @@ class Judges:
         """What was committed, and what came of it."""
         self.durability = Durability(members, self.chronicle.entries)
         self.answers = Answers(self.chronicle, self.durability)
-        self.overdue = Overdue()
+        self._overdue = Overdue()
         self.terms = TermGrowth(TERMS_MAX_TIED if is_tied else TERMS_MAX, is_unsteady)
         # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
         judges: list[Judge] = [
@@ -86,62 +86,43 @@ class Judges:
         coverage.reach("split vote", self._elections.split_votes())
         coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)
 
+    def judge_answer(self, answer: Answer, node: int, coverage: Coverage, *, is_leader: bool) -> None:
+        """Judge what a node answered, and count what it shows.
 
-def judge_waiting(
-    overdue: Overdue, now: float, replica: Replica, turns: Turns, living: Iterable[Replica]
-) -> None:
-    """Judge after a step of a node whether a snapshot of it that is due waits for somebody who does nothing.
+        Raises:
+            Violation: it can't be true.
 
-    Args:
-        overdue: who judges it.
-        now: the time of the world.
-        replica: the node.
-        turns: whose turn it is to take a snapshot.
-        living: all nodes that are up.
+        """
+        if not isinstance(answer, Done):
+            if isinstance(answer, Full):
+                coverage.reach("read_only answered")
+            self.answers.no_answer(answer.number, node, is_refused=isinstance(answer, Full | Refused))
+            return
+        is_read = self.answers.answered(answer.number, node, answer.applied, answer.replies)
+        if is_read and not is_leader:
+            coverage.reach("read answered by a follower")
+        if any(reply.code == "session_expired" for reply in answer.replies):
+            coverage.reach("session expired")
 
-    Raises:
-        Violation: it does.
+    def judge_waiting(self, now: float, replica: Replica, turns: Turns, living: Iterable[Replica]) -> None:
+        """Judge after a step of a node whether a snapshot of it that is due waits for somebody who does nothing.
 
-    """
-    if not replica.snapshots.is_waiting:
-        overdue.stepped(now, replica.id, is_waiting=False, waits_for=())
-        return
-    if replica.snapshots.is_due:
-        holder = next((each for each in living if each.id == turns.holder), None)
-        turn = None if holder is None else (holder.snapshots.progress, holder.snapshots.stored)
-        overdue.stepped(now, replica.id, is_waiting=True, waits_for=("turn", turns.holder, turn))
-        return
-    role = replica.raft.role
-    progress = role.progress if isinstance(role, Leader) else {}
-    sent = [
-        (peer, each.install.snapshot, each.install.number)
-        for peer, each in progress.items()
-        if each.install is not None
-    ]
-    overdue.stepped(now, replica.id, is_waiting=True, waits_for=("sent", *sent))
+        Raises:
+            Violation: it does.
 
-
-def judge_answer(answers: Answers, coverage: Coverage, answer: Answer, node: int, *, is_leader: bool) -> None:
-    """Judge what a node answered, and count what it shows.
-
-    Args:
-        answers: who judges it.
-        coverage: counts situations.
-        answer: what was said.
-        node: who said it.
-        is_leader: whether that node leads.
-
-    Raises:
-        Violation: it can't be true.
-
-    """
-    if not isinstance(answer, Done):
-        if isinstance(answer, Full):
-            coverage.reach("read_only answered")
-        answers.no_answer(answer.number, node, is_refused=isinstance(answer, Full | Refused))
-        return
-    is_read = answers.answered(answer.number, node, answer.applied, answer.replies)
-    if is_read and not is_leader:
-        coverage.reach("read answered by a follower")
-    if any(reply.code == "session_expired" for reply in answer.replies):
-        coverage.reach("session expired")
+        """
+        if not replica.snapshots.is_waiting:
+            self._overdue.stepped(now, replica.id, is_waiting=False, waits_for=())
+        elif replica.snapshots.is_due:
+            holder = next((each for each in living if each.id == turns.holder), None)
+            turn = None if holder is None else (holder.snapshots.progress, holder.snapshots.stored)
+            self._overdue.stepped(now, replica.id, is_waiting=True, waits_for=("turn", turns.holder, turn))
+        else:
+            role = replica.raft.role
+            progress = role.progress if isinstance(role, Leader) else {}
+            sent = [
+                (peer, each.install.snapshot, each.install.number)
+                for peer, each in progress.items()
+                if each.install is not None
+            ]
+            self._overdue.stepped(now, replica.id, is_waiting=True, waits_for=("sent", *sent))

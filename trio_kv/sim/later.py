@@ -1,20 +1,9 @@
 """What a fault does after the moment at which it happens: its later parts, and its end."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-
-class Host(Protocol):
-    """The world, as faults that last see it."""
-
-    @property
-    def is_healed(self) -> bool:
-        """Whether no fault may happen any more."""
-        ...
-
-    def after(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> None:
-        """Let something happen later."""
-        ...
+from trio_kv.sim.host import Host
 
 
 class Later:
@@ -22,14 +11,12 @@ class Later:
 
     Args:
         host: the world.
-        before: is called before anything that happens late.
 
     """
 
-    def __init__(self, host: Host, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: Host) -> None:
         """Have nothing to come; see the class."""
         self._host = host
-        self._before = before
         self._ends: dict[tuple[str, int], int] = {}
         """(kind, node) -> the fault that ends it; an earlier one of the kind ends nothing any more."""
         self._number = 0
@@ -43,7 +30,7 @@ class Later:
 
         def maybe_act() -> None:
             if not self._host.is_healed:
-                self._before()
+                self._host.terms.disturbed()
                 act(*arguments)
 
         self._host.after(delay_s, maybe_act)
@@ -55,7 +42,7 @@ class Later:
 
         def maybe_end() -> None:
             if self._ends.get((kind, node)) == number:
-                self._before()
+                self._host.terms.disturbed()
                 end(*arguments)
 
         self._host.after(for_s, maybe_end)

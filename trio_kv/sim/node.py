@@ -4,24 +4,24 @@ What differs from the real one: time comes from the world, sending and disk comp
 crash is not a cancellation: the node is simply no more, and its disk keeps what it keeps.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
-from trio_kv.raft.events import Event, RebuildEnded
+from trio_kv.raft.events import RebuildEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.clock import Clock
-from trio_kv.sim.disk import TimedDisk
 from trio_kv.sim.drive import START_AGAIN_S, Drive
-from trio_kv.sim.host import Host
+from trio_kv.sim.ending import PlannedWorld
 from trio_kv.sim.network import Network
-from trio_kv.sim.watched import Onlooker, WatchedDriver
+from trio_kv.sim.watched import WatchedDriver
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import Opened, open_node
@@ -35,47 +35,29 @@ _TICK_S = 1e-6
 """A timer set for less than this is set for this: rounding between clocks must not stop the world."""
 
 
-class NodeHost(Host, Onlooker, Protocol):
-    """The world, as its nodes see it."""
+class NodeHost(PlannedWorld):
+    """The core world, as its nodes see it."""
 
-    now: float
     cluster: str
-    members: tuple[int, ...]
     turns: Turns
     network: Network
-    events_level: int
+    nodes: dict[int, "SimulatedNode"]
 
-    def incarnations(self) -> dict[int, int]:
-        """Return the incarnations of all nodes, as the manifest has them."""
-        ...
-
+    @abstractmethod
     def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time."""
-        ...
 
-    def say(self, line: str) -> None:
-        """Tell a person what happens."""
-        ...
+    @abstractmethod
+    def crash(self, node: "SimulatedNode", for_s: float, *, is_answered: bool, interruptions: int) -> None:
+        """Let power fail at a node, and come back later; nothing happens to one that is down."""
 
+    @abstractmethod
     def restart_later(self, node: "SimulatedNode", for_s: float) -> None:
         """Let a node that is down come back."""
-        ...
 
-    def answer(self, node: "SimulatedNode", reply_to: ReplyTo, answer: Answer) -> None:
+    @abstractmethod
+    def answer(self, node: int, reply_to: ReplyTo, answer: Answer) -> None:
         """Let an answer be on its way."""
-        ...
-
-    def stepped(self, node: "SimulatedNode", replica: Replica) -> None:
-        """See what a step left."""
-        ...
-
-    def told(self, node: "SimulatedNode", event: Event) -> None:
-        """Hear of an event."""
-        ...
-
-    def node_died(self, node: "SimulatedNode") -> None:
-        """Note that what a node had taken gets no answer any more."""
-        ...
 
 
 class SimulatedNode:
@@ -95,8 +77,6 @@ class SimulatedNode:
         self._driver: WatchedDriver | None = None
         self.step_s = 0.0
         """The node is starved: it takes up what comes only so long after."""
-        self.is_rebuilding = False
-        """The directory says that it is to be filled by the others."""
         self.is_paused = False
         self._inbox: list[Input] = []
         self._is_thinking = False
@@ -114,11 +94,6 @@ class SimulatedNode:
     def is_up(self) -> bool:
         """Whether the node lives, paused or not."""
         return self._driver is not None
-
-    @property
-    def is_unsteady(self) -> bool:
-        """Whether it is so slow, or its disk so slow or full, that it may lose its followers again and again."""
-        return self.clock.rate != 1.0 or bool(self.step_s) or self.drive.is_slow
 
     # Life and death
 
@@ -142,17 +117,14 @@ class SimulatedNode:
             world.restart_later(self, START_AGAIN_S)
             return
         self.life += 1
-        drive = self.drive
-        drive.timed = TimedDisk(
-            world, self.id, drive.files, opened, drive.condition, post=self.post, failed=self.fail
-        )
+        timed = self.drive.begin_life(opened, self.post, self.fail)
         replica = self._make_replica(opened)
-        self._driver = WatchedDriver(replica, world.turns, world, drive.timed)
+        self._driver = WatchedDriver(replica, world.turns, world, timed)
         self._inbox = []
         self._is_thinking = False
         self._timer_at = float("inf")
         hard_state = opened.recovered.hard_state
-        world.watch.started(replica.raft, replica.machine, hard_state, is_rebuilding=self.is_rebuilding)
+        world.watch.started(replica.raft, replica.machine, hard_state, is_rebuilding=self.drive.is_rebuilding)
         self._step()
 
     def _open(self) -> Opened:
@@ -169,8 +141,8 @@ class SimulatedNode:
             config=world.plan.raft,
             random=Random(world.random.getrandbits(64)),
             incarnation=self.incarnation,
-            incarnations=world.incarnations(),
-            is_rebuilding=self.is_rebuilding,
+            incarnations={node.id: node.incarnation for node in world.nodes.values()},
+            is_rebuilding=self.drive.is_rebuilding,
             now=self.clock.at(world.now),
             hard_state=recovered.hard_state,
             log=recovered.log(machine.time_us),
@@ -207,18 +179,12 @@ class SimulatedNode:
         self.incarnation += self.world.random.randint(1, 1 << 20)
         self.identity = attrs.evolve(self.identity, incarnation=self.incarnation)
         self.drive.replace(self._make_files())
-        self.is_rebuilding = True
         self.life += 1
 
     def _make_files(self) -> MemoryFiles:
         files = MemoryFiles(f"n{self.id}")
         Wal.create(files, self.identity, segment_bytes=self.world.plan.segment_bytes)
         return files
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the node has not all of its data, or may not have it soon."""
-        return self.drive.is_lost or self.is_rebuilding
 
     @property
     def may_start(self) -> bool:
@@ -232,8 +198,9 @@ class SimulatedNode:
         self.is_paused = False
         if is_answered:
             for reply_to, answer in answers:
-                self.world.answer(self, reply_to, answer)
-        self.world.node_died(self)
+                self.world.answer(self.id, reply_to, answer)
+        self.world.say(f"n{self.id} dies")
+        self.world.node_died(self.id)
 
     def pause(self) -> None:
         """Do nothing until resumed."""
@@ -289,13 +256,14 @@ class SimulatedNode:
     def jump(self, by_s: float) -> None:
         """Let the clock jump forward."""
         self.clock.jump(by_s)
-        self._timer_at = float("inf")
-        if self.replica is not None:
-            self._set_timer(self.replica.deadline)
+        self._clock_changed()
 
     def set_rate(self, rate: float) -> None:
         """Let the clock run at another rate."""
         self.clock.set_rate(self.world.now, rate)
+        self._clock_changed()
+
+    def _clock_changed(self) -> None:
         self._timer_at = float("inf")
         if self.replica is not None:
             self._set_timer(self.replica.deadline)
@@ -356,16 +324,17 @@ class SimulatedNode:
         if work.write is not None:
             disk.submit(work.write)
         for reply_to, answer in work.answers:
-            world.answer(self, reply_to, answer)
+            world.answer(self.id, reply_to, answer)
         for job in work.jobs:
             disk.submit(job)
         for event in work.events:
             if isinstance(event, RebuildEnded):
                 world.after(world.plan.disk_s, self._end_rebuild, self.life)
-            world.told(self, event)
+            if world.is_told:
+                world.say(f"n{self.id}@{driver.replica.raft.term} {event.name} {event}")
         if work.wants_pass:
             world.after(_TICK_S, self._continue, self.life)
-        world.stepped(self, driver.replica)
+        world.stepped(driver.replica, world.turns)
         self._set_timer(work.deadline)
 
     def _continue(self, life: int) -> None:
@@ -375,11 +344,7 @@ class SimulatedNode:
     def _end_rebuild(self, life: int) -> None:
         """Forget durably that the node was to be rebuilt; a crash before that lets it begin once more."""
         if life == self.life:
-            self.is_rebuilding = False
-
-    def end_starvation(self) -> None:
-        """Let the node be as fast as others from its next step on."""
-        self.step_s = 0.0
+            self.drive.is_new = False
 
     def _maybe_start(self) -> None:
         """Go on with a start for which the disk stood still."""

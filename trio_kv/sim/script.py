@@ -12,31 +12,21 @@ is held. After every step the safety rules of paper figure 3 are asserted on all
 
 from collections.abc import Iterator
 
-import attrs
-
 from trio_kv.sim.script_world import World
 
 INDENT = "    "
 
 
-@attrs.define
-class _Line:
-    """One command of a script, or a stretch of prose."""
-
-    text: str
-    is_command: bool
-
-
-def _parse(text: str) -> Iterator[_Line]:
-    """Yield commands and prose; outputs are left out, for they are made anew."""
+def _parse(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield lines, and whether each is a command or prose; outputs are left out, for they are made anew."""
     is_below_command = False
     for line in text.splitlines():
         if line.startswith("> "):
             is_below_command = True
-            yield _Line(line, is_command=True)
+            yield line, True
         elif not (is_below_command and line.startswith(INDENT)):
             is_below_command = False
-            yield _Line(line, is_command=False)
+            yield line, False
 
 
 def run_script(text: str) -> str:
@@ -49,13 +39,13 @@ def run_script(text: str) -> str:
     """
     world = World()
     lines: list[str] = []
-    for line in _parse(text):
-        lines.append(line.text)
-        if line.is_command:
+    for line, is_command in _parse(text):
+        lines.append(line)
+        if is_command:
             try:
-                output = world.do(line.text[2:])
+                output = world.do(line[2:])
             except AssertionError as error:
-                error.add_note(f"at {line.text!r}, after:\n" + "\n".join(world._lines))  # noqa: SLF001 - same module
+                error.add_note(f"at {line!r}, after:\n" + "\n".join(world._lines))  # noqa: SLF001 - same module
                 raise
             lines += [INDENT + told for told in output]
     return "\n".join(lines) + "\n"

@@ -16,6 +16,7 @@ import attrs
 from trio_kv.sim.attempt import Failure
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan
+from trio_kv.sim.result import Result
 
 RUNS_MAX = 400
 """Runs after which a plan is small enough."""
@@ -33,7 +34,8 @@ PHASE_S_MIN = 1.0
 """A phase of faults that is shorter is not worth a run."""
 
 Item = TypeVar("Item")
-Attempt = Callable[[Plan], Failure | None]
+Attempt = Callable[[Plan], Result | Failure | None]
+"""Runs a plan, and returns what came of it."""
 
 
 @attrs.frozen
@@ -66,7 +68,7 @@ def shrink(
     Args:
         plan: one that fails.
         failure_kind: `Failure.kind` of the way in which it fails.
-        attempt: runs a plan, returns how it failed, None if it did not.
+        attempt: runs a plan.
         runs_max: how often it may do so.
         on_run: told the number of each run, and the smallest plan before it.
 
@@ -91,24 +93,17 @@ class _NoMoreRunsError(Exception):
     """As many runs were made as were allowed."""
 
 
+@attrs.define
 class _Shrinking:
-    """The smallest plan so far, and the search for a smaller one."""
+    """The smallest plan so far, and the search for a smaller one. Members as the arguments of `shrink`."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        failure_kind: str,
-        attempt: Attempt,
-        runs_max: int,
-        on_run: Callable[[int, Plan], None] | None,
-    ) -> None:
-        self.plan = plan
-        self.failure: Failure | None = None
-        self.runs = 0
-        self._kind = failure_kind
-        self._attempt = attempt
-        self._runs_max = runs_max
-        self._on_run = on_run
+    plan: Plan
+    _kind: str
+    _attempt: Attempt
+    _runs_max: int
+    _on_run: Callable[[int, Plan], None] | None
+    failure: Failure | None = None
+    runs: int = 0
 
     def fails(self, plan: Plan) -> bool:
         """Run a plan; if it fails in the same way it is the smallest so far."""
@@ -118,7 +113,7 @@ class _Shrinking:
         if self._on_run is not None:
             self._on_run(self.runs, self.plan)
         failure = self._attempt(plan)
-        if failure is None or failure.kind != self._kind:
+        if not isinstance(failure, Failure) or failure.kind != self._kind:
             return False
         self.plan, self.failure = plan, failure
         return True

@@ -4,9 +4,7 @@ It also looks for the situations that runs must reach (see `sim.coverage`). It c
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
-from trio_kv.check.watch import Watch
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import (
     Event,
@@ -23,28 +21,9 @@ from trio_kv.replica.driver import Driver, Input, Work
 from trio_kv.replica.jobs import AddChunk, CompactLog, Job, LogSpaceChanged, SnapshotStored
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
-from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.disk import TimedDisk
+from trio_kv.sim.host import Host
 from trio_kv.trace.vocabulary import SnapshotGivenUp
-
-
-class Onlooker(Protocol):
-    """The world, as far as it looks at nodes."""
-
-    @property
-    def watch(self) -> Watch:
-        """Shows what happens to the judges."""
-        ...
-
-    @property
-    def coverage(self) -> Coverage:
-        """Counts the situations that were reached."""
-        ...
-
-    @property
-    def transfers(self) -> set[int]:
-        """Nodes that were to take over, and did not yet."""
-        ...
 
 
 class WatchedDriver(Driver):
@@ -58,7 +37,7 @@ class WatchedDriver(Driver):
 
     """
 
-    def __init__(self, replica: Replica, turns: Turns, world: Onlooker, disk: TimedDisk) -> None:
+    def __init__(self, replica: Replica, turns: Turns, world: Host, disk: TimedDisk) -> None:
         """See the class."""
         super().__init__(replica, turns)
         self._world = world

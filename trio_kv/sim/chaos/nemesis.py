@@ -98,38 +98,26 @@ def required_situations(kinds: frozenset[FaultKind], nodes: int) -> list[str]:
     return sorted({card.situation for card in needed if card.situation})
 
 
+@attrs.define
 class Nemesis:
     """Brings faults about until cancelled."""
 
-    def __init__(
-        self,
-        target: Target,
-        kinds: frozenset[FaultKind],
-        random: Random,
-        now: Callable[[], float],
-        fault_command: str | None = None,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            target: what is hurt.
-            kinds: which faults may come.
-            random: draws them.
-            now: the run's clock, in seconds.
-            fault_command: for the kind `command`.
-
-        """
-        self.faults: list[Fault] = []
-        """All that were brought about, in order."""
-        self.refusals = 0
-        """Faults that made no sense when they came up."""
-        self.problems: list[str] = []
-        """What kept the user's command from doing its work."""
-        self._target = target
-        self._kinds = kinds
-        self._random = random
-        self._now = now
-        self._fault_command = fault_command
+    _target: Target
+    """What is hurt."""
+    _kinds: frozenset[FaultKind]
+    """Which faults may come."""
+    _random: Random
+    """Draws them."""
+    _now: Callable[[], float]
+    """The run's clock, in seconds."""
+    _fault_command: str | None = None
+    """For the kind `command`."""
+    faults: list[Fault] = attrs.field(factory=list, init=False)
+    """All that were brought about, in order."""
+    refusals: int = attrs.field(default=0, init=False)
+    """Faults that made no sense when they came up."""
+    problems: list[str] = attrs.field(factory=list, init=False)
+    """What kept the user's command from doing its work."""
 
     async def run(self) -> None:
         """Bring faults about until cancelled."""

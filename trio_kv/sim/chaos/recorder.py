@@ -65,11 +65,6 @@ class Call:
         return operation_of(self.request)
 
     @property
-    def versions(self) -> Versions:
-        """What is known of the versions of its key."""
-        return self.group.versions
-
-    @property
     def name(self) -> str:
         """What is asked, as it is counted."""
         return "stale" if self.is_stale else self.operation.name

@@ -69,37 +69,23 @@ class Numbers:
         return msgspec.Raw(b'"c%d-%d"' % (client, self.values))
 
 
+@attrs.define
 class Workload:
     """All clients of a run."""
 
-    def __init__(
-        self,
-        target: Target,
-        recorder: Recorder,
-        random: Random,
-        *,
-        clients: int,
-        rate: float,
-        on_nonsense: Callable[[str], None],
-    ) -> None:
-        """Prepare the clients.
-
-        Args:
-            target: whom they ask.
-            recorder: takes their operations, and says which keys are in use.
-            random: seeds what each of them draws.
-            clients: how many connections there are at a time.
-            rate: operations a second of all together; 0 is as many as the store takes.
-            on_nonsense: is told of a reply that can't be.
-
-        """
-        self._target = target
-        self._recorder = recorder
-        self._random = random
-        self._clients = clients
-        self._pause_s = clients / rate if rate else 0.0
-        self._on_nonsense = on_nonsense
-        self._numbers = Numbers()
+    _target: Target
+    """Whom they ask."""
+    _recorder: Recorder
+    """Takes their operations, and says which keys are in use."""
+    _random: Random
+    """Seeds what each of them draws."""
+    _clients: int = attrs.field(kw_only=True)
+    """How many connections there are at a time."""
+    _rate: float = attrs.field(kw_only=True)
+    """Operations a second of all together; 0 is as many as the store takes."""
+    _on_nonsense: Callable[[str], None] = attrs.field(kw_only=True)
+    """Is told of a reply that can't be."""
+    _numbers: Numbers = attrs.field(factory=Numbers, init=False)
 
     async def run(self) -> None:
         """Let all clients ask until cancelled."""
@@ -109,10 +95,11 @@ class Workload:
 
     async def _run_client(self, random: Random) -> None:
         client = _Client(self._recorder, self._numbers, random, self._on_nonsense)
+        pause_s = self._clients / self._rate if self._rate else 0.0
         while True:
             stream = await self._connect(random)
             try:
-                await client.use(stream, self._pause_s)
+                await client.use(stream, pause_s)
             finally:
                 stream.close()
 
@@ -253,7 +240,7 @@ class _Client:
         """
         if operation.outcome != "ok":
             revision = None  # The protocol says what it means for a value that is there, and for a write.
-        call.versions.told(operation, revision)
+        call.group.versions.told(operation, revision)
         if revision is not None:
             self._order.follows(operation.key, revision)
         if self._own is not None and operation.key == self._own.key:

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import trio
@@ -20,51 +20,20 @@ from trio_kv.check.own_key import OwnKey
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
 from trio_kv.proxy.stream import ConnectionLostError
-from trio_kv.sim.coverage import Coverage
-from trio_kv.sim.plan import Plan
-from trio_kv.sim.whole.sockets import ClientNetwork, Endpoint
+from trio_kv.sim.whole.host import WholeHost
+from trio_kv.sim.whole.sockets import Endpoint
 
 PORT = 3001
 RETRY_S = 0.05
 """A client that finds no open door, or was told to come back later, waits so long."""
 GRACE_S = 3.0
 """What comes later than its time-out and this much is not answered in time."""
-FAILED = frozenset({"unavailable", "overloaded", "read_only", "too_large", "bad_request"})
-"""Codes that say that nothing happened and nothing will."""
+FAILED = frozenset({"unavailable", "overloaded", "read_only"})
+"""Codes that say that nothing happened and nothing will. A client here makes no bad request, and none too large."""
 UNKNOWN = frozenset({"timeout", "session_expired"})
+"""Codes that leave open whether a write took effect."""
 _BURST_MAX = 6
 _LANES_MAX = 16
-
-
-class ClientHost(Protocol):
-    """The world, as clients see it."""
-
-    @property
-    def plan(self) -> Plan:
-        """All that the run depends on."""
-        ...
-
-    @property
-    def coverage(self) -> Coverage:
-        """Counts the situations that were reached."""
-        ...
-
-    @property
-    def network(self) -> ClientNetwork:
-        """How to reach the door."""
-        ...
-
-    def stamp(self) -> float:
-        """Return a moment that is later than all before."""
-        ...
-
-    def record(self, operation: Operation) -> None:
-        """Put an operation into the history."""
-        ...
-
-    def line(self, client: int, arrow: str, line: bytes) -> None:
-        """See a line pass, to a client or from it."""
-        ...
 
 
 @attrs.define(eq=False)
@@ -118,7 +87,7 @@ class Client:
 
     """
 
-    def __init__(self, number: int, random: Random, host: ClientHost) -> None:
+    def __init__(self, number: int, random: Random, host: WholeHost) -> None:
         """Have done nothing; see the class."""
         self.number = number
         self.is_stopping = False
@@ -367,7 +336,7 @@ class Client:
             asked.outcome = "missing"
         elif reply["error"] == "conflict" and asked.op == "cas":
             asked.outcome, asked.result = "conflict", value
-        elif reply["error"] in FAILED - {"bad_request", "too_large"}:
+        elif reply["error"] in FAILED:
             asked.outcome = "failed"
         elif reply["error"] in UNKNOWN and asked.is_write:
             asked.outcome = "unknown"
@@ -397,7 +366,7 @@ class Client:
             result=asked.result,
         )
         if not asked.is_stale:
-            self._host.record(operation)
+            self._host.history.append(operation)
         if asked.key == self._own.key:
             self._own.told(operation)
 

@@ -11,7 +11,8 @@ from random import Random
 import trio
 
 from trio_kv.cluster.disks import Decode, Found, Known, Loaded, Moved
-from trio_kv.sim.whole.drive import DiskHost, WholeDrive
+from trio_kv.sim.whole.drive import WholeDrive
+from trio_kv.sim.whole.host import WholeHost
 from trio_kv.sim.whole.root import Root
 from trio_kv.storage.rebuild import end_rebuild
 
@@ -19,7 +20,7 @@ from trio_kv.storage.rebuild import end_rebuild
 class SimulatedDisks:
     """All drives of a world."""
 
-    def __init__(self, host: DiskHost, nodes: tuple[int, ...]) -> None:
+    def __init__(self, host: WholeHost, nodes: tuple[int, ...]) -> None:
         """Make empty drives for all nodes."""
         self.nodes = nodes
         self.root = Root(host, nodes)

@@ -1,6 +1,6 @@
 """The door of the whole world: the real one, closed and opened again over the same store; and strangers at it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import trio
 
@@ -11,7 +11,7 @@ from trio_kv.proxy.server import Proxy
 from trio_kv.proxy.stream import ConnectionLostError
 from trio_kv.sim.coverage import Coverage
 from trio_kv.sim.whole.clients import PORT
-from trio_kv.sim.whole.sockets import ClientNetwork
+from trio_kv.sim.whole.host import WholeHost
 from trio_kv.trace.trace import Trace
 
 LINE_BYTES_MAX = 8192
@@ -23,32 +23,19 @@ STRANGER_S = 5.0
 class Door:
     """One door after the other. `run` keeps one open, but for the time of a restart."""
 
-    def __init__(
-        self,
-        store: Store,
-        trace: Trace,
-        network: ClientNetwork,
-        coverage: Coverage,
-        after: Callable[..., None],
-        *,
-        idle_timeout_s: float,
-    ) -> None:
+    def __init__(self, host: WholeHost, store: Store, trace: Trace, *, idle_timeout_s: float) -> None:
         """Open none yet.
 
         Args:
+            host: the world.
             store: what answers.
             trace: where events go.
-            network: what clients come over.
-            coverage: counts restarts.
-            after: lets something happen later.
             idle_timeout_s: silence after which a connection is closed.
 
         """
+        self._host = host
         self._store = store
         self._trace = trace
-        self._network = network
-        self._coverage = coverage
-        self._after = after
         self._config = ProxyConfig(
             port=PORT,
             idle_timeout_s=idle_timeout_s,
@@ -69,7 +56,7 @@ class Door:
         async with trio.open_nursery() as self._nursery:
             while True:
                 await self._may_open.wait()
-                self._proxy = Proxy(self._store, self._config, self._trace, self._network.listen)
+                self._proxy = Proxy(self._store, self._config, self._trace, self._host.network.listen)
                 with trio.CancelScope() as self._scope:
                     await self._proxy.serve()
                 self._proxy = None
@@ -79,9 +66,9 @@ class Door:
         if self._proxy is None or not self._may_open.is_set():
             return
         assert self._nursery is not None
-        self._coverage.reach("door restarted")
+        self._host.coverage.reach("door restarted")
         self._may_open = trio.Event()
-        self._after(for_s, self._may_open.set)
+        self._host.after(for_s, self._may_open.set)
         if is_graceful:
             self._nursery.start_soon(self._proxy.stop)
         else:
@@ -97,7 +84,7 @@ class Door:
         """
         times_cut = self._times_cut
         try:
-            end = self._network.connect(PORT)
+            end = self._host.network.connect(PORT)
         except ConnectionRefusedError:
             return
         data, received = b"".join(line + b"\n" for line in lines), b""
@@ -124,7 +111,7 @@ class Door:
                 end.close()
         if scope.cancelled_caught:
             raise Violation(f"a stranger's {lines} were not answered within {STRANGER_S} s")
-        judge_stranger(lines, received, self._coverage, is_cut=self._times_cut != times_cut)
+        judge_stranger(lines, received, self._host.coverage, is_cut=self._times_cut != times_cut)
 
 
 def judge_stranger(lines: Sequence[bytes], received: bytes, coverage: Coverage, *, is_cut: bool) -> None:

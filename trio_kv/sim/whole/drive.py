@@ -6,21 +6,15 @@ world uses.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import trio
 
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.disks import Decode, Known, Loaded
 from trio_kv.raft.ready import HardState, Write
-from trio_kv.replica.jobs import (
-    Completion,
-    DiskFailed,
-    Job,
-)
-from trio_kv.sim.disk import TimedDisk
+from trio_kv.replica.jobs import Completion, DiskFailed, Job
 from trio_kv.sim.drive import START_AGAIN_S, Drive
-from trio_kv.sim.host import Host
+from trio_kv.sim.whole.host import WholeHost
 from trio_kv.sim.whole.root import Root
 from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
 from trio_kv.storage.opening import Opened
@@ -30,28 +24,12 @@ RECOVERY_STEPS_MAX = 12
 """Power fails at one of so many steps of a recovery."""
 
 
-class DiskHost(Host, Protocol):
-    """The world, as disks see it."""
-
-    def completed(self) -> None:
-        """Count a completion of a disk."""
-        ...
-
-    def restart(self, node: int, state: State) -> None:
-        """Let a node that is down in this state start again."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """End the run with an error."""
-        ...
-
-
 class WholeDrive(Drive):
     """What a node's data lives on, from the first start to the end of the world."""
 
-    host: DiskHost
+    host: WholeHost
 
-    def __init__(self, host: DiskHost, root: Root, node: int) -> None:
+    def __init__(self, host: WholeHost, root: Root, node: int) -> None:
         """Stand on a node's directory."""
         self._moving = trio.lowlevel.ParkingLot()
         super().__init__(host, node, root.content(node), self._moving.unpark_all)
@@ -70,11 +48,6 @@ class WholeDrive(Drive):
     def is_rebuilding(self) -> bool:
         """Whether the directory says that it is to be filled by the others."""
         return REBUILDING_NAME in self.files.names()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the node has not all of its data, or may not have it soon."""
-        return super().is_lost or self.is_rebuilding
 
     def load(self, decode: Decode, known: Known | None) -> Loaded:
         """Recover from what is there; power fails some times before that is done.
@@ -95,7 +68,7 @@ class WholeDrive(Drive):
         except Violation as violation:
             self.host.fail(violation)
             raise
-        return Loaded(opened.recovered, self.restore(opened, known), partial(self._start, opened))
+        return Loaded(opened.recovered, self.restore(opened, known), partial(SimulatedDisk, self, opened))
 
     def examine(self) -> NodeDirectory:
         """Look at the directory before a start; a sound node's is in order, or that ends the run."""
@@ -119,11 +92,6 @@ class WholeDrive(Drive):
         for name in self.files.names():
             self.files.lose(name)
         self.files.sync_directory()
-
-    def _start(self, opened: Opened, post: Callable[[Completion], object]) -> "SimulatedDisk":
-        disk = SimulatedDisk(self, opened, post)
-        self.timed = disk.timed
-        return disk
 
     def failed(self, error: OSError) -> None:
         """Fail, for good or until somebody sees to it. A failure that was not asked for ends the run."""
@@ -170,25 +138,10 @@ class SimulatedDisk:
     """The disk of one life of a node: a `cluster.disks.Disk` without threads."""
 
     def __init__(self, drive: WholeDrive, opened: Opened, post: Callable[[Completion], object]) -> None:
-        """Begin to work.
-
-        Args:
-            drive: what it writes to.
-            opened: the log and the snapshots.
-            post: takes completions.
-
-        """
+        """Begin to work; `post` takes completions."""
         self._drive = drive
         self._post = post
-        self.timed = TimedDisk(
-            drive.host,
-            drive.node,
-            drive.files,
-            opened,
-            drive.condition,
-            post=self._completed,
-            failed=self._failed,
-        )
+        self.timed = drive.begin_life(opened, self._completed, self._failed)
         self.hard_state: HardState = opened.recovered.hard_state
         """What this life began with."""
 
@@ -238,7 +191,7 @@ class SimulatedDisk:
     # What the twin tells
 
     def _completed(self, completion: Completion) -> None:
-        self._drive.host.completed()
+        self._drive.host.completions += 1
         self._post(completion)
 
     def _failed(self, error: OSError) -> None:

@@ -6,12 +6,12 @@ from random import Random
 import trio
 
 from trio_kv.raft.messages import InstallSnapshot, Message
-from trio_kv.sim.network import MESSAGES_KEPT_MAX, STRAGGLER_S, Pipe
-from trio_kv.transport.links import LinkFault, Links
+from trio_kv.sim.network import MESSAGES_KEPT_MAX, STRAGGLER_S
+from trio_kv.sim.pipes import PipedLinks
 from trio_kv.transport.memory import MemoryNetwork
 
 
-class LatentLinks(Links):
+class LatentLinks(PipedLinks):
     """Links on which a message takes between half and twice the latency, and sometimes much longer.
 
     Args:
@@ -25,8 +25,6 @@ class LatentLinks(Links):
         """Start with all links sound; see the class."""
         super().__init__(random)
         self.stragglers = stragglers
-        self.pipes: dict[tuple[int, int], Pipe] = {}
-        """(source, target) -> what makes that link slow."""
         self._latency_s = latency_s
         self._note()
 
@@ -42,16 +40,6 @@ class LatentLinks(Links):
             ]
         return tuple(delays)
 
-    def heal(self) -> None:
-        """Make all links sound."""
-        self.pipes.clear()
-        super().heal()
-
-    @property
-    def is_unsteady(self) -> bool:
-        """Whether messages get lost or late by chance."""
-        return bool(self.stragglers or self.pipes) or self.fault() != LinkFault()
-
     def _note(self) -> None:
         self.is_faulty = True  # Each message has to ask for its latency.
 
@@ -59,18 +47,20 @@ class LatentLinks(Links):
 class SimulatedNetwork(MemoryNetwork):
     """Lets slow links be slow, and keeps some of what is sent for replays."""
 
-    def __init__(self, links: LatentLinks, after: Callable[..., None]) -> None:
+    def __init__(self, links: LatentLinks, random: Random, after: Callable[..., None]) -> None:
         """Connect nobody yet.
 
         Args:
             links: what joins the nodes.
+            random: draws what is replayed.
             after: lets something happen after some seconds.
 
         """
         super().__init__(links)
-        self._pipes = links.pipes
+        self._latent = links
+        self._random = random
         self._after = after
-        self.past: list[Message] = []
+        self._past: list[Message] = []
         self.delivered = 0
         self.in_next_install: Callable[[], None] | None = None
         """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
@@ -81,24 +71,19 @@ class SimulatedNetwork(MemoryNetwork):
         if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
             self.in_next_install()
             self.in_next_install = None
-        if len(self.past) < MESSAGES_KEPT_MAX:
-            self.past.append(message)
+        if len(self._past) < MESSAGES_KEPT_MAX:
+            self._past.append(message)
         else:
-            self.past[self._sent % MESSAGES_KEPT_MAX] = message
+            self._past[self._sent % MESSAGES_KEPT_MAX] = message
         self._sent += 1
-        pipe = self._pipes.get((message.source, message.target))
-        if pipe is None:
-            super().send_nowait(message)
-        elif (piped_s := pipe.take(trio.current_time())) is not None:
-            self._after(piped_s, self._leave, pipe, message)
+        self._latent.carry(message, trio.current_time(), self._after, super().send_nowait)
 
-    def _leave(self, pipe: Pipe, message: Message) -> None:
-        if self._pipes.get((message.source, message.target)) is pipe:
-            super().send_nowait(message)
-
-    def send_again(self, message: Message) -> None:
-        """Let a message of the past be on its way once more."""
-        super().send_nowait(message)
+    def replay(self, count: int) -> None:
+        """Let messages of the past be on their way once more."""
+        for _ in range(count):
+            if self._past:
+                message = self._random.choice(self._past)
+                self._after(self._random.random() * 0.2, super().send_nowait, message)
 
     def _deliver(self, message: Message) -> None:
         self.delivered += 1

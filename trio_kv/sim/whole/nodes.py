@@ -1,51 +1,77 @@
 """The real node, and who looks on: after each of its passes the judges see what it did."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from trio_kv.check.answers import Answers
+from trio_kv.check.state_machine_safety import outcome_of
+from trio_kv.check.violation import Violation
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import OWN_PROCESS
 from trio_kv.replica.driver import DiskFailedError, Input
-from trio_kv.sim.watched import Onlooker, WatchedDriver
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.watched import WatchedDriver
 from trio_kv.sim.whole.drive import SimulatedDisk
-from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
+from trio_kv.sim.whole.host import WholeHost
+from trio_kv.wire.node_port import Answer, Done, Propose, Read, ReplyTo
 
 Deliver = Callable[[list[tuple[ReplyTo, Answer]]], None]
 
 
-class NodeHost(Onlooker, Protocol):
-    """The world, as its nodes see it."""
+class NodeHost(WholeHost):
+    """A world whose nodes are watched."""
 
-    answers: Answers
-    stale_reads: dict[int, Read]
-    proposed: set[int]
+    running: dict[int, "WatchedNode"]
 
-    def next_number(self) -> int:
-        """Return a number for a request."""
-        ...
+    def __init__(self, plan: Plan, tell: Callable[[str], None] | None) -> None:
+        """Let no node live yet; arguments as for `WholeHost`."""
+        super().__init__(plan, tell)
+        self.running = {}
+        self.proposed: set[int] = set()
+        """The gateway's numbers of all proposals that a node took."""
+        self._stale_reads: dict[int, Read] = {}
 
     def node_started(self, node: "WatchedNode", disk: SimulatedDisk) -> None:
         """Show a new life to the judges."""
-        ...
+        self.running[node.id] = node
+        self.terms.disturbed()
+        replica, is_rebuilding = node.replica, self.drives[node.id].is_rebuilding
+        self.watch.started(replica.raft, replica.machine, disk.hard_state, is_rebuilding=is_rebuilding)
 
-    def node_ended(self, node: "WatchedNode") -> None:
-        """Note that a node is no more."""
-        ...
+    def node_died(self, node: int) -> None:
+        """Note that a node is no more; what it had taken gets no answer."""
+        del self.running[node]
+        super().node_died(node)
 
-    def stepped(self, node: "WatchedNode") -> None:
-        """Put a pass into the trace."""
-        ...
+    def asked(self, number: int, node: int, request: Propose | Read) -> None:
+        """Note that a node takes a request, under a number of the judges' own."""
+        if isinstance(request, Propose):
+            self.answers.asked_to_write(number, node, request.commands)
+        elif request.is_stale:
+            self._stale_reads[number] = request
+            return
+        else:
+            self.answers.asked_to_read(number, node, request.queries)
+        self.answers.taken(number)
 
-    def judge_answer(self, node: "WatchedNode", answer: Answer) -> None:
+    def judge_answer(self, answer: Answer, node: int) -> None:
         """Judge an answer of a pass that is over."""
-        ...
+        stale = self._stale_reads.pop(answer.number, None)
+        if stale is None:
+            super().judge_answer(answer, node)
+        elif isinstance(answer, Done):
+            self._judge_stale(node, stale, answer)
 
-    def fail(self, error: Exception) -> None:
-        """End the run with an error."""
-        ...
+    def _judge_stale(self, node: int, read: Read, answer: Done) -> None:
+        """Judge a stale read: it tells what was once true, and nothing older than its reader has seen."""
+        if answer.applied < read.applied_min:
+            raise Violation(f"n{node} answered a stale read at {answer.applied}, seen was {read.applied_min}")
+        for query, reply in zip(read.queries, answer.replies, strict=True):
+            due = self.chronicle.reference.answer(query, answer.applied)
+            given = outcome_of(reply)
+            if given != due:
+                raise Violation(f"n{node}: a stale {query} at {answer.applied} gave {given}, not {due}")
 
 
 class Tap(ReplyTo, frozen=True, gc=False):
@@ -85,7 +111,13 @@ class WatchedNode(Node):
                 self.world.fail(error)
             raise
         finally:
-            self.world.node_ended(self)
+            self.end()
+
+    def end(self) -> None:
+        """Give no answer any more: the power is cut, or the task is over."""
+        if self.is_alive:
+            self.is_alive = False
+            self.world.node_died(self.id)
 
     @property
     def is_held(self) -> bool:
@@ -112,9 +144,9 @@ class WatchedNode(Node):
             if not self.is_alive:
                 return
             for answer in self.answers:
-                world.judge_answer(self, answer)
+                world.judge_answer(answer, self.id)
             self.answers.clear()
-            world.stepped(self)
+            world.stepped(self.replica, self.driver.turns)
         except Exception as error:
             if _leaf(error) is not DiskFailedError:
                 world.fail(error)
@@ -124,20 +156,15 @@ class WatchedNode(Node):
         world = self.world
         number = world.next_number()
         tap = Tap(OWN_PROCESS, number, request.reply_to, request.number)
+        members: dict[str, Any] = {"reply_to": tap, "number": number}
         if isinstance(request, Propose):
             if request.number in world.proposed:
                 world.coverage.reach("write retried by the gateway")
             world.proposed.add(request.number)
-            commands = [msgspec.structs.replace(command) for command in request.commands]
-            world.answers.asked_to_write(number, self.id, commands)
-            world.answers.taken(number)
-            return msgspec.structs.replace(request, reply_to=tap, number=number, commands=commands)
-        if request.is_stale:
-            world.stale_reads[number] = request
-        else:
-            world.answers.asked_to_read(number, self.id, request.queries)
-            world.answers.taken(number)
-        return msgspec.structs.replace(request, reply_to=tap, number=number)
+            members["commands"] = [msgspec.structs.replace(command) for command in request.commands]
+        tapped = msgspec.structs.replace(request, **members)
+        world.asked(number, self.id, tapped)
+        return tapped
 
     def _show_answers(self, answers: list[tuple[ReplyTo, Answer]]) -> None:
         """Hand answers on; they are judged when the pass that gave them is over."""

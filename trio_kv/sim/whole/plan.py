@@ -85,13 +85,11 @@ def _slow_reader(random: Random, at_s: float, clients: int) -> Fault:
     return faults.SlowReader(at_s, random.randint(1, clients), random.uniform(0.1, 1.5))
 
 
-def _restart_door(random: Random, at_s: float, clients: int) -> Fault:
-    del clients
+def _restart_door(random: Random, at_s: float, _: int) -> Fault:
     return faults.RestartDoor(at_s, random.choice((0.0, random.uniform(0.0, 0.5))), random.random() < 0.5)
 
 
-def _stranger(random: Random, at_s: float, clients: int) -> Fault:
-    del clients
+def _stranger(random: Random, at_s: float, _: int) -> Fault:
     return faults.Stranger(at_s, tuple(random.sample(STRANGE_LINES, random.randint(1, 5))))
 
 

@@ -8,11 +8,9 @@ was there, with each node's directory in its place.
 from collections.abc import Callable, Collection
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 from trio_kv.check.violation import Violation
-from trio_kv.sim.coverage import Coverage
-from trio_kv.sim.plan import Plan
+from trio_kv.sim.host import Host
 from trio_kv.storage.data_directory import DataDirectory, open_folder
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.making import make_in_folder
@@ -26,29 +24,10 @@ STEPS_OF_A_NODE = 15
 """About so many steps has the making of one node's directory."""
 
 
-class RootHost(Protocol):
-    """The world, as its data directory sees it."""
-
-    @property
-    def plan(self) -> Plan:
-        """All that the run depends on."""
-        ...
-
-    @property
-    def random(self) -> Random:
-        """Draws what is not in the plan."""
-        ...
-
-    @property
-    def coverage(self) -> Coverage:
-        """Counts the situations that were reached."""
-        ...
-
-
 class Root:
     """An open data directory that outlives all lives of its nodes, and processes that die."""
 
-    def __init__(self, host: RootHost, nodes: tuple[int, ...]) -> None:
+    def __init__(self, host: Host, nodes: tuple[int, ...]) -> None:
         """Make the cluster; that may take some attempts.
 
         Raises:

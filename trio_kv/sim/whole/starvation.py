@@ -1,26 +1,6 @@
 """Nodes that get the processor only now and then: held, and let go for one pass at a time."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-
-from trio_kv.cluster.node import Node
-
-
-class StarvationHost(Protocol):
-    """The world, as starving nodes see it."""
-
-    @property
-    def running(self) -> Mapping[int, Node]:
-        """The nodes that live."""
-        ...
-
-    def is_paused(self, node: int) -> bool:
-        """Return whether somebody paused a node, who will also let it go on."""
-        ...
-
-    def after(self, delay_s: float, callback: Callable[..., None], *arguments: Any) -> None:
-        """Let something happen later."""
-        ...
+from trio_kv.sim.whole.host import WholeHost
 
 
 class Starvation:
@@ -31,7 +11,7 @@ class Starvation:
 
     """
 
-    def __init__(self, host: StarvationHost) -> None:
+    def __init__(self, host: WholeHost) -> None:
         """Starve nobody yet; see the class."""
         self._host = host
         self._numbers: dict[int, int] = {}
