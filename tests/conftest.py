@@ -2,7 +2,12 @@
 
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+# One failure says what is wrong. Several come as a group, in which the line that tests of mutants read is not seen.
+hypothesis.settings.register_profile("one failure", report_multiple_bugs=False)
+hypothesis.settings.load_profile("one failure")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
