@@ -35,7 +35,7 @@ NOT_HERE = {
 SEEN_TO_GO_WELL = {
     "D4": "the commit index is not saved, so nothing can put it ahead of the log",
     "D6": "what is applied is not saved either: a start replays the log from its snapshot",
-    "N5": "a node has one disk thread: what maintains its directory does not run beside an install",
+    "N5": "a snapshot that is taken and one that is installed are jobs of one thread, one after the other",
     "N7": "followers apply all that leaders do, or nothing works",
     "E7": "see above",
 }

@@ -37,7 +37,7 @@ A write
 
 Only the leader appends. A client's command becomes entry 11 of term 5::
 
-    n2.propose(["set", ...])                                entry 11@5
+    n2.propose([command])                                   entry 11@5
     n2@5 -> n1, n3 AppendEntries base=10@5 [11@5] commit=10 at once, while n2's own disk writes it too
     n3 has 10@5: it appends 11@5, and writes it to its disk
     n3@5 -> n2 AppendAccepted match=11                      leaves when that write is durable
