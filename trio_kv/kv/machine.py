@@ -27,6 +27,7 @@ from msgspec import Raw
 
 from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.image import Head, encode_chunks
+from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
@@ -80,6 +81,7 @@ class Machine:
         "changes",
         "entries_digest",
         "items",
+        "key_order",
         "sessions",
         "state_digest",
         "time_us",
@@ -100,6 +102,8 @@ class Machine:
         self.sessions = Sessions()
         self.changes: Sequence[Change | SessionChange | NoChange] = ()
         """What the last call of `apply` did, in order."""
+        self.key_order: KeyOrder | None = None
+        """None until somebody asked for an order of the keys."""
         self._frozen: Frozen | None = None
 
     @property
@@ -148,7 +152,19 @@ class Machine:
             self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
             self.entries_digest = crc32c(b"".join([entry.encoded for entry in entries]), self.entries_digest)
             self.state_digest = crc32c(_encode_lines(context.changes), self.state_digest)
+        if self.key_order is not None:
+            self.key_order.note(context.changes)
         return replies
+
+    def order_keys(self, keys_max: int) -> bool:
+        """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
+
+        The first call begins the order, and from then on it is kept. It is no part of the state: copies and snapshots
+        don't have it.
+        """
+        if self.key_order is None:
+            self.key_order = KeyOrder(self.items)
+        return self.key_order.settle(self.items, keys_max)
 
     def copy(self) -> Self:
         """Return a machine that changes on its own. Items and replies are immutable and stay shared.
