@@ -273,8 +273,12 @@ async def test_C1_a_link_that_loses_much_costs_no_effect_and_repeats_none(
         link.loses_request = lambda request: isinstance(request, Propose) and random.random() < 0.3
         link.loses_answer = lambda answer: answer.number in link.proposed and random.random() < 0.3
 
+        is_under_way = trio.Event()
+
         async def count(key: str) -> None:
             for number in range(30):
+                if number == 10:
+                    is_under_way.set()
                 expected = msgspec.Raw(b"%d" % number) if number else UNSET
                 step = Cas(key, msgspec.Raw(b"%d" % (number + 1)), expected)
                 (reply,) = (await store.write([step], timeout_s=20.0)).replies
@@ -284,7 +288,7 @@ async def test_C1_a_link_that_loses_much_costs_no_effect_and_repeats_none(
         async with trio.open_nursery() as counters:
             for client in range(4):
                 counters.start_soon(count, f"counter {client}")
-            await trio.sleep(0.3)
+            await is_under_way.wait()
             local.cluster.faults.crash(local.cluster.leader())
 
 
