@@ -84,6 +84,8 @@ class Raft(NodeState):
             case ReadIndex():
                 role.on_read_index(now, message)
             case ReadIndexReply():
+                if self.log.has(message.index, message.index_term):
+                    self.commit_to(message.index)
                 self.confirm_reads(self.pending_reads.answered(message.nonce, message.counter), message.index)
             case InstallSnapshot():
                 self._following(now, message).on_install_snapshot(now, message)
@@ -176,6 +178,12 @@ class Raft(NodeState):
     def is_leader(self) -> bool:
         """Whether this node leads its term, as far as it knows."""
         return isinstance(self.role, Leader)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether this node leads, and entries of its log are on their way to be committed: more may wait for that."""
+        role = self.role
+        return self.commit < self.log.last_index and isinstance(role, Leader) and role.transfer_target is None
 
     def copy(self) -> Self:
         """Return a node of its own in the same state, to try what happens next. Entries are shared."""
@@ -289,6 +297,17 @@ class Raft(NodeState):
         if self.log.durable > durable and self.wants_debug:
             self.emit(EntriesStored(self.log.durable))
         self._change_role(now, self.role.on_stored(now))
+
+    @property
+    def is_done_by_storing(self) -> bool:
+        """Whether the end of a write lets messages leave and has no other effect: so it is with most of a follower's."""
+        return not (
+            self.is_leader
+            or isinstance(self.role, Candidate)
+            or self.is_rebuilding
+            or self.wants_debug
+            or self.persistence.is_backed_up
+        )
 
     def set_free_log_bytes(self, free_log_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""

@@ -129,6 +129,14 @@ class HeartbeatRounds:
                 return  # It comes late, and the newer question stands for its reads too.
             self.new[question.source] = [question]
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a round should begin for the sake of questions.
+
+        While others wait for a round it is not: the next one serves all that have come by then.
+        """
+        return bool(self.new) and not self.pending
+
     def begin(self, commit: int | None) -> int:
         """Begin a heartbeat round that serves all new questions, at this commit index; return its number.
 

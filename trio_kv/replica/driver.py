@@ -24,6 +24,7 @@ from trio_kv.replica.jobs import (
     SnapshotStored,
     Stored,
 )
+from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
@@ -77,6 +78,8 @@ class Work(msgspec.Struct, gc=False):
     """`Continue` is to be given soon: when others who wait for the processor had it."""
     deadline: float
     """When `TimerFired` is to be given, by the clock of the node."""
+    patience: Patience
+    """What of that which comes next may lie for a moment."""
 
 
 class Driver:
@@ -131,7 +134,20 @@ class Driver:
             events,
             wants_pass,
             replica.deadline,
+            Patience(replica.raft),
         )
+
+    def pass_on(self, item: Input) -> Sequence[Message] | None:
+        """Take what lets messages leave and asks for nothing else, without a pass; return the messages.
+
+        Returns:
+            None if this is not such an item, or not now: it was not taken, and is to be given to `step`.
+
+        """
+        raft = self.replica.raft
+        if isinstance(item, Stored) and raft.is_done_by_storing:
+            return raft.persistence.stored(item.ticket)
+        return None
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""
@@ -146,7 +162,7 @@ class Driver:
             if isinstance(item, Message):
                 receive(now, item)
             elif isinstance(item, Propose):
-                propose(item)
+                propose(now, item)
             elif isinstance(item, Read):
                 read(item)
             elif isinstance(item, Stored):
