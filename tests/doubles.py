@@ -7,7 +7,7 @@ import trio
 
 from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
-from trio_kv.kv.operations.operation import Context
+from trio_kv.kv.operations.operation import Context, Query
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
@@ -32,10 +32,10 @@ class MemoryStore:
         """What was asked: ("write" or "read", the keys of the run)."""
         self.timeouts_s: list[float] = []
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        """Apply writes. See `Store`."""
+    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+        """Carry out a run. See `Store`."""
         await self._take("write", operations, timeout_s)
-        return self._answer([self._apply(operation) for operation in operations])
+        return self._answer([self._carry_out(operation) for operation in operations])
 
     async def read(
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
@@ -55,7 +55,9 @@ class MemoryStore:
         if self.gate is not None:
             await self.gate.wait()
 
-    def _apply(self, operation: AnyWrite) -> Reply:
+    def _carry_out(self, operation: AnyWrite | AnyQuery) -> Reply:
+        if isinstance(operation, Query):
+            return operation.answer(self)
         context = Context(self.items)
         context.index = self.applied = self.applied + 1
         return operation.apply(context)

@@ -162,9 +162,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = RaftStore._ensure_session
 
-    async def ensure_session(self: RaftStore, deadline: float, count: int) -> Answer | None:
+    async def ensure_session(self: RaftStore, deadline: float) -> Answer | None:
         self._opening = None
-        return await real(self, deadline, count)
+        return await real(self, deadline)
 
     patch.setattr(RaftStore, "_ensure_session", ensure_session)
 

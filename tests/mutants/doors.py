@@ -6,6 +6,7 @@ import msgspec
 
 from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway import raft as gateway
+from trio_kv.gateway import runs
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
@@ -45,13 +46,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C1_two_writes_never_share_a_number"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._propose
+    real = RaftStore._write
 
-    async def propose(self: RaftStore, *arguments: Any) -> Answer:
+    async def write(self: RaftStore, *arguments: Any) -> Answer:
         self._seq = 0
         return await real(self, *arguments)
 
-    patch.setattr(RaftStore, "_propose", propose)
+    patch.setattr(RaftStore, "_write", write)
 
 
 @mutant(
@@ -104,12 +105,12 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_R2_a_read_that_finds_nobody_is_no_missing_key"),
 )
 def _(patch: Patch) -> None:
-    real = gateway._all
+    real = runs.refuse
 
-    def all_missing(code: str, message: str, count: int) -> Answer:
+    def refuse(code: str, message: str, count: int = 1) -> Answer:
         return real("missing" if code == "unavailable" else code, message, count)
 
-    patch.setattr(gateway, "_all", all_missing)
+    patch.setattr(gateway, "refuse", refuse)
 
 
 @mutant(

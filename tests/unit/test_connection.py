@@ -90,7 +90,7 @@ class Store:
 
     value = msgspec.Raw(b'"' + b"v" * 100_000 + b'"')
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
         return Answer([Reply("ok")] * len(operations))
 
     async def read(

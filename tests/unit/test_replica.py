@@ -217,6 +217,135 @@ def with_entries(message: AppendEntries, entries: Any) -> AppendEntries:
     return attrs.evolve(message, entries=tuple(entries))
 
 
+def run_of(cluster: Cluster, request: int, *steps: Any, seq: int = 1) -> Propose:
+    """Return a run: a text is a key to read, and all else is to be written."""
+    commands_: list[Any] = []
+    places: dict[int, list[Any]] = {}
+    for step in steps:
+        if isinstance(step, str):
+            places.setdefault(len(commands_), []).append(Get(step))
+        else:
+            commands_.append(commands.Write(session(cluster), seq + len(commands_), 0, step))
+    return Propose(CLIENT, request, commands_, 0, tuple(places.items()))
+
+
+def put(number: int, key: str = "k") -> Set:
+    return Set(key, value(number))
+
+
+def told(answer: Answer) -> list[str]:
+    """Return what each operation of a run was told: a value, or a code."""
+    assert isinstance(answer, Done)
+    return [reply.code if reply.value is None else bytes(reply.value).decode() for reply in answer.replies]
+
+
+RUN: list[Any] = ["k", put(1), "k", "other", put(2), put(3), "k", Cas("k", value(9), value(8)), "k"]
+ORDER = ["missing", "ok", "1", "missing", "ok", "ok", "3", "3", "3"]
+"""The cas is told what it met."""
+
+
+def test_a_read_sees_the_writes_before_it_in_its_run_and_none_behind_it(three: Cluster) -> None:
+    """Each read of a run is answered from the state between the two writes where it stands, and not as it was read."""
+    three.settle(1, run_of(three, 1, *RUN))
+    assert three.taken() == []
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == ORDER
+
+
+def test_the_first_read_of_a_run_sees_what_came_just_before(three: Cluster) -> None:
+    """Another run that is appended along with it stands before its reads as well, however little is applied yet."""
+    node = three.nodes[1]
+    node.propose(run_of(three, 1, put(7), "k"))
+    node.propose(run_of(three, 2, "k", put(8), seq=10))
+    three.settle(1)
+    three.deliver()
+    assert [told(done) for done in three.taken()] == [["ok", "7"], ["7", "ok"]]
+
+
+def test_a_run_keeps_its_places_over_many_passes(three: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether comparing values or answering queries takes too long: where a pass ends makes no difference."""
+    monkeypatch.setattr("trio_kv.replica.replica.COMPARED_IN_A_PASS_BYTES_MAX", 0)
+    monkeypatch.setattr("trio_kv.kv.machine.QUERIES_IN_A_CALL_MAX", 1)
+    three.passes.clear()
+    three.settle(
+        1, run_of(three, 1, "k", Cas("k", value(1)), "k", "k", Cas("k", value(2), value(1)), "k", put(3), "k")
+    )
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == ["missing", "ok", "1", "1", "ok", "2", "ok", "3"]
+    assert len([last for number, last in three.passes if number == 1]) == 3
+
+
+def test_a_run_that_is_committed_in_pieces_keeps_its_places(three: Cluster) -> None:
+    """The first piece is applied, and another client's write is far behind, when the second piece comes."""
+    three.settle(1, run_of(three, 1, *RUN))
+    three.wire = [with_entries(m, m.entries[:1]) for m in three.wire if isinstance(m, AppendEntries)]
+    three.deliver()
+    assert three.taken() == []
+    three.heartbeat(1)
+    three.heartbeat(1)
+    (done,) = three.taken()
+    assert told(done) == ORDER
+
+
+LOST = "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        # All of it was done by an earlier attempt: only what stands behind all writes has its place still.
+        (RUN, RUN, [LOST, "ok", LOST, LOST, "ok", "ok", LOST, "3", "3"]),
+        # So was the beginning: the reads behind that have theirs.
+        ([put(1)], [put(1), "k", put(2), "k"], ["ok", "1", "ok", "2"]),
+        ([put(1)], ["k", put(1), "k", put(2), "k"], [LOST, "ok", "1", "ok", "2"]),
+        # What an earlier attempt was told of a condition has its moment, too, though it changed nothing.
+        (
+            [Cas("k", value(9), value(8))],
+            ["k", Cas("k", value(9), value(8)), "k"],
+            [LOST, "conflict", "missing"],
+        ),
+    ],
+)
+def test_a_read_before_a_write_that_was_done_before_has_lost_its_place(
+    three: Cluster, first: list[Any], then: list[Any], expected: list[str]
+) -> None:
+    """The state may hold what stands behind the read in its own run: rather than that, it is told to ask again."""
+    three.settle(1, run_of(three, 1, *first))
+    three.deliver()
+    three.taken()
+    three.settle(1, run_of(three, 2, *then))
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == expected
+
+
+def test_a_retry_after_a_change_of_leaders_loses_places(three: Cluster) -> None:
+    """The deposed leader's attempt commits after all: the next leader knows that from the answers in its session."""
+    three.settle(1, run_of(three, 1, *RUN))
+    appends, three.wire, three.cut = three.wire, [], {1}
+    for message in appends:
+        three.settle(message.target, message)
+    three.elect(2)
+    three.settle(2, run_of(three, 2, *RUN))
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == [LOST, "ok", LOST, LOST, "ok", "ok", LOST, "3", "3"]
+    three.cut = set()
+    three.heartbeat(2)
+    assert three.taken() == [Unknown(1, 1)]
+
+
+def test_reads_of_an_unknown_session_have_no_place(three: Cluster) -> None:
+    """Whether an earlier attempt was applied is not known any more; what is read behind all writes goes anyway."""
+    unknown = [commands.Write(999, 1, 0, put(1))]
+    three.settle(1, Propose(CLIENT, 1, unknown, 0, ((0, [Get("k")]), (1, [Get("k")]))))
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == [LOST, "session_expired", "missing"]
+
+
 def test_who_does_not_lead_refuses(three: Cluster) -> None:
     """A follower appends nothing, says so for certain, and names the leader."""
     three.propose(2, 1, "a", session=session(three))

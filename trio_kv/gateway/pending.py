@@ -10,14 +10,12 @@ from trio_kv.gateway.store import Answer
 from trio_kv.kv.commands import Command
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
-
-COMMAND_BYTES = 512
-"""What a command weighs besides its texts: objects of Python, here and in the log."""
+from trio_kv.wire.node_port import Place
 
 
 @attrs.define(eq=False, slots=True)
 class PendingWrite:
-    """A run of writes under way."""
+    """A run with writes under way."""
 
     number: int
     session: int | None
@@ -25,6 +23,8 @@ class PendingWrite:
     first: int
     """The run's first seq."""
     commands: Sequence[Command]
+    places: Sequence[Place]
+    """The queries between them."""
     size_bytes: int
     deadline: float
     task: Any

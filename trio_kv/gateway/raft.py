@@ -6,7 +6,8 @@ error is possible only as long as no attempt can take effect: none was handed ov
 it did not append. After that there is the result, `timeout` or `session_expired`. A write that was handed over is never
 repeated under another session.
 
-**Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins.
+**Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins. Those that
+stand beside writes in a run go with them to the leader, which answers each in its place (decision 0027).
 
 **Nodes** are known by their port alone (`replica.port`), so they may run in any process. Their answers come straight
 into `deliver`, which wakes the waiting connection; what takes thought is left to `run`. There is no timer and no task a
@@ -27,10 +28,11 @@ from typing import Any
 
 import trio
 
-from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, PendingWrite
+from trio_kv.gateway.pending import Opening, PendingRead, PendingWrite
 from trio_kv.gateway.readers import Readers
+from trio_kv.gateway.runs import OPERATION_BYTES, Run, refuse, take_apart
 from trio_kv.gateway.store import Answer, View
-from trio_kv.kv.commands import Command, OpenSession, Write
+from trio_kv.kv.commands import OpenSession, Write
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import REPLIES_MAX, check_timeout
@@ -117,38 +119,56 @@ class RaftStore:
 
     # The port
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        """Apply a run of writes, each at most once. See `Store`."""
+    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+        """Carry out a run with writes in it. See `Store`."""
         deadline = trio.current_time() + timeout_s
-        size_bytes = sum([COMMAND_BYTES + operation.size_bytes for operation in operations])
-        if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
-            return _all("overloaded", "too many bytes are waiting: try again later", len(operations))
-        if self._is_gone:
-            return _all("unavailable", GONE, len(operations))
-        self._write_bytes += size_bytes
-        try:
-            return await self._write(operations, size_bytes, deadline)
-        finally:
-            self._write_bytes -= size_bytes
+        run = take_apart(operations)
+        answer = await self._take_in(run, deadline)
+        if answer.node:
+            return answer
+        refusal, reads = answer.replies[0], None
+        if run.reads_go_on(refusal):
+            left_s = deadline - trio.current_time()
+            reads = await self.read(run.queries, timeout_s=left_s, is_stale=False, view=View())
+        return run.end(refusal, reads)
 
-    async def _write(self, operations: Sequence[AnyWrite], size_bytes: int, deadline: float) -> Answer:
+    async def _take_in(self, run: Run, deadline: float) -> Answer:
+        """Carry out a run, if there is room for it. Without a node in the answer, its one reply is for all writes."""
+        if self._write_bytes and self._write_bytes + run.size_bytes > WRITE_BYTES_MAX:
+            return refuse("overloaded", "too many bytes are waiting: try again later")
+        if self._is_gone:
+            return refuse("unavailable", GONE)
+        self._write_bytes += run.size_bytes
+        try:
+            return await self._write(run, deadline)
+        finally:
+            self._write_bytes -= run.size_bytes
+
+    async def _write(self, run: Run, deadline: float) -> Answer:
+        count = len(run.writes)
         if self._needs_session():
-            refusal = await self._ensure_session(deadline, len(operations))
+            refusal = await self._ensure_session(deadline)
             if refusal is not None:
                 return refusal
-        if self._seq + len(operations) - self._first_awaited() >= REPLIES_MAX:
+        if self._seq + count - self._first_awaited() >= REPLIES_MAX:
             # Beyond its window the session would refuse at apply, when a repeated attempt may already be
             # under way. Looked at behind the wait for a session, for many may have waited with this one.
-            return _all("overloaded", "too many requests are waiting: try again later", len(operations))
+            return refuse("overloaded", "too many requests are waiting: try again later")
         used_at = trio.current_time()
         session, seq, done = self._session, self._seq + 1, self._first_awaited()
-        self._seq += len(operations)
+        self._seq += count
         commands = [
-            Write(session, seq + offset, done, operation) for offset, operation in enumerate(operations)
+            Write(session, seq + place, done, operation) for place, operation in enumerate(run.writes)
         ]
-        answer = await self._propose(commands, session, seq, size_bytes, deadline)
+        self._number += 1
+        task = trio.lowlevel.current_task()
+        write = PendingWrite(self._number, session, seq, commands, run.places, run.size_bytes, deadline, task)
+        if not self._hand_over(write):
+            return Answer([_LEADER_FULL])
+        self._writes[write.number] = write
+        answer = await self._wait(write, self._writes)
         if answer.node and self._session == session:
-            code = answer.replies[-1].code
+            code = answer.replies[run.last_write].code
             if code == "session_expired":
                 # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
                 self._session = 0
@@ -162,9 +182,9 @@ class RaftStore:
     ) -> Answer:
         """Let a follower answer queries. See `Store`."""
         if len(self._reads) >= READS_MAX:
-            return _all("overloaded", "too many requests are waiting: try again later", len(queries))
+            return refuse("overloaded", "too many requests are waiting: try again later", len(queries))
         if self._is_gone and not is_stale:
-            return _all("unavailable", GONE, len(queries))
+            return refuse("unavailable", GONE, len(queries))
         now = trio.current_time()
         self._number += 1
         task = trio.lowlevel.current_task()
@@ -200,26 +220,26 @@ class RaftStore:
         # Of its own writes alone: the opening of the next one is a write, too.
         return unused_s > self._session_timeout_s / 2 and self._first_awaited() > self._seq
 
-    async def _ensure_session(self, deadline: float, count: int) -> Answer | None:
+    async def _ensure_session(self, deadline: float) -> Answer | None:
         """Wait for a new session, if the one there is may be forgotten soon; return the refusal if there is none."""
         with trio.move_on_at(deadline):
             while self._needs_session():
                 opening = self._opening or self._open_session()
                 await opening.ended.wait()
                 if opening.refusal is not None:
-                    return _all(opening.refusal.code, opening.refusal.message, count)
+                    return Answer([opening.refusal])
                 if self._session:
                     # However long it took: to wait for a younger one could go on for ever.
                     break
             return None
-        return _all("unavailable", "no leader answered in time: nothing was written", count)
+        return refuse("unavailable", "no leader answered in time: nothing was written")
 
     def _open_session(self) -> Opening:
         """Begin to open a session. It goes on even if no client waits for it any more."""
         self._opening = opening = Opening(trio.current_time())
         self._number += 1
         command = OpenSession(round(self._session_timeout_s * 1_000_000))
-        write = PendingWrite(self._number, None, 0, [command], COMMAND_BYTES, math.inf, None)
+        write = PendingWrite(self._number, None, 0, [command], (), OPERATION_BYTES, math.inf, None)
         if self._hand_over(write):
             self._writes[write.number] = write
             self._look_after_soon()
@@ -239,23 +259,13 @@ class RaftStore:
 
     # Writes
 
-    async def _propose(
-        self, commands: Sequence[Command], session: int | None, first: int, size_bytes: int, deadline: float
-    ) -> Answer:
-        self._number += 1
-        task = trio.lowlevel.current_task()
-        write = PendingWrite(self._number, session, first, commands, size_bytes, deadline, task)
-        if not self._hand_over(write):
-            return _all(_LEADER_FULL.code, _LEADER_FULL.message, len(commands))
-        self._writes[write.number] = write
-        return await self._wait(write, self._writes)
-
     def _hand_over(self, write: PendingWrite) -> bool:
         """Give a write to the leader, if one is known; return whether its queue had room."""
         leader = self._directory.leader()
         if leader is None:
             return True
-        if not leader.submit(Propose(self._reply_to, write.number, write.commands, write.size_bytes)):
+        propose = Propose(self._reply_to, write.number, write.commands, write.size_bytes, write.places)
+        if not leader.submit(propose):
             return False
         write.handed_to = (leader.status.node, leader.status.term)
         write.retry_at = trio.current_time() + (OPENING_RETRY_S if write.task is None else RETRY_S)
@@ -335,7 +345,7 @@ class RaftStore:
         for read in list(self._reads.values()):
             if now >= read.deadline:
                 late = "no node could confirm the read in time"
-                self._end(self._reads, read, _all("unavailable", late, len(read.queries)))
+                self._end(self._reads, read, refuse("unavailable", late, len(read.queries)))
             elif now >= read.hedge_at:
                 self._hedge(now, read)
 
@@ -359,7 +369,7 @@ class RaftStore:
             write.unresolved = max(0, write.unresolved - 1)
         if isinstance(answer, Full) and not write.unresolved:
             full = "the disks of a majority are full: nothing was written"
-            self._end(self._writes, write, _all("read_only", full, len(write.commands)))
+            self._end(self._writes, write, refuse("read_only", full))
         elif write.handed_to is not None and write.handed_to[0] == answer.node:
             if has_no_effect:
                 # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
@@ -379,13 +389,8 @@ class RaftStore:
         self._ask(now, read)
 
     def _end_late_write(self, write: PendingWrite) -> None:
-        count = len(write.commands)
         if write.unresolved:
-            answer = _all("timeout", "no answer in time: the write may or may not take effect", count)
+            answer = refuse("timeout", "no answer in time: the write may or may not take effect")
         else:
-            answer = _all("unavailable", "no leader took the write in time: nothing was written", count)
+            answer = refuse("unavailable", "no leader took the write in time: nothing was written")
         self._end(self._writes, write, answer)
-
-
-def _all(code: str, message: str, count: int) -> Answer:
-    return Answer([Reply(code, None, 0, message)] * count)

@@ -52,13 +52,16 @@ class View:
 class Store(Protocol):
     """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code."""
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        """Apply writes in their order, each at most once.
+    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+        """Carry out operations in their order: apply the writes, each at most once, and answer the queries.
+
+        A query is linearizable, and sees the effects of all writes before it and of none behind it. One for which
+        that can't be had gets `unavailable`.
 
         Args:
-            operations: a run of one connection; never empty.
-            timeout_s: after this long each operation without a result gets `unavailable` (never handed
-                to a leader) or `timeout` (handed over, outcome unknown).
+            operations: a run of one connection, in which there is a write.
+            timeout_s: after this long each write without a result gets `unavailable` (never handed to a leader) or
+                `timeout` (handed over, outcome unknown), and each query `unavailable`.
 
         """
 
@@ -68,7 +71,7 @@ class Store(Protocol):
         """Answer queries, as their operations say, or with an error's code.
 
         Args:
-            queries: a run of one connection; never empty.
+            queries: a run of one connection without a write; never empty.
             timeout_s: after this long the reads end in `unavailable`.
             is_stale: answer at once from one follower's applied state, never older than `view`.
             view: what this connection has seen; updated by all reads, and used by stale ones.

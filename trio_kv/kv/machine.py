@@ -67,6 +67,20 @@ class LogEntry(Protocol):
         """The entry's bytes."""
 
 
+QUERIES_IN_A_CALL_MAX = 16_384
+"""Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Queries in the midst of entries."""
+
+    index: int
+    """They are answered from the state after the entry with this index."""
+    queries: Sequence[AnyQuery]
+    replies: list[Reply]
+    """Their replies are added to this."""
+
+
 class Machine:
     """Keys and sessions after the first `applied` entries of the log.
 
@@ -82,6 +96,7 @@ class Machine:
         "entries_digest",
         "items",
         "key_order",
+        "repeated",
         "sessions",
         "state_digest",
         "time_us",
@@ -102,6 +117,9 @@ class Machine:
         self.sessions = Sessions()
         self.changes: Sequence[Change | SessionChange | NoChange] = ()
         """What the last call of `apply` did, in order."""
+        self.repeated: list[int] = []
+        """Indexes of the entries of that call whose commands were not applied there, because their sessions may know
+        them from before: they have their answers, or no session has them any more."""
         self.key_order: KeyOrder | None = None
         """None until somebody asked for an order of the keys."""
         self._frozen: Frozen | None = None
@@ -119,7 +137,12 @@ class Machine:
         """Answer queries from this state."""
         return [query.answer(self) for query in queries]
 
-    def apply(self, entries: Sequence[LogEntry], compared_bytes_max: float = math.inf) -> list[Reply]:
+    def apply(
+        self,
+        entries: Sequence[LogEntry],
+        compared_bytes_max: float = math.inf,
+        asked: Sequence[Asked] = (),
+    ) -> list[Reply]:
         """Apply the next entries of the log; return their replies, one an entry.
 
         Where a long run is cut into calls makes no difference to anything, digests included.
@@ -128,6 +151,9 @@ class Machine:
             entries: what comes next.
             compared_bytes_max: bytes of JSON to compare in this call. Once it is more, the call ends: it returns fewer
                 replies than there are entries, at least one, and the rest has to be given again.
+            asked: what is asked in the midst of these entries, in the order of the indexes: from that of the last entry
+                before them on, up to that of the last of them. A call also ends once these queries are too many. What
+                is asked behind the last entry that it applies is not answered.
 
         Raises:
             AssertionError: an index is not the next one, or cluster time runs back.
@@ -136,11 +162,11 @@ class Machine:
         replies: list[Reply] = []
         context = Context(self.items)
         self.changes = context.changes
+        self.repeated = []
         write = self._write
         index, time_us = self.applied, self.time_us
-        for entry in entries:
+        for entry in self._ask_between(entries, asked) if asked else entries:
             if context.compared_bytes > compared_bytes_max:
-                entries = entries[: len(replies)]
                 break
             assert entry.index == index + 1, f"entry {entry.index} applied after {index}"
             assert entry.time_us >= time_us, f"cluster time back from {time_us} to {entry.time_us} at {entry}"
@@ -148,6 +174,8 @@ class Machine:
             command = entry.command
             is_write = type(command) is Write
             replies.append(write(command, context) if is_write else self._control(command, context))
+        if len(replies) < len(entries):
+            entries = entries[: len(replies)]
         if replies:
             self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
             self.entries_digest = crc32c(b"".join([entry.encoded for entry in entries]), self.entries_digest)
@@ -155,6 +183,24 @@ class Machine:
         if self.key_order is not None:
             self.key_order.note(context.changes)
         return replies
+
+    def _ask_between(self, entries: Sequence[LogEntry], asked: Sequence[Asked]) -> Iterator[LogEntry]:
+        """Yield entries to be applied, and answer before each of them, and behind the last, what is asked there."""
+        done = count = 0
+        for entry in entries:
+            if done < len(asked) and asked[done].index < entry.index:
+                self.applied = entry.index - 1
+                while done < len(asked) and asked[done].index < entry.index:
+                    each = asked[done]
+                    each.replies.extend(self.query(each.queries))
+                    done, count = done + 1, count + len(each.queries)
+                if count > QUERIES_IN_A_CALL_MAX and entry is not entries[0]:
+                    return
+            yield entry
+        if done < len(asked):
+            self.applied = entries[-1].index
+        for each in asked[done:]:
+            each.replies.extend(self.query(each.queries))
 
     def order_keys(self, keys_max: int) -> bool:
         """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
@@ -259,6 +305,7 @@ class Machine:
         sessions = self.sessions
         session = sessions.by_id.get(command.session)
         if session is None:
+            self.repeated.append(context.index)
             return _note(context, UNKNOWN_SESSION)
         # Raised even by a repeated or refused command: what its owner has heard is true all the same.
         if command.done > session.done:
@@ -268,6 +315,7 @@ class Machine:
         seq = command.seq
         known = session.replies.get(seq) or session.refuse(seq)
         if known is not None:
+            self.repeated.append(context.index)
             return _note(context, known)
         operation = command.operation
         answer_bytes = operation.answer_bytes(context.items)

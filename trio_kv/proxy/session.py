@@ -4,9 +4,10 @@ A session takes chunks of bytes and tells what to do about them, one step after 
 the store, send some bytes, let others have their turn. Whoever drives it asks for the next step until there is none,
 and only then receives again, which is what holds a fast client back.
 
-A run has requests of one kind that follow each other. The next run is given out when the last one is answered, so
-requests take effect in their order. A chunk of lines that are no requests is worth a hundred of it in replies: they
-go out before more of its lines are decoded.
+A run has reads and writes that follow each other, or stale reads, which don't mix with others: whoever answers those
+knows nothing of writes beside them. The next run is given out when the last one is answered, so requests take effect in
+their order; within a run the store sees to that. A chunk of lines that are no requests is worth a hundred of it in
+replies: they go out before more of its lines are decoded.
 
 Nobody works for long without a pause. What is done is counted in units of some microseconds, and not in time, so that
 a simulated run repeats itself.
@@ -43,7 +44,7 @@ STEP_OF_RUN: Final[Mapping[type, Step]] = {
     for kind in OPERATIONS.values()
     if issubclass(kind, (Query, WriteOperation))
 }
-"""What a run of each kind of operation asks for; the others need no store."""
+"""What a run of each kind of operation asks for; the others need no store. One with a write in it is a write."""
 
 
 class Session:
@@ -72,7 +73,7 @@ class Session:
         self.is_owing = False
         """Whether there is a next step."""
         self.operations: Sequence[Any] = ()
-        """The run that was given out last. Its requests have one kind, time-out and consistency."""
+        """The run that was given out last. Its requests have one time-out, and its reads one consistency."""
         self.timeout_s = 0.0
         self.is_stale = False
         self.farewell = b""
@@ -258,14 +259,18 @@ class Session:
 
     def _cut_run(self, first: Request) -> Step:
         """Cut the run that begins with the next item, and return its step."""
-        step, timeout_s, is_stale = STEP_OF_RUN[type(first.operation)], first.timeout, first.is_stale
+        step: Step = READ
+        timeout_s, is_stale = first.timeout, _is_stale(first)
         run: list[Any] = []
         for item in islice(self._items, self._done, self._done + self._run_requests_max):
             # One time-out and one consistency a run, so that the store need know no more of it than that.
-            if isinstance(item, bytes) or STEP_OF_RUN.get(type(item.operation)) is not step:
+            if isinstance(item, bytes) or item.timeout != timeout_s or _is_stale(item) != is_stale:
                 break
-            if item.timeout != timeout_s or item.is_stale != is_stale:
+            kind = STEP_OF_RUN.get(type(item.operation))
+            if kind is None:
                 break
+            if kind is WRITE:
+                step = WRITE
             run.append(item.operation)
         self._handed = self._done + len(run)
         self.operations, self.timeout_s, self.is_stale = run, timeout_s, is_stale
@@ -374,6 +379,11 @@ class Session:
         else:
             reply = Reply("ok")
         return encode_reply(item, reply)
+
+
+def _is_stale(request: Request) -> bool:
+    """Whether it is answered at once from one follower's state. It means nothing to a write."""
+    return request.is_stale and isinstance(request.operation, Query)
 
 
 def _encode_refusal(error: BadRequestError) -> bytes:

@@ -4,12 +4,13 @@ thing.
 What it owns: who waits for which entry, which reads wait for which index, when something is due to expire.
 """
 
+from bisect import bisect_right
 from collections import deque
 
 import attrs
 
 from trio_kv.kv.commands import Command, Expire
-from trio_kv.kv.machine import Machine
+from trio_kv.kv.machine import Asked, Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
@@ -33,6 +34,11 @@ EXPIRY_RETRY_S = 1.0
 GROUP_S = 0.01
 """While a leader's entries are on their way to be committed, further commands wait for that, for so long at most, and
 then go out together: what a message, a pass and a sync cost is shared by more of them (group commit)."""
+PLACE_LOST = Reply(
+    "unavailable",
+    message="this read has lost its place before the writes behind it, which may have been done by an earlier attempt "
+    "of ours: ask again",
+)
 READS_WAITING_MAX = 16_384
 """Reads that wait here at a time, for a leader or for entries; a further one is refused, and asked elsewhere."""
 
@@ -46,6 +52,25 @@ class _Waiter:
     first: int
     last: int
     replies: list[Reply] = attrs.field(factory=list)
+    """To the commands."""
+    answers: dict[int, list[Reply]] = attrs.field(factory=dict)
+    """To the queries, by their place. As long as that was not reached there are none."""
+    repeated: int = 0
+    """Index of the last entry up to its end that was not applied there, as its command may have been applied before."""
+
+    def all_replies(self) -> list[Reply]:
+        """Return the replies in the order of the run."""
+        if not self.answers:
+            return self.replies
+        merged: list[Reply] = []
+        begin = 0
+        for place, answers in self.answers.items():
+            merged += self.replies[begin:place]
+            # A command behind them may have taken effect before: then the state that they met may hold that.
+            merged += [PLACE_LOST] * len(answers) if self.first + place <= self.repeated else answers
+            begin = place
+        merged += self.replies[begin:]
+        return merged
 
 
 class Replica:
@@ -154,7 +179,8 @@ class Replica:
         self._reads.extend([(index, reads) for reads, index in ready.reads])
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
-            replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
+            asked = self._asked_between(committed[-1].index) if self._waiters else ()
+            replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
             self.snapshots.applied(sum([len(entry.encoded) for entry in committed]))
@@ -288,6 +314,21 @@ class Replica:
             return Full(propose.number, self.id)
         return Refused(propose.number, self.id, why.hint)
 
+    def _asked_between(self, last: int) -> list[Asked]:
+        """Return what is asked between the entries not applied yet up to `last`, in the order of the places."""
+        asked: list[Asked] = []
+        for waiter in self._waiters:
+            before = waiter.first - 1
+            if before > last:
+                break
+            for place, queries in waiter.propose.queries:
+                if before + place > last:
+                    break
+                replies = waiter.answers.setdefault(place, [])
+                if not replies:
+                    asked.append(Asked(before + place, queries, replies))
+        return asked
+
     def _answer_writes(self, committed: tuple[Entry, ...], replies: list[Reply]) -> None:
         """Answer the proposals whose entries were applied, as long as it was they that were applied there."""
         base, last_applied = committed[0].index, committed[-1].index
@@ -302,10 +343,14 @@ class Replica:
                 self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
                 continue
             waiter.replies.extend(replies[begin:end])
+            repeated = self.machine.repeated
+            if repeated:
+                place = bisect_right(repeated, waiter.last)
+                waiter.repeated = max(waiter.repeated, repeated[place - 1] if place else 0)
             if waiter.last > last_applied:
                 return
             self._end_first()
-            done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.replies)
+            done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.all_replies())
             self._answers.append((waiter.propose.reply_to, done))
 
     def _give_up_lost(self) -> None:

@@ -1,0 +1,79 @@
+"""A run of one connection: its writes, and the queries between them; and what it hears if nothing comes of it."""
+
+from collections.abc import Sequence
+
+import attrs
+import msgspec
+
+from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations.operation import Query
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.node_port import Place
+
+OPERATION_BYTES = 512
+"""What an operation weighs besides its texts: objects of Python, here, in the log and in its answer."""
+
+_LATE_READ = Reply("unavailable", message="the writes beside this read were not answered in time: ask again")
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Operations in their order, taken apart as `Propose` has them."""
+
+    operations: Sequence[AnyWrite | AnyQuery]
+    writes: Sequence[AnyWrite]
+    places: Sequence[Place]
+    size_bytes: int
+    last_write: int
+    """Where the last write stands in the run."""
+
+    def reads_go_on(self, refusal: Reply) -> bool:
+        """Whether there are queries, which are to be asked on their own when its writes hear this.
+
+        They are if no write takes effect, and there may be time left.
+        """
+        return bool(self.places) and refusal.code in ("overloaded", "read_only")
+
+    @property
+    def queries(self) -> list[AnyQuery]:
+        """All of them, in their order."""
+        return [query for _, queries in self.places for query in queries]
+
+    def end(self, refusal: Reply, answer: Answer | None = None) -> Answer:
+        """Return the answer to a run whose writes came to nothing, or nobody knows to what.
+
+        Args:
+            refusal: what each write hears.
+            answer: that to the queries, which were asked on their own; None: they were not.
+
+        """
+        if answer is None:
+            read = refusal if refusal.code == "unavailable" else _LATE_READ
+            answer = Answer([read] * (len(self.operations) - len(self.writes)))
+        reads = iter(answer.replies)
+        replies = [next(reads) if isinstance(each, Query) else refusal for each in self.operations]
+        return attrs.evolve(answer, replies=replies)
+
+
+def refuse(code: str, message: str, count: int = 1) -> Answer:
+    """Return the same error for each of so many operations."""
+    return Answer([Reply(code, None, 0, message)] * count)
+
+
+def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
+    """Return a run of these operations, at least one of which is a write."""
+    writes: list[AnyWrite] = []
+    places: list[tuple[int, list[AnyQuery]]] = []
+    size_bytes, last_write = OPERATION_BYTES * len(operations), 0
+    for number, operation in enumerate(operations):
+        if not isinstance(operation, Query):
+            writes.append(operation)
+            size_bytes += operation.size_bytes
+            last_write = number
+            continue
+        size_bytes += len(operation.key)
+        if places and places[-1][0] == len(writes):
+            places[-1][1].append(operation)
+        else:
+            places.append((len(writes), [operation]))
+    return Run(operations, writes, places, size_bytes, last_write)
