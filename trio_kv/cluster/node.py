@@ -168,8 +168,6 @@ class Node:
             send(message)
         if work.write is not None:
             disk.submit(work.write)
-        if work.answers:
-            self._deliver(work.answers)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
         self.inbox.patience = work.patience
         for job in work.jobs:
@@ -180,6 +178,9 @@ class Node:
             self.inbox.post(Continue())
         self._note()
         self._set_timer(work.deadline)
+        if work.answers:
+            # Last, for whoever is answered may ask anew at once.
+            self._deliver(work.answers)
 
     def _emit(self, event: Event) -> None:
         raft = self.replica.raft
@@ -232,8 +233,7 @@ class Node:
     def _look_later(self) -> None:
         """Let the timer see to it that what was left lying in the inbox does not lie for long."""
         self._look_at = trio.current_time() + PATIENCE_S
-        if self._look_at < self._timer_scope.deadline:
-            self._timer_scope.deadline = self._look_at
+        self._timer_scope.deadline = min(self._timer_scope.deadline, self._look_at)
 
     async def _run_timer(self) -> None:
         while True:

@@ -7,7 +7,7 @@ import msgspec
 
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import AnyQuery, AnyWrite
-from trio_kv.kv.operations.operation import Query
+from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import Place
 
@@ -62,6 +62,11 @@ def refuse(code: str, message: str, count: int = 1) -> Answer:
 
 def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
     """Return a run of these operations, at least one of which is a write."""
+    if len(operations) == 1:
+        # What each client sends that waits for each answer.
+        (write,) = operations
+        assert isinstance(write, WriteOperation)
+        return Run(operations, [write], (), OPERATION_BYTES + write.size_bytes, 0)
     writes: list[AnyWrite] = []
     places: list[tuple[int, list[AnyQuery]]] = []
     size_bytes, last_write = OPERATION_BYTES * len(operations), 0
@@ -77,3 +82,7 @@ def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
         else:
             places.append((len(writes), [operation]))
     return Run(operations, writes, places, size_bytes, last_write)
+
+
+OPENING = Run((), (), (), OPERATION_BYTES, 0)
+"""Of the opening of a session."""

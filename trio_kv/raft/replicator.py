@@ -65,7 +65,9 @@ class Replicator(Role):
         commit = raft.commit
         if commit == raft.log.last_index:
             return NEVER
-        nodes = [peer for peer, progress in self.progress.items() if progress.match > commit and progress.counts]
+        nodes = [
+            peer for peer, progress in self.progress.items() if progress.match > commit and progress.counts
+        ]
         if raft.log.durable > commit:
             nodes.append(raft.id)
         return max(1, raft.voters.missing(nodes))
@@ -76,7 +78,9 @@ class Replicator(Role):
             return NEVER
         first = self.rounds.pending[0][0]
         nodes = [
-            peer for peer, progress in self.progress.items() if progress.acked_round >= first and progress.counts
+            peer
+            for peer, progress in self.progress.items()
+            if progress.acked_round >= first and progress.counts
         ]
         return max(1, self.raft.voters.missing([self.raft.id, *nodes]))
 
@@ -144,7 +148,9 @@ class Replicator(Role):
     def _maybe_tell_commit(self, now: float) -> None:
         """Tell a commit index that has ridden on no other message: no node is woken for it alone before that."""
         commit = self.raft.commit
-        untold = [(peer, progress) for peer, progress in self.progress.items() if progress.lacks_commit(commit)]
+        untold = [
+            (peer, progress) for peer, progress in self.progress.items() if progress.lacks_commit(commit)
+        ]
         if untold and self.tell_commit_at == float("inf"):
             self.tell_commit_at = now + self.raft.config.commit_delay_s
         if not untold or now >= self.tell_commit_at:
@@ -175,7 +181,9 @@ class Replicator(Role):
         Should one of them not answer, the next heartbeat begins a round that goes to all.
         """
         progress = self.progress
-        ranked = sorted(progress, key=lambda peer: (peer in self._addressed, progress[peer].heard_at), reverse=True)
+        ranked = sorted(
+            progress, key=lambda peer: (peer in self._addressed, progress[peer].heard_at), reverse=True
+        )
         enough = [self.raft.id]
         for peer in ranked:
             if self.raft.voters.has_majority(enough):

@@ -68,12 +68,12 @@ class Work(msgspec.Struct, gc=False):
     """They leave."""
     write: Write | None
     """It goes to the disk; writes become durable in the order in which they are given."""
-    answers: list[tuple[ReplyTo, Answer]]
-    """(reply_to, answer): each goes to who asked."""
     jobs: list[Job]
     """They go to the disk, behind the write."""
     events: Sequence[Event]
     """They are told to whoever listens."""
+    answers: list[tuple[ReplyTo, Answer]]
+    """(reply_to, answer): each goes to who asked, and who may ask anew at once."""
     wants_pass: bool
     """`Continue` is to be given soon: when others who wait for the processor had it."""
     deadline: float
@@ -129,9 +129,9 @@ class Driver:
         return Work(
             ready.messages,
             ready.write,
-            replica.take_answers(),
             replica.take_jobs(),
             events,
+            replica.take_answers(),
             wants_pass,
             replica.deadline,
             Patience(replica.raft),
