@@ -11,6 +11,7 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy import session
 from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import Step
 from trio_kv.wire.node_port import Refused
@@ -165,3 +166,57 @@ def _(patch: Patch) -> None:
         self._items.sort(key=is_no_read)
 
     patch.setattr(Session, "_decode_lines", decode_lines)
+
+
+@mutant(
+    "C10 a read beside a write that is late is said to be late as well",
+    tests=gateway_tests("test_C10_a_run_that_is_late_is_unknown_and_its_reads_are_not"),
+)
+def _(patch: Patch) -> None:
+    def end(self: runs.Run, refusal: Reply, answer: Answer | None = None) -> Answer:
+        return Answer([refusal] * len(self.operations))
+
+    patch.setattr(runs.Run, "end", end)
+
+
+@mutant(
+    "R2 reads end with the writes beside them that were refused",
+    tests=gateway_tests("test_R2_reads_go_on_where_the_writes_beside_them_are_refused"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(runs.Run, "reads_go_on", lambda self, refusal: False)
+
+
+@mutant(
+    "C10 reads go on though the writes beside them may take effect",
+    tests=gateway_tests("test_C10_reads_do_not_go_on_while_an_attempt_may_take_effect"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._on_no_write
+
+    def on_no_write(self: RaftStore, now: float, write: Any, answer: Any) -> None:
+        write.unresolved = 1
+        real(self, now, write, answer)
+
+    patch.setattr(RaftStore, "_on_no_write", on_no_write)
+
+
+@mutant(
+    "C1 a run that ends with a read does not tell that its session was forgotten",
+    tests=gateway_tests("test_a_run_that_ends_with_reads_tells_that_its_session_was_forgotten"),
+)
+def _(patch: Patch) -> None:
+    real = runs.take_apart
+    patch.setattr(
+        gateway,
+        "take_apart",
+        lambda run: msgspec.structs.replace(real(run), last_write=len(run) - 1),
+    )
+
+
+@mutant(
+    "proxy: a stale read goes with the writes beside it",
+    tests=("tests/unit/test_session.py::test_stale_reads_are_runs_of_their_own",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(session, "_is_stale", lambda request: False)

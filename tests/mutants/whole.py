@@ -150,7 +150,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = RaftStore.write
 
-    async def write(self: RaftStore, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
+    async def write(
+        self: RaftStore, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float
+    ) -> Answer:
         return attrs.evolve(await real(self, operations, timeout_s=timeout_s), applied=0)
 
     patch.setattr(RaftStore, "write", write)
@@ -161,27 +163,19 @@ def _(patch: Patch) -> None:
     real = Connection.__init__
 
     def init(self: Connection, *streams: Any, store: Store, **others: Any) -> None:
-        early: list[Reply] = []
-
-        async def write(writes: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-            session = self.session
-            items = session._items[session._handed :]
-            gets = [
-                item for item in items if not isinstance(item, bytes) and isinstance(item.operation, Query)
+        async def write(run: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+            early = [
+                (await store.read([each], timeout_s=timeout_s, is_stale=False, view=self._view)).replies[0]
+                for each in run
+                if isinstance(each, Query)
             ]
-            for get in gets[len(early) :]:
-                read = await store.read(
-                    (get.operation,), timeout_s=5.0, is_stale=get.is_stale, view=self._view
-                )
-                early.extend(read.replies)
-            return await store.write(writes, timeout_s=timeout_s)
+            writes = [each for each in run if not isinstance(each, Query)]
+            answer = await store.write(writes, timeout_s=timeout_s)
+            late = iter(answer.replies)
+            replies = [early.pop(0) if isinstance(each, Query) else next(late) for each in run]
+            return attrs.evolve(answer, replies=replies)
 
-        async def read(queries: Sequence[AnyQuery], **how: Any) -> Answer:
-            if not early:
-                return await store.read(queries, **how)
-            return Answer([early.pop(0) for _ in queries])
-
-        shim = SimpleNamespace(write=write, read=read, status=store.status)
+        shim = SimpleNamespace(write=write, read=store.read, status=store.status)
         real(self, *streams, store=shim, **others)
 
     patch.setattr(Connection, "__init__", init)

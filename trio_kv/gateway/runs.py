@@ -1,12 +1,13 @@
 """A run of one connection: its writes, and the queries between them; and what it hears if nothing comes of it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import msgspec
 
 from trio_kv.gateway.store import Answer
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations import OPERATIONS, AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import Place
@@ -14,6 +15,7 @@ from trio_kv.wire.node_port import Place
 OPERATION_BYTES = 512
 """What an operation weighs besides its texts: objects of Python, here, in the log and in its answer."""
 
+_QUERIES = frozenset([kind for kind in OPERATIONS if issubclass(kind, Query)])
 _LATE_READ = Reply("unavailable", message="the writes beside this read were not answered in time: ask again")
 
 
@@ -67,20 +69,23 @@ def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
         (write,) = operations
         assert isinstance(write, WriteOperation)
         return Run(operations, [write], (), OPERATION_BYTES + write.size_bytes, 0)
-    writes: list[AnyWrite] = []
-    places: list[tuple[int, list[AnyQuery]]] = []
+    writes: list[Any] = []
+    places: list[tuple[int, list[Any]]] = []
     size_bytes, last_write = OPERATION_BYTES * len(operations), 0
+    queries: list[Any] = []
+    operation: Any
     for number, operation in enumerate(operations):
-        if not isinstance(operation, Query):
+        if type(operation) in _QUERIES:
+            if not queries:
+                places.append((len(writes), queries))
+            queries.append(operation)
+            size_bytes += len(operation.key)
+        else:
             writes.append(operation)
             size_bytes += operation.size_bytes
             last_write = number
-            continue
-        size_bytes += len(operation.key)
-        if places and places[-1][0] == len(writes):
-            places[-1][1].append(operation)
-        else:
-            places.append((len(writes), [operation]))
+            if queries:
+                queries = []
     return Run(operations, writes, places, size_bytes, last_write)
 
 

@@ -260,18 +260,22 @@ class Session:
     def _cut_run(self, first: Request) -> Step:
         """Cut the run that begins with the next item, and return its step."""
         step: Step = READ
-        timeout_s, is_stale = first.timeout, _is_stale(first)
+        timeout_s, is_stale = first.timeout, first.is_stale and STEP_OF_RUN[type(first.operation)] is READ
         run: list[Any] = []
         for item in islice(self._items, self._done, self._done + self._run_requests_max):
-            # One time-out and one consistency a run, so that the store need know no more of it than that.
-            if isinstance(item, bytes) or item.timeout != timeout_s or _is_stale(item) != is_stale:
+            if type(item) is bytes:
                 break
-            kind = STEP_OF_RUN.get(type(item.operation))
-            if kind is None:
+            operation = item.operation
+            kind = STEP_OF_RUN.get(type(operation))
+            # One time-out and one consistency a run, so that the store need know no more of it than that. To a write
+            # its consistency means nothing.
+            if item.timeout != timeout_s or is_stale != (item.is_stale and kind is READ):
                 break
             if kind is WRITE:
                 step = WRITE
-            run.append(item.operation)
+            elif kind is None:
+                break
+            run.append(operation)
         self._handed = self._done + len(run)
         self.operations, self.timeout_s, self.is_stale = run, timeout_s, is_stale
         return step
@@ -322,19 +326,22 @@ class Session:
 
     def _decode_lines(self) -> None:
         """Decode lines: all there are, but for a pause, or if their replies are known and too many already."""
-        work, items = self._work, self._items
-        for line in islice(self._lines, self._taken, None):
+        work, items, before = self._work, self._items, len(self._items)
+        # Each line is a unit of work at least.
+        for line in self._lines[self._taken : self._taken + WORK_MAX]:
+            work += 1
             item = self._decode(line)
             items.append(item)
-            self._taken += 1
-            work += 1
-            if isinstance(item, bytes):
+            if type(item) is bytes:
                 self._error_bytes += len(item)
                 work += BAD_LINE_WORK
                 if line is not TOO_LARGE:
                     work += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
-            if work >= WORK_MAX or self._error_bytes > REPLY_BYTES_MAX:
+                if self._error_bytes > REPLY_BYTES_MAX:
+                    break
+            if work >= WORK_MAX:
                 break
+        self._taken += len(items) - before
         self._work = work
         self._is_decoding = self._taken < len(self._lines) and self._error_bytes <= REPLY_BYTES_MAX
 
@@ -356,14 +363,20 @@ class Session:
 
     def _put_replies(self, answer: Answer) -> None:
         """Put the replies to the last run, as many as may be kept."""
-        items, replies, node, term = self._items, answer.replies, answer.node, answer.term
-        first = self._handed - len(replies)
-        for place in range(self._done, self._handed):
-            if self._out_bytes > REPLY_BYTES_MAX:
-                return
-            self._put(encode_reply(items[place], replies[place - first], node, term))
-            self._done += 1
-        self._answer = None
+        replies, node, term = answer.replies, answer.node, answer.term
+        out, out_bytes, done = self._out, self._out_bytes, self._done
+        told = len(replies) - (self._handed - done)
+        for item, reply in zip(self._items[done : self._handed], islice(replies, told, None), strict=True):
+            if out_bytes > REPLY_BYTES_MAX:
+                break
+            line = encode_reply(item, reply, node, term)
+            out.append(line)
+            out_bytes += len(line)
+            done += 1
+        self._done = done
+        self._out_bytes = out_bytes
+        if self._done == self._handed:
+            self._answer = None
 
     def _answer_here(self, item: Request | bytes) -> bytes:
         """Return the reply to what needs no run, or gets no result any more."""
@@ -379,11 +392,6 @@ class Session:
         else:
             reply = Reply("ok")
         return encode_reply(item, reply)
-
-
-def _is_stale(request: Request) -> bool:
-    """Whether it is answered at once from one follower's state. It means nothing to a write."""
-    return request.is_stale and isinstance(request.operation, Query)
 
 
 def _encode_refusal(error: BadRequestError) -> bytes:
