@@ -127,7 +127,7 @@ def three() -> Cluster:
     """Three nodes; node 1 leads; there is a session."""
     cluster = Cluster(3)
     cluster.elect(1)
-    cluster.nodes[1].propose(Propose(CLIENT, 0, [OpenSession(60_000_000)]))
+    cluster.nodes[1].propose(0.0, Propose(CLIENT, 0, [OpenSession(60_000_000)]))
     cluster.settle(1)
     cluster.deliver()
     (opened,) = cluster.taken()
@@ -148,7 +148,7 @@ def test_a_pass_compares_only_so_much(three: Cluster) -> None:
     asked: list[Any] = [commands.Write(own, 1, 0, Set("k", large))]
     asked += [commands.Write(own, 2 + place, 0, Cas("k", large, same)) for place in range(6)]
     asked.append(commands.Write(own, 8, 0, Cas("k", value(1), value(2))))
-    node.propose(Propose(CLIENT, 1, asked))
+    node.propose(0.0, Propose(CLIENT, 1, asked))
     three.passes.clear()
     three.settle(1)
     three.deliver()
@@ -184,7 +184,7 @@ def test_runs_taken_together_are_answered_apart(three: Cluster) -> None:
             commands.Write(session(three), request * 10 + n, 0, Set(key, value(request)))
             for n, key in enumerate(keys)
         ]
-        three.nodes[1].propose(Propose(CLIENT, request, asked))
+        three.nodes[1].propose(0.0, Propose(CLIENT, request, asked))
     three.settle(1)
     appends = [message for message in three.wire if isinstance(message, AppendEntries)]
     assert [len(message.entries) for message in appends] == [5, 5]
@@ -256,8 +256,8 @@ def test_a_read_sees_the_writes_before_it_in_its_run_and_none_behind_it(three: C
 def test_the_first_read_of_a_run_sees_what_came_just_before(three: Cluster) -> None:
     """Another run that is appended along with it stands before its reads as well, however little is applied yet."""
     node = three.nodes[1]
-    node.propose(run_of(three, 1, put(7), "k"))
-    node.propose(run_of(three, 2, "k", put(8), seq=10))
+    node.propose(0.0, run_of(three, 1, put(7), "k"))
+    node.propose(0.0, run_of(three, 2, "k", put(8), seq=10))
     three.settle(1)
     three.deliver()
     assert [told(done) for done in three.taken()] == [["ok", "7"], ["7", "ok"]]
@@ -522,7 +522,7 @@ def test_an_expiry_is_proposed_once_when_it_is_due() -> None:
     cluster = Cluster(1)
     cluster.elect(1)
     node = cluster.nodes[1]
-    node.propose(Propose(CLIENT, 0, [OpenSession(1_234_567)]))
+    node.propose(0.0, Propose(CLIENT, 0, [OpenSession(1_234_567)]))
     cluster.settle(1)
     before = node.raft.log.last_index
     for _ in range(1000):
@@ -543,7 +543,7 @@ def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
     cluster.elect(1)
     node = cluster.nodes[1]
     cluster.now += 0.1
-    node.propose(Propose(CLIENT, 0, [OpenSession(timeout_us)]))
+    node.propose(0.0, Propose(CLIENT, 0, [OpenSession(timeout_us)]))
     cluster.settle(1)
     due_us = node.machine.expires_at_us
     assert due_us is not None
@@ -594,7 +594,7 @@ def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:
     three.settle(2)  # Waits for the next question.
     follower.read(Read(CLIENT, 3, [Get("a")]))
     follower.read(Read(CLIENT, 4, [Get("a")], is_stale=True, applied_min=10**6))
-    follower.propose(Propose(CLIENT, 5, [OpenSession(1)]))
+    follower.propose(0.0, Propose(CLIENT, 5, [OpenSession(1)]))
     follower.raft.confirm_reads([[Read(CLIENT, 6, [Get("a")])]], 1)
     assert sorted(answer.number for _, answer in follower.stop()) == [1, 2, 3, 4, 5, 6]
 

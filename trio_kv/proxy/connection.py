@@ -3,11 +3,11 @@
 The life of a chunk: it is received and given to the session, whose steps are carried out until there are none: runs
 go to the store, bytes to the outbox. The stream is not read meanwhile.
 
-The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its own, and no turn
-of its connection's task either: as long as nothing has to be waited for but the client and the store, all that happens
-is done at once, in the task that has it: the one that watches the sockets, and the node that answers. To wake a task and
-let it wait again costs more than all that a request asks of it. The task of the connection rests meanwhile. It is woken
-for what needs a wait or an end: a client that takes its replies slowly, a turn for others, an error, the door that stops.
+The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its own. Nor
+does it cost a turn of its connection's task, for to wake a task and let it wait again takes longer than all that a request
+asks of it. As long as nothing is waited for but the client and the store, the task rests, and what happens is done in
+the task of whom it comes from: the one that watches the sockets, or the node that answers. The connection's own task is
+woken for all else: a client that takes its replies slowly, a turn for others, an error, a door that stops.
 """
 
 import enum

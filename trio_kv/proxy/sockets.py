@@ -12,6 +12,7 @@ import trio
 
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, Listener
 
+HAS_EPOLL = hasattr(select, "epoll")
 READY_MAX = 256
 """So many sockets are looked after before other tasks get their turn."""
 BACKLOG_MAX = 2048
@@ -29,7 +30,7 @@ class Watch:
 
     def __init__(self) -> None:
         """Watch nothing yet."""
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._epoll = select.epoll() if HAS_EPOLL else None
         self._callbacks: dict[int, Callable[[], object]] = {}
         self._is_running = False
 
@@ -49,10 +50,12 @@ class Watch:
 
     async def run(self) -> None:
         """Tell the owners, until cancelled."""
-        epoll = self._epoll
-        if epoll is None:
+        if self._epoll is None:
             await trio.sleep_forever()
-            return
+        else:
+            await self._run(self._epoll)
+
+    async def _run(self, epoll: "select.epoll") -> None:
         self._is_running = True
         with epoll:
             while True:

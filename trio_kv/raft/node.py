@@ -300,7 +300,7 @@ class Raft(NodeState):
 
     @property
     def is_done_by_storing(self) -> bool:
-        """Whether the end of a write lets messages leave and has no other effect: so it is with most of a follower's."""
+        """Whether the end of a write lets messages leave and does nothing else: so it is with most of a follower's."""
         return not (
             self.is_leader
             or isinstance(self.role, Candidate)

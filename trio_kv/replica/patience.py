@@ -1,8 +1,8 @@
 """What a node may leave lying for a moment, because it could not act on it yet.
 
-A pass costs much more than what one message asks of it. While a leader needs three more acknowledgements before anything
-can be committed, the first two change nothing that anybody waits for. So a node is woken by what it can act on, and
-takes the rest along.
+A pass costs much more than what one message asks of it. While a leader needs three more acknowledgements before
+anything can be committed, the first two change nothing that anybody waits for. So a node is woken by what it can act
+on, and takes the rest along.
 
 It is a hint, and never a rule: whoever heeds it takes all that lies there after `PATIENCE_S` at the latest, and a node
 that is woken too early does nothing wrong. So each number here may be too low, and none too high.
