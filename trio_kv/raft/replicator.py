@@ -176,14 +176,17 @@ class Replicator(Role):
             self._confirm_reads()
 
     def _enough_followers(self) -> Collection[int]:
-        """Return followers who make a majority with this node: those who are woken anyhow, then those heard last.
+        """Return followers who make a majority with this node, the most promising ones.
 
-        Should one of them not answer, the next heartbeat begins a round that goes to all.
+        These are, in this order, those whose logs are known to join ours, those who are woken anyhow, and those heard
+        last. Should one of them not answer, the next heartbeat begins a round that goes to all.
         """
         progress = self.progress
-        ranked = sorted(
-            progress, key=lambda peer: (peer in self._addressed, progress[peer].heard_at), reverse=True
-        )
+
+        def promise(peer: int) -> tuple[bool, bool, float]:
+            return progress[peer].is_replicating, peer in self._addressed, progress[peer].heard_at
+
+        ranked = sorted(progress, key=promise, reverse=True)
         enough = [self.raft.id]
         for peer in ranked:
             if self.raft.voters.has_majority(enough):
