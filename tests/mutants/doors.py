@@ -7,6 +7,7 @@ import msgspec
 from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway import raft as gateway
 from trio_kv.gateway import runs
+from trio_kv.gateway.pending import PendingWrite
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
@@ -35,8 +36,9 @@ def _(patch: Patch) -> None:
 
     def hand_over(self: RaftStore, write: Any) -> bool:
         if write.unresolved and write.session is not None:
-            write.commands = [msgspec.structs.replace(each, seq=self._seq + 1) for each in write.commands]
-            self._seq += len(write.commands)
+            first = self._session.seq + 1
+            write.commands = [msgspec.structs.replace(each, seq=first) for each in write.commands]
+            self._session.seq += len(write.commands)
         return real(self, write)
 
     patch.setattr(RaftStore, "_hand_over", hand_over)
@@ -47,13 +49,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C1_two_writes_never_share_a_number"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._write
+    real = RaftStore._begin
 
-    async def write(self: RaftStore, *arguments: Any) -> Answer:
-        self._seq = 0
-        return await real(self, *arguments)
+    def begin(self: RaftStore, write: PendingWrite) -> Answer | None:
+        self._session.seq = 0
+        return real(self, write)
 
-    patch.setattr(RaftStore, "_write", write)
+    patch.setattr(RaftStore, "_begin", begin)
 
 
 @mutant(

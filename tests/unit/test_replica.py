@@ -22,7 +22,9 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo, Unknown
 
-CONFIG = RaftConfig(election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05)
+CONFIG = RaftConfig(
+    commit_delay_s=0.0, election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05
+)
 
 CLIENT = ReplyTo(1, 1)
 

@@ -49,10 +49,10 @@ OPENING_RETRY_S = 10.0
 GONE = (
     "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
 )
-
+UNKNOWN = "no answer in time: the write may or may not take effect"
 LATE = "no leader took the write in time: nothing was written"
 
-_LEADER_FULL = Reply("overloaded", message="the leader's queue is full: try again later")
+_LEADER_FULL = refuse("overloaded", "the leader's queue is full: try again later")
 
 
 class RaftStore(AwaitedCalls):
@@ -174,7 +174,7 @@ class RaftStore(AwaitedCalls):
         session = self._session
         return session.is_needed(now, is_idle=self._first_awaited() > session.seq)
 
-    def _open_session(self) -> Reply | None:
+    def _open_session(self) -> Answer | None:
         """Begin to open a session, also if no client waits for it any more; return the refusal if that can't be."""
         self._number += 1
         write = PendingWrite(self._number, OPENING, math.inf, None, [self._session.opening])
@@ -207,8 +207,7 @@ class RaftStore(AwaitedCalls):
         if not self._needs_session(trio.current_time()):
             refusal = self._begin(write)
         else:
-            reply = None if self._opening else self._open_session()
-            refusal = None if reply is None else Answer([reply])
+            refusal = None if self._opening else self._open_session()
             if self._opening is not None:
                 self._opening.waiting[write.number] = write
         if refusal is None:
@@ -227,7 +226,7 @@ class RaftStore(AwaitedCalls):
         write.session, write.first, write.used_at = session.id, session.seq + 1, now
         write.commands = session.number(writes, first_awaited)
         if not self._hand_over(write):
-            return Answer([_LEADER_FULL])
+            return _LEADER_FULL
         self._writes[write.number] = write
         return None
 
@@ -292,11 +291,11 @@ class RaftStore(AwaitedCalls):
             self._wake.set()
             return
         self._readers.was_answered(answer.node)
-        write, read = self._writes.get(answer.number), self._reads.get(answer.number)
-        if write is not None:
-            self._end_write(write, Answer(answer.replies, answer.node, answer.term, answer.applied))
-        elif read is not None:
-            self._end_read(read, Answer(answer.replies, answer.node, answer.term, answer.applied))
+        found = Answer(answer.replies, answer.node, answer.term, answer.applied)
+        if (write := self._writes.get(answer.number)) is not None:
+            self._end_write(write, found)
+        elif (read := self._reads.get(answer.number)) is not None:
+            self._end_read(read, found)
 
     def _end_write(self, write: PendingWrite, answer: Answer) -> None:
         self._forget(write)
@@ -401,8 +400,5 @@ class RaftStore(AwaitedCalls):
         self._ask(now, read)
 
     def _end_late_write(self, write: PendingWrite) -> None:
-        if write.unresolved:
-            answer = refuse("timeout", "no answer in time: the write may or may not take effect")
-        else:
-            answer = refuse("unavailable", LATE)
-        self._end_write(write, answer)
+        late = ("timeout", UNKNOWN) if write.unresolved else ("unavailable", LATE)
+        self._end_write(write, refuse(*late))

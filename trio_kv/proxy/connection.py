@@ -4,10 +4,10 @@ The life of a chunk: it is received and given to the session, whose steps are ca
 go to the store, bytes to the outbox. The stream is not read meanwhile.
 
 The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its own. Nor
-does it cost a turn of its connection's task, for to wake a task and let it wait again takes longer than all that a request
-asks of it. As long as nothing is waited for but the client and the store, the task rests, and what happens is done in
-the task of whom it comes from: the one that watches the sockets, or the node that answers. The connection's own task is
-woken for all else: a client that takes its replies slowly, a turn for others, an error, a door that stops.
+does it cost a turn of its connection's task, for to wake a task and let it wait again takes longer than all else that
+is done for a request. As long as nothing is waited for but the client and the store, the task rests, and what happens
+is done in the task of whom it comes from: the one that watches the sockets, or the node that answers. The connection's
+own task is woken for all else: a client that takes its replies slowly, a turn for others, an error, a door that stops.
 """
 
 import enum

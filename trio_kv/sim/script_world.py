@@ -56,7 +56,7 @@ class World:
     # Setting up, and looking
 
     def do_cluster(self, *settings: str) -> None:
-        """`cluster nodes=3 [seed=1] [window=16] [entries=4096] [commit_delay=0]`: start that many empty nodes, and nothing else is."""
+        """`cluster nodes=3 [seed=1] [window=16] [entries=4096] [commit_delay=0]`: start so many empty nodes."""
         self.nodes, self.judge, self.wire = {}, Judge(), Wire()
         given = dict(setting.split("=") for setting in settings)
         seed = given.get("seed", "1")
