@@ -1,5 +1,6 @@
 """The gateway and the proxy: what clients are told, and in which order."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -12,9 +13,11 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy import runs as proxy_runs
 from trio_kv.proxy import session
 from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import Step
+from trio_kv.wire import requests
 from trio_kv.wire.node_port import Refused
 from trio_kv.wire.operations import Request
 
@@ -221,4 +224,26 @@ def _(patch: Patch) -> None:
     tests=("tests/unit/test_session.py::test_stale_reads_are_runs_of_their_own",),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(session, "_is_stale", lambda request: False)
+    real = proxy_runs.cut_run
+
+    def cut_run(first: Request, items: Iterable[Any]) -> Any:
+        fresh: list[Any] = [
+            item if isinstance(item, bytes) else msgspec.structs.replace(item, is_stale=False)
+            for item in items
+        ]
+        return real(fresh[0], fresh)
+
+    patch.setattr(session, "cut_run", cut_run)
+
+
+TOGETHER = ("tests/property/test_requests.py::test_lines_are_read_together_as_they_are_one_by_one",)
+
+
+@mutant("wire: of lines that are read together a member may stand twice", tests=TOGETHER)
+def _(patch: Patch) -> None:
+    patch.setattr(requests, "_has_members", lambda chunk, lines, members: True)
+
+
+@mutant("wire: lines that are read together may be cut anywhere", tests=TOGETHER)
+def _(patch: Patch) -> None:
+    patch.setattr(requests, "_has_an_object_a_line", lambda chunk: True)

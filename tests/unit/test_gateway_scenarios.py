@@ -247,6 +247,7 @@ async def test_R2_reads_go_on_where_the_writes_beside_them_are_refused(
     node, request = nodes.asked[0]
     nodes.store.deliver(Full(request.number, node))
     await trio.sleep(0.01)
+    assert len(nodes.asked) == 2
     read = nodes.asked[1][1]
     assert isinstance(read, Read)
     assert [query.key for query in read.queries] == ["a", "k", "b", "k"]

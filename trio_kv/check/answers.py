@@ -17,13 +17,12 @@ import attrs
 from trio_kv.check.durability import Durability
 from trio_kv.check.reference import Outcome
 from trio_kv.check.revision_order import RevisionOrder
-from trio_kv.check.run_order import RunOrder, take_apart
+from trio_kv.check.run_order import Place, RunOrder, take_apart
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.node_port import Place
 
 
 @attrs.frozen

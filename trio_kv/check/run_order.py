@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.node_port import Place
+
+Place = tuple[int, Sequence[AnyQuery]]
+"""Queries in a run, and how many of its commands stand before them."""
 
 _NOT_APPLIED = frozenset({"session_expired", "overloaded"})
 """Answers of the state machine that don't tell whether an earlier attempt was applied."""

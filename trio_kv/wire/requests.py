@@ -7,11 +7,11 @@ as far as that takes no time to speak of, to tell a person what is wrong. So the
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Union
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Union
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Meta, Raw
 from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
@@ -42,6 +42,13 @@ class _BaseLine(msgspec.Struct, forbid_unknown_fields=True):
     value: Raw = ABSENT
 
 
+class _PlainLine(msgspec.Struct, forbid_unknown_fields=True):
+    """The same, with a key of which no more needs to be known."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=KEY_CHARACTERS_SURE)]
+    value: Raw = ABSENT
+
+
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
     """Return the class of lines with the members of an operation, UNSET if left out, and the common ones."""
     members: list[Any] = []
@@ -64,6 +71,7 @@ _ImplicitLine = _make_line(Set, ("key",))
 """A line without `op`: a set if it has a value, else a get, which takes no condition."""
 
 _decode_base = msgspec.json.Decoder(_BaseLine).decode
+_decode_plain = msgspec.json.Decoder(_PlainLine).decode_lines
 _decode_implicit: Callable[[bytes], Any] = msgspec.json.Decoder(_ImplicitLine).decode
 _decode_op: Callable[[bytes], Any] = msgspec.json.Decoder(Union[tuple(_KINDS)]).decode  # noqa: UP007 - made of a tuple
 _encode = msgspec.json.Encoder().encode
@@ -102,6 +110,47 @@ def parse_line(line: bytes) -> Request:
     if not key or len(key) > KEY_CHARACTERS_SURE:
         _check_key(line, key)
     return Request(Set(key, value.copy()) if is_set else Get(key))
+
+
+def parse_chunk(chunk: bytes) -> list[Request] | None:
+    r"""Return the requests of many whole lines, if each is a plain one; None: they have to be looked at one by one.
+
+    It is there for speed alone, for pipelines of the two base requests: what `parse_line` makes of each line is always
+    right. Texts are copies here as well.
+
+    Args:
+        chunk: some lines, each with its `\n`.
+
+    """
+    if not _has_an_object_a_line(chunk) or b"[" in chunk or b"\\" in chunk or not chunk.isascii():
+        return None
+    try:
+        lines = _decode_plain(chunk)
+    except (ValueError, RecursionError):
+        return None
+    requests, sets = [], 0
+    for line in lines:
+        value = line.value
+        if len(value):
+            sets += 1
+            requests.append(Request(Set(line.key, value.copy())))
+        else:
+            requests.append(Request(Get(line.key)))
+    return requests if _has_members(chunk, lines, len(lines) + sets) else None
+
+
+def _has_an_object_a_line(chunk: bytes) -> bool:
+    """Return whether objects begin where lines begin, and nowhere else. No string of JSON holds a line break."""
+    count = chunk.count(b"\n")
+    return chunk.startswith(b"{") and chunk.count(b"\n{") == count - 1 and chunk.count(b"{") == count
+
+
+def _has_members(chunk: bytes, lines: Sequence[_PlainLine], members: int) -> bool:
+    """Return whether lines without escapes have so many members, and none a second time, which no object shows."""
+    colons = chunk.count(b":")
+    if colons != members:
+        colons -= sum([line.key.count(":") + bytes(line.value).count(b":") for line in lines])
+    return colons == members
 
 
 def encode_request(request: Request) -> bytes:
