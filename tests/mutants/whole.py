@@ -162,7 +162,7 @@ def _(patch: Patch) -> None:
     def init(self: Connection, *streams: Any, store: Store, **others: Any) -> None:
         def start_write(run: Sequence[Any], *, timeout_s: float, done: OnAnswer) -> Answer | object:
             writes = [each for each in run if not isinstance(each, Query)]
-            queries = [each for each in run if isinstance(each, Query)]
+            queries: list[Any] = [each for each in run if isinstance(each, Query)]
 
             def read(early: Answer) -> None:
                 def wrote(late: Answer) -> None:

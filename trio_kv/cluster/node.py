@@ -225,10 +225,15 @@ class Node:
 
     def _pass_on(self, item: Control) -> bool:
         """Let messages leave that waited for this alone, without waking the node; return whether that is all of it."""
-        messages = None if self._nursery is None or self._resumed is not None else self.driver.pass_on(item)
-        for message in messages or ():
+        passed = None if self._nursery is None or self._resumed is not None else self.driver.pass_on(item)
+        if passed is None:
+            return False
+        messages, events = passed
+        for message in messages:
             self._send(message)
-        return messages is not None
+        for event in events:
+            self._emit(event)
+        return True
 
     def _look_later(self) -> None:
         """Let the timer see to it that what was left lying in the inbox does not lie for long."""

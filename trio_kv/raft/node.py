@@ -14,6 +14,7 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import (
     ElectionStarted,
     EntriesStored,
+    Event,
     LeaderElected,
     LeaderSteppedDown,
     LogCompacted,
@@ -298,16 +299,22 @@ class Raft(NodeState):
             self.emit(EntriesStored(self.log.durable))
         self._change_role(now, self.role.on_stored(now))
 
-    @property
-    def is_done_by_storing(self) -> bool:
-        """Whether the end of a write lets messages leave and does nothing else: so it is with most of a follower's."""
-        return not (
-            self.is_leader
-            or isinstance(self.role, Candidate)
-            or self.is_rebuilding
-            or self.wants_debug
-            or self.persistence.is_backed_up
-        )
+    def stored_and_done(self, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Event]] | None:
+        """Note that this write, and all before it, are durable, if that lets messages leave and does nothing else.
+
+        So it is with most of a follower's writes.
+
+        Returns:
+            the messages, which leave now, and events. None: there is more to it, and nothing was noted.
+
+        """
+        is_follower = isinstance(self.role, Follower)
+        if not is_follower or self.is_rebuilding or self.persistence.is_backed_up:
+            return None
+        durable = self.log.durable
+        messages = self.persistence.stored(ticket)
+        is_told = self.log.durable > durable and self.wants_debug
+        return messages, (EntriesStored(self.log.durable),) if is_told else ()
 
     def set_free_log_bytes(self, free_log_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""

@@ -137,17 +137,15 @@ class Driver:
             Patience(replica.raft),
         )
 
-    def pass_on(self, item: Input) -> Sequence[Message] | None:
-        """Take what lets messages leave and asks for nothing else, without a pass; return the messages.
+    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Event]] | None:
+        """Take what lets messages leave and asks for nothing else, without a pass.
 
         Returns:
-            None if this is not such an item, or not now: it was not taken, and is to be given to `step`.
+            the messages, which leave now, and events. None if this is not such an item, or not now: it was not taken,
+            and is to be given to `step`.
 
         """
-        raft = self.replica.raft
-        if isinstance(item, Stored) and raft.is_done_by_storing:
-            return raft.persistence.stored(item.ticket)
-        return None
+        return self.replica.raft.stored_and_done(item.ticket) if isinstance(item, Stored) else None
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""
