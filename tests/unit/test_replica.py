@@ -18,7 +18,7 @@ from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.driver import Driver, Input, TimerFired
 from trio_kv.replica.jobs import Stored
-from trio_kv.replica.replica import Replica
+from trio_kv.replica.replica import GROUP_S, Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo, Unknown
 
@@ -606,3 +606,45 @@ def test_a_leader_that_stops_answers_its_own_reads_and_writes(three: Cluster) ->
     three.propose(1, 1, "a", session=session(three))
     three.read(1, 2, "a")
     assert three.nodes[1].stop() == [(CLIENT, Unknown(1, 1)), (CLIENT, Unknown(2, 1))]
+
+
+def test_commands_wait_for_the_commit_under_way_and_go_together(three: Cluster) -> None:
+    """Group commit: what comes while entries are on their way is appended when they are committed, in one go."""
+    node, current = three.nodes[1], session(three)
+    for request in (1, 2, 3):
+        three.propose(1, request, "k", session=current)
+    assert node.raft.log.last_index == node.raft.commit + 1
+    assert node.requests_waiting == 3
+    three.deliver()
+    assert sorted(answer.number for answer in three.taken()) == [1, 2, 3]
+    appends = [term for term in three.passes if term[0] == 1]
+    assert [index for _, index in appends][-2:] == [node.machine.applied - 2, node.machine.applied]
+
+
+def test_commands_do_not_wait_for_a_commit_that_does_not_come(three: Cluster) -> None:
+    """After a while they are appended all the same; what they weigh is counted from the beginning."""
+    node = three.nodes[1]
+    three.cut = {2, 3}
+    three.propose(1, 1, "k", session=session(three))
+    last = node.raft.log.last_index
+    second = Propose(CLIENT, 2, [commands.Write(session(three), 200, 0, Set("k", value(2)))], 77)
+    three.settle(1, TimerFired(), second)
+    assert (node.raft.log.last_index, node.uncommitted_bytes) == (last, 77)
+    assert node.deadline == three.now + GROUP_S
+    three.now += GROUP_S
+    three.settle(1, TimerFired())
+    assert (node.raft.log.last_index, node.uncommitted_bytes) == (last + 1, 77)
+
+
+def test_commands_that_wait_are_refused_by_a_leader_that_is_deposed(three: Cluster) -> None:
+    """They were never appended, so nothing happened, and what they weighed is free again."""
+    node = three.nodes[1]
+    three.cut = {1}
+    three.propose(1, 1, "k", session=session(three))
+    three.settle(1, Propose(CLIENT, 2, [commands.Write(session(three), 200, 0, Set("k", value(2)))], 77))
+    three.elect(2)
+    three.cut = set()
+    three.heartbeat(2)
+    three.settle(1)
+    assert set(three.taken()) >= {Unknown(1, 1), Refused(2, 1, 2)}
+    assert node.uncommitted_bytes == 0
