@@ -1,0 +1,120 @@
+"""What `bench` prints: a table, or one JSON object, and a histogram on demand."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from trio_kv import __version__
+from trio_kv.cli.bench.answers import Answers
+from trio_kv.cli.bench.figures import Figures
+from trio_kv.cli.bench.histogram import PERCENTILES, RELATIVE_ERROR, Histogram
+from trio_kv.cli.bench.options import BenchOptions
+from trio_kv.cli.output import say, show_json
+from trio_kv.cli.terminal import open_console
+
+BAR_CHARACTERS = 40
+BUSY_SHARE = 0.9
+"""A load that takes more of a processor than this measures itself."""
+
+
+def show(options: BenchOptions, figures: Figures, answers: Answers) -> None:
+    """Print all that is known; what is wrong goes to stderr, in words."""
+    if options.form == "json":
+        show_json(to_json(options, figures, answers))
+    else:
+        _show_table(options, figures)
+        if options.has_histogram:
+            for name, tally in figures.tallies.items():
+                print(f"\n{name}, latency in ms")
+                for line in histogram_lines(tally.latencies):
+                    print(line)
+    for line in remarks(figures, answers):
+        say(line)
+
+
+def to_json(options: BenchOptions, figures: Figures, answers: Answers) -> dict[str, Any]:
+    """Return the members of the report: the figures of all requests together, and of each operation."""
+    done = sum(tally.done for tally in figures.tallies.values())
+    seconds = figures.seconds
+    return {
+        "version": __version__,
+        "connections": options.connections,
+        "pipeline": options.pipeline,
+        "rate": options.rate,
+        "mix": options.mix,
+        "stale": options.is_stale,
+        "keys": options.keys,
+        "distribution": options.distribution,
+        "value_bytes": options.value_bytes,
+        "seed": options.seed,
+        "seconds": round(seconds, 3),
+        "per_second": round(done / seconds, 1) if seconds else 0.0,
+        **figures.latencies.to_json(),
+        "errors": dict(sorted(figures.errors.items())),
+        "operations": {name: tally.to_json(seconds) for name, tally in figures.tallies.items()},
+        "wrong": answers.wrong,
+        "longest_gap_ms": round(figures.longest_gap_ns / 1e6, 3),
+        "not_sent": figures.not_sent * options.pipeline,
+        "lost": dict(sorted(figures.lost.items())),
+        "load_cpu": round(figures.cpu_seconds / seconds, 3) if seconds else 0.0,
+        "latency_error": RELATIVE_ERROR,
+    }
+
+
+def _show_table(options: BenchOptions, figures: Figures) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "operation",
+        "count",
+        "per second",
+        *(f"p{percent:g}" for percent in PERCENTILES),
+        "max ms",
+        "errors",
+    ):
+        table.add_column(name, justify="left" if name in {"operation", "errors"} else "right", no_wrap=True)
+    for name, tally in figures.tallies.items():
+        latencies = tally.latencies
+        table.add_row(
+            name,
+            f"{tally.done:,}",
+            f"{tally.done / figures.seconds:,.0f}" if figures.seconds else "-",
+            *(f"{latencies.percentile_ms(percent):.2f}" for percent in PERCENTILES),
+            f"{latencies.percentile_ms(100.0):.2f}",
+            ", ".join(f"{code} {times:,}" for code, times in tally.errors.most_common()) or "none",
+        )
+    open_console(sys.stdout).print(table)
+    loop = f"{options.rate:g}/s" if options.rate else "closed loop"
+    print(
+        f"{options.connections} connections x {options.pipeline}, {loop}, {options.keys:,} keys"
+        f" ({options.distribution}), {options.value_bytes:,}-byte values, {figures.seconds:.1f} s;"
+        f" latencies are exact to {RELATIVE_ERROR:.1%}"
+    )
+
+
+def remarks(figures: Figures, answers: Answers) -> Iterator[str]:
+    """Yield what a reader of the figures has to know, in words."""
+    if answers.wrong:
+        yield f"WRONG ANSWERS, {answers.wrong:,} times: no figure of this run means anything. Such as:"
+        yield from answers.examples
+    if figures.lost:
+        lost = ", ".join(f"{reason} {times:,} times" for reason, times in figures.lost.most_common())
+        yield f"connections were lost or refused: {lost}"
+    if figures.gets.missing:
+        yield f"{figures.gets.missing:,} GETs found no value, which is less work: --fill writes each key first"
+    if figures.not_sent:
+        yield f"{figures.not_sent:,} batches were due and not sent: the server is slower than the rate"
+    if not figures.answered:
+        yield "nothing was answered"
+    if figures.seconds and figures.cpu_seconds / figures.seconds > BUSY_SHARE:
+        yield "the load itself took all of a processor: the server may be faster than this"
+
+
+def histogram_lines(histogram: Histogram) -> Iterator[str]:
+    """Yield a line for each span of latencies: its bounds, a bar, its share, its count."""
+    spans = list(histogram.spans())
+    most = max((times for _, _, times in spans), default=1)
+    for low_ms, above_ms, times in spans:
+        bar = "#" * round(BAR_CHARACTERS * times / most)
+        yield f"{low_ms:>8g} to {above_ms:<8g} {bar:<{BAR_CHARACTERS}} {times / histogram.count:7.2%} {times:>12,}"
