@@ -1,7 +1,7 @@
 """Whether answers are right: so that wrong work is never reported as speed.
 
 Every batch is checked for its number of lines, and for as many of them that say `ok`: the load does that, at next to no
-cost. All lines are read in every 128th batch, and in each that does not look as it should.
+cost. All lines are read in the first batch, in every 128th after it, and in each that does not look as it should.
 """
 
 from collections.abc import Sequence

@@ -30,18 +30,16 @@ class Connection:
     """
 
     __slots__ = (
-        *(
-            "_family",
-            "_peer",
-            "_rest",
-            "_socket",
-            "batch",
-            "chunks",
-            "due_ns",
-            "is_open",
-            "recv",
-            "send_some",
-        ),
+        "_family",
+        "_peer",
+        "_rest",
+        "_socket",
+        "batch",
+        "chunks",
+        "due_ns",
+        "is_open",
+        "recv",
+        "send_some",
     )
 
     def __init__(self, family: int, peer: Sequence[Any]) -> None:

@@ -79,7 +79,7 @@ class Load:
         self._due_ns = 0
         self._end_ns = 0
         self._answered_ns = 0
-        self._ticks = 0
+        self._ticks = -1  # the first batch is number 0, and is read
         self._is_sending = False
         self._is_stopped = False
 
@@ -138,7 +138,7 @@ class Load:
         self.figures = Figures()
         self._batches = batches
         self._interval_ns = round(1e9 / rate) if rate else 0
-        begin_ns, cpu_begin = self._clock_ns(), time.process_time()
+        begin_ns, cpu_begin = self._clock_ns(), time.thread_time()
         self._answered_ns = self._due_ns = begin_ns
         self._end_ns = 0 if self._is_stopped else begin_ns + round(seconds * 1e9)
         self._is_sending = True
@@ -156,7 +156,7 @@ class Load:
                 on_progress((now - begin_ns) / 1e9, self.figures.answered)
             self._step(now)
         self._is_sending = False
-        self.figures.freeze((now - begin_ns) / 1e9, time.process_time() - cpu_begin)
+        self.figures.freeze((now - begin_ns) / 1e9, time.thread_time() - cpu_begin)
         self.figures.longest_gap_ns = max(self.figures.longest_gap_ns, now - self._answered_ns)
         if self._interval_ns:
             self.figures.not_sent = max(0, now - self._due_ns) // self._interval_ns
@@ -184,6 +184,8 @@ class Load:
         wait_ns = WAIT_NS
         if self._interval_ns and self._is_sending:
             wait_ns = self._send_due(now)
+        if self._resting:
+            wait_ns = min(wait_ns, max(0, self._resting[0][0] - now))
         self._serve(self._readiness.wait(wait_ns))
 
     def _serve(self, ready: Sequence[tuple[int, int]]) -> None:
