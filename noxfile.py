@@ -135,8 +135,8 @@ def speed(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure speed beside the floor, etcd and PySyncObj (Linux, hours); arguments go to bench/run.py.
 
-    `nox -s bench -- --rows set,mix --pairs 5 --seconds 2` measures a part. What is measured ends up in
-    docs/performance.md: `python bench/tables.py`.
+    `nox -s bench -- --rows set,mix --pairs 5 --seconds 2` measures a part, and `--page docs/performance.md` puts what
+    was measured into the documentation.
     """
     install(session, "bench", is_with_project=True)
     session.run("python", "bench/run.py", *session.posargs)

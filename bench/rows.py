@@ -109,10 +109,10 @@ def make_rows(entries: int, keys: int) -> list[Row]:
         _row("set-pipeline", "SET, 64 x 16", Point(pipeline=16)),
         _row("get", "GET, linearizable, 64 x 1", Point(mix=0)),
         _row("get-stale", "GET, stale (etcd: serializable), 64 x 16", Point(mix=0, stale=True, pipeline=16)),
-        _row("set-one", "SET, one client, p50 in ms", Point(connections=1), "p50_ms"),
+        _row("set-one", "SET, one client, p50", Point(connections=1), "p50_ms"),
         Row(
             "failover",
-            "longest time without a write, after the leader is killed, ms (etcd: kill -9 of its process)",
+            "longest time without a write, after the leader is killed (etcd: kill -9 of its process)",
             tuple(
                 Subject(each, (Point(connections=16),))
                 for each in ("trio_kv-3", "etcd-3", "trio_kv-5", "base-3")
@@ -150,7 +150,7 @@ def make_rows(entries: int, keys: int) -> list[Row]:
         ),
         _growth(
             "values",
-            f"{MIX}, 16 x 1: values of 1 MiB, and of 64 KiB; MiB/s",
+            f"{MIX}, 16 x 1: values of 1 MiB, and of 64 KiB",
             Subject("trio_kv-5", (replace(large_value, value_bytes=65_536),)),
             Subject("trio_kv-5 (1 MiB)", (large_value,)),
             "mib_per_second",

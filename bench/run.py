@@ -17,6 +17,7 @@ import os
 import pathlib
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -25,10 +26,9 @@ from typing import Any
 
 from rows import STORES, Row, Subject, make_rows
 from systems import Etcd, Figures, Floor, Point, PySyncObj, TrioKV, build_etcd_load, why_no_pysyncobj
+from tables import fill_page
 
 HERE = pathlib.Path(__file__).parent
-PORT = 3201
-PORTS_EACH = 20
 FAILOVER_S = 6.0
 FAILOVER_AT_S = 2.0
 System = TrioKV | Floor | Etcd | PySyncObj
@@ -41,8 +41,9 @@ class Stores:
         """See what there is on this machine."""
         self._folder = folder
         self._baseline = baseline
-        self._etcd_load = build_etcd_load(folder)
         self.missing: dict[str, str] = {}
+        is_etcd_wanted = not only or "etcd-3" in only
+        self._etcd_load = build_etcd_load(folder) if is_etcd_wanted else "not asked for"
         if isinstance(self._etcd_load, str):
             self.missing["etcd-3"] = self._etcd_load
         if why := why_no_pysyncobj():
@@ -52,7 +53,6 @@ class Stores:
                 self.missing[store] = "no --baseline"
             elif only and store not in only:
                 self.missing[store] = "not asked for"
-        self._ports = PORT
 
     def has(self, subject: Subject) -> bool:
         """Return whether a subject can be measured."""
@@ -64,21 +64,19 @@ class Stores:
         folder = self._folder / "".join(each if each.isalnum() else "-" for each in subject.label)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        # No port is used twice in a run: connections of an ended server keep it busy for a while.
-        port, self._ports = self._ports, self._ports + PORTS_EACH
         match kind:
             case "trio_kv":
-                return TrioKV(folder, port, int(nodes))
+                return TrioKV(folder, int(nodes))
             case "base":
                 assert self._baseline is not None
-                return TrioKV(folder, port, int(nodes), self._baseline)
+                return TrioKV(folder, int(nodes), self._baseline)
             case "floor":
-                return Floor(folder, port, int(nodes))
+                return Floor(folder, int(nodes))
             case "etcd":
                 assert isinstance(self._etcd_load, pathlib.Path)
-                return Etcd(folder, port, int(nodes), self._etcd_load)
+                return Etcd(folder, int(nodes), self._etcd_load)
             case "pysyncobj":
-                return PySyncObj(folder, port, int(nodes))
+                return PySyncObj(folder, int(nodes))
             case _:
                 raise ValueError(kind)
 
@@ -263,6 +261,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", help="names, with commas between them; default: all")
     parser.add_argument("--systems", help=f"of {', '.join(STORES)}; default: all that there are")
     parser.add_argument(
+        "--page", type=pathlib.Path, help="also put the figures into this page, as bench/tables.py does"
+    )
+    parser.add_argument(
         "--baseline", help="the Python of an environment with another build, for base-5 and base-3"
     )
     parser.add_argument("--pairs", type=int, default=5)
@@ -282,6 +283,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure the rows that were asked for, and write each down."""
     args = parse_arguments()
+    # The servers lead sessions of their own, and are ended by us, whatever ends us.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     shutil.rmtree(args.dir, ignore_errors=True)
     args.dir.mkdir(parents=True)
     stores = Stores(args.dir, args.baseline, args.systems.split(",") if args.systems else None)
@@ -308,6 +311,8 @@ def main() -> None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(members, indent=1) + "\n")
     say(f"written: {args.json}")
+    if args.page is not None:
+        fill_page(json.loads(args.json.read_text()), args.page)
 
 
 if __name__ == "__main__":

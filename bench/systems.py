@@ -14,6 +14,7 @@ import pathlib
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -49,6 +50,13 @@ class Point:
         return [*words, f"--pipeline={self.pipeline}" if has_pipeline else f"--clients={calls}"]
 
 
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody uses now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
+
+
 class Process:
     """A server process, whose output goes to a file."""
 
@@ -63,10 +71,18 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        try:
+            self._wait_ready(log, ready)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_ready(self, log: pathlib.Path, ready: str) -> None:
         until = time.monotonic() + START_S
         while ready not in log.read_text(errors="replace"):
             if self.process.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"{' '.join(command)} did not start:\n{log.read_text()[-2000:]}")
+                words = " ".join(map(str, self.process.args))
+                raise SystemExit(f"{words} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.05)
 
     def end(self) -> None:
@@ -96,7 +112,6 @@ def run_load(command: list[str]) -> Figures:
 class LineServer:
     """A server of the project's protocol; its load is `python -m trio_kv bench`."""
 
-    is_started_for_slice = False
     port: int
 
     def load(self, point: Point, seconds: float, warm_up: float = 0.5, *, fill: bool = False) -> Figures:
@@ -115,17 +130,18 @@ class TrioKV(LineServer):
 
     durability = "fdatasync on a majority of the nodes"
 
-    def __init__(self, folder: pathlib.Path, port: int, nodes: int, python: str = sys.executable) -> None:
+    def __init__(self, folder: pathlib.Path, nodes: int, python: str = sys.executable) -> None:
         """Start it with `python`, which may be that of another checkout."""
-        self.folder, self.port = folder, port
+        self.folder = folder
+        self.port, control_port = free_ports(2)
         self._command = [
             python,
             "-m",
             "trio_kv",
             "serve",
             "--log-json",
-            f"--port={port}",
-            f"--control-port={port + 1}",
+            f"--port={self.port}",
+            f"--control-port={control_port}",
         ]
         self._command += [f"--nodes={nodes}", f"--data-dir={folder / 'data'}"]
         self._python = python
@@ -169,10 +185,10 @@ class Floor(LineServer):
 
     durability = "fdatasync on a majority of the files; no consensus, no recovery"
 
-    def __init__(self, folder: pathlib.Path, port: int, nodes: int) -> None:
+    def __init__(self, folder: pathlib.Path, nodes: int) -> None:
         """Start it."""
-        self.port = port
-        command = [sys.executable, str(HERE / "floor.py"), f"--port={port}", f"--nodes={nodes}"]
+        [self.port] = free_ports(1)
+        command = [sys.executable, str(HERE / "floor.py"), f"--port={self.port}", f"--nodes={nodes}"]
         self.server = Process([*command, f"--dir={folder / 'data'}"], folder / "log", "ready")
 
     def end(self) -> None:
@@ -184,14 +200,14 @@ class Etcd:
     """etcd of Debian's package, a process a member, as it comes."""
 
     durability = "fdatasync on a majority of the members"
-    is_started_for_slice = False
 
-    def __init__(self, folder: pathlib.Path, port: int, nodes: int, load: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, nodes: int, load: pathlib.Path) -> None:
         """Start it; `load` is the built load."""
         self._load = load
         self._folder = folder
-        self._urls = {f"m{n}": f"127.0.0.1:{port + 2 * n}" for n in range(nodes)}
-        peers = {name: f"http://127.0.0.1:{port + 2 * n + 1}" for n, name in enumerate(self._urls)}
+        ports = free_ports(2 * nodes)
+        self._urls = {f"m{n}": f"127.0.0.1:{port}" for n, port in enumerate(ports[:nodes])}
+        peers = {f"m{n}": f"http://127.0.0.1:{port}" for n, port in enumerate(ports[nodes:])}
         cluster = ",".join(f"{name}={peer}" for name, peer in peers.items())
         self._commands = {
             name: [
@@ -210,6 +226,7 @@ class Etcd:
                 thread.start()
                 threads.callback(thread.join)
         if len(self.members) < nodes:
+            self.end()
             raise SystemExit(f"etcd did not start: see {folder}")
 
     def _start(self, name: str) -> None:
@@ -273,12 +290,11 @@ class PySyncObj:
     """PySyncObj from PyPI, three processes, with its fastest settings (`pysync_node.py`)."""
 
     durability = "a journal in a mapped file, never synced"
-    is_started_for_slice = True
 
-    def __init__(self, folder: pathlib.Path, port: int, nodes: int) -> None:
+    def __init__(self, folder: pathlib.Path, nodes: int) -> None:
         """Start nothing: it is started for each slice, for it takes a part of the processor when nobody asks it."""
         self._folder = folder
-        self._addresses = [f"127.0.0.1:{port + n}" for n in range(nodes)]
+        self._nodes = nodes
 
     def load(self, point: Point, seconds: float, warm_up: float = 0.5) -> Figures:
         """Start it, let its leader load itself, end it."""
@@ -288,8 +304,9 @@ class PySyncObj:
         options += [f"--value-bytes={point.value_bytes}", f"--duration={seconds}", f"--warm-up={warm_up}"]
         read, write = os.pipe()
         nodes = []
-        for n in range(len(self._addresses)):
-            others = self._addresses[n:] + self._addresses[:n]
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(self._nodes)]
+        for n in range(self._nodes):
+            others = addresses[n:] + addresses[:n]
             command = [
                 *(sys.executable, str(HERE / "pysync_node.py"), f"--journal={self._folder / str(n)}"),
                 *(*options, *others),

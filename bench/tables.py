@@ -10,12 +10,11 @@ import argparse
 import html
 import json
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
-MARKS = r"(<!-- figures: {} -->\n).*?(<!-- end -->)"
-GROUPS = ("machine", "durability", "speed", "latency", "growth", "memory")
+END_MARK = "<!-- end -->"
+PLOT_NAME = "speed.svg"
 COLORS = {
     "trio_kv": "#3b6fb6",
     "base": "#9db9dc",
@@ -35,6 +34,8 @@ Row = dict[str, Any]
 
 def table(head: list[str], lines: list[list[str]]) -> str:
     """Return a table of Markdown."""
+    if not lines:
+        return "(not measured)\n"
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *lines])
 
 
@@ -105,7 +106,7 @@ def memory_table(rows: list[Row]) -> str:
             words = [f"{median[f'{name}_mib']:,.0f}" for name in ("filled", "overwritten", "restarted")]
             lines.append(
                 [
-                    row["title"].partition(",")[0] + f", {label}",
+                    row["title"].partition(" of ")[0] + f", {label}",
                     *words,
                     f"{median['ready_s']:.1f} / {median['answers_s']:.1f}",
                 ]
@@ -141,11 +142,13 @@ def machine_words(report: dict[str, Any]) -> str:
         for store, why in report["missing"].items()
         if not store.startswith("base")
     )
+    loads = [row["load_average"] for row in report["rows"]]
     return (
         f"{report['pairs']} turns of {report['seconds']:g} s slices; {machine['processors']} processors"
         f" ({machine['processor']}) shared by servers and load, {machine['file_system']},"
         f" Python {machine['python']}{etcd}, {machine['system']};"
-        f" measured from {report['rows'][0]['at']} on.{missing}\n"
+        f" measured from {report['rows'][0]['at']} on,"
+        f" at a load average of {min(loads)} to {max(loads)}.{missing}\n"
     )
 
 
@@ -187,27 +190,29 @@ def texts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "memory", memory_table(groups.get("memory", []))
 
 
+def fill_page(report: dict[str, Any], page: pathlib.Path) -> None:
+    """Replace what stands between the marks of a page, and the plot beside it."""
+    text = page.read_text()
+    for name, new in texts(report):
+        before, mark, rest = text.partition(f"<!-- figures: {name} -->\n")
+        _, end, after = rest.partition(END_MARK)
+        if not end:
+            raise SystemExit(
+                f"{page} has no place for {name}: between <!-- figures: {name} --> and {END_MARK}"
+            )
+        text = before + mark + new + end + after
+    page.write_text(text)
+    rows = [row for row in report["rows"] if row["group"] == "speed" and row["metric"] == "per_second"]
+    (page.parent / PLOT_NAME).write_text(plot(rows))
+
+
 def main() -> None:
-    """Replace what stands between the marks, and the plot."""
+    """Fill the page with the figures of a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("build/bench.json"))
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/performance.md"))
-    parser.add_argument("--plot", type=pathlib.Path, default=pathlib.Path("docs/speed.svg"))
     args = parser.parse_args()
-    report = json.loads(args.json.read_text())
-    page = args.page.read_text()
-    for name, text in texts(report):
-        page, found = re.subn(
-            MARKS.format(name), lambda match, text=text: f"{match[1]}{text}{match[2]}", page, flags=re.DOTALL
-        )
-        if found != 1:
-            raise SystemExit(
-                f"{args.page} has {found} places for {name}: it wants `<!-- figures: {name} -->`, `<!-- end -->`"
-            )
-    args.page.write_text(page)
-    args.plot.write_text(
-        plot([row for row in report["rows"] if row["group"] == "speed" and row["metric"] == "per_second"])
-    )
+    fill_page(json.loads(args.json.read_text()), args.page)
 
 
 if __name__ == "__main__":
