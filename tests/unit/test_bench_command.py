@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
+from trio_kv.cli import terminal
 from trio_kv.cli.main import main
 
 Answer = Callable[[bytes], bytes | None]
@@ -82,6 +83,21 @@ def test_an_honest_server_gets_a_table(capsys: pytest.CaptureFixture[str]) -> No
     assert rows[2].startswith("4 connections x 1, closed loop, 50 keys (uniform)")
     assert "set, latency in ms" in out
     assert not err
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 100])
+def test_a_narrow_terminal_shows_whole_figures(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Columns are left out, and no figure is cut."""
+    monkeypatch.setattr(terminal, "PIPE_COLUMNS", columns)
+    with serve(honest) as port:
+        assert bench(port, "--fill") == 0
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert "…" not in head + first
+    assert len(head) <= columns
+    assert ("p99.9" in head) == (columns >= 80)
+    assert first.split()[0] == "set"
 
 
 @pytest.mark.parametrize("option", ["--json", "--output=json"])

@@ -1,20 +1,32 @@
 """What `bench` prints: a table, or one JSON object, and a histogram on demand."""
 
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from trio_kv import __version__
 from trio_kv.cli.bench.answers import Answers
-from trio_kv.cli.bench.figures import Figures
+from trio_kv.cli.bench.figures import Figures, Tally
 from trio_kv.cli.bench.histogram import PERCENTILES, RELATIVE_ERROR, Histogram
 from trio_kv.cli.bench.options import BenchOptions
 from trio_kv.cli.output import say, show_json
 from trio_kv.cli.terminal import open_console
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 BAR_CHARACTERS = 40
 BUSY_SHARE = 0.9
 """A load that takes more of a processor than this measures itself."""
+
+
+_PERCENTILES = tuple(f"p{percent:g}" for percent in PERCENTILES)
+LAYOUTS: Final[Sequence[Sequence[str]]] = (
+    ("operation", "count", "per second", *_PERCENTILES, "max ms", "errors"),
+    ("operation", "count", "per second", "p50", "p99", "max ms", "errors"),
+    ("operation", "per second", "p50", "p99", "errors"),
+)
+"""Columns, the widest layout first: the first one that fits is shown."""
 
 
 def show(options: BenchOptions, figures: Figures, answers: Answers) -> None:
@@ -62,35 +74,43 @@ def to_json(options: BenchOptions, figures: Figures, answers: Answers) -> dict[s
 
 
 def _show_table(options: BenchOptions, figures: Figures) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "operation",
-        "count",
-        "per second",
-        *(f"p{percent:g}" for percent in PERCENTILES),
-        "max ms",
-        "errors",
-    ):
-        table.add_column(name, justify="left" if name in {"operation", "errors"} else "right", no_wrap=True)
-    for name, tally in figures.tallies.items():
-        latencies = tally.latencies
-        table.add_row(
-            name,
-            f"{tally.done:,}",
-            f"{tally.done / figures.seconds:,.0f}" if figures.seconds else "-",
-            *(f"{latencies.percentile_ms(percent):.2f}" for percent in PERCENTILES),
-            f"{latencies.percentile_ms(100.0):.2f}",
-            ", ".join(f"{code} {times:,}" for code, times in tally.errors.most_common()) or "none",
-        )
-    open_console(sys.stdout).print(table)
+    console = open_console(sys.stdout)
+    rows = [_cells(name, tally, figures.seconds) for name, tally in figures.tallies.items()]
+    tables = [_table(columns, rows) for columns in LAYOUTS]
+    fitting = (each for each in tables if console.measure(each).maximum <= console.width)
+    console.print(next(fitting, tables[-1]))
     loop = f"{options.rate:g}/s" if options.rate else "closed loop"
     print(
         f"{options.connections} connections x {options.pipeline}, {loop}, {options.keys:,} keys"
         f" ({options.distribution}), {options.value_bytes:,}-byte values, {figures.seconds:.1f} s;"
         f" latencies are exact to {RELATIVE_ERROR:.1%}"
     )
+
+
+def _cells(name: str, tally: Tally, seconds: float) -> dict[str, str]:
+    """Return what stands in each column of an operation's row."""
+    latencies = tally.latencies
+    return {
+        "operation": name,
+        "count": f"{tally.done:,}",
+        "per second": f"{tally.done / seconds:,.0f}" if seconds else "-",
+        **{f"p{percent:g}": f"{latencies.percentile_ms(percent):.2f}" for percent in PERCENTILES},
+        "max ms": f"{latencies.percentile_ms(100.0):.2f}",
+        "errors": ", ".join(f"{code} {times:,}" for code, times in tally.errors.most_common()) or "none",
+    }
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(
+            name, justify="left" if name in {"operation", "errors"} else "right", overflow="fold"
+        )
+    for cells in rows:
+        table.add_row(*(cells[name] for name in columns))
+    return table
 
 
 def remarks(figures: Figures, answers: Answers) -> Iterator[str]:
