@@ -77,7 +77,8 @@ def _show_table(options: BenchOptions, figures: Figures) -> None:
     console = open_console(sys.stdout)
     rows = [_cells(name, tally, figures.seconds) for name, tally in figures.tallies.items()]
     tables = [_table(columns, rows) for columns in LAYOUTS]
-    fitting = (each for each in tables if console.measure(each).maximum <= console.width)
+    unlimited = console.options.update(max_width=sys.maxsize)
+    fitting = (each for each in tables if console.measure(each, options=unlimited).maximum <= console.width)
     console.print(next(fitting, tables[-1]))
     loop = f"{options.rate:g}/s" if options.rate else "closed loop"
     print(
