@@ -30,6 +30,7 @@ class Server:
         """Start it; return when it is ready."""
         command = [
             sys.executable,
+            "-P",  # not what lies in the working directory
             "-m",
             "trio_kv",
             "serve",

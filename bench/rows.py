@@ -4,7 +4,7 @@ A subject is a store with a load; its label begins with the store's name and how
 a row the subjects are measured in turn, as often as there are pairs, and a ratio is that of two slices of one turn.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from systems import Point
 
@@ -33,7 +33,6 @@ class Row:
     metric: str = "per_second"
     group: str = "speed"
     kind: str = "load"
-    notes: tuple[str, ...] = field(default=())
 
 
 STORES = (

@@ -134,8 +134,9 @@ class TrioKV(LineServer):
         """Start it with `python`, which may be that of another checkout."""
         self.folder = folder
         self.port, control_port = free_ports(2)
-        self._command = [
+        command = [
             python,
+            "-P",  # not what lies in the working directory
             "-m",
             "trio_kv",
             "serve",
@@ -143,16 +144,9 @@ class TrioKV(LineServer):
             f"--port={self.port}",
             f"--control-port={control_port}",
         ]
-        self._command += [f"--nodes={nodes}", f"--data-dir={folder / 'data'}"]
+        command += [f"--nodes={nodes}", f"--data-dir={folder / 'data'}"]
         self._python = python
-        self.start()
-
-    def start(self) -> None:
-        """Start it on the data that are there."""
-        (self.folder / "log").unlink(missing_ok=True)
-        begin = time.perf_counter()
-        self.server = Process(self._command, self.folder / "log", "server.started")
-        self.start_s = time.perf_counter() - begin
+        self.server = Process(command, folder / "log", "server.started")
 
     def end(self) -> None:
         """End it."""
@@ -162,6 +156,7 @@ class TrioKV(LineServer):
         """Let the leader crash, as `ctl crash leader` does."""
         command = [
             self._python,
+            "-P",  # not what lies in the working directory
             "-m",
             "trio_kv",
             "ctl",
@@ -173,11 +168,6 @@ class TrioKV(LineServer):
 
     def mend(self) -> None:
         """Do nothing: a node that crashed comes back by itself."""
-
-    def memory_mib(self) -> int:
-        """Return the resident memory."""
-        lines = pathlib.Path(f"/proc/{self.server.process.pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) // 1024
 
 
 class Floor(LineServer):

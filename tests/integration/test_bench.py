@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -48,3 +50,26 @@ def test_a_server_that_does_not_start_says_why(
     monkeypatch.setenv("TRIO_KV_SEGMENT_BYTES", "7")
     assert main(["bench", "--nodes", "3"]) == 3
     assert "the server did not start" in capsys.readouterr().err
+
+
+def test_its_server_ends_with_it(tmp_path: Path) -> None:
+    """SIGTERM at any time, here while its server starts: no process and no directory is left behind."""
+    command = [sys.executable, "-m", "trio_kv", "bench", "--nodes", "3", "--duration", "3600"]
+    environment = {**os.environ, "TMPDIR": os.fspath(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while not list(tmp_path.glob("trio_kv-bench-*/data/*")):
+            assert process.poll() is None
+        process.terminate()
+        assert process.wait(60) == 130
+    assert list(tmp_path.iterdir()) == []
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if os.fsencode(tmp_path) in read(path)]
+    assert left == []
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""

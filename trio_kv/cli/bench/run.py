@@ -37,6 +37,10 @@ def run(options: BenchOptions) -> ExitCode:
 
     """
     with ExitStack() as stack:
+        # Whatever ends us, a server of our own ends with us: SIGTERM is a Ctrl-C.
+        stack.callback(
+            signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler)
+        )
         progress = stack.enter_context(_show_progress())
         host, port = options.host or "127.0.0.1", options.port or DEFAULT_PORT
         if options.nodes is not None:
