@@ -176,7 +176,9 @@ def measure_row(stores: Stores, row: Row, args: argparse.Namespace) -> dict[str,
     return slices
 
 
-def summarize(row: Row, slices: dict[str, list[Figures]], systems: dict[str, str]) -> dict[str, Any]:
+def summarize(
+    row: Row, slices: dict[str, list[Figures]], seconds: float, systems: dict[str, str]
+) -> dict[str, Any]:
     """Return the row as it stands in the JSON file."""
     ratios = []
     for of, to in row.ratios:
@@ -195,6 +197,7 @@ def summarize(row: Row, slices: dict[str, list[Figures]], systems: dict[str, str
         "title": row.title,
         "group": row.group,
         "metric": row.metric,
+        "seconds": FAILOVER_S if row.kind == "failover" else seconds,
         "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "load_average": round(os.getloadavg()[0], 1),
         "subjects": {
@@ -297,14 +300,12 @@ def main() -> None:
             continue
         say(f"{row.name}: {row.title}")
         slices = measure_row(stores, row, args)
-        rows[row.name] = summarize(row, slices, DURABILITY)
+        rows[row.name] = summarize(row, slices, args.seconds, DURABILITY)
         for ratio in rows[row.name]["ratios"]:
             say(f"  {ratio['of']} / {ratio['to']}: {ratio['median']} of {ratio['values']}")
         ordered = [rows[each.name] for each in args.all_rows if each.name in rows]
         members = {
             "machine": describe_machine(args.dir),
-            "pairs": args.pairs,
-            "seconds": args.seconds,
             "missing": stores.missing,
             "rows": ordered,
         }

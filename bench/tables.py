@@ -10,7 +10,7 @@ import argparse
 import html
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 END_MARK = "<!-- end -->"
@@ -135,21 +135,33 @@ def durability_table(rows: list[Row]) -> str:
 
 def machine_words(report: dict[str, Any]) -> str:
     """Return what the figures depend on."""
-    machine = report["machine"]
+    machine, rows = report["machine"], report["rows"]
     etcd = f", etcd {machine['etcd']}" if machine["etcd"] else ""
-    missing = "".join(
-        f" Without {store}: {why}."
-        for store, why in report["missing"].items()
-        if not store.startswith("base")
-    )
-    loads = [row["load_average"] for row in report["rows"]]
+    stores = {label.partition(" ")[0] for row in rows for label in row["subjects"]}
+    missing = {
+        store: why for store, why in report["missing"].items() if store not in stores and "base" not in store
+    }
+    turns = [len(slices["slices"]) for row in rows for slices in row["subjects"].values()]
+    seconds = spread(row["seconds"] for row in rows)
     return (
-        f"{report['pairs']} turns of {report['seconds']:g} s slices; {machine['processors']} processors"
+        f"{spread(turns)} turns of {seconds} s slices; {machine['processors']} processors"
         f" ({machine['processor']}) shared by servers and load, {machine['file_system']},"
-        f" Python {machine['python']}{etcd}, {machine['system']};"
-        f" measured from {report['rows'][0]['at']} on,"
-        f" at a load average of {min(loads)} to {max(loads)}.{missing}\n"
+        f" Python {machine['python']}{etcd}, {machine['system']}; measured from {rows[0]['at']} on,"
+        f" at a load average of {spread(row['load_average'] for row in rows)}."
+        + "".join(f" Without {store}: {why}." for store, why in missing.items())
+        + "\n"
     )
+
+
+def spread(values: Iterable[float]) -> str:
+    """Return the lowest and the highest of some values.
+
+    >>> spread([3, 3]), spread([2, 6.5])
+    ('3', '2 to 6.5')
+    """
+    found = list(values)
+    low, high = min(found, default=0), max(found, default=0)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def plot(rows: list[Row]) -> str:

@@ -54,8 +54,16 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     """It is left as it was."""
     (tmp_path / "page.md").write_text("# Figures\n")
     machine = dict.fromkeys(("processor", "processors", "system", "python", "file_system", "etcd"), "")
-    row = {"load_average": 1.0, "at": "today", "group": "growth", "subjects": {}, "title": "t", "ratios": []}
-    report = {"machine": machine, "rows": [row], "missing": {}, "pairs": 1, "seconds": 1}
+    row = {
+        "load_average": 1.0,
+        "at": "today",
+        "group": "growth",
+        "subjects": {},
+        "title": "t",
+        "ratios": [],
+        "seconds": 1.0,
+    }
+    report = {"machine": machine, "rows": [row], "missing": {}}
     (tmp_path / "figures.json").write_text(json.dumps(report))
     done = run("tables.py", f"--json={tmp_path / 'figures.json'}", f"--page={tmp_path / 'page.md'}")
     assert done.returncode == 1
