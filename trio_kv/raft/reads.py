@@ -3,7 +3,7 @@
 A node that has reads to answer puts one question to its leader for all of them. The leader notes its
 commit index, begins a heartbeat round *after* the question came, and answers once a majority has replied
 to that round in this term: then nobody else can have committed anything before the question that this
-index does not cover.
+index does not cover. Where leader and asker are a majority by themselves, the question is such a reply.
 
 Rules, each the escape from a bug that others had:
 
