@@ -44,9 +44,9 @@ class Watch:
 
     def remove(self, descriptor: int) -> None:
         """Watch a socket no more. To be done before it is closed."""
-        assert self._epoll is not None
         del self._callbacks[descriptor]
-        self._epoll.unregister(descriptor)
+        if self._epoll is not None and self._is_running:
+            self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
         """Tell the owners, until cancelled."""
@@ -57,7 +57,7 @@ class Watch:
 
     async def _run(self, epoll: "select.epoll") -> None:
         self._is_running = True
-        with epoll:
+        try:
             while True:
                 await trio.lowlevel.wait_readable(epoll.fileno())
                 for descriptor, _ in epoll.poll(0, READY_MAX):
@@ -65,6 +65,10 @@ class Watch:
                     on_readable = self._callbacks.get(descriptor)
                     if on_readable is not None:
                         on_readable()
+        finally:
+            # A door that is cancelled may still have connections, which wait for their sockets by themselves then.
+            self._is_running = False
+            epoll.close()
 
 
 class SocketStream:
