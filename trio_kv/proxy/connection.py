@@ -206,6 +206,7 @@ class Connection:
         else:
             call = store.start_write(operations, timeout_s=timeout_s, done=done)
         if isinstance(call, Answer):
+            self._view.note(call)
             return call
         self._run = call
         return None
