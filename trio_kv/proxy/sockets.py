@@ -38,7 +38,11 @@ class Watch:
         """Watch a socket; return False if nobody would be told."""
         if self._epoll is None or not self._is_running:
             return False
-        self._epoll.register(descriptor, select.EPOLLIN)
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except OSError:
+            # The system watches no more of them (`fs.epoll.max_user_watches`): its task waits for it, as for any other.
+            return False
         self._callbacks[descriptor] = on_readable
         return True
 
@@ -46,7 +50,9 @@ class Watch:
         """Watch a socket no more. To be done before it is closed."""
         assert self._epoll is not None
         del self._callbacks[descriptor]
-        self._epoll.unregister(descriptor)
+        if self._is_running:
+            # A door that is cancelled ends all its tasks at once, this one before those of its connections, maybe.
+            self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
         """Tell the owners, until cancelled."""
@@ -57,7 +63,7 @@ class Watch:
 
     async def _run(self, epoll: "select.epoll") -> None:
         self._is_running = True
-        with epoll:
+        try:
             while True:
                 await trio.lowlevel.wait_readable(epoll.fileno())
                 for descriptor, _ in epoll.poll(0, READY_MAX):
@@ -65,6 +71,9 @@ class Watch:
                     on_readable = self._callbacks.get(descriptor)
                     if on_readable is not None:
                         on_readable()
+        finally:
+            self._is_running = False
+            epoll.close()
 
 
 class SocketStream:
