@@ -12,7 +12,7 @@ import trio
 from tests.doubles import MemorySink, MemoryStore
 from trio_kv.gateway.store import Answer, OnAnswer, Store, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
-from trio_kv.proxy import server, sockets
+from trio_kv.proxy import server
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.server import Proxy
 from trio_kv.trace.trace import Trace
@@ -449,7 +449,7 @@ async def test_a_socket_that_the_system_does_not_watch_is_waited_for(
         def register(self, descriptor: int, events: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sockets.select, "epoll", Full)
+    monkeypatch.setattr(select, "epoll", Full)
     door = await open_door()
     client = await door.connect()
     for _ in range(2):
