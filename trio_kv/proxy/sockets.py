@@ -48,10 +48,8 @@ class Watch:
 
     def remove(self, descriptor: int) -> None:
         """Watch a socket no more. To be done before it is closed."""
-        assert self._epoll is not None
         del self._callbacks[descriptor]
-        if self._is_running:
-            # A door that is cancelled ends all its tasks at once, this one before those of its connections, maybe.
+        if self._epoll is not None and self._is_running:
             self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
@@ -72,6 +70,7 @@ class Watch:
                     if on_readable is not None:
                         on_readable()
         finally:
+            # A door that is cancelled may still have connections, which wait for their sockets by themselves then.
             self._is_running = False
             epoll.close()
 

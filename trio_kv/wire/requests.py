@@ -18,7 +18,14 @@ from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import Get, Set
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation
 from trio_kv.wire.json_text import find_second
-from trio_kv.wire.operations import ABSENT, OPERATIONS, TIMEOUT_S_DEFAULT, CommonMembers, Request
+from trio_kv.wire.operations import (
+    ABSENT,
+    OPERATIONS,
+    TIMEOUT_S_DEFAULT,
+    CommonMembers,
+    Consistency,
+    Request,
+)
 from trio_kv.wire.refusals import explain
 
 GET_OVERHEAD_BYTES = len('{"key":""}')
@@ -43,10 +50,13 @@ class _BaseLine(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _PlainLine(msgspec.Struct, forbid_unknown_fields=True):
-    """The same, with a key of which no more needs to be known."""
+    """The same, with a key of which no more needs to be known, and what often stands beside it."""
 
     key: Annotated[str, Meta(min_length=1, max_length=KEY_CHARACTERS_SURE)]
     value: Raw = ABSENT
+    id: Raw = ABSENT
+    consistency: Consistency | msgspec.UnsetType = UNSET
+    meta: bool | msgspec.UnsetType = UNSET
 
 
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
@@ -94,7 +104,8 @@ def parse_line(line: bytes) -> Request:
     try:
         base = _decode_base(line)
     except (ValueError, RecursionError):
-        return _parse_any(line)
+        plain = parse_chunk(line + b"\n")
+        return plain[0] if plain else _parse_any(line)
     key, value = base.key, base.value
     # What the line holds besides key and value is too short for a second `key` or `value` to stand in it.
     # Escapes and letters beyond ASCII only make the key shorter than its text: they never hide a member.
@@ -128,15 +139,22 @@ def parse_chunk(chunk: bytes) -> list[Request] | None:
         lines = _decode_plain(chunk)
     except (ValueError, RecursionError):
         return None
-    requests, sets = [], 0
+    requests, members = [], len(lines)
     for line in lines:
-        value = line.value
+        key, value = line.key, line.value
+        operation: Set | Get
         if len(value):
-            sets += 1
-            requests.append(Request(Set(line.key, value.copy())))
+            members += 1
+            operation = Set(key, value.copy())
         else:
-            requests.append(Request(Get(line.key)))
-    return requests if _has_members(chunk, lines, len(lines) + sets) else None
+            operation = Get(key)
+        if line.consistency is UNSET and line.meta is UNSET and not len(line.id):
+            requests.append(Request(operation))
+        else:
+            members += (line.consistency is not UNSET) + (line.meta is not UNSET) + bool(len(line.id))
+            is_stale, meta = line.consistency == "stale", line.meta is True
+            requests.append(Request(operation, line.id.copy(), TIMEOUT_S_DEFAULT, is_stale, meta))
+    return requests if _has_members(chunk, lines, members) else None
 
 
 def _has_an_object_a_line(chunk: bytes) -> bool:
@@ -149,7 +167,10 @@ def _has_members(chunk: bytes, lines: Sequence[_PlainLine], members: int) -> boo
     """Return whether lines without escapes have so many members, and none a second time, which no object shows."""
     colons = chunk.count(b":")
     if colons != members:
-        colons -= sum([line.key.count(":") + bytes(line.value).count(b":") for line in lines])
+        texts = [line.value for line in lines] + [line.id for line in lines]
+        colons -= sum([bytes(text).count(b":") for text in texts]) + sum(
+            [line.key.count(":") for line in lines]
+        )
     return colons == members
 
 
