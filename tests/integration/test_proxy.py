@@ -1,6 +1,7 @@
 """The client door over real sockets, before a store in a dictionary: framing, order, idling, stopping."""
 
 import errno
+import select
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
@@ -417,3 +418,39 @@ async def test_cancelling_the_door_ends_it_at_once() -> None:
         inner.cancel_scope.cancel()
     async with client.stream:
         assert await client.rest() == b""
+
+
+async def test_cancelling_the_door_ends_connections_that_rest() -> None:
+    """Who watches the sockets may end before their connections, which close them all the same."""
+    proxy = Proxy(MemoryStore(), ProxyConfig(port=0), Trace())
+    clients: list[Client] = []
+    async with trio.open_nursery() as inner:
+        port = await inner.start(proxy.serve)
+        for _ in range(20):
+            clients.append(Client(await trio.open_tcp_stream("127.0.0.1", port)))
+            assert b'"status"' in await clients[-1].ask(b'{"op":"ping"}\n')
+        inner.cancel_scope.cancel()
+    for client in clients:
+        assert await client.rest() == b""
+        await client.stream.aclose()
+
+
+async def test_a_socket_that_the_system_does_not_watch_is_waited_for(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a limit to what one user may watch. It is met in the task of whoever answers, which must not end."""
+    make_epoll = select.epoll
+
+    class Full:
+        def __init__(self) -> None:
+            self._epoll = make_epoll()
+            self.fileno, self.poll, self.close = self._epoll.fileno, self._epoll.poll, self._epoll.close
+
+        def register(self, descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(select, "epoll", Full)
+    door = await open_door()
+    client = await door.connect()
+    for _ in range(2):
+        assert b'"status"' in await client.ask(b'{"op":"ping"}\n')

@@ -15,6 +15,7 @@ from trio_kv.replica.replica import Replica
 
 PATIENCE = "tests/unit/test_patience.py::"
 REPLICA = "tests/unit/test_replica.py::"
+UNDER_WAY = "tests/unit/test_writes_under_way.py::"
 
 
 def answer_when_asked(patch: Patch, is_sure: "Sure") -> None:
@@ -92,7 +93,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "inbox: what lies there is never looked at",
-    tests=("tests/unit/test_writes_under_way.py::test_what_lies_in_the_inbox_is_taken_before_long",),
+    tests=(f"{UNDER_WAY}test_what_lies_in_the_inbox_is_taken_before_long",),
 )
 def _(patch: Patch) -> None:
     patch.setattr(Node, "_look_later", lambda self: None)
@@ -136,3 +137,28 @@ def _(patch: Patch) -> None:
         self.uncommitted_bytes = before
 
     patch.setattr(Replica, "_append_proposals", append_proposals)
+
+
+@mutant(
+    "node: a completion overtakes what came in a pause",
+    tests=(f"{UNDER_WAY}test_what_the_disk_tells_in_a_pause_is_not_overtaken",),
+)
+def _(patch: Patch) -> None:
+    real = Node.resume
+
+    def resume(self: Node) -> None:
+        real(self)
+        self._is_behind = False
+
+    patch.setattr(Node, "resume", resume)
+
+
+@mutant(
+    "node: a change of its clock puts off the look at what lies",
+    tests=(f"{UNDER_WAY}test_what_lies_is_looked_at_in_time_also_when_the_clock_changes",),
+)
+def _(patch: Patch) -> None:
+    def clock_changed(self: Node) -> None:
+        self._timer_scope.deadline = self.clock.to_trio(self._timer_at)
+
+    patch.setattr(Node, "clock_changed", clock_changed)

@@ -1,5 +1,6 @@
 """What lies in a node's inbox until the node can act on it: it wakes nobody, and is not forgotten."""
 
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -38,9 +39,9 @@ PROPOSE = Propose(CLIENT, 8, [OpenSession(1_000_000)])
 class Leader:
     """Node 1 of five, which leads term 1 and whose disk stores at once; the others say what a test lets them say."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Sequence[int] = PEERS) -> None:
         raft = Raft(
-            id=1, peers=PEERS, config=RaftConfig(), random=Random(1), incarnation=1, now=0.0, events_level=99
+            id=1, peers=peers, config=RaftConfig(), random=Random(1), incarnation=1, now=0.0, events_level=99
         )
         self.raft = raft
         self.driver = Driver(Replica(raft), Turns(1.0))
@@ -50,7 +51,7 @@ class Leader:
         for peer in (2, 3):
             self.step(raft_vote(peer))
         assert raft.is_leader
-        self.acknowledge(*PEERS)
+        self.acknowledge(*peers)
 
     def step(self, *items: Input) -> Work:
         work = self.driver.step(self.now, self.now, items)
@@ -129,6 +130,13 @@ def test_the_reply_that_confirms_a_round_is_looked_at() -> None:
     leader.ask()
     assert looks(leader, ReadIndex(3, 1, 1, 1, False, 8, 1), READ) == [False, False]
     assert looks(leader, replied(2), replied(3)) == [False, True]
+
+
+def test_a_question_that_needs_no_round_is_looked_at() -> None:
+    """Of three, leader and asker are a majority: a round under way for the leader's own reads delays no question."""
+    leader = Leader((2, 3))
+    leader.step(READ)
+    assert looks(leader, READ, ReadIndex(2, 1, 1, 1, False, 8, 1)) == [False, True]
 
 
 def test_a_follower_that_lacks_entries_is_heard_at_once() -> None:

@@ -105,6 +105,8 @@ class Node:
         self._nursery: trio.Nursery | None = None
         self._trace = trace
         self._resumed: trio.Event | None = None
+        self._is_behind = False
+        """Whether there was a pause, and no pass since: what came in it is still to be taken."""
         self._timer_scope = trio.CancelScope()
         self._timer_at = 0.0
         self._look_at = float("inf")
@@ -118,6 +120,7 @@ class Node:
         """Do nothing more until resumed: messages and completions pile up, as with a stopped process."""
         if self._resumed is None:
             self._resumed = trio.Event()
+            self._is_behind = True
 
     def resume(self) -> None:
         """Go on after a pause."""
@@ -132,7 +135,7 @@ class Node:
 
     def clock_changed(self) -> None:
         """Let the timer follow the clock, which runs at another rate now, or has jumped."""
-        self._timer_scope.deadline = self.clock.to_trio(self._timer_at)
+        self._timer_scope.deadline = min(self.clock.to_trio(self._timer_at), self._look_at)
 
     async def run(self) -> None:
         """Be a node until cancelled.
@@ -147,6 +150,8 @@ class Node:
                 self._nursery.start_soon(self._run_timer)
                 await self._run_inbox()
         finally:
+            # From here on nothing is passed on: the disk may still tell of what it had begun.
+            self._nursery = None
             self._answer_all()
 
     async def _run_inbox(self) -> None:
@@ -157,6 +162,7 @@ class Node:
                 await self._resumed.wait()
                 items += self.inbox.drain()
             self._pass(self.clock.now(), items)
+            self._is_behind = self._resumed is not None
             # One that fired is among the items: each pass takes all that there is.
             self._timer_taken.set()
 
@@ -224,15 +230,25 @@ class Node:
             self._timer_scope.deadline = self.clock.to_trio(deadline)
 
     def _pass_on(self, item: Control) -> bool:
-        """Let messages leave that waited for this alone, without waking the node; return whether that is all of it."""
-        passed = None if self._nursery is None or self._resumed is not None else self.driver.pass_on(item)
-        if passed is None:
+        """Let messages leave that waited for this alone, without waking the node; return whether that is all of it.
+
+        Nothing overtakes what came in a pause. It is called in callbacks of the event loop, which nobody outlives if
+        they raise: what goes wrong here is raised in the node's nursery.
+        """
+        nursery = self._nursery
+        if nursery is None or self._is_behind:
             return False
-        messages, events = passed
-        for message in messages:
-            self._send(message)
-        for event in events:
-            self._emit(event)
+        try:
+            passed = self.driver.pass_on(item)
+            if passed is None:
+                return False
+            messages, events = passed
+            for message in messages:
+                self._send(message)
+            for event in events:
+                self._emit(event)
+        except Exception as error:  # noqa: BLE001 - it ends this node
+            nursery.start_soon(_raise, error)
         return True
 
     def _look_later(self) -> None:
@@ -266,3 +282,8 @@ class Node:
             if isinstance(item, Propose | Read):
                 answers.append((item.reply_to, Refused(item.number, node, None)))
         self._deliver(answers)
+
+
+async def _raise(error: Exception) -> None:
+    """Let a nursery end by an error."""
+    raise error

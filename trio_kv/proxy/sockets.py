@@ -38,7 +38,11 @@ class Watch:
         """Watch a socket; return False if nobody would be told."""
         if self._epoll is None or not self._is_running:
             return False
-        self._epoll.register(descriptor, select.EPOLLIN)
+        try:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        except OSError:
+            # The system watches no more of them (`fs.epoll.max_user_watches`): its task waits for it, as for any other.
+            return False
         self._callbacks[descriptor] = on_readable
         return True
 

@@ -28,7 +28,7 @@ class Patience:
 
     """
 
-    __slots__ = ("_acks", "_hasty", "_is_asking", "_is_committing", "_is_confirming", "_replies")
+    __slots__ = ("_acks", "_hasty", "_is_asking", "_is_committing", "_is_questioned", "_replies")
 
     def __init__(self, raft: Raft) -> None:
         """Look at what the node waits for; see the class."""
@@ -37,14 +37,16 @@ class Patience:
         """The how-manieth acknowledgement of the log, or reply to a heartbeat round, the node can act on."""
         self._hasty: frozenset[int] = frozenset()
         """Followers each of whose acknowledgements lets the leader send more."""
-        self._is_committing = self._is_confirming = False
+        self._is_committing = self._is_questioned = is_confirming = False
         """Whether new writes, or questions, go on with the next commit, or the next confirmed round."""
         if isinstance(role, Leader):
             self._acks, self._replies = role.acks_missing(), role.replies_missing()
             self._hasty = role.hasty_followers()
             self._is_committing = raft.is_committing
-            self._is_confirming = bool(role.rounds.pending)
-        self._is_asking = self._is_confirming or (raft.leader is not None and bool(raft.pending_reads.asked))
+            is_confirming = bool(role.rounds.pending)
+            # Of three, leader and asker are a majority, and the question needs no round.
+            self._is_questioned = is_confirming and raft.voters.missing([raft.id]) > 1
+        self._is_asking = is_confirming or (raft.leader is not None and bool(raft.pending_reads.asked))
         """Whether new reads go on with the answer to the question that is under way."""
 
     def is_over(self, item: Any) -> bool:
@@ -63,4 +65,4 @@ class Patience:
             return not self._is_committing
         if kind is Read:
             return item.is_stale or not self._is_asking
-        return kind is not ReadIndex or not self._is_confirming
+        return kind is not ReadIndex or not self._is_questioned
