@@ -9,6 +9,7 @@ from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Item, Reply
+from trio_kv.raft.entry import make_entry
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
 
@@ -56,8 +57,10 @@ class MemoryStore:
             await self.gate.wait()
 
     def _apply(self, operation: AnyWrite) -> Reply:
-        context = Context(self.items)
+        context = Context()
+        context.begin(self.items)
         context.index = self.applied = self.applied + 1
+        context.entry = make_entry(self.applied, 1, 0, None)
         return operation.apply(context)
 
     def _answer(self, replies: list[Reply]) -> Answer:

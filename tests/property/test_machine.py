@@ -157,7 +157,7 @@ def test_changes_tell_all_that_happens_to_keys(log: list[Entry], size: int) -> N
             assert change.previous == (0 if before is None else before.revision)
             assert (change.kind == "delete") == (change.value is None)
             if change.value is not None:
-                told[change.key] = Item(change.value, change.revision)
+                told[change.key] = Item(change.value, change.revision, change.key)
     assert told == machine.items
 
 
@@ -335,7 +335,7 @@ def write_all(writes: Writes, revision: int, *places: MutableMapping[str, Item])
     for number, (key, is_delete) in enumerate(writes):
         for items in places:
             if not is_delete:
-                items[str(key)] = Item(msgspec.Raw(b"1"), revision + number)
+                items[str(key)] = Item(msgspec.Raw(b"1"), revision + number, str(key))
             elif str(key) in items:
                 del items[str(key)]
 

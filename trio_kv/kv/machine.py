@@ -32,7 +32,8 @@ from trio_kv.kv.layers import Layers
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Session, Sessions
+from trio_kv.kv.sessions import FULL_OF_TEXTS, HELD_BYTES_MAX, UNKNOWN_SESSION, Session, Sessions
+from trio_kv.kv.siblings import Siblings
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
@@ -66,6 +67,9 @@ class LogEntry(Protocol):
     def encoded(self) -> bytes:
         """The entry's bytes."""
 
+    made: Any
+    """What was made of it: see `kv.operations.operation.Made`."""
+
 
 class Machine:
     """Keys and sessions after the first `applied` entries of the log.
@@ -75,6 +79,8 @@ class Machine:
     """
 
     __slots__ = (
+        "__weakref__",
+        "_context",
         "_frozen",
         "applied",
         "applied_term",
@@ -83,6 +89,7 @@ class Machine:
         "items",
         "key_order",
         "sessions",
+        "siblings",
         "state_digest",
         "time_us",
     )
@@ -104,6 +111,9 @@ class Machine:
         """What the last call of `apply` did, in order."""
         self.key_order: KeyOrder | None = None
         """None until somebody asked for an order of the keys."""
+        self.siblings = Siblings()
+        """The machines of this process, with which this one shares what it holds."""
+        self._context = Context()
         self._frozen: Frozen | None = None
 
     @property
@@ -134,7 +144,8 @@ class Machine:
 
         """
         replies: list[Reply] = []
-        context = Context(self.items)
+        context, siblings = self._context, self.siblings
+        context.begin(self.items, siblings.find if siblings.applied > self.applied else None)
         self.changes = context.changes
         write = self._write
         index, time_us = self.applied, self.time_us
@@ -145,16 +156,28 @@ class Machine:
             assert entry.index == index + 1, f"entry {entry.index} applied after {index}"
             assert entry.time_us >= time_us, f"cluster time back from {time_us} to {entry.time_us} at {entry}"
             context.index, context.time_us = index, time_us = entry.index, entry.time_us
+            context.entry = entry
             command = entry.command
             is_write = type(command) is Write
             replies.append(write(command, context) if is_write else self._control(command, context))
         if replies:
             self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
-            self.entries_digest = crc32c(b"".join([entry.encoded for entry in entries]), self.entries_digest)
+            encoded = [entry.encoded for entry in entries]
+            self.entries_digest = crc32c(
+                b"".join(encoded) if len(encoded) > 1 else encoded[0], self.entries_digest
+            )
             self.state_digest = crc32c(_encode_lines(context.changes), self.state_digest)
+            if index > siblings.applied:
+                siblings.lead(self)
         if self.key_order is not None:
             self.key_order.note(context.changes)
         return replies
+
+    def join(self, siblings: Siblings) -> None:
+        """Share with the other machines of the process from here on."""
+        self.siblings = siblings
+        if self.applied > siblings.applied or not siblings.is_led:
+            siblings.lead(self)
 
     def order_keys(self, keys_max: int) -> bool:
         """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
@@ -265,21 +288,32 @@ class Machine:
             freed_bytes = session.forget_below(command.done)
             if freed_bytes:
                 sessions.held_bytes -= freed_bytes
-        seq = command.seq
-        known = session.replies.get(seq) or session.refuse(seq)
+        seq, replies = command.seq, session.replies
+        known = replies.get(seq) or session.refuse(seq)
         if known is not None:
             return _note(context, known)
         operation = command.operation
-        answer_bytes = operation.answer_bytes(context.items)
-        if answer_bytes and not sessions.has_room(session, answer_bytes):
+        items = context.items
+        # No session holds more than all of them do: mostly nobody needs to look.
+        if sessions.held_bytes >= HELD_BYTES_MAX and not sessions.has_room(
+            session, operation.answer_bytes(items)
+        ):
             # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
             # command is repeated.
-            session.replies[seq] = FULL_OF_TEXTS
+            replies[seq] = FULL_OF_TEXTS
             return _note(context, FULL_OF_TEXTS)
         session.used_us = context.time_us
+        made = context.entry.made
+        if made is not None and operation.is_of_one_item and items.get(made.item.key) is made.before:
+            # The very same item, and not just the same revision: a machine that is wrong about it must stay so alone.
+            items[made.item.key] = made.item
+            context.changes.append(made.change)
+            reply: Reply = made.reply
+            replies[seq] = reply
+            return reply
         reply = operation.apply(context)
         if reply.value is None:
-            session.replies[seq] = reply
+            replies[seq] = reply
         else:
             sessions.keep(session, seq, reply, context.origin)
         return reply if reply.code == "ok" else _note(context, reply)

@@ -31,6 +31,8 @@ CHUNKS_WAITING_MAX = 16
 """Chunks of our own snapshot that wait for the disk."""
 CHUNKS_MADE_MAX = 6
 """Chunks made in one pass of the node, in 2 ms at the most: a chunk takes a quarter of one."""
+UNPACKED_ENTRIES = 16_384
+"""The last applied entries of a log are not packed: other nodes are about to apply them too."""
 
 
 @attrs.define
@@ -59,7 +61,7 @@ class _Receiving:
     """A leader's snapshot under way: what came of it is fed to the state machine that will take the place of ours."""
 
     snapshot: LogPosition
-    restorer: Restorer = attrs.field(factory=Restorer)
+    restorer: Restorer
     machine: Machine | None = None
     """The new state machine, once the last chunk came."""
 
@@ -145,6 +147,7 @@ class Snapshots:
     def applied(self, size_bytes: int) -> None:
         """Note that so many bytes of log were applied."""
         self._log_bytes += size_bytes
+        self._raft.log.pack(self._raft.delivered - UNPACKED_ENTRIES)
 
     def ask(self) -> None:
         """Let a snapshot be due, whatever the size of the log."""
@@ -203,6 +206,7 @@ class Snapshots:
             received, self._receiving = self._receiving.machine, None
             assert received is not None
             if self._raft.installed(*snapshot, received.time_us):
+                received.join(machine.siblings)
                 self.replaced = machine
                 machine = received
                 self._log_bytes = 0
@@ -243,7 +247,7 @@ class Snapshots:
             if self._taking is not None:
                 self._taking = None
                 machine.thaw()
-            self._receiving = _Receiving(snapshot)
+            self._receiving = _Receiving(snapshot, Restorer(machine.siblings.find))
             self.jobs.append(BeginSnapshot(*snapshot))
         receiving = self._receiving
         assert receiving is not None
