@@ -25,4 +25,5 @@ def give_back_freed() -> bool:
     if mallopt is None:
         return False
     wishes = ((_M_MMAP_THRESHOLD, LARGE_BYTES), (_M_TRIM_THRESHOLD, TOP_BYTES), (_M_ARENA_MAX, ARENAS_MAX))
-    return all([mallopt(which, size) == 1 for which, size in wishes])
+    taken = [mallopt(which, size) == 1 for which, size in wishes]
+    return all(taken)
