@@ -32,7 +32,7 @@ from trio_kv.kv.layers import Layers
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import FULL_OF_TEXTS, HELD_BYTES_MAX, UNKNOWN_SESSION, Session, Sessions
+from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Session, Sessions
 from trio_kv.kv.siblings import Siblings
 
 NOTHING = Reply("ok")
@@ -294,10 +294,8 @@ class Machine:
             return _note(context, known)
         operation = command.operation
         items = context.items
-        # No session holds more than all of them do: mostly nobody needs to look.
-        if sessions.held_bytes >= HELD_BYTES_MAX and not sessions.has_room(
-            session, operation.answer_bytes(items)
-        ):
+        # Mostly no answer holds a text, and then there is room for one.
+        if sessions.held_bytes and not sessions.has_room(session, operation.answer_bytes(items)):
             # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
             # command is repeated.
             replies[seq] = FULL_OF_TEXTS
