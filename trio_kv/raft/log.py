@@ -20,7 +20,16 @@ from trio_kv.raft.runs import Entries
 class Log:
     """A node's log (paper §5.3). Its first index is `base_index + 1`: what is older stands in a snapshot."""
 
-    __slots__ = ("_entries", "_first_indexes", "_terms", "base_index", "base_term", "base_time_us", "durable")
+    __slots__ = (
+        "_entries",
+        "_first_indexes",
+        "_terms",
+        "base_index",
+        "base_term",
+        "base_time_us",
+        "durable",
+        "last_index",
+    )
 
     def __init__(
         self, entries: Iterable[Entry] = (), *, base_index: int = 0, base_term: int = 0, base_time_us: int = 0
@@ -30,6 +39,8 @@ class Log:
         self.base_term = base_term
         self.base_time_us = base_time_us
         self._entries = entries if isinstance(entries, Entries) else Entries()
+        self.last_index = base_index + len(self._entries)
+        """Index of the last entry."""
         # The terms present, rising, with the first index of each: all questions about terms are answered here.
         self._terms: list[int] = []
         self._first_indexes: list[int] = []
@@ -41,11 +52,6 @@ class Log:
         else:
             self.append(list(entries))
         self.durable = self.last_index
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry."""
-        return self.base_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -90,7 +96,7 @@ class Log:
     def slice(self, first: int, last: int) -> tuple[Entry, ...]:
         """Return the entries from `first` to `last`, both included."""
         assert self.base_index < first, f"{first} is not above {self.base_index}"
-        return tuple(self._entries[first - self.base_index - 1 : last - self.base_index])
+        return tuple(self._entries.part(first - self.base_index - 1, last - self.base_index))
 
     def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[Entry, ...]:
         """Return the entries from `first` on, as many as these limits allow, and one if there is any."""
@@ -115,6 +121,7 @@ class Log:
                 term = entry.term
                 self._note_term(index, term)
         self._entries.extend(entries)
+        self.last_index = index
 
     def _note_term(self, index: int, term: int) -> None:
         if not self._terms or self._terms[-1] != term:
@@ -129,6 +136,7 @@ class Log:
         """Drop all entries from `first` on."""
         assert self.base_index < first <= self.last_index
         self._entries.cut(first - self.base_index - 1)
+        self.last_index = first - 1
         while self._first_indexes and self._first_indexes[-1] >= first:
             self._first_indexes.pop()
             self._terms.pop()
@@ -155,7 +163,7 @@ class Log:
         self._terms.clear()
         self._first_indexes.clear()
         self.base_index, self.base_term, self.base_time_us = index, term, time_us
-        self.durable = index
+        self.durable = self.last_index = index
 
     def size_bytes(self, first: int, last: int) -> int:
         """Return how many bytes the entries from `first` to `last` have."""

@@ -170,6 +170,13 @@ class Entries(Sequence[Entry]):
     def __len__(self) -> int:
         return self._packed + len(self._tail)
 
+    def part(self, begin: int, end: int) -> list[Entry]:
+        """Return the entries from place `begin` up to `end`."""
+        packed = self._packed
+        if begin >= packed:
+            return self._tail[begin - packed : end - packed] if end > begin else []
+        return self._read(begin, min(end, packed)) + self._tail[: max(0, end - packed)]
+
     @overload
     def __getitem__(self, place: int) -> Entry: ...
 
@@ -180,9 +187,7 @@ class Entries(Sequence[Entry]):
         packed = self._packed
         if isinstance(place, slice):
             begin, end, _ = place.indices(len(self))
-            if begin >= packed:
-                return self._tail[begin - packed : end - packed] if end > begin else []
-            return self._read(begin, min(end, packed)) + self._tail[: max(0, end - packed)]
+            return self.part(begin, end)
         if place < 0:
             place += len(self)
         return self._tail[place - packed] if place >= packed else self._read(place, place + 1)[0]
