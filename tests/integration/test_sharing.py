@@ -20,6 +20,7 @@ KEYS = [f"key{number}" for number in range(300)]
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let entries be packed soon."""
     monkeypatch.setattr(snapshots, "UNPACKED_ENTRIES", 10)
+    monkeypatch.setattr(snapshots, "PACKED_ENTRIES_MIN", 1)
 
 
 def replicas(local: LocalCluster) -> list[Replica]:

@@ -26,13 +26,13 @@ def run_tests(*names: str) -> tuple[str, ...]:
     tests=machine_tests("test_an_item_that_differs_is_not_shared"),
 )
 def _(patch: Patch) -> None:
-    real = Context._share_item
+    real = Context._make_item
 
     def share_item(self: Context, key: str, value: Any, before: Item | None) -> Item:
         known = None if self.known is None else self.known(key)
         return real(self, key, value, before) if known is None else known
 
-    patch.setattr(Context, "_share_item", share_item)
+    patch.setattr(Context, "_make_item", share_item)
 
 
 @mutant(

@@ -144,7 +144,7 @@ def test_entries_that_are_known_are_not_decoded_again(shared: SharedRuns) -> Non
     assert [each.command is UNREAD for each in again] == [True] * 512 + [False] * 88
     second = Entries(again[:400], shared)
     second.pack(400)
-    second.read_tail()
+    second.end_reading()
     assert second._runs[0] is first._runs[0]
     assert [each.command for each in second] == [each.command for each in entries[:400]]
 
@@ -170,5 +170,49 @@ def test_entries_cut_out_of_a_run_can_be_read(shared: SharedRuns) -> None:
     second = Entries(decode_entries(data, SharedReader(shared)), shared)
     second.pack(512)
     second.cut(300)
-    second.read_tail()
+    second.end_reading()
     assert [each.command for each in second] == [each.command for each in entries[:300]]
+
+
+def test_logs_share_the_entries_that_are_not_packed_yet(shared: SharedRuns) -> None:
+    """What another log holds unpacked is decoded once: where the bytes are the same it is the same entry."""
+    entries = entries_to(600)
+    first = Entries(entries, shared)
+    first.pack(300)
+    first.end_reading()
+    other = entries.copy()
+    other[400] = entry(401, other[400].term, "y")
+    second = list(decode_entries(b"".join(each.encoded for each in other), SharedReader(shared)))
+    assert [each is entries[place] for place, each in enumerate(second)] == (
+        [False] * 256 + [True] * 144 + [False] + [True] * 199
+    )
+    assert second[400].command == other[400].command
+    shared.forget_read()
+    again = list(decode_entries(entries[-1].encoded, SharedReader(shared)))
+    assert again[0] is entries[-1]
+
+
+def test_a_log_that_is_gone_is_shared_with_nobody(shared: SharedRuns) -> None:
+    """What nodes share keeps no entry in memory once a load is over."""
+    entries = entries_to(10)
+    log = Entries(entries, shared)
+    log.end_reading()
+    SharedReader(shared)
+    assert shared.unpacked == entries
+    shared.forget_read()
+    del log
+    SharedReader(shared)
+    assert shared.unpacked == []
+
+
+def test_what_a_snapshot_covers_is_not_decoded(shared: SharedRuns) -> None:
+    """Nobody will ask for it; it is decoded if somebody does."""
+    entries = entries_to(300)
+    data = b"".join(each.encoded for each in entries)
+    reader = SharedReader(shared)
+    reader.covered_index = 280
+    log = Entries(decode_entries(data, reader), shared)
+    assert [each.command is UNREAD for each in log] == [True] * 280 + [False] * 20
+    log.pack(280)
+    log.end_reading()
+    assert [each.command for each in log] == [each.command for each in entries]

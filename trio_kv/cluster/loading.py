@@ -116,6 +116,7 @@ class Loader:
             return loaded
         finally:
             self._loading.discard(node)
+            self._runs.forget_read()
             self._turns.give_back(node)
             self._ended.unpark_all()
 

@@ -91,8 +91,16 @@ class SharingDecoder:
         """Decode a command."""
         return self._decode_command(data)
 
+    @property
+    def unpacked(self) -> list[Entry]:
+        """Entries of another log, without a gap: whoever reads the same bytes shares them."""
+        raise NotImplementedError
+
     def is_known(self, index: int, encoded: bytes) -> bool:
-        """Return whether an entry of just these bytes was decoded before. Asked for each entry in turn."""
+        """Return whether an entry need not be decoded: one of just these bytes was, or nobody will ask for it.
+
+        Asked for each entry in turn.
+        """
         raise NotImplementedError
 
 
@@ -105,7 +113,9 @@ def decode_entries(data: bytes, decode_command: Callable[[bytes], Command]) -> I
         ValueError: `data` ends inside an entry, or a command can't be decoded.
 
     """
-    is_known = decode_command.is_known if isinstance(decode_command, SharingDecoder) else None
+    sharing = decode_command if isinstance(decode_command, SharingDecoder) else None
+    is_known, others = (None, []) if sharing is None else (sharing.is_known, sharing.unpacked)
+    first, last = (others[0].index, others[-1].index) if others else (0, -1)
     offset, size = 0, len(data)
     while offset < size:
         begin = offset + HEADER.size
@@ -113,6 +123,10 @@ def decode_entries(data: bytes, decode_command: Callable[[bytes], Command]) -> I
             raise ValueError(f"entry header cut short at byte {offset}")
         index, term, time_us, length = HEADER.unpack_from(data, offset)
         end = begin + length
+        if first <= index <= last and data.startswith(others[index - first].encoded, offset):
+            yield others[index - first]
+            offset = end
+            continue
         if end > size:
             raise ValueError(f"entry {index} cut short at byte {offset}")
         encoded = data[offset:end]

@@ -10,7 +10,7 @@ which gives one that is known only if it has the same bytes.
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import attrs
 
@@ -22,6 +22,8 @@ JOINED_BYTES_MAX = 256 << 10
 """A run of more bytes stays as it is: to join large entries would copy much to save little."""
 READ_RUNS_MAX = 16
 """Runs whose entries are remembered after they were read, for the other nodes that read them next."""
+UNAPPLIED_ENTRIES_MAX = 1 << 18
+"""So many of the last entries that a start reads are not packed: they are about to be applied, on all nodes."""
 
 
 @attrs.frozen(eq=False, slots=True, weakref_slot=True)
@@ -75,6 +77,10 @@ class SharedRuns:
         self.decode_command = decode_command
         self._known: WeakValueDictionary[int, Run] = WeakValueDictionary()
         self._read: OrderedDict[Run, tuple[Entry, ...]] = OrderedDict()
+        self._logs: list[ref[Entries]] = []
+        """What was read of each log of the process that is still there."""
+        self.unpacked: list[Entry] = []
+        """While a log is read: what another one holds that is not packed. They will share these entries."""
 
     def share(self, run: Run) -> Run:
         """Return the run that is known and equal to this one; else this one, which is known from here on."""
@@ -106,29 +112,51 @@ class SharedRuns:
             self._read.popitem(last=False)
         return entries
 
+    def begin_reading(self) -> None:
+        """Remember what a log of the process holds unpacked, for one that is read now."""
+        logs = [log for each in self._logs if (log := each()) is not None]
+        self._logs = [ref(log) for log in logs]
+        self.unpacked = max([log.unpacked() for log in logs], key=len, default=[])
+
+    def end_reading(self, entries: "Entries") -> None:
+        """Let the next ones share with a log that was read."""
+        self._logs.append(ref(entries))
+
     def forget_read(self) -> None:
-        """Remember no entries: nobody is behind."""
+        """Remember no entries: nobody is behind, and nobody reads."""
         self._read.clear()
+        self.unpacked = []
 
 
 class SharedReader(SharingDecoder):
-    """Reads one log of a process: what is in runs that are known need not be decoded again.
+    """Reads one log of a process: what other nodes have read before need not be decoded again.
 
-    Only from the beginning of a run on: a log is read from its beginning to its end.
+    Nor what a snapshot covers, which nobody will ask for. Of runs that is known from their beginning on: a log is read
+    from its beginning to its end.
     """
 
     def __init__(self, shared: SharedRuns) -> None:
         """Begin to read."""
         super().__init__(shared.decode_command)
+        shared.begin_reading()
         self.shared = shared
+        self.covered_index = 0
+        """A snapshot holds all up to here."""
         self._run: Run | None = None
         self._next = 0
         """The index that is compared next."""
         self._offset = 0
         """Where its bytes begin in the run."""
 
+    @property
+    def unpacked(self) -> list[Entry]:
+        """See `SharingDecoder`."""
+        return self.shared.unpacked
+
     def is_known(self, index: int, encoded: bytes) -> bool:
         """See `SharingDecoder`."""
+        if index <= self.covered_index:
+            return True
         if self._run is None or index != self._next:
             run = self.shared.find(index)
             self._run = run if run is not None and run.first == index else None
@@ -156,7 +184,7 @@ class Entries(Sequence[Entry]):
 
     """
 
-    __slots__ = ("_gone", "_packed", "_runs", "_tail", "shared")
+    __slots__ = ("__weakref__", "_gone", "_packed", "_runs", "_tail", "shared")
 
     def __init__(self, entries: Iterable[Entry] = (), shared: SharedRuns | None = None) -> None:
         """See the class."""
@@ -273,9 +301,15 @@ class Entries(Sequence[Entry]):
             del self._tail[:begin]
             self._packed += begin
 
-    def read_tail(self) -> None:
-        """Decode what was not, as other nodes had read it, and is not packed."""
+    def unpacked(self) -> list[Entry]:
+        """Return a list of the entries that are not packed, all at the end."""
+        return self._tail.copy()
+
+    def end_reading(self) -> None:
+        """Decode what was not, as other nodes had read it, and is not packed; let the next ones share it."""
         self._tail = self._read_unread(self._tail)
+        if self.shared is not None:
+            self.shared.end_reading(self)
 
     def _read_unread(self, entries: list[Entry]) -> list[Entry]:
         if not any(entry.command is UNREAD for entry in entries):

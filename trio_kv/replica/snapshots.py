@@ -33,6 +33,8 @@ CHUNKS_MADE_MAX = 6
 """Chunks made in one pass of the node, in 2 ms at the most: a chunk takes a quarter of one."""
 UNPACKED_ENTRIES = 16_384
 """The last applied entries of a log are not packed: other nodes are about to apply them too."""
+PACKED_ENTRIES_MIN = 2048
+"""So many are packed at a time: each time all that is not packed moves up in its list."""
 
 
 @attrs.define
@@ -94,6 +96,8 @@ class Snapshots:
         self._stored_bytes = stored_bytes
         self._log_bytes_min = log_bytes_min
         self._log_bytes = 0
+        self._packed_to = 0
+        """Of the log, so far."""
         self._is_asked = False
         self._taking: _Taking | None = None
         self._receiving: _Receiving | None = None
@@ -147,7 +151,10 @@ class Snapshots:
     def applied(self, size_bytes: int) -> None:
         """Note that so many bytes of log were applied."""
         self._log_bytes += size_bytes
-        self._raft.log.pack(self._raft.delivered - UNPACKED_ENTRIES)
+        old = self._raft.delivered - UNPACKED_ENTRIES
+        if old - self._packed_to >= PACKED_ENTRIES_MIN:
+            self._packed_to = old
+            self._raft.log.pack(old)
 
     def ask(self) -> None:
         """Let a snapshot be due, whatever the size of the log."""

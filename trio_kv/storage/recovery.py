@@ -30,7 +30,7 @@ from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command, Entry
 from trio_kv.raft.log import Log
 from trio_kv.raft.ready import HardState
-from trio_kv.raft.runs import Entries, SharedReader
+from trio_kv.raft.runs import UNAPPLIED_ENTRIES_MAX, Entries, SharedReader
 from trio_kv.storage.errors import FULL, DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.segments import Segment, segment_name, segment_numbers
@@ -112,11 +112,13 @@ class Recovery:
     def __attrs_post_init__(self) -> None:
         decode = self.decode_command
         self.entries = Entries(shared=decode.shared if isinstance(decode, SharedReader) else None)
+        if isinstance(decode, SharedReader):
+            decode.covered_index = self.covered_index
 
     def read(self) -> Recovered:
         """Read everything and judge it. Nothing is changed."""
         self._read_segments(segment_numbers(self.files.names()))
-        self.entries.read_tail()
+        self.entries.end_reading()
         return Recovered(self.shape.hard_state, self.shape.base, self.entries, tuple(self.warnings))
 
     def _read_segments(self, numbers: list[int]) -> None:
@@ -243,9 +245,14 @@ class Recovery:
                 self.entries.clear()
             case list():
                 self.entries.extend(record)
-                self.entries.pack(len(self.entries))
+                self._pack()
             case _:
                 pass
+
+    def _pack(self) -> None:
+        """Pack what a snapshot covers, and where the log goes on for long, what will not be applied soonest."""
+        covered = self.covered_index - self.shape.base.index
+        self.entries.pack(max(min(covered, len(self.entries)), len(self.entries) - UNAPPLIED_ENTRIES_MAX))
 
     def _judge(self, name: str, seed: int, data: bytes, offset: int) -> None:
         """Decide about a frame at `offset` that is not whole: torn, or damage."""

@@ -116,31 +116,31 @@ class Context:
     def put(self, key: str, value: Raw, before: Item | None) -> Reply:
         """Give a key a value; `before` is what it holds, None if it does not exist."""
         index, entry = self.index, self.entry
-        made = entry.made
+        previous = 0 if before is None else before.revision
+        made: Made | None = entry.made
         if made is not None and made.value is value:
-            item = made.item
-        elif self.known is None:
-            # Copied, if it is a part of something larger that would stay in memory with it.
-            item = Item(value.copy(), index, key if before is None else before.key)
+            item, change, reply = made.item, made.change, made.reply
+            if change.previous != previous:
+                change = Change("set", key, value, index, previous)
         else:
-            item = self._share_item(key, value, before)
+            item = self._make_item(key, value, before)
+            change, reply = Change("set", key, value, index, previous), Reply("ok", None, index)
+            entry.made = Made(before, value, item, change, reply)
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
-        change = Change("set", key, value, index, 0 if before is None else before.revision)
         self.changes.append(change)
-        reply = Reply("ok", None, index)
-        if made is None:
-            entry.made = Made(before, value, item, change, reply)
         return reply
 
-    def _share_item(self, key: str, value: Raw, before: Item | None) -> Item:
+    def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
         """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
-        known = None if self.known is None else self.known(key)
-        # One revision of a key has one value in all of a cluster's history; but a machine that is wrong must stay so
-        # alone.
-        if known is not None and known.revision == self.index and known.value == value:
-            return known
-        before = before or known
+        if self.known is not None:
+            known = self.known(key)
+            # One revision of a key has one value in all of a cluster's history; but a machine that is wrong must stay
+            # so alone.
+            if known is not None and known.revision == self.index and known.value == value:
+                return known
+            before = before or known
+        # Copied, if it is a part of something larger that would stay in memory with it.
         return Item(value.copy(), self.index, key if before is None else before.key)
 
     def remove(self, key: str, item: Item) -> Reply:
