@@ -361,6 +361,16 @@ def answer_reads_first(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
     ]
 
 
+def answer_reads_last(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
+    """Let the writes of a pipeline overtake its reads, as a run whose reads are answered behind all of it."""
+    early = {number: answer_lines(answer, [line]) for number, line in enumerate(lines) if not is_read(line)}
+    return [
+        reply
+        for number, line in enumerate(lines)
+        for reply in early.get(number) or answer_lines(answer, [line])
+    ]
+
+
 def is_read(line: bytes) -> bool:
     return isinstance(parse_line(line).operation, Get)
 
@@ -380,6 +390,7 @@ BACKWARD = partial(serving, BackwardStore().answer)
         (partial(BACKWARD, partial(answer_lines, has_meta=False)), 1.0, "which one connection alone uses"),
         (partial(serving, InventiveStore().answer), 0.0, "tells of a value that nobody wrote"),
         (partial(serving, HonestStore().answer, answer_reads_first), 1.0, "which one connection alone uses"),
+        (partial(serving, HonestStore().answer, answer_reads_last), 0.0, "asked for behind it"),
         (partial(serving, HonestStore().answer, answer_in_disorder), 1.0, "as if it were another one"),
     ],
 )

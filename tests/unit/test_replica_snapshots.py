@@ -479,7 +479,7 @@ def test_D8_a_node_that_is_rebuilt_counts_when_all_is_durable_again() -> None:
     node.step(AppendEntries(*LEADER, 0, 0, entries(1, 3, 5), 3))
     node.store()
     assert node.replica.raft.is_rebuilding, "nobody said yet what it must have"
-    node.step(ReadIndexReply(*LEADER, question.nonce, question.counter, 5))
+    node.step(ReadIndexReply(*LEADER, question.nonce, question.counter, 5, 5))
     assert node.replica.raft.is_rebuilding, "it lacks two entries"
     node.step(RequestVote(3, 1, 6, 3, False, 9, 5, True))
     node.store()

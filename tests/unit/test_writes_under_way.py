@@ -1,5 +1,6 @@
 """What writes that wait for their commit may take of memory, whatever keeps them waiting: nodes and gateway, joined."""
 
+from functools import partial
 from random import Random
 
 import msgspec
@@ -17,7 +18,8 @@ from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import Job, Stored
-from trio_kv.replica.replica import Replica
+from trio_kv.replica.patience import PATIENCE_S
+from trio_kv.replica.replica import GROUP_S, Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.node_status import State
@@ -208,4 +210,24 @@ async def test_writes_that_wait_for_a_session_are_weighed_too(
     # A larger one is served when it is alone, or nobody could ever write it.
     large = Set("k", msgspec.Raw(b"1" * 2 * LIMIT_BYTES))
     assert (await store.write([large], timeout_s=1.0)).replies[0].code == "unavailable"
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_lies_in_the_inbox_is_taken_before_long(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A write that can wait for the commit of those before it wakes nobody, but it does not wait for ever."""
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    leader = cluster.lead()
+    log = cluster.nodes[leader].replica.raft.log
+    for node, disk in cluster.disks.items():
+        disk.is_stalled = node != leader
+    before = log.last_index
+    for _ in range(2):
+        nursery.start_soon(partial(cluster.store.write, [SET], timeout_s=10.0))
+        await trio.sleep(0.001)
+    assert log.last_index == before + 1
+    await trio.sleep(PATIENCE_S + GROUP_S)
+    assert log.last_index == before + 2
     nursery.cancel_scope.cancel()

@@ -12,7 +12,8 @@ import trio
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.raft.events import Event, RebuildEnded
 from trio_kv.raft.messages import Message
-from trio_kv.replica.driver import Continue, Driver, Input, TimerFired
+from trio_kv.replica.driver import Continue, Control, Driver, Input, TimerFired
+from trio_kv.replica.patience import PATIENCE_S
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.storage.disk import Storage
@@ -92,6 +93,7 @@ class Node:
         """
         self.clock = clock
         self.inbox = inbox
+        inbox.on_left_lying, inbox.pass_on = self._look_later, self._pass_on
         self.replica = replica
         self.driver = Driver(replica, turns)
         self._disk = disk
@@ -105,6 +107,8 @@ class Node:
         self._resumed: trio.Event | None = None
         self._timer_scope = trio.CancelScope()
         self._timer_at = 0.0
+        self._look_at = float("inf")
+        """When the inbox is to be looked into, by Trio's clock."""
         self._timer_taken = trio.Event()
         self._told: tuple[str, int, int | None] | None = None
         self._batch: list[Input] = []
@@ -164,9 +168,8 @@ class Node:
             send(message)
         if work.write is not None:
             disk.submit(work.write)
-        if work.answers:
-            self._deliver(work.answers)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
+        self.inbox.patience = work.patience
         for job in work.jobs:
             disk.submit(job)
         for event in work.events:
@@ -175,6 +178,9 @@ class Node:
             self.inbox.post(Continue())
         self._note()
         self._set_timer(work.deadline)
+        if work.answers:
+            # Last, for whoever is answered may ask anew at once.
+            self._deliver(work.answers)
 
     def _emit(self, event: Event) -> None:
         raft = self.replica.raft
@@ -217,11 +223,32 @@ class Node:
             self._timer_at = deadline
             self._timer_scope.deadline = self.clock.to_trio(deadline)
 
+    def _pass_on(self, item: Control) -> bool:
+        """Let messages leave that waited for this alone, without waking the node; return whether that is all of it."""
+        passed = None if self._nursery is None or self._resumed is not None else self.driver.pass_on(item)
+        if passed is None:
+            return False
+        messages, events = passed
+        for message in messages:
+            self._send(message)
+        for event in events:
+            self._emit(event)
+        return True
+
+    def _look_later(self) -> None:
+        """Let the timer see to it that what was left lying in the inbox does not lie for long."""
+        self._look_at = trio.current_time() + PATIENCE_S
+        self._timer_scope.deadline = min(self._timer_scope.deadline, self._look_at)
+
     async def _run_timer(self) -> None:
         while True:
             self._timer_at = self.replica.deadline
-            with trio.CancelScope(deadline=self.clock.to_trio(self._timer_at)) as self._timer_scope:
+            at = min(self.clock.to_trio(self._timer_at), self._look_at)
+            with trio.CancelScope(deadline=at) as self._timer_scope:
                 await trio.sleep_forever()
+            if self._look_at <= trio.current_time():
+                self._look_at = float("inf")
+                self.inbox.look()
             if self.replica.deadline <= self.clock.now():
                 # Fired: nothing more is due until the node has taken note of it, which moves the deadline.
                 self._timer_at = float("-inf")

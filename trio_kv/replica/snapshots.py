@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from trio_kv.kv.machine import Frozen, Machine
+from trio_kv.kv.frozen import Frozen
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.node import Raft
