@@ -22,7 +22,7 @@ JOINED_BYTES_MAX = 256 << 10
 """A run of more bytes stays as it is: to join large entries would copy much to save little."""
 READ_RUNS_MAX = 16
 """Runs whose entries are remembered after they were read, for the other nodes that read them next."""
-UNAPPLIED_ENTRIES_MAX = 1 << 18
+UNAPPLIED_ENTRIES_MAX = 1 << 17
 """So many of the last entries that a start reads are not packed: they are about to be applied, on all nodes."""
 
 
