@@ -3,8 +3,7 @@
 **Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under that same seq
 until there is an answer: whichever attempt takes effect first, the others find its reply (thesis §6.3). A definite
 error is possible only as long as no attempt can take effect: none was handed over, or each node that had one says that
-it did not append. After that there is the result, `timeout` or `session_expired`. A write that was handed over is never
-repeated under another session.
+it did not append. After that there is the result, `timeout` or `session_expired`, and no attempt under another session.
 
 **Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins. Those that
 stand beside writes in a run go with them to the leader, which answers each in its place (decision 0027).
@@ -49,6 +48,7 @@ OPENING_RETRY_S = 10.0
 GONE = (
     "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
 )
+FULL = "the disks of a majority are full: nothing was written"
 UNKNOWN = "no answer in time: the write may or may not take effect"
 LATE = "no leader took the write in time: nothing was written"
 
@@ -171,8 +171,7 @@ class RaftStore(AwaitedCalls):
 
     def _needs_session(self, now: float) -> bool:
         # Of its own writes alone: the opening of the next one is a write, too.
-        session = self._session
-        return session.is_needed(now, is_idle=self._first_awaited() > session.seq)
+        return self._session.is_needed(now, is_idle=self._first_awaited() > self._session.seq)
 
     def _open_session(self) -> Answer | None:
         """Begin to open a session, also if no client waits for it any more; return the refusal if that can't be."""
@@ -379,12 +378,10 @@ class RaftStore(AwaitedCalls):
         if has_no_effect:
             write.unresolved = max(0, write.unresolved - 1)
         if isinstance(answer, Full) and not write.unresolved:
-            full = "the disks of a majority are full: nothing was written"
-            self._end_write(write, refuse("read_only", full))
+            self._end_write(write, refuse("read_only", FULL))
         elif write.handed_to is not None and write.handed_to[0] == answer.node:
             if has_no_effect:
-                # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
-                # once, both would do nothing else.
+                # While it hands over, say, it refuses again and again: asked at once, both would do nothing else.
                 write.retry_at = min(write.retry_at, now + HEDGE_S)
             else:
                 write.handed_to = None
