@@ -51,7 +51,6 @@ GONE = (
 FULL = "the disks of a majority are full: nothing was written"
 UNKNOWN = "no answer in time: the write may or may not take effect"
 LATE = "no leader took the write in time: nothing was written"
-
 _LEADER_FULL = refuse("overloaded", "the leader's queue is full: try again later")
 
 
@@ -189,7 +188,7 @@ class RaftStore(AwaitedCalls):
         assert opening is not None
         if reply.code == "ok":
             self._session.opened(reply.revision, opening.used_at)
-        for write in opening.waiting.values():
+        for write in list(opening.waiting.values()):
             answer = self._begin(write) if reply.code == "ok" else Answer([reply])
             if answer is not None:
                 self._end_write(write, answer)
@@ -291,10 +290,10 @@ class RaftStore(AwaitedCalls):
             return
         self._readers.was_answered(answer.node)
         found = Answer(answer.replies, answer.node, answer.term, answer.applied)
-        if (write := self._writes.get(answer.number)) is not None:
-            self._end_write(write, found)
-        elif (read := self._reads.get(answer.number)) is not None:
-            self._end_read(read, found)
+        if answer.number in self._writes:
+            self._end_write(self._writes[answer.number], found)
+        elif answer.number in self._reads:
+            self._end_read(self._reads[answer.number], found)
 
     def _end_write(self, write: PendingWrite, answer: Answer) -> None:
         self._forget(write)
