@@ -132,6 +132,17 @@ def speed(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed beside the floor, etcd and PySyncObj (Linux, hours); arguments go to bench/run.py.
+
+    `nox -s bench -- --rows set,mix --pairs 5 --seconds 2` measures a part, and `--page docs/performance.md` puts what
+    was measured into the documentation.
+    """
+    install(session, "bench", is_with_project=True)
+    session.run("python", "bench/run.py", *session.posargs)
+
+
+@nox.session
 def fix(session: nox.Session) -> None:
     """Rewrite what ruff can rewrite."""
     install(session, "lint")

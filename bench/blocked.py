@@ -26,7 +26,6 @@ import tempfile
 import threading
 import time
 
-HERE = pathlib.Path(__file__).parent
 SLICE_S = 2.0
 RATIO_MIN = 0.8
 STOP_S_MAX = 5.0
@@ -58,10 +57,10 @@ class Server:
         command = [sys.executable, "-m", "trio_kv", "ctl", *words, "--data-dir", str(self.data_dir)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=30)
 
-    def load(self, operation: str) -> None:
+    def load(self, mix: float) -> None:
         """Let 64 clients load it for a slice."""
-        command = [sys.executable, str(HERE / "load.py"), "--port", str(self.port), "--operation", operation]
-        command += ["--seconds", str(SLICE_S)]
+        command = [sys.executable, "-m", "trio_kv", "bench", "--json", "--port", str(self.port)]
+        command += ["--mix", str(mix), "--warm-up", "0", "--duration", str(SLICE_S)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
         figures = json.loads(done.stdout)
         assert not figures["errors"], figures
@@ -148,7 +147,7 @@ def main() -> int:
         "--dir", type=pathlib.Path, required=True, help="a folder on a real disk; ours goes into it"
     )
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--operation", choices=["set", "get", "mix"], default="mix")
+    parser.add_argument("--mix", type=float, default=50.0, help="share of SETs in per cent")
     args = parser.parse_args()
     args.dir.mkdir(parents=True, exist_ok=True)
     path = pathlib.Path(tempfile.mkdtemp(dir=args.dir))
@@ -162,7 +161,7 @@ def main() -> int:
         end_s = time.monotonic() + args.seconds
         while time.monotonic() < end_s:
             for server in servers.values():
-                server.load(args.operation)
+                server.load(args.mix)
             print(f"{'':12}" + ", ".join(f"{name} {s.rates[-1]:,.0f}/s" for name, s in servers.items()))
         return judge(servers)
     finally:

@@ -30,6 +30,7 @@ class Server:
         """Start it; return when it is ready."""
         command = [
             sys.executable,
+            "-P",  # not what lies in the working directory
             "-m",
             "trio_kv",
             "serve",
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures to a file")
     args = parser.parse_args()
     shutil.rmtree(args.dir, ignore_errors=True)
     server = Server(args.dir, args.nodes)
@@ -134,7 +136,8 @@ def main() -> None:
     begin = time.perf_counter()
     for thread in load.run(until=args.keys):
         thread.join()
-    print(f"filled in {time.perf_counter() - begin:.0f} s; memory {server.memory_mib()} MiB", flush=True)
+    figures: dict[str, float] = {"filled_mib": server.memory_mib()}
+    print(f"filled in {time.perf_counter() - begin:.0f} s; memory {figures['filled_mib']} MiB", flush=True)
     threads = load.run()
     seconds, beside = [], []
     for _ in range(args.seconds):
@@ -152,14 +155,27 @@ def main() -> None:
         f"ratio {min(seconds) / statistics.median(seconds):.2f}, {sum(beside)} snapshots finished",
         flush=True,
     )
-    print(f"memory before the restart {server.memory_mib()} MiB")
+    figures["overwritten_mib"] = server.memory_mib()
+    print(f"memory before the restart {figures['overwritten_mib']} MiB")
     server.kill()
     server = Server(args.dir, args.nodes)
     print(f"ready after {server.ready_s:.1f} s, answers after {server.answers_s:.1f} s")
     print(f"progress told: {server.loading}")
     time.sleep(5)
-    print(f"memory after the restart {server.memory_mib()} MiB")
+    figures |= {
+        "restarted_mib": server.memory_mib(),
+        "ready_s": server.ready_s,
+        "answers_s": server.answers_s,
+    }
+    figures |= {
+        "median_second": statistics.median(seconds),
+        "worst_second": min(seconds),
+        "snapshots": sum(beside),
+    }
+    print(f"memory after the restart {figures['restarted_mib']} MiB")
     server.kill()
+    if args.json:
+        args.json.write_text(json.dumps(figures))
 
 
 if __name__ == "__main__":

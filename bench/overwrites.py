@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 
-HERE = pathlib.Path(__file__).parent
 SEGMENT_BYTES = 8 << 20
 PORT = 3111
 
@@ -75,17 +74,9 @@ def main() -> None:
     args.dir.mkdir(parents=True)
     data_dir = args.dir / "data"
     server = start(data_dir, args.nodes)
-    load = [
-        sys.executable,
-        str(HERE / "load.py"),
-        "--port",
-        str(PORT),
-        "--operation",
-        "set",
-        "--connections",
-        "32",
-    ]
-    load += ["--pipeline", "64", "--seconds", "10", "--keys", str(args.keys)]
+    load = [sys.executable, "-m", "trio_kv", "bench", "--json", "--port", str(PORT), "--mix", "100"]
+    load += ["--connections", "32", "--pipeline", "64", "--warm-up", "0", "--duration", "10"]
+    load += ["--keys", str(args.keys)]
     done, worst, peak_disk, peak_memory, begin = 0, 0.0, 0, 0, time.monotonic()
     try:
         while done < args.writes:

@@ -1,63 +1,86 @@
 """Twins of what the product needs, for tests: a store without a log, and a sink that keeps what it gets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import trio
-
-from trio_kv.gateway.store import Answer, View
+from trio_kv.gateway.calls import AwaitedCalls
+from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
-from trio_kv.kv.operations.operation import Context
+from trio_kv.kv.operations.operation import Context, Query
 from trio_kv.kv.reply import Item, Reply
+from trio_kv.raft.entry import make_entry
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
 
 E = TypeVar("E", bound=Event)
 
 
-class MemoryStore:
+class MemoryStore(AwaitedCalls):
     """A store that is one dictionary. It answers at once, or when its gate is opened.
 
     Args:
-        gate: nothing is answered before this event is set; None answers at once.
+        is_gated: whether nothing is answered before `open_gate`.
 
     """
 
-    def __init__(self, gate: trio.Event | None = None) -> None:
+    def __init__(self, *, is_gated: bool = False) -> None:
         """Begin empty; see the class."""
-        self.gate = gate
         self.items: dict[str, Item] = {}
         self.applied = 0
         self.runs: list[tuple[str, tuple[str, ...]]] = []
         """What was asked: ("write" or "read", the keys of the run)."""
         self.timeouts_s: list[float] = []
+        self._is_gated = is_gated
+        self._waiting: dict[int, Callable[[], object]] = {}
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        """Apply writes. See `Store`."""
-        await self._take("write", operations, timeout_s)
-        return self._answer([self._apply(operation) for operation in operations])
+    def start_write(
+        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+    ) -> Answer | object:
+        """Carry out a run. See `Store`."""
+        self._take("write", operations, timeout_s)
+        return self._call(lambda: [self._carry_out(operation) for operation in operations], done)
 
-    async def read(
-        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
-    ) -> Answer:
+    def start_read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
+    ) -> Answer | object:
         """Answer queries; stale ones are as good as others. See `Store`."""
         view.applied = self.applied
-        await self._take("stale read" if is_stale else "read", queries, timeout_s)
-        return self._answer([query.answer(self) for query in queries])
+        self._take("stale read" if is_stale else "read", queries, timeout_s)
+        return self._call(lambda: [query.answer(self) for query in queries], done)
+
+    def cancel(self, call: int) -> None:
+        """See `Store`."""
+        del self._waiting[call]
+
+    def open_gate(self) -> None:
+        """Answer all that waits, and from now on at once."""
+        self._is_gated = False
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            answer()
 
     def status(self) -> dict[str, object]:
         """Return the status of a cluster of one."""
         return {"leader": 1, "term": 1, "nodes": []}
 
-    async def _take(self, what: str, run: Sequence[AnyQuery | AnyWrite], timeout_s: float) -> None:
+    def _call(self, carry_out: Callable[[], list[Reply]], done: OnAnswer) -> Answer | int:
+        if not self._is_gated:
+            return self._answer(carry_out())
+        call = len(self.runs)
+        self._waiting[call] = lambda: done(self._answer(carry_out()))
+        return call
+
+    def _take(self, what: str, run: Sequence[AnyQuery | AnyWrite], timeout_s: float) -> None:
         self.runs.append((what, tuple(operation.key for operation in run)))
         self.timeouts_s.append(timeout_s)
-        if self.gate is not None:
-            await self.gate.wait()
 
-    def _apply(self, operation: AnyWrite) -> Reply:
-        context = Context(self.items)
+    def _carry_out(self, operation: AnyWrite | AnyQuery) -> Reply:
+        if isinstance(operation, Query):
+            return operation.answer(self)
+        context = Context()
+        context.begin(self.items)
         context.index = self.applied = self.applied + 1
+        context.entry = make_entry(self.applied, 1, 0, None)
         return operation.apply(context)
 
     def _answer(self, replies: list[Reply]) -> Answer:

@@ -25,6 +25,7 @@ from msgspec import UNSET
 
 from trio_kv.check.history import decode_history
 from trio_kv.check.linearizability import check_history
+from trio_kv.check.program_order import ProgramOrder
 from trio_kv.check.reasons import KINDS
 from trio_kv.cli.main import main
 from trio_kv.kv.operations import Cas, Delete, Get, Set
@@ -312,7 +313,9 @@ async def test_a_faulty_server_is_found_guilty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: HonestStore, kinds: set[str]
 ) -> None:
     """Stale reads, lost writes, a cas without its condition: a violation, named in words, also in the picture."""
-    monkeypatch.setattr(workload, "CHAINED", 0.0)  # it is the history that tells, and not a single connection
+    # It is the history that tells, and not a single connection.
+    monkeypatch.setattr(workload, "CHAINED", 0.0)
+    monkeypatch.setattr(ProgramOrder, "told", lambda self, request, operation: None)
     async with serving(store.answer, partial(answer_lines, has_meta=False)) as server:
         summary = await run_on(server, tmp_path / "run", seconds=30.0)
     assert summary.verdict == "violation"
@@ -361,6 +364,16 @@ def answer_reads_first(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
     ]
 
 
+def answer_reads_last(answer: Answer, lines: Sequence[bytes]) -> list[bytes]:
+    """Let the writes of a pipeline overtake its reads, as a run whose reads are answered behind all of it."""
+    early = {number: answer_lines(answer, [line]) for number, line in enumerate(lines) if not is_read(line)}
+    return [
+        reply
+        for number, line in enumerate(lines)
+        for reply in early.get(number) or answer_lines(answer, [line])
+    ]
+
+
 def is_read(line: bytes) -> bool:
     return isinstance(parse_line(line).operation, Get)
 
@@ -380,6 +393,7 @@ BACKWARD = partial(serving, BackwardStore().answer)
         (partial(BACKWARD, partial(answer_lines, has_meta=False)), 1.0, "which one connection alone uses"),
         (partial(serving, InventiveStore().answer), 0.0, "tells of a value that nobody wrote"),
         (partial(serving, HonestStore().answer, answer_reads_first), 1.0, "which one connection alone uses"),
+        (partial(serving, HonestStore().answer, answer_reads_last), 0.0, "asked for behind it"),
         (partial(serving, HonestStore().answer, answer_in_disorder), 1.0, "as if it were another one"),
     ],
 )

@@ -1,6 +1,7 @@
 """The client door over real sockets, before a store in a dictionary: framing, order, idling, stopping."""
 
 import errno
+import select
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
@@ -9,7 +10,7 @@ import pytest
 import trio
 
 from tests.doubles import MemorySink, MemoryStore
-from trio_kv.gateway.store import Answer, Store, View
+from trio_kv.gateway.store import Answer, OnAnswer, Store, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.proxy import server
 from trio_kv.proxy.config import ProxyConfig
@@ -132,7 +133,7 @@ async def test_one_request_at_a_time(open_door: OpenDoor) -> None:
 
 
 async def test_runs_are_cut_in_program_order(open_door: OpenDoor) -> None:
-    """A chunk becomes runs of writes and runs of reads, each handed on once the one before is answered."""
+    """A chunk becomes runs of reads and writes, each handed on once the one before is answered."""
     store = MemoryStore()
     door = await open_door(store)
     client = await door.connect()
@@ -143,15 +144,14 @@ async def test_runs_are_cut_in_program_order(open_door: OpenDoor) -> None:
     )
     lines = [await client.line() for _ in range(10)]
     assert store.runs == [
-        ("write", ("a", "b")),
-        ("read", ("a",)),
+        ("write", ("a", "b", "a")),
         ("read", ("b",)),
         ("stale read", ("b",)),
         ("write", ("a",)),
         ("write", ("c",)),
         ("read", ("a",)),
     ]
-    assert store.timeouts_s == [5, 5, 5, 5, 5, 1, 5]
+    assert store.timeouts_s == [5, 5, 5, 5, 1, 5]
     assert lines[2] == b'{"key": "a", "value": 1, "status": "ok"}\n'
     assert b'"key"' not in lines[3]
     assert lines[4] == lines[5] == b'{"key": "b", "value": 2, "status": "ok"}\n'
@@ -166,11 +166,11 @@ class ViewedStore(MemoryStore):
         super().__init__()
         self.seen: list[int] = []
 
-    async def read(
-        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
-    ) -> Answer:
+    def start_read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
+    ) -> Answer | object:
         self.seen.append(view.applied)
-        return await super().read(queries, timeout_s=timeout_s, is_stale=is_stale, view=view)
+        return super().start_read(queries, timeout_s=timeout_s, is_stale=is_stale, view=view, done=done)
 
 
 @pytest.mark.parametrize("writes", [1, 3])
@@ -210,7 +210,7 @@ async def test_bytes_one_by_one(open_door: OpenDoor) -> None:
 
 async def test_a_chunk_in_flight_holds_the_client_back(open_door: OpenDoor) -> None:
     """While a chunk is unanswered nothing more of its connection reaches the store, however much is sent."""
-    store = MemoryStore(gate=trio.Event())
+    store = MemoryStore(is_gated=True)
     door = await open_door(store)
     client, other = await door.connect(), await door.connect()
     await client.send(b'{"key":"first","value":1}\n')
@@ -222,8 +222,7 @@ async def test_a_chunk_in_flight_holds_the_client_back(open_door: OpenDoor) -> N
     await other.send(b'{"key":"other"}\n')
     await wait_until(lambda: len(store.runs) == 2)
     assert store.runs == [("write", ("first",)), ("read", ("other",))]
-    assert store.gate is not None
-    store.gate.set()
+    store.open_gate()
     assert b'"other"' in await other.line()
     assert b'"first"' in await client.line()
     assert b'"more"' in await client.line()
@@ -266,14 +265,13 @@ async def test_a_trickle_does_not_keep_a_connection(open_door: OpenDoor, nursery
 
 async def test_a_request_in_flight_is_not_idle(open_door: OpenDoor) -> None:
     """A connection waits for an answer longer than the idle time-out, and is idle only after it."""
-    store = MemoryStore(gate=trio.Event())
-    assert store.gate is not None
+    store = MemoryStore(is_gated=True)
     door = await open_door(store, idle_timeout_s=0.05)
     client, silent = await door.connect(), await door.connect()
     await client.send(b'{"key":"a","value":1}\n')
     assert await silent.rest() == CLOSE_IDLE
     await trio.sleep(0.1)
-    store.gate.set()
+    store.open_gate()
     assert await client.line() == b'{"key": "a", "value": 1, "status": "ok"}\n'
     assert await client.rest() == CLOSE_IDLE
 
@@ -288,8 +286,7 @@ async def test_an_idle_timeout_of_zero_never_closes(open_door: OpenDoor) -> None
 
 async def test_stop_answers_what_is_in_flight(open_door: OpenDoor, nursery: trio.Nursery) -> None:
     """A stopping door answers what has come, says so on every connection, closes, and accepts no more."""
-    store = MemoryStore(gate=trio.Event())
-    assert store.gate is not None
+    store = MemoryStore(is_gated=True)
     door = await open_door(store)
     busy, idle = await door.connect(), await door.connect()
     await wait_until(lambda: door.proxy.connection_count == 2)
@@ -299,7 +296,7 @@ async def test_stop_answers_what_is_in_flight(open_door: OpenDoor, nursery: trio
     await busy.send(b'{"key":"a"}\n')
     nursery.start_soon(door.proxy.stop)
     assert await idle.rest() == CLOSE_SHUTDOWN
-    store.gate.set()
+    store.open_gate()
     line = b'{"key": "a", "value": 1, "status": "ok"}\n'
     assert await busy.rest() == line + line + CLOSE_SHUTDOWN
     await wait_until(lambda: not door.proxy.connection_count)
@@ -310,7 +307,7 @@ async def test_stop_answers_what_is_in_flight(open_door: OpenDoor, nursery: trio
 
 async def test_stop_gives_up_what_takes_too_long(open_door: OpenDoor) -> None:
     """At the end of the grace a write that the store has gets `timeout`, all else `unavailable`."""
-    door = await open_door(MemoryStore(gate=trio.Event()), stop_grace_s=0.05)
+    door = await open_door(MemoryStore(is_gated=True), stop_grace_s=0.05)
     writer, reader = await door.connect(), await door.connect()
     await writer.send(b'{"key":"a","value":1,"id":1}\n{"key":"b"}\n{"op":"ping"}\n{"key":"c","value":1}\n')
     await reader.send(b'{"key":"a"}\n')
@@ -339,10 +336,12 @@ async def test_stop_twice(open_door: OpenDoor, nursery: trio.Nursery) -> None:
 
 
 class FailingStore(MemoryStore):
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
+    def start_write(
+        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+    ) -> Answer | object:
         if operations[0].key == "bug":
             raise LookupError("a bug of ours")
-        return await super().write(operations, timeout_s=timeout_s)
+        return super().start_write(operations, timeout_s=timeout_s, done=done)
 
 
 async def test_a_bug_ends_one_connection(open_door: OpenDoor) -> None:
@@ -409,7 +408,7 @@ async def test_out_of_descriptors(open_door: OpenDoor, monkeypatch: pytest.Monke
 
 async def test_cancelling_the_door_ends_it_at_once() -> None:
     """A cancelled door closes its connections without waiting for the store."""
-    store = MemoryStore(gate=trio.Event())
+    store = MemoryStore(is_gated=True)
     proxy = Proxy(store, ProxyConfig(port=0), Trace())
     async with trio.open_nursery() as inner:
         port = await inner.start(proxy.serve)
@@ -419,3 +418,39 @@ async def test_cancelling_the_door_ends_it_at_once() -> None:
         inner.cancel_scope.cancel()
     async with client.stream:
         assert await client.rest() == b""
+
+
+async def test_cancelling_the_door_ends_connections_that_rest() -> None:
+    """Who watches the sockets may end before their connections, which close them all the same."""
+    proxy = Proxy(MemoryStore(), ProxyConfig(port=0), Trace())
+    clients: list[Client] = []
+    async with trio.open_nursery() as inner:
+        port = await inner.start(proxy.serve)
+        for _ in range(20):
+            clients.append(Client(await trio.open_tcp_stream("127.0.0.1", port)))
+            assert b'"status"' in await clients[-1].ask(b'{"op":"ping"}\n')
+        inner.cancel_scope.cancel()
+    for client in clients:
+        assert await client.rest() == b""
+        await client.stream.aclose()
+
+
+async def test_a_socket_that_the_system_does_not_watch_is_waited_for(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a limit to what one user may watch. It is met in the task of whoever answers, which must not end."""
+    make_epoll = select.epoll
+
+    class Full:
+        def __init__(self) -> None:
+            self._epoll = make_epoll()
+            self.fileno, self.poll, self.close = self._epoll.fileno, self._epoll.poll, self._epoll.close
+
+        def register(self, descriptor: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(select, "epoll", Full)
+    door = await open_door()
+    client = await door.connect()
+    for _ in range(2):
+        assert b'"status"' in await client.ask(b'{"op":"ping"}\n')

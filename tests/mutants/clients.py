@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from tests.mutants.registry import Patch, mutant
+from trio_kv.gateway.pending import PendingWrite
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv import equality
@@ -160,13 +161,13 @@ def _(patch: Patch) -> None:
     tests=tests_of("gateway", "test_time_outs_shorter_than_a_commit_open_one_session"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._ensure_session
+    real = RaftStore._take_in
 
-    async def ensure_session(self: RaftStore, deadline: float, count: int) -> Answer | None:
+    def take_in(self: RaftStore, write: PendingWrite) -> Answer | None:
         self._opening = None
-        return await real(self, deadline, count)
+        return real(self, write)
 
-    patch.setattr(RaftStore, "_ensure_session", ensure_session)
+    patch.setattr(RaftStore, "_take_in", take_in)
 
 
 @mutant(

@@ -1,17 +1,23 @@
 """The gateway and the proxy: what clients are told, and in which order."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway import raft as gateway
+from trio_kv.gateway import runs
+from trio_kv.gateway.pending import PendingWrite
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy import runs as proxy_runs
+from trio_kv.proxy import session
 from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import Step
+from trio_kv.wire import requests
 from trio_kv.wire.node_port import Refused
 from trio_kv.wire.operations import Request
 
@@ -33,8 +39,9 @@ def _(patch: Patch) -> None:
 
     def hand_over(self: RaftStore, write: Any) -> bool:
         if write.unresolved and write.session is not None:
-            write.commands = [msgspec.structs.replace(each, seq=self._seq + 1) for each in write.commands]
-            self._seq += len(write.commands)
+            first = self._session.seq + 1
+            write.commands = [msgspec.structs.replace(each, seq=first) for each in write.commands]
+            self._session.seq += len(write.commands)
         return real(self, write)
 
     patch.setattr(RaftStore, "_hand_over", hand_over)
@@ -45,13 +52,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C1_two_writes_never_share_a_number"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._propose
+    real = RaftStore._begin
 
-    async def propose(self: RaftStore, *arguments: Any) -> Answer:
-        self._seq = 0
-        return await real(self, *arguments)
+    def begin(self: RaftStore, write: PendingWrite) -> Answer | None:
+        self._session.seq = 0
+        return real(self, write)
 
-    patch.setattr(RaftStore, "_propose", propose)
+    patch.setattr(RaftStore, "_begin", begin)
 
 
 @mutant(
@@ -104,12 +111,12 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_R2_a_read_that_finds_nobody_is_no_missing_key"),
 )
 def _(patch: Patch) -> None:
-    real = gateway._all
+    real = runs.refuse
 
-    def all_missing(code: str, message: str, count: int) -> Answer:
+    def refuse(code: str, message: str, count: int = 1) -> Answer:
         return real("missing" if code == "unavailable" else code, message, count)
 
-    patch.setattr(gateway, "_all", all_missing)
+    patch.setattr(gateway, "refuse", refuse)
 
 
 @mutant(
@@ -164,3 +171,79 @@ def _(patch: Patch) -> None:
         self._items.sort(key=is_no_read)
 
     patch.setattr(Session, "_decode_lines", decode_lines)
+
+
+@mutant(
+    "C10 a read beside a write that is late is said to be late as well",
+    tests=gateway_tests("test_C10_a_run_that_is_late_is_unknown_and_its_reads_are_not"),
+)
+def _(patch: Patch) -> None:
+    def end(self: runs.Run, refusal: Reply, answer: Answer | None = None) -> Answer:
+        return Answer([refusal] * len(self.operations))
+
+    patch.setattr(runs.Run, "end", end)
+
+
+@mutant(
+    "R2 reads end with the writes beside them that were refused",
+    tests=gateway_tests("test_R2_reads_go_on_where_the_writes_beside_them_are_refused"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(runs.Run, "reads_go_on", lambda self, refusal: False)
+
+
+@mutant(
+    "C10 reads go on though the writes beside them may take effect",
+    tests=gateway_tests("test_C10_reads_do_not_go_on_while_an_attempt_may_take_effect"),
+)
+def _(patch: Patch) -> None:
+    real = RaftStore._on_no_write
+
+    def on_no_write(self: RaftStore, now: float, write: Any, answer: Any) -> None:
+        write.unresolved = 1
+        real(self, now, write, answer)
+
+    patch.setattr(RaftStore, "_on_no_write", on_no_write)
+
+
+@mutant(
+    "C1 a run that ends with a read does not tell that its session was forgotten",
+    tests=gateway_tests("test_a_run_that_ends_with_reads_tells_that_its_session_was_forgotten"),
+)
+def _(patch: Patch) -> None:
+    real = runs.take_apart
+    patch.setattr(
+        gateway,
+        "take_apart",
+        lambda run: msgspec.structs.replace(real(run), last_write=len(run) - 1),
+    )
+
+
+@mutant(
+    "proxy: a stale read goes with the writes beside it",
+    tests=("tests/unit/test_session.py::test_stale_reads_are_runs_of_their_own",),
+)
+def _(patch: Patch) -> None:
+    real = proxy_runs.cut_run
+
+    def cut_run(first: Request, items: Iterable[Any]) -> Any:
+        fresh: list[Any] = [
+            item if isinstance(item, bytes) else msgspec.structs.replace(item, is_stale=False)
+            for item in items
+        ]
+        return real(fresh[0], fresh)
+
+    patch.setattr(session, "cut_run", cut_run)
+
+
+TOGETHER = ("tests/property/test_requests.py::test_lines_are_read_together_as_they_are_one_by_one",)
+
+
+@mutant("wire: of lines that are read together a member may stand twice", tests=TOGETHER)
+def _(patch: Patch) -> None:
+    patch.setattr(requests, "_has_members", lambda chunk, lines, members: True)
+
+
+@mutant("wire: lines that are read together may be cut anywhere", tests=TOGETHER)
+def _(patch: Patch) -> None:
+    patch.setattr(requests, "_has_an_object_a_line", lambda chunk: True)

@@ -140,7 +140,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     def on_read_index(self: Leader, now: float, message: ReadIndex) -> None:
         raft = self.raft
-        raft.send(ReadIndexReply(*raft.header(message.source), message.nonce, message.counter, raft.commit))
+        index, term = raft.commit, raft.log.term_at(raft.commit) or 0
+        raft.send(ReadIndexReply(*raft.header(message.source), message.nonce, message.counter, index, term))
 
     patch.setattr(Leader, "on_read_index", on_read_index)
 

@@ -1,18 +1,19 @@
 """Sessions and waiting writes: what takes effect once, and is told right (thesis §6.3)."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from tests.mutants.registry import Patch, mutant, scenarios
 from trio_kv.kv.commands import Write
-from trio_kv.kv.machine import Machine
+from trio_kv.kv.machine import Asked, Machine
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import Session, Sessions
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.leader import Leader
-from trio_kv.replica.replica import Replica
+from trio_kv.replica.replica import Replica, _Waiter
 from trio_kv.wire.node_port import Refused
 
 
@@ -163,3 +164,120 @@ def _(patch: Patch) -> None:
             self._answers.append((waiter.propose.reply_to, Refused(waiter.propose.number, self.id, None)))
 
     patch.setattr(Replica, "_give_up_lost", give_up_lost)
+
+
+# Reads between the writes of a run
+
+
+@mutant(
+    "replica: the reads of a run are answered behind all of its writes",
+    world="core",
+    tests=replica_tests("test_a_read_sees_the_writes_before_it_in_its_run_and_none_behind_it"),
+)
+def _(patch: Patch) -> None:
+    real = Replica._asked_between
+
+    def asked_between(self: Replica, last: int) -> list[Asked]:
+        asked = []
+        for each in real(self, last):
+            (waiter,) = [other for other in self._waiters if other.first - 1 <= each.index <= other.last][-1:]
+            asked.append(Asked(min(waiter.last, last), each.queries, each.replies))
+        return asked
+
+    patch.setattr(Replica, "_asked_between", asked_between)
+
+
+@mutant(
+    "replica: the reads of a run are answered from what is applied when it comes",
+    world="core",
+    tests=replica_tests(
+        "test_a_read_sees_the_writes_before_it_in_its_run_and_none_behind_it",
+        "test_the_first_read_of_a_run_sees_what_came_just_before",
+    ),
+)
+def _(patch: Patch) -> None:
+    real = Replica._append_proposals
+
+    def append_proposals(self: Replica, now: float) -> None:
+        before = len(self._waiters)
+        real(self, now)
+        for waiter in list(self._waiters)[before:]:
+            waiter.answers = {place: self.machine.query(queries) for place, queries in waiter.propose.queries}
+
+    patch.setattr(Replica, "_append_proposals", append_proposals)
+
+
+@mutant(
+    "replica: a read keeps its place though a write behind it was done before",
+    world="core",
+    tests=replica_tests(
+        "test_a_read_before_a_write_that_was_done_before_has_lost_its_place",
+        "test_a_retry_after_a_change_of_leaders_loses_places",
+        "test_reads_of_an_unknown_session_have_no_place",
+    ),
+)
+def _(patch: Patch) -> None:
+    real = _Waiter.all_replies
+
+    def all_replies(self: _Waiter) -> list[Reply]:
+        self.repeated = 0
+        return real(self)
+
+    patch.setattr(_Waiter, "all_replies", all_replies)
+
+
+@mutant(
+    "replica: every read of a run that is repeated has lost its place",
+    world="core",
+    tests=replica_tests("test_a_read_before_a_write_that_was_done_before_has_lost_its_place"),
+)
+def _(patch: Patch) -> None:
+    real = _Waiter.all_replies
+
+    def all_replies(self: _Waiter) -> list[Reply]:
+        if self.repeated >= self.first:
+            self.repeated = self.last + 1
+        return real(self)
+
+    patch.setattr(_Waiter, "all_replies", all_replies)
+
+
+@mutant(
+    "kv: a condition that did not hold before is no repetition",
+    world="core",
+    tests=(
+        "tests/property/test_machine.py::test_what_was_not_applied_for_its_first_time_is_told",
+        *replica_tests("test_a_read_before_a_write_that_was_done_before_has_lost_its_place"),
+    ),
+)
+def _(patch: Patch) -> None:
+    real = Machine._write
+
+    def write(self: Machine, command: Write, context: Context) -> Reply:
+        reply = real(self, command, context)
+        if reply.code != "ok" and self.repeated[-1:] == [context.index]:
+            self.repeated.pop()
+        return reply
+
+    patch.setattr(Machine, "_write", write)
+
+
+@mutant(
+    "kv: what is asked where a call ends early is answered by the next one",
+    tests=(
+        "tests/property/test_machine.py::test_questions_between_entries_are_answered_there",
+        *replica_tests("test_a_run_keeps_its_places_over_many_passes"),
+    ),
+)
+def _(patch: Patch) -> None:
+    def ask_between(self: Machine, entries: Sequence[Entry], asked: Sequence[Asked]) -> Iterator[Entry]:
+        done = 0
+        for entry in entries:
+            while done < len(asked) and asked[done].index < entry.index - 1:
+                asked[done].replies.extend(self.query(asked[done].queries))
+                done += 1
+            yield entry
+        for each in asked[done:]:
+            each.replies.extend(self.query(each.queries))
+
+    patch.setattr(Machine, "_ask_between", ask_between)

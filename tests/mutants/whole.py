@@ -12,9 +12,10 @@ import attrs
 from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
+from trio_kv.gateway.own_session import OwnSession
 from trio_kv.gateway.raft import RaftStore
-from trio_kv.gateway.store import Answer, Store, View
-from trio_kv.kv.operations import AnyQuery, AnyWrite, Get
+from trio_kv.gateway.store import Answer, OnAnswer, Store, View
+from trio_kv.kv.operations import Get
 from trio_kv.kv.operations.operation import Query
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import session as session_module
@@ -124,36 +125,34 @@ def _(patch: Patch) -> None:
 
 @mutant("gateway: all reads are stale ones", world="whole")
 def _(patch: Patch) -> None:
-    real = RaftStore.read
+    real = RaftStore.start_read
 
-    async def read(
-        self: RaftStore, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
-    ) -> Answer:
-        return await real(self, queries, timeout_s=timeout_s, is_stale=True, view=view)
+    def start_read(self: RaftStore, *queries: Any, is_stale: bool, **others: Any) -> Answer | object:
+        del is_stale
+        return real(self, *queries, is_stale=True, **others)
 
-    patch.setattr(RaftStore, "read", read)
+    patch.setattr(RaftStore, "start_read", start_read)
 
 
 @mutant("gateway: a connection forgets what its stale reads have seen", world="whole")
 def _(patch: Patch) -> None:
-    real = RaftStore.read
+    real = RaftStore.start_read
 
-    async def read(
-        self: RaftStore, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
-    ) -> Answer:
-        return await real(self, queries, timeout_s=timeout_s, is_stale=is_stale, view=View())
+    def start_read(self: RaftStore, *queries: Any, view: View, **others: Any) -> Answer | object:
+        del view
+        return real(self, *queries, view=View(), **others)
 
-    patch.setattr(RaftStore, "read", read)
+    patch.setattr(RaftStore, "start_read", start_read)
 
 
 @mutant("gateway: a write says nothing of what its connection has seen by it", world="whole")
 def _(patch: Patch) -> None:
-    real = RaftStore.write
+    real = RaftStore.start_write
 
-    async def write(self: RaftStore, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        return attrs.evolve(await real(self, operations, timeout_s=timeout_s), applied=0)
+    def start_write(self: RaftStore, *operations: Any, done: OnAnswer, **others: Any) -> Answer | object:
+        return real(self, *operations, done=lambda answer: done(attrs.evolve(answer, applied=0)), **others)
 
-    patch.setattr(RaftStore, "write", write)
+    patch.setattr(RaftStore, "start_write", start_write)
 
 
 @mutant("proxy: the reads of a chunk are answered before its writes took effect", world="whole")
@@ -161,27 +160,25 @@ def _(patch: Patch) -> None:
     real = Connection.__init__
 
     def init(self: Connection, *streams: Any, store: Store, **others: Any) -> None:
-        early: list[Reply] = []
+        def start_write(run: Sequence[Any], *, timeout_s: float, done: OnAnswer) -> Answer | object:
+            writes = [each for each in run if not isinstance(each, Query)]
+            queries: list[Any] = [each for each in run if isinstance(each, Query)]
 
-        async def write(writes: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-            session = self.session
-            items = session._items[session._handed :]
-            gets = [
-                item for item in items if not isinstance(item, bytes) and isinstance(item.operation, Query)
-            ]
-            for get in gets[len(early) :]:
-                read = await store.read(
-                    (get.operation,), timeout_s=5.0, is_stale=get.is_stale, view=self._view
-                )
-                early.extend(read.replies)
-            return await store.write(writes, timeout_s=timeout_s)
+            def read(early: Answer) -> None:
+                def wrote(late: Answer) -> None:
+                    kinds = iter(early.replies), iter(late.replies)
+                    replies = [next(kinds[not isinstance(each, Query)]) for each in run]
+                    done(attrs.evolve(late, replies=replies))
 
-        async def read(queries: Sequence[AnyQuery], **how: Any) -> Answer:
-            if not early:
-                return await store.read(queries, **how)
-            return Answer([early.pop(0) for _ in queries])
+                store.start_write(writes, timeout_s=timeout_s, done=wrote)
 
-        shim = SimpleNamespace(write=write, read=read, status=store.status)
+            if not queries:
+                return store.start_write(run, timeout_s=timeout_s, done=done)
+            view = self._view
+            return store.start_read(queries, timeout_s=timeout_s, is_stale=False, view=view, done=read)
+
+        others_of_store = {"start_read": store.start_read, "cancel": store.cancel, "status": store.status}
+        shim = SimpleNamespace(start_write=start_write, **others_of_store)
         real(self, *streams, store=shim, **others)
 
     patch.setattr(Connection, "__init__", init)
@@ -215,13 +212,9 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_a_forgotten_session_is_given_up"),
 )
 def _(patch: Patch) -> None:
-    def set_attribute(self: RaftStore, name: str, value: object) -> None:
-        if name != "_session" or value or not hasattr(self, name):
-            object.__setattr__(self, name, value)
-
-    patch.setattr(RaftStore, "__setattr__", set_attribute)
+    patch.setattr(OwnSession, "heard", lambda self, reply, used_at: None)
     # A session that nothing confirms is replaced by itself, after a while.
-    patch.setattr(RaftStore, "_needs_session", lambda self: not self._session)
+    patch.setattr(OwnSession, "is_needed", lambda self, now, *, is_idle: not self.id)
 
 
 @mutant(

@@ -28,6 +28,7 @@ from trio_kv.wire.node_port import (
     encode_request,
 )
 
+GET = b'{"op":"get","key":"k"}'
 NUMBERS = st.integers(0, 2**63 - 1)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 ASKERS = st.builds(ReplyTo, NUMBERS, st.integers(0, 2**64 - 1))
@@ -44,9 +45,20 @@ WRITES: st.SearchStrategy[AnyWrite] = st.one_of(
 COMMANDS: st.SearchStrategy[Command] = st.builds(Write, NUMBERS, NUMBERS, NUMBERS, WRITES) | st.builds(
     OpenSession, NUMBERS
 )
-REQUESTS: st.SearchStrategy[Request] = st.one_of(
-    st.builds(Propose, ASKERS, NUMBERS, st.lists(COMMANDS, min_size=1), NUMBERS),
-    st.builds(Read, ASKERS, NUMBERS, st.lists(st.builds(Get, TEXTS), min_size=1), st.booleans(), NUMBERS),
+QUERIES = st.lists(st.builds(Get, TEXTS), min_size=1)
+
+
+@st.composite
+def proposals(draw: st.DrawFn) -> Propose:
+    """Draw a run, with or without queries in it."""
+    commands = draw(st.lists(COMMANDS, min_size=1))
+    places = draw(st.sets(st.integers(0, len(commands))))
+    queries = tuple((place, draw(QUERIES)) for place in sorted(places))
+    return Propose(draw(ASKERS), draw(NUMBERS), commands, draw(NUMBERS), queries)
+
+
+REQUESTS: st.SearchStrategy[Request] = proposals() | st.builds(
+    Read, ASKERS, NUMBERS, QUERIES, st.booleans(), NUMBERS
 )
 REPLIES = st.builds(Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS)
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(
@@ -103,12 +115,17 @@ def test_half_a_message_is_refused(
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ((1, 2, 3, [b"nonsense"], 0), "JSON is malformed"),
-        ((1, 2, 3, [b'["grow",1]'], 0), "Invalid value 'grow'"),
-        ((1, 2, 3, [], 0), "length >= 1"),
-        ((1, 2, 3, [b'["open",1]'], -1), ">= 0"),
-        ((1, 2, 3, [b'["open",1]']), "length 5"),
-        ((1, 2, "3", [b'["open",1]'], 0), "Expected `int`, got `str`"),
+        ((1, 2, 3, [b"nonsense"], 0, []), "JSON is malformed"),
+        ((1, 2, 3, [b'["grow",1]'], 0, []), "Invalid value 'grow'"),
+        ((1, 2, 3, [], 0, []), "length >= 1"),
+        ((1, 2, 3, [b'["open",1]'], -1, []), ">= 0"),
+        ((1, 2, 3, [b'["open",1]'], 0), "length 6"),
+        ((1, 2, "3", [b'["open",1]'], 0, []), "Expected `int`, got `str`"),
+        ((1, 2, 3, [b'["open",1]'], 0, [(0, [])]), "length >= 1"),
+        ((1, 2, 3, [b'["open",1]'], 0, [(0, [b'{"op":"set"}'])]), "Invalid value 'set'"),
+        ((1, 2, 3, [b'["open",1]'], 0, [(2, [GET])]), r"places \[2\] of queries among 1 commands"),
+        ((1, 2, 3, [b'["open",1]'], 0, [(1, [GET]), (0, [GET])]), r"places \[1, 0\]"),
+        ((1, 2, 3, [b'["open",1]'], 0, [(1, [GET]), (1, [GET])]), r"places \[1, 1\]"),
     ],
 )
 def test_a_malformed_proposal_says_what_is_wrong(body: tuple[Any, ...], why: str) -> None:

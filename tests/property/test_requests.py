@@ -14,7 +14,7 @@ from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.operations import BadRequestError, Ping, Request, Status
 from trio_kv.wire.replies import encode_error, encode_reply, parse_reply
-from trio_kv.wire.requests import encode_request, parse_line
+from trio_kv.wire.requests import encode_request, parse_chunk, parse_line
 
 COMMON = {"id", "timeout", "consistency", "meta"}
 TAKEN = {
@@ -179,6 +179,58 @@ def verdict_on(line: bytes) -> Request | BadRequestError:
         return parse_line(line)
     except BadRequestError as refusal:
         return refusal
+
+
+PLAIN_LINES = [
+    b'{"key":"a"}',
+    b'{"key": "b", "value": 1}',
+    b'{"value":"x","key":"c"}\r',
+    b'{"key":"a:b","value":":"}',
+    b'{ "key" : "a" }',
+]
+STRANGE_LINES = [
+    b'{"key":"a","key":"b"}',
+    b'{"key":"a","value":1,"value":2}',
+    b'{"key":"a"} {"key":',
+    b'"b"}',
+    b'{"key":"a"}{"key":"b"}',
+    b"",
+    b"{",
+    b'{"key":"a","k\\u0065y":"b"}',
+    b'{"key":"\\u003a"}',
+    b'{"key":"a","value":[1]}',
+    b'{"key":"a","value":{"b":1}}',
+    b'{"key":"\xc3\xa9"}',
+    b'{"key":""}',
+    b'{"key":"' + b"k" * 1025 + b'"}',
+    b'{"key":"a","op":"get"}',
+    b'{"key":"a","timeout":1}',
+    b'{"key":"a","value":}',
+    b'{"key":"a',
+    b'b"}',
+]
+
+
+@given(
+    st.lists(lines() | spoiled_lines() | st.sampled_from(PLAIN_LINES + STRANGE_LINES), min_size=1, max_size=6)
+)
+@example([b'{"key":"a"} {"key":', b'"b"}'])
+@example([b'{"key":"a","key":"b"}', b'{"key":"a"}'])
+@example([b'{"key":"a","key":"b"}', b'{"key":"\\u003a"}'])
+@example([b'{"key":"a:"}', b'{"key":"a","value":1,"value":2}'])
+@example([b'{"key":"a', b'{"}', b'{"key":"a"}'])
+def test_lines_are_read_together_as_they_are_one_by_one(each: list[bytes]) -> None:
+    """The short way reads what the long one reads, or leaves it to that one: also where one line hides in another."""
+    text = b"".join(line.replace(b"\n", b" ") + b"\n" for line in each)
+    requests = parse_chunk(text)
+    if requests is not None:
+        assert requests == [verdict_on(line) for line in text.split(b"\n")[:-1]]
+
+
+@given(st.lists(st.sampled_from(PLAIN_LINES), min_size=1, max_size=6))
+def test_plain_lines_are_read_together(each: list[bytes]) -> None:
+    """What pipelines are made of goes the short way."""
+    assert parse_chunk(b"\n".join(each) + b"\n") == [parse_line(line.rstrip(b"\r")) for line in each]
 
 
 def check_line(line: bytes) -> None:

@@ -147,6 +147,7 @@ COMMANDS = [
     ["status"],
     ["backup"],
     ["chaos"],
+    ["bench"],
     ["restore"],
     ["rebuild"],
     ["sim"],
@@ -190,7 +191,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("tokens", "hint"),
     [
         (["gett", "k"], "did you mean get?"),
-        (["frobnicate"], "there are backup, cas, chaos, client"),
+        (["frobnicate"], "there are backup, bench, cas, chaos"),
         (["--prot", "3"], "--port"),
         (["get"], "KEY"),
         (["get", "k", "surplus"], "surplus"),

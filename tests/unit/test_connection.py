@@ -1,13 +1,14 @@
 """One client's connection over a byte stream that is a fake: what it keeps, and when others have their turn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 import trio
 import trio.testing
 
-from trio_kv.gateway.store import Answer, View
+from trio_kv.gateway.calls import AwaitedCalls
+from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
@@ -38,6 +39,12 @@ class Stream:
         while self.is_silent and not self.data:
             await self.changed.wait()
         await trio.lowlevel.checkpoint()
+
+    def watch(self, on_readable: Callable[[], object]) -> bool:
+        return False
+
+    def unwatch(self) -> None:
+        raise AssertionError("it was not watched")
 
     def receive_nowait(self) -> bytes | None:
         if self.is_silent and not self.data:
@@ -85,16 +92,18 @@ class Stream:
         """Do nothing: there is nothing to close."""
 
 
-class Store:
+class Store(AwaitedCalls):
     """Gives every key the same large value, at once."""
 
     value = msgspec.Raw(b'"' + b"v" * 100_000 + b'"')
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
+    def start_write(
+        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+    ) -> Answer:
         return Answer([Reply("ok")] * len(operations))
 
-    async def read(
-        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
+    def start_read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
     ) -> Answer:
         return Answer([Reply("ok", self.value, 1)] * len(queries))
 

@@ -20,7 +20,7 @@ from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.commands import OpenSession, Write
 from trio_kv.kv.operations import Get, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.node_port import Done, Propose, Read, Refused, Unknown
+from trio_kv.wire.node_port import Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.wire.node_status import State
 
 SESSION = 7
@@ -34,6 +34,7 @@ class Nodes:
     store: RaftStore
     nursery: trio.Nursery
     asked: list[tuple[int, Propose | Read]] = attrs.field(factory=list)
+    openings: int = 0
 
     def lead(self, node: int | None, term: int) -> None:
         """Let a node, or nobody, lead."""
@@ -43,6 +44,7 @@ class Nodes:
 
     def take(self, node: int, request: Propose | Read) -> bool:
         if isinstance(request, Propose) and isinstance(request.commands[0], OpenSession):
+            self.openings += 1
             opened = Done(request.number, node, 1, SESSION, [Reply("ok", revision=SESSION)])
             self.nursery.start_soon(self._deliver, opened)
         else:
@@ -89,8 +91,12 @@ class Call:
 
     @property
     def code(self) -> str:
+        return self.codes[0]
+
+    @property
+    def codes(self) -> list[str]:
         assert self.answer is not None
-        return self.answer.replies[0].code
+        return [reply.code for reply in self.answer.replies]
 
 
 def begin_write(nodes: Nodes, nursery: trio.Nursery, timeout_s: float = 5.0) -> Call:
@@ -174,6 +180,116 @@ async def test_C10_a_write_that_nobody_took_fails_definitely(
     nodes.store.deliver(Refused(request.number, node, None))
     await trio.sleep(1)
     assert call.code == "unavailable"
+
+
+def begin_run(nodes: Nodes, nursery: trio.Nursery, timeout_s: float = 5.0) -> Call:
+    run: list[Any] = [
+        Get("a"),
+        Set("k", msgspec.Raw(b"1")),
+        Get("k"),
+        Get("b"),
+        Set("k", msgspec.Raw(b"2")),
+        Get("k"),
+    ]
+    return Call(nursery, lambda: nodes.store.write(run, timeout_s=timeout_s))
+
+
+async def test_reads_beside_writes_go_with_them_to_the_leader(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """One request, in which each read has its place among the writes; its replies are those of the run."""
+    call = begin_run(nodes, nursery)
+    await wait_all_tasks_blocked()
+    ((node, request),) = nodes.asked
+    assert isinstance(request, Propose)
+    assert node == 1
+    assert [each.seq for each in nodes.sets()] == [1, 2]
+    assert [(place, [query.key for query in queries]) for place, queries in request.queries] == [
+        (0, ["a"]),
+        (1, ["k", "b"]),
+        (2, ["k"]),
+    ]
+    assert request.size_bytes > 6 * 512
+    replies = [Reply("missing"), Reply("ok"), Reply("ok"), Reply("missing"), Reply("conflict"), Reply("ok")]
+    nodes.done(0, *replies)
+    await wait_all_tasks_blocked()
+    assert call.codes == [reply.code for reply in replies]
+
+
+async def test_C10_a_run_that_is_late_is_unknown_and_its_reads_are_not(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """A read has no effect: it fails for certain, and only what may take effect is said to be late."""
+    call = begin_run(nodes, nursery)
+    await wait_all_tasks_blocked()
+    nodes.lead(None, 2)
+    await trio.sleep(6)
+    read = "unavailable"
+    assert call.codes == [read, "timeout", read, read, "timeout", read]
+
+
+async def test_C10_a_run_that_nobody_took_fails_definitely(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """Without a leader in time nothing was written, and nothing read."""
+    nodes.lead(None, 2)
+    call = begin_run(nodes, nursery, 0.5)
+    await trio.sleep(1)
+    assert call.codes == ["unavailable"] * 6
+
+
+async def test_R2_reads_go_on_where_the_writes_beside_them_are_refused(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """Full disks keep nobody from reading: as no write takes effect, any state is the one between them."""
+    call = begin_run(nodes, nursery)
+    await wait_all_tasks_blocked()
+    node, request = nodes.asked[0]
+    nodes.store.deliver(Full(request.number, node))
+    await trio.sleep(0.01)
+    assert len(nodes.asked) == 2
+    read = nodes.asked[1][1]
+    assert isinstance(read, Read)
+    assert [query.key for query in read.queries] == ["a", "k", "b", "k"]
+    nodes.done(1, Reply("missing"), Reply("ok", msgspec.Raw(b"1")), Reply("missing"), Reply("ok"))
+    await wait_all_tasks_blocked()
+    assert call.codes == ["missing", "read_only", "ok", "missing", "read_only", "ok"]
+    assert call.answer is not None
+    assert call.answer.applied == 9
+
+
+async def test_C10_reads_do_not_go_on_while_an_attempt_may_take_effect(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """The first leader may have the run: that the second one has no room says nothing of what a read would meet."""
+    call = begin_run(nodes, nursery, 0.5)
+    await wait_all_tasks_blocked()
+    nodes.lead(2, 2)
+    await wait_all_tasks_blocked()
+    node, request = nodes.asked[-1]
+    assert node == 2
+    nodes.lead(None, 3)
+    nodes.store.deliver(Full(request.number, node))
+    await trio.sleep(1)
+    assert not [request for _, request in nodes.asked if isinstance(request, Read)]
+    assert call.codes[:2] == ["unavailable", "timeout"]
+
+
+async def test_a_run_that_ends_with_reads_tells_that_its_session_was_forgotten(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """It is its last write that knows whether the session is there, and not its last operation."""
+    call = begin_run(nodes, nursery)
+    await wait_all_tasks_blocked()
+    gone, read = Reply("session_expired"), Reply("missing")
+    nodes.done(0, read, gone, read, read, gone, read)
+    await wait_all_tasks_blocked()
+    assert call.codes[1] == "session_expired"
+    asked = len(nodes.asked)
+    begin_write(nodes, nursery)
+    await trio.sleep(0.01)
+    assert nodes.openings == 2
+    assert len(nodes.asked) == asked + 1
 
 
 async def test_R2_a_read_that_finds_nobody_is_no_missing_key(

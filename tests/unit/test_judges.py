@@ -10,6 +10,7 @@ from trio_kv.check.history import Operation
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.match_index import MatchIndex
 from trio_kv.check.own_key import OwnKey
+from trio_kv.check.program_order import ProgramOrder
 from trio_kv.check.queues import left_waiting
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.term_growth import TermGrowth, require_quiet
@@ -230,6 +231,49 @@ def test_a_chain_that_does_not_see_itself_is_refused(chain: str) -> None:
         own.told(answered(words))
     with pytest.raises(Violation, match="which one connection alone uses"):
         own.told(answered(last))
+
+
+def program(words: str) -> None:
+    """Let a connection pipeline these requests, and judge all answers."""
+    operations = [answered(each) for each in words.split(", ")]
+    judge = ProgramOrder()
+    for number, operation in enumerate(operations):
+        judge.asked(number, operation.value)
+    for number, operation in enumerate(operations):
+        judge.told(number, operation)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "get missing, set a ok, get ok =a, set b ok, get ok =b, get ok =other, set c ok, get missing",
+        "set a unknown, set b ok, get ok =a",
+        "set a ok, set b failed, get ok =a, cas b>c conflict =a",
+        "set a ok, set b unknown, get ok =a, get ok =b",
+        "cas >a conflict =b, set c ok, get ok =c, delete ok =c, get ok =d",
+    ],
+)
+def test_answers_in_program_order_are_accepted(words: str) -> None:
+    """What others write may stand between any two requests, and a write of unknown outcome comes at any time."""
+    program(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("get ok =a, set a ok", "asked for behind it"),
+        ("set a ok, get ok =b, set b ok", "asked for behind it"),
+        ("set a ok, cas x>c conflict =b, cas >b ok", "asked for behind it"),
+        ("delete ok =a, set a unknown", "asked for behind it"),
+        ("set a ok, set b ok, get ok =a", "did not see the last write"),
+        ("set a ok, delete ok =a, get ok =a", "did not see the last write"),
+        ("set a ok, cas a>b ok, set c unknown, get ok =a", "did not see the last write"),
+    ],
+)
+def test_answers_out_of_program_order_are_refused(words: str, why: str) -> None:
+    """A read that was overtaken by a write behind it, or overtook one before it, also where others write as well."""
+    with pytest.raises(Violation, match=why):
+        program(words)
 
 
 def versions(*answers: tuple[str, int | None]) -> Versions:

@@ -67,7 +67,7 @@ def test_set_gives_the_revision_of_its_entry(log: Log) -> None:
     """A write's revision is the index of its entry, and the value is the text that was sent."""
     assert log.set("k", "1.10") == Reply("ok", revision=2)
     assert log.set("k", '{"b":1, "a":2}') == Reply("ok", revision=3)
-    assert log.machine.get("k") == Item(raw('{"b":1, "a":2}'), 3)
+    assert log.machine.get("k") == Item(raw('{"b":1, "a":2}'), 3, "k")
     assert log.machine.get("other") is None
 
 
@@ -145,7 +145,7 @@ def test_cas_compares_values_and_not_texts(log: Log) -> None:
     """Equality in cas is JSON equality; the new text is stored as it came."""
     log.set("k", '{"n": 1.0, "s": "A"}')
     assert log.cas("k", "[ 2 ]", '{"s":"\\u0041","n":10e-1}').code == "ok"
-    assert log.machine.get("k") == Item(raw("[ 2 ]"), 3)
+    assert log.machine.get("k") == Item(raw("[ 2 ]"), 3, "k")
     refused = log.cas("k", "3", "2")
     assert (refused.code, refused.value) == ("conflict", raw("[ 2 ]"))
 
@@ -192,7 +192,7 @@ def test_state_digest_sees_a_machine_that_diverged() -> None:
     healthy, diverged = Log(), Log()
     for log in (healthy, diverged):
         log.set("k", "1")
-    diverged.machine.items["k"] = Item(raw("2"), 2)
+    diverged.machine.items["k"] = Item(raw("2"), 2, "k")
     for log in (healthy, diverged):
         log.cas("k", "3", "1")
     assert healthy.machine.entries_digest == diverged.machine.entries_digest
@@ -249,7 +249,7 @@ def test_copy_changes_on_its_own(log: Log) -> None:
     twin = log.machine.copy()
     log.set("k", "2")
     log.delete("k")
-    assert twin.get("k") == Item(raw("1"), 2)
+    assert twin.get("k") == Item(raw("1"), 2, "k")
     assert list(twin.sessions.by_id[SESSION].replies) == [1]
     twin.apply([Entry(3, 1, 10**9, Expire(), b"")])
     assert len(twin.sessions) == 0
@@ -373,7 +373,7 @@ def test_copy_of_a_frozen_machine_is_not_frozen(log: Log) -> None:
     twin.apply([make_entry(5, 1, 0, Write(SESSION, 9, 0, Delete("k")))])
     assert list(twin.freeze().chunks()) != before
     assert list(frozen.chunks()) == before
-    assert log.machine.get("k") == Item(raw("2"), 3)
+    assert log.machine.get("k") == Item(raw("2"), 3, "k")
 
 
 def test_machine_is_dismantled_in_slices(log: Log) -> None:
@@ -400,7 +400,7 @@ def test_layers_miss_like_a_dict(log: Log) -> None:
             log.machine.items[key]
         with pytest.raises(KeyError):
             del log.machine.items[key]
-        assert log.machine.items.get(key, Item(raw("0"), 0)) == Item(raw("0"), 0)
+        assert log.machine.items.get(key, Item(raw("0"), 0, key)) == Item(raw("0"), 0, key)
 
 
 def tell(machine: Machine) -> list[bytes]:

@@ -21,7 +21,7 @@ def rebuilding() -> Raft:
     return Raft(
         id=1,
         peers=[2, 3],
-        config=RaftConfig(),
+        config=RaftConfig(commit_delay_s=0.0),
         random=Random("rebuild"),
         incarnation=2,
         now=0.0,
@@ -58,7 +58,7 @@ def test_D8_entries_of_a_deposed_leader_do_not_end_a_rebuild() -> None:
     settle(raft)
     raft.receive(0.0, Heartbeat(3, 1, 4, 1, False, 0, 0, 0, 4))
     (asked,) = [message for message in settle(raft) if isinstance(message, ReadIndex)]
-    raft.receive(0.0, ReadIndexReply(3, 1, 4, 1, False, asked.nonce, asked.counter, 4))
+    raft.receive(0.0, ReadIndexReply(3, 1, 4, 1, False, asked.nonce, asked.counter, 4, 4))
     settle(raft)
     assert raft.log.durable == 5
     assert raft.is_rebuilding
@@ -81,7 +81,7 @@ class Five:
         return Raft(
             id=node,
             peers=[peer for peer in range(1, 6) if peer != node],
-            config=RaftConfig(),
+            config=RaftConfig(commit_delay_s=0.0),
             random=Random(f"five {node}"),
             incarnation=incarnation,
             now=self.now,

@@ -18,11 +18,13 @@ from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.replica.driver import Driver, Input, TimerFired
 from trio_kv.replica.jobs import Stored
-from trio_kv.replica.replica import Replica
+from trio_kv.replica.replica import GROUP_S, Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo, Unknown
 
-CONFIG = RaftConfig(election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05)
+CONFIG = RaftConfig(
+    commit_delay_s=0.0, election_timeout_min_s=0.2, election_timeout_max_s=0.4, heartbeat_interval_s=0.05
+)
 
 CLIENT = ReplyTo(1, 1)
 
@@ -127,7 +129,7 @@ def three() -> Cluster:
     """Three nodes; node 1 leads; there is a session."""
     cluster = Cluster(3)
     cluster.elect(1)
-    cluster.nodes[1].propose(Propose(CLIENT, 0, [OpenSession(60_000_000)]))
+    cluster.nodes[1].propose(0.0, Propose(CLIENT, 0, [OpenSession(60_000_000)]))
     cluster.settle(1)
     cluster.deliver()
     (opened,) = cluster.taken()
@@ -148,7 +150,7 @@ def test_a_pass_compares_only_so_much(three: Cluster) -> None:
     asked: list[Any] = [commands.Write(own, 1, 0, Set("k", large))]
     asked += [commands.Write(own, 2 + place, 0, Cas("k", large, same)) for place in range(6)]
     asked.append(commands.Write(own, 8, 0, Cas("k", value(1), value(2))))
-    node.propose(Propose(CLIENT, 1, asked))
+    node.propose(0.0, Propose(CLIENT, 1, asked))
     three.passes.clear()
     three.settle(1)
     three.deliver()
@@ -184,7 +186,7 @@ def test_runs_taken_together_are_answered_apart(three: Cluster) -> None:
             commands.Write(session(three), request * 10 + n, 0, Set(key, value(request)))
             for n, key in enumerate(keys)
         ]
-        three.nodes[1].propose(Propose(CLIENT, request, asked))
+        three.nodes[1].propose(0.0, Propose(CLIENT, request, asked))
     three.settle(1)
     appends = [message for message in three.wire if isinstance(message, AppendEntries)]
     assert [len(message.entries) for message in appends] == [5, 5]
@@ -215,6 +217,135 @@ def test_a_run_that_is_committed_in_pieces_is_answered_whole(three: Cluster) -> 
 
 def with_entries(message: AppendEntries, entries: Any) -> AppendEntries:
     return attrs.evolve(message, entries=tuple(entries))
+
+
+def run_of(cluster: Cluster, request: int, *steps: Any, seq: int = 1) -> Propose:
+    """Return a run: a text is a key to read, and all else is to be written."""
+    commands_: list[Any] = []
+    places: dict[int, list[Any]] = {}
+    for step in steps:
+        if isinstance(step, str):
+            places.setdefault(len(commands_), []).append(Get(step))
+        else:
+            commands_.append(commands.Write(session(cluster), seq + len(commands_), 0, step))
+    return Propose(CLIENT, request, commands_, 0, tuple(places.items()))
+
+
+def put(number: int, key: str = "k") -> Set:
+    return Set(key, value(number))
+
+
+def told(answer: Answer) -> list[str]:
+    """Return what each operation of a run was told: a value, or a code."""
+    assert isinstance(answer, Done)
+    return [reply.code if reply.value is None else bytes(reply.value).decode() for reply in answer.replies]
+
+
+RUN: list[Any] = ["k", put(1), "k", "other", put(2), put(3), "k", Cas("k", value(9), value(8)), "k"]
+ORDER = ["missing", "ok", "1", "missing", "ok", "ok", "3", "3", "3"]
+"""The cas is told what it met."""
+
+
+def test_a_read_sees_the_writes_before_it_in_its_run_and_none_behind_it(three: Cluster) -> None:
+    """Each read of a run is answered from the state between the two writes where it stands, and not as it was read."""
+    three.settle(1, run_of(three, 1, *RUN))
+    assert three.taken() == []
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == ORDER
+
+
+def test_the_first_read_of_a_run_sees_what_came_just_before(three: Cluster) -> None:
+    """Another run that is appended along with it stands before its reads as well, however little is applied yet."""
+    node = three.nodes[1]
+    node.propose(0.0, run_of(three, 1, put(7), "k"))
+    node.propose(0.0, run_of(three, 2, "k", put(8), seq=10))
+    three.settle(1)
+    three.deliver()
+    assert [told(done) for done in three.taken()] == [["ok", "7"], ["7", "ok"]]
+
+
+def test_a_run_keeps_its_places_over_many_passes(three: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether comparing values or answering queries takes too long: where a pass ends makes no difference."""
+    monkeypatch.setattr("trio_kv.replica.replica.COMPARED_IN_A_PASS_BYTES_MAX", 0)
+    monkeypatch.setattr("trio_kv.kv.machine.QUERIES_IN_A_CALL_MAX", 1)
+    three.passes.clear()
+    three.settle(
+        1, run_of(three, 1, "k", Cas("k", value(1)), "k", "k", Cas("k", value(2), value(1)), "k", put(3), "k")
+    )
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == ["missing", "ok", "1", "1", "ok", "2", "ok", "3"]
+    assert len([last for number, last in three.passes if number == 1]) == 3
+
+
+def test_a_run_that_is_committed_in_pieces_keeps_its_places(three: Cluster) -> None:
+    """The first piece is applied, and another client's write is far behind, when the second piece comes."""
+    three.settle(1, run_of(three, 1, *RUN))
+    three.wire = [with_entries(m, m.entries[:1]) for m in three.wire if isinstance(m, AppendEntries)]
+    three.deliver()
+    assert three.taken() == []
+    three.heartbeat(1)
+    three.heartbeat(1)
+    (done,) = three.taken()
+    assert told(done) == ORDER
+
+
+LOST = "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "expected"),
+    [
+        # All of it was done by an earlier attempt: only what stands behind all writes has its place still.
+        (RUN, RUN, [LOST, "ok", LOST, LOST, "ok", "ok", LOST, "3", "3"]),
+        # So was the beginning: the reads behind that have theirs.
+        ([put(1)], [put(1), "k", put(2), "k"], ["ok", "1", "ok", "2"]),
+        ([put(1)], ["k", put(1), "k", put(2), "k"], [LOST, "ok", "1", "ok", "2"]),
+        # What an earlier attempt was told of a condition has its moment, too, though it changed nothing.
+        (
+            [Cas("k", value(9), value(8))],
+            ["k", Cas("k", value(9), value(8)), "k"],
+            [LOST, "conflict", "missing"],
+        ),
+    ],
+)
+def test_a_read_before_a_write_that_was_done_before_has_lost_its_place(
+    three: Cluster, first: list[Any], then: list[Any], expected: list[str]
+) -> None:
+    """The state may hold what stands behind the read in its own run: rather than that, it is told to ask again."""
+    three.settle(1, run_of(three, 1, *first))
+    three.deliver()
+    three.taken()
+    three.settle(1, run_of(three, 2, *then))
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == expected
+
+
+def test_a_retry_after_a_change_of_leaders_loses_places(three: Cluster) -> None:
+    """The deposed leader's attempt commits after all: the next leader knows that from the answers in its session."""
+    three.settle(1, run_of(three, 1, *RUN))
+    appends, three.wire, three.cut = three.wire, [], {1}
+    for message in appends:
+        three.settle(message.target, message)
+    three.elect(2)
+    three.settle(2, run_of(three, 2, *RUN))
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == [LOST, "ok", LOST, LOST, "ok", "ok", LOST, "3", "3"]
+    three.cut = set()
+    three.heartbeat(2)
+    assert three.taken() == [Unknown(1, 1)]
+
+
+def test_reads_of_an_unknown_session_have_no_place(three: Cluster) -> None:
+    """Whether an earlier attempt was applied is not known any more; what is read behind all writes goes anyway."""
+    unknown = [commands.Write(999, 1, 0, put(1))]
+    three.settle(1, Propose(CLIENT, 1, unknown, 0, ((0, [Get("k")]), (1, [Get("k")]))))
+    three.deliver()
+    (done,) = three.taken()
+    assert told(done) == [LOST, "session_expired", "missing"]
 
 
 def test_who_does_not_lead_refuses(three: Cluster) -> None:
@@ -393,7 +524,7 @@ def test_an_expiry_is_proposed_once_when_it_is_due() -> None:
     cluster = Cluster(1)
     cluster.elect(1)
     node = cluster.nodes[1]
-    node.propose(Propose(CLIENT, 0, [OpenSession(1_234_567)]))
+    node.propose(0.0, Propose(CLIENT, 0, [OpenSession(1_234_567)]))
     cluster.settle(1)
     before = node.raft.log.last_index
     for _ in range(1000):
@@ -414,7 +545,7 @@ def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
     cluster.elect(1)
     node = cluster.nodes[1]
     cluster.now += 0.1
-    node.propose(Propose(CLIENT, 0, [OpenSession(timeout_us)]))
+    node.propose(0.0, Propose(CLIENT, 0, [OpenSession(timeout_us)]))
     cluster.settle(1)
     due_us = node.machine.expires_at_us
     assert due_us is not None
@@ -465,7 +596,7 @@ def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:
     three.settle(2)  # Waits for the next question.
     follower.read(Read(CLIENT, 3, [Get("a")]))
     follower.read(Read(CLIENT, 4, [Get("a")], is_stale=True, applied_min=10**6))
-    follower.propose(Propose(CLIENT, 5, [OpenSession(1)]))
+    follower.propose(0.0, Propose(CLIENT, 5, [OpenSession(1)]))
     follower.raft.confirm_reads([[Read(CLIENT, 6, [Get("a")])]], 1)
     assert sorted(answer.number for _, answer in follower.stop()) == [1, 2, 3, 4, 5, 6]
 
@@ -475,3 +606,45 @@ def test_a_leader_that_stops_answers_its_own_reads_and_writes(three: Cluster) ->
     three.propose(1, 1, "a", session=session(three))
     three.read(1, 2, "a")
     assert three.nodes[1].stop() == [(CLIENT, Unknown(1, 1)), (CLIENT, Unknown(2, 1))]
+
+
+def test_commands_wait_for_the_commit_under_way_and_go_together(three: Cluster) -> None:
+    """Group commit: what comes while entries are on their way is appended when they are committed, in one go."""
+    node, current = three.nodes[1], session(three)
+    for request in (1, 2, 3):
+        three.propose(1, request, "k", session=current)
+    assert node.raft.log.last_index == node.raft.commit + 1
+    assert node.requests_waiting == 3
+    three.deliver()
+    assert sorted(answer.number for answer in three.taken()) == [1, 2, 3]
+    appends = [term for term in three.passes if term[0] == 1]
+    assert [index for _, index in appends][-2:] == [node.machine.applied - 2, node.machine.applied]
+
+
+def test_commands_do_not_wait_for_a_commit_that_does_not_come(three: Cluster) -> None:
+    """After a while they are appended all the same; what they weigh is counted from the beginning."""
+    node = three.nodes[1]
+    three.cut = {2, 3}
+    three.propose(1, 1, "k", session=session(three))
+    last = node.raft.log.last_index
+    second = Propose(CLIENT, 2, [commands.Write(session(three), 200, 0, Set("k", value(2)))], 77)
+    three.settle(1, TimerFired(), second)
+    assert (node.raft.log.last_index, node.uncommitted_bytes) == (last, 77)
+    assert node.deadline == three.now + GROUP_S
+    three.now += GROUP_S
+    three.settle(1, TimerFired())
+    assert (node.raft.log.last_index, node.uncommitted_bytes) == (last + 1, 77)
+
+
+def test_commands_that_wait_are_refused_by_a_leader_that_is_deposed(three: Cluster) -> None:
+    """They were never appended, so nothing happened, and what they weighed is free again."""
+    node = three.nodes[1]
+    three.cut = {1}
+    three.propose(1, 1, "k", session=session(three))
+    three.settle(1, Propose(CLIENT, 2, [commands.Write(session(three), 200, 0, Set("k", value(2)))], 77))
+    three.elect(2)
+    three.cut = set()
+    three.heartbeat(2)
+    three.settle(1)
+    assert set(three.taken()) >= {Unknown(1, 1), Refused(2, 1, 2)}
+    assert node.uncommitted_bytes == 0

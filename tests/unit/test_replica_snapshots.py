@@ -10,6 +10,8 @@ from trio_kv.kv import commands
 from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Set
+from trio_kv.kv.reply import Item
+from trio_kv.kv.siblings import Siblings
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.raft.events import RebuildEnded, SnapshotInstalled
@@ -160,6 +162,25 @@ def test_a_snapshot_is_asked_for_chunk_by_chunk_and_acknowledged_when_it_is_dura
     (accepted,) = node.told(AppendAccepted)
     assert isinstance(accepted, AppendAccepted)
     assert accepted.match == 7
+
+
+def test_what_a_leader_sends_is_shared_with_the_machine_that_is_ahead() -> None:
+    """Items and keys of an installed snapshot are those of another node of the process, and later ones as well."""
+    siblings, ahead = Siblings(), machine_at(9)
+    ahead.join(siblings)
+    node = Node()
+    node.replica.machine.join(siblings)
+    node.take(installs(LEADER, 7))
+    node.snapshot_stored(7)
+    machine = node.replica.machine
+    assert machine.applied == 7
+    assert machine.siblings is siblings
+    assert [machine.get(key) is ahead.get(key) for key in ("k0", "k1", "k2")] == [False, True, False]
+    assert machine.get("k0") == Item(msgspec.Raw(b"6"), 6, "k0")
+    assert {id(key) for key in machine.items} == {id(key) for key in ahead.items}
+    machine.apply(entries(8, 9, 5))
+    assert all(machine.get(key) is ahead.get(key) for key in ("k0", "k1", "k2"))
+    assert machine.state_digest == ahead.state_digest
 
 
 def test_N1_nothing_of_a_conflicting_log_is_left() -> None:
@@ -458,7 +479,7 @@ def test_D8_a_node_that_is_rebuilt_counts_when_all_is_durable_again() -> None:
     node.step(AppendEntries(*LEADER, 0, 0, entries(1, 3, 5), 3))
     node.store()
     assert node.replica.raft.is_rebuilding, "nobody said yet what it must have"
-    node.step(ReadIndexReply(*LEADER, question.nonce, question.counter, 5))
+    node.step(ReadIndexReply(*LEADER, question.nonce, question.counter, 5, 5))
     assert node.replica.raft.is_rebuilding, "it lacks two entries"
     node.step(RequestVote(3, 1, 6, 3, False, 9, 5, True))
     node.store()

@@ -1,6 +1,7 @@
 """A session without input or output: what it says does not depend on how the bytes came, and its states are a table."""
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import Get
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
@@ -71,11 +73,18 @@ class Driver:
             self.asked += [("get", query.key) for query in run]
             counts = [self.values.get(query.key, 0) for query in run]
             return [Reply("ok", msgspec.Raw(b"%d" % count), count) for count in counts]
-        assert all(isinstance(write, WriteOperation) for write in run)
-        for write in run:
-            self.asked.append(("write", write.key))
-            self.values[write.key] = self.values.get(write.key, 0) + 1
-        return [Reply("ok", msgspec.Raw(b"0"), 1) for _ in run]
+        assert any(isinstance(each, WriteOperation) for each in run)
+        assert not self.session.is_stale
+        return [self._carry_out(operation) for operation in run]
+
+    def _carry_out(self, operation: Any) -> Reply:
+        if isinstance(operation, Get):
+            self.asked.append(("get", operation.key))
+            count = self.values.get(operation.key, 0)
+            return Reply("ok", msgspec.Raw(b"%d" % count), count)
+        self.asked.append(("write", operation.key))
+        self.values[operation.key] = self.values.get(operation.key, 0) + 1
+        return Reply("ok", msgspec.Raw(b"0"), 1)
 
 
 @given(lines=st.lists(st.sampled_from(LINES), max_size=12), cuts=st.lists(st.integers(0, 400)))
@@ -99,11 +108,26 @@ def test_pieces_never_show(lines: list[bytes], cuts: list[int]) -> None:
 
 @given(lines=st.lists(st.sampled_from(LINES[:7]), min_size=1, max_size=12))
 def test_runs_are_alike_and_bounded(lines: list[bytes]) -> None:
-    """A run has requests of one kind, and is cut at its limit."""
+    """A run has requests of one time-out, stale reads stay among themselves, and it is cut at its limit."""
     driver = Driver(session())
     driver.receive(b"".join(line + b"\n" for line in lines))
     assert all(1 <= length <= 3 for length in driver.runs)
     assert len(driver.asked) == len(lines)
+
+
+def test_reads_and_writes_are_one_run() -> None:
+    """However often a pipeline switches between them: it costs one hop, and that to who takes writes."""
+    it = session(run_requests_max=8)
+    assert it.receive((GET + SET) * 3 + GET) is WRITE
+    assert len(it.operations) == 7
+
+
+def test_stale_reads_are_runs_of_their_own() -> None:
+    """Whoever answers them knows nothing of writes; and a write is no other for being called stale."""
+    driver = Driver(session(run_requests_max=8))
+    stale = LINES[5] + b"\n"
+    driver.receive(SET + stale + stale + GET + b'{"key":"a","value":1,"consistency":"stale"}\n' + GET)
+    assert driver.runs == [1, 2, 3]
 
 
 def test_nothing_follows_a_run_but_its_answer() -> None:
@@ -199,13 +223,22 @@ def test_http_is_refused_even_while_the_door_stops(is_stopping: bool) -> None:
 def test_what_is_owed_at_the_end_gets_no_result() -> None:
     """A write that the store has may still take effect; what it does not have was not begun."""
     it = session()
-    assert it.receive(SET + SET + GET + b'{"op":"ping"}\nbad\n') is WRITE
+    assert it.receive(SET + GET + SET + SET + GET + b'{"op":"ping"}\nbad\n') is WRITE
     it.stop()
     driver = Driver(it)
     driver.carry_out(it.close())
     replies = driver.said.splitlines(keepends=True)
     codes = [msgspec.json.decode(reply).get("error") for reply in replies]
-    assert codes == ["timeout", "timeout", "unavailable", None, "bad_request", None]
+    assert codes == [
+        "timeout",
+        "unavailable",
+        "timeout",
+        "unavailable",
+        "unavailable",
+        None,
+        "bad_request",
+        None,
+    ]
     assert replies[-1] == CLOSE_SHUTDOWN
     assert it.state is State.CLOSED
 

@@ -1,5 +1,6 @@
 """What writes that wait for their commit may take of memory, whatever keeps them waiting: nodes and gateway, joined."""
 
+from functools import partial
 from random import Random
 
 import msgspec
@@ -17,7 +18,8 @@ from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ticket, Write
 from trio_kv.replica.jobs import Job, Stored
-from trio_kv.replica.replica import Replica
+from trio_kv.replica.patience import PATIENCE_S
+from trio_kv.replica.replica import GROUP_S, Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.node_status import State
@@ -45,9 +47,13 @@ class Disk:
 
     def unstall(self) -> None:
         self.is_stalled = False
-        for ticket in self._tickets:
+        for ticket in self.take_tickets():
             self._inbox.post(Stored(ticket))
-        self._tickets.clear()
+
+    def take_tickets(self) -> list[Ticket]:
+        """Return those of all writes that nobody was told of."""
+        tickets, self._tickets = self._tickets, []
+        return tickets
 
 
 class Cluster:
@@ -60,6 +66,7 @@ class Cluster:
         self.disks = {node: Disk(inbox) for node, inbox in self.inboxes.items()}
         self.nodes = {node: self._make(node) for node in self.registry.nodes}
         self.is_cut = False
+        self.sent: list[Message] = []
         self.changed = trio.Event()
 
     def _make(self, number: int) -> Node:
@@ -90,6 +97,7 @@ class Cluster:
         )
 
     def _send(self, message: Message) -> None:
+        self.sent.append(message)
         if not self.is_cut:
             self.inboxes[message.target].post_peer(message)
 
@@ -208,4 +216,102 @@ async def test_writes_that_wait_for_a_session_are_weighed_too(
     # A larger one is served when it is alone, or nobody could ever write it.
     large = Set("k", msgspec.Raw(b"1" * 2 * LIMIT_BYTES))
     assert (await store.write([large], timeout_s=1.0)).replies[0].code == "unavailable"
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_lies_in_the_inbox_is_taken_before_long(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A write that can wait for the commit of those before it wakes nobody, but it does not wait for ever."""
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    leader = cluster.lead()
+    log = cluster.nodes[leader].replica.raft.log
+    for node, disk in cluster.disks.items():
+        disk.is_stalled = node != leader
+    before = log.last_index
+    for _ in range(2):
+        nursery.start_soon(partial(cluster.store.write, [SET], timeout_s=10.0))
+        await trio.sleep(0.001)
+    assert log.last_index == before + 1
+    await trio.sleep(PATIENCE_S + GROUP_S)
+    assert log.last_index == before + 2
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_the_disk_tells_in_a_pause_is_not_overtaken(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A node that was resumed and did not look yet: what its disk tells goes behind what lies there."""
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    follower = cluster.lead() % 3 + 1
+    node, disk = cluster.nodes[follower], cluster.disks[follower]
+    disk.is_stalled = True
+    for _ in range(2):
+        assert (await cluster.store.write([SET], timeout_s=1.0)).replies[0].code == "ok"
+        await trio.sleep(0.001)
+    first, second = disk.take_tickets()
+    node.pause()
+    node.inbox.post(Stored(first))
+    node.resume()
+    node.inbox.post(Stored(second))
+    await trio.sleep(0.001)
+    assert node.replica.raft.log.durable == node.replica.raft.log.last_index
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_has_ended_says_nothing_more(autojump_clock: trio.testing.MockClock) -> None:
+    """What its disk had begun is still stored, and told; but nobody hears of it from a node that is dead."""
+    cluster = Cluster()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(cluster.run)
+        follower = cluster.lead() % 3 + 1
+        cluster.disks[follower].is_stalled = True
+        assert (await cluster.store.write([SET], timeout_s=1.0)).replies[0].code == "ok"
+        await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    cluster.sent.clear()
+    cluster.disks[follower].unstall()
+    assert cluster.sent == []
+
+
+async def test_a_bug_where_a_completion_is_passed_on_ends_that_node_alone(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk tells it from a callback of the event loop, which an exception would end, and all nodes with it."""
+    node = Cluster().nodes[1]
+    is_told = False
+
+    def stored(ticket: Ticket) -> list[Message]:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(node.replica.raft.persistence, "stored", stored)
+    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+        async with trio.open_nursery() as alone:
+            alone.start_soon(node.run)
+            await trio.sleep(0.001)
+            node.inbox.post(Stored(Ticket(1, 1, 1)))
+            is_told = True
+    assert is_told
+
+
+async def test_what_lies_is_looked_at_in_time_also_when_the_clock_changes(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """How long something lies is a matter of Trio's clock, however slow that of the node is from now on."""
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    leader = cluster.lead()
+    node = cluster.nodes[leader]
+    for other, disk in cluster.disks.items():
+        disk.is_stalled = other != leader
+    for _ in range(2):
+        nursery.start_soon(partial(cluster.store.write, [SET], timeout_s=10.0))
+        await trio.sleep(0.001)
+    assert node.replica.requests_waiting == 1
+    node.clock.set_rate(0.01)
+    node.clock_changed()
+    await trio.sleep(PATIENCE_S)
+    assert node.replica.requests_waiting == 2
     nursery.cancel_scope.cancel()

@@ -5,7 +5,8 @@ without search: commands take effect in the order of the log, so it is enough th
 - a write stands behind everything that was committed anywhere when it was asked for, and its answer is
   the one that its (session, seq) got in the log;
 - a read tells what the key held at an index, and that index covers everything that was committed anywhere when the read
-  was asked for (thesis §6.4).
+  was asked for (thesis §6.4);
+- a read beside writes of its run tells what the key held between them (`check.run_order`).
 Beside it, without looking into nodes: revisions only rise (`check.revision_order`).
 """
 
@@ -16,6 +17,7 @@ import attrs
 from trio_kv.check.durability import Durability
 from trio_kv.check.reference import Outcome
 from trio_kv.check.revision_order import RevisionOrder
+from trio_kv.check.run_order import Place, RunOrder, take_apart
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
@@ -34,6 +36,8 @@ class _Asked:
     revisions: tuple[int, ...] = ()
     """The highest revision of each key that anybody had been told of."""
     commands: Sequence[Command] = ()
+    places: Sequence[Place] = ()
+    """The queries between the commands, which are also in `queries`."""
 
 
 class Answers:
@@ -46,14 +50,19 @@ class Answers:
         self._asked: dict[int, _Asked] = {}
         self._taken: set[int] = set()
         self._revisions = RevisionOrder()
+        self.run_order = RunOrder(chronicle)
         self._first_asked: dict[tuple[int, int], int] = {}
         """(session, seq) -> the highest index committed anywhere when it was first asked."""
         self.judged = 0
 
-    def asked_to_write(self, number: int, node: int, commands: Sequence[Command]) -> None:
+    def asked_to_write(
+        self, number: int, node: int, commands: Sequence[Command], places: Sequence[Place] = ()
+    ) -> None:
         """Note a request."""
         commit = self._chronicle.commit
-        self._asked[number] = _Asked(node, commit, commands=commands)
+        queries = [query for _, queries in places for query in queries]
+        revisions = self._revisions.asked([query.key for query in queries])
+        self._asked[number] = _Asked(node, commit, queries, revisions, commands, places)
         for command in commands:
             if isinstance(command, Write):
                 self._first_asked.setdefault((command.session, command.seq), commit)
@@ -99,11 +108,15 @@ class Answers:
         self.judged += 1
         if len(replies) != len(asked.commands) + len(asked.queries):
             raise Violation(f"{asked} got {len(replies)} replies from node {node}")
-        if asked.queries:
+        if not asked.commands:
             self._judge_read(asked, applied, replies)
             return True
-        for command, reply in zip(asked.commands, replies, strict=True):
+        writes, reads = take_apart(len(asked.commands), asked.places, replies)
+        for command, reply in zip(asked.commands, writes, strict=True):
             self._judge_write(node, command, outcome_of(reply))
+        if asked.places:
+            self.run_order.judge(asked.commands, asked.places, reads, asked.commit, applied)
+            self._judge_revisions(asked, reads)
         return False
 
     def _judge_write(self, node: int, command: Command, given: Outcome) -> None:
@@ -125,13 +138,17 @@ class Answers:
             raise Violation(
                 f"a read at node {node} saw index {applied}, though {asked.commit} was committed before it"
             )
-        for query, told, reply in zip(asked.queries, asked.revisions, replies, strict=True):
+        for query, reply in zip(asked.queries, replies, strict=True):
             due = self._chronicle.reference.answer(query, applied)
             given = outcome_of(reply)
             if given != due:
                 raise Violation(f"{query} at node {node}, index {applied}, gave {given} instead of {due}")
-            if given.code == "ok":
-                self._revisions.told(query.key, given.revision, told)
+        self._judge_revisions(asked, replies)
+
+    def _judge_revisions(self, asked: _Asked, replies: Sequence[Reply]) -> None:
+        for query, told, reply in zip(asked.queries, asked.revisions, replies, strict=True):
+            if reply.code == "ok":
+                self._revisions.told(query.key, reply.revision, told)
 
     def under_way(self) -> dict[int, int]:
         """Return which requests at which nodes have no answer yet."""

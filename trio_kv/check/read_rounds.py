@@ -2,7 +2,8 @@
 
 A stale read is rare even where this is broken: somebody else must have committed in between. So the rule itself is
 judged, by what leaders and followers say and when: a question is answered only if a majority, with its leader, has
-replied in its term to a heartbeat round that began after the leader took the question.
+replied in its term to a heartbeat round that began after the leader took the question. Who asked needs no reply: the
+question itself was said in that term, and not before its reads came.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ class ReadRounds(Judge):
         """leader -> its last round."""
         self._questions: dict[tuple[int, int], dict[tuple[int, int], int]] = {}
         """(leader, asker) -> {(nonce, counter): the last round begun when it was first taken}."""
+        self._rebuilding: set[tuple[int, int]] = set()
+        """(nonce, counter) of the questions of nodes that are being rebuilt."""
         self._replied: dict[tuple[int, int], dict[int, int]] = {}
         """(leader, term) -> {follower: the last round it replied to}."""
 
@@ -44,6 +47,8 @@ class ReadRounds(Judge):
         if isinstance(message, ReadIndex):
             questions = self._questions.setdefault((view.id, message.source), {})
             questions.setdefault((message.nonce, message.counter), self._begun[view.id])
+            if message.is_rebuilding:
+                self._rebuilding.add((message.nonce, message.counter))
 
     def sent(self, node: int, message: Message) -> None:
         """See rounds begin and end, and judge answers."""
@@ -55,10 +60,13 @@ class ReadRounds(Judge):
             replied = self._replied.setdefault((message.target, message.term), {})
             replied[node] = max(message.round, replied.get(node, 0))
         elif isinstance(message, ReadIndexReply):
-            found = self._questions.get((node, message.target), {}).get((message.nonce, message.counter))
+            question = message.nonce, message.counter
+            found = self._questions.get((node, message.target), {}).get(question)
             if found is None:
                 raise Violation(f"{message} left, but no such question came in this term")
             replied = self._replied.get((node, message.term), {})
             confirmed = [follower for follower, last in replied.items() if last > found]
+            if question not in self._rebuilding:
+                confirmed.append(message.target)
             if not self._voters.has_majority([node, *confirmed]):
                 raise Violation(f"{message} left, confirmed since it was asked only by nodes {confirmed}")

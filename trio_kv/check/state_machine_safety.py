@@ -36,6 +36,8 @@ class StateMachineSafety(Judge):
         self.reference = Reference()
         self.outcomes: dict[SessionSeq, list[Outcome]] = {}
         """What each (session, seq) was answered, one for each time it was committed."""
+        self.places: dict[SessionSeq, list[int]] = {}
+        """The indexes at which each was committed."""
         self.retries_answered = 0
         self._refused: dict[int, Command] = {}
         """Commands that must not be committed, by identity: a later attempt is another object."""
@@ -114,3 +116,4 @@ class StateMachineSafety(Judge):
         if before and given.code != "session_expired":
             self.retries_answered += 1
         before.append(given)
+        self.places.setdefault(name, []).append(entry.index)

@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from trio_kv import __version__
 from trio_kv.cli import chaos, control, sim, wal
+from trio_kv.cli.bench import command as bench
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
@@ -66,6 +67,7 @@ app = App(
         more=EXIT_CODES,
     ),
 )
+app.command(bench.app)
 app.command(chaos.app)
 app.command(control.app)
 app.command(wal.app)

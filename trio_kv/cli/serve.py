@@ -17,6 +17,7 @@ from pathlib import Path
 import trio
 
 from trio_kv import __version__
+from trio_kv.cli.allocator import give_back_freed
 from trio_kv.cli.failures import leaves
 from trio_kv.cli.house import House, StartError, open_house
 from trio_kv.cli.line_stream import unblock_output
@@ -47,6 +48,7 @@ def serve(options: ServeOptions) -> ExitCode:
     code = ExitCode.OK
     unblock_output()
     try:
+        give_back_freed()
         trio.run(run, options)
     except* StartError as group:
         for error in leaves(group):

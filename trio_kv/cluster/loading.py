@@ -5,6 +5,7 @@ shortest logs go first, which are done first. A node whose disk gives nothing le
 """
 
 from functools import partial
+from operator import attrgetter
 
 import trio
 
@@ -13,7 +14,8 @@ from trio_kv.cluster.hangs import DiskWaits
 from trio_kv.cluster.members import Member, Members
 from trio_kv.cluster.registry import Registry
 from trio_kv.kv.commands import decode_command
-from trio_kv.raft.entry import SharingDecoder
+from trio_kv.kv.siblings import Siblings
+from trio_kv.raft.runs import SharedReader, SharedRuns
 from trio_kv.replica.turns import Turns
 from trio_kv.storage.errors import FULL
 from trio_kv.storage.helper import FULL_RETRY_S
@@ -29,6 +31,8 @@ LOAD_ASKED_S = 0.2
 """How often a node that waits to be read asks whether its turn has come."""
 LARGE_BYTES = 16 << 20
 """From this size of its snapshot on a node takes long to read."""
+
+_applied = attrgetter("applied")
 
 
 class Loader:
@@ -54,7 +58,8 @@ class Loader:
         self._all_examined = trio.Event()
         self._loading: set[int] = set()
         """Nodes that are loaded or wait for it."""
-        self._decoder = SharingDecoder(decode_command)
+        self._runs = SharedRuns(decode_command)
+        self._siblings = Siblings()
 
     def __contains__(self, node: int) -> bool:
         """Return whether a node is loaded, or waits for it."""
@@ -68,7 +73,7 @@ class Loader:
     def forget_shared(self) -> None:
         """Forget what the nodes share if all that are left hang: it is as large as a log, and may be for long."""
         if self._loading and not self.is_active:
-            self._decoder.known.clear()
+            self._runs.forget_read()
 
     async def examine(self, node: int) -> Found:
         """Return what a node's disk looks like."""
@@ -101,16 +106,19 @@ class Loader:
             if found.snapshot_bytes >= LARGE_BYTES:
                 with trio.move_on_after(SERVING_FIRST_S):
                     await self._let_majority_serve(node)
-            known = next((each.replica.machine.get for each in self._members.running()), None)
+            running = [each.replica.machine for each in self._members.running()]
+            # The one whose state is nearest to an old snapshot's.
+            known = min(running, key=_applied).get if running else None
             moved = partial(self._moved, node, found.log_bytes)
-            load = partial(self._disks.load, node, self._decoder, known, moved)
-            return await self._disk_waits.wait(node, load)
+            load = partial(self._disks.load, node, SharedReader(self._runs), known, moved)
+            loaded = await self._disk_waits.wait(node, load)
+            loaded.machine.join(self._siblings)
+            return loaded
         finally:
             self._loading.discard(node)
+            self._runs.forget_read()
             self._turns.give_back(node)
             self._ended.unpark_all()
-            if not self._loading:
-                self._decoder = SharingDecoder(decode_command)
 
     async def _take_turn(self, node: int, log_bytes: int) -> None:
         """Wait until no other node is loaded, but for those whose disks hang, and none waits that has less to read."""

@@ -12,7 +12,8 @@ import trio
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.raft.events import Event, RebuildEnded
 from trio_kv.raft.messages import Message
-from trio_kv.replica.driver import Continue, Driver, Input, TimerFired
+from trio_kv.replica.driver import Continue, Control, Driver, Input, TimerFired
+from trio_kv.replica.patience import PATIENCE_S
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.storage.disk import Storage
@@ -92,6 +93,7 @@ class Node:
         """
         self.clock = clock
         self.inbox = inbox
+        inbox.on_left_lying, inbox.pass_on = self._look_later, self._pass_on
         self.replica = replica
         self.driver = Driver(replica, turns)
         self._disk = disk
@@ -103,8 +105,12 @@ class Node:
         self._nursery: trio.Nursery | None = None
         self._trace = trace
         self._resumed: trio.Event | None = None
+        self._is_behind = False
+        """Whether there was a pause, and no pass since: what came in it is still to be taken."""
         self._timer_scope = trio.CancelScope()
         self._timer_at = 0.0
+        self._look_at = float("inf")
+        """When the inbox is to be looked into, by Trio's clock."""
         self._timer_taken = trio.Event()
         self._told: tuple[str, int, int | None] | None = None
         self._batch: list[Input] = []
@@ -114,6 +120,7 @@ class Node:
         """Do nothing more until resumed: messages and completions pile up, as with a stopped process."""
         if self._resumed is None:
             self._resumed = trio.Event()
+            self._is_behind = True
 
     def resume(self) -> None:
         """Go on after a pause."""
@@ -128,7 +135,7 @@ class Node:
 
     def clock_changed(self) -> None:
         """Let the timer follow the clock, which runs at another rate now, or has jumped."""
-        self._timer_scope.deadline = self.clock.to_trio(self._timer_at)
+        self._timer_scope.deadline = min(self.clock.to_trio(self._timer_at), self._look_at)
 
     async def run(self) -> None:
         """Be a node until cancelled.
@@ -143,6 +150,8 @@ class Node:
                 self._nursery.start_soon(self._run_timer)
                 await self._run_inbox()
         finally:
+            # From here on nothing is passed on: the disk may still tell of what it had begun.
+            self._nursery = None
             self._answer_all()
 
     async def _run_inbox(self) -> None:
@@ -153,6 +162,7 @@ class Node:
                 await self._resumed.wait()
                 items += self.inbox.drain()
             self._pass(self.clock.now(), items)
+            self._is_behind = self._resumed is not None
             # One that fired is among the items: each pass takes all that there is.
             self._timer_taken.set()
 
@@ -164,9 +174,8 @@ class Node:
             send(message)
         if work.write is not None:
             disk.submit(work.write)
-        if work.answers:
-            self._deliver(work.answers)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
+        self.inbox.patience = work.patience
         for job in work.jobs:
             disk.submit(job)
         for event in work.events:
@@ -175,6 +184,9 @@ class Node:
             self.inbox.post(Continue())
         self._note()
         self._set_timer(work.deadline)
+        if work.answers:
+            # Last, for whoever is answered may ask anew at once.
+            self._deliver(work.answers)
 
     def _emit(self, event: Event) -> None:
         raft = self.replica.raft
@@ -217,11 +229,42 @@ class Node:
             self._timer_at = deadline
             self._timer_scope.deadline = self.clock.to_trio(deadline)
 
+    def _pass_on(self, item: Control) -> bool:
+        """Let messages leave that waited for this alone, without waking the node; return whether that is all of it.
+
+        Nothing overtakes what came in a pause. It is called in callbacks of the event loop, which nobody outlives if
+        they raise: what goes wrong here is raised in the node's nursery.
+        """
+        nursery = self._nursery
+        if nursery is None or self._is_behind:
+            return False
+        try:
+            passed = self.driver.pass_on(item)
+            if passed is None:
+                return False
+            messages, events = passed
+            for message in messages:
+                self._send(message)
+            for event in events:
+                self._emit(event)
+        except Exception as error:  # noqa: BLE001 - it ends this node
+            nursery.start_soon(_raise, error)
+        return True
+
+    def _look_later(self) -> None:
+        """Let the timer see to it that what was left lying in the inbox does not lie for long."""
+        self._look_at = trio.current_time() + PATIENCE_S
+        self._timer_scope.deadline = min(self._timer_scope.deadline, self._look_at)
+
     async def _run_timer(self) -> None:
         while True:
             self._timer_at = self.replica.deadline
-            with trio.CancelScope(deadline=self.clock.to_trio(self._timer_at)) as self._timer_scope:
+            at = min(self.clock.to_trio(self._timer_at), self._look_at)
+            with trio.CancelScope(deadline=at) as self._timer_scope:
                 await trio.sleep_forever()
+            if self._look_at <= trio.current_time():
+                self._look_at = float("inf")
+                self.inbox.look()
             if self.replica.deadline <= self.clock.now():
                 # Fired: nothing more is due until the node has taken note of it, which moves the deadline.
                 self._timer_at = float("-inf")
@@ -239,3 +282,8 @@ class Node:
             if isinstance(item, Propose | Read):
                 answers.append((item.reply_to, Refused(item.number, node, None)))
         self._deliver(answers)
+
+
+async def _raise(error: Exception) -> None:
+    """Let a nursery end by an error."""
+    raise error

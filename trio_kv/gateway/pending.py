@@ -1,41 +1,13 @@
 """What is under way at the gateway: runs of writes, runs of reads, and the opening of a session."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
-import trio
 
-from trio_kv.gateway.store import Answer
+from trio_kv.gateway.runs import Run
+from trio_kv.gateway.store import OnAnswer, View
 from trio_kv.kv.commands import Command
 from trio_kv.kv.operations import AnyQuery
-from trio_kv.kv.reply import Reply
-
-COMMAND_BYTES = 512
-"""What a command weighs besides its texts: objects of Python, here and in the log."""
-
-
-@attrs.define(eq=False, slots=True)
-class PendingWrite:
-    """A run of writes under way."""
-
-    number: int
-    session: int | None
-    """Whose seqs these are; None of a run that opens one."""
-    first: int
-    """The run's first seq."""
-    commands: Sequence[Command]
-    size_bytes: int
-    deadline: float
-    task: Any
-    """Who waits for the answer; None for the opening of a session."""
-    handed_to: tuple[int, int] | None = None
-    """(node, term) of the attempt that may still be answered."""
-    retry_at: float = 0.0
-    """When it is handed over again, if the leader is still the same and there is no answer."""
-    unresolved: int = 0
-    """Attempts that may take effect, for all we know."""
-    answer: Answer | None = None
 
 
 @attrs.define(eq=False, slots=True)
@@ -45,19 +17,45 @@ class PendingRead:
     number: int
     queries: Sequence[AnyQuery]
     deadline: float
-    task: Any
+    done: OnAnswer
     is_stale: bool
     applied_min: int
+    view: View
     hedge_at: float
     asked: list[int] = attrs.field(factory=list)
-    answer: Answer | None = None
+
+
+@attrs.define(eq=False, slots=True)
+class PendingWrite:
+    """A run with writes under way, or the opening of a session."""
+
+    number: int
+    run: Run
+    """Empty if it opens a session."""
+    deadline: float
+    done: OnAnswer | None
+    """None for the opening of a session."""
+    commands: Sequence[Command] = ()
+    """None as long as it waits for a session."""
+    session: int | None = None
+    """Whose seqs these are; None of a run that opens one."""
+    first: int = 0
+    """The run's first seq."""
+    used_at: float = 0.0
+    """When it began to use its session."""
+    handed_to: tuple[int, int] | None = None
+    """(node, term) of the attempt that may still be answered."""
+    retry_at: float = 0.0
+    """When it is handed over again, if the leader is still the same and there is no answer."""
+    unresolved: int = 0
+    """Attempts that may take effect, for all we know."""
+    reads: PendingRead | None = None
+    """Its queries, once they go on alone."""
 
 
 @attrs.define(eq=False, slots=True)
 class Opening:
-    """The opening of a session, and who waits for it."""
+    """The opening of a session, and the runs that wait for it."""
 
     used_at: float
-    ended: trio.Event = attrs.field(factory=trio.Event)
-    refusal: Reply | None = None
-    """Why there is no session, once it has ended without one."""
+    waiting: dict[int, PendingWrite] = attrs.field(factory=dict)

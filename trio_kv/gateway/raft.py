@@ -3,14 +3,14 @@
 **Writes** go out under one session of the gateway, each with a seq of its own, and are repeated under that same seq
 until there is an answer: whichever attempt takes effect first, the others find its reply (thesis §6.3). A definite
 error is possible only as long as no attempt can take effect: none was handed over, or each node that had one says that
-it did not append. After that there is the result, `timeout` or `session_expired`. A write that was handed over is never
-repeated under another session.
+it did not append. After that there is the result, `timeout` or `session_expired`, and no attempt under another session.
 
-**Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins.
+**Reads** have no effect, so several nodes may be asked: another one each 20 ms, and the first answer wins. Those that
+stand beside writes in a run go with them to the leader, which answers each in its place (decision 0027).
 
 **Nodes** are known by their port alone (`replica.port`), so they may run in any process. Their answers come straight
-into `deliver`, which wakes the waiting connection; what takes thought is left to `run`. There is no timer and no task a
-request: one sweep looks after all of them, and sleeps when there are none.
+into `deliver`, which calls back the connection that waits; what takes thought is left to `run`. There is no timer and
+no task a request: one sweep looks after all of them, and sleeps when there are none.
 
 **A session** is opened when the first write needs one, one at a time. The opening goes on even if every client that
 waits for it gives up: with time-outs shorter than a commit no session would ever be opened otherwise.
@@ -23,17 +23,17 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 import trio
 
-from trio_kv.gateway.pending import COMMAND_BYTES, Opening, PendingRead, PendingWrite
+from trio_kv.gateway.calls import AwaitedCalls
+from trio_kv.gateway.own_session import OwnSession
+from trio_kv.gateway.pending import Opening, PendingRead, PendingWrite
 from trio_kv.gateway.readers import Readers
-from trio_kv.gateway.store import Answer, View
-from trio_kv.kv.commands import Command, OpenSession, Write
+from trio_kv.gateway.runs import OPENING, refuse, take_apart
+from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX, check_timeout
 from trio_kv.replica.port import Directory
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Done, Full, NoResult, Propose, Read, Refused
 from trio_kv.wire.node_port import Answer as NodeAnswer
@@ -48,11 +48,13 @@ OPENING_RETRY_S = 10.0
 GONE = (
     "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
 )
+FULL = "the disks of a majority are full: nothing was written"
+UNKNOWN = "no answer in time: the write may or may not take effect"
+LATE = "no leader took the write in time: nothing was written"
+_LEADER_FULL = refuse("overloaded", "the leader's queue is full: try again later")
 
-_LEADER_FULL = Reply("overloaded", message="the leader's queue is full: try again later")
 
-
-class RaftStore:
+class RaftStore(AwaitedCalls):
     """A `Store` whose keys a cluster of ours keeps. `run` must be running.
 
     Invariant: a request that waits here is answered exactly once, at the latest at its deadline.
@@ -70,14 +72,10 @@ class RaftStore:
             ValueError: the time-out is out of its range.
 
         """
-        check_timeout(session_timeout_s)
+        self._session = OwnSession(session_timeout_s)
         self._directory = directory
         self._reply_to = directory.join(self.deliver)
-        self._session_timeout_s = session_timeout_s
-        self._session = 0
-        self._session_used_at = float("-inf")
         self._opening: Opening | None = None
-        self._seq = 0
         self._number = 0
         self._writes: dict[int, PendingWrite] = {}
         """In the order of their seqs."""
@@ -117,67 +115,45 @@ class RaftStore:
 
     # The port
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        """Apply a run of writes, each at most once. See `Store`."""
-        deadline = trio.current_time() + timeout_s
-        size_bytes = sum([COMMAND_BYTES + operation.size_bytes for operation in operations])
-        if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
-            return _all("overloaded", "too many bytes are waiting: try again later", len(operations))
-        if self._is_gone:
-            return _all("unavailable", GONE, len(operations))
-        self._write_bytes += size_bytes
-        try:
-            return await self._write(operations, size_bytes, deadline)
-        finally:
-            self._write_bytes -= size_bytes
+    def start_write(
+        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+    ) -> Answer | object:
+        """Carry out a run with writes in it. See `Store`."""
+        self._number += 1
+        run = take_apart(operations)
+        write = PendingWrite(self._number, run, trio.current_time() + timeout_s, done)
+        refusal = self._take_in(write)
+        self._look_after_soon()
+        return write if refusal is None else self._conclude(write, refusal)
 
-    async def _write(self, operations: Sequence[AnyWrite], size_bytes: int, deadline: float) -> Answer:
-        if self._needs_session():
-            refusal = await self._ensure_session(deadline, len(operations))
-            if refusal is not None:
-                return refusal
-        if self._seq + len(operations) - self._first_awaited() >= REPLIES_MAX:
-            # Beyond its window the session would refuse at apply, when a repeated attempt may already be
-            # under way. Looked at behind the wait for a session, for many may have waited with this one.
-            return _all("overloaded", "too many requests are waiting: try again later", len(operations))
-        used_at = trio.current_time()
-        session, seq, done = self._session, self._seq + 1, self._first_awaited()
-        self._seq += len(operations)
-        commands = [
-            Write(session, seq + offset, done, operation) for offset, operation in enumerate(operations)
-        ]
-        answer = await self._propose(commands, session, seq, size_bytes, deadline)
-        if answer.node and self._session == session:
-            code = answer.replies[-1].code
-            if code == "session_expired":
-                # Whatever the clocks here say, the cluster has forgotten it: what comes next needs another one.
-                self._session = 0
-            elif code != "overloaded":
-                # Only what was applied keeps a session, and that was not before it was handed over.
-                self._session_used_at = max(self._session_used_at, used_at)
-        return answer
-
-    async def read(
-        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
-    ) -> Answer:
+    def start_read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
+    ) -> Answer | object:
         """Let a follower answer queries. See `Store`."""
         if len(self._reads) >= READS_MAX:
-            return _all("overloaded", "too many requests are waiting: try again later", len(queries))
+            return refuse("overloaded", "too many requests are waiting: try again later", len(queries))
         if self._is_gone and not is_stale:
-            return _all("unavailable", GONE, len(queries))
+            return refuse("unavailable", GONE, len(queries))
         now = trio.current_time()
         self._number += 1
-        task = trio.lowlevel.current_task()
-        applied_min = view.applied if is_stale else 0
-        read = PendingRead(self._number, queries, now + timeout_s, task, is_stale, applied_min, now + HEDGE_S)
+        applied_min, kept = (view.applied, view.node) if is_stale else (0, 0)
+        read = PendingRead(
+            self._number, queries, now + timeout_s, done, is_stale, applied_min, view, now + HEDGE_S
+        )
         self._reads[read.number] = read
         self._readers.earn_hedge()
-        self._ask(now, read, view.node if is_stale else 0)
-        answer = await self._wait(read, self._reads)
-        view.note(answer)
-        if is_stale and answer.node:
-            view.node = answer.node
-        return answer
+        self._ask(now, read, kept)
+        self._look_after_soon()
+        return read
+
+    def cancel(self, call: PendingWrite | PendingRead) -> None:
+        """Let nobody hear the answer to a call. See `Store`."""
+        if isinstance(call, PendingRead):
+            self._reads.pop(call.number, None)
+        elif call.reads is not None:
+            self.cancel(call.reads)
+        else:
+            self._forget(call)
 
     def status(self) -> dict[str, object]:
         """Return what the cluster looks like. See `Store`."""
@@ -188,77 +164,108 @@ class RaftStore:
     def _first_awaited(self) -> int:
         """Return the lowest seq of the session that still waits for its answer; the next one if none does."""
         for write in self._writes.values():
-            if write.session == self._session:
+            if write.session == self._session.id:
                 return write.first
-        return self._seq + 1
+        return self._session.seq + 1
 
-    def _needs_session(self) -> bool:
-        """Return whether to open a session: there is none, or the cluster may have forgotten it, unused for so long."""
-        if not self._session:
-            return True
-        unused_s = trio.current_time() - self._session_used_at
+    def _needs_session(self, now: float) -> bool:
         # Of its own writes alone: the opening of the next one is a write, too.
-        return unused_s > self._session_timeout_s / 2 and self._first_awaited() > self._seq
+        return self._session.is_needed(now, is_idle=self._first_awaited() > self._session.seq)
 
-    async def _ensure_session(self, deadline: float, count: int) -> Answer | None:
-        """Wait for a new session, if the one there is may be forgotten soon; return the refusal if there is none."""
-        with trio.move_on_at(deadline):
-            while self._needs_session():
-                opening = self._opening or self._open_session()
-                await opening.ended.wait()
-                if opening.refusal is not None:
-                    return _all(opening.refusal.code, opening.refusal.message, count)
-                if self._session:
-                    # However long it took: to wait for a younger one could go on for ever.
-                    break
-            return None
-        return _all("unavailable", "no leader answered in time: nothing was written", count)
-
-    def _open_session(self) -> Opening:
-        """Begin to open a session. It goes on even if no client waits for it any more."""
-        self._opening = opening = Opening(trio.current_time())
+    def _open_session(self) -> Answer | None:
+        """Begin to open a session, also if no client waits for it any more; return the refusal if that can't be."""
         self._number += 1
-        command = OpenSession(round(self._session_timeout_s * 1_000_000))
-        write = PendingWrite(self._number, None, 0, [command], COMMAND_BYTES, math.inf, None)
-        if self._hand_over(write):
-            self._writes[write.number] = write
-            self._look_after_soon()
-        else:
-            self._end_opening(_LEADER_FULL)
-        return opening
+        write = PendingWrite(self._number, OPENING, math.inf, None, [self._session.opening])
+        if not self._hand_over(write):
+            return _LEADER_FULL
+        self._opening = Opening(trio.current_time())
+        self._writes[write.number] = write
+        return None
 
     def _end_opening(self, reply: Reply) -> None:
-        """Use the session that was opened, or tell those who wait why there is none."""
+        """Use the session that was opened, however long it took, or tell those who wait why there is none."""
         opening, self._opening = self._opening, None
         assert opening is not None
         if reply.code == "ok":
-            self._session, self._seq, self._session_used_at = reply.revision, 0, opening.used_at
-        else:
-            opening.refusal = reply
-        opening.ended.set()
+            self._session.opened(reply.revision, opening.used_at)
+        for write in list(opening.waiting.values()):
+            answer = self._begin(write) if reply.code == "ok" else Answer([reply])
+            if answer is not None:
+                self._end_write(write, answer)
 
     # Writes
 
-    async def _propose(
-        self, commands: Sequence[Command], session: int | None, first: int, size_bytes: int, deadline: float
-    ) -> Answer:
-        self._number += 1
-        task = trio.lowlevel.current_task()
-        write = PendingWrite(self._number, session, first, commands, size_bytes, deadline, task)
+    def _take_in(self, write: PendingWrite) -> Answer | None:
+        """Begin with a run, or let it wait for a session; return the refusal of its writes if it is refused."""
+        size_bytes = write.run.size_bytes
+        if self._write_bytes and self._write_bytes + size_bytes > WRITE_BYTES_MAX:
+            return refuse("overloaded", "too many bytes are waiting: try again later")
+        if self._is_gone:
+            return refuse("unavailable", GONE)
+        if not self._needs_session(trio.current_time()):
+            refusal = self._begin(write)
+        else:
+            refusal = None if self._opening else self._open_session()
+            if self._opening is not None:
+                self._opening.waiting[write.number] = write
+        if refusal is None:
+            self._write_bytes += size_bytes
+        return refusal
+
+    def _begin(self, write: PendingWrite) -> Answer | None:
+        """Number the writes of a run and hand them over; return the refusal if they can't be."""
+        session, writes, now = self._session, write.run.writes, trio.current_time()
+        if now >= write.deadline:
+            return refuse("unavailable", LATE)
+        first_awaited = self._first_awaited()
+        if not session.has_room(len(writes), first_awaited):
+            # Looked at behind the wait for a session, for many may have waited with this one.
+            return refuse("overloaded", "too many requests are waiting: try again later")
+        write.session, write.first, write.used_at = session.id, session.seq + 1, now
+        write.commands = session.number(writes, first_awaited)
         if not self._hand_over(write):
-            return _all(_LEADER_FULL.code, _LEADER_FULL.message, len(commands))
+            return _LEADER_FULL
         self._writes[write.number] = write
-        return await self._wait(write, self._writes)
+        return None
+
+    def _conclude(self, write: PendingWrite, answer: Answer) -> Answer | PendingRead:
+        """Return what a run hears, given the answer to its writes; or its reads, which go on alone.
+
+        Args:
+            write: the run.
+            answer: without a node it holds one reply, which is for all writes.
+
+        """
+        run = write.run
+        if not answer.node:
+            (refusal,) = answer.replies
+            if not run.reads_go_on(refusal):
+                return run.end(refusal)
+            done, left_s = write.done, write.deadline - trio.current_time()
+            assert done is not None
+            reads = self.start_read(
+                run.queries,
+                timeout_s=left_s,
+                is_stale=False,
+                view=View(),
+                done=lambda answer: done(run.end(refusal, answer)),
+            )
+            return reads if isinstance(reads, PendingRead) else run.end(refusal, reads)  # type: ignore[arg-type]
+        if self._session.id == write.session:
+            self._session.heard(answer.replies[run.last_write], write.used_at)
+        return answer
 
     def _hand_over(self, write: PendingWrite) -> bool:
         """Give a write to the leader, if one is known; return whether its queue had room."""
         leader = self._directory.leader()
         if leader is None:
             return True
-        if not leader.submit(Propose(self._reply_to, write.number, write.commands, write.size_bytes)):
+        run = write.run
+        propose = Propose(self._reply_to, write.number, write.commands, run.size_bytes, run.places)
+        if not leader.submit(propose):
             return False
         write.handed_to = (leader.status.node, leader.status.term)
-        write.retry_at = trio.current_time() + (OPENING_RETRY_S if write.task is None else RETRY_S)
+        write.retry_at = trio.current_time() + (OPENING_RETRY_S if write.done is None else RETRY_S)
         write.unresolved += 1
         return True
 
@@ -277,33 +284,42 @@ class RaftStore:
 
     def deliver(self, answer: NodeAnswer) -> None:
         """Take a node's answer. Called in the node's task: must neither raise nor take long."""
-        if isinstance(answer, Done):
-            self._readers.was_answered(answer.node)
-            waiting: dict[int, Any] = self._writes if answer.number in self._writes else self._reads
-            request = waiting.get(answer.number)
-            if request is not None:
-                self._end(waiting, request, Answer(answer.replies, answer.node, answer.term, answer.applied))
-        else:
+        if not isinstance(answer, Done):
             self._no_results.append(answer)
             self._wake.set()
+            return
+        self._readers.was_answered(answer.node)
+        found = Answer(answer.replies, answer.node, answer.term, answer.applied)
+        if answer.number in self._writes:
+            self._end_write(self._writes[answer.number], found)
+        elif answer.number in self._reads:
+            self._end_read(self._reads[answer.number], found)
 
-    def _end(self, waiting: dict[int, Any], request: PendingWrite | PendingRead, answer: Answer) -> None:
-        del waiting[request.number]
-        if request.task is None:
+    def _end_write(self, write: PendingWrite, answer: Answer) -> None:
+        self._forget(write)
+        if write.done is None:
             self._end_opening(answer.replies[0])
             return
-        request.answer = answer
-        trio.lowlevel.reschedule(request.task)
+        concluded = self._conclude(write, answer)
+        if isinstance(concluded, Answer):
+            write.done(concluded)
+        else:
+            write.reads = concluded
 
-    async def _wait(self, request: PendingWrite | PendingRead, waiting: dict[int, Any]) -> Answer:
-        def abort(_: object) -> trio.lowlevel.Abort:
-            del waiting[request.number]
-            return trio.lowlevel.Abort.SUCCEEDED
+    def _forget(self, write: PendingWrite) -> None:
+        """Wait for a run no more."""
+        if self._opening is not None:
+            self._opening.waiting.pop(write.number, None)
+        self._writes.pop(write.number, None)
+        if write.done is not None:
+            self._write_bytes -= write.run.size_bytes
 
-        self._look_after_soon()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        assert request.answer is not None
-        return request.answer
+    def _end_read(self, read: PendingRead, answer: Answer) -> None:
+        del self._reads[read.number]
+        read.view.note(answer)
+        if read.is_stale and answer.node:
+            read.view.node = answer.node
+        read.done(answer)
 
     def _look_after_soon(self) -> None:
         """Let `run` know that there is something under way."""
@@ -326,6 +342,9 @@ class RaftStore:
         now = trio.current_time()
         while self._no_results:
             self._on_no_result(now, self._no_results.popleft())
+        for write in list(self._opening.waiting.values()) if self._opening else ():
+            if now >= write.deadline:
+                self._end_late_write(write)
         for write in list(self._writes.values()):
             if now >= write.deadline:
                 self._end_late_write(write)
@@ -335,7 +354,7 @@ class RaftStore:
         for read in list(self._reads.values()):
             if now >= read.deadline:
                 late = "no node could confirm the read in time"
-                self._end(self._reads, read, _all("unavailable", late, len(read.queries)))
+                self._end_read(read, refuse("unavailable", late, len(read.queries)))
             elif now >= read.hedge_at:
                 self._hedge(now, read)
 
@@ -358,12 +377,10 @@ class RaftStore:
         if has_no_effect:
             write.unresolved = max(0, write.unresolved - 1)
         if isinstance(answer, Full) and not write.unresolved:
-            full = "the disks of a majority are full: nothing was written"
-            self._end(self._writes, write, _all("read_only", full, len(write.commands)))
+            self._end_write(write, refuse("read_only", FULL))
         elif write.handed_to is not None and write.handed_to[0] == answer.node:
             if has_no_effect:
-                # It may lead on and refuse again, as long as it hands leadership over, say: asked again at
-                # once, both would do nothing else.
+                # While it hands over, say, it refuses again and again: asked at once, both would do nothing else.
                 write.retry_at = min(write.retry_at, now + HEDGE_S)
             else:
                 write.handed_to = None
@@ -379,13 +396,5 @@ class RaftStore:
         self._ask(now, read)
 
     def _end_late_write(self, write: PendingWrite) -> None:
-        count = len(write.commands)
-        if write.unresolved:
-            answer = _all("timeout", "no answer in time: the write may or may not take effect", count)
-        else:
-            answer = _all("unavailable", "no leader took the write in time: nothing was written", count)
-        self._end(self._writes, write, answer)
-
-
-def _all(code: str, message: str, count: int) -> Answer:
-    return Answer([Reply(code, None, 0, message)] * count)
+        late = ("timeout", UNKNOWN) if write.unresolved else ("unavailable", LATE)
+        self._end_write(write, refuse(*late))

@@ -5,8 +5,8 @@ cluster elsewhere or a fake in a test serve it alike. Sessions, retries, hedging
 the business of the store: a door sees one answer a run, and every operation of a run has one reply.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import attrs
 
@@ -49,31 +49,57 @@ class View:
         self.applied = max(self.applied, answer.applied)
 
 
-class Store(Protocol):
-    """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code."""
+OnAnswer = Callable[[Answer], object]
+"""What is called with the answer to a call. It must neither raise nor wait."""
 
-    async def write(self, operations: Sequence[AnyWrite], *, timeout_s: float) -> Answer:
-        """Apply writes in their order, each at most once.
+
+class Store(Protocol):
+    """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code.
+
+    Each call comes in two forms. `start_write` and `start_read` return at once: either the answer, or the call that is
+    under way, which can be cancelled until its answer comes. `write` and `read` wait for the answer.
+    """
+
+    def start_write(
+        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+    ) -> Answer | object:
+        """Carry out operations in their order: apply the writes, each at most once, and answer the queries.
+
+        A query is linearizable, and sees the effects of all writes before it and of none behind it. One for which
+        that can't be had gets `unavailable`.
 
         Args:
-            operations: a run of one connection; never empty.
-            timeout_s: after this long each operation without a result gets `unavailable` (never handed
-                to a leader) or `timeout` (handed over, outcome unknown).
+            operations: a run of one connection, in which there is a write.
+            timeout_s: after this long each write without a result gets `unavailable` (never handed to a leader) or
+                `timeout` (handed over, outcome unknown), and each query `unavailable`.
+            done: is called with the answer, once, unless it is returned or the call is cancelled.
 
         """
+
+    def start_read(
+        self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
+    ) -> Answer | object:
+        """Answer queries, as their operations say, or with an error's code.
+
+        Args:
+            queries: a run of one connection without a write; never empty.
+            timeout_s: after this long the reads end in `unavailable`.
+            is_stale: answer at once from one follower's applied state, never older than `view`.
+            view: what this connection has seen; updated by all reads, and used by stale ones.
+            done: as for `start_write`.
+
+        """
+
+    def cancel(self, call: Any) -> None:
+        """Let nobody hear the answer to a call that is under way. Its writes may take effect all the same."""
+
+    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+        """Do as `start_write`, and wait for the answer. A wait that is cancelled cancels the call."""
 
     async def read(
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View
     ) -> Answer:
-        """Answer queries, as their operations say, or with an error's code.
-
-        Args:
-            queries: a run of one connection; never empty.
-            timeout_s: after this long the reads end in `unavailable`.
-            is_stale: answer at once from one follower's applied state, never older than `view`.
-            view: what this connection has seen; updated by all reads, and used by stale ones.
-
-        """
+        """Do as `start_read`, and wait for the answer."""
 
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply, but for `status` itself."""

@@ -18,7 +18,7 @@ without a gap, and cluster time never runs back.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import msgspec
@@ -26,13 +26,15 @@ from crc32c import crc32c
 from msgspec import Raw
 
 from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
-from trio_kv.kv.image import Head, encode_chunks
+from trio_kv.kv.frozen import Frozen
+from trio_kv.kv.image import Head
 from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Session, Sessions
+from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Sessions
+from trio_kv.kv.siblings import Siblings
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
@@ -66,6 +68,23 @@ class LogEntry(Protocol):
     def encoded(self) -> bytes:
         """The entry's bytes."""
 
+    made: Any
+    """What was made of it: see `kv.operations.operation.Made`."""
+
+
+QUERIES_IN_A_CALL_MAX = 16_384
+"""Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """Queries in the midst of entries."""
+
+    index: int
+    """They are answered from the state after the entry with this index."""
+    queries: Sequence[AnyQuery]
+    replies: list[Reply]
+    """Their replies are added to this."""
+
 
 class Machine:
     """Keys and sessions after the first `applied` entries of the log.
@@ -75,6 +94,8 @@ class Machine:
     """
 
     __slots__ = (
+        "__weakref__",
+        "_context",
         "_frozen",
         "applied",
         "applied_term",
@@ -82,7 +103,9 @@ class Machine:
         "entries_digest",
         "items",
         "key_order",
+        "repeated",
         "sessions",
+        "siblings",
         "state_digest",
         "time_us",
     )
@@ -102,8 +125,14 @@ class Machine:
         self.sessions = Sessions()
         self.changes: Sequence[Change | SessionChange | NoChange] = ()
         """What the last call of `apply` did, in order."""
+        self.repeated: list[int] = []
+        """Indexes of the entries of that call whose commands were not applied there, because their sessions may know
+        them from before: they have their answers, or no session has them any more."""
         self.key_order: KeyOrder | None = None
         """None until somebody asked for an order of the keys."""
+        self.siblings = Siblings()
+        """The machines of this process, with which this one shares what it holds."""
+        self._context = Context()
         self._frozen: Frozen | None = None
 
     @property
@@ -119,7 +148,12 @@ class Machine:
         """Answer queries from this state."""
         return [query.answer(self) for query in queries]
 
-    def apply(self, entries: Sequence[LogEntry], compared_bytes_max: float = math.inf) -> list[Reply]:
+    def apply(
+        self,
+        entries: Sequence[LogEntry],
+        compared_bytes_max: float = math.inf,
+        asked: Sequence[Asked] = (),
+    ) -> list[Reply]:
         """Apply the next entries of the log; return their replies, one an entry.
 
         Where a long run is cut into calls makes no difference to anything, digests included.
@@ -128,33 +162,69 @@ class Machine:
             entries: what comes next.
             compared_bytes_max: bytes of JSON to compare in this call. Once it is more, the call ends: it returns fewer
                 replies than there are entries, at least one, and the rest has to be given again.
+            asked: what is asked in the midst of these entries, in the order of the indexes: from that of the last entry
+                before them on, up to that of the last of them. A call also ends once these queries are too many. What
+                is asked behind the last entry that it applies is not answered.
 
         Raises:
             AssertionError: an index is not the next one, or cluster time runs back.
 
         """
         replies: list[Reply] = []
-        context = Context(self.items)
+        context, siblings = self._context, self.siblings
+        context.begin(self.items, siblings.find if siblings.applied > self.applied else None)
         self.changes = context.changes
+        self.repeated = []
         write = self._write
         index, time_us = self.applied, self.time_us
-        for entry in entries:
+        for entry in self._ask_between(entries, asked) if asked else entries:
             if context.compared_bytes > compared_bytes_max:
-                entries = entries[: len(replies)]
                 break
             assert entry.index == index + 1, f"entry {entry.index} applied after {index}"
             assert entry.time_us >= time_us, f"cluster time back from {time_us} to {entry.time_us} at {entry}"
             context.index, context.time_us = index, time_us = entry.index, entry.time_us
+            context.entry = entry
             command = entry.command
             is_write = type(command) is Write
             replies.append(write(command, context) if is_write else self._control(command, context))
+        if len(replies) < len(entries):
+            entries = entries[: len(replies)]
         if replies:
             self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
-            self.entries_digest = crc32c(b"".join([entry.encoded for entry in entries]), self.entries_digest)
+            encoded = [entry.encoded for entry in entries]
+            self.entries_digest = crc32c(
+                b"".join(encoded) if len(encoded) > 1 else encoded[0], self.entries_digest
+            )
             self.state_digest = crc32c(_encode_lines(context.changes), self.state_digest)
+            if index > siblings.applied:
+                siblings.lead(self)
         if self.key_order is not None:
             self.key_order.note(context.changes)
         return replies
+
+    def join(self, siblings: Siblings) -> None:
+        """Share with the other machines of the process from here on."""
+        self.siblings = siblings
+        if self.applied > siblings.applied or not siblings.is_led:
+            siblings.lead(self)
+
+    def _ask_between(self, entries: Sequence[LogEntry], asked: Sequence[Asked]) -> Iterator[LogEntry]:
+        """Yield entries to be applied, and answer before each of them, and behind the last, what is asked there."""
+        done = count = 0
+        for entry in entries:
+            if done < len(asked) and asked[done].index < entry.index:
+                self.applied = entry.index - 1
+                while done < len(asked) and asked[done].index < entry.index:
+                    each = asked[done]
+                    each.replies.extend(self.query(each.queries))
+                    done, count = done + 1, count + len(each.queries)
+                if count > QUERIES_IN_A_CALL_MAX and entry is not entries[0]:
+                    return
+            yield entry
+        if done < len(asked):
+            self.applied = entries[-1].index
+        for each in asked[done:]:
+            each.replies.extend(self.query(each.queries))
 
     def order_keys(self, keys_max: int) -> bool:
         """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
@@ -178,7 +248,7 @@ class Machine:
         twin.sessions = self.sessions.copy()
         return twin
 
-    def freeze(self) -> "Frozen":
+    def freeze(self) -> Frozen:
         """Return the state after `applied`, which stays as it is while more is applied here, until `thaw`.
 
         Takes the same short time whatever the machine holds: writes go to a second layer from here on.
@@ -259,27 +329,38 @@ class Machine:
         sessions = self.sessions
         session = sessions.by_id.get(command.session)
         if session is None:
+            self.repeated.append(context.index)
             return _note(context, UNKNOWN_SESSION)
         # Raised even by a repeated or refused command: what its owner has heard is true all the same.
         if command.done > session.done:
             freed_bytes = session.forget_below(command.done)
             if freed_bytes:
                 sessions.held_bytes -= freed_bytes
-        seq = command.seq
-        known = session.replies.get(seq) or session.refuse(seq)
+        seq, replies = command.seq, session.replies
+        known = replies.get(seq) or session.refuse(seq)
         if known is not None:
+            self.repeated.append(context.index)
             return _note(context, known)
         operation = command.operation
-        answer_bytes = operation.answer_bytes(context.items)
-        if answer_bytes and not sessions.has_room(session, answer_bytes):
+        items = context.items
+        # Mostly no answer holds a text, and then there is room for one.
+        if sessions.held_bytes and not sessions.has_room(session, operation.answer_bytes(items)):
             # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
             # command is repeated.
-            session.replies[seq] = FULL_OF_TEXTS
+            replies[seq] = FULL_OF_TEXTS
             return _note(context, FULL_OF_TEXTS)
         session.used_us = context.time_us
+        made = context.entry.made
+        if made is not None and operation.is_of_one_item and items.get(made.item.key) is made.before:
+            # The very same item, and not just the same revision: a machine that is wrong about it must stay so alone.
+            items[made.item.key] = made.item
+            context.changes.append(made.change)
+            reply: Reply = made.reply
+            replies[seq] = reply
+            return reply
         reply = operation.apply(context)
         if reply.value is None:
-            session.replies[seq] = reply
+            replies[seq] = reply
         else:
             sessions.keep(session, seq, reply, context.origin)
         return reply if reply.code == "ok" else _note(context, reply)
@@ -317,34 +398,3 @@ def _note(context: Context, reply: Reply) -> Reply:
         value = Raw(memoryview(value)[:NOTED_BYTES_MAX])
     context.changes.append(NoChange(reply.code, reply.revision, value))
     return reply
-
-
-class Frozen:
-    """A state machine as it was at one moment: what a snapshot is made of.
-
-    It reads the layer that its machine must not change meanwhile, so it is of no use once that was thawed.
-    """
-
-    __slots__ = ("_is_open", "_items", "_sessions", "head")
-
-    def __init__(self, head: Head, sessions: Mapping[int, Session], items: Mapping[str, Item]) -> None:
-        """Hold what nobody changes before `close`."""
-        self.head = head
-        self._sessions = sessions
-        self._items = items
-        self._is_open = True
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the chunks of the snapshot, each made in a moment, as slowly as they are asked for.
-
-        Raises:
-            AssertionError: one is asked for after the machine was thawed.
-
-        """
-        for chunk in encode_chunks(self.head, self._sessions, self._items):
-            yield chunk
-            assert self._is_open, "the state was thawed before its snapshot was complete"
-
-    def close(self) -> None:
-        """Note that what it reads may change from here on."""
-        self._is_open = False

@@ -33,7 +33,10 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One key's value and the index of the entry that gave it."""
+    """What a key holds. The machines of one process share it."""
 
     value: msgspec.Raw
     revision: int
+    """Index of the entry that gave it."""
+    key: str
+    """The key itself, so that whoever shares the item shares the text of its key, too."""

@@ -24,7 +24,7 @@ class Restorer:
 
         Args:
             known: asked for what another machine of this process holds under a key. An item that is equal
-                to it is shared with it: nodes of one process then need the memory for their values once.
+                to it is shared with it, and so is the key's text even where the item is another one.
 
         """
         self._known = known
@@ -53,13 +53,7 @@ class Restorer:
             self._sessions.add(session.session, Session(session.timeout_us, session.used_us, session.done))
         for answer in records.replies:
             self._add_reply(answer)
-        if self._known is not None:
-            self._add_items(records.items, self._known)
-        else:
-            # Copied, so that a value that stays does not keep the whole chunk in memory.
-            self._items.update(
-                {record.key: Item(record.value.copy(), record.revision) for record in records.items}
-            )
+        self._add_items(records.items, self._known)
 
     def finish(self) -> Machine:
         """Return the machine, when all chunks were fed. Call it once.
@@ -83,13 +77,18 @@ class Restorer:
         machine.sessions, machine.items = self._sessions, self._items
         return machine
 
-    def _add_items(self, records: list[ItemRecord], known: Callable[[str], Item | None]) -> None:
+    def _add_items(self, records: list[ItemRecord], known: Callable[[str], Item | None] | None) -> None:
         """Add items, sharing those that are equal to one that is known."""
+        items = self._items
         for record in records:
-            item = known(record.key)
-            if item is None or item.revision != record.revision or item.value != record.value:
-                item = Item(record.value.copy(), record.revision)
-            self._items[record.key] = item
+            key, value, revision = record.key, record.value, record.revision
+            item = None if known is None else known(key)
+            if item is not None:
+                key = item.key
+            if item is None or item.revision != revision or item.value != value:
+                # Copied, so that a value that stays does not keep the whole chunk in memory.
+                item = Item(value.copy(), revision, key)
+            items[key] = item
 
     def _add_reply(self, answer: ReplyRecord) -> None:
         session = self._sessions.by_id.get(answer.session)

@@ -3,31 +3,56 @@
 The life of a chunk: it is received and given to the session, whose steps are carried out until there are none: runs
 go to the store, bytes to the outbox. The stream is not read meanwhile.
 
-The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its own: with one
-request in flight on each of many connections those would cost more than all the rest.
+The unit of work is the chunk. A request costs no task, no event, no cancel scope and no log call of its own. Nor
+does it cost a turn of its connection's task, for to wake a task and let it wait again takes longer than all else that
+is done for a request. As long as nothing is waited for but the client and the store, the task rests, and what happens
+is done in the task of whom it comes from: the one that watches the sockets, or the node that answers. The connection's
+own task is woken for all else: a client that takes its replies slowly, a turn for others, an error, a door that stops.
 """
 
+import enum
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
-from trio_kv.gateway.store import Store, View
+from trio_kv.gateway.store import Answer, Store, View
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.outbox import Outbox
 from trio_kv.proxy.session import Session
-from trio_kv.proxy.states import PAUSE, READ, WRITE, Step
+from trio_kv.proxy.states import READ, WRITE, Step
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, lost
 
 WAITING_BYTES_MAX = 262144
 """While more than this waits to be sent, no line is taken that no request asked for."""
 
 
+class Need(enum.Enum):
+    """What has to come before a connection can go on."""
+
+    BYTES = "bytes"
+    """More of the client."""
+    ANSWER = "answer"
+    """The store's, to the run that it was given."""
+    ROOM = "room"
+    """The client takes what it was sent."""
+    TURN = "turn"
+    """Others had their turn."""
+    NOTHING = "nothing"
+    """It hears no more, and owes nothing."""
+
+
+BYTES: Final = Need.BYTES
+ANSWER: Final = Need.ANSWER
+
+
 class Connection:
     """A connection and what it has in flight.
 
-    Invariant: while `is_busy`, nobody but this connection's task may cut it short before the deadline of a stop.
-    While not, the task only waits for the client, and may be called away from that.
+    Invariants: while `is_busy`, nobody but this connection's task may cut it short before the deadline of a stop. While
+    not, the task only waits for the client, and may be called away from that. While the task rests, `_resting` says for
+    what; while it does not, nobody else goes on with the session.
 
     Args:
         stream: what carries the bytes. The connection owns it.
@@ -67,6 +92,14 @@ class Connection:
         self._scope = trio.CancelScope()
         self._is_called = False
         """Whether its task has to look up from waiting for the client."""
+        self._run: object = None
+        """What is under way at the store."""
+        self._task: trio.lowlevel.Task | None = None
+        self._resting: Need | None = None
+        self._woken_for = Need.NOTHING
+        self._error: Exception | None = None
+        """What went wrong while the task rested: it raises that."""
+        self._is_watched = False
 
     async def serve(self) -> None:
         """Answer the client until it or the door ends the connection; the session's `reason` tells which."""
@@ -131,6 +164,7 @@ class Connection:
         """Close the stream and forget the half line. Call it when `serve` has ended."""
         self._halves.forget(self)
         self._outbox.close()
+        self._unwatch()
         with trio.move_on_after(self._farewell_s):
             await self._stream.aclose()
 
@@ -140,49 +174,156 @@ class Connection:
         if not self.is_busy:
             self._scope.cancel()
 
+    # What needs no wait
+
+    def _go_on(self, step: Step | None) -> Need:
+        """Carry out a step of the session and those that follow; return what is needed then."""
+        session, outbox = self.session, self._outbox
+        while step is not None:
+            if step is READ or step is WRITE:
+                answer = self._begin_run(step)
+                if answer is None:
+                    return ANSWER
+                step = session.take_answer(answer)
+            elif isinstance(step, bytes):
+                is_sent = outbox.send_nowait(step)
+                self.active_s = self._now()
+                if not is_sent:
+                    return Need.ROOM
+                step = session.next_step() if session.is_owing else None
+            else:
+                return Need.TURN
+        return BYTES if session.is_hearing else Need.NOTHING
+
+    def _begin_run(self, step: Step) -> Answer | None:
+        """Give a run to the store; return the answer if it is known at once."""
+        session, store, done = self.session, self._store, self._on_answer
+        operations, timeout_s = session.operations, session.timeout_s
+        if step is READ:
+            call = store.start_read(
+                operations, timeout_s=timeout_s, is_stale=session.is_stale, view=self._view, done=done
+            )
+        else:
+            call = store.start_write(operations, timeout_s=timeout_s, done=done)
+        if isinstance(call, Answer):
+            self._view.note(call)
+            return call
+        self._run = call
+        return None
+
+    def _take_answer(self, answer: Answer) -> Need:
+        self._run = None
+        self._view.note(answer)
+        return self._go_on(self.session.take_answer(answer))
+
+    def _take_bytes(self) -> Need:
+        """Go on with what has come, if something has."""
+        chunk = self._receive()
+        if chunk is None:
+            return BYTES
+        self.is_busy = True
+        session = self.session
+        step = session.receive(chunk)
+        if session.half_bytes or self._half_bytes:
+            self._half_bytes = session.half_bytes
+            self._halves.note(self, self._half_bytes, is_new=step is not None)
+        return self._go_on(step)
+
+    def _receive(self) -> bytes | None:
+        """Return what has come: b"" at the end of input, None if there is nothing."""
+        try:
+            return self._receive_nowait()
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise lost("receiving", error) from error
+
+    # While the task rests
+
+    def _on_readable(self) -> None:
+        if self._resting is BYTES:
+            self._attend(self._take_bytes)
+        else:
+            # The client sends more than it has answers for. That is received when it is its turn.
+            self._unwatch()
+
+    def _on_answer(self, answer: Answer) -> None:
+        assert self._resting is ANSWER
+        self._attend(self._take_answer, answer)
+
+    def _attend(self, go_on: Callable[..., Need], *arguments: Answer) -> None:
+        """Do what needs no wait at once, in the task of whoever calls; wake the own one for the rest."""
+        need = Need.NOTHING
+        try:
+            need = go_on(*arguments)
+        except Exception as error:  # noqa: BLE001 - the connection's own task raises it
+            self._error = error
+        if not (need is BYTES and self._is_called) and self._may_rest(need):
+            return
+        assert self._task is not None
+        self._resting, self._woken_for = None, need
+        trio.lowlevel.reschedule(self._task)
+
+    def _may_rest(self, need: Need) -> bool:
+        """Let the task rest, or rest on, if somebody tells when there is what it needs; return whether it may."""
+        if need is BYTES:
+            self.is_busy = False
+            if not self._is_watched:
+                self._is_watched = self._stream.watch(self._on_readable)
+        self._resting = need if need is ANSWER or (need is BYTES and self._is_watched) else None
+        return self._resting is not None
+
+    def _unwatch(self) -> None:
+        if self._is_watched:
+            self._is_watched = False
+            self._stream.unwatch()
+
+    # What the task does
+
     async def _work(self, step: Step | None = None) -> None:
         """Carry out a step of the session and those that follow; receive more until it hears no more.
 
         A session that is open waits for its client, and may be called away from that; one that drains does not wait.
         """
-        session, store, outbox, view = self.session, self._store, self._outbox, self._view
+        session = self.session
         is_waiting = session.is_open
-        wait = self._stream.wait_readable if is_waiting else trio.lowlevel.checkpoint
-        while True:
-            while step is not None:
-                if step is READ:
-                    answer = await store.read(
-                        session.operations, timeout_s=session.timeout_s, is_stale=session.is_stale, view=view
-                    )
-                    step = session.take_answer(answer)
-                elif step is WRITE:
-                    answer = await store.write(session.operations, timeout_s=session.timeout_s)
-                    view.note(answer)
-                    step = session.take_answer(answer)
-                else:
-                    if step is PAUSE:
-                        await trio.lowlevel.checkpoint()
-                    elif not outbox.send_nowait(step):
-                        await outbox.flush()
-                    self.active_s = self._now()
-                    step = session.next_step() if session.is_owing else None
-            self.is_busy = False
-            if not session.is_hearing or (self._is_called and is_waiting):
-                return
-            await wait()
-            if self._is_called and is_waiting:
-                return
-            self.is_busy = True
-            chunk = self._receive()
-            if chunk is not None:
-                step = session.receive(chunk)
-                if session.half_bytes or self._half_bytes:
-                    self._half_bytes = session.half_bytes
-                    self._halves.note(self, self._half_bytes, is_new=step is not None)
-                # Thousands of silent connections must not keep their last chunk in memory.
-                del chunk
-            elif not is_waiting:
-                return
+        need = self._go_on(step)
+        while need is not Need.NOTHING:
+            if need is Need.ROOM:
+                await self._outbox.flush()
+                need = self._go_on(session.next_step() if session.is_owing else None)
+            elif need is Need.TURN:
+                await trio.lowlevel.checkpoint()
+                need = self._go_on(session.next_step())
+            elif need is ANSWER or (is_waiting and not self._is_called):
+                need = await self._rest(need)
+            else:
+                self.is_busy = False
+                if is_waiting:
+                    return
+                await trio.lowlevel.checkpoint()
+                need = self._take_bytes()
+                if not self.is_busy:
+                    return  # Nothing has come.
+        self.is_busy = False
+
+    async def _rest(self, need: Need) -> Need:
+        """Let others go on with the session as far as that needs no wait; return what is needed then."""
+        if not self._may_rest(need):
+            await self._stream.wait_readable()
+            return BYTES if self._is_called else self._take_bytes()
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        if self._error is not None:
+            raise self._error
+        return self._woken_for
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._resting = None
+        if self._run is not None:
+            self._store.cancel(self._run)
+            self._run = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def _linger(self) -> None:
         """Wait for the client to close its side.
@@ -196,12 +337,3 @@ class Connection:
             raise lost("shutting down", error) from error
         while self._receive() != b"":
             await self._stream.wait_readable()
-
-    def _receive(self) -> bytes | None:
-        """Return what has come: b"" at the end of input, None if there is nothing."""
-        try:
-            return self._receive_nowait()
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise lost("receiving", error) from error

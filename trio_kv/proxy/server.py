@@ -107,19 +107,29 @@ class Proxy:
         listeners = listeners or await self._listen(self._config.host, self._config.port)
         self.port = listeners[0].port
         try:
-            async with trio.open_nursery() as connections:
-                with contextlib.ExitStack() as stack:
-                    for listener in listeners:
-                        stack.callback(listener.close)
-                    with self._doors:
-                        async with trio.open_nursery() as doors:
-                            for listener in listeners:
-                                doors.start_soon(self._accept, listener, connections)
-                            if self._config.idle_timeout_s:
-                                doors.start_soon(self._sweep)
-                            task_status.started(self.port)
+            async with trio.open_nursery() as helpers:
+                for listener in listeners:
+                    helpers.start_soon(listener.run)
+                async with trio.open_nursery() as connections:
+                    await self._open_doors(listeners, connections, task_status)
+                helpers.cancel_scope.cancel()
         finally:
             self._ended.set()
+
+    async def _open_doors(
+        self, listeners: Sequence[Listener], connections: trio.Nursery, task_status: trio.TaskStatus[int]
+    ) -> None:
+        """Accept connections until stopped."""
+        with contextlib.ExitStack() as stack:
+            for listener in listeners:
+                stack.callback(listener.close)
+            with self._doors:
+                async with trio.open_nursery() as doors:
+                    for listener in listeners:
+                        doors.start_soon(self._accept, listener, connections)
+                    if self._config.idle_timeout_s:
+                        doors.start_soon(self._sweep)
+                    task_status.started(self.port)
 
     async def stop(self) -> None:
         """Accept no more, answer what has come within `stop_grace_s`, say so to all, close.

@@ -4,9 +4,9 @@ A session takes chunks of bytes and tells what to do about them, one step after 
 the store, send some bytes, let others have their turn. Whoever drives it asks for the next step until there is none,
 and only then receives again, which is what holds a fast client back.
 
-A run has requests of one kind that follow each other. The next run is given out when the last one is answered, so
-requests take effect in their order. A chunk of lines that are no requests is worth a hundred of it in replies: they
-go out before more of its lines are decoded.
+A run has requests that the store carries out in one go (`proxy.runs`). The next run is given out when the last one is
+answered, so requests take effect in their order; within a run the store sees to that. A chunk of lines that are no
+requests is worth a hundred of it in replies: they go out before more of its lines are decoded.
 
 Nobody works for long without a pause. What is done is counted in units of some microseconds, and not in time, so that
 a simulated run repeats itself.
@@ -14,18 +14,19 @@ a simulated run repeats itself.
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from trio_kv.gateway.store import Answer
-from trio_kv.kv.operations.operation import Query, WriteOperation
+from trio_kv.kv.operations.operation import WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
-from trio_kv.proxy.states import NEXT_STATES, PAUSE, READ, WRITE, IllegalStateError, State, Step
-from trio_kv.wire.operations import OPERATIONS, BadRequestError, Request, Status
+from trio_kv.proxy.runs import STEP_OF_RUN, cut_run, take_plain
+from trio_kv.proxy.states import NEXT_STATES, PAUSE, IllegalStateError, State, Step
+from trio_kv.wire.operations import BadRequestError, Request, Status
 from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
 from trio_kv.wire.replies import CLOSE_SHUTDOWN, encode_error, encode_reply, encode_status
-from trio_kv.wire.requests import is_http, parse_line
+from trio_kv.wire.requests import is_http, parse_chunk, parse_line
 
 REPLY_BYTES_MAX = 262144
 """Replies kept before they are sent; beyond it they go out before the chunk is done."""
@@ -37,13 +38,6 @@ BAD_BYTES_A_UNIT = 32
 """How much of a bad line is a unit of work, as far as it is explained."""
 STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
-
-STEP_OF_RUN: Final[Mapping[type, Step]] = {
-    kind: READ if issubclass(kind, Query) else WRITE
-    for kind in OPERATIONS.values()
-    if issubclass(kind, (Query, WriteOperation))
-}
-"""What a run of each kind of operation asks for; the others need no store."""
 
 
 class Session:
@@ -72,7 +66,7 @@ class Session:
         self.is_owing = False
         """Whether there is a next step."""
         self.operations: Sequence[Any] = ()
-        """The run that was given out last. Its requests have one kind, time-out and consistency."""
+        """The run that was given out last. Its requests have one time-out, and its reads one consistency."""
         self.timeout_s = 0.0
         self.is_stale = False
         self.farewell = b""
@@ -130,6 +124,8 @@ class Session:
         ):
             # One whole line, which is what a client sends that waits for each answer. It goes the shortest way.
             line: Any = chunk[:-1]
+        elif (items := self._parse_plain(chunk)) is not None:
+            return self._take_plain(items)
         else:
             lines = self._split(chunk)
             if not lines or not (self.request_count or self._greet(lines[0])):
@@ -162,7 +158,7 @@ class Session:
         """
         if len(answer.replies) != self._handed - self._done or self._answer is not None:
             raise IllegalStateError(f"{len(answer.replies)} replies to {self._handed - self._done} requests")
-        if self._lines:
+        if self._lines or len(self._items) > 1:
             self._answer = answer
             return self.next_step()
         # It was one line, alone.
@@ -258,17 +254,9 @@ class Session:
 
     def _cut_run(self, first: Request) -> Step:
         """Cut the run that begins with the next item, and return its step."""
-        step, timeout_s, is_stale = STEP_OF_RUN[type(first.operation)], first.timeout, first.is_stale
-        run: list[Any] = []
-        for item in islice(self._items, self._done, self._done + self._run_requests_max):
-            # One time-out and one consistency a run, so that the store need know no more of it than that.
-            if isinstance(item, bytes) or STEP_OF_RUN.get(type(item.operation)) is not step:
-                break
-            if item.timeout != timeout_s or item.is_stale != is_stale:
-                break
-            run.append(item.operation)
-        self._handed = self._done + len(run)
-        self.operations, self.timeout_s, self.is_stale = run, timeout_s, is_stale
+        items = islice(self._items, self._done, self._done + self._run_requests_max)
+        step, self.is_stale, self.operations = cut_run(first, items)
+        self.timeout_s, self._handed = first.timeout, self._done + len(self.operations)
         return step
 
     def _take_out(self) -> bytes:
@@ -304,6 +292,24 @@ class Session:
             self._become(State.OPEN)
         return True
 
+    def _parse_plain(self, chunk: bytes) -> list[Request] | None:
+        """Return the requests of a chunk of whole, plain lines that are one run; None if that is in doubt."""
+        if not (self._is_between_lines and self.request_count and chunk.endswith(b"\n")):
+            return None
+        lines_max = min(WORK_MAX, self._run_requests_max)
+        if len(chunk) > self._line_bytes_max or chunk.count(b"\n") > lines_max:
+            return None
+        return parse_chunk(chunk)
+
+    def _take_plain(self, items: list[Request]) -> Step:
+        """Take requests that are one run."""
+        self.request_count += len(items)
+        self.is_owing = True
+        self._items, self._done, self._handed, self._work = items, 0, len(items), len(items)
+        step, self.operations = take_plain(items)
+        self.timeout_s, self.is_stale = items[0].timeout, False
+        return step
+
     def _take_many(self, lines: list[Line]) -> Step | None:
         self.request_count += len(lines)
         self._lines, self._taken, self._work = lines, 0, 0
@@ -317,19 +323,22 @@ class Session:
 
     def _decode_lines(self) -> None:
         """Decode lines: all there are, but for a pause, or if their replies are known and too many already."""
-        work, items = self._work, self._items
-        for line in islice(self._lines, self._taken, None):
+        work, items, before = self._work, self._items, len(self._items)
+        # Each line is a unit of work at least.
+        for line in self._lines[self._taken : self._taken + WORK_MAX]:
+            work += 1
             item = self._decode(line)
             items.append(item)
-            self._taken += 1
-            work += 1
-            if isinstance(item, bytes):
+            if type(item) is bytes:
                 self._error_bytes += len(item)
                 work += BAD_LINE_WORK
                 if line is not TOO_LARGE:
                     work += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
-            if work >= WORK_MAX or self._error_bytes > REPLY_BYTES_MAX:
+                if self._error_bytes > REPLY_BYTES_MAX:
+                    break
+            if work >= WORK_MAX:
                 break
+        self._taken += len(items) - before
         self._work = work
         self._is_decoding = self._taken < len(self._lines) and self._error_bytes <= REPLY_BYTES_MAX
 
@@ -351,14 +360,20 @@ class Session:
 
     def _put_replies(self, answer: Answer) -> None:
         """Put the replies to the last run, as many as may be kept."""
-        items, replies, node, term = self._items, answer.replies, answer.node, answer.term
-        first = self._handed - len(replies)
-        for place in range(self._done, self._handed):
-            if self._out_bytes > REPLY_BYTES_MAX:
-                return
-            self._put(encode_reply(items[place], replies[place - first], node, term))
-            self._done += 1
-        self._answer = None
+        replies, node, term = answer.replies, answer.node, answer.term
+        out, out_bytes, done = self._out, self._out_bytes, self._done
+        told = len(replies) - (self._handed - done)
+        for item, reply in zip(self._items[done : self._handed], islice(replies, told, None), strict=True):
+            if out_bytes > REPLY_BYTES_MAX:
+                break
+            line = encode_reply(item, reply, node, term)
+            out.append(line)
+            out_bytes += len(line)
+            done += 1
+        self._done = done
+        self._out_bytes = out_bytes
+        if self._done == self._handed:
+            self._answer = None
 
     def _answer_here(self, item: Request | bytes) -> bytes:
         """Return the reply to what needs no run, or gets no result any more."""

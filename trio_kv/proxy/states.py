@@ -38,7 +38,8 @@ class Action(enum.Enum):
     READ = "read"
     """Let the store answer the session's `operations`, which are queries, and give the answer to `take_answer`."""
     WRITE = "write"
-    """Let the store apply the session's `operations`, which are writes, and give the answer to `take_answer`."""
+    """Let the store carry out the session's `operations`, one of which is a write, and give the answer to
+    `take_answer`."""
     PAUSE = "pause"
     """Let others have their turn."""
 

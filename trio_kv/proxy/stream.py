@@ -41,6 +41,21 @@ class ByteStream(Protocol):
         """Wait until there is something to receive. It may be cancelled."""
         ...  # pragma: no cover
 
+    def watch(self, on_readable: Callable[[], object]) -> bool:
+        """Call `on_readable`, again and again, as long as there is something to receive, until `unwatch`.
+
+        It must neither raise nor wait.
+
+        Returns:
+            False if the stream can't do that: then there is `wait_readable` alone.
+
+        """
+        ...  # pragma: no cover
+
+    def unwatch(self) -> None:
+        """Call nobody any more."""
+        ...  # pragma: no cover
+
     def receive_nowait(self) -> bytes | None:
         """Return at most `CHUNK_BYTES_MAX` of what has come; b"" at the end of input, None if there is nothing now."""
         ...  # pragma: no cover
@@ -71,6 +86,10 @@ class Listener(Protocol):
     @property
     def port(self) -> int:
         """The port on which it listens."""
+        ...  # pragma: no cover
+
+    async def run(self) -> None:
+        """Do what its connections need as long as they live. Until it is cancelled, which must be after their end."""
         ...  # pragma: no cover
 
     async def accept(self) -> ByteStream:
@@ -117,6 +136,14 @@ class TrioStream:
             self._received = bytes(await self._stream.receive_some(CHUNK_BYTES_MAX))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise lost("receiving", error) from error
+
+    def watch(self, on_readable: Callable[[], object]) -> bool:
+        """See `ByteStream`. What came can only be known by waiting for it."""
+        del on_readable
+        return False
+
+    def unwatch(self) -> None:
+        """See `ByteStream`."""
 
     def receive_nowait(self) -> bytes | None:
         """See `ByteStream`."""

@@ -42,7 +42,7 @@ Only the leader appends. A client's command becomes entry 11 of term 5::
     n3 has 10@5: it appends 11@5, and writes it to its disk
     n3@5 -> n2 AppendAccepted match=11                      leaves when that write is durable
     n2's own write is durable: 2 of 3 have 11@5             committed; n2 applies it and answers the client
-    n2@5 -> n3 Heartbeat round=0 base=11@5 commit=11        n3 applies it
+    n2@5 -> n3 Heartbeat round=0 base=11@5 commit=11        n3 applies it; the next append may tell it before
 
 1. An append names the entry before its own (`base`). A follower that has another one there refuses, with a hint where
    to look, and drops its own tail where it contradicts the leader's, and only there. So two logs that have the same
@@ -53,7 +53,8 @@ Only the leader appends. A client's command becomes entry 11 of term 5::
 4. The commit index needs no disk: it is found again.
 
 A read needs no entry (`reads`; thesis §6.4): a leader that proves by a round of heartbeats that it still leads may
-let a read be answered from what was committed when the read came. Followers ask it for that index, and serve.
+let a read be answered from what was committed when the read came. Followers ask it for that index, and serve. Where the
+leader and one follower are a majority, of three nodes, the follower's question is proof enough.
 
 A log can't grow for ever (§7): what a durable snapshot holds is forgotten, and a follower that needs it gets the
 snapshot instead, chunk by chunk (`install`).

@@ -16,6 +16,8 @@ class RaftConfig:
     election_timeout_min_s: float = attrs.field(default=0.2, validator=validators.gt(0))
     election_timeout_max_s: float = attrs.field(default=0.4)
     heartbeat_interval_s: float = attrs.field(default=0.06, validator=validators.gt(0))
+    commit_delay_s: float = attrs.field(default=0.005, validator=validators.ge(0))
+    """A commit index that rides on nothing else is told on its own after this long; 0: at once."""
     append_bytes_max: int = attrs.field(default=1 << 20, validator=validators.ge(1))
     """An AppendEntries takes entries until it has more bytes than this; it takes one in any case."""
     append_entries_max: int = attrs.field(default=4096, validator=validators.ge(1))

@@ -7,7 +7,7 @@ process. To Raft the command is opaque: all it asks of one is `encode()`.
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -37,8 +37,8 @@ HEADER = struct.Struct("<QQQI")
 """index, term, time_us, length of the command in bytes."""
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One log entry (paper §5.3).
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One log entry (paper §5.3). Nobody changes one, but for `made`.
 
     A msgspec struct and not an attrs class: it is made once a write, at a seventh of the cost.
     """
@@ -50,6 +50,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     command: Command | None
     """None for the no-op that opens a term (paper §8)."""
     encoded: bytes
+    made: Any = None
+    """What the first state machine that applied it made of it, for the others of the process; None before that."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entry) and self.encoded == other.encoded
+
+    def __hash__(self) -> int:
+        return hash(self.encoded)
 
     def __str__(self) -> str:
         return f"{self.index}@{self.term}"
@@ -61,49 +69,70 @@ def make_entry(index: int, term: int, time_us: int, command: Command | None) -> 
     return Entry(index, term, time_us, command, HEADER.pack(index, term, time_us, len(data)) + data)
 
 
-class SharingDecoder:
-    """Decodes commands for all nodes of one process, so that they share the entries that one of them has read.
+class _Unread:
+    """Stands for the command of an entry that need not be decoded now; whoever asks for its bytes has them already."""
 
-    Their logs hold the same entries. An entry whose bytes are equal to those of a known one is that one: it takes
-    neither time to decode nor memory.
-    """
+    def encode(self) -> bytes:
+        """Refuse."""
+        raise AssertionError("this entry was not read yet")
+
+
+UNREAD: Final = _Unread()
+
+
+class SharingDecoder:
+    """Decodes the commands of one log, of which other nodes of the process may have read most already."""
 
     def __init__(self, decode_command: Callable[[bytes], Command]) -> None:
-        """Know no entry yet."""
-        self.known: dict[int, Entry] = {}
-        """The entry last read at each index."""
+        """Take what turns the bytes of a command into the command."""
         self._decode_command = decode_command
 
     def __call__(self, data: bytes) -> Command:
         """Decode a command."""
         return self._decode_command(data)
 
+    @property
+    def unpacked(self) -> list[Entry]:
+        """Entries of another log, without a gap: whoever reads the same bytes shares them."""
+        raise NotImplementedError
+
+    def is_known(self, index: int, encoded: bytes) -> bool:
+        """Return whether an entry need not be decoded: one of just these bytes was, or nobody will ask for it.
+
+        Asked for each entry in turn.
+        """
+        raise NotImplementedError
+
 
 def decode_entries(data: bytes, decode_command: Callable[[bytes], Command]) -> Iterator[Entry]:
     """Yield the entries whose bytes stand one after the other in `data`.
+
+    The command of an entry that a `SharingDecoder` knows is `UNREAD`.
 
     Raises:
         ValueError: `data` ends inside an entry, or a command can't be decoded.
 
     """
-    known = decode_command.known if isinstance(decode_command, SharingDecoder) else {}
-    is_sharing = isinstance(decode_command, SharingDecoder)
+    sharing = decode_command if isinstance(decode_command, SharingDecoder) else None
+    is_known, others = (None, []) if sharing is None else (sharing.is_known, sharing.unpacked)
+    first, last = (others[0].index, others[-1].index) if others else (0, -1)
     offset, size = 0, len(data)
     while offset < size:
-        end = offset + HEADER.size
-        if end > size:
+        begin = offset + HEADER.size
+        if begin > size:
             raise ValueError(f"entry header cut short at byte {offset}")
         index, term, time_us, length = HEADER.unpack_from(data, offset)
-        shared = known.get(index)
-        if shared is not None and data.startswith(shared.encoded, offset):
-            yield shared
-            offset = end + length
+        end = begin + length
+        if first <= index <= last and data.startswith(others[index - first].encoded, offset):
+            yield others[index - first]
+            offset = end
             continue
-        if end + length > size:
+        if end > size:
             raise ValueError(f"entry {index} cut short at byte {offset}")
-        command = decode_command(data[end : end + length]) if length else None
-        entry = Entry(index, term, time_us, command, data[offset : end + length])
-        if is_sharing:
-            known[index] = entry
-        yield entry
-        offset = end + length
+        encoded = data[offset:end]
+        if is_known is not None and is_known(index, encoded):
+            command: Command | None = UNREAD
+        else:
+            command = decode_command(data[begin:end]) if length else None
+        yield Entry(index, term, time_us, command, encoded)
+        offset = end

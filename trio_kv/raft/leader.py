@@ -76,7 +76,12 @@ class Leader(Replicator):
         return None
 
     def _set_deadline(self) -> None:
-        self.deadline = min(self.heartbeat_at, self.transfer_deadline)
+        self.deadline = min(self.heartbeat_at, self.transfer_deadline, self.tell_commit_at)
+
+    def replicate(self, now: float) -> None:
+        """See `Replicator`; a commit index may be due to be told from now on, or not any more."""
+        super().replicate(now)
+        self._set_deadline()
 
     def _quorum_heard_at(self, now: float) -> float:
         return self._reached(now, _HEARD_AT, float("-inf"))
@@ -182,6 +187,11 @@ class Leader(Replicator):
         if progress.accepted(message.match, message.free_log_bytes):
             self._maybe_commit()
             self._maybe_finish_transfer(now)
+
+    def hasty_followers(self) -> frozenset[int]:
+        """See `Replicator`; one that leadership is handed over to can be told so as soon as it has all of the log."""
+        hasty = super().hasty_followers()
+        return hasty if self.transfer_target is None else hasty | {self.transfer_target}
 
     def _maybe_commit(self) -> None:
         log = self.raft.log

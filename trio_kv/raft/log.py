@@ -5,6 +5,8 @@ Invariants, asserted where the log changes:
 - terms never decrease, and neither does cluster time;
 - `base_index <= durable <= last_index`;
 - an entry once appended changes only by being truncated with all that follow it.
+
+Old entries are packed (`raft.runs`) where the nodes of a process share them.
 """
 
 import copy
@@ -12,32 +14,44 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from trio_kv.raft.entry import Entry
+from trio_kv.raft.runs import Entries
 
 
 class Log:
     """A node's log (paper §5.3). Its first index is `base_index + 1`: what is older stands in a snapshot."""
 
-    __slots__ = ("_entries", "_first_indexes", "_terms", "base_index", "base_term", "base_time_us", "durable")
+    __slots__ = (
+        "_entries",
+        "_first_indexes",
+        "_terms",
+        "base_index",
+        "base_term",
+        "base_time_us",
+        "durable",
+        "last_index",
+    )
 
     def __init__(
         self, entries: Iterable[Entry] = (), *, base_index: int = 0, base_term: int = 0, base_time_us: int = 0
     ) -> None:
-        """Take over what a disk held: all of it counts as durable."""
+        """Take over what a disk held: all of it counts as durable, and `Entries` follow on one another already."""
         self.base_index = base_index
         self.base_term = base_term
         self.base_time_us = base_time_us
-        self._entries: list[Entry] = []
+        self._entries = entries if isinstance(entries, Entries) else Entries()
+        self.last_index = base_index + len(self._entries)
+        """Index of the last entry."""
         # The terms present, rising, with the first index of each: all questions about terms are answered here.
         self._terms: list[int] = []
         self._first_indexes: list[int] = []
         self.durable = base_index
-        self.append(list(entries))
+        if isinstance(entries, Entries):
+            for index, term in entries.terms():
+                self._note_term(index, term)
+            assert (entries.last_time_us or base_time_us) >= base_time_us, "time goes back behind the base"
+        else:
+            self.append(list(entries))
         self.durable = self.last_index
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry."""
-        return self.base_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -47,7 +61,8 @@ class Log:
     @property
     def last_time_us(self) -> int:
         """Cluster time of the last entry, in microseconds."""
-        return self._entries[-1].time_us if self._entries else self.base_time_us
+        time_us = self._entries.last_time_us
+        return self.base_time_us if time_us is None else time_us
 
     def term_at(self, index: int) -> int | None:
         """Return the term of the entry at an index; None if the log doesn't know it."""
@@ -81,7 +96,7 @@ class Log:
     def slice(self, first: int, last: int) -> tuple[Entry, ...]:
         """Return the entries from `first` to `last`, both included."""
         assert self.base_index < first, f"{first} is not above {self.base_index}"
-        return tuple(self._entries[first - self.base_index - 1 : last - self.base_index])
+        return tuple(self._entries.part(first - self.base_index - 1, last - self.base_index))
 
     def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[Entry, ...]:
         """Return the entries from `first` on, as many as these limits allow, and one if there is any."""
@@ -104,14 +119,24 @@ class Log:
             if entry.term != term or not self._terms:
                 assert entry.term >= term, f"{entry} follows term {term}"
                 term = entry.term
-                self._terms.append(term)
-                self._first_indexes.append(index)
+                self._note_term(index, term)
         self._entries.extend(entries)
+        self.last_index = index
+
+    def _note_term(self, index: int, term: int) -> None:
+        if not self._terms or self._terms[-1] != term:
+            self._terms.append(term)
+            self._first_indexes.append(index)
+
+    def pack(self, index: int) -> None:
+        """Pack entries up to `index`, which are committed and applied: they take less memory, and longer to read."""
+        self._entries.pack(index - self.base_index)
 
     def truncate(self, first: int) -> None:
         """Drop all entries from `first` on."""
         assert self.base_index < first <= self.last_index
-        del self._entries[first - self.base_index - 1 :]
+        self._entries.cut(first - self.base_index - 1)
+        self.last_index = first - 1
         while self._first_indexes and self._first_indexes[-1] >= first:
             self._first_indexes.pop()
             self._terms.pop()
@@ -129,7 +154,7 @@ class Log:
         del self._terms[:run], self._first_indexes[:run]
         if self._first_indexes and self._first_indexes[0] <= index:
             self._first_indexes[0] = index + 1
-        del self._entries[: index - self.base_index]
+        self._entries.drop(index - self.base_index)
         self.base_index, self.base_term, self.base_time_us = base.index, base.term, base.time_us
 
     def reset(self, index: int, term: int, time_us: int) -> None:
@@ -138,11 +163,12 @@ class Log:
         self._terms.clear()
         self._first_indexes.clear()
         self.base_index, self.base_term, self.base_time_us = index, term, time_us
-        self.durable = index
+        self.durable = self.last_index = index
 
     def size_bytes(self, first: int, last: int) -> int:
         """Return how many bytes the entries from `first` to `last` have."""
-        return sum(len(entry.encoded) for entry in self.slice(max(first, self.base_index + 1), last))
+        begin = max(first, self.base_index + 1) - self.base_index - 1
+        return self._entries.size_bytes(begin, max(begin, last - self.base_index))
 
     def _run_end(self, run: int) -> int:
         return self._first_indexes[run + 1] - 1 if run + 1 < len(self._first_indexes) else self.last_index

@@ -175,6 +175,8 @@ class ReadIndexReply(Message):
     nonce: int
     counter: int
     index: int
+    index_term: int
+    """Term of the entry there: a log that has it knows that it is committed. 0 if the leader has forgotten it."""
 
     def detail(self) -> str:
         return f" {self.nonce:x}/{self.counter} index={self.index}"

@@ -14,6 +14,7 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import (
     ElectionStarted,
     EntriesStored,
+    Event,
     LeaderElected,
     LeaderSteppedDown,
     LogCompacted,
@@ -84,6 +85,8 @@ class Raft(NodeState):
             case ReadIndex():
                 role.on_read_index(now, message)
             case ReadIndexReply():
+                if self.log.has(message.index, message.index_term):
+                    self.commit_to(message.index)
                 self.confirm_reads(self.pending_reads.answered(message.nonce, message.counter), message.index)
             case InstallSnapshot():
                 self._following(now, message).on_install_snapshot(now, message)
@@ -176,6 +179,12 @@ class Raft(NodeState):
     def is_leader(self) -> bool:
         """Whether this node leads its term, as far as it knows."""
         return isinstance(self.role, Leader)
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether this node leads, and entries of its log are on their way to be committed: more may wait for that."""
+        role = self.role
+        return self.commit < self.log.last_index and isinstance(role, Leader) and role.transfer_target is None
 
     def copy(self) -> Self:
         """Return a node of its own in the same state, to try what happens next. Entries are shared."""
@@ -289,6 +298,23 @@ class Raft(NodeState):
         if self.log.durable > durable and self.wants_debug:
             self.emit(EntriesStored(self.log.durable))
         self._change_role(now, self.role.on_stored(now))
+
+    def stored_and_done(self, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Event]] | None:
+        """Note that this write, and all before it, are durable, if that lets messages leave and does nothing else.
+
+        So it is with most of a follower's writes.
+
+        Returns:
+            the messages, which leave now, and events. None: there is more to it, and nothing was noted.
+
+        """
+        is_follower = isinstance(self.role, Follower)
+        if not is_follower or self.is_rebuilding or self.persistence.is_backed_up:
+            return None
+        durable = self.log.durable
+        messages = self.persistence.stored(ticket)
+        is_told = self.log.durable > durable and self.wants_debug
+        return messages, (EntriesStored(self.log.durable),) if is_told else ()
 
     def set_free_log_bytes(self, free_log_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""

@@ -84,7 +84,7 @@ class Persistence:
 
     def next_write(self, now: float, hard_state: HardState) -> Write | None:
         """Return what brings the disk up to date; None if nothing has changed since the last write, or it must wait."""
-        if self._is_backed_up:
+        if self.is_backed_up:
             return None
         is_changed = hard_state != self._saved
         last = self.log.last_index
@@ -112,12 +112,13 @@ class Persistence:
         return write
 
     @property
-    def _is_backed_up(self) -> bool:
+    def is_backed_up(self) -> bool:
+        """Whether so many writes are under way that no further one is given out."""
         return len(self._pending) >= WRITES_UNDER_WAY_MAX
 
     def release(self) -> list[Message]:
         """Bind the held messages to the last write under way; if there is none, return them: they may leave."""
-        if self._is_backed_up:
+        if self.is_backed_up:
             # The write that backs them may not be given out yet.
             del self.held[:-HELD_MAX]
             return []

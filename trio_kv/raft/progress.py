@@ -139,8 +139,12 @@ class Progress:
         self.in_flight.clear()
 
     def sent_commit(self, index: int) -> None:
-        """Note that the follower was sent a commit index, as far as it can be verified there."""
-        self.commit_sent = max(self.commit_sent, index)
+        """Note that the follower was sent a commit index; of it counts what its log holds, as far as is known."""
+        self.commit_sent = max(self.commit_sent, min(index, self.next - 1))
+
+    def lacks_commit(self, commit: int) -> bool:
+        """Return whether there is a commit index to be told that was not sent yet."""
+        return self.is_replicating and self.commit_sent < min(commit, self.next - 1)
 
     # What it says
 

@@ -3,7 +3,7 @@
 A node that has reads to answer puts one question to its leader for all of them. The leader notes its
 commit index, begins a heartbeat round *after* the question came, and answers once a majority has replied
 to that round in this term: then nobody else can have committed anything before the question that this
-index does not cover.
+index does not cover. Where leader and asker are a majority by themselves, the question is such a reply.
 
 Rules, each the escape from a bug that others had:
 
@@ -128,6 +128,14 @@ class HeartbeatRounds:
             if known and known[0].nonce == question.nonce and known[0].counter > question.counter:
                 return  # It comes late, and the newer question stands for its reads too.
             self.new[question.source] = [question]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a round should begin for the sake of questions.
+
+        While others wait for a round it is not: the next one serves all that have come by then.
+        """
+        return bool(self.new) and not self.pending
 
     def begin(self, commit: int | None) -> int:
         """Begin a heartbeat round that serves all new questions, at this commit index; return its number.

@@ -1,6 +1,6 @@
 """What a leader and its followers say to one another (paper §5.3, §7): entries, heartbeats, snapshots, reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import attrgetter
 from typing import Any, Self
 
@@ -28,6 +28,8 @@ from trio_kv.raft.voters import Ordered
 
 _ACKED_ROUND: Callable[[Progress], int] = attrgetter("acked_round")
 
+NEVER = 1 << 30
+"""More messages than ever come."""
 INSTALL_LEASE_HEARTBEATS = 20
 """A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
 INSTALL_RETRY_HEARTBEATS = 10
@@ -44,12 +46,48 @@ class Replicator(Role):
         window = raft.config.append_window
         self.progress = {peer: Progress(first_index, now, window) for peer in raft.peers}
         self.rounds = HeartbeatRounds()
+        self._addressed: set[int] = set()
+        """Followers to whom this pass sends an append or an answer."""
+        self.tell_commit_at = float("inf")
+        """When a commit index is told that has ridden on nothing until then."""
 
     def _reached(self, own: Ordered, of: Callable[[Progress], Ordered], nothing: Ordered) -> Ordered:
         """Return how far a majority of the voters is: this node, and each follower that counts."""
         values = {peer: of(progress) for peer, progress in self.progress.items() if progress.counts}
         values[self.raft.id] = own
         return self.raft.voters.reached(values, nothing)
+
+    # What it waits for
+
+    def acks_missing(self) -> int:
+        """Return how many acknowledgements of the log, the own disk's among them, it takes at least to commit more."""
+        raft = self.raft
+        commit = raft.commit
+        if commit == raft.log.last_index:
+            return NEVER
+        nodes = [
+            peer for peer, progress in self.progress.items() if progress.match > commit and progress.counts
+        ]
+        if raft.log.durable > commit:
+            nodes.append(raft.id)
+        return max(1, raft.voters.missing(nodes))
+
+    def replies_missing(self) -> int:
+        """Return how many replies it takes at least to confirm a round for which questions wait."""
+        if not self.rounds.pending:
+            return NEVER
+        first = self.rounds.pending[0][0]
+        nodes = [
+            peer
+            for peer, progress in self.progress.items()
+            if progress.acked_round >= first and progress.counts
+        ]
+        return max(1, self.raft.voters.missing([self.raft.id, *nodes]))
+
+    def hasty_followers(self) -> frozenset[int]:
+        """Return the followers to whom more can be sent as soon as they have answered."""
+        last = self.raft.log.last_index
+        return frozenset([peer for peer, progress in self.progress.items() if progress.next <= last])
 
     def peer_said(self, message: Message) -> None:
         """Note what every message of a follower tells."""
@@ -62,9 +100,9 @@ class Replicator(Role):
     # Sending
 
     def replicate(self, now: float) -> None:
-        """Send entries, a commit index that nobody told yet, and a round for new questions."""
+        """Send entries, a round for new questions, and a commit index that has waited for one of them long enough."""
         log, config = self.raft.log, self.raft.config
-        base, last, commit = log.base_index, log.last_index, self.raft.commit
+        base, last = log.base_index, log.last_index
         gone_s = config.election_timeout_max_s
         runs: dict[int, tuple[Entry, ...]] = {}
         for peer, progress in self.progress.items():
@@ -90,10 +128,10 @@ class Replicator(Role):
                     if not entries:
                         break
                 self._send_append(now, peer, progress, entries)
-            if progress.commit_sent < commit and progress.is_replicating:
-                self._send_commit(peer, progress)
-        if self.rounds.new and self.raft.commit >= self.first_index:
+        if self.rounds.is_due and self.raft.commit >= self.first_index:
             self._begin_round(is_timer=False)
+        self._maybe_tell_commit(now)
+        self._addressed.clear()
 
     def _send_append(self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
         raft = self.raft
@@ -103,32 +141,59 @@ class Replicator(Role):
         last = prev_index + len(entries)
         progress.sent(last, now)
         if progress.is_replicating:
-            progress.sent_commit(min(raft.commit, last))
+            progress.sent_commit(raft.commit)
+        self._addressed.add(peer)
         raft.send(AppendEntries(*raft.header(peer), prev_index, prev_term, entries, raft.commit))
 
-    def _send_commit(self, peer: int, progress: Progress) -> None:
-        """Send a new commit index at once: the follower's readers wait for it."""
-        raft = self.raft
-        prev_index = progress.next - 1
-        commit = min(raft.commit, prev_index)
-        if commit > progress.commit_sent:
-            progress.sent_commit(commit)
-            self._send_heartbeat(peer, 0, prev_index)
+    def _maybe_tell_commit(self, now: float) -> None:
+        """Tell a commit index that has ridden on no other message: no node is woken for it alone before that."""
+        commit = self.raft.commit
+        untold = [
+            (peer, progress) for peer, progress in self.progress.items() if progress.lacks_commit(commit)
+        ]
+        if untold and self.tell_commit_at == float("inf"):
+            self.tell_commit_at = now + self.raft.config.commit_delay_s
+        if not untold or now >= self.tell_commit_at:
+            self.tell_commit_at = float("inf")
+            for peer, progress in untold:
+                progress.sent_commit(commit)
+                self._send_heartbeat(peer, 0, progress.next - 1)
 
     def _begin_round(self, *, is_timer: bool) -> None:
         raft = self.raft
         # While no entry of this term is committed, questions wait, but the heartbeat goes out (scenario R1).
         commit = raft.commit if raft.commit >= self.first_index else None
         round_number = self.rounds.begin(commit)
-        for peer, progress in self.progress.items():
+        for peer in self.progress if is_timer else self._enough_followers():
+            progress = self.progress[peer]
             if is_timer or not progress.is_replicating:
                 # The match is known to be on the follower's disk; what was sent since may be lost.
                 self._send_heartbeat(peer, round_number, progress.match)
             else:
-                progress.sent_commit(min(raft.commit, progress.next - 1))
+                progress.sent_commit(raft.commit)
                 self._send_heartbeat(peer, round_number, progress.next - 1)
         if not self.progress:
             self._confirm_reads()
+
+    def _enough_followers(self) -> Collection[int]:
+        """Return followers who make a majority with this node, the most promising ones.
+
+        These are, in this order, those whose logs are known to join ours, those who are woken anyhow, and those heard
+        last. Should one of them not answer, the next heartbeat begins a round that goes to all.
+        """
+        progress = self.progress
+
+        def promise(peer: int) -> tuple[bool, bool, float]:
+            return progress[peer].is_replicating, peer in self._addressed, progress[peer].heard_at
+
+        ranked = sorted(progress, key=promise, reverse=True)
+        enough = [self.raft.id]
+        for peer in ranked:
+            if self.raft.voters.has_majority(enough):
+                break
+            if progress[peer].counts:
+                enough.append(peer)
+        return enough[1:]
 
     def _send_heartbeat(self, peer: int, round_number: int, prev_index: int) -> None:
         raft = self.raft
@@ -255,22 +320,37 @@ class Replicator(Role):
         return self.rounds.own_contexts()
 
     def on_read_index(self, now: float, message: ReadIndex) -> None:
-        """Take a follower's question; it is answered after a round that begins now or later."""
-        self.progress[message.source].heard(now)
-        self.rounds.add(Question(message.source, message.nonce, message.counter))
+        """Take a follower's question; it is answered after a round that begins now or later.
+
+        To ask it in this term is what a reply to a round would say, and was said after its reads came. Where the asker
+        and this node are a majority, of three say, nobody else needs to be heard.
+        """
+        raft, progress = self.raft, self.progress[message.source]
+        progress.heard(now)
+        question = Question(message.source, message.nonce, message.counter)
+        is_majority = progress.counts and raft.voters.has_majority((raft.id, message.source))
+        if is_majority and raft.commit >= self.first_index:
+            self._answer(question, raft.commit)
+        else:
+            self.rounds.add(question)
 
     def _confirm_reads(self) -> None:
-        raft = self.raft
         acked = self._reached(self.rounds.last, _ACKED_ROUND, 0)
         for index, questions in self.rounds.confirmed(acked):
             for question in questions:
-                if question.source is None:
-                    raft.confirm_reads([question.context], index)
-                else:
-                    reply = ReadIndexReply(
-                        *raft.header(question.source), question.nonce, question.counter, index
-                    )
-                    raft.send(reply)
+                self._answer(question, index)
+
+    def _answer(self, question: Question, index: int) -> None:
+        """Answer a question: its reads may be served as soon as `index` is applied."""
+        raft, source = self.raft, question.source
+        if source is None:
+            raft.confirm_reads([question.context], index)
+            return
+        self._addressed.add(source)
+        index_term = raft.log.term_at(index) or 0
+        if self.progress[source].is_replicating:
+            self.progress[source].sent_commit(index)
+        raft.send(ReadIndexReply(*raft.header(source), question.nonce, question.counter, index, index_term))
 
     def leave(self) -> None:
         """Keep the own reads for the next leader. Followers ask again by themselves."""
@@ -281,4 +361,5 @@ class Replicator(Role):
         twin = super().copy(raft)
         twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
         twin.rounds = self.rounds.copy()
+        twin._addressed = self._addressed.copy()  # noqa: SLF001 - a twin of this class
         return twin

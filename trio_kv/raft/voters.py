@@ -40,6 +40,11 @@ class Voters:
         """Return whether these nodes are a majority: of the voters, and while joint also of the old ones."""
         return _is_majority(self.nodes, nodes) and (self.old is None or _is_majority(self.old, nodes))
 
+    def missing(self, nodes: Collection[int]) -> int:
+        """Return how many more nodes it takes at the least until these are a majority; 0 if they are one."""
+        lacking = [len(half) // 2 + 1 - len(half.intersection(nodes)) for half in self._halves()]
+        return max(0, *lacking)
+
     def majority_size(self) -> int:
         """Return how many nodes it takes at the least, for messages to people: of the larger half while joint."""
         return max(len(half) // 2 + 1 for half in self._halves())

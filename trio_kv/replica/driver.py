@@ -24,6 +24,7 @@ from trio_kv.replica.jobs import (
     SnapshotStored,
     Stored,
 )
+from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
@@ -67,16 +68,18 @@ class Work(msgspec.Struct, gc=False):
     """They leave."""
     write: Write | None
     """It goes to the disk; writes become durable in the order in which they are given."""
-    answers: list[tuple[ReplyTo, Answer]]
-    """(reply_to, answer): each goes to who asked."""
     jobs: list[Job]
     """They go to the disk, behind the write."""
     events: Sequence[Event]
     """They are told to whoever listens."""
+    answers: list[tuple[ReplyTo, Answer]]
+    """(reply_to, answer): each goes to who asked, and who may ask anew at once."""
     wants_pass: bool
     """`Continue` is to be given soon: when others who wait for the processor had it."""
     deadline: float
     """When `TimerFired` is to be given, by the clock of the node."""
+    patience: Patience
+    """What of that which comes next may lie for a moment."""
 
 
 class Driver:
@@ -126,12 +129,23 @@ class Driver:
         return Work(
             ready.messages,
             ready.write,
-            replica.take_answers(),
             replica.take_jobs(),
             events,
+            replica.take_answers(),
             wants_pass,
             replica.deadline,
+            Patience(replica.raft),
         )
+
+    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Event]] | None:
+        """Take what lets messages leave and asks for nothing else, without a pass.
+
+        Returns:
+            the messages, which leave now, and events. None if this is not such an item, or not now: it was not taken,
+            and is to be given to `step`.
+
+        """
+        return self.replica.raft.stored_and_done(item.ticket) if isinstance(item, Stored) else None
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""
@@ -146,7 +160,7 @@ class Driver:
             if isinstance(item, Message):
                 receive(now, item)
             elif isinstance(item, Propose):
-                propose(item)
+                propose(now, item)
             elif isinstance(item, Read):
                 read(item)
             elif isinstance(item, Stored):

@@ -4,12 +4,13 @@ thing.
 What it owns: who waits for which entry, which reads wait for which index, when something is due to expire.
 """
 
+from bisect import bisect_right
 from collections import deque
 
 import attrs
 
 from trio_kv.kv.commands import Command, Expire
-from trio_kv.kv.machine import Machine
+from trio_kv.kv.machine import Asked, Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
@@ -30,6 +31,14 @@ COMPARED_IN_A_PASS_BYTES_MAX = 65_536
 """JSON compared in one pass, in some milliseconds; once it is more, further entries wait for the next pass."""
 EXPIRY_RETRY_S = 1.0
 """What is due to expire waits so long when no entry could be appended: a transfer, or full disks."""
+GROUP_S = 0.01
+"""While a leader's entries are on their way to be committed, further commands wait for that, for so long at most, and
+then go out together: what a message, a pass and a sync cost is shared by more of them (group commit)."""
+PLACE_LOST = Reply(
+    "unavailable",
+    message="this read has lost its place before the writes behind it, which may have been done by an earlier attempt "
+    "of ours: ask again",
+)
 READS_WAITING_MAX = 16_384
 """Reads that wait here at a time, for a leader or for entries; a further one is refused, and asked elsewhere."""
 
@@ -43,6 +52,25 @@ class _Waiter:
     first: int
     last: int
     replies: list[Reply] = attrs.field(factory=list)
+    """To the commands."""
+    answers: dict[int, list[Reply]] = attrs.field(factory=dict)
+    """To the queries, by their place. As long as that was not reached there are none."""
+    repeated: int = 0
+    """Index of the last entry up to its end that was not applied there, as its command may have been applied before."""
+
+    def all_replies(self) -> list[Reply]:
+        """Return the replies in the order of the run."""
+        if not self.answers:
+            return self.replies
+        merged: list[Reply] = []
+        begin = 0
+        for place, answers in self.answers.items():
+            merged += self.replies[begin:place]
+            # A command behind them may have taken effect before: then the state that they met may hold that.
+            merged += [PLACE_LOST] * len(answers) if self.first + place <= self.repeated else answers
+            begin = place
+        merged += self.replies[begin:]
+        return merged
 
 
 class Replica:
@@ -75,10 +103,12 @@ class Replica:
         self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
         self._proposals: list[Propose] = []
+        self._proposed_at = 0.0
+        """When the first of these came."""
         self._new_reads: list[Read] = []
         self._waiters: deque[_Waiter] = deque()
         self.uncommitted_bytes = 0
-        """What the proposals weigh that this node appended in its term and that are not committed yet."""
+        """What the proposals weigh that this node has taken and that are not committed yet."""
         self.applied_now: tuple[Entry, ...] = ()
         """The entries that the last call of `apply` applied."""
         self._unapplied: tuple[Entry, ...] = ()
@@ -94,7 +124,8 @@ class Replica:
     @property
     def deadline(self) -> float:
         """When to call `timeout`, in seconds of the driver's clock."""
-        return min(self.raft.deadline, self._expiry_deadline())
+        deadline = min(self.raft.deadline, self._expiry_deadline())
+        return min(deadline, self._proposed_at + GROUP_S) if self._proposals else deadline
 
     @property
     def is_fresh(self) -> bool:
@@ -115,9 +146,12 @@ class Replica:
             else:
                 self._expiry_retry_at = now + EXPIRY_RETRY_S
 
-    def propose(self, propose: Propose) -> None:
-        """Take commands. All that come before the next `ready` are appended together."""
+    def propose(self, now: float, propose: Propose) -> None:
+        """Take commands. All that wait at a `ready` are appended together, if it is time for that."""
+        if not self._proposals:
+            self._proposed_at = now
         self._proposals.append(propose)
+        self.uncommitted_bytes += propose.size_bytes
 
     def read(self, read: Read) -> None:
         """Take a read. All that come before the next `ready` share one question to the leader."""
@@ -132,7 +166,7 @@ class Replica:
 
     def ready(self, now: float) -> Ready:
         """Return what has to be done since the last call."""
-        if self._proposals:
+        if self._proposals and self._is_group_due(now):
             self._append_proposals(now)
         if self._new_reads:
             self.raft.read(self._new_reads)
@@ -145,7 +179,8 @@ class Replica:
         self._reads.extend([(index, reads) for reads, index in ready.reads])
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
-            replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX)
+            asked = self._asked_between(committed[-1].index) if self._waiters else ()
+            replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
             self.snapshots.applied(sum([len(entry.encoded) for entry in committed]))
@@ -253,26 +288,46 @@ class Replica:
         requests += [read for reads in self.raft.unanswered_reads() for read in reads]
         return self._answers + [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
 
+    def _is_group_due(self, now: float) -> bool:
+        """Return whether the commands that wait are to be appended, or refused, now."""
+        return not self.raft.is_committing or now >= self._proposed_at + GROUP_S
+
     def _append_proposals(self, now: float) -> None:
         commands: list[Command] = []
         for propose in self._proposals:
             commands.extend(propose.commands)
         appended = self.raft.propose(now, commands)
-        if isinstance(appended, ReadOnly):
-            self._answers.extend([(each.reply_to, Full(each.number, self.id)) for each in self._proposals])
-        elif isinstance(appended, NotLeader):
-            refusals = [
-                (each.reply_to, Refused(each.number, self.id, appended.hint)) for each in self._proposals
-            ]
-            self._answers.extend(refusals)
-        else:
+        if isinstance(appended, LogPosition):
             first, term = appended
             for propose in self._proposals:
                 last = first + len(propose.commands) - 1
                 self._waiters.append(_Waiter(propose, term, first, last))
-                self.uncommitted_bytes += propose.size_bytes
                 first = last + 1
+        else:
+            for propose in self._proposals:
+                self.uncommitted_bytes -= propose.size_bytes
+                self._answers.append((propose.reply_to, self._refusal(propose, appended)))
         self._proposals = []
+
+    def _refusal(self, propose: Propose, why: NotLeader | ReadOnly) -> Refused | Full:
+        if isinstance(why, ReadOnly):
+            return Full(propose.number, self.id)
+        return Refused(propose.number, self.id, why.hint)
+
+    def _asked_between(self, last: int) -> list[Asked]:
+        """Return what is asked between the entries not applied yet up to `last`, in the order of the places."""
+        asked: list[Asked] = []
+        for waiter in self._waiters:
+            before = waiter.first - 1
+            if before > last:
+                break
+            for place, queries in waiter.propose.queries:
+                if before + place > last:
+                    break
+                replies = waiter.answers.setdefault(place, [])
+                if not replies:
+                    asked.append(Asked(before + place, queries, replies))
+        return asked
 
     def _answer_writes(self, committed: tuple[Entry, ...], replies: list[Reply]) -> None:
         """Answer the proposals whose entries were applied, as long as it was they that were applied there."""
@@ -288,10 +343,14 @@ class Replica:
                 self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
                 continue
             waiter.replies.extend(replies[begin:end])
+            repeated = self.machine.repeated
+            if repeated:
+                place = bisect_right(repeated, waiter.last)
+                waiter.repeated = max(waiter.repeated, repeated[place - 1] if place else 0)
             if waiter.last > last_applied:
                 return
             self._end_first()
-            done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.replies)
+            done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.all_replies())
             self._answers.append((waiter.propose.reply_to, done))
 
     def _give_up_lost(self) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from trio_kv.kv.machine import Frozen, Machine
+from trio_kv.kv.frozen import Frozen
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.node import Raft
@@ -31,6 +32,10 @@ CHUNKS_WAITING_MAX = 16
 """Chunks of our own snapshot that wait for the disk."""
 CHUNKS_MADE_MAX = 6
 """Chunks made in one pass of the node, in 2 ms at the most: a chunk takes a quarter of one."""
+UNPACKED_ENTRIES = 16_384
+"""The last applied entries of a log are not packed: other nodes are about to apply them too."""
+PACKED_ENTRIES_MIN = 2048
+"""So many are packed at a time: each time all that is not packed moves up in its list."""
 
 
 @attrs.define
@@ -59,7 +64,7 @@ class _Receiving:
     """A leader's snapshot under way: what came of it is fed to the state machine that will take the place of ours."""
 
     snapshot: LogPosition
-    restorer: Restorer = attrs.field(factory=Restorer)
+    restorer: Restorer
     machine: Machine | None = None
     """The new state machine, once the last chunk came."""
 
@@ -92,6 +97,8 @@ class Snapshots:
         self._stored_bytes = stored_bytes
         self._log_bytes_min = log_bytes_min
         self._log_bytes = 0
+        self._packed_to = 0
+        """Of the log, so far."""
         self._is_asked = False
         self._taking: _Taking | None = None
         self._receiving: _Receiving | None = None
@@ -145,6 +152,10 @@ class Snapshots:
     def applied(self, size_bytes: int) -> None:
         """Note that so many bytes of log were applied."""
         self._log_bytes += size_bytes
+        old = self._raft.delivered - UNPACKED_ENTRIES
+        if old - self._packed_to >= PACKED_ENTRIES_MIN:
+            self._packed_to = old
+            self._raft.log.pack(old)
 
     def ask(self) -> None:
         """Let a snapshot be due, whatever the size of the log."""
@@ -203,6 +214,7 @@ class Snapshots:
             received, self._receiving = self._receiving.machine, None
             assert received is not None
             if self._raft.installed(*snapshot, received.time_us):
+                received.join(machine.siblings)
                 self.replaced = machine
                 machine = received
                 self._log_bytes = 0
@@ -243,7 +255,7 @@ class Snapshots:
             if self._taking is not None:
                 self._taking = None
                 machine.thaw()
-            self._receiving = _Receiving(snapshot)
+            self._receiving = _Receiving(snapshot, Restorer(machine.siblings.find))
             self.jobs.append(BeginSnapshot(*snapshot))
         receiving = self._receiving
         assert receiving is not None

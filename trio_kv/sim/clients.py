@@ -11,11 +11,12 @@ import attrs
 import msgspec
 from msgspec import UNSET
 
+from trio_kv.check.run_order import take_apart
 from trio_kv.kv.commands import Command, OpenSession, Write
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.plan import Plan
-from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo
+from trio_kv.wire.node_port import Answer, Done, Place, Propose, Read, Refused, ReplyTo
 
 
 @attrs.define(eq=False)
@@ -30,6 +31,8 @@ class Operation:
     seqs: tuple[int, ...] = ()
     templates: tuple[Command, ...] = ()
     """The commands, `done` as it was at first."""
+    places: tuple[Place, ...] = ()
+    """What is read between them."""
     attempts: int = 0
     numbers: list[int] = attrs.field(factory=list)
     """The requests under which it was asked."""
@@ -42,6 +45,9 @@ class Operation:
     lane: int = 0
     """A lane has one operation under way at a time; 0: that of the probes."""
     replies: Sequence[Reply] = ()
+    """To the commands, or to a get."""
+    reads: Sequence[Reply] = ()
+    """To what was read between commands."""
     answered_by: int = 0
     forged: list[Command] = attrs.field(factory=list)
     """Other commands that were sent under the same (session, seq): one of all of them took effect, or will."""
@@ -73,6 +79,8 @@ class Client:
         self._reply_to = ReplyTo(name, 1)
         self._plan = plan
         self._random = random
+        self._places = Random(f"{plan.seed}/{name}/places")
+        """Of its own: what is read between writes changes nothing else of a run."""
         self._port = port
         self._session = 0
         self._opening: Operation | None = None
@@ -164,7 +172,17 @@ class Client:
         self._seq += count
         self._awaited.update(seqs)
         commands = tuple(self._command(kind, key, seq) for key, seq in zip(keys, seqs, strict=True))
-        return Operation(kind, keys, self._port.now(), self._session, seqs, commands, lane=lane)
+        places = self._draw_places(keys) if self._places.random() < 0.5 else ()
+        return Operation(kind, keys, self._port.now(), self._session, seqs, commands, places, lane=lane)
+
+    def _draw_places(self, keys: Sequence[str]) -> tuple[Place, ...]:
+        """Draw reads between writes of these keys: mostly of the same keys."""
+        random = self._places
+        others = (*keys, *keys, f"k{random.randrange(self._plan.keys)}")
+        places = [place for place in range(len(keys) + 1) if random.random() < 0.6]
+        return tuple(
+            (place, [Get(random.choice(others)) for _ in range(random.choice((1, 1, 2)))]) for place in places
+        )
 
     def _command(self, kind: str, key: str, seq: int) -> Command:
         return Write(self._session, seq, min(self._awaited), self._write(kind, key))
@@ -195,7 +213,7 @@ class Client:
         if operation.kind == "get":
             request = Read(self._reply_to, number, [Get(key) for key in operation.keys])
         else:
-            request = Propose(self._reply_to, number, self._commands(operation))
+            request = Propose(self._reply_to, number, self._commands(operation), 0, operation.places)
         self._port.send(node, request)
         # More patient each time: clients that only ask faster keep a slow cluster slow.
         patience = min(operation.attempts, 3)
@@ -236,6 +254,9 @@ class Client:
     def _done(self, operation: Operation, answer: Done) -> None:
         operation.ended_at_s = self._port.now()
         operation.replies, operation.answered_by = answer.replies, answer.node
+        if operation.places:
+            commands = len(operation.templates)
+            operation.replies, operation.reads = take_apart(commands, operation.places, answer.replies)
         operation.outcome = ",".join(f"{reply.code}:{reply.revision}" for reply in answer.replies)
         if operation.kind == "open":
             if operation is self._opening:
@@ -249,7 +270,7 @@ class Client:
         elif operation.session == self._session:
             self._leader = answer.node
             self._awaited.difference_update(operation.seqs)
-            if any(reply.code == "session_expired" for reply in answer.replies):
+            if any(reply.code == "session_expired" for reply in operation.replies):
                 self._session = 0
         for number in operation.numbers:
             self._under_way.pop(number, None)

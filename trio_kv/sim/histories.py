@@ -39,6 +39,9 @@ def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
         assert isinstance(command, Write)
         is_known = asked.replies and not asked.forged
         yield _operation(first + place, asked, command.operation, asked.replies[place] if is_known else None)
+    queries = [query for _, queries in asked.places for query in queries]
+    for place, (query, reply) in enumerate(zip(queries, asked.reads, strict=False)):
+        yield _operation(first + PLACES_MAX // 2 + place, asked, query, reply)
 
 
 def _operation(

@@ -82,6 +82,8 @@ class Judges:
         """Count the situations that the judges came to see."""
         coverage.reach("old entries committed by a no-op", self._commit_rule.old_term_commits)
         coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
+        coverage.reach("read between writes", self.answers.run_order.judged)
+        coverage.reach("read lost its place", self.answers.run_order.lost)
         coverage.reach("unsynced data lost", self.durability.unsynced_lost)
         coverage.reach("split vote", self._elections.split_votes())
         coverage.reach("snapshot installed over a conflicting log", self.watch.conflicts_dropped)

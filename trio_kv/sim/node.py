@@ -228,6 +228,11 @@ class SimulatedNode:
         """Take a message, a request or a completion, or lose it."""
         if self._driver is None or (isinstance(item, Message | Propose | Read) and not self.has_room):
             return
+        passed = None if self.is_paused else self._driver.pass_on(item)
+        if passed is not None:
+            for message in passed[0]:
+                self.world.network.send(message)
+            return
         self._inbox.append(item)
         if self.is_paused:
             return

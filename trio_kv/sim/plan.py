@@ -162,4 +162,6 @@ def _draw_raft(random: Random, *, is_busy: bool) -> RaftConfig:
         committed_entries_max=random.choice((3, 4096, 4096)),
         log_entries_kept=random.choice((0, 0, 5) if is_busy else (0, 0, 5, 50)),
         write_stall_s=random.uniform(0.6, 2.0),
+        # Taken from what was drawn: one more draw would change all that is drawn behind it.
+        commit_delay_s=(0.0, 0.005, heartbeat_s / 2)[int(heartbeat_s * 1_000_000) % 3],
     )

@@ -56,7 +56,7 @@ class World:
     # Setting up, and looking
 
     def do_cluster(self, *settings: str) -> None:
-        """`cluster nodes=3 [seed=1] [window=16] [entries=4096]`: start that many empty nodes, and nothing else is."""
+        """`cluster nodes=3 [seed=1] [window=16] [entries=4096] [commit_delay=0]`: start so many empty nodes."""
         self.nodes, self.judge, self.wire = {}, Judge(), Wire()
         given = dict(setting.split("=") for setting in settings)
         seed = given.get("seed", "1")
@@ -65,6 +65,7 @@ class World:
             election_timeout_max_s=0.4,
             heartbeat_interval_s=0.05,
             write_stall_s=2.0,
+            commit_delay_s=float(given.get("commit_delay", "0")),
             append_window=int(given.get("window", "16")),
             append_entries_max=int(given.get("entries", "4096")),
         )

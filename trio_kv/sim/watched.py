@@ -69,6 +69,15 @@ class WatchedDriver(Driver):
         self._see_state()
         return work
 
+    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Event]] | None:
+        """Take what needs no step, before everybody's eyes."""
+        passed = super().pass_on(item)
+        if passed is not None:
+            for message in passed[0]:
+                self._world.watch.sent(self.replica.id, message)
+            self._world.stepped(self.replica, self.turns)
+        return passed
+
     def _take_rare(self, now: float, item: Input) -> None:
         super()._take_rare(now, item)
         if isinstance(item, LogSpaceChanged):

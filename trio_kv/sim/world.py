@@ -128,7 +128,7 @@ class World(NodeHost):
     def request(self, target: int, request: Propose | Read) -> None:
         """Let a client's request be on its way."""
         if isinstance(request, Propose):
-            self.answers.asked_to_write(request.number, target, request.commands)
+            self.answers.asked_to_write(request.number, target, request.commands, request.queries)
         else:
             self.answers.asked_to_read(request.number, target, request.queries)
         self.after(

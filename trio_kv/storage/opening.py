@@ -18,6 +18,7 @@ import attrs
 
 from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command
+from trio_kv.raft.runs import Entries
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.files import Files
 from trio_kv.storage.place import Place
@@ -142,10 +143,12 @@ def open_node(
 
 def _join(wal: Wal, recovered: Recovered, info: SnapshotInfo) -> Recovered:
     """Let the log go on from the snapshot."""
+    entries = recovered.entries
+    assert isinstance(entries, Entries)
     if wal.term_at(info.index) == info.term:
-        entries = recovered.entries[info.index - recovered.base.index :]
+        entries.drop(info.index - recovered.base.index)
     else:
-        entries = []
+        entries.clear()
         wal.reset(info.index, info.term)
     wal.compact(info.index)
     return Recovered(wal.hard_state, Base(info.index, info.term), entries, recovered.warnings)

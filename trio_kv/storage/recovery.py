@@ -30,6 +30,7 @@ from trio_kv.kv.commands import decode_command as decode_kv_command
 from trio_kv.raft.entry import Command, Entry
 from trio_kv.raft.log import Log
 from trio_kv.raft.ready import HardState
+from trio_kv.raft.runs import UNAPPLIED_ENTRIES_MAX, Entries, SharedReader
 from trio_kv.storage.errors import FULL, DamagedError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.segments import Segment, segment_name, segment_numbers
@@ -62,7 +63,7 @@ class Recovered:
     hard_state: HardState
     base: Base
     """The entry before the first one: (0, 0) as long as the log is whole, later the snapshot's place."""
-    entries: list[Entry]
+    entries: Sequence[Entry]
     warnings: tuple[str, ...]
     """For people: what was cut off."""
     snapshot: SnapshotInfo | None = None
@@ -95,7 +96,7 @@ class Recovery:
     covered_index: int = 0
     """A snapshot holds all up to here: the log may begin behind it, and not later."""
     shape: LogShape = attrs.field(factory=LogShape)
-    entries: list[Entry] = attrs.field(factory=list)
+    entries: Entries = attrs.field(init=False)
     warnings: list[str] = attrs.field(factory=list)
     torn: tuple[str, int] | None = None
     """File and offset of an interrupted write."""
@@ -108,9 +109,16 @@ class Recovery:
     _is_begun: bool = True
     """Whether it is known what came before the first record that is left."""
 
+    def __attrs_post_init__(self) -> None:
+        decode = self.decode_command
+        self.entries = Entries(shared=decode.shared if isinstance(decode, SharedReader) else None)
+        if isinstance(decode, SharedReader):
+            decode.covered_index = self.covered_index
+
     def read(self) -> Recovered:
         """Read everything and judge it. Nothing is changed."""
         self._read_segments(segment_numbers(self.files.names()))
+        self.entries.end_reading()
         return Recovered(self.shape.hard_state, self.shape.base, self.entries, tuple(self.warnings))
 
     def _read_segments(self, numbers: list[int]) -> None:
@@ -232,13 +240,19 @@ class Recovery:
         self.shape.put(record)
         match record:
             case Truncate(index):
-                del self.entries[index - self.shape.base.index - 1 :]
+                self.entries.cut(index - self.shape.base.index - 1)
             case Reset(index, _):
                 self.entries.clear()
             case list():
-                self.entries += record
+                self.entries.extend(record)
+                self._pack()
             case _:
                 pass
+
+    def _pack(self) -> None:
+        """Pack what a snapshot covers, and where the log goes on for long, what will not be applied soonest."""
+        covered = self.covered_index - self.shape.base.index
+        self.entries.pack(max(min(covered, len(self.entries)), len(self.entries) - UNAPPLIED_ENTRIES_MAX))
 
     def _judge(self, name: str, seed: int, data: bytes, offset: int) -> None:
         """Decide about a frame at `offset` that is not whole: torn, or damage."""

@@ -38,8 +38,16 @@ class ReplyTo(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """Of this start of this asker: no other asker of the process has it, nor had it."""
 
 
+Place = tuple[int, Sequence[AnyQuery]]
+"""Queries in a run of commands, and how many of these stand before them."""
+
+
 class Propose(msgspec.Struct, frozen=True, gc=False):
-    """Commit these commands, in this order and in a row."""
+    """Commit these commands, in this order and in a row, and answer the queries that stand between them.
+
+    A query is answered from the state that holds the effects of all commands before it and of none behind it. If that
+    can't be had, because an earlier attempt of a command behind it may have taken effect, its reply is `unavailable`.
+    """
 
     reply_to: ReplyTo
     number: int
@@ -47,6 +55,8 @@ class Propose(msgspec.Struct, frozen=True, gc=False):
     commands: Sequence[Command]
     size_bytes: int = 0
     """What they weigh in memory, about: the sender's word, for limits."""
+    queries: Sequence[Place] = ()
+    """In the order of their places, of which each is named once."""
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
@@ -62,7 +72,7 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 
 class Done(msgspec.Struct, frozen=True, gc=False):
-    """The request took effect: one reply a command or query."""
+    """The request took effect: one reply a command or query, in the order of the run."""
 
     number: int
     node: int
@@ -111,8 +121,10 @@ def encode_request(request: Request) -> bytes:
     """
     head = (request.reply_to.process, request.reply_to.nonce, request.number)
     if isinstance(request, Propose):
-        return b"P" + _encode((*head, [command.encode() for command in request.commands], request.size_bytes))
-    queries = [_encode_query(query) for query in request.queries]
+        commands = [command.encode() for command in request.commands]
+        places = [(place, _encode_queries(queries)) for place, queries in request.queries]
+        return b"P" + _encode((*head, commands, request.size_bytes, places))
+    queries = _encode_queries(request.queries)
     return b"R" + _encode((*head, queries, request.is_stale, request.applied_min))
 
 
@@ -125,8 +137,10 @@ def decode_request(data: bytes) -> Request:
     """
     kind, (process, nonce, number, *rest) = _decode(data, _REQUESTS)
     if kind == b"P":
-        texts, size_bytes = rest
-        return Propose(ReplyTo(process, nonce), number, _decode_inner(_decode_commands, texts), size_bytes)
+        texts, size_bytes, places = rest
+        commands = _decode_inner(_decode_commands, texts)
+        queries = _decode_places(places, len(commands))
+        return Propose(ReplyTo(process, nonce), number, commands, size_bytes, queries)
     texts, *others = rest
     return Read(ReplyTo(process, nonce), number, _decode_inner(_decode_queries, texts), *others)
 
@@ -172,7 +186,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _encode_query = msgspec.json.Encoder().encode
 _decode_query = msgspec.json.Decoder(AnyQuery).decode
 _REQUESTS = {
-    b"P": _decoder(tuple[_Number, _Number, _Number, _Texts, _Number]),
+    b"P": _decoder(tuple[_Number, _Number, _Number, _Texts, _Number, list[tuple[_Number, _Texts]]]),
     b"R": _decoder(tuple[_Number, _Number, _Number, _Texts, bool, _Number]),
 }
 _ANSWERS = {
@@ -204,6 +218,17 @@ def _decode_inner(decode: Callable[[Any], Any], data: Any) -> Any:
 
 def _decode_commands(texts: Sequence[bytes]) -> list[Command]:
     return [decode_command(text) for text in texts]
+
+
+def _decode_places(places: Sequence[tuple[int, list[bytes]]], commands: int) -> tuple[Place, ...]:
+    numbers = [place for place, _ in places]
+    if numbers != sorted(set(numbers)) or (numbers and numbers[-1] > commands):
+        raise NodePortError(f"malformed: places {numbers} of queries among {commands} commands")
+    return tuple([(place, _decode_inner(_decode_queries, texts)) for place, texts in places])
+
+
+def _encode_queries(queries: Sequence[AnyQuery]) -> list[bytes]:
+    return [_encode_query(query) for query in queries]
 
 
 def _decode_queries(texts: Sequence[bytes]) -> list[AnyQuery]:

@@ -69,12 +69,15 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """The reply also carries revision, node and term."""
 
 
+Consistency = Literal["linearizable", "stale"]
+
+
 class CommonMembers(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What a line may hold beside `op` and the members of its operation."""
 
     id: Raw = ABSENT
     timeout: Annotated[float, Meta(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
-    consistency: Literal["linearizable", "stale"] = "linearizable"
+    consistency: Consistency = "linearizable"
     meta: bool = False
 
 

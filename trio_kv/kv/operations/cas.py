@@ -31,7 +31,7 @@ class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
         problem = self._find_problem(context, item)
         if problem:
             return context.refuse(self.key, item, problem)
-        return context.put(self.key, self.value, 0 if item is None else item.revision)
+        return context.put(self.key, self.value, item)
 
     def _find_problem(self, context: Context, item: Item | None) -> str:
         """Return why the condition does not hold; an empty text if it does."""

@@ -5,8 +5,8 @@ An operation is one class in one file. The same object is decoded from a client'
 and tells a client by them what was wrong.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Annotated, ClassVar, Final, Literal, Protocol
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Raw
@@ -56,36 +56,92 @@ class NoChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The beginning of the answer's value."""
 
 
+class Made(msgspec.Struct, frozen=True, gc=False):
+    """What came of an entry that gave a key a value, on the first machine of a process that applied it.
+
+    Where another machine holds the very same item before it, the same comes of it there, and need not be made again.
+    """
+
+    before: Item | None
+    """What the key held."""
+    value: Raw
+    """The very object that the entry has."""
+    item: Item
+    change: Change
+    reply: Reply
+
+
+class Memo(Protocol):
+    """An entry, as far as it remembers what was made of it."""
+
+    made: Any
+    """A `Made`, once there is one."""
+
+
 class Context:
     """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
 
-    __slots__ = ("changes", "compared_bytes", "index", "items", "origin", "time_us")
+    __slots__ = ("changes", "compared_bytes", "entry", "index", "items", "known", "origin", "time_us")
 
-    def __init__(self, items: MutableMapping[str, Item]) -> None:
-        """Begin a run of entries.
+    entry: Memo
+    """What is applied."""
 
-        Args:
-            items: all keys: a plain dict, or the two layers of a machine that was frozen (`kv.layers`).
-
-        """
-        self.items = items
+    def __init__(self) -> None:
+        """Use `begin` before the first entry."""
+        self.begin({}, None)
         self.index = 0
         """Index of the entry: the revision of what it writes."""
         self.time_us = 0
         """Cluster time of the entry."""
+        self.origin: Origin = ("", 0)
+        """Where the value of the last answer that holds one comes from."""
+
+    def begin(
+        self, items: MutableMapping[str, Item], known: Callable[[str], Item | None] | None = None
+    ) -> None:
+        """Begin a run of entries.
+
+        Args:
+            items: all keys: a plain dict, or the two layers of a machine that was frozen (`kv.layers`).
+            known: what a machine of the process holds that has applied these entries already, if there is one.
+
+        """
+        self.items = items
+        self.known = known
         self.changes: list[Change | SessionChange | NoChange] = []
         """What the run has done so far, in order."""
         self.compared_bytes = 0
         """JSON that the run has compared so far."""
-        self.origin: Origin = ("", 0)
-        """Where the value of the last answer that holds one comes from."""
 
-    def put(self, key: str, value: Raw, previous: int) -> Reply:
-        """Give a key a value; `previous` is the revision that it has now, 0 if it does not exist."""
-        index = self.index
-        self.items[key] = Item(value, index)
-        self.changes.append(Change("set", key, value, index, previous))
-        return Reply("ok", None, index)
+    def put(self, key: str, value: Raw, before: Item | None) -> Reply:
+        """Give a key a value; `before` is what it holds, None if it does not exist."""
+        index, entry = self.index, self.entry
+        previous = 0 if before is None else before.revision
+        made: Made | None = entry.made
+        if made is not None and made.value is value:
+            item, change, reply = made.item, made.change, made.reply
+            if change.previous != previous:
+                change = Change("set", key, value, index, previous)
+        else:
+            item = self._make_item(key, value, before)
+            change, reply = Change("set", key, value, index, previous), Reply("ok", None, index)
+            entry.made = Made(before, value, item, change, reply)
+        # Under the text that is shared: a dict takes over the key that it is given first.
+        self.items[item.key] = item
+        self.changes.append(change)
+        return reply
+
+    def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
+        """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
+        if self.known is not None:
+            known = self.known(key)
+            # One revision of a key has one value in all of a cluster's history; but a machine that is wrong must stay
+            # so alone.
+            if known is not None and known.revision == self.index and known.value == value:
+                return known
+            before = before or known
+        # Copied, if it is a part of something larger that would stay in memory with it.
+        return Item(value.copy(), self.index, key if before is None else before.key)
 
     def remove(self, key: str, item: Item) -> Reply:
         """Remove a key; `item` is what it holds."""
@@ -153,6 +209,9 @@ class Query(Operation, frozen=True, gc=False):
 class WriteOperation(Operation, frozen=True, gc=False):
     """An operation that may change something. It stands in the log inside a `Write`."""
 
+    is_of_one_item: ClassVar[bool] = False
+    """Whether what comes of it depends on what one key holds, and on nothing else but its entry."""
+
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts."""
@@ -169,6 +228,8 @@ class WriteOperation(Operation, frozen=True, gc=False):
 
 class KeyWrite(WriteOperation, frozen=True, gc=False):
     """A write to one key."""
+
+    is_of_one_item: ClassVar[bool] = True
 
     key: Key
 

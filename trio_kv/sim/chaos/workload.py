@@ -6,8 +6,8 @@ has no known outcome never speaks again: its connection goes on under a new numb
 connections are broken off in the middle of a request, some after half a line, on purpose.
 
 What is promised to one connection is judged at once, answer by answer, because the history does not show it: pipelined
-requests take effect in their order, which a key that nobody else uses tells, and no read goes back in time, not even
-a stale one. The rules stand in `check`, in `own_key`, `revision_order` and `versions`.
+requests take effect in their order, which own values tell, and a key that nobody else uses, and no read goes back in
+time, not even a stale one. The rules stand in `check`, in `program_order`, `own_key`, `revision_order` and `versions`.
 
 Every value that is written is written once, so that a read tells which write it saw.
 """
@@ -20,8 +20,9 @@ import msgspec
 import trio
 from msgspec import UNSET
 
-from trio_kv.check.history import Operation
+from trio_kv.check.history import Operation, what_is_asked
 from trio_kv.check.own_key import OwnKey
+from trio_kv.check.program_order import ProgramOrder
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
 from trio_kv.kv.operations import Cas, Delete, Get, Set
@@ -127,13 +128,14 @@ class _Client:
         """The client's number for each place in a pipeline."""
         self._order = RevisionOrder()
         """What this connection was told of."""
+        self._program = ProgramOrder()
         self._own: OwnKey | None = None
         """The key that this connection alone uses, once it has one."""
 
     async def use(self, stream: LineStream, pause_s: float) -> None:
         """Ask over a connection until it ends, or this client ends it."""
         random = self._random
-        self._order = RevisionOrder()
+        self._order, self._program = RevisionOrder(), ProgramOrder()
         self._leave_own()
         timeout_s = random.choice(REQUEST_TIMEOUTS_S)
         left = random.randint(1, 2 * CONNECTION_REQUESTS)
@@ -172,10 +174,7 @@ class _Client:
 
     async def _ask(self, stream: LineStream, requests: Sequence[Request], timeout_s: float) -> bool:
         """Send requests, take the replies; return whether the connection goes on."""
-        calls = [
-            self._recorder.call(client, request)
-            for client, request in zip(self._slots, requests, strict=False)
-        ]
+        calls = [self._call(client, request) for client, request in zip(self._slots, requests, strict=False)]
         answered = 0
         is_usable = False
         try:
@@ -199,10 +198,15 @@ class _Client:
             self._end(calls[answered:], None)
         return is_usable
 
+    def _call(self, client: int, request: Request) -> Call:
+        call = self._recorder.call(client, request)
+        self._program.asked(call, what_is_asked(call.operation).get("value"))
+        return call
+
     async def _break_off(self, stream: LineStream, request: Request) -> None:
         """Send a request, or half of it, and don't wait for the answer."""
         line = encode_request(request)
-        call = self._recorder.call(self._slots[0], request)
+        call = self._call(self._slots[0], request)
         try:
             # A whole line without its end still counts as one when the connection closes in order.
             await stream.send(line[: self._random.choice([len(line) // 2, len(line) - 1, len(line)])])
@@ -245,6 +249,7 @@ class _Client:
             self._order.follows(operation.key, revision)
         if self._own is not None and operation.key == self._own.key:
             self._own.told(operation)
+        self._program.told(call, operation)
 
     def _draw_requests(self, keys: Sequence[str], timeout_s: float) -> list[Request]:
         """Draw a request for each of these keys; several bear ids, which tell whose answer is whose."""

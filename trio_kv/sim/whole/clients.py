@@ -2,8 +2,9 @@
 
 They know the protocol from its description alone and read replies with a plain JSON reader, so that what the house
 gets wrong both ways is not wrong here as well. What is true of one connection is judged at once: replies come in the
-order of the requests, each within its time-out, a chain of requests for a key that nobody else uses sees itself, and
-stale reads never go back. What is true of all clients together is for the history.
+order of the requests, each within its time-out; each sees the writes before it and none behind it, and a chain of
+requests for a key that nobody else uses sees nothing but itself; stale reads never go back. What is true of all clients
+together is for the history.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ import trio
 
 from trio_kv.check.history import Operation
 from trio_kv.check.own_key import OwnKey
+from trio_kv.check.program_order import ProgramOrder
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
 from trio_kv.proxy.stream import ConnectionLostError
@@ -103,6 +105,9 @@ class Client:
         self._own = OwnKey(f"own{number}.0")
         self._order = RevisionOrder()
         """What its connection was told of."""
+        self._program = ProgramOrder()
+        self._bursts = Random(f"{host.plan.seed}/{number}/bursts")
+        """Of its own: how alike the requests of a burst are changes nothing else of a run."""
         self._values = 0
         self._ids = 0
         self._under_way: list[Asked] = []
@@ -177,8 +182,14 @@ class Client:
             return [self._draw(f"k{random.randrange(plan.keys)}")]
         count = random.randint(2, _BURST_MAX)
         if random.random() < 0.3:
-            return [self._draw(self._own.key) for _ in range(count)]
-        return [self._draw(f"k{random.randrange(plan.keys)}") for _ in range(count)]
+            burst = [self._draw(self._own.key) for _ in range(count)]
+        else:
+            burst = [self._draw(f"k{random.randrange(plan.keys)}") for _ in range(count)]
+        if self._bursts.random() < 0.8:
+            # With one time-out reads and writes can be one run.
+            for asked in burst:
+                asked.timeout_s = burst[0].timeout_s
+        return burst
 
     def _draw(self, key: str) -> Asked:
         random, plan = self._random, self._host.plan
@@ -212,7 +223,7 @@ class Client:
         except ConnectionRefusedError:
             return False
         self._received = b""
-        self._order = RevisionOrder()
+        self._order, self._program = RevisionOrder(), ProgramOrder()
         return True
 
     def _leave(self) -> None:
@@ -243,6 +254,7 @@ class Client:
         for lane, (asked, line) in enumerate(zip(burst, lines, strict=True)):
             host.line(self.number, ">", line)
             asked.lane, asked.call_s = lane, host.stamp()
+            self._program.asked(asked, asked.value)
         self._under_way = list(burst)
         if len(burst) > 1:
             host.coverage.reach("requests pipelined")
@@ -367,6 +379,7 @@ class Client:
         )
         if not asked.is_stale:
             self._host.history.append(operation)
+        self._program.told(asked, operation)
         if asked.key == self._own.key:
             self._own.told(operation)
 

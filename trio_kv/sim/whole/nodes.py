@@ -47,7 +47,7 @@ class NodeHost(WholeHost):
     def asked(self, number: int, node: int, request: Propose | Read) -> None:
         """Note that a node takes a request, under a number of the judges' own."""
         if isinstance(request, Propose):
-            self.answers.asked_to_write(number, node, request.commands)
+            self.answers.asked_to_write(number, node, request.commands, request.queries)
         elif request.is_stale:
             self._stale_reads[number] = request
             return

@@ -38,12 +38,30 @@ class Endpoint:
         self._is_closed = False
         self._is_shut = False
         self._changed = trio.Event()
+        self._on_readable: Callable[[], object] | None = None
 
     # The stream
 
     async def wait_readable(self) -> None:
         """See `ByteStream`."""
         await self.wait(lambda: self.is_readable)
+
+    def watch(self, on_readable: Callable[[], object]) -> bool:
+        """See `ByteStream`."""
+        self._on_readable = on_readable
+        self._network.after(0.0, self._tell)
+        return True
+
+    def unwatch(self) -> None:
+        """See `ByteStream`."""
+        self._on_readable = None
+
+    def _tell(self) -> None:
+        """Tell who watches that there is something to receive, as long as there is."""
+        if self._on_readable is not None and self.is_readable:
+            self._on_readable()
+            if self.is_readable:
+                self._network.after(0.0, self._tell)
 
     def receive_nowait(self) -> bytes | None:
         """See `ByteStream`."""
@@ -122,6 +140,7 @@ class Endpoint:
         """Let who waits look again."""
         self._changed.set()
         self._changed = trio.Event()
+        self._tell()
 
     # What travels
 
@@ -157,6 +176,10 @@ class DoorListener:
         self.waiting: list[Endpoint] = []
         self._network = network
         self._came = trio.Event()
+
+    async def run(self) -> None:
+        """See `Listener`; its connections need nothing."""
+        await trio.sleep_forever()
 
     async def accept(self) -> Endpoint:
         """See `Listener`."""

@@ -1,0 +1,164 @@
+"""What a node leaves lying, what it holds together, and what leaves without a pass of it (decision 0024)."""
+
+from collections.abc import Sequence
+
+from tests.mutants.registry import Patch, mutant
+from trio_kv.cluster.node import Node
+from trio_kv.raft.events import Event
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.messages import Message, ReadIndex, ReadIndexReply
+from trio_kv.raft.node import Raft
+from trio_kv.raft.reads import Question
+from trio_kv.raft.ready import Ticket
+from trio_kv.raft.replicator import Replicator
+from trio_kv.replica.replica import Replica
+
+PATIENCE = "tests/unit/test_patience.py::"
+REPLICA = "tests/unit/test_replica.py::"
+UNDER_WAY = "tests/unit/test_writes_under_way.py::"
+
+
+def answer_when_asked(patch: Patch, is_sure: "Sure") -> None:
+    """Let a leader answer a question at once where `is_sure` says so."""
+    real = Replicator.on_read_index
+
+    def on_read_index(self: Replicator, now: float, message: ReadIndex) -> None:
+        if self.raft.commit >= self.first_index and is_sure(self, message):
+            question = Question(message.source, message.nonce, message.counter)
+            self._answer(question, self.raft.commit)
+        else:
+            real(self, now, message)
+
+    patch.setattr(Replicator, "on_read_index", on_read_index)
+
+
+class Sure:
+    """Tells whether leader and asker are enough."""
+
+    def __call__(self, leader: Replicator, message: ReadIndex) -> bool:
+        raise NotImplementedError
+
+
+class InAnyCluster(Sure):
+    """Whatever the size of the cluster."""
+
+    def __call__(self, leader: Replicator, message: ReadIndex) -> bool:
+        return leader.progress[message.source].counts
+
+
+class WhoeverAsks(Sure):
+    """Also an asker that is being rebuilt."""
+
+    def __call__(self, leader: Replicator, message: ReadIndex) -> bool:
+        return leader.raft.voters.has_majority((leader.raft.id, message.source))
+
+
+@mutant("R leader and asker confirm a read also where they are no majority", world="core")
+def _(patch: Patch) -> None:
+    answer_when_asked(patch, InAnyCluster())
+
+
+@mutant("D8 a node that is being rebuilt confirms its own question", world="core")
+def _(patch: Patch) -> None:
+    answer_when_asked(patch, WhoeverAsks())
+
+
+@mutant("L6 a follower takes the commit index of an answer without looking into its log", world="core")
+def _(patch: Patch) -> None:
+    real = Raft.receive
+
+    def receive(self: Raft, now: float, message: Message) -> None:
+        if isinstance(message, ReadIndexReply) and message.term == self.term and not self.is_leader:
+            self.commit_to(min(message.index, self.log.last_index))
+        real(self, now, message)
+
+    patch.setattr(Raft, "receive", receive)
+
+
+@mutant("D3 what waits for a later write leaves with an earlier one", world="core")
+def _(patch: Patch) -> None:
+    real = Raft.stored_and_done
+
+    def stored_and_done(self: Raft, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Event]] | None:
+        passed = real(self, ticket)
+        if passed is None:
+            return None
+        later = [message for write in self.persistence._pending for message in write.messages]
+        for write in self.persistence._pending:
+            write.messages.clear()
+        return [*passed[0], *later], passed[1]
+
+    patch.setattr(Raft, "stored_and_done", stored_and_done)
+
+
+@mutant(
+    "inbox: what lies there is never looked at",
+    tests=(f"{UNDER_WAY}test_what_lies_in_the_inbox_is_taken_before_long",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Node, "_look_later", lambda self: None)
+
+
+@mutant(
+    "patience: one acknowledgement more than it takes is waited for",
+    tests=(f"{PATIENCE}test_the_acknowledgement_that_commits_is_looked_at",),
+)
+def _(patch: Patch) -> None:
+    real = Leader.acks_missing
+    patch.setattr(Leader, "acks_missing", lambda self: real(self) + 1)
+
+
+@mutant(
+    "patience: a follower that lacks entries is heard with the others",
+    tests=(f"{PATIENCE}test_a_follower_that_lacks_entries_is_heard_at_once",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Leader, "hasty_followers", lambda self: frozenset())
+
+
+@mutant(
+    "group commit: commands wait for a commit that does not come",
+    tests=(f"{REPLICA}test_commands_do_not_wait_for_a_commit_that_does_not_come",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Replica, "_is_group_due", lambda self, now: not self.raft.is_committing)
+
+
+@mutant(
+    "group commit: commands that are refused go on weighing",
+    tests=(f"{REPLICA}test_commands_that_wait_are_refused_by_a_leader_that_is_deposed",),
+)
+def _(patch: Patch) -> None:
+    real = Replica._append_proposals
+
+    def append_proposals(self: Replica, now: float) -> None:
+        before = self.uncommitted_bytes
+        real(self, now)
+        self.uncommitted_bytes = before
+
+    patch.setattr(Replica, "_append_proposals", append_proposals)
+
+
+@mutant(
+    "node: a completion overtakes what came in a pause",
+    tests=(f"{UNDER_WAY}test_what_the_disk_tells_in_a_pause_is_not_overtaken",),
+)
+def _(patch: Patch) -> None:
+    real = Node.resume
+
+    def resume(self: Node) -> None:
+        real(self)
+        self._is_behind = False
+
+    patch.setattr(Node, "resume", resume)
+
+
+@mutant(
+    "node: a change of its clock puts off the look at what lies",
+    tests=(f"{UNDER_WAY}test_what_lies_is_looked_at_in_time_also_when_the_clock_changes",),
+)
+def _(patch: Patch) -> None:
+    def clock_changed(self: Node) -> None:
+        self._timer_scope.deadline = self.clock.to_trio(self._timer_at)
+
+    patch.setattr(Node, "clock_changed", clock_changed)

@@ -1,0 +1,94 @@
+"""What the nodes of one process share: memory, and nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.mutants.registry import Patch, mutant
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations.operation import Context
+from trio_kv.kv.reply import Item
+from trio_kv.kv.restorer import Restorer
+from trio_kv.raft.runs import Run, SharedReader
+
+
+def machine_tests(*names: str) -> tuple[str, ...]:
+    """Return tests of what machines share."""
+    return tuple(f"tests/unit/test_sharing.py::{name}" for name in names)
+
+
+def run_tests(*names: str) -> tuple[str, ...]:
+    """Return tests of packed entries."""
+    return tuple(f"tests/unit/test_runs.py::{name}" for name in names)
+
+
+@mutant(
+    "kv an item of the machine ahead is taken over without a look at it",
+    tests=machine_tests("test_an_item_that_differs_is_not_shared"),
+)
+def _(patch: Patch) -> None:
+    real = Context._make_item
+
+    def share_item(self: Context, key: str, value: Any, before: Item | None) -> Item:
+        known = None if self.known is None else self.known(key)
+        return real(self, key, value, before) if known is None else known
+
+    patch.setattr(Context, "_make_item", share_item)
+
+
+@mutant(
+    "kv a snapshot's item is whatever another machine holds",
+    tests=machine_tests(
+        "test_an_item_that_differs_is_not_shared",
+        "test_what_is_ahead_of_the_snapshots_machine_is_not_taken_over",
+    ),
+)
+def _(patch: Patch) -> None:
+    real = Restorer._add_items
+
+    def add_items(self: Restorer, records: Any, known: Callable[[str], Item | None] | None) -> None:
+        real(self, records, known)
+        for record in records:
+            item = None if known is None else known(record.key)
+            if item is not None:
+                self._items[record.key] = item
+
+    patch.setattr(Restorer, "_add_items", add_items)
+
+
+@mutant(
+    "kv what another machine made of an entry hides what was held before it here",
+    tests=machine_tests(
+        "test_a_machine_that_diverged_is_found_by_what_it_does_with_shared_entries",
+        "test_a_wrong_revision_shows_in_the_digest_of_a_plain_set",
+    ),
+)
+def _(patch: Patch) -> None:
+    real = Machine._write
+
+    def write(self: Machine, command: Any, context: Context) -> Any:
+        made = context.entry.made
+        if made is not None and made.before is not None:
+            context.items[made.item.key] = made.before
+        return real(self, command, context)
+
+    patch.setattr(Machine, "_write", write)
+
+
+@mutant(
+    "raft runs are shared by their place in the log, whatever they hold",
+    tests=run_tests("test_a_run_that_differs_in_one_entry_is_not_shared"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(
+        Run, "is_equal", lambda self, other: self.first == other.first and self.count == other.count
+    )
+
+
+@mutant(
+    "raft an entry counts as read because another log had one of its index",
+    tests=run_tests("test_an_entry_that_differs_is_decoded_and_so_found_unreadable"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(
+        SharedReader, "is_known", lambda self, index, _: getattr(self.shared.find(index), "count", 0) > 0
+    )

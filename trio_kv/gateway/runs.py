@@ -1,0 +1,93 @@
+"""A run of one connection: its writes, and the queries between them; and what it hears if nothing comes of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import OPERATIONS, AnyQuery, AnyWrite
+from trio_kv.kv.operations.operation import Query, WriteOperation
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.node_port import Place
+
+OPERATION_BYTES = 512
+"""What an operation weighs besides its texts: objects of Python, here, in the log and in its answer."""
+
+_QUERIES = frozenset([kind for kind in OPERATIONS if issubclass(kind, Query)])
+_LATE_READ = Reply("unavailable", message="the writes beside this read were not answered in time: ask again")
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Operations in their order, taken apart as `Propose` has them."""
+
+    operations: Sequence[AnyWrite | AnyQuery]
+    writes: Sequence[AnyWrite]
+    places: Sequence[Place]
+    size_bytes: int
+    last_write: int
+    """Where the last write stands in the run."""
+
+    def reads_go_on(self, refusal: Reply) -> bool:
+        """Whether there are queries, which are to be asked on their own when its writes hear this.
+
+        They are if no write takes effect, and there may be time left.
+        """
+        return bool(self.places) and refusal.code in ("overloaded", "read_only")
+
+    @property
+    def queries(self) -> list[AnyQuery]:
+        """All of them, in their order."""
+        return [query for _, queries in self.places for query in queries]
+
+    def end(self, refusal: Reply, answer: Answer | None = None) -> Answer:
+        """Return the answer to a run whose writes came to nothing, or nobody knows to what.
+
+        Args:
+            refusal: what each write hears.
+            answer: that to the queries, which were asked on their own; None: they were not.
+
+        """
+        if answer is None:
+            read = refusal if refusal.code == "unavailable" else _LATE_READ
+            answer = Answer([read] * (len(self.operations) - len(self.writes)))
+        reads = iter(answer.replies)
+        replies = [next(reads) if isinstance(each, Query) else refusal for each in self.operations]
+        return attrs.evolve(answer, replies=replies)
+
+
+def refuse(code: str, message: str, count: int = 1) -> Answer:
+    """Return the same error for each of so many operations."""
+    return Answer([Reply(code, None, 0, message)] * count)
+
+
+def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
+    """Return a run of these operations, at least one of which is a write."""
+    if len(operations) == 1:
+        # What each client sends that waits for each answer.
+        (write,) = operations
+        assert isinstance(write, WriteOperation)
+        return Run(operations, [write], (), OPERATION_BYTES + write.size_bytes, 0)
+    writes: list[Any] = []
+    places: list[tuple[int, list[Any]]] = []
+    size_bytes, last_write = OPERATION_BYTES * len(operations), 0
+    queries: list[Any] = []
+    operation: Any
+    for number, operation in enumerate(operations):
+        if type(operation) in _QUERIES:
+            if not queries:
+                places.append((len(writes), queries))
+            queries.append(operation)
+            size_bytes += len(operation.key)
+        else:
+            writes.append(operation)
+            size_bytes += operation.size_bytes
+            last_write = number
+            if queries:
+                queries = []
+    return Run(operations, writes, places, size_bytes, last_write)
+
+
+OPENING = Run((), (), (), OPERATION_BYTES, 0)
+"""Of the opening of a session."""

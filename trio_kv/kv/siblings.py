@@ -1,0 +1,43 @@
+"""The state machines of one process: the one that has applied most lends the others what it holds.
+
+Machines that applied the same entries hold the same; in one process they need the memory for it once. Usually an entry
+remembers what was made of it (`operations.operation.Made`). A machine that comes later, as after a restart, asks the
+one that is ahead. What it gets it compares: a machine that is wrong must stay so, and alone.
+"""
+
+from collections.abc import Callable
+from weakref import ref
+
+from trio_kv.kv.operations.operation import State
+from trio_kv.kv.reply import Item
+
+
+class Siblings:
+    """Which machine of a process has applied most. It is not kept alive by that."""
+
+    __slots__ = ("_ahead", "applied")
+
+    def __init__(self) -> None:
+        """Know no machine."""
+        self.applied = -1
+        """How much it has applied."""
+        self._ahead: Callable[[], State | None] = _no_machine
+
+    @property
+    def is_led(self) -> bool:
+        """Whether there is a machine that is ahead: the one that was may be gone."""
+        return self._ahead() is not None
+
+    def lead(self, machine: State) -> None:
+        """Note that a machine has applied more than the others."""
+        self.applied = machine.applied
+        self._ahead = ref(machine)
+
+    def find(self, key: str) -> Item | None:
+        """Return what the machine that is ahead holds under a key."""
+        machine = self._ahead()
+        return None if machine is None else machine.items.get(key)
+
+
+def _no_machine() -> None:
+    return None

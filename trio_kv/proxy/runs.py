@@ -1,0 +1,56 @@
+"""Which requests go to the store together: a run, which it carries out in one go.
+
+A run has reads and writes that follow each other. Stale reads are runs of their own, for whoever answers them knows
+nothing of writes beside them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from trio_kv.kv.operations.operation import Query, WriteOperation
+from trio_kv.proxy.states import READ, WRITE, Step
+from trio_kv.wire.operations import OPERATIONS, Request
+
+STEP_OF_RUN: Final[Mapping[type, Step]] = {
+    kind: READ if issubclass(kind, Query) else WRITE
+    for kind in OPERATIONS.values()
+    if issubclass(kind, (Query, WriteOperation))
+}
+"""What a run of each kind of operation asks for; the others need no store. One with a write in it is a write."""
+
+
+def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]]:
+    """Cut a run.
+
+    Args:
+        first: the request with which it begins.
+        items: that one, and what follows it: requests, and replies to lines that are none.
+
+    Returns:
+        its step, whether its reads are stale, and its operations.
+
+    """
+    step: Step = READ
+    timeout_s, is_stale = first.timeout, first.is_stale and STEP_OF_RUN[type(first.operation)] is READ
+    run: list[Any] = []
+    for item in items:
+        if type(item) is bytes:
+            break
+        operation = item.operation
+        kind = STEP_OF_RUN.get(type(operation))
+        # One time-out and one consistency a run, so that the store need know no more of it than that. To a write its
+        # consistency means nothing.
+        if item.timeout != timeout_s or is_stale != (item.is_stale and kind is READ):
+            break
+        if kind is WRITE:
+            step = WRITE
+        elif kind is None:
+            break
+        run.append(operation)
+    return step, is_stale, run
+
+
+def take_plain(requests: Sequence[Request]) -> tuple[Step, list[Any]]:
+    """Return the step and the operations of a run of requests that have neither a time-out nor a consistency."""
+    run: list[Any] = [request.operation for request in requests]
+    return (WRITE if WRITE in {STEP_OF_RUN[kind] for kind in set(map(type, run))} else READ), run
