@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 import msgspec
 
 from tests.mutants.registry import Patch, mutant
@@ -134,12 +135,12 @@ def _(patch: Patch) -> None:
 
     def take_answer(self: Session, answer: Answer) -> Step | None:
         run: list[Any] = self._items[self._done : self._handed]
-        if isinstance(run[0].operation, Get):
-            replies = [
-                seen.setdefault(each.operation.key, reply)
-                for each, reply in zip(run, answer.replies, strict=True)
-            ]
-            answer = Answer(replies)
+        pairs = list(zip(run, answer.replies, strict=True))
+        replies = [
+            seen.setdefault(each.operation.key, reply) if isinstance(each.operation, Get) else reply
+            for each, reply in pairs
+        ]
+        answer = attrs.evolve(answer, replies=replies)
         return real(self, answer)
 
     patch.setattr(Session, "take_answer", take_answer)

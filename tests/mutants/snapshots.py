@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.mutants.registry import Patch, mutant, scenarios
-from trio_kv.kv import machine as machine_module
+from trio_kv.kv import frozen as frozen_module
 from trio_kv.kv.image import encode_chunks
 from trio_kv.kv.machine import Machine
 from trio_kv.raft.follower import Follower
@@ -25,7 +25,7 @@ SNAPSHOT_TESTS_N4 = ("tests/unit/test_snapshots.py::test_N4_a_snapshot_that_is_s
 @mutant("N a snapshot lacks the sessions", world="core")
 def _(patch: Patch) -> None:
     patch.setattr(
-        machine_module, "encode_chunks", lambda head, sessions, items: encode_chunks(head, {}, items)
+        frozen_module, "encode_chunks", lambda head, sessions, items: encode_chunks(head, {}, items)
     )
 
 

@@ -46,7 +46,7 @@ class ProgramOrder:
         if writer is not None:
             if writer > number:
                 raise Violation(f"{operation} saw a write that its connection asked for behind it")
-            if writer in self._known and writer < self._done[operation.key]:
+            if writer in self._known and writer < self._done.get(operation.key, 0):
                 raise Violation(f"{operation} did not see the last write before it on its connection")
         if operation.op != "get" and operation.outcome == "ok":
             self._done[operation.key] = number
