@@ -348,7 +348,7 @@ class Replicator(Role):
             return
         self._addressed.add(source)
         index_term = raft.log.term_at(index) or 0
-        if self.progress[source].is_replicating:
+        if index_term and self.progress[source].is_replicating:
             self.progress[source].sent_commit(index)
         raft.send(ReadIndexReply(*raft.header(source), question.nonce, question.counter, index, index_term))
 
