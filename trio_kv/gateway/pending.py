@@ -36,7 +36,7 @@ class PendingWrite:
     done: OnAnswer | None
     """None for the opening of a session."""
     commands: Sequence[Command] = ()
-    """None as long as it waits for a session."""
+    """Empty as long as it waits for a session."""
     session: int | None = None
     """Whose seqs these are; None of a run that opens one."""
     first: int = 0
