@@ -19,7 +19,8 @@ from trio_kv.cluster import loading
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Loaded, RealDisks
-from trio_kv.cluster.members import FaultError
+from trio_kv.cluster.members import FaultError, Member
+from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.gateway.store import View
 from trio_kv.kv.machine import Machine
@@ -532,10 +533,19 @@ async def test_a_node_that_is_told_to_stop_while_its_disk_is_read_stays_down(
         monkeypatch.setattr(RealDisks, "load", load_slowly)
         local.cluster.faults.crash(1)
         await has_begun.wait()
-        local.cluster.stop(1)
-        may_end.set()
-        await eventually(lambda: has_state(status, State.STOPPED) or has_state(status, State.UP))
-        assert status.state is State.STOPPED
+        states = []
+        set_state = Supervisor.set_state
+
+        def note_state(self: Supervisor, member: Member, state: State, *arguments: Any, **more: Any) -> None:
+            states.append(state)
+            set_state(self, member, state, *arguments, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Supervisor, "set_state", note_state)
+            local.cluster.stop(1)
+            may_end.set()
+            await eventually(lambda: has_state(status, State.STOPPED))
+        assert states == [State.STOPPED]
         local.cluster.restart(1)
         await eventually(lambda: has_state(status, State.UP))
 

@@ -195,6 +195,8 @@ class Supervisor:
         if found.directory.state != "ok":
             return
         loaded = await self.loader.load(member, found)
+        # The wait for a disk is shielded: a node that was killed meanwhile must not be seen to run.
+        await trio.lowlevel.checkpoint_if_cancelled()
         config = self._config
         inbox = Inbox(peers_max=config.inbox_peers_max, requests_max=config.inbox_requests_max)
         disk = member.disk = loaded.start(inbox.post)
