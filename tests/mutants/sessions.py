@@ -7,7 +7,8 @@ import msgspec
 
 from tests.mutants.registry import Patch, mutant, scenarios
 from trio_kv.kv.commands import Write
-from trio_kv.kv.machine import Asked, Machine
+from trio_kv.kv.entries import Asked
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import Session, Sessions

@@ -19,13 +19,14 @@ without a gap, and cluster time never runs back.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, Self
+from typing import Self
 
 import msgspec
 from crc32c import crc32c
 from msgspec import Raw
 
 from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
+from trio_kv.kv.entries import Asked, LogEntry
 from trio_kv.kv.frozen import Frozen
 from trio_kv.kv.image import Head
 from trio_kv.kv.key_order import KeyOrder
@@ -42,48 +43,10 @@ NOTHING = Reply("ok")
 NOTED_BYTES_MAX = 4096
 """How much of the value of an answer runs over the state digest."""
 
-_encode_lines = msgspec.json.Encoder().encode_lines
-
-
-class LogEntry(Protocol):
-    """What the state machine needs to know of an entry; `raft.entry.Entry` is one."""
-
-    @property
-    def index(self) -> int:
-        """Place in the log; the first is 1."""
-
-    @property
-    def term(self) -> int:
-        """Term of the leader that proposed it."""
-
-    @property
-    def time_us(self) -> int:
-        """Cluster time in microseconds."""
-
-    @property
-    def command(self) -> Any:
-        """A command of `kv.commands`, or None."""
-
-    @property
-    def encoded(self) -> bytes:
-        """The entry's bytes."""
-
-    made: Any
-    """What was made of it: see `kv.operations.operation.Made`."""
-
-
 QUERIES_IN_A_CALL_MAX = 16_384
 """Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
 
-
-class Asked(msgspec.Struct, frozen=True):
-    """Queries in the midst of entries."""
-
-    index: int
-    """They are answered from the state after the entry with this index."""
-    queries: Sequence[AnyQuery]
-    replies: list[Reply]
-    """Their replies are added to this."""
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Machine:

@@ -10,7 +10,8 @@ from collections import deque
 import attrs
 
 from trio_kv.kv.commands import Command, Expire
-from trio_kv.kv.machine import Asked, Machine
+from trio_kv.kv.entries import Asked
+from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
