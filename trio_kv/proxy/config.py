@@ -3,6 +3,8 @@
 import attrs
 from attrs import validators
 
+from trio_kv.proxy.limits import Limits
+
 
 @attrs.frozen(kw_only=True)
 class ProxyConfig:
@@ -27,6 +29,8 @@ class ProxyConfig:
     longest time is dropped."""
     connections_max: int = attrs.field(default=10_000, validator=validators.ge(1))
     """One more is told `overloaded` and closed. The limit of file descriptors may lower it."""
+    limits: Limits = attrs.field(factory=Limits)
+    """A request with a longer key or value is answered `too_large`."""
     run_requests_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """A longer run is cut; its next part starts when the first is answered."""
     send_stall_s: float = attrs.field(default=30.0, validator=validators.gt(0))

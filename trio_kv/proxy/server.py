@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import trio
 
 from trio_kv.gateway.store import Store
+from trio_kv.proxy.access import Doorkeeper, Tokens
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
@@ -52,11 +53,17 @@ class Proxy:
         config: the door's limits.
         trace: where events go.
         listen: opens the listeners that its connections come from.
+        tokens: one of them has to be shown; None if none is asked for.
 
     """
 
     def __init__(
-        self, store: Store, config: ProxyConfig, trace: Trace, listen: Listen = open_listeners
+        self,
+        store: Store,
+        config: ProxyConfig,
+        trace: Trace,
+        listen: Listen = open_listeners,
+        tokens: Tokens | None = None,
     ) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
@@ -65,6 +72,7 @@ class Proxy:
         self._config = config
         self._trace = trace
         self._listen = listen
+        self._keeper = Doorkeeper(tokens, config.limits, trio.current_time, trace.emit)
         self._halves = HalfLines(config.pending_bytes_max)
         self._unsent = UnsentReplies(config.unsent_bytes_max)
         self._connections: set[Connection] = set()
@@ -144,6 +152,12 @@ class Proxy:
                 connection.stop(deadline_s)
         await self._ended.wait()
 
+    def change_tokens(self, tokens: Tokens) -> None:
+        """Let other tokens open the door from now on; who has shown one that does no more is sent away."""
+        self._keeper.tokens = tokens
+        for connection in list(self._connections):
+            connection.send_away_if_void()
+
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         now = trio.lowlevel.current_clock().current_time
         is_failing = False
@@ -162,6 +176,7 @@ class Proxy:
             if len(self._connections) >= self._connections_max:
                 await self._refuse(stream)
                 continue
+            client = self._count()
             connection = Connection(
                 stream,
                 store=self._store,
@@ -169,10 +184,11 @@ class Proxy:
                 halves=self._halves,
                 unsent=self._unsent,
                 now=now,
+                admission=self._keeper.admit(client, stream.peer),
             )
             self._connections.add(connection)
             self._is_occupied.set()
-            connections.start_soon(self._serve_connection, connection, stream.peer)
+            connections.start_soon(self._serve_connection, connection, client, stream.peer)
 
     def _count(self) -> int:
         """Return the number of the next client."""
@@ -188,8 +204,8 @@ class Proxy:
         await stream.aclose()
         self._trace.emit(ClientRefused(client=self._count(), address=stream.peer, reason=reason))
 
-    async def _serve_connection(self, connection: Connection, address: str) -> None:
-        client, session = self._count(), connection.session
+    async def _serve_connection(self, connection: Connection, client: int, address: str) -> None:
+        session = connection.session
         try:
             if self._trace.level <= DEBUG:
                 self._trace.emit(ClientConnected(client=client, address=address))

@@ -291,6 +291,28 @@ class ClientRefused(Event):
     reason: str
 
 
+@event("client.authenticated", DEBUG)
+class ClientAuthenticated(Event):
+    """A client showed a token that opens the door."""
+
+    client: int
+    address: str
+    holder: str
+    """The token's name, never the token."""
+    access: str
+    """`read` or `write`."""
+
+
+@event("client.not_authenticated", WARNING)
+class ClientNotAuthenticated(Event):
+    """A client showed a token that opens nothing; the next one from its host has to wait."""
+
+    client: int
+    address: str
+    tries: int
+    """How many this connection has made so far."""
+
+
 @event("client.failed", ERROR)
 class ClientFailed(Event):
     """A connection was ended by a fault of ours: a bug, whose traceback this is."""

@@ -61,10 +61,10 @@ COMMON_FIELDS: Final = {each.name: each for each in _fields_of(CommonMembers)}
 
 ALL_MEMBERS: Final = ("op", *COMMON, *dict.fromkeys(name for names in FIELDS.values() for name in names))
 
-OPS_TO_COME: Final = ("scan", "txn", "watch", "unwatch", "session", "auth")
+OPS_TO_COME: Final = ("scan", "txn", "watch", "unwatch", "session")
 MEMBERS_TO_COME: Final = (
     *("session", "seq", "done", "ttl"),
-    *("prefix", "after", "limit", "if", "then", "else", "from", "token"),
+    *("prefix", "after", "limit", "if", "then", "else", "from"),
 )
 
 
@@ -249,6 +249,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be a string, not {name_kind(value)}", at)
         case inspect.StrType() if member.name == "key":
             yield from _find_key_problems(value, at)
+        case inspect.StrType(max_length=int(most)) if not 0 < len(value) <= most:
+            yield Problem(f"{name} has {len(value)} characters; it has 1 to {most}", at)
         case inspect.FloatType() if type(value) is not NumberText:
             yield Problem(f"{name} must be a number of seconds, not {name_kind(value)}", at)
         case inspect.FloatType(gt=0, le=most) if not 0 < float(value) <= (most or 0):
