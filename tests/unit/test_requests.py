@@ -157,7 +157,10 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"key":"a","value":1,"if_revision":1.0}', '"if_revision" must be a whole number from 0'),
         ('{"key":"a","value":1,"if_revision":9223372036854775808}', "from 0 to 9223372036854775807"),
         ('{"key":"a","value":1,"if_revision":null}', '"if_revision" must be a whole number, not null'),
-        ('{"op":"incr","key":"a","by":1.5}', "from -999999999999999999 to 999999999999999999, in digits alone"),
+        (
+            '{"op":"incr","key":"a","by":1.5}',
+            "from -999999999999999999 to 999999999999999999, in digits alone",
+        ),
         ('{"op":"incr","key":"a","by":1000000000000000000}', '"by" must be a whole number from -9'),
         ('{"op":"incr","key":"a","by":"1"}', '"by" must be a whole number, not a string'),
         ('{"key":"a","value":"\\ud800"}', "\\ud800 is half of a surrogate pair and no character"),
