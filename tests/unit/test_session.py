@@ -155,7 +155,7 @@ def bring_to(state: State) -> Session:
     if state is State.GREETING:
         return it
     if state is State.AUTHENTICATING:
-        it = Session(ProxyConfig(), dict, Doorkeeper({}, Limits(), lambda: 0.0, [].append).admit(1, "a:1"))
+        it = Session(ProxyConfig(), dict, Doorkeeper({}, Limits(), lambda: 0.0, print).admit(1, "a:1"))
         Driver(it).receive(b'{"op":"ping"}\n')
         return it
     Driver(it).receive(b'{"op":"ping"}\n')
@@ -190,7 +190,9 @@ def test_states(state: State) -> None:
         with pytest.raises(IllegalStateError, match=state.value):
             it.close()
     it.retire(CLOSE_OK, "idle")
-    assert it.reason == ("idle" if state in (State.GREETING, State.AUTHENTICATING, State.OPEN) else "shutdown")
+    assert it.reason == (
+        "idle" if state in (State.GREETING, State.AUTHENTICATING, State.OPEN) else "shutdown"
+    )
     it.lose("the peer is gone")
     assert (it.state, it.reason) == (State.CLOSED, "the peer is gone")
 

@@ -322,6 +322,22 @@ class ClientFailed(Event):
     traceback: str
 
 
+@event("access.reloaded")
+class AccessReloaded(Event):
+    """Tokens and certificates were read anew, and are in force."""
+
+    names: tuple[str, ...]
+    """Whose tokens there are."""
+    has_tls: bool
+
+
+@event("access.reload_failed", ERROR)
+class AccessReloadFailed(Event):
+    """Tokens and certificates were to be read anew, and can't be used: what was in force stays so."""
+
+    reason: str
+
+
 @event("accept.failed", WARNING)
 class AcceptFailed(Event):
     """The system gave no further connection; the door tries again."""
