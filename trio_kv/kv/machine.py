@@ -25,7 +25,7 @@ import msgspec
 from crc32c import crc32c
 from msgspec import Raw
 
-from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
+from trio_kv.kv.commands import ClientWrite, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
 from trio_kv.kv.frozen import Frozen
 from trio_kv.kv.image import Head
@@ -328,18 +328,32 @@ class Machine:
             sessions.keep(session, seq, reply, context.origin)
         return reply if reply.code == "ok" else _note(context, reply)
 
+    def _client_write(self, command: ClientWrite, context: Context) -> Reply:
+        """Apply an operation of a client's session, as one of any session if there is nothing against it."""
+        taken = self.sessions.take(command)
+        if isinstance(taken, Reply):
+            self.repeated.append(context.index)
+            return _note(context, taken)
+        reply = self._write(taken, context)
+        self.sessions.applied(command, reply)
+        return reply
+
     def _control(self, command: object, context: Context) -> Reply:
-        """Apply what belongs to no session: the no-op of a term and the life of the sessions."""
+        """Apply what no gateway writes for itself: the no-op of a term, the life of the sessions, writes of clients."""
         index, time_us = context.index, context.time_us
         match command:
             case None:
                 return NOTHING
-            case OpenSession(timeout_us):
+            case ClientWrite():
+                return self._client_write(command, context)
+            case OpenSession(timeout_us, secret):
+                reply = self.sessions.open(index, timeout_us, time_us, secret)
                 change = SessionChange("open", index, timeout_us)
-                reply = self.sessions.open(index, timeout_us, time_us)
-            case RenewSession(session):
+                if reply.revision != index:
+                    change = SessionChange("renew", reply.revision)
+            case RenewSession(session, secret):
                 change = SessionChange("renew", session)
-                reply = self.sessions.renew(session, time_us, index)
+                reply = self.sessions.renew(session, time_us, index, secret)
             case Expire():
                 forgotten = self.sessions.expire(time_us)
                 context.changes += [SessionChange("forget", session) for session in forgotten]
