@@ -8,7 +8,6 @@ from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Context, Query
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.raft.entry import make_entry
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
 from trio_kv.wire.client_sessions import AnyAsked
@@ -81,7 +80,6 @@ class MemoryStore(AwaitedCalls):
         context = Context()
         context.begin(self.items)
         context.index = self.applied = self.applied + 1
-        context.entry = make_entry(self.applied, 1, 0, None)
         reply: Reply = operation.apply(context)
         return reply
 

@@ -1,4 +1,4 @@
-"""Sessions that clients open for themselves: their secrets, their seqs, what they keep, and what they leave to others."""
+"""Sessions that clients open for themselves: their secrets, their seqs, what they keep, what they leave to others."""
 
 import msgspec
 import pytest
@@ -108,7 +108,9 @@ def test_what_keeps_a_session() -> None:
     at(machine, 20, ask(1, Delete("k")))
     at(machine, 20, ask(1, Delete("other")))
     assert machine.expires_at_us == 10 + TIMEOUT_US
-    assert at(machine, 30, RenewSession(SESSION, SECRET)) == Reply("ok", msgspec.Raw(b"1000"), machine.applied)
+    assert at(machine, 30, RenewSession(SESSION, SECRET)) == Reply(
+        "ok", msgspec.Raw(b"1000"), machine.applied
+    )
     assert machine.expires_at_us == 30 + TIMEOUT_US
 
 

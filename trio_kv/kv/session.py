@@ -165,7 +165,7 @@ class ClientSession(Session):
         seq, done = command.seq, command.done
         if done == UNSAID:
             done = max(seq, self._highest) - SEQS_UNSAID
-        if self.digests.get(seq, command.digest) != command.digest:
+        if seq in self.replies and self.digests.get(seq, 0) != command.digest:
             return OTHER_REQUEST
         if seq >= max(done, self.done) + REPLIES_MAX:
             return BEYOND_WINDOW
