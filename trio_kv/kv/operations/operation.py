@@ -25,10 +25,13 @@ Value = Annotated[Raw, Meta(examples=["chips"])]
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
+ChangeKind = Literal["set", "delete", "expire"]
+
+
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What an entry did to one key."""
 
-    kind: Literal["set", "delete"]
+    kind: ChangeKind
     key: str
     value: Raw | None
     """What the key holds now; None if it is gone."""
