@@ -46,8 +46,9 @@ class Drawn:
     """There is more to be told: this is as much as is told at a time."""
     is_lost: bool = False
     """The watch has ended: what is behind `after` is not there any more."""
+    bodies: Sequence[bytes] | None = None
     lines: dict[bytes, bytes] = attrs.field(factory=dict)
-    """What was made of it, by who shares it: for the owner of the watch."""
+    """What the owners of the watches have made of it, so that it is made once."""
 
 
 def draw(history: History, selector: Selector, after: int) -> Drawn:

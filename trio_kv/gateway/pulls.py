@@ -1,8 +1,8 @@
 """How changes are drawn from the nodes: one pull after the other, from whichever node has them.
 
-A node that refuses, dies, or says nothing for too long is left for another one, and who asked never hears of it: what it
-asks for is named by a revision, which means the same on every node. Only when no node that can be asked has what is
-behind that revision any more, it hears so.
+A node that refuses, dies, or says nothing for too long is left for another one, and who asked never hears of it: what
+is asked for is named by a revision, which means the same on every node. Only when no node that can be asked has what is
+behind that revision any more, the asker hears so.
 """
 
 import math
@@ -134,9 +134,7 @@ class Pulls:
 
     def _choose(self, pulling: Pulling, kept: int) -> NodeHandle | None:
         """Return whom to ask: a follower rather than the leader, and nobody twice before all were asked."""
-        handles = [
-            handle for handle in self._directory.readable() if handle.status.node not in pulling.gone
-        ]
+        handles = [handle for handle in self._directory.readable() if handle.status.node not in pulling.gone]
         if not handles:
             return None
         fresh = [handle for handle in handles if handle.status.node not in pulling.failed]

@@ -3,12 +3,12 @@
 **One stream.** As long as anybody watches, all changes are drawn from one node (`gateway.pulls`) into a window, a
 short history of this store's own. So a node does the same for a thousand watches as for one.
 
-**Cursors.** A watch is a place in the window. Its owner draws what comes behind it when it has room for that, and nobody
-waits for a slow one. The window is smaller than what nodes keep: a watch whose place is not in it any more is lost, and
-can begin anew where it stood, for the nodes have that still.
+**Cursors.** A watch is a place in the window. Its owner draws what comes behind it when it has room for that, and
+nobody waits for a slow one. The window is smaller than what nodes keep: a watch whose place is not in it any more is
+lost, and can begin anew where it stood, for the nodes have that still.
 
-**A watch that begins in the past** draws by pulls of its own until it has come into the window. It is refused only if no
-node has what it asks for.
+**A watch that begins in the past** draws by pulls of its own until it has come into the window. It is refused only if
+no node has what it asks for.
 
 **The pace.** Owners are told that there is something to draw in rounds. After a round the same time is left to others,
 so that what is told to many goes out in fewer and larger pieces, and who writes keeps half of the processor.
@@ -48,7 +48,17 @@ class Watch:
     Invariant: all that it is about up to `after` was drawn, and nothing behind that.
     """
 
-    __slots__ = ("_owner", "after", "due_at", "is_ended", "on_more", "progress_s", "pulling", "segment", "topic")
+    __slots__ = (
+        "_owner",
+        "after",
+        "due_at",
+        "is_ended",
+        "on_more",
+        "progress_s",
+        "pulling",
+        "segment",
+        "topic",
+    )
 
     def __init__(
         self, owner: "Watching", topic: Topic, after: int, progress_s: float, on_more: Callable[[], object]
@@ -178,9 +188,7 @@ class Watching:
             return
         applied, first = answer.applied, beginning.first
         if first is not None and first > applied + 1:
-            message = (
-                f'"from" is {first}, and the next revision is {applied + 1}: that is the highest to begin with'
-            )
+            message = f'"from" is {first}, and the next revision is {applied + 1}: that is the highest to begin with'
             beginning.done(Answer([Reply("bad_request", message=message)]))
             return
         after = applied if first is None else max(first - 1, 0)

@@ -63,10 +63,8 @@ def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> An
     """Return the class of lines with the members of an operation, UNSET if left out, and the common ones."""
     members: list[Any] = []
     for each in fields(kind):
-        is_needed = each.name in needed
-        members.append(
-            (each.name, each.type) if is_needed else (each.name, each.type | msgspec.UnsetType, UNSET)
-        )
+        is_needed, name = each.name in needed, each.encode_name
+        members.append((name, each.type) if is_needed else (name, each.type | msgspec.UnsetType, UNSET))
     name, bases = f"{kind.__name__}Line", (CommonMembers,)
     return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 
@@ -182,8 +180,8 @@ def encode_request(request: Request) -> bytes:
     """
     operation = request.operation
     pieces = [] if isinstance(operation, Get | Set) else [b'"op": ' + _encode(operation.name)]
-    for name in operation.__struct_fields__:
-        value = getattr(operation, name)
+    for member, name in zip(operation.__struct_fields__, operation.__struct_encode_fields__, strict=True):
+        value = getattr(operation, member)
         if value is not UNSET:
             text = _one_line(value) if isinstance(value, Raw) else _encode(value)
             pieces.append(b'"%b": %b' % (name.encode(), text))
@@ -216,12 +214,13 @@ def _parse_any(line: bytes) -> Request:
     texts = {name: text for name, text in members.items() if type(text) is Raw and len(text)}
     kind = _KINDS.get(type(decoded))
     # Each member takes a colon. Where there are no more colons than members that were found, none stands twice.
-    if line.count(b":") > len(texts) + ("key" in members) + (kind is not None):
+    key = members.get("key")
+    if line.count(b":") > len(texts) + (type(key) is str) + (kind is not None):
         _check_duplicates(line, texts)
     if is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
-    if "key" in members:
-        _check_key(line, members["key"])
+    if type(key) is str:
+        _check_key(line, key)
     # Cut out of the line, which nothing has to keep in memory then.
     for name, text in texts.items():
         members[name] = text.copy()
@@ -229,7 +228,12 @@ def _parse_any(line: bytes) -> Request:
         kind = Get if members["value"] is UNSET else Set
         if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
             raise explain(line, "a condition without a value")
-    operation: Any = kind(*[members[name] for name in kind.__struct_fields__])
+    operation: Any = kind(*[members[name] for name in kind.__struct_encode_fields__])
+    problem = operation.find_problem()
+    if operation.needs_id and not len(members["id"]):
+        problem = f'"id" is missing: a {operation.name} is known by its id'
+    if problem is not None:
+        raise explain(line, problem)
     is_stale = members["consistency"] == "stale"
     return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
 
