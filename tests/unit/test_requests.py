@@ -113,9 +113,12 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"key":"a","vale":1}', 'did you mean "value"?) (byte 12 of the line)'),
         (
             '{"op":"sett","key":"a"}',
-            'unknown op "sett"; there are get, set, delete, cas, ping, status (did you',
+            'unknown op "sett"; there are get, set, delete, cas, watch, unwatch, ping, status (did you',
         ),
-        ('{"op":7}', '"op" must be a string, one of get, set, delete, cas, ping, status, not a number'),
+        (
+            '{"op":7}',
+            '"op" must be a string, one of get, set, delete, cas, watch, unwatch, ping, status, not a number',
+        ),
         ('{"op":"scan","prefix":"a"}', 'the op "scan" is not supported yet'),
         ('{"key":"a","value":1,"session":5,"seq":1}', 'the member "session" is not supported yet'),
         ('{"key":"a","value":1,"ttl":5}', 'the member "ttl" is not supported yet (byte 22 of the line)'),
@@ -129,7 +132,7 @@ def test_requests(line: str, request_: Request) -> None:
             '{"op":"cas","key":"a","value":1,"if_revision":1}',
             '"if_revision" belongs to set, delete, not to cas',
         ),
-        ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, not to ping'),
+        ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, watch, not to ping'),
         ("{}", '"key" is missing: a get looks like {"key": "snack"} (byte 2 of the line)'),
         ('{"value":1}', '"key" is missing: a set looks like {"key": "snack", "value": "chips"}'),
         ('{"op":"cas","key":"a"}', 'looks like {"op": "cas", "key": "snack", "value": "chips"}'),

@@ -182,7 +182,7 @@ class Connection:
             elif isinstance(step, bytes):
                 is_sent = outbox.send_nowait(step)
                 self.active_s = self._now()
-                if self._watches is not None and session.is_answered and self._watches.is_opening:
+                if self._watches is not None and self._watches.is_opening and session.is_answered:
                     self._watches.open()
                     self._tell_watches()
                 if not is_sent:

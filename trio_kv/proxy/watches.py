@@ -24,8 +24,10 @@ class _Named:
     """A watch under the id that its client gave it."""
 
     id: bytes
-    beginning: Any = None
     watch: Watch | None = None
+    """None as long as it has not begun."""
+    is_open: bool = False
+    """Whether its client was told that it has begun."""
 
 
 class Watches:
@@ -44,8 +46,8 @@ class Watches:
         self._watches_max = watches_max
         self._on_more = on_more
         self._by_id: dict[bytes, _Named] = {}
-        self._beginning: _Named | None = None
-        """Not told to the client yet."""
+        self._begun: list[_Named] = []
+        """Those that are to be opened."""
         self._stirred: dict[_Named, None] = {}
         """Those that have something to tell, perhaps; the next one first."""
 
@@ -56,10 +58,9 @@ class Watches:
         """Begin a watch, or end one; return the answer, or the store's call if `done` is called later."""
         operation, id = request.operation, bytes(request.id)
         if isinstance(operation, Unwatch):
-            named = self._by_id.pop(id, None)
-            if named is None:
+            if id not in self._by_id:
                 return _refuse("bad_request", "no watch of this connection has this id")
-            self._end(named)
+            self._end(self._by_id[id])
             return Answer([Reply("ok")])
         if id in self._by_id:
             return _refuse("bad_request", "a watch of this connection has this id already")
@@ -67,12 +68,10 @@ class Watches:
             return _refuse(
                 "overloaded", f"a connection has at most {self._watches_max} watches; end one first"
             )
-        self._beginning = named = _Named(id)
+        named = self._by_id[id] = _Named(id)
         call = self._begin(named, request, done)
         if isinstance(call, Answer):
-            self._beginning = None
-            return call
-        named.beginning = call
+            del self._by_id[id]
         return call
 
     def _begin(self, named: _Named, request: Request, done: OnAnswer) -> Answer | object:
@@ -81,11 +80,15 @@ class Watches:
         selector = Selector(operation.prefix if is_prefix else operation.key, is_prefix)
 
         def begun(answer: Answer) -> None:
-            if named.beginning.watch is None:
-                self._beginning = None
+            assert not isinstance(call, Answer)
+            named.watch = call.watch
+            if named.watch is None:
+                del self._by_id[named.id]
+            else:
+                self._begun.append(named)
             done(answer)
 
-        return self._store.start_watch(
+        call = self._store.start_watch(
             selector,
             first=None if operation.first is UNSET else operation.first,
             progress_s=float("inf") if operation.progress is UNSET else operation.progress,
@@ -93,28 +96,26 @@ class Watches:
             on_more=partial(self._stir, named),
             done=begun,
         )
+        return call
 
     @property
     def is_opening(self) -> bool:
-        """Whether there is a watch to `open`."""
-        return self._beginning is not None and self._beginning.beginning.watch is not None
+        """Whether there are watches to `open`."""
+        return bool(self._begun)
 
     def open(self) -> None:
-        """Let the lines come of the watch that has begun: its client was told so."""
-        named, self._beginning = self._beginning, None
-        assert named is not None
-        named.watch = named.beginning.watch
-        self._by_id[named.id] = named
-        self._stirred[named] = None
+        """Let the lines come of the watches that have begun: their client was told so."""
+        for named in self._begun:
+            # It may have ended in the same breath.
+            if self._by_id.get(named.id) is named:
+                named.is_open = True
+                self._stirred[named] = None
+        self._begun.clear()
 
     def close(self) -> None:
         """End all."""
-        for named in self._by_id.values():
+        for named in list(self._by_id.values()):
             self._end(named)
-        self._by_id.clear()
-        if self._beginning is not None and self._beginning.beginning.watch is not None:
-            self._beginning.beginning.watch.end()
-        self._beginning = None
 
     def next_lines(self) -> bytes | None:
         """Return what comes next of all watches, at most a piece; None if there is nothing now."""
@@ -134,14 +135,15 @@ class Watches:
         return None
 
     def _stir(self, named: _Named) -> None:
-        if named.watch is not None:
+        if named.is_open:
             self._stirred[named] = None
             self._on_more()
 
     def _end(self, named: _Named) -> None:
+        del self._by_id[named.id]
         self._stirred.pop(named, None)
-        assert named.watch is not None
-        named.watch.end()
+        if named.watch is not None:
+            named.watch.end()
 
 
 def _lines_of(id: bytes, drawn: Drawn) -> bytes:
