@@ -12,7 +12,6 @@ from trio_kv.kv.history import History
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Change, Context, Query
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.raft.entry import make_entry
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
 
@@ -116,7 +115,6 @@ class MemoryStore(AwaitedCalls):
         context = Context()
         context.begin(self.items)
         context.index = self.applied = self.applied + 1
-        context.entry = make_entry(self.applied, 1, 0, None)
         reply = operation.apply(context)
         self.history.note(self.applied, [each for each in context.changes if isinstance(each, Change)], 0)
         for watch in list(self.watches):

@@ -10,7 +10,7 @@ from trio_kv.kv.commands import OpenSession, Write, decode_command
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyWrite, Cas, Set
 from trio_kv.kv.operations.operation import Change
-from trio_kv.kv.reply import Item
+from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.siblings import Siblings
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
@@ -151,6 +151,42 @@ def test_a_machine_that_diverged_is_found_by_what_it_does_with_shared_entries() 
     assert [reply.code for reply in diverged.apply(entries[2:])] == ["conflict", "ok", "ok"]
     assert sound.entries_digest == diverged.entries_digest
     assert sound.state_digest != diverged.state_digest
+
+
+def test_a_run_is_not_taken_over_where_its_session_stands_otherwise() -> None:
+    """An answer that one machine keeps and another does not makes another thing of the same entries."""
+    sound, diverged = machines(2)
+    entries = sets("a1", "b2", "c3")
+    sound.apply(entries[:1])
+    diverged.apply(entries[:1])
+    known = Reply("conflict", None, 0)
+    diverged.sessions.by_id[1].replies[2] = known
+    assert [reply.code for reply in sound.apply(entries[1:])] == ["ok"] * 3
+    assert diverged.apply(entries[1:])[0] is known
+    assert diverged.get("a") is None
+    assert sound.state_digest != diverged.state_digest
+
+
+def test_what_comes_of_other_entries_is_not_taken_over() -> None:
+    """Two logs of one process differ at the same place: each machine does what its own log says."""
+    first, second = machines(2)
+    entries, others = sets("a1", "b2"), sets("a1", "b3")
+    first.apply(entries)
+    second.apply(others)
+    assert second.get("b") == Item(Raw("3"), 3, "b")
+
+
+def test_machines_that_commit_in_other_steps_share_all_the_same() -> None:
+    """One that is in the midst of a run goes on one by one, and takes over the next."""
+    first, second = machines(2)
+    entries = sets("a1", "b2", "c3", "d4", "e5", "f6")
+    first.apply(entries[:1])
+    first.apply(entries[1:4])
+    first.apply(entries[4:])
+    second.apply(entries[:3])
+    second.apply(entries[3:])
+    require_shared(first, second, "abcdef")
+    assert [mine is its for mine, its in zip(second.changes[1:], first.changes, strict=True)] == [True] * 3
 
 
 def test_a_wrong_revision_shows_in_the_digest_of_a_plain_set() -> None:

@@ -38,6 +38,9 @@ LINE_NESTING_MAX = NESTING_MAX + 1
 
 NESTED_TOO_DEEP = f"nested too deep: at most {NESTING_MAX} levels"
 
+NAME_BYTES_MAX = 256
+"""Of an id that goes out again and again."""
+
 KEY_CHARACTERS_SURE = KEY_BYTES_MAX // 4
 """A key of so many characters is within its limit, whichever they are."""
 
@@ -60,11 +63,17 @@ class _PlainLine(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
-    """Return the class of lines with the members of an operation, UNSET if left out, and the common ones."""
+    """Return the class of lines with the members of an operation and the common ones.
+
+    A member that is left out has its default, or UNSET where the operation needs it.
+    """
     members: list[Any] = []
     for each in fields(kind):
-        is_needed, name = each.name in needed, each.encode_name
-        members.append((name, each.type) if is_needed else (name, each.type | msgspec.UnsetType, UNSET))
+        if each.name in needed:
+            members.append((each.encode_name, each.type))
+        else:
+            default = UNSET if each.required else each.default
+            members.append((each.encode_name, each.type | msgspec.UnsetType, default))
     name, bases = f"{kind.__name__}Line", (CommonMembers,)
     return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 
@@ -230,8 +239,8 @@ def _parse_any(line: bytes) -> Request:
             raise explain(line, "a condition without a value")
     operation: Any = kind(*[members[name] for name in kind.__struct_encode_fields__])
     problem = operation.find_problem()
-    if operation.needs_id and not len(members["id"]):
-        problem = f'"id" is missing: a {operation.name} is known by its id'
+    if operation.needs_id and not 0 < len(members["id"]) <= NAME_BYTES_MAX:
+        problem = f'{operation.name} needs an "id" of at most {NAME_BYTES_MAX} bytes, which names the watch'
     if problem is not None:
         raise explain(line, problem)
     is_stale = members["consistency"] == "stale"

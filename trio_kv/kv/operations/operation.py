@@ -6,7 +6,7 @@ and tells a client by them what was wrong.
 """
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
+from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Raw
@@ -59,35 +59,10 @@ class NoChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The beginning of the answer's value."""
 
 
-class Made(msgspec.Struct, frozen=True, gc=False):
-    """What came of an entry that gave a key a value, on the first machine of a process that applied it.
-
-    Where another machine holds the very same item before it, the same comes of it there, and need not be made again.
-    """
-
-    before: Item | None
-    """What the key held."""
-    value: Raw
-    """The very object that the entry has."""
-    item: Item
-    change: Change
-    reply: Reply
-
-
-class Memo(Protocol):
-    """An entry, as far as it remembers what was made of it."""
-
-    made: Any
-    """A `Made`, once there is one."""
-
-
 class Context:
     """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
 
-    __slots__ = ("changes", "compared_bytes", "entry", "index", "items", "known", "origin", "time_us")
-
-    entry: Memo
-    """What is applied."""
+    __slots__ = ("changes", "compared_bytes", "index", "items", "known", "origin", "time_us")
 
     def __init__(self) -> None:
         """Use `begin` before the first entry."""
@@ -116,23 +91,23 @@ class Context:
         self.compared_bytes = 0
         """JSON that the run has compared so far."""
 
-    def put(self, key: str, value: Raw, before: Item | None) -> Reply:
-        """Give a key a value; `before` is what it holds, None if it does not exist."""
-        index, entry = self.index, self.entry
-        previous = 0 if before is None else before.revision
-        made: Made | None = entry.made
-        if made is not None and made.value is value:
-            item, change, reply = made.item, made.change, made.reply
-            if change.previous != previous:
-                change = Change("set", key, value, index, previous)
-        else:
-            item = self._make_item(key, value, before)
-            change, reply = Change("set", key, value, index, previous), Reply("ok", None, index)
-            entry.made = Made(before, value, item, change, reply)
+    def put(self, key: str, value: Raw, before: Item | None, *, is_told: bool = False) -> Reply:
+        """Give a key a value.
+
+        Args:
+            key: the key.
+            value: what it holds from here on.
+            before: what it holds; None if it does not exist.
+            is_told: whether the answer tells the value.
+
+        """
+        item = self._make_item(key, value, before)
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
-        self.changes.append(change)
-        return reply
+        self.changes.append(Change("set", key, value, self.index, 0 if before is None else before.revision))
+        if is_told:
+            self.origin = item.key, self.index
+        return Reply("ok", item.value if is_told else None, self.index)
 
     def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
         """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
@@ -222,9 +197,6 @@ class Query(Operation, frozen=True, gc=False):
 class WriteOperation(Operation, frozen=True, gc=False):
     """An operation that may change something. It stands in the log inside a `Write`."""
 
-    is_of_one_item: ClassVar[bool] = False
-    """Whether what comes of it depends on what one key holds, and on nothing else but its entry."""
-
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts."""
@@ -241,8 +213,6 @@ class WriteOperation(Operation, frozen=True, gc=False):
 
 class KeyWrite(WriteOperation, frozen=True, gc=False):
     """A write to one key."""
-
-    is_of_one_item: ClassVar[bool] = True
 
     key: Key
 
