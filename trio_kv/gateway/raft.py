@@ -11,22 +11,24 @@ no task a request: one sweep looks after all of them, and sleeps when there are 
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random, SystemRandom
 
 import trio
 
 from trio_kv.gateway.calls import AwaitedCalls
+from trio_kv.gateway.drawn import Selector
 from trio_kv.gateway.pending import PendingRead, PendingWrite
 from trio_kv.gateway.reads import Reads
 from trio_kv.gateway.runs import HEDGE_S, take_apart
 from trio_kv.gateway.store import Answer, OnAnswer, View
+from trio_kv.gateway.watching import Beginning, Watching
 from trio_kv.gateway.writes import Writes
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.replica.port import Directory
 from trio_kv.wire.client_sessions import AnyAsked
 from trio_kv.wire.node_port import Answer as NodeAnswer
-from trio_kv.wire.node_port import Done, NoResult
+from trio_kv.wire.node_port import Batch, Done, Gone, NoResult
 
 
 class RaftStore(AwaitedCalls):
@@ -71,6 +73,7 @@ class RaftStore(AwaitedCalls):
         """Answers that `run` has to think about."""
         self._wake = trio.Event()
         self._is_idle = True
+        self._watching = Watching(directory, random, self.start_read)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hand over again what was refused or lost, hedge reads, and end what is late."""
@@ -78,9 +81,11 @@ class RaftStore(AwaitedCalls):
         self._directory_changed()
         task_status.started()
         try:
-            while True:
-                await self._wait_work()
-                self._look_after()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watching.run)
+                while True:
+                    await self._wait_work()
+                    self._look_after()
         finally:
             unlisten()
             self._directory.leave(self._reply_to)
@@ -110,9 +115,27 @@ class RaftStore(AwaitedCalls):
         self._look_after_soon()
         return self._reads.start(queries, timeout_s=timeout_s, is_stale=is_stale, view=view, done=done)
 
-    def cancel(self, call: PendingWrite | PendingRead) -> None:
+    def start_watch(
+        self,
+        selector: Selector,
+        *,
+        first: int | None,
+        progress_s: float,
+        timeout_s: float,
+        on_more: Callable[[], object],
+        done: OnAnswer,
+    ) -> Answer | Beginning:
+        """Begin to watch. See `Store`."""
+        deadline = trio.current_time() + timeout_s
+        return self._watching.start(Beginning(selector, first, progress_s, on_more, done, deadline))
+
+    def cancel(self, call: PendingWrite | PendingRead | Beginning) -> None:
         """Let nobody hear the answer to a call. See `Store`."""
-        if isinstance(call, PendingRead):
+        if isinstance(call, Beginning):
+            read = self._watching.cancel(call)
+            if isinstance(read, PendingRead):
+                self._reads.forget(read)
+        elif isinstance(call, PendingRead):
             self._reads.forget(call)
         else:
             self._writes.cancel(call)
@@ -126,6 +149,8 @@ class RaftStore(AwaitedCalls):
     def deliver(self, answer: NodeAnswer) -> None:
         """Take a node's answer. Called in the node's task: must neither raise nor take long."""
         if not isinstance(answer, Done):
+            # Pulls are answered elsewhere: see `pulls`.
+            assert not isinstance(answer, Batch | Gone)
             self._no_results.append(answer)
             self._wake.set()
             return

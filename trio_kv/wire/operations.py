@@ -19,6 +19,7 @@ from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
+from trio_kv.wire.watches import Unwatch, Watch
 
 __all__ = [
     "NESTING_MAX",
@@ -61,7 +62,7 @@ class Status(Operation, frozen=True, gc=False, tag="status"):
     purpose = "the nodes"
 
 
-_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, OpenOrRenew, Ping, Status)
+_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, OpenOrRenew, Watch, Unwatch, Ping, Status)
 OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kind): kind for kind in _KINDS})
 """All of them, by what stands in `op`."""
 
@@ -69,7 +70,7 @@ OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kin
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An operation, and what every request may carry."""
 
-    operation: AnyOperation | Numbered | OpenOrRenew | Ping | Status
+    operation: AnyOperation | Numbered | OpenOrRenew | Watch | Unwatch | Ping | Status
     id: Raw = ABSENT
     """Any JSON value, echoed first in the reply."""
     timeout: float = TIMEOUT_S_DEFAULT
