@@ -59,7 +59,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "kv what comes of a run is taken over whatever the machine held before",
     tests=machine_tests(
-        "test_a_machine_that_diverged_is_found_by_what_it_does_with_shared_entries",
+        "test_a_wrong_revision_shows_in_the_digest_of_a_plain_set",
         "test_a_run_is_not_taken_over_where_its_session_stands_otherwise",
     ),
 )

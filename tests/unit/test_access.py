@@ -34,8 +34,18 @@ WRITES = [
     b'{"op":"delete","key":"a"}\n',
     b'{"op":"cas","key":"a","value":1}\n',
     b'{"op":"incr","key":"a","by":1}\n',
+    b'{"op":"session"}\n',
+    b'{"op":"session","session":"s"}\n',
+    b'{"key":"a","value":1,"session":"s","seq":1}\n',
 ]
-READS = [GET, b'{"op":"ping"}\n', b'{"op":"status"}\n', b'{"key":"a","consistency":"stale"}\n']
+READS = [
+    GET,
+    b'{"op":"ping"}\n',
+    b'{"op":"status"}\n',
+    b'{"key":"a","consistency":"stale"}\n',
+    b'{"op":"watch","prefix":"a","id":1}\n',
+    b'{"op":"unwatch","id":1}\n',
+]
 
 
 @attrs.define
@@ -334,6 +344,8 @@ def test_events_have_names_and_no_tokens() -> None:
         (b'{"key":"a","value":"0123456789"}\n', '"value" has 12 bytes; this server takes 8'),
         (b'{"op":"cas","key":"a","expected":"0123456789","value":1}\n', '"expected" has 12 bytes'),
         (b'{"op":"delete","key":"abcde"}\n', '"key" has 5 bytes'),
+        (b'{"op":"watch","prefix":"abcde","id":1}\n', '"prefix" has 5 bytes'),
+        (b'{"key":"abcde","value":1,"session":"s","seq":1}\n', '"key" has 5 bytes'),
     ],
 )
 def test_limits_of_a_door(line: bytes, words: str) -> None:

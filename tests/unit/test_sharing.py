@@ -133,7 +133,8 @@ def test_an_item_that_differs_is_not_shared(wrong: Item | None) -> None:
         else:
             behind = Machine()
             behind.join(siblings)
-            behind.apply(read_again(entries))
+            for entry in read_again(entries):
+                behind.apply([entry])
         assert behind.get("b") == Item(Raw("2"), 3, "b")
         assert behind.state_digest == sound.state_digest
 
@@ -192,12 +193,13 @@ def test_machines_that_commit_in_other_steps_share_all_the_same() -> None:
 def test_a_wrong_revision_shows_in_the_digest_of_a_plain_set() -> None:
     """A change tells the revision before it: that of this machine, whatever the first one had."""
     sound, diverged = machines(2)
-    entries = sets("a1", "a2")
-    sound.apply(entries)
-    diverged.apply(entries[:2])
+    entries = sets("a1", "a2", "b3")
+    for machine in (sound, diverged):
+        machine.apply(entries[:2])
     diverged.items["a"] = Item(Raw("1"), 9, "a")
+    sound.apply(entries[2:])
     diverged.apply(entries[2:])
-    assert diverged.changes == [Change("set", "a", Raw("2"), 3, 9)]
+    assert diverged.changes == [Change("set", "a", Raw("2"), 3, 9), Change("set", "b", Raw("3"), 4, 0)]
     assert sound.state_digest != diverged.state_digest
 
 

@@ -25,10 +25,10 @@ class TlsOptions:
     ca: Annotated[
         Path | None, option("Connect by TLS, to a server whose certificate is of this CA (PEM).", "CA")
     ] = None
-    cert: Annotated[
-        Path | None, option("Certificate to show (PEM), to a server that asks for one.", "CERT")
+    client_cert: Annotated[
+        Path | None, option("Certificate to show (PEM), to a server that asks for one.", "CLIENT_CERT")
     ] = None
-    key: Annotated[Path | None, option("The key of --cert.", "KEY")] = None
+    client_key: Annotated[Path | None, option("The key of --client-cert.", "CLIENT_KEY")] = None
     server_name: Annotated[
         str | None, option("The name in the server's certificate. [default: its --host]", "SERVER_NAME")
     ] = None
@@ -41,22 +41,26 @@ class TlsOptions:
 
         """
         if self.ca is None:
-            if self.cert is not None or self.key is not None or self.server_name is not None:
-                raise UsageError("--cert, --key and --server-name are for TLS: add --ca, the server's CA")
+            if self.client_cert is not None or self.client_key is not None or self.server_name is not None:
+                raise UsageError(
+                    "--client-cert, --client-key and --server-name are for TLS: add --ca, the server's CA"
+                )
             return None
-        if (self.cert is None) != (self.key is None):
-            raise UsageError("--cert and --key go together: give both, or neither")
+        if (self.client_cert is None) != (self.client_key is None):
+            raise UsageError("--client-cert and --client-key go together: give both, or neither")
         import ssl
 
         from trio_kv.client.tls import Tls, explain_tls
 
         try:
-            return Tls.of_files(self.ca, self.cert, self.key, self.server_name)
+            return Tls.of_files(self.ca, self.client_cert, self.client_key, self.server_name)
         except ssl.SSLError as error:
-            files = ", ".join(str(each) for each in (self.ca, self.cert, self.key) if each is not None)
+            files = ", ".join(
+                str(each) for each in (self.ca, self.client_cert, self.client_key) if each is not None
+            )
             raise UsageError(f"{files}: no use for TLS: {explain_tls(error)}") from error
         except OSError as error:
-            for path in (self.ca, self.cert, self.key):
+            for path in (self.ca, self.client_cert, self.client_key):
                 if path is not None and not os.access(path, os.R_OK):
                     raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
             raise UsageError(f"no use for TLS: {error}") from error

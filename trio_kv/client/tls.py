@@ -10,7 +10,7 @@ import attrs
 WORDS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not what was expected",
     "WRONG_VERSION_NUMBER": "it speaks no TLS",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of the client: give --cert and --key",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of the client: give --client-cert and --client-key",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "it refuses the handshake; it may want a certificate of the client",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the CA of the client's certificate",
     "TLSV1_ALERT_PROTOCOL_VERSION": "it wants a newer version of TLS",

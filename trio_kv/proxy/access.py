@@ -22,6 +22,7 @@ from trio_kv.proxy.limits import Limits
 from trio_kv.raft.events import Event
 from trio_kv.trace.vocabulary import ClientAuthenticated, ClientNotAuthenticated
 from trio_kv.wire.operations import Auth, Ping, Request, Status
+from trio_kv.wire.watches import Unwatch, Watch
 
 TOKEN_BYTES_MIN: Final = 16
 """A shorter token could be guessed."""
@@ -250,4 +251,4 @@ _NO_MORE = "the token that was shown opens nothing here any more; show another o
 
 def only_reads(operation: object) -> bool:
     """Return whether an operation changes nothing. What is not known to read alone counts as a write."""
-    return isinstance(operation, Query | Ping | Status)
+    return isinstance(operation, Query | Ping | Status | Watch | Unwatch)

@@ -31,6 +31,8 @@ class ProxyConfig:
     """One more is told `overloaded` and closed. The limit of file descriptors may lower it."""
     limits: Limits = attrs.field(factory=Limits)
     """A request with a longer key or value is answered `too_large`."""
+    watches_max: int = attrs.field(default=1024, validator=validators.ge(1))
+    """Watches of one connection; one more is told `overloaded`."""
     run_requests_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """A longer run is cut; its next part starts when the first is answered."""
     handshake_timeout_s: float = attrs.field(default=10.0, validator=validators.gt(0))

@@ -47,6 +47,8 @@ def texts_of(operation: Any) -> Iterator[tuple[str, str | msgspec.Raw]]:
         part = getattr(operation, name)
         if isinstance(part, str | msgspec.Raw):
             yield name, part
+        elif isinstance(part, msgspec.Struct):
+            yield from texts_of(part)
         elif isinstance(part, list | tuple):
             for each in part:
                 if isinstance(each, msgspec.Struct):
