@@ -210,7 +210,8 @@ def _(patch: Patch) -> None:
     real = session.Session.close
 
     def close(self: session.Session) -> Step | None:
-        self._lines, self._taken, self._is_decoding = (), 0, False
+        self._decoder.forget()
+        self._decoder.is_in_block = False
         return real(self)
 
     patch.setattr(session.Session, "close", close)

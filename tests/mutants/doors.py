@@ -16,6 +16,7 @@ from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import runs as proxy_runs
 from trio_kv.proxy import session
+from trio_kv.proxy.decoding import LineDecoder
 from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import Step
 from trio_kv.wire import requests
@@ -162,16 +163,17 @@ def _(patch: Patch) -> None:
 
 @mutant("proxy: the reads of a chunk overtake its writes", tests=(PROGRAM_ORDER,))
 def _(patch: Patch) -> None:
-    real = Session._decode_lines
+    real = LineDecoder.go_on
 
     def is_no_read(item: Request | bytes) -> bool:
         return isinstance(item, bytes) or not isinstance(item.operation, Get)
 
-    def decode_lines(self: Session) -> None:
-        real(self)
-        self._items.sort(key=is_no_read)
+    def go_on(self: LineDecoder, items: list[Any], work: int) -> int:
+        work = real(self, items, work)
+        items.sort(key=is_no_read)
+        return work
 
-    patch.setattr(Session, "_decode_lines", decode_lines)
+    patch.setattr(LineDecoder, "go_on", go_on)
 
 
 @mutant(

@@ -14,7 +14,8 @@ from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import Session, Sessions
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.leader import Leader
-from trio_kv.replica.replica import Replica, _Waiter
+from trio_kv.replica.replica import Replica
+from trio_kv.replica.waiter import Waiter
 from trio_kv.wire.node_port import Refused
 
 
@@ -218,13 +219,13 @@ def _(patch: Patch) -> None:
     ),
 )
 def _(patch: Patch) -> None:
-    real = _Waiter.all_replies
+    real = Waiter.all_replies
 
-    def all_replies(self: _Waiter) -> list[Reply]:
+    def all_replies(self: Waiter) -> list[Reply]:
         self.repeated = 0
         return real(self)
 
-    patch.setattr(_Waiter, "all_replies", all_replies)
+    patch.setattr(Waiter, "all_replies", all_replies)
 
 
 @mutant(
@@ -233,14 +234,14 @@ def _(patch: Patch) -> None:
     tests=replica_tests("test_a_read_before_a_write_that_was_done_before_has_lost_its_place"),
 )
 def _(patch: Patch) -> None:
-    real = _Waiter.all_replies
+    real = Waiter.all_replies
 
-    def all_replies(self: _Waiter) -> list[Reply]:
+    def all_replies(self: Waiter) -> list[Reply]:
         if self.repeated >= self.first:
             self.repeated = self.last + 1
         return real(self)
 
-    patch.setattr(_Waiter, "all_replies", all_replies)
+    patch.setattr(Waiter, "all_replies", all_replies)
 
 
 @mutant(

@@ -17,7 +17,7 @@ from trio_kv.kv.entries import Asked
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import Change
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
@@ -36,6 +36,7 @@ operations = st.one_of(
     st.builds(Set, KEYS, VALUES, REVISIONS),
     st.builds(Delete, KEYS, REVISIONS),
     st.builds(Cas, KEYS, VALUES, st.just(UNSET) | VALUES),
+    st.builds(Incr, KEYS, st.integers(-2, 2)),
 )
 session_writes = st.builds(Write, SESSIONS, SEQS, DONES, operations)
 others = st.one_of(
@@ -107,6 +108,12 @@ class Model:
     def write(self, command: AnyWrite, index: int) -> tuple[str, msgspec.Raw | None, int]:
         """Carry out one write."""
         value, revision = self.items.get(command.key, (None, 0))
+        if isinstance(command, Incr):
+            if value is not None and not bytes(value).removeprefix(b"-").isdigit():
+                return ("conflict", value, revision)
+            total = msgspec.Raw(str(int(bytes(value or b"0")) + command.by))
+            self.items[command.key] = (total, index)
+            return ("ok", total, index)
         if isinstance(command, Cas):
             expected = command.expected
             if value is None or expected is UNSET:

@@ -680,6 +680,8 @@ def test_the_shell_takes_commands_and_raw_lines(
         ("cas k a\u00a0b c\u2003d", {"op": "cas", "key": "k", "value": "a\u00a0b", "expected": "c\u2003d"}),
         (f"cas k [{'9' * 5000}, 2] 1", {"op": "cas", "key": "k", "expected": 1}),
         ("get \u00a0\r", {"key": "\u00a0"}),
+        ("incr k", {"op": "incr", "key": "k"}),
+        ("incr k -7", {"op": "incr", "key": "k", "by": -7}),
     ],
 )
 def test_the_shell_sends_what_stands_there(
@@ -710,6 +712,7 @@ def test_the_shell_sends_what_stands_there(
         ("set k", "VALUE is missing"),
         ("get a b", "'b' is too much"),
         ("cas k a b c", "'c' is too much"),
+        ("incr k many", "BY can't be many: Expected `int`, got `str`"),
         ("status now", "too much"),
     ],
 )

@@ -106,7 +106,7 @@ def hang_up_after_request(connection: socket.socket) -> None:
 def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., FakeServer]) -> None:
     """Requests carry exactly what was asked for: conditions, time-out and meta only where they are given."""
     requests: list[bytes] = []
-    server = serve(answer(*[OK] * 8, requests=requests))
+    server = serve(answer(*[OK] * 10, requests=requests))
     with Client(port=server.port, timeout_s=7) as client:
         client.get("k")
         client.get("k", is_stale=True, meta=True)
@@ -115,6 +115,8 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         client.delete("k", if_revision=9)
         client.cas("k", 2)
         client.cas("k", 2, expected=None)
+        client.incr("k")
+        client.incr("k", -7)
         client.status()
     assert [json.loads(line) for line in requests] == [
         {"key": "k", "timeout": 7},
@@ -124,6 +126,8 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         {"op": "delete", "key": "k", "timeout": 7, "if_revision": 9},
         {"op": "cas", "key": "k", "timeout": 7, "value": 2},
         {"op": "cas", "key": "k", "timeout": 7, "value": 2, "expected": None},
+        {"op": "incr", "key": "k", "timeout": 7, "by": 1},
+        {"op": "incr", "key": "k", "timeout": 7, "by": -7},
         {"op": "status"},
     ]
     assert b"1.10" in requests[3]

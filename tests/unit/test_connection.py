@@ -151,7 +151,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         lines.append(line)
         return parse_line(line)
 
-    monkeypatch.setattr("trio_kv.proxy.session.parse_line", parse)
+    monkeypatch.setattr("trio_kv.proxy.decoding.parse_line", parse)
     return lines
 
 

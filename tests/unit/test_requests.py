@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from trio_kv.kv.nesting import NESTING_MAX
-from trio_kv.kv.operations import Cas, Delete, Get, Set
+from trio_kv.kv.operations import Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX, REVISION_MAX
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.json_text import find_lone_surrogate
-from trio_kv.wire.operations import BadRequestError, Ping, Request, Status
+from trio_kv.wire.operations import OPERATIONS, BadRequestError, Ping, Request, Status
 from trio_kv.wire.replies import (
     CLOSE_OK,
     CLOSE_SHUTDOWN,
@@ -25,6 +25,9 @@ from trio_kv.wire.replies import (
 from trio_kv.wire.requests import encode_request, is_http, parse_line
 
 WEIRD_KEYS = ['"', "\\", "\n", "\u0000", "\u007f", "\u2028", "é", "😀", "a b", "\t\r", "k" * KEY_BYTES_MAX]
+
+
+KNOWN_OPS = ", ".join(OPERATIONS)
 
 
 def raw(text: str) -> msgspec.Raw:
@@ -65,6 +68,8 @@ def test_a_reply_gives_its_value_as_an_object() -> None:
         ('{"if_revision":3,"key":"k","op":"delete"}', Request(Delete("k", 3))),
         ('{"op":"cas","key":"k","expected":null,"value":2}', Request(Cas("k", raw("2"), raw("null")))),
         ('{"op":"cas","key":"k","value":2}', Request(Cas("k", raw("2")))),
+        ('{"op":"incr","key":"k"}', Request(Incr("k"))),
+        ('{"op":"incr","by":-999999999999999999,"key":"k"}', Request(Incr("k", -(10**18) + 1))),
         ('{"op":"ping"}', Request(Ping())),
         ('{"op":"status","id":"x"}', Request(Status(), id=raw('"x"'))),
         ('{"key":"k","id":{"a": [1]},"meta":true}', Request(Get("k"), id=raw('{"a": [1]}'), meta=True)),
@@ -113,9 +118,9 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"key":"a","vale":1}', 'did you mean "value"?) (byte 12 of the line)'),
         (
             '{"op":"sett","key":"a"}',
-            'unknown op "sett"; there are get, set, delete, cas, ping, status (did you',
+            f'unknown op "sett"; there are {KNOWN_OPS} (did you',
         ),
-        ('{"op":7}', '"op" must be a string, one of get, set, delete, cas, ping, status, not a number'),
+        ('{"op":7}', f'"op" must be a string, one of {KNOWN_OPS}, not a number'),
         ('{"op":"scan","prefix":"a"}', 'the op "scan" is not supported yet'),
         ('{"key":"a","value":1,"session":5,"seq":1}', 'the member "session" is not supported yet'),
         ('{"key":"a","value":1,"ttl":5}', 'the member "ttl" is not supported yet (byte 22 of the line)'),
@@ -129,7 +134,7 @@ def test_requests(line: str, request_: Request) -> None:
             '{"op":"cas","key":"a","value":1,"if_revision":1}',
             '"if_revision" belongs to set, delete, not to cas',
         ),
-        ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, not to ping'),
+        ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, incr, not to ping'),
         ("{}", '"key" is missing: a get looks like {"key": "snack"} (byte 2 of the line)'),
         ('{"value":1}', '"key" is missing: a set looks like {"key": "snack", "value": "chips"}'),
         ('{"op":"cas","key":"a"}', 'looks like {"op": "cas", "key": "snack", "value": "chips"}'),
@@ -152,6 +157,12 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"key":"a","value":1,"if_revision":1.0}', '"if_revision" must be a whole number from 0'),
         ('{"key":"a","value":1,"if_revision":9223372036854775808}', "from 0 to 9223372036854775807"),
         ('{"key":"a","value":1,"if_revision":null}', '"if_revision" must be a whole number, not null'),
+        (
+            '{"op":"incr","key":"a","by":1.5}',
+            "from -999999999999999999 to 999999999999999999, in digits alone",
+        ),
+        ('{"op":"incr","key":"a","by":1000000000000000000}', '"by" must be a whole number from -9'),
+        ('{"op":"incr","key":"a","by":"1"}', '"by" must be a whole number, not a string'),
         ('{"key":"a","value":"\\ud800"}', "\\ud800 is half of a surrogate pair and no character"),
         ('{"key":"a","value":["\\\\","\\udc00x"]}', "\\udc00 is half of a surrogate pair"),
         ('{"key":"\\ud800\\ud800"}', "\\ud800 is half of a surrogate pair"),

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from trio_kv.check.json_equality import are_equal
 from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
-from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Set
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Incr, Set
 from trio_kv.raft.entry import Entry
 
 
@@ -117,8 +117,12 @@ class Reference:
             return OVERLOADED
         outcome = self._take_effect(operation, index)
         session.outcomes[command.seq] = outcome
-        if held is not None and outcome.value is not None:
-            session.sources[command.seq] = operation.key, held[1]
+        if outcome.value is not None:
+            is_removed = isinstance(operation, Delete) and outcome.code == "ok"
+            session.sources[command.seq] = (
+                operation.key,
+                held[1] if is_removed and held is not None else outcome.revision,
+            )
             self._text_bytes_max += len(outcome.value)
         session.used_us = time_us
         return outcome
@@ -132,24 +136,50 @@ class Reference:
     def _take_effect(self, operation: AnyWrite, index: int) -> Outcome:
         key = operation.key
         held = self.items.get(key)
-        conflict = Outcome("conflict", *held) if held is not None else Outcome("conflict")
-        if isinstance(operation, Cas):
-            expected = operation.expected
-            if (held is None) != (expected is UNSET):
-                return conflict
-            if held is not None and expected is not UNSET and not are_equal(held[0], bytes(expected)):
-                return conflict
-        elif operation.if_revision is not UNSET and operation.if_revision != (0 if held is None else held[1]):
-            return conflict
-        if isinstance(operation, Delete):
-            if held is None:
-                return Outcome("missing")
-            del self.items[key]
-            self.history[key].append((index, None))
-            return Outcome("ok", held[0], index)
-        self.items[key] = bytes(operation.value), index
+        if not _may_take_effect(operation, held):
+            return Outcome("conflict") if held is None else Outcome("conflict", *held)
+        match operation:
+            case Delete():
+                if held is None:
+                    return Outcome("missing")
+                del self.items[key]
+                self.history[key].append((index, None))
+                return Outcome("ok", held[0], index)
+            case Incr(by=by):
+                total = _add(held, by)
+                self._put(key, total, index)
+                return Outcome("ok", total, index)
+            case Set(value=value) | Cas(value=value):
+                self._put(key, bytes(value), index)
+                return Outcome("ok", None, index)
+
+    def _put(self, key: str, value: bytes, index: int) -> None:
+        self.items[key] = value, index
         self.history.setdefault(key, []).append((index, self.items[key]))
-        return Outcome("ok", None, index)
+
+
+def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> bool:
+    """Return whether the conditions of an operation hold."""
+    match operation:
+        case Cas(expected=expected):
+            if held is None or expected is UNSET:
+                return held is None and expected is UNSET
+            return are_equal(held[0], bytes(expected))
+        case Incr(by=by):
+            return (held is None or _is_whole(held[0])) and _is_whole(_add(held, by))
+        case Set(if_revision=wanted) | Delete(if_revision=wanted):
+            return wanted is UNSET or wanted == (0 if held is None else held[1])
+
+
+def _is_whole(text: bytes) -> bool:
+    """Return whether a text is that of a whole number of up to 18 digits."""
+    digits = text.removeprefix(b"-")
+    return digits.isdigit() and len(digits) <= 18 and (digits == b"0" or not digits.startswith(b"0"))
+
+
+def _add(held: tuple[bytes, int] | None, by: int) -> bytes:
+    """Return the text of the sum."""
+    return b"%d" % (by if held is None else int(held[0]) + by)
 
 
 def _held_bytes(sessions: Iterable[_Session]) -> int:

@@ -9,11 +9,11 @@ import contextlib
 import io
 import sys
 import threading
-from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
 import msgspec
+from msgspec.structs import fields
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
@@ -22,7 +22,7 @@ from trio_kv.cli.status import show_status
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.values import BLANKS
-from trio_kv.wire.operations import OPERATIONS, Ping, Request, Status
+from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Status
 
 PROMPT = "trio-kv> "
 
@@ -121,14 +121,14 @@ class Shell:
         if word not in OPERATIONS:
             raise CommandError(f"there is no command {word!r}; see help")
         kind = OPERATIONS[word]
-        operation: Any = kind(**_read_members(kind.words.split(), arguments))
+        operation: Any = kind(**_read_members(kind, arguments))
         answer = self._client.ask(Request(operation))
         if isinstance(operation, Status) and answer.code == "ok":
             return show_status(msgspec.json.decode(answer.line), "table")
         return show_answer(answer, "table", has_value=operation.has_result)
 
 
-def _read_members(words: Sequence[str], arguments: Arguments) -> dict[str, Any]:
+def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]:
     """Return the members of an operation out of the words of a line; a value that stands last may hold spaces.
 
     Raises:
@@ -136,6 +136,7 @@ def _read_members(words: Sequence[str], arguments: Arguments) -> dict[str, Any]:
 
     """
     members: dict[str, Any] = {}
+    words, types = kind.words.split(), {each.name: each.type for each in fields(kind)}
     for place, word in enumerate(words, 1):
         name = word.strip("[]")
         if name != word and arguments.is_empty:
@@ -146,9 +147,22 @@ def _read_members(words: Sequence[str], arguments: Arguments) -> dict[str, Any]:
             members[name.lower()], arguments = parse_value(arguments.rest.strip(BLANKS)), Arguments("")
         else:
             text, arguments = arguments.take(name)
-            members[name.lower()] = parse_value(text)
+            members[name.lower()] = _read_member(text, name, types[name.lower()])
     arguments.end()
     return members
+
+
+def _read_member(text: str, name: str, kind: Any) -> Any:
+    """Return a word as a member of that type.
+
+    Raises:
+        CommandError: it is none.
+
+    """
+    try:
+        return msgspec.json.decode(parse_value(text), type=kind)
+    except msgspec.ValidationError as error:
+        raise CommandError(f"{name} can't be {text}: {error}") from error
 
 
 def run_shell(client: Client) -> ExitCode:

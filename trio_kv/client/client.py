@@ -31,6 +31,7 @@ from trio_kv.wire.operations import (
     Cas,
     Delete,
     Get,
+    Incr,
     Ping,
     Request,
     Set,
@@ -173,6 +174,20 @@ class Client:
         """
         old = UNSET if isinstance(expected, _Nothing) else encode_value(expected)
         return self._done(Request(Cas(_key(key), encode_value(value), old), meta=meta))
+
+    def incr(self, key: str, by: int = 1, *, meta: bool = False) -> ReplyLine:
+        """Add to a whole number; the reply carries the sum. A missing key counts as 0.
+
+        Args:
+            key: what to change.
+            by: how much to add; it may be negative.
+            meta: ask for the revision, too.
+
+        Raises:
+            ConflictError: the key holds something else than a whole number of at most 18 digits, or the sum is none.
+
+        """
+        return self._done(Request(Incr(_key(key), _whole(by, "what to add")), meta=meta))
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""
@@ -329,8 +344,10 @@ def _key(key: object) -> str:
 
 
 def _revision(revision: object) -> int | UnsetType:
-    if revision is None:
-        return UNSET
-    if isinstance(revision, bool) or not isinstance(revision, int):
-        raise TypeError(f"a revision is an int, not {type(revision).__name__}")
-    return revision
+    return UNSET if revision is None else _whole(revision, "a revision")
+
+
+def _whole(number: object, name: str) -> int:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name} is an int, not {type(number).__name__}")
+    return number

@@ -319,7 +319,10 @@ class Machine:
             items[made.item.key] = made.item
             context.changes.append(made.change)
             reply: Reply = made.reply
-            replies[seq] = reply
+            if reply.value is None:
+                replies[seq] = reply
+            else:
+                sessions.keep(session, seq, reply, (made.item.key, made.item.revision))
             return reply
         reply = operation.apply(context)
         if reply.value is None:

@@ -17,25 +17,18 @@ from itertools import islice
 from typing import Any
 
 from trio_kv.gateway.store import Answer
-from trio_kv.kv.operations.operation import WriteOperation
-from trio_kv.kv.reply import Reply
+from trio_kv.proxy.answers import answer_here
 from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.decoding import WORK_MAX, LineDecoder, encode_refusal
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
 from trio_kv.proxy.runs import STEP_OF_RUN, cut_run, take_plain
 from trio_kv.proxy.states import NEXT_STATES, PAUSE, IllegalStateError, State, Step
 from trio_kv.wire.operations import BadRequestError, Request, Status
-from trio_kv.wire.refusals import EXPLAINED_BYTES_MAX
-from trio_kv.wire.replies import CLOSE_SHUTDOWN, encode_error, encode_reply, encode_status
+from trio_kv.wire.replies import CLOSE_SHUTDOWN, encode_error, encode_reply
 from trio_kv.wire.requests import is_http, parse_chunk, parse_line
 
 REPLY_BYTES_MAX = 262144
 """Replies kept before they are sent; beyond it they go out before the chunk is done."""
-WORK_MAX = 256
-"""Units of work, a good line each, before other tasks get their turn."""
-BAD_LINE_WORK = 16
-"""What it costs to explain what is wrong with a line, however short it is."""
-BAD_BYTES_A_UNIT = 32
-"""How much of a bad line is a unit of work, as far as it is explained."""
 STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
 
@@ -49,8 +42,8 @@ class Session:
     `refuse` may come at any time.
 
     Invariant: `_items[:_done]` have their replies in `_out` or were given out; `_items[_done:_handed]` were handed to
-    the store; the rest has not begun, and `_lines[_taken:]` are not even decoded. There are items or lines as long as
-    not all of their replies were given out.
+    the store; the rest has not begun, and what else `_decoder` has is not even decoded. There are items or lines as
+    long as not all of their replies were given out.
 
     Args:
         config: the door's limits.
@@ -84,11 +77,7 @@ class Session:
         self._run_requests_max = config.run_requests_max
         self._buffer = LineBuffer(config.line_bytes_max)
         self._is_between_lines = True
-        self._lines: Sequence[Line] = ()
-        self._taken = 0
-        self._is_decoding = False
-        self._error_bytes = 0
-        """Of the replies to lines that are no requests, since decoding began."""
+        self._decoder = LineDecoder(config.line_bytes_max, REPLY_BYTES_MAX)
         self._items: list[Any] = []
         """Requests, and replies to lines that are none."""
         self._done = 0
@@ -138,7 +127,7 @@ class Session:
         try:
             item: Any = parse_line(line)
         except BadRequestError as error:
-            item, step = _encode_refusal(error), None
+            item, step = encode_refusal(error), None
         else:
             step = STEP_OF_RUN.get(type(item.operation))
         self._items, self._done = [item], 0
@@ -158,7 +147,7 @@ class Session:
         """
         if len(answer.replies) != self._handed - self._done or self._answer is not None:
             raise IllegalStateError(f"{len(answer.replies)} replies to {self._handed - self._done} requests")
-        if self._lines or len(self._items) > 1:
+        if len(self._items) > 1 or self._decoder.lines:
             self._answer = answer
             return self.next_step()
         # It was one line, alone.
@@ -227,18 +216,18 @@ class Session:
                 return PAUSE
             if self._answer is not None:
                 self._put_replies(self._answer)
-            elif self._is_decoding:
-                self._decode_lines()
+            elif self._decoder.is_in_block:
+                self._work = self._decoder.go_on(self._items, self._work)
             elif self._done < len(self._items):
                 item = self._items[self._done]
                 kind = None if isinstance(item, bytes) else type(item.operation)
                 if kind in STEP_OF_RUN and self.state is not State.CLOSING:
                     return self._cut_run(item)
-                self._put(self._answer_here(item))
+                self._put(answer_here(item, self._status, is_handed=self._done < self._handed))
                 self._done += 1
                 self._work += STATUS_WORK if kind is Status else 1
-            elif self._taken < len(self._lines):
-                self._begin_decoding()
+            elif self._decoder.has_more:
+                self._begin_block()
             elif self.state is State.CLOSING:
                 self._become(State.CLOSED)
                 if self.farewell:
@@ -249,8 +238,9 @@ class Session:
 
     def _forget_chunk(self) -> None:
         """Keep nothing of a chunk that is answered: there are thousands of silent sessions."""
-        self._items, self._lines, self.operations = [], (), ()
-        self._taken, self.is_owing = 0, False
+        self._items, self.operations = [], ()
+        self._decoder.forget()
+        self.is_owing = False
 
     def _cut_run(self, first: Request) -> Step:
         """Cut the run that begins with the next item, and return its step."""
@@ -312,45 +302,15 @@ class Session:
 
     def _take_many(self, lines: list[Line]) -> Step | None:
         self.request_count += len(lines)
-        self._lines, self._taken, self._work = lines, 0, 0
+        self._decoder.take(lines)
+        self._work = 0
         self.is_owing = True
-        self._begin_decoding()
+        self._begin_block()
         return self.next_step()
 
-    def _begin_decoding(self) -> None:
-        self._is_decoding = True
-        self._items, self._done, self._handed, self._error_bytes = [], 0, 0, 0
-
-    def _decode_lines(self) -> None:
-        """Decode lines: all there are, but for a pause, or if their replies are known and too many already."""
-        work, items, before = self._work, self._items, len(self._items)
-        # Each line is a unit of work at least.
-        for line in self._lines[self._taken : self._taken + WORK_MAX]:
-            work += 1
-            item = self._decode(line)
-            items.append(item)
-            if type(item) is bytes:
-                self._error_bytes += len(item)
-                work += BAD_LINE_WORK
-                if line is not TOO_LARGE:
-                    work += min(len(line), EXPLAINED_BYTES_MAX) // BAD_BYTES_A_UNIT
-                if self._error_bytes > REPLY_BYTES_MAX:
-                    break
-            if work >= WORK_MAX:
-                break
-        self._taken += len(items) - before
-        self._work = work
-        self._is_decoding = self._taken < len(self._lines) and self._error_bytes <= REPLY_BYTES_MAX
-
-    def _decode(self, line: Line) -> Request | bytes:
-        """Return a line's request, or the reply to a line that is none."""
-        if line is TOO_LARGE:
-            message = f"a line has at most {self._line_bytes_max} bytes; the rest of it is skipped"
-            return encode_error("too_large", message)
-        try:
-            return parse_line(line)
-        except BadRequestError as error:
-            return _encode_refusal(error)
+    def _begin_block(self) -> None:
+        self._decoder.begin_block()
+        self._items, self._done, self._handed = [], 0, 0
 
     # Lines out
 
@@ -374,22 +334,3 @@ class Session:
         self._out_bytes = out_bytes
         if self._done == self._handed:
             self._answer = None
-
-    def _answer_here(self, item: Request | bytes) -> bytes:
-        """Return the reply to what needs no run, or gets no result any more."""
-        if isinstance(item, bytes):
-            return item
-        operation = item.operation
-        if isinstance(operation, Status):
-            return encode_status(item, self._status())
-        if isinstance(operation, WriteOperation) and self._done < self._handed:
-            reply = Reply("timeout", message="the server stops; this write may still take effect")
-        elif type(operation) in STEP_OF_RUN:
-            reply = Reply("unavailable", message="the server stops; this request had no effect")
-        else:
-            reply = Reply("ok")
-        return encode_reply(item, reply)
-
-
-def _encode_refusal(error: BadRequestError) -> bytes:
-    return encode_error(error.code, error.message, error.key, error.id)

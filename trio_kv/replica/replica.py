@@ -7,8 +7,6 @@ What it owns: who waits for which entry, which reads wait for which index, when 
 from bisect import bisect_right
 from collections import deque
 
-import attrs
-
 from trio_kv.kv.commands import Command, Expire
 from trio_kv.kv.entries import Asked
 from trio_kv.kv.machine import Machine
@@ -21,6 +19,7 @@ from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
+from trio_kv.replica.waiter import Waiter
 from trio_kv.trace.vocabulary import EntriesApplied
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
@@ -35,43 +34,8 @@ EXPIRY_RETRY_S = 1.0
 GROUP_S = 0.01
 """While a leader's entries are on their way to be committed, further commands wait for that, for so long at most, and
 then go out together: what a message, a pass and a sync cost is shared by more of them (group commit)."""
-PLACE_LOST = Reply(
-    "unavailable",
-    message="this read has lost its place before the writes behind it, which may have been done by an earlier attempt "
-    "of ours: ask again",
-)
 READS_WAITING_MAX = 16_384
 """Reads that wait here at a time, for a leader or for entries; a further one is refused, and asked elsewhere."""
-
-
-@attrs.define(eq=False)
-class _Waiter:
-    """A proposal whose commands stand in the log from `first` to `last`, in entries of `term`."""
-
-    propose: Propose
-    term: int
-    first: int
-    last: int
-    replies: list[Reply] = attrs.field(factory=list)
-    """To the commands."""
-    answers: dict[int, list[Reply]] = attrs.field(factory=dict)
-    """To the queries, by their place. As long as that was not reached there are none."""
-    repeated: int = 0
-    """Index of the last entry up to its end that was not applied there, as its command may have been applied before."""
-
-    def all_replies(self) -> list[Reply]:
-        """Return the replies in the order of the run."""
-        if not self.answers:
-            return self.replies
-        merged: list[Reply] = []
-        begin = 0
-        for place, answers in self.answers.items():
-            merged += self.replies[begin:place]
-            # A command behind them may have taken effect before: then the state that they met may hold that.
-            merged += [PLACE_LOST] * len(answers) if self.first + place <= self.repeated else answers
-            begin = place
-        merged += self.replies[begin:]
-        return merged
 
 
 class Replica:
@@ -107,7 +71,7 @@ class Replica:
         self._proposed_at = 0.0
         """When the first of these came."""
         self._new_reads: list[Read] = []
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Waiter] = deque()
         self.uncommitted_bytes = 0
         """What the proposals weigh that this node has taken and that are not committed yet."""
         self.applied_now: tuple[Entry, ...] = ()
@@ -302,7 +266,7 @@ class Replica:
             first, term = appended
             for propose in self._proposals:
                 last = first + len(propose.commands) - 1
-                self._waiters.append(_Waiter(propose, term, first, last))
+                self._waiters.append(Waiter(propose, term, first, last))
                 first = last + 1
         else:
             for propose in self._proposals:
@@ -360,7 +324,7 @@ class Replica:
             waiter = self._end_first()
             self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
 
-    def _end_first(self) -> _Waiter:
+    def _end_first(self) -> Waiter:
         """Let the oldest proposal wait no more; return it."""
         waiter = self._waiters.popleft()
         self.uncommitted_bytes -= waiter.propose.size_bytes

@@ -15,11 +15,21 @@ from msgspec import Meta, Raw
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
-from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Set
+from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 
-__all__ = ["NESTING_MAX", "Cas", "Delete", "Get", "Set", "WriteOperation", "is_nested_deeper"]
+__all__ = [
+    "NESTING_MAX",
+    "Cas",
+    "Delete",
+    "Get",
+    "Incr",
+    "Operation",
+    "Set",
+    "WriteOperation",
+    "is_nested_deeper",
+]
 
 LINE_BYTES_MAX: Final = 1 << 20
 """Bytes in one line without its end. A longer one hears `too_large` and its rest is skipped."""

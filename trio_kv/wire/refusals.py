@@ -259,8 +259,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be true or false, not {name_kind(value)}", at)
         case inspect.IntType() if type(value) is not NumberText:
             yield Problem(f"{name} must be a whole number, not {name_kind(value)}", at)
-        case inspect.IntType(ge=0, le=int(most)) if not _is_whole(value, most):
-            yield Problem(f"{name} must be a whole number from 0 to {most}, in digits alone", at)
+        case inspect.IntType(ge=int(least), le=int(most)) if not _is_whole(value, least, most):
+            yield Problem(f"{name} must be a whole number from {least} to {most}, in digits alone", at)
         case _:
             pass
 
@@ -273,9 +273,9 @@ def _find_key_problems(key: str, at: int) -> Iterator[Problem]:
         yield Problem(f'"key" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
 
 
-def _is_whole(text: str, most: int) -> bool:
-    digits = text.removeprefix("-") if text == "-0" else text
-    return digits.isdecimal() and len(digits) <= len(str(most)) and int(digits) <= most
+def _is_whole(text: str, least: int, most: int) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and len(digits) <= len(str(most)) and least <= int(text) <= most
 
 
 def _show(name: str) -> str:

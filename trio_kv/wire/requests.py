@@ -60,13 +60,17 @@ class _PlainLine(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
-    """Return the class of lines with the members of an operation, UNSET if left out, and the common ones."""
+    """Return the class of lines with the members of an operation and the common ones.
+
+    A member that is left out has its default, or UNSET where the operation needs it.
+    """
     members: list[Any] = []
     for each in fields(kind):
-        is_needed = each.name in needed
-        members.append(
-            (each.name, each.type) if is_needed else (each.name, each.type | msgspec.UnsetType, UNSET)
-        )
+        if each.name in needed:
+            members.append((each.name, each.type))
+        else:
+            default = UNSET if each.required else each.default
+            members.append((each.name, each.type | msgspec.UnsetType, default))
     name, bases = f"{kind.__name__}Line", (CommonMembers,)
     return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 

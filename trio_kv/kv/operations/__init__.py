@@ -10,14 +10,26 @@ from typing import Final, get_args
 from trio_kv.kv.operations.cas import Cas
 from trio_kv.kv.operations.delete import Delete
 from trio_kv.kv.operations.get import Get
+from trio_kv.kv.operations.incr import Incr
 from trio_kv.kv.operations.operation import Operation
 from trio_kv.kv.operations.set import Set
 
-__all__ = ["OPERATIONS", "AnyOperation", "AnyQuery", "AnyWrite", "Cas", "Delete", "Get", "Operation", "Set"]
+__all__ = [
+    "OPERATIONS",
+    "AnyOperation",
+    "AnyQuery",
+    "AnyWrite",
+    "Cas",
+    "Delete",
+    "Get",
+    "Incr",
+    "Operation",
+    "Set",
+]
 
-AnyOperation = Get | Set | Delete | Cas
+AnyOperation = Get | Set | Delete | Cas | Incr
 AnyQuery = Get
-AnyWrite = Set | Delete | Cas
+AnyWrite = Set | Delete | Cas | Incr
 """Those that stand in the log."""
 
 OPERATIONS: Final[tuple[type[Operation], ...]] = get_args(AnyOperation)

@@ -113,8 +113,16 @@ class Context:
         self.compared_bytes = 0
         """JSON that the run has compared so far."""
 
-    def put(self, key: str, value: Raw, before: Item | None) -> Reply:
-        """Give a key a value; `before` is what it holds, None if it does not exist."""
+    def put(self, key: str, value: Raw, before: Item | None, *, is_told: bool = False) -> Reply:
+        """Give a key a value.
+
+        Args:
+            key: the key.
+            value: what it holds from here on.
+            before: what it holds; None if it does not exist.
+            is_told: whether the answer tells the value.
+
+        """
         index, entry = self.index, self.entry
         previous = 0 if before is None else before.revision
         made: Made | None = entry.made
@@ -124,11 +132,14 @@ class Context:
                 change = Change("set", key, value, index, previous)
         else:
             item = self._make_item(key, value, before)
-            change, reply = Change("set", key, value, index, previous), Reply("ok", None, index)
+            change = Change("set", key, value, index, previous)
+            reply = Reply("ok", item.value if is_told else None, index)
             entry.made = Made(before, value, item, change, reply)
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
         self.changes.append(change)
+        if is_told:
+            self.origin = item.key, index
         return reply
 
     def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
