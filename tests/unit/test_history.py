@@ -18,7 +18,7 @@ from trio_kv.check.history import (
 )
 from trio_kv.check.linearizability import check_history
 
-HEADER = b'{"history":"trio_kv","version":1}\n'
+HEADER = b'{"history":"trio_kv","version":2}\n'
 SET = Operation(1, "set", "a", 0.5, 0.75, "ok", value=b'{"n": 1.0, "n": 2}', node=2)
 CAS = Operation(2, "cas", "b", 0.6, None, "unknown", value=b'"new"', expected=b"null")
 CONFLICT = Operation(1, "cas", "b", 0.8, 0.9, "conflict", value=b"1", expected=None, result=b'"x"')
@@ -72,7 +72,7 @@ def test_lines_may_be_text_and_spaced() -> None:
 
 def test_header_may_say_more() -> None:
     """Whoever writes a history may put more into its first line, like a seed."""
-    assert decode_history([b'{"seed":7,"version":1,"history":"trio_kv"}']) == History(())
+    assert decode_history([b'{"seed":7,"version":2,"history":"trio_kv"}']) == History(())
 
 
 def test_value_on_two_lines_is_refused() -> None:
@@ -89,9 +89,9 @@ GOOD = b'{"client":1,"op":"get","key":"a","call_s":1,"return_s":2,"outcome":"mis
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([], 'no line at all; a history begins with {"history":"trio_kv","version":1}'),
-        ([GOOD], 'line 1: a history begins with {"history":"trio_kv","version":1}, but history is nothing'),
-        ([b'{"history":"trio_kv","version":2}'], "line 1: .*, but version is 2"),
+        ([], 'no line at all; a history begins with {"history":"trio_kv","version":2}'),
+        ([GOOD], 'line 1: a history begins with {"history":"trio_kv","version":2}, but history is nothing'),
+        ([b'{"history":"trio_kv","version":3}'], "line 1: .*, but version is 3"),
         ([HEADER, GOOD, b"nonsense"], "line 3: each line is one JSON object; JSON is malformed"),
         ([HEADER, b"[1]"], "line 2: each line is one JSON object; Expected `object`, got `array`"),
         ([HEADER, GOOD.replace(b"get", b"put")], "line 2: op is 'put', not one of get, set, delete, cas"),

@@ -12,8 +12,6 @@ from typing import Any
 import attrs
 import msgspec
 
-CALLS_MAX = 1 << 53
-
 Members = Mapping[str, msgspec.Raw]
 
 FAILED_CODES = frozenset(
@@ -95,9 +93,10 @@ class Exchange:
         if not told:
             return self.lost
         code = read(told, "error")
-        if code is None:
-            return "missing" if "close" not in told else self.lost
-        if code in FAILED_CODES:
+        if code is None and "close" not in told:
+            return "missing"
+        # Who says good-bye in the place of a reply has answered all that it took before.
+        if code is None or code in FAILED_CODES:
             return "failed"
         return "conflict" if code == "conflict" else self.lost
 

@@ -15,7 +15,7 @@ from trio_kv.check.json_equality import are_equal
 
 DIGITS_MAX = 18
 """Of a whole number that is counted with."""
-LIMIT_DEFAULT, LIMIT_MAX = 100, 1_000
+LIMIT_MAX = 1_000
 
 
 @attrs.frozen
@@ -238,7 +238,7 @@ def _scan(scan: Exchange, state: State, revision: int) -> dict[str, Any]:
     told = {"code": "ok", "revision": revision}
     if read(asked, "count", False):
         return told | {"count": len(keys)}
-    page = keys[: min(read(asked, "limit", LIMIT_DEFAULT), LIMIT_MAX)]
+    page = keys[: min(read(asked, "limit", LIMIT_MAX), LIMIT_MAX)]
     has_values = read(asked, "values", True)
     items = tuple((key, state[key].value if has_values else None, state[key].revision) for key in page)
     return told | {"items": items, "more": len(page) < len(keys)}

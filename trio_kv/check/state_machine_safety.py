@@ -5,7 +5,8 @@ their digests tell. The digests to be met are those of one more state machine, w
 alone, so nodes are compared at every index and not only where two of them happen to stop.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
@@ -49,6 +50,15 @@ class StateMachineSafety(Judge):
     def commit(self) -> int:
         """The highest index that any node ever knew to be committed."""
         return len(self.entries)
+
+    def changes_of(self, prefix: str) -> Mapping[int, Mapping[str, bytes | None]]:
+        """Return what entries left of the keys with a prefix, by index; None: they removed the key."""
+        changes: dict[int, dict[str, bytes | None]] = defaultdict(dict)
+        for key, versions in self.reference.history.items():
+            if key.startswith(prefix):
+                for index, item in versions:
+                    changes[index][key] = None if item is None else item[0]
+        return changes
 
     def committed(self, view: View, first: int, last: int) -> None:
         """Compare with what was committed there before; go on with what is new."""

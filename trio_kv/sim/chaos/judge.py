@@ -20,6 +20,7 @@ import trio
 from trio_kv.check.history import Fault, History, decode_history, encode_history
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.picture import draw_history
+from trio_kv.check.replay_replies import judge_replies
 
 NICE = 10
 
@@ -46,12 +47,17 @@ def read_operations(file: BinaryIO, ranges: Ranges) -> History:
 
 
 def form_opinion(history: History) -> Opinion:
-    """Return whether a key's operations are linearizable, and if not, in words why not."""
+    """Return whether the operations on a key, or those of a family, are linearizable, and if not, in words why not."""
     verdict = check_history(history.operations)
     if verdict.violations:
         broken = verdict.violations[0]
         return Opinion("violation", f"{broken.kind} of {broken.key}: {broken.words}")
-    return Opinion(verdict.outcome, "too many orders to try" if verdict.undecided else "")
+    replayed = judge_replies(history.exchanges)
+    if replayed.violations:
+        return Opinion("violation", replayed.violations[0])
+    if verdict.undecided:
+        return Opinion("unknown", "too many orders to try")
+    return Opinion(replayed.outcome, "; ".join(replayed.doubts))
 
 
 def draw_picture(

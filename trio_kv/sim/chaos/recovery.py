@@ -5,6 +5,7 @@ index. After that each key that was ever used is read once more, in the history 
 that was lost long after its last use is missed all the same.
 """
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation
 from trio_kv.client.control import NoDoorError
 from trio_kv.kv.operations import Get, Set
@@ -122,25 +124,38 @@ def compare_nodes(status: dict[str, Any]) -> str:
     return ""
 
 
-async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, Operation]:
-    """Read every key that was used; return the reads by key.
+async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, Operation | Exchange]:
+    """Read every key that was used, and every family as a whole; return the reads by key, or by family.
 
     Raises:
         NotWholeError: the store, whole a moment ago, does not answer.
 
     """
-    keys = sorted(recorder.groups)
-    reads: dict[str, Operation] = {}
+    keys = sorted(key for key, group in recorder.groups.items() if not group.is_family)
+    families = sorted(key for key, group in recorder.groups.items() if group.is_family)
+    reads: dict[str, Operation | Exchange] = {}
     try:
         async with _open(target) as stream:
+            for prefix in families:
+                reads[prefix] = await _read_family(stream, prefix, recorder, client)
             for start in range(0, len(keys), AUDIT_BATCH):
                 batch = keys[start : start + AUDIT_BATCH]
-                for read in await _read_batch(stream, batch, recorder, client):
-                    reads[read.key] = read
+                reads |= {read.key: read for read in await _read_batch(stream, batch, recorder, client)}
                 client += AUDIT_BATCH
     except LOST_ERRORS as error:
         raise NotWholeError(f"after {len(reads)} of {len(keys)} keys were read once more: {error}") from error
     return reads
+
+
+async def _read_family(stream: LineStream, prefix: str, recorder: Recorder, client: int) -> Exchange:
+    request = json.dumps({"op": "scan", "prefix": prefix, "meta": True}).encode()
+    call_s = recorder.now()
+    with trio.fail_after(2 * ATTEMPT_S):
+        await stream.send(request + b"\n")
+        reply = await stream.receive()
+    if reply is None or reply.code != "ok":
+        raise ReplyError(f"{request!r} is answered with {reply and reply.line!r}")
+    return Exchange(client, request, call_s, recorder.now(), reply.line)
 
 
 async def _read_batch(
