@@ -5,14 +5,17 @@ their digests tell. The digests to be met are those of one more state machine, w
 alone, so nodes are compared at every index and not only where two of them happen to stop.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+
+from msgspec import UNSET
 
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
 from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import AnyOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import Entry
 
@@ -22,6 +25,11 @@ SessionSeq = tuple[int, int]
 def outcome_of(reply: Reply) -> Outcome:
     """Return a reply without its words for people."""
     return Outcome(reply.code, None if reply.value is None else bytes(reply.value), reply.revision)
+
+
+def kind_of(operation: AnyOperation) -> str:
+    """Return what is asked, as it is counted: a write on a condition apart from one without."""
+    return "if_revision" if getattr(operation, "if_revision", UNSET) is not UNSET else operation.name
 
 
 class StateMachineSafety(Judge):
@@ -40,6 +48,8 @@ class StateMachineSafety(Judge):
         self.places: dict[SessionSeq, list[int]] = {}
         """The indexes at which each was committed."""
         self.retries_answered = 0
+        self.told: Counter[tuple[str, str]] = Counter()
+        """How often what was asked was answered with which code; queries count when they are answered."""
         self._refused: dict[int, Command] = {}
         """Commands that must not be committed, by identity: a later attempt is another object."""
         self._came: set[int] = set()
@@ -111,6 +121,7 @@ class StateMachineSafety(Judge):
         command = entry.command
         if isinstance(command, Write):
             self._judge_once(entry, (command.session, command.seq), given)
+            self.told[kind_of(command.operation), given.code] += 1
         if given != due:
             raise Violation(f"entry {entry} {command} was answered {given} instead of {due}")
 

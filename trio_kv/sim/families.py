@@ -8,6 +8,7 @@ Register keys that are asked for one by one, without revisions, are drawn elsewh
 Requests are drawn as members of their JSON objects, as `docs/protocol.md` has them.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final
@@ -15,6 +16,8 @@ from typing import Any, Final
 import attrs
 
 from trio_kv.check.exchange import Exchange, read, read_list
+from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.wire.requests import parse_line
 
 Members = dict[str, Any]
 
@@ -186,3 +189,40 @@ class FamilyDraw:
             {"op": "set", "key": second, "value": self._next_value()},
             {"op": "delete", "key": third},
         ]
+
+
+class FamilyRequests:
+    """Draws what the core world's clients ask of a family: operations, as nodes take them.
+
+    Args:
+        random: by this.
+        family: of it.
+        name: of the client; its values begin with it.
+
+    """
+
+    def __init__(self, random: Random, family: Family, name: str) -> None:
+        """See the class."""
+        self._family = family
+        self._name = name
+        self._values = 0
+        self._draw = FamilyDraw(random, self._next_value)
+
+    def query(self) -> AnyQuery:
+        """Return something to read."""
+        while not isinstance(operation := self._operation(), AnyQuery):
+            pass
+        return operation
+
+    def write(self) -> AnyWrite:
+        """Return something to write."""
+        while not isinstance(operation := self._operation(), AnyWrite):
+            pass
+        return operation
+
+    def _operation(self) -> Any:
+        return parse_line(json.dumps(self._draw.request(self._family)).encode()).operation
+
+    def _next_value(self) -> str:
+        self._values += 1
+        return f"{self._name}/{self._values}"

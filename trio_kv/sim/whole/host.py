@@ -8,13 +8,10 @@ import trio
 
 from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation, RisingClock
-from trio_kv.check.replay_log import judge_log
-from trio_kv.check.violation import Violation
 from trio_kv.cluster.node import Node
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.ending import PlannedWorld
-from trio_kv.sim.families import Family
 from trio_kv.sim.host import PACK
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.whole.sockets import ClientNetwork
@@ -37,8 +34,6 @@ class WholeHost(PlannedWorld):
         self.history: list[Operation] = []
         self.exchanges: list[Exchange] = []
         """All that was asked of the family."""
-        self.family = Family("s/")
-        """Keys that all kinds of requests are about, those that take several keys at once among them."""
         self.completions = 0
         """What disks have completed."""
         self.error: Exception | None = None
@@ -111,22 +106,14 @@ class WholeHost(PlannedWorld):
         """How many operations of clients there were."""
         return len(self.history) + len(self.exchanges)
 
+    def told_of_family(self) -> Sequence[Exchange]:
+        """Return what all clients asked of the family and were told."""
+        return self.exchanges
+
     def note_exchange(self, exchange: Exchange) -> None:
         """Note what came of a request for the family."""
         self.exchanges.append(exchange)
         self.family.learn(exchange)
-
-    def judge_families(self) -> None:
-        """Judge what clients were told of the family, by all that was applied.
-
-        Raises:
-            Violation: it is no one history.
-
-        """
-        changes = self.chronicle.changes_of(self.family.prefix)
-        replayed = judge_log(self.exchanges, changes)
-        if replayed.outcome != "valid":
-            raise Violation(replayed.words)
 
     def line(self, client: int, arrow: str, line: bytes) -> None:
         """See a line pass, to a client or from it."""
