@@ -16,7 +16,7 @@ from trio_kv.raft.entry import make_entry
 SESSION = 1
 
 FIRST = (
-    b'{"format":"trio_kv state","version":2,'
+    b'{"format":"trio_kv state","version":3,'
     b'"head":{"applied":9,"applied_term":1,"time_us":0,"entries_digest":0,"state_digest":0},'
     b'"counts":{"sessions":1,"replies":1,"items":1}}\n'
 )
@@ -57,7 +57,7 @@ def test_snapshot_is_lines_for_people() -> None:
         [set_to("k", '{"a": 1.0}', 1), Write(SESSION, 2, 2, Delete("k")), set_to("\u00e9", "null", 3)]
     )
     assert b"".join(tell(machine)).decode() == (
-        '{"format":"trio_kv state","version":2,"head":{"applied":4,"applied_term":1,"time_us":0,'
+        '{"format":"trio_kv state","version":3,"head":{"applied":4,"applied_term":1,"time_us":0,'
         '"entries_digest":3276266040,"state_digest":3124949064},"counts":{"sessions":1,"replies":2,"items":1}}\n'
         '{"chunk":1,"sessions":[[1,1000000,0,2]]}\n'
         '{"chunk":2,"items":[["\u00e9",null,4]]}\n'
@@ -185,7 +185,7 @@ def test_counts_go_down_as_answers_are_forgotten() -> None:
 
 def test_version_1_is_read() -> None:
     """What an earlier version wrote is read: each answer with a value told it, before the items."""
-    first = FIRST.replace(b'"version":2', b'"version":1').replace(
+    first = FIRST.replace(b'"version":3', b'"version":1').replace(
         b'"sessions":1,"replies":1', b'"sessions":2,"replies":4'
     )
     machine = restore(
@@ -218,7 +218,7 @@ def test_version_1_is_read() -> None:
         ([b""], "truncated"),
         ([b"{}\n"], "format"),
         ([ITEMS], "format"),
-        ([b'{"format":"trio_kv state","version":3}\n'], "version 3, not 'trio_kv state' version 2"),
+        ([b'{"format":"trio_kv state","version":4}\n'], "version 4, not 'trio_kv state' version 3"),
         ([b'{"format":"shopping list","version":1}\n'], "shopping list"),
         ([b'{"format":"trio_kv state","version":1}\n'], "head"),
         ([FIRST, FIRST], "chunk"),

@@ -8,8 +8,8 @@ expiry there.
 
 **A text is told once.** An answer that holds a value names the key and the revision that it comes from. If that is
 what the key still holds, or an answer before it told the same one, nothing more is said; so it is one object again
-in the memory of who restores it. Version 1 told each value with each answer, and the answers before the items; it is
-read as well.
+in the memory of who restores it. Version 1 told each value with each answer, and the answers before the items; version
+2 has shorter records. Both are read as well.
 
 A chunk is small, so that it is made, sent, stored and read back in a moment, and needs no other one to be
 understood. Where one ends depends on nothing but the records: machines that applied the same entries make the
@@ -24,8 +24,8 @@ from trio_kv.kv.reply import Item, Origin
 from trio_kv.kv.sessions import Session
 
 FORMAT = "trio_kv state"
-VERSION = 2
-VERSIONS_READ = (1, 2)
+VERSION = 3
+VERSIONS_READ = (1, 2, 3)
 
 CHUNK_BYTES_MAX = 128 * 1024
 """Bytes of a chunk, unless it holds a single record that is larger."""

@@ -26,6 +26,8 @@ from pathlib import Path
 from random import Random
 from typing import Self
 
+import attrs
+
 from trio_kv.storage.errors import ManifestError, NodesDifferError, StorageError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.folders import Folder, RealFolder
@@ -209,6 +211,9 @@ def open_folder(
         else:
             _check_count(root.path, manifest, nodes)
             _believe(root, files)
+            if manifest.format < FORMAT:
+                manifest = attrs.evolve(manifest, format=FORMAT)
+                write_manifest(files, manifest)
         # The mark goes last: once the manifest is durable, the directory is complete.
         _remove(files, {UNFINISHED_NAME})
         files.close()

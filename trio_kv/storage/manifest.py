@@ -2,6 +2,9 @@
 
 To write it is the step that makes a cluster exist, and the one that replaces a node. All that it names is durable
 before it is written. A start that finds it makes it durable before it builds on it.
+
+A directory of an earlier format that is read here is taken as it is. Its manifest is raised before anything is written
+that the earlier version would not understand: from then on that one refuses it.
 """
 
 from typing import TypeVar
@@ -12,6 +15,7 @@ import msgspec
 from trio_kv.storage.errors import ManifestError
 from trio_kv.storage.files import Files
 from trio_kv.wire.frames import FORMAT as LOG_FORMAT
+from trio_kv.wire.frames import FORMATS_READ
 
 FORMAT = LOG_FORMAT
 """Version of the directory: a log of another format makes it another one."""
@@ -39,9 +43,10 @@ class ManifestNode:
 
 @attrs.frozen
 class Manifest:
-    """The cluster that lives in the directory. Never changes, but for a node that is rebuilt."""
+    """The cluster that lives in the directory. Never changes, but for a node that is rebuilt, and for the format."""
 
     format: int
+    """Of the newest version that worked on the directory."""
     cluster: str
     nodes: list[ManifestNode]
 
@@ -113,7 +118,7 @@ def read_json(files: Files, name: str, kind: type[_T]) -> _T:
     try:
         data = files.read(name)
         found = msgspec.json.decode(data, type=_Format).format
-        if found == FORMAT:
+        if found in FORMATS_READ:
             return msgspec.json.decode(data, type=kind)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ManifestError(f"{location} can't be read: {error}", _PUT_BACK) from error

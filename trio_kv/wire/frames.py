@@ -36,8 +36,10 @@ from trio_kv.raft.ready import HardState
 SECTOR_BYTES = 512
 """What a disk writes whole or not at all. Larger physical sectors only make tearing rarer."""
 ZERO_SECTOR = bytes(SECTOR_BYTES)
-FORMAT = 2
-"""Version of these bytes and of the commands in them. Version 1 had commands of another shape."""
+FORMAT = 3
+"""Version of these bytes and of the commands in them. Version 2 has fewer members in its commands, version 1 had
+commands of another shape."""
+FORMATS_READ = (2, FORMAT)
 
 _MAGIC = b"trio_kv\n"
 _FILL = b"\xa5" * SECTOR_BYTES
@@ -97,13 +99,14 @@ class SegmentHeader:
     """Segments are counted from 1, without gaps."""
     size_bytes: int
     """Size of the whole file, so that a file cut short is noticed."""
+    format: int = FORMAT
 
     def encode(self) -> bytes:
         """Return the header's sector."""
         identity = self.identity
         data = _SEGMENT.pack(
             _MAGIC,
-            FORMAT,
+            self.format,
             bytes.fromhex(identity.cluster),
             identity.node,
             identity.incarnation,
@@ -132,9 +135,9 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
     magic, version, cluster, node, incarnation, number, size_bytes = _SEGMENT.unpack_from(data)
     if crc32c(checked) != _CHECK.unpack(check)[0] or magic != _MAGIC:
         raise FrameError("the header's check does not match its bytes")
-    if version != FORMAT:
+    if version not in FORMATS_READ:
         raise FrameError(f"the log has format {version}, this program reads format {FORMAT}")
-    return SegmentHeader(Identity(cluster.hex(), node, incarnation), number, size_bytes)
+    return SegmentHeader(Identity(cluster.hex(), node, incarnation), number, size_bytes, version)
 
 
 @attrs.frozen
