@@ -217,7 +217,7 @@ class Run:
         except (NotWholeError, StartError) as error:
             self._accuse(str(error))
             return {}
-        return {key: recorder.append([read]) for key, read in reads.items()}
+        return {key: recorder.append(read) for key, read in reads.items()}
 
     async def _check_all(
         self, recorder: Recorder, reads: dict[str, tuple[int, int]], judge: Judge
