@@ -11,7 +11,8 @@ from trio_kv.kv.entries import Asked
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import Session, Sessions
+from trio_kv.kv.session import Session
+from trio_kv.kv.sessions import Sessions
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.leader import Leader
 from trio_kv.replica.replica import Replica
