@@ -8,11 +8,15 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.one_copy import OneCopy
 from trio_kv.check.exchange import Exchange
 from trio_kv.check.replay import Replayed
 from trio_kv.check.replay_log import judge_log
 from trio_kv.check.replay_replies import judge_replies
 from trio_kv.check.rules import Due, Version, carry_out
+from trio_kv.sim.families import Family, FamilyDraw
+from trio_kv.wire.replies import encode_reply
+from trio_kv.wire.requests import parse_line
 
 KEYS = ("s/a", "s/b", "s/c", "s/n", "s/m")
 COUNTERS = ("s/n", "s/m")
@@ -261,3 +265,23 @@ def test_what_it_did_not_is_found(spoil: Callable[[Copy, Exchange, Due, Random],
         for number, verdict in enumerate(both(*run(seed, spoil=spoil))):
             found[number] += verdict.outcome == "violation"
     assert min(found) > 14, found
+
+
+@pytest.mark.parametrize("first", range(0, 50, 10))
+def test_the_rules_are_those_of_the_state_machine(first: int) -> None:
+    """What the state machine does and tells, line by line, is what the rules of the judge say."""
+    for seed in range(first, first + 10):
+        random = Random(seed)
+        copy, family, told = OneCopy(), Family("s/"), []
+        draw = FamilyDraw(random, iter(f"v{number}" for number in range(10_000)).__next__)
+        for number in range(150):
+            members = draw.request(family)
+            request = parse_line(json.dumps(members).encode())
+            line = encode_reply(request, copy.answer(request), 1, 1)
+            exchange = Exchange(1, json.dumps(members).encode(), number, number + 0.5, line)
+            told.append(exchange)
+            if random.random() < 0.7:
+                family.learn(exchange)
+        verdict = judge_replies(told)
+        assert verdict.outcome == "valid", (seed, verdict.words)
+        assert {exchange.outcome for exchange in told} == {"ok", "missing", "conflict"}

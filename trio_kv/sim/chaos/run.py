@@ -160,6 +160,7 @@ class Run:
             Random(f"{config.seed} clients"),
             clients=config.clients,
             rate=config.rate,
+            has_families=config.has_families,
             on_nonsense=self._reject,
         )
         async with trio.open_nursery() as watching:

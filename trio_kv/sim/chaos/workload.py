@@ -86,6 +86,8 @@ class Workload:
     """How many connections there are at a time."""
     _rate: float = attrs.field(kw_only=True)
     """Operations a second of all together; 0 is as many as the store takes."""
+    _has_families: bool = attrs.field(kw_only=True)
+    """Whether families are asked for, too."""
     _on_nonsense: Callable[[str], None] = attrs.field(kw_only=True)
     """Is told of a reply that can't be."""
     _numbers: Numbers = attrs.field(factory=Numbers, init=False)
@@ -97,7 +99,9 @@ class Workload:
                 nursery.start_soon(self._run_client, Random(self._random.getrandbits(64)))
 
     async def _run_client(self, random: Random) -> None:
-        client = _Client(self._recorder, self._numbers, random, self._on_nonsense)
+        client = _Client(
+            self._recorder, self._numbers, random, self._on_nonsense, FAMILY if self._has_families else 0.0
+        )
         pause_s = self._clients / self._rate if self._rate else 0.0
         while True:
             stream = await self._connect(random)
@@ -120,12 +124,18 @@ class _Client:
     """What one connection after the other does."""
 
     def __init__(
-        self, recorder: Recorder, numbers: Numbers, random: Random, on_nonsense: Callable[[str], None]
+        self,
+        recorder: Recorder,
+        numbers: Numbers,
+        random: Random,
+        on_nonsense: Callable[[str], None],
+        family_share: float,
     ) -> None:
         self._recorder = recorder
         self._numbers = numbers
         self._random = random
         self._on_nonsense = on_nonsense
+        self._family_share = family_share
         self._slots = [numbers.next_client() for _ in range(PIPELINE_MAX)]
         """The client's number for each place in a pipeline."""
         self._order = RevisionOrder()
@@ -148,7 +158,7 @@ class _Client:
             left -= count
             if pause_s:
                 await trio.sleep(random.expovariate(1 / (pause_s * count)))
-            if random.random() < FAMILY:
+            if random.random() < self._family_share:
                 is_usable = await self._family.ask(stream, count, timeout_s)
             elif count > 1 and random.random() < CHAINED:
                 is_usable = await self._ask_chain(stream, count, timeout_s)
