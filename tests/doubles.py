@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.store import Answer, OnAnswer, View
+from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Context, Query
 from trio_kv.kv.reply import Item, Reply
@@ -59,6 +60,13 @@ class MemoryStore(AwaitedCalls):
         for answer in waiting.values():
             answer()
 
+    def take_order(self) -> KeyOrder:
+        """Return the order of the keys."""
+        order = KeyOrder(self.items)
+        while not order.settle(self.items, 1000):
+            pass
+        return order
+
     def status(self) -> dict[str, object]:
         """Return the status of a cluster of one."""
         return {"leader": 1, "term": 1, "nodes": []}
@@ -71,7 +79,7 @@ class MemoryStore(AwaitedCalls):
         return call
 
     def _take(self, what: str, run: Sequence[AnyQuery | AnyWrite], timeout_s: float) -> None:
-        self.runs.append((what, tuple(operation.key for operation in run)))
+        self.runs.append((what, tuple(getattr(operation, "key", operation.name) for operation in run)))
         self.timeouts_s.append(timeout_s)
 
     def _carry_out(self, operation: AnyWrite | AnyQuery) -> Reply:

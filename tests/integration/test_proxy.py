@@ -339,7 +339,7 @@ class FailingStore(MemoryStore):
     def start_write(
         self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
-        if operations[0].key == "bug":
+        if getattr(operations[0], "key", "") == "bug":
             raise LookupError("a bug of ours")
         return super().start_write(operations, timeout_s=timeout_s, done=done)
 

@@ -75,14 +75,13 @@ def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
     queries: list[Any] = []
     operation: Any
     for number, operation in enumerate(operations):
+        size_bytes += operation.size_bytes
         if type(operation) in _QUERIES:
             if not queries:
                 places.append((len(writes), queries))
             queries.append(operation)
-            size_bytes += len(operation.key)
         else:
             writes.append(operation)
-            size_bytes += operation.size_bytes
             last_write = number
             if queries:
                 queries = []

@@ -33,6 +33,7 @@ from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
+from trio_kv.kv.paging import MANY, Paging
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Sessions
 from trio_kv.kv.siblings import Siblings
@@ -45,6 +46,9 @@ NOTED_BYTES_MAX = 4096
 
 QUERIES_IN_A_CALL_MAX = 16_384
 """Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
+
+QUERIES_A_PAGE = 4096
+"""As so many queries a page counts."""
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -65,7 +69,7 @@ class Machine:
         "changes",
         "entries_digest",
         "items",
-        "key_order",
+        "pages",
         "repeated",
         "sessions",
         "siblings",
@@ -91,8 +95,8 @@ class Machine:
         self.repeated: list[int] = []
         """Indexes of the entries of that call whose commands were not applied there, because their sessions may know
         them from before: they have their answers, or no session has them any more."""
-        self.key_order: KeyOrder | None = None
-        """None until somebody asked for an order of the keys."""
+        self.pages = Paging()
+        """The order of the keys, for who asks for it."""
         self.siblings = Siblings()
         """The machines of this process, with which this one shares what it holds."""
         self._context = Context()
@@ -161,8 +165,8 @@ class Machine:
             self.state_digest = crc32c(_encode_lines(context.changes), self.state_digest)
             if index > siblings.applied:
                 siblings.lead(self)
-        if self.key_order is not None:
-            self.key_order.note(context.changes)
+        if self.pages.order is not None:
+            self.pages.note(context.changes)
         return replies
 
     def join(self, siblings: Siblings) -> None:
@@ -174,6 +178,7 @@ class Machine:
     def _ask_between(self, entries: Sequence[LogEntry], asked: Sequence[Asked]) -> Iterator[LogEntry]:
         """Yield entries to be applied, and answer before each of them, and behind the last, what is asked there."""
         done = count = 0
+        self.pages.left = MANY
         for entry in entries:
             if done < len(asked) and asked[done].index < entry.index:
                 self.applied = entry.index - 1
@@ -181,6 +186,8 @@ class Machine:
                     each = asked[done]
                     each.replies.extend(self.query(each.queries))
                     done, count = done + 1, count + len(each.queries)
+                count += QUERIES_A_PAGE * (MANY - self.pages.left)
+                self.pages.left = MANY
                 if count > QUERIES_IN_A_CALL_MAX and entry is not entries[0]:
                     return
             yield entry
@@ -189,15 +196,13 @@ class Machine:
         for each in asked[done:]:
             each.replies.extend(self.query(each.queries))
 
-    def order_keys(self, keys_max: int) -> bool:
-        """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
+    def take_order(self) -> KeyOrder | None:
+        """Return the order of the keys for a page, if one may be made now: see `Paging`."""
+        return self.pages.take_order(self.items, self._context.changes)
 
-        The first call begins the order, and from then on it is kept. It is no part of the state: copies and snapshots
-        don't have it.
-        """
-        if self.key_order is None:
-            self.key_order = KeyOrder(self.items)
-        return self.key_order.settle(self.items, keys_max)
+    def order_keys(self, keys_max: int) -> bool:
+        """Put at most so many keys in order, or some more; return whether all are."""
+        return self.pages.settle(self.items, self._context.changes, keys_max)
 
     def copy(self) -> Self:
         """Return a machine that changes on its own. Items and replies are immutable and stay shared.

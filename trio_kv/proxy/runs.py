@@ -1,7 +1,7 @@
 """Which requests go to the store together: a run, which it carries out in one go.
 
 A run has reads and writes that follow each other. Stale reads are runs of their own, for whoever answers them knows
-nothing of writes beside them.
+nothing of writes beside them. A run has one page of keys at most: it may be a MiB, and is made when it is answered.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +33,7 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
     step: Step = READ
     timeout_s, is_stale = first.timeout, first.is_stale and STEP_OF_RUN[type(first.operation)] is READ
     run: list[Any] = []
+    has_page = False
     for item in items:
         if type(item) is bytes:
             break
@@ -46,6 +47,10 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
             step = WRITE
         elif kind is None:
             break
+        elif operation.has_page:
+            if has_page:
+                break
+            has_page = True
         run.append(operation)
     return step, is_stale, run
 

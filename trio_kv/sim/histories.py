@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from trio_kv.check import history
 from trio_kv.kv.commands import Write
-from trio_kv.kv.operations import AnyOperation, Get
+from trio_kv.kv.operations import Get, KeyOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.clients import Client, Operation
 
@@ -41,11 +41,12 @@ def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
         yield _operation(first + place, asked, command.operation, asked.replies[place] if is_known else None)
     queries = [query for _, queries in asked.places for query in queries]
     for place, (query, reply) in enumerate(zip(queries, asked.reads, strict=False)):
-        yield _operation(first + PLACES_MAX // 2 + place, asked, query, reply)
+        if isinstance(query, Get):
+            yield _operation(first + PLACES_MAX // 2 + place, asked, query, reply)
 
 
 def _operation(
-    client: int, asked: Operation, operation: AnyOperation, reply: Reply | None
+    client: int, asked: Operation, operation: KeyOperation, reply: Reply | None
 ) -> history.Operation:
     # A session that expired does not know any more whether it took the command before.
     is_known = reply is not None and reply.code in _OUTCOMES
