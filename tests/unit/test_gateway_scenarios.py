@@ -18,7 +18,7 @@ from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.commands import OpenSession, Write
-from trio_kv.kv.operations import Get, Set
+from trio_kv.kv.operations import Get, Scan, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.wire.node_status import State
@@ -312,6 +312,18 @@ async def test_R2_a_read_that_is_lost_is_given_to_another_node(
     nodes.done(1, Reply("missing"))
     await wait_all_tasks_blocked()
     assert call.code == "missing"
+
+
+async def test_a_page_is_given_time_before_another_node_is_asked(
+    autojump_clock: MockClock, nodes: Nodes, nursery: trio.Nursery
+) -> None:
+    """A node that puts its keys in order first must not make all others do so, too; after a second another is asked."""
+    read = partial(nodes.store.read, [Get("k"), Scan()], timeout_s=5, is_stale=False, view=View())
+    Call(nursery, read)
+    await trio.sleep(1.0)
+    assert len(nodes.asked) == 1
+    await trio.sleep(0.03)
+    assert len({node for node, _ in nodes.asked}) == 2
 
 
 async def test_R7_a_stale_read_is_not_older_than_what_its_connection_read_before(

@@ -14,6 +14,8 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Get, Scan, Set
 from trio_kv.kv.operations.scan import PAGE_BYTES_MAX, PAGE_ITEMS_MAX
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy.runs import cut_run
+from trio_kv.proxy.states import READ, WRITE
 from trio_kv.raft.entry import Entry, make_entry
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import encode_reply
@@ -136,7 +138,8 @@ def test_a_scan_among_writes_sees_those_before_it() -> None:
     log = entries_of(*[Set(f"k{number}", msgspec.Raw(b"1")) for number in range(4)])
     machine, rule = Machine(), Reference()
     asked = [Asked(index, [Scan(), Get("k1"), Scan(count=True)], []) for index in range(1, 6)]
-    machine.apply(log, asked=asked)
+    while machine.applied < len(log):
+        machine.apply(log[machine.applied :], asked=[each for each in asked if not each.replies])
     for entry in log:
         rule.apply(entry)
     for each in asked:
@@ -168,3 +171,11 @@ def test_meta_tells_the_revision_once() -> None:
         Request(Scan(), meta=True), Reply("ok", msgspec.Raw(b'"items": [], "more": false, '), 7), 2, 5
     )
     assert line == b'{"items": [], "more": false, "revision": 7, "status": "ok", "node": 2, "term": 5}\n'
+
+
+def test_a_run_has_one_page_at_most() -> None:
+    """Each may be a mebibyte, and all replies of a run are made at once."""
+    page, write = Request(Scan("a")), Request(Set("k", msgspec.Raw(b"1")))
+    step, _, run = cut_run(write, [write, page, write, page, write])
+    assert (step, run) == (WRITE, [write.operation, page.operation, write.operation])
+    assert cut_run(page, [page, page]) == (READ, False, [page.operation])

@@ -6,7 +6,7 @@ and tells a client by them what was wrong.
 """
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
+from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Raw
@@ -58,35 +58,10 @@ class NoChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The beginning of the answer's value."""
 
 
-class Made(msgspec.Struct, frozen=True, gc=False):
-    """What came of an entry that gave a key a value, on the first machine of a process that applied it.
-
-    Where another machine holds the very same item before it, the same comes of it there, and need not be made again.
-    """
-
-    before: Item | None
-    """What the key held."""
-    value: Raw
-    """The very object that the entry has."""
-    item: Item
-    change: Change
-    reply: Reply
-
-
-class Memo(Protocol):
-    """An entry, as far as it remembers what was made of it."""
-
-    made: Any
-    """A `Made`, once there is one."""
-
-
 class Context:
     """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
 
-    __slots__ = ("changes", "compared_bytes", "entry", "index", "items", "known", "origin", "time_us")
-
-    entry: Memo
-    """What is applied."""
+    __slots__ = ("changes", "compared_bytes", "index", "items", "known", "origin", "time_us")
 
     def __init__(self) -> None:
         """Use `begin` before the first entry."""
@@ -125,24 +100,13 @@ class Context:
             is_told: whether the answer tells the value.
 
         """
-        index, entry = self.index, self.entry
-        previous = 0 if before is None else before.revision
-        made: Made | None = entry.made
-        if made is not None and made.value is value:
-            item, change, reply = made.item, made.change, made.reply
-            if change.previous != previous:
-                change = Change("set", key, value, index, previous)
-        else:
-            item = self._make_item(key, value, before)
-            change = Change("set", key, value, index, previous)
-            reply = Reply("ok", item.value if is_told else None, index)
-            entry.made = Made(before, value, item, change, reply)
+        item = self._make_item(key, value, before)
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
-        self.changes.append(change)
+        self.changes.append(Change("set", key, value, self.index, 0 if before is None else before.revision))
         if is_told:
-            self.origin = item.key, index
-        return reply
+            self.origin = item.key, self.index
+        return Reply("ok", item.value if is_told else None, self.index)
 
     def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
         """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
@@ -247,9 +211,6 @@ class Query(Operation, frozen=True, gc=False):
 class WriteOperation(Operation, frozen=True, gc=False):
     """An operation that may change something. It stands in the log inside a `Write`."""
 
-    is_of_one_item: ClassVar[bool] = False
-    """Whether what comes of it depends on what one key holds, and on nothing else but its entry."""
-
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts."""
@@ -266,8 +227,6 @@ class WriteOperation(Operation, frozen=True, gc=False):
 
 class KeyWrite(WriteOperation, frozen=True, gc=False):
     """A write to one key."""
-
-    is_of_one_item: ClassVar[bool] = True
 
     key: Key
 
