@@ -5,15 +5,17 @@ from typing import Any
 
 import trio
 
-from trio_kv.gateway.store import Answer, OnAnswer, View
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.gateway.drawn import Selector
+from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
+from trio_kv.kv.operations import AnyQuery
+from trio_kv.wire.client_sessions import AnyAsked
 
 
 class AwaitedCalls:
     """Gives a store the methods to wait for, from those that come back later (see `Store`)."""
 
     def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+        self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """See `Store`."""
         raise NotImplementedError
@@ -24,11 +26,24 @@ class AwaitedCalls:
         """See `Store`."""
         raise NotImplementedError
 
+    def start_watch(
+        self,
+        selector: Selector,
+        *,
+        first: int | None,
+        progress_s: float,
+        timeout_s: float,
+        on_more: Callable[[], object],
+        done: OnAnswer,
+    ) -> Answer | Beginning:
+        """See `Store`."""
+        raise NotImplementedError
+
     def cancel(self, call: Any) -> None:
         """See `Store`."""
         raise NotImplementedError
 
-    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyAsked], *, timeout_s: float) -> Answer:
         """Carry out a run with writes in it. See `Store`."""
         return await self._wait(lambda done: self.start_write(operations, timeout_s=timeout_s, done=done))
 

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import attrs
 
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.gateway.drawn import Drawn, Selector
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
+from trio_kv.wire.client_sessions import AnyAsked
 
 
 @attrs.frozen
@@ -53,6 +55,27 @@ OnAnswer = Callable[[Answer], object]
 """What is called with the answer to a call. It must neither raise nor wait."""
 
 
+class Watch(Protocol):
+    """A watch that has begun."""
+
+    def draw(self) -> Drawn | None:
+        """Return what comes next, or how far it is, if that is due; None if there is nothing now.
+
+        After a `Drawn` with `is_lost` it has ended.
+        """
+
+    def end(self) -> None:
+        """Tell nothing more. May be called again."""
+
+
+class Beginning(Protocol):
+    """A watch that is about to begin."""
+
+    @property
+    def watch(self) -> Watch | None:
+        """The watch, once it has begun."""
+
+
 class Store(Protocol):
     """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code.
 
@@ -61,7 +84,7 @@ class Store(Protocol):
     """
 
     def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+        self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """Carry out operations in their order: apply the writes, each at most once, and answer the queries.
 
@@ -90,10 +113,37 @@ class Store(Protocol):
 
         """
 
+    def start_watch(
+        self,
+        selector: Selector,
+        *,
+        first: int | None,
+        progress_s: float,
+        timeout_s: float,
+        on_more: Callable[[], object],
+        done: OnAnswer,
+    ) -> Answer | Beginning:
+        """Begin to watch: all changes of some keys, in the order of their revisions, and none twice.
+
+        Args:
+            selector: which keys.
+            first: the first revision to be told of; None: what comes behind all that was acknowledged by now.
+            progress_s: the owner wants to hear so often how far the watch is; `inf`: never.
+            timeout_s: after this long a watch that can't begin ends in `unavailable`.
+            on_more: is called when there is something to draw. It must neither raise nor wait.
+            done: is called with the answer, unless it is returned: one reply, whose revision is that up to which all
+                was applied when the watch began; or `bad_request` if `first` is beyond the next revision,
+                `compacted` if no node has that any more, with the lowest revision that would do, or another error.
+
+        Returns:
+            the answer, if it is known at once. Otherwise the beginning, which has the watch when the answer comes.
+
+        """
+
     def cancel(self, call: Any) -> None:
         """Let nobody hear the answer to a call that is under way. Its writes may take effect all the same."""
 
-    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyAsked], *, timeout_s: float) -> Answer:
         """Do as `start_write`, and wait for the answer. A wait that is cancelled cancels the call."""
 
     async def read(

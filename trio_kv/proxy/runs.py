@@ -1,26 +1,33 @@
 """Which requests go to the store together: a run, which it carries out in one go.
 
-A run has reads and writes that follow each other. Stale reads are runs of their own, for whoever answers them knows
-nothing of writes beside them. A run has one page of keys at most: it may be a MiB, and is made when it is answered.
+A run has reads and writes that follow each other. No read stands before a write that a client numbers itself: where
+the client has repeated that write, the state before it may hold what it did (decision 0031). Stale reads are runs of
+their own, for whoever answers them knows nothing of writes beside them. A run has one page of keys at most: it may be a
+MiB, and is made when it is answered.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from trio_kv.kv.operations.operation import Query, WriteOperation
-from trio_kv.proxy.states import READ, WRITE, Step
+from trio_kv.proxy.states import READ, WATCH, WRITE, Step
+from trio_kv.wire.client_sessions import OF_CLIENTS, Numbered
 from trio_kv.wire.operations import OPERATIONS, Request
+from trio_kv.wire.watches import Unwatch, Watch
 
 STEP_OF_RUN: Final[Mapping[type, Step]] = {
     kind: READ if issubclass(kind, Query) else WRITE
     for kind in OPERATIONS.values()
     if issubclass(kind, (Query, WriteOperation))
-}
-"""What a run of each kind of operation asks for; the others need no store. One with a write in it is a write."""
+} | {Numbered: WRITE, Watch: WATCH, Unwatch: WATCH}
+"""What a run of each kind of operation asks for; the others need no store. One with a write in it is a write, and what
+has to do with watches is a run alone."""
 
 
 def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]]:
     """Cut a run.
+
+    A request that has to do with a watch is a run alone.
 
     Args:
         first: the request with which it begins.
@@ -32,8 +39,10 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
     """
     step: Step = READ
     timeout_s, is_stale = first.timeout, first.is_stale and STEP_OF_RUN[type(first.operation)] is READ
+    if STEP_OF_RUN[type(first.operation)] is WATCH:
+        return WATCH, False, [first.operation]
     run: list[Any] = []
-    has_page = False
+    has_reads = has_page = False
     for item in items:
         if type(item) is bytes:
             break
@@ -44,13 +53,15 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
         if item.timeout != timeout_s or is_stale != (item.is_stale and kind is READ):
             break
         if kind is WRITE:
-            step = WRITE
-        elif kind is None:
-            break
-        elif operation.has_page:
-            if has_page:
+            if has_reads and type(operation) in OF_CLIENTS:
                 break
-            has_page = True
+            step = WRITE
+        elif kind is not READ:
+            break
+        else:
+            if operation.has_page and has_page:
+                break
+            has_reads, has_page = True, has_page or operation.has_page
         run.append(operation)
     return step, is_stale, run
 

@@ -8,21 +8,22 @@ from bisect import bisect_right
 from collections import deque
 
 from trio_kv.kv.commands import Command, Expire
-from trio_kv.kv.entries import Asked
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.paging import MANY
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
+from trio_kv.raft.events import Event
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
+from trio_kv.replica.feed import Feed
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.pages import PAGES_IN_A_PASS_MAX, Pages, has_page
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
-from trio_kv.replica.waiter import Waiter
-from trio_kv.trace.vocabulary import EntriesApplied
+from trio_kv.replica.waiter import Waiter, asked_between
+from trio_kv.trace.vocabulary import EntriesApplied, SessionsForgotten
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
 SETTLE_ITEMS_MAX = 500
@@ -67,6 +68,7 @@ class Replica:
         self.id = raft.id
         self.machine = Machine() if machine is None else machine
         self.raft = raft
+        self.feed = Feed(raft, self.machine.applied)
         self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
         self._proposals: list[Propose] = []
@@ -92,7 +94,7 @@ class Replica:
     @property
     def deadline(self) -> float:
         """When to call `timeout`, in seconds of the driver's clock."""
-        deadline = min(self.raft.deadline, self._expiry_deadline())
+        deadline = min(self.raft.deadline, self._expiry_deadline(), self.feed.deadline)
         return min(deadline, self._proposed_at + GROUP_S) if self._proposals else deadline
 
     @property
@@ -107,6 +109,7 @@ class Replica:
     def timeout(self, now: float) -> None:
         """Do what is due."""
         self.raft.timeout(now)
+        self._answers += self.feed.timeout(now)
         if now >= self._expiry_deadline():
             appended = self.raft.propose(now, [Expire()])
             if isinstance(appended, LogPosition):
@@ -156,11 +159,13 @@ class Replica:
         self._reads.extend([(index, reads) for reads, index in ready.reads])
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
-            asked = self._asked_between(committed[-1].index) if self._waiters else ()
+            asked = asked_between(self._waiters, committed[-1].index) if self._waiters else ()
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
-            self.snapshots.applied(sum([len(entry.encoded) for entry in committed]))
+            size_bytes = sum([len(entry.encoded) for entry in committed])
+            self.snapshots.applied(size_bytes)
+            self.feed.applied(self.machine, len(committed), size_bytes)
             if self._waiters:
                 self._answer_writes(committed, replies)
         self.applied_now = committed
@@ -170,6 +175,8 @@ class Replica:
             self._answer_reads()
         if self._pages.is_waiting:
             self._go_on_with_pages(len(committed))
+        if self.feed.is_asked:
+            self._answers += self.feed.answers()
         for chunk in ready.chunks:
             self.snapshots.take(self.machine, chunk)
         for read in ready.chunk_reads:
@@ -246,18 +253,22 @@ class Replica:
             # Only what goes beyond all that was committed here is put in the place of what there is.
             assert not self._unapplied or self._unapplied[-1].index <= machine.applied
             self.machine, self._unapplied = machine, ()
+            self.feed.restart(machine.applied)
 
     def snapshot_failed(self, snapshot: LogPosition) -> None:
         """Note that the disk had no room for a snapshot."""
         self.snapshots.failed(self.machine, snapshot)
 
-    def applied_event(self) -> EntriesApplied:
-        """Return the event that tells what `apply` did in this pass, if there was anything to apply."""
-        first, last = self.applied_now[0], self.applied_now[-1]
+    def applied_events(self) -> list[Event]:
+        """Return the events that tell what `apply` did in this pass, if there was anything to apply."""
+        first, last = self.applied_now[0].index, self.applied_now[-1]
         machine = self.machine
-        return EntriesApplied(
-            first.index, last.index, last.term, machine.entries_digest, machine.state_digest
-        )
+        events: list[Event] = [
+            EntriesApplied(first, last.index, last.term, machine.entries_digest, machine.state_digest)
+        ]
+        if machine.forgotten:
+            events.append(SessionsForgotten(last.index, tuple(machine.forgotten)))
+        return events
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""
@@ -266,7 +277,8 @@ class Replica:
         requests += [waiter.propose for waiter in self._waiters]
         requests += [read for _, reads in self._reads for read in reads]
         requests += [read for reads in self.raft.unanswered_reads() for read in reads]
-        return self._answers + [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
+        unknown = [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
+        return [*self._answers, *unknown, *self.feed.stop()]
 
     def _is_group_due(self, now: float) -> bool:
         """Return whether the commands that wait are to be appended, or refused, now."""
@@ -293,21 +305,6 @@ class Replica:
         if isinstance(why, ReadOnly):
             return Full(propose.number, self.id)
         return Refused(propose.number, self.id, why.hint)
-
-    def _asked_between(self, last: int) -> list[Asked]:
-        """Return what is asked between the entries not applied yet up to `last`, in the order of the places."""
-        asked: list[Asked] = []
-        for waiter in self._waiters:
-            before = waiter.first - 1
-            if before > last:
-                break
-            for place, queries in waiter.propose.queries:
-                if before + place > last:
-                    break
-                replies = waiter.answers.setdefault(place, [])
-                if not replies:
-                    asked.append(Asked(before + place, queries, replies))
-        return asked
 
     def _answer_writes(self, committed: tuple[Entry, ...], replies: list[Reply]) -> None:
         """Answer the proposals whose entries were applied, as long as it was they that were applied there."""

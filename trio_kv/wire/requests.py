@@ -16,7 +16,8 @@ from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import Get, Set
-from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation, WriteOperation
+from trio_kv.wire.client_sessions import NUMBERING, Numbered, OpenOrRenew
 from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import (
     ABSENT,
@@ -26,8 +27,9 @@ from trio_kv.wire.operations import (
     CommonMembers,
     Consistency,
     Request,
+    WriteMembers,
 )
-from trio_kv.wire.refusals import explain
+from trio_kv.wire.refusals import NUMBERS_WRITES, explain
 
 GET_OVERHEAD_BYTES = len('{"key":""}')
 SET_OVERHEAD_BYTES = len('{"key":"","value":}')
@@ -38,6 +40,9 @@ LINE_NESTING_MAX = NESTING_MAX + 1
 """The request itself is one level around its values."""
 
 NESTED_TOO_DEEP = f"nested too deep: at most {NESTING_MAX} levels"
+
+NAME_BYTES_MAX = 256
+"""Of an id that goes out again and again."""
 
 KEY_CHARACTERS_SURE = KEY_BYTES_MAX // 4
 """A key of so many characters is within its limit, whichever they are."""
@@ -68,11 +73,15 @@ def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> An
     members: list[Any] = []
     for each in fields(kind):
         if each.name in needed:
-            members.append((each.name, each.type))
+            members.append((each.encode_name, each.type))
         else:
             default = UNSET if each.required else each.default
-            members.append((each.name, each.type | msgspec.UnsetType, default))
-    name, bases = f"{kind.__name__}Line", (CommonMembers,)
+            members.append((each.encode_name, each.type | msgspec.UnsetType, default))
+    is_numbered = issubclass(kind, WriteOperation) and kind is not OpenOrRenew
+    name, bases = (
+        f"{kind.__name__}Line",
+        (WriteMembers if is_numbered else CommonMembers,),
+    )
     return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 
 
@@ -185,13 +194,20 @@ def encode_request(request: Request) -> bytes:
     The texts of values must be JSON. A line break between the tokens of one becomes a space: in a line it
     would end the request.
     """
-    operation = request.operation
+    operation, numbering = request.operation, []
+    if isinstance(operation, Numbered):
+        numbers = [(name, getattr(operation, name)) for name in NUMBERING]
+        numbering = [
+            b'"%b": %b' % (name.encode(), _encode(value)) for name, value in numbers if value is not UNSET
+        ]
+        operation = operation.operation
     pieces = [] if isinstance(operation, Get | Set) else [b'"op": ' + _encode(operation.name)]
-    for name in operation.__struct_fields__:
-        value = getattr(operation, name)
+    for member, name in zip(operation.__struct_fields__, operation.__struct_encode_fields__, strict=True):
+        value = getattr(operation, member)
         if value is not UNSET:
             text = _one_line(value) if isinstance(value, Raw) else _encode(value)
             pieces.append(b'"%b": %b' % (name.encode(), text))
+    pieces += numbering
     if len(request.id):
         pieces.append(b'"id": ' + _one_line(request.id))
     if request.timeout != TIMEOUT_S_DEFAULT:
@@ -221,13 +237,12 @@ def _parse_any(line: bytes) -> Request:
     texts = {name: text for name, text in members.items() if type(text) is Raw and len(text)}
     kind = _KINDS.get(type(decoded))
     # Each member takes a colon. Where there are no more colons than members that were found, none stands twice.
-    if line.count(b":") > len(texts) + ("key" in members) + (kind is not None):
+    key = members.get("key")
+    if line.count(b":") > len(texts) + (type(key) is str) + (kind is not None):
         _check_duplicates(line, texts)
     if is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
-    for name in KEY_TEXTS:
-        if type(members.get(name)) is str:
-            _check_key(line, members[name], name)
+    _check_key_texts(line, members)
     # Cut out of the line, which nothing has to keep in memory then.
     for name, text in texts.items():
         members[name] = text.copy()
@@ -235,9 +250,29 @@ def _parse_any(line: bytes) -> Request:
         kind = Get if members["value"] is UNSET else Set
         if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
             raise explain(line, "a condition without a value")
-    operation: Any = kind(*[members[name] for name in kind.__struct_fields__])
+    operation: Any = kind(*[members[name] for name in kind.__struct_encode_fields__])
+    problem = operation.find_problem()
+    if operation.needs_id and not 0 < len(members["id"]) <= NAME_BYTES_MAX:
+        problem = f'{operation.name} needs an "id" of at most {NAME_BYTES_MAX} bytes, which names the watch'
+    if problem is not None:
+        raise explain(line, problem)
+    if isinstance(decoded, WriteMembers):
+        operation = _number(line, operation, decoded)
     is_stale = members["consistency"] == "stale"
     return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
+
+
+def _number(line: bytes, operation: Any, members: WriteMembers) -> Any:
+    """Return an operation in the session of its client, if the line says that it is of one."""
+    session, seq, done = members.session, members.seq, members.done
+    if session is UNSET and seq is UNSET and done is UNSET:
+        return operation
+    if not isinstance(operation, WriteOperation):
+        raise explain(line, f"{NUMBERS_WRITES} a {operation.name} takes none")
+    if session is UNSET or seq is UNSET:
+        raise explain(line, "session and seq stand together")
+    write: Any = operation
+    return Numbered(write, session, seq, done)
 
 
 def _decode_any(line: bytes) -> Any:
@@ -274,6 +309,13 @@ def _check_duplicates(line: bytes, texts: Mapping[str, Raw]) -> None:
     second = find_second(line, texts)
     if second is not None:
         raise explain(line, f"the member {second} stands twice")
+
+
+def _check_key_texts(line: bytes, members: Mapping[str, Any]) -> None:
+    """Refuse what is too long for a key, or no key where one must be."""
+    for name in KEY_TEXTS:
+        if type(members.get(name)) is str:
+            _check_key(line, members[name], name)
 
 
 def _check_key(line: bytes, key: str, name: str = "key") -> None:

@@ -27,10 +27,13 @@ Value = Annotated[Raw, Meta(examples=["chips"])]
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
+ChangeKind = Literal["set", "delete", "expire"]
+
+
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What an entry did to one key."""
 
-    kind: Literal["set", "delete"]
+    kind: ChangeKind
     key: str
     value: Raw | None
     """What the key holds now; None if it is gone."""
@@ -176,15 +179,25 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     """Whether its answer is a page: made for it alone, of up to a MiB, of keys in their order."""
     tells_revision: ClassVar[bool] = False
     """Whether its answer has a revision, also where nobody asks for `meta`."""
+    needs_id: ClassVar[bool] = False
+    """Whether a request without an `id` makes no sense."""
 
     @property
     def name(self) -> str:
         """What stands in `op`."""
         return name_of(type(self))
 
+    def find_problem(self) -> str | None:
+        """Return what is wrong with its members together, in words for a person; None if nothing is."""
+        return None
+
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Return the members of an answer that is ok, in pieces. Each member ends with a comma and a space."""
         raise NotImplementedError
+
+    def encode_tail(self, reply: Reply) -> bytes:  # noqa: ARG002 - most tell nothing there
+        """Return members that stand behind the status. Each begins with a comma and a space."""
+        return b""
 
     def __repr__(self) -> str:
         return encode(self).decode(errors="replace")
