@@ -187,8 +187,8 @@ def test_a_read_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     """A replica that keeps count of a read which has its answer is not at rest."""
     real = Replica._answer
 
-    def answer(self: Replica, reads: Any) -> None:
-        real(self, reads)
+    def answer(self: Replica, *args: Any) -> None:
+        real(self, *args)
         self._reads_waiting += 1
 
     monkeypatch.setattr(Replica, "_answer", answer)

@@ -21,7 +21,7 @@ from trio_kv.check.run_order import Place, RunOrder, take_apart
 from trio_kv.check.state_machine_safety import StateMachineSafety, kind_of, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
-from trio_kv.kv.operations import AnyQuery
+from trio_kv.kv.operations import AnyQuery, Get
 from trio_kv.kv.operations.operation import KeyWrite
 from trio_kv.kv.reply import Reply
 
@@ -62,7 +62,7 @@ class Answers:
         """Note a request."""
         commit = self._chronicle.commit
         queries = [query for _, queries in places for query in queries]
-        revisions = self._revisions.asked([query.key for query in queries])
+        revisions = self._revisions.asked(_keys_of(queries))
         self._asked[number] = _Asked(node, commit, queries, revisions, commands, places)
         for command in commands:
             if isinstance(command, Write):
@@ -70,7 +70,7 @@ class Answers:
 
     def asked_to_read(self, number: int, node: int, queries: Sequence[AnyQuery]) -> None:
         """Note a request."""
-        revisions = self._revisions.asked([query.key for query in queries])
+        revisions = self._revisions.asked(_keys_of(queries))
         self._asked[number] = _Asked(node, self._chronicle.commit, queries, revisions)
 
     def given_up(self, number: int) -> None:
@@ -150,7 +150,7 @@ class Answers:
     def _judge_revisions(self, asked: _Asked, replies: Sequence[Reply]) -> None:
         for query, told, reply in zip(asked.queries, asked.revisions, replies, strict=True):
             self._chronicle.told[kind_of(query), reply.code] += 1
-            if reply.code == "ok":
+            if reply.code == "ok" and isinstance(query, Get):
                 self._revisions.told(query.key, reply.revision, told)
 
     def under_way(self) -> dict[int, int]:
@@ -163,3 +163,8 @@ class Answers:
         if asked is None or asked.node != node:
             raise Violation(f"node {node} answered request {number}, which has its answer or is not its own")
         return asked
+
+
+def _keys_of(queries: Sequence[AnyQuery]) -> list[str]:
+    """Return the key of each query; of a scan, which is of many, one that no key is called."""
+    return [query.key if isinstance(query, Get) else "" for query in queries]

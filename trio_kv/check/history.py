@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET
 
 from trio_kv.check.exchange import Exchange, decode_exchange, encode_exchange
-from trio_kv.kv.operations import AnyOperation, Set
+from trio_kv.kv.operations import KeyOperation, Set
 
 FORMAT_VERSION = 2
 """Version 1 had no exchanges."""
@@ -100,7 +100,7 @@ class HistoryError(ValueError):
     """A line is not of the format; the message names it and says what would be right."""
 
 
-def what_is_asked(operation: AnyOperation) -> dict[str, Any]:
+def what_is_asked(operation: KeyOperation) -> dict[str, Any]:
     """Return the members that say what an operation of the store asks for."""
     members = {"op": operation.name, "key": operation.key}
     if isinstance(operation, Set) and operation.if_revision == 0:

@@ -33,6 +33,7 @@ KINDS: Final[Mapping[str, int]] = {
     "cas": 2,
     "if_revision": 2,
     "incr": 5,
+    "scan": 4,
 }
 """What is asked, and how often."""
 

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from trio_kv.check import history
 from trio_kv.check.exchange import Exchange
 from trio_kv.kv.commands import Write
-from trio_kv.kv.operations import AnyOperation, Get
+from trio_kv.kv.operations import AnyOperation, Get, KeyOperation
 from trio_kv.kv.operations.operation import encode as encode_operation
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.asked import Operation
@@ -65,11 +65,12 @@ def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
         yield _operation(first + place, asked, command.operation, asked.replies[place] if is_known else None)
     queries = [query for _, queries in asked.places for query in queries]
     for place, (query, reply) in enumerate(zip(queries, asked.reads, strict=False)):
-        yield _operation(first + PLACES_MAX // 2 + place, asked, query, reply)
+        if isinstance(query, Get):
+            yield _operation(first + PLACES_MAX // 2 + place, asked, query, reply)
 
 
 def _operation(
-    client: int, asked: Operation, operation: AnyOperation, reply: Reply | None
+    client: int, asked: Operation, operation: KeyOperation, reply: Reply | None
 ) -> history.Operation:
     # A session that expired does not know any more whether it took the command before.
     is_known = reply is not None and reply.code in _OUTCOMES

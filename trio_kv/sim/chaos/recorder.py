@@ -19,7 +19,7 @@ import attrs
 from trio_kv.check.exchange import READS, Exchange
 from trio_kv.check.history import Fault, Operation, encode_history, encode_operation, what_is_asked
 from trio_kv.check.versions import Versions
-from trio_kv.kv.operations import AnyOperation
+from trio_kv.kv.operations import KeyOperation
 from trio_kv.kv.operations.operation import Query
 from trio_kv.sim.chaos.outcomes import Outcome, operation_of
 from trio_kv.sim.families import Family, Members
@@ -74,7 +74,7 @@ class Call:
     group: _OpenGroup
 
     @property
-    def operation(self) -> AnyOperation:
+    def operation(self) -> KeyOperation:
         """What is asked of the store."""
         return operation_of(self.request)
 
