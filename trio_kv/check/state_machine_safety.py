@@ -15,7 +15,7 @@ from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
 from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations import AnyOperation
+from trio_kv.kv.operations import AnyOperation, Scan
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import Entry
 
@@ -28,7 +28,9 @@ def outcome_of(reply: Reply) -> Outcome:
 
 
 def kind_of(operation: AnyOperation) -> str:
-    """Return what is asked, as it is counted: a write on a condition apart from one without."""
+    """Return what is asked, as it is counted: what counts keys, or has a condition, apart from what does not."""
+    if isinstance(operation, Scan):
+        return "count" if operation.count else "scan"
     return "if_revision" if getattr(operation, "if_revision", UNSET) is not UNSET else operation.name
 
 

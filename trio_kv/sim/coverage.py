@@ -14,6 +14,8 @@ OUTCOMES = (
     "if_revision conflict",
     "incr ok",
     "incr conflict",
+    "scan ok",
+    "count ok",
 )
 """What the state machine must have been asked, and have answered: a workload that never asks is seen."""
 SITUATIONS = (
