@@ -1,5 +1,6 @@
 """Claims about `chaos` and requests of all kinds: what a store does wrong with several keys, or twice, is found."""
 
+import html
 from pathlib import Path
 
 import msgspec
@@ -75,6 +76,9 @@ async def test_a_store_that_breaks_a_rule_is_found_guilty(tmp_path: Path, store:
     assert summary.verdict == "violation"
     assert summary.seconds < 30.0, "the first violation ends the load"
     history = decode_history((tmp_path / "run" / "history.jsonl").read_bytes().splitlines())
+    page = html.unescape((tmp_path / "run" / "timeline.html").read_text())
+    assert "No one history" in page
+    assert any(violation.split(",", 1)[0] in page for violation in summary.violations)
     families = {prefix_of(exchange) for exchange in history.exchanges}
     parts = [[each for each in history.exchanges if prefix_of(each) == prefix] for prefix in families]
     assert any(judge_replies(part).outcome == "violation" for part in parts)

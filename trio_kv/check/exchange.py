@@ -131,6 +131,21 @@ class Exchange:
         parts = [part for name in ("if", "then", "else") for part in read_list(self.asked, name)]
         return tuple(sorted({read(part, "key") for part in parts}))
 
+    @property
+    def end_s(self) -> float:
+        """Until when it is drawn."""
+        return self.call_s if self.return_s is None else self.return_s
+
+    @property
+    def node(self) -> int:
+        """Who answered; 0 if the reply does not say."""
+        return int(read(self.told, "node", 0))
+
+    @property
+    def key(self) -> str:
+        """What it is about, in words."""
+        return f"{read(self.asked, 'prefix', '')}…" if self.op == "scan" else ", ".join(self.keys)
+
     def __str__(self) -> str:
         end = "never answered" if self.return_s is None else f"answered at {self.return_s:.6f} s"
         told = "nothing" if self.reply is None else self.reply.decode(errors="replace").strip()

@@ -87,6 +87,10 @@ class Fault:
     """None: to the end."""
 
 
+Drawn = Operation | Exchange
+"""What has a call, an end and an outcome."""
+
+
 @attrs.frozen
 class History:
     """All operations and exchanges of a run, in any order, and its faults."""

@@ -28,14 +28,27 @@ Change = Mapping[str, bytes | None]
 
 
 @attrs.frozen
+class Accusation:
+    """Something that can't be."""
+
+    words: str
+    exchange: Exchange | None = None
+    """The one that can't, if it is one."""
+
+
+@attrs.frozen
 class Replayed:
     """What became of a history."""
 
     exchanges: int
-    violations: tuple[str, ...]
-    """In words."""
+    accusations: tuple[Accusation, ...]
     doubts: tuple[str, ...]
     """What could not be decided."""
+
+    @property
+    def violations(self) -> tuple[str, ...]:
+        """What can't be, in words."""
+        return tuple(each.words for each in self.accusations)
 
     @property
     def outcome(self) -> str:
@@ -62,7 +75,7 @@ class Replay(ABC):
     def __init__(self, exchanges: Iterable[Exchange]) -> None:
         """Have judged nothing; see the class."""
         self.exchanges = sorted(exchanges, key=lambda each: each.call_s)
-        self.violations: list[str] = []
+        self.accusations: list[Accusation] = []
         self.doubts: list[str] = []
         self.timeline = Timeline()
         self.writes: dict[int, Exchange] = {}
@@ -91,11 +104,11 @@ class Replay(ABC):
         known |= {scan: revision for revision, scans in self._scans.items() for scan in scans}
         moments = find_moments(self.exchanges, self.timeline, known, self.accuse, self.may_be_lost)
         self.judge_rest(moments)
-        return Replayed(len(self.exchanges), tuple(self.violations), tuple(self.doubts))
+        return Replayed(len(self.exchanges), tuple(self.accusations), tuple(self.doubts))
 
     def accuse(self, exchange: Exchange, words: str) -> None:
         """Note that an answer can't be."""
-        self.violations.append(f"{exchange} {words}")
+        self.accusations.append(Accusation(f"{exchange} {words}", exchange))
 
     @abstractmethod
     def revisions(self) -> Iterable[int]:

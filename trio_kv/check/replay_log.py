@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
 
 from trio_kv.check.exchange import Exchange
-from trio_kv.check.replay import Change, Replay, Replayed, describe_changes
+from trio_kv.check.replay import Accusation, Change, Replay, Replayed, describe_changes
 from trio_kv.check.rules import Version, carry_out
 
 
@@ -98,17 +98,17 @@ class _LogReplay(Replay):
             if {key: version.value for key, version in due.changes.items()} == changes:
                 self.lost.use(author, revision)
                 return
-        self.violations.append(
-            f"revision {revision} left {describe_changes(changes)}: nobody asked for that, or not twice"
-        )
+        words = f"revision {revision} left {describe_changes(changes)}: nobody asked for that, or not twice"
+        self.accusations.append(Accusation(words))
 
     def _judge_expiry(self, revision: int, changes: Change, told_s: float) -> None:
         for key, held in self.timeline.state_at(changes, revision - 1).items():
             if held.due_s > told_s:
-                self.violations.append(
+                words = (
                     f"{key} of revision {held.revision} vanished at revision {revision}, before"
                     f" {told_s:.6f} s, though it was to stay until {held.due_s:.6f} s at least"
                 )
+                self.accusations.append(Accusation(words))
 
 
 class _Earliest:

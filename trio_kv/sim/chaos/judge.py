@@ -17,7 +17,7 @@ import attrs
 import msgspec
 import trio
 
-from trio_kv.check.history import Fault, History, decode_history, encode_history
+from trio_kv.check.history import Drawn, Fault, History, decode_history, encode_history
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.picture import draw_history
 from trio_kv.check.replay_replies import judge_replies
@@ -79,10 +79,12 @@ def draw_picture(
     verdict = attrs.evolve(
         check_history(accused.operations), operations=len(history.operations), keys=len(parts)
     )
-    begin_s = min((operation.call_s for operation in history.operations), default=0.0)
-    end_s = max((operation.return_s or operation.call_s for operation in history.operations), default=0.0)
+    drawn: list[Drawn] = [*history.operations, *history.exchanges]
+    begin_s = min((operation.call_s for operation in drawn), default=0.0)
+    end_s = max((operation.end_s for operation in drawn), default=0.0)
     around = tuple(fault for fault in faults if fault.from_s <= end_s and (fault.to_s or end_s) >= begin_s)
-    return draw_history(attrs.evolve(history, faults=around), verdict, title)
+    replayed = judge_replies(accused.exchanges)
+    return draw_history(attrs.evolve(history, faults=around), verdict, title, replayed)
 
 
 def main(path: str) -> None:
