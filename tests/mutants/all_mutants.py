@@ -14,6 +14,7 @@ from tests.mutants import (
     sharing,
     snapshots,
     storage,
+    watches,
     whole,
 )
 from tests.mutants.registry import MUTANTS
@@ -33,5 +34,6 @@ __all__ = [
     "sharing",
     "snapshots",
     "storage",
+    "watches",
     "whole",
 ]
