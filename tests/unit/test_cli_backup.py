@@ -383,7 +383,7 @@ def test_keys_are_listed_in_order_out_of_a_fresh_snapshot(
 def test_a_key_is_shown_as_the_shell_takes_it(key: str, shown: str) -> None:
     """What could be misread is a JSON string, which the shell reads back as the key."""
     assert show_key(key) == shown
-    assert Arguments(shown).take_key()[0] == key
+    assert Arguments(shown).take_text("KEY")[0] == key
 
 
 def test_keys_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
-from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
+from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Scan, Set
 from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
@@ -28,6 +28,7 @@ __all__ = [
     "Get",
     "Incr",
     "Operation",
+    "Scan",
     "Set",
     "WriteOperation",
     "is_nested_deeper",
@@ -46,6 +47,10 @@ ABSENT: Final = Raw()
 """The text of a member that was not sent: no bytes at all, which no JSON value has."""
 
 
+KEY_TEXTS: Final = ("key", "prefix", "after")
+"""Members that are no longer than a key may be."""
+
+
 class Ping(Operation, frozen=True, gc=False, tag="ping"):
     """Ask whether the server is there."""
 
@@ -62,7 +67,31 @@ class Status(Operation, frozen=True, gc=False, tag="status"):
     purpose = "the nodes"
 
 
-_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, OpenOrRenew, Watch, Unwatch, Ping, Status)
+class Auth(Operation, frozen=True, gc=False, tag="auth"):
+    """Show a token. The operation is never written anywhere, and says nothing of what it holds."""
+
+    words = "TOKEN"
+    purpose = "show a token to a server that wants one"
+
+    token: Annotated[str, Meta(min_length=1, max_length=1024, examples=["a secret"])]
+
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+        """There is nothing to tell."""
+        return ()
+
+    def __repr__(self) -> str:
+        return "Auth(...)"
+
+
+_KINDS: Final[tuple[type[Operation], ...]] = (
+    *STORE_OPERATIONS,
+    OpenOrRenew,
+    Watch,
+    Unwatch,
+    Ping,
+    Status,
+    Auth,
+)
 OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kind): kind for kind in _KINDS})
 """All of them, by what stands in `op`."""
 
@@ -70,7 +99,7 @@ OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kin
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An operation, and what every request may carry."""
 
-    operation: AnyOperation | Numbered | OpenOrRenew | Watch | Unwatch | Ping | Status
+    operation: AnyOperation | Numbered | OpenOrRenew | Watch | Unwatch | Ping | Status | Auth
     id: Raw = ABSENT
     """Any JSON value, echoed first in the reply."""
     timeout: float = TIMEOUT_S_DEFAULT
