@@ -180,7 +180,7 @@ def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
     if output == "json":
         _show_json(data_dir=str(data_dir), nodes=nodes, content=content)
         return ExitCode.OK
-    cluster = f"a new cluster of {count(nodes, 'node')} that goes on after entry {content.index}"
+    cluster = f"a new cluster of {count(nodes, 'node')} with everything up to entry {content.index}"
     show(f"{data_dir}: {cluster}, {_amount(content)}")
     show(f"start it with: python -m trio_kv serve --data-dir {shlex.quote(str(data_dir))}")
     return ExitCode.OK

@@ -1,8 +1,8 @@
 """The synchronous client: one request at a time over one connection that comes back by itself.
 
-What can be asked for stands in `client`; `ask` is the way below, for who wants to look at every answer. It raises only for the way to the store, and keeps apart what a caller must keep apart:
-`NotConnectedError`, nothing happened and the call may be repeated; `OutcomeUnknownError`, a write went out and no
-answer came, so that it may or may not take effect.
+What can be asked for stands in `client`. `ask` is the way below, for who wants to look at every answer: it raises only
+for the way to the store, and keeps apart what a caller must keep apart: `NotConnectedError`, nothing happened and the
+call may be repeated; `OutcomeUnknownError`, a write went out and no answer came, so that it may or may not take effect.
 
 A request is sent a second time only if the first can't have been read: replies come in order and a server
 answers all it took before it closes, so a close line in the place of a reply means that ours was not taken.
@@ -22,6 +22,7 @@ import msgspec
 
 from trio_kv.client.connection import LineConnection
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.numbering import Numbering, is_numbered
 from trio_kv.wire.operations import (
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
@@ -57,6 +58,7 @@ class Asker:
         *,
         timeout_s: float = TIMEOUT_S_DEFAULT,
         on_reconnected: Callable[[str], None] | None = None,
+        repeats_writes: bool = False,
     ) -> None:
         """Prepare a client; it connects when it is first used.
 
@@ -65,6 +67,8 @@ class Asker:
             port: of the server.
             timeout_s: for each request, connecting included; sent along with the request. Above 0, at most 60.
             on_reconnected: called with a word for people when a lost connection is back.
+            repeats_writes: whether a write that has no answer is sent again until the time-out is over. It goes out
+                under a session of this client, so that it takes effect once.
 
         Raises:
             ValueError: the port or the time-out can't be.
@@ -86,6 +90,7 @@ class Asker:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._is_busy = False
+        self._numbering = Numbering(self._ask_once, timeout_s) if repeats_writes else None
 
     @property
     def is_connected(self) -> bool:
@@ -103,6 +108,13 @@ class Asker:
             OutcomeUnknownError: a write went out, and no answer came.
 
         """
+        if self._numbering is None or not may_write_of(request) or is_numbered(request):
+            return self._ask_once(request)
+        self._notice_fork()
+        with self._lock:
+            return self._numbering.ask(request)
+
+    def _ask_once(self, request: Request) -> ReplyLine:
         if not isinstance(request.operation, Ping | Status):
             request = msgspec.structs.replace(request, timeout=self._timeout_s)
         return self._exchange(encode_request(request), may_write=may_write_of(request))
@@ -196,6 +208,8 @@ class Asker:
             self._drop_connection()
             self._has_been_connected = self._is_busy = False
             self._pid, self._lock = os.getpid(), threading.RLock()
+            if self._numbering is not None:
+                self._numbering.forget()
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
