@@ -18,9 +18,12 @@ from trio_kv.kv.commands import ClientWrite, Command, OpenSession, RenewSession,
 from trio_kv.kv.operations import Delete, Get, Incr, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.session import OTHER_REQUEST
+from trio_kv.proxy.runs import cut_run
+from trio_kv.proxy.states import READ, WRITE
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, make_id
 from trio_kv.wire.node_port import Propose, Read, Unknown
 from trio_kv.wire.node_status import State
+from trio_kv.wire.operations import Request
 
 SECRET = "00c0ffee00c0ffee"
 CLIENT = make_id(5, SECRET)
@@ -198,3 +201,12 @@ async def test_equal_requests_have_equal_digests(
     assert first == again == 268_858_388_239_687
     assert len({first, *others}) == 4
     assert max(others) < 1 << 48
+
+
+def test_no_read_stands_before_a_write_of_a_clients_session() -> None:
+    """Where the client has sent it before, the state before it may hold what it did: the run ends with the read."""
+    operations: list[Any] = [Get("k"), Set("k", msgspec.Raw(b"1")), numbered(1), Delete("k"), Get("k")]
+    requests = [Request(operation) for operation in operations]
+    assert cut_run(requests[0], requests) == (WRITE, False, operations[:2])
+    assert cut_run(requests[1], requests[1:]) == (WRITE, False, operations[1:])
+    assert cut_run(requests[0], [requests[0], Request(OpenOrRenew())]) == (READ, False, operations[:1])

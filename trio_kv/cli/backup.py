@@ -98,7 +98,7 @@ def _back_up(
     """Nodes whose snapshots could not be used."""
     with open_new_file(place.parent) as new:
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            reply = ask_for_snapshot(door, door_options.timeout_s, refused)
+            reply = ask_for_snapshot(door, door_options, refused)
             source = Path(str(reply["path"]))
             try:
                 _copy(source, new.file, on_progress)
@@ -154,7 +154,9 @@ def _copy(source: Path, target: BinaryIO, on_progress: Progress) -> None:
         sync_descriptor(target.fileno())
 
 
-def ask_for_snapshot(door: client.Door, timeout_s: float, without: Sequence[int] = ()) -> dict[str, Any]:
+def ask_for_snapshot(
+    door: client.Door, door_options: DoorOptions, without: Sequence[int] = ()
+) -> dict[str, Any]:
     """Have the running cluster take a snapshot of all that was acknowledged; return the reply's members.
 
     Raises:
@@ -162,7 +164,13 @@ def ask_for_snapshot(door: client.Door, timeout_s: float, without: Sequence[int]
         NoDoorError: nobody opens.
 
     """
-    reply = client.command(door, "backup", {"without": without} if without else {}, timeout_s=timeout_s)
+    reply = client.command(
+        door,
+        "backup",
+        {"without": without} if without else {},
+        timeout_s=door_options.timeout_s,
+        tls=door_options.tls(),
+    )
     if reply.get("status") != "ok":
         raise NotDoneError(f"{reply.get('error')}: {reply.get('message')}")
     return reply

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, UnauthorizedError, error_of
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import ReplyLine
@@ -90,10 +90,15 @@ class Numbering:
                 error = error_of(reply, may_write=True)
             except (NotConnectedError, OutcomeUnknownError) as raised:
                 error = raised
+            except UnauthorizedError as raised:
+                # The server does not take our token any more.
+                if is_unknown:
+                    raise OutcomeUnknownError(f"the write was sent, then: {raised}", raised.reply) from raised
+                raise
             is_over = time.monotonic() + pause_s > deadline_s
             is_unknown = is_unknown or isinstance(error, OutcomeUnknownError)
             if reply is not None and (is_over or reply.code not in ("timeout", "unavailable")):
-                if is_unknown and reply.code in ("unavailable", "overloaded", "read_only"):
+                if is_unknown and reply.code in ("unavailable", "overloaded", "read_only", "unauthorized"):
                     # That is true of the last attempt alone.
                     raise OutcomeUnknownError(f"the write was sent, then: {error}", reply)
                 return reply

@@ -129,13 +129,19 @@ class Watching:
         directory: who can be asked.
         random: chooses among followers.
         start_read: the store's own, see there.
+        window_revisions: how many of the latest revisions the window reaches back.
 
     """
 
     def __init__(
-        self, directory: Directory, random: Random, start_read: Callable[..., Answer | object]
+        self,
+        directory: Directory,
+        random: Random,
+        start_read: Callable[..., Answer | object],
+        window_revisions: int = WINDOW_REVISIONS_MAX,
     ) -> None:
         """Watch nothing; see the class."""
+        self._window_revisions = window_revisions
         self._pulls = Pulls(directory, random)
         self._start_read = start_read
         self._window: History | None = None
@@ -249,7 +255,7 @@ class Watching:
     def _follow(self, after: int) -> None:
         """Draw all changes behind a revision, into a window that begins there."""
         self._told = after
-        self._window = History(after, revisions_max=WINDOW_REVISIONS_MAX, bytes_max=WINDOW_BYTES_MAX)
+        self._window = History(after, revisions_max=self._window_revisions, bytes_max=WINDOW_BYTES_MAX)
         self._stream = self._pulls.pull(after, self._on_batch, self._on_gone)
 
     def _on_batch(self, batch: Batch) -> None:
