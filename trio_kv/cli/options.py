@@ -40,9 +40,16 @@ def _whole_sectors(type_: object, size_bytes: int) -> None:
 class ServeOptions:
     """How to run the store."""
 
-    host: Annotated[Host, option("Address to listen on; any but loopback needs --insecure.", "HOST")] = (
-        "127.0.0.1"
-    )
+    config: Annotated[
+        Path | None,
+        option("TOML file with options, as port = 4001; see the command config.", "CONFIG"),
+    ] = None
+    host: Annotated[
+        Host,
+        option(
+            "Address to listen on; any but loopback needs TLS, and tokens or client certificates.", "HOST"
+        ),
+    ] = "127.0.0.1"
     port: Annotated[ListenPort, option("Port for clients; 0 picks a free one.", "PORT")] = 3001
     control_port: Annotated[
         ListenPort, option("Port of the control door; 0 picks a free one.", "CONTROL_PORT")
@@ -150,6 +157,10 @@ class ServeOptions:
         int,
         option("Most clients at a time.", "CONNECTIONS_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),
     ] = 10_000
+    watches_max: Annotated[
+        int,
+        option("Most watches of one client.", "WATCHES_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),
+    ] = 1024
     key_bytes_max: Annotated[
         int,
         option("Longest key a client may use.", "KEY_BYTES_MAX", validator=Number(gte=1, lte=KEY_BYTES_MAX)),
