@@ -9,6 +9,7 @@ from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.drawn import Drawn, Selector, draw
 from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
 from trio_kv.kv.history import History
+from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, Query
 from trio_kv.kv.reply import Item, Reply
@@ -95,6 +96,13 @@ class MemoryStore(AwaitedCalls):
         for answer in waiting.values():
             answer()
 
+    def take_order(self) -> KeyOrder:
+        """Return the order of the keys."""
+        order = KeyOrder(self.items)
+        while not order.settle(self.items, 1000):
+            pass
+        return order
+
     def status(self) -> dict[str, object]:
         """Return the status of a cluster of one."""
         return {"leader": 1, "term": 1, "nodes": []}
@@ -107,7 +115,7 @@ class MemoryStore(AwaitedCalls):
         return call
 
     def _take(self, what: str, run: Sequence[Any], timeout_s: float) -> None:
-        self.runs.append((what, tuple(operation.key for operation in run)))
+        self.runs.append((what, tuple(getattr(operation, "key", operation.name) for operation in run)))
         self.timeouts_s.append(timeout_s)
 
     def _carry_out(self, operation: Any) -> Reply:

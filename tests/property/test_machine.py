@@ -223,11 +223,15 @@ def test_the_order_of_keys_is_that_of_their_bytes(
             machine.order_keys(size)
     while not machine.order_keys(size):
         pass
-    assert machine.key_order is not None
+    order = machine.take_order()
+    assert order is not None
     ordered = sorted(machine.items, key=str.encode)
-    assert list(machine.key_order.between("", None)) == ordered
     end = first + "\N{GREEK SMALL LETTER OMEGA}"
-    assert list(machine.key_order.between(first, end)) == [key for key in ordered if first <= key < end]
+    for begin_at, end_at in (("", None), (first, end), (end, first), (first, None)):
+        due = [key for key in ordered if begin_at <= key and (end_at is None or key < end_at)]
+        assert list(order.between(begin_at, end_at)) == due
+        assert list(order.between_reversed(begin_at, end_at)) == due[::-1]
+        assert order.count(begin_at, end_at) == len(due)
     assert machine.state_digest == plain_machine.state_digest
 
 

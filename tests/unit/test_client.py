@@ -34,6 +34,12 @@ from trio_kv.client.errors import (
 )
 from trio_kv.wire import operations
 
+PAGE = (
+    b'{"items": [{"key":"a","revision":7},{"key":"b","value":{"b":1},"revision":8}],'
+    b' "more": true, "revision": 9, "status": "ok"}\n'
+)
+COUNT = b'{"count": 3, "revision": 9, "status": "ok"}\n'
+SCAN = {"prefix": "", "limit": 1000, "reverse": False, "values": True, "count": False}
 OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
 CLOSE = b'{"close": "ok"}\n'
 
@@ -106,7 +112,7 @@ def hang_up_after_request(connection: socket.socket) -> None:
 def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., FakeServer]) -> None:
     """Requests carry exactly what was asked for: conditions, time-out and meta only where they are given."""
     requests: list[bytes] = []
-    server = serve(answer(*[OK] * 10, requests=requests))
+    server = serve(answer(*[OK] * 9, PAGE, PAGE, COUNT, OK, requests=requests))
     with Client(port=server.port, timeout_s=7) as client:
         client.get("k")
         client.get("k", is_stale=True, meta=True)
@@ -117,6 +123,9 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         client.cas("k", 2, expected=None)
         client.incr("k")
         client.incr("k", -7)
+        assert client.scan("a/", after="a/b", limit=2, is_reversed=True, has_values=False).is_more
+        assert [item.data for item in client.scan(is_stale=True).items] == [None, {"b": 1}]
+        assert client.count("a/") == 3
         client.status()
     assert [json.loads(line) for line in requests] == [
         {"key": "k", "timeout": 7},
@@ -128,6 +137,18 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         {"op": "cas", "key": "k", "timeout": 7, "value": 2, "expected": None},
         {"op": "incr", "key": "k", "timeout": 7, "by": 1},
         {"op": "incr", "key": "k", "timeout": 7, "by": -7},
+        {
+            "op": "scan",
+            "prefix": "a/",
+            "after": "a/b",
+            "timeout": 7,
+            "limit": 2,
+            "reverse": True,
+            "values": False,
+            "count": False,
+        },
+        {"op": "scan", "timeout": 7, "consistency": "stale", **SCAN},
+        {"op": "scan", "timeout": 7, **SCAN, "prefix": "a/", "count": True},
         {"op": "status"},
     ]
     assert b"1.10" in requests[3]

@@ -3,14 +3,15 @@
 An independent second opinion: it shares no code with `kv`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
+import msgspec
 from msgspec import UNSET
 
 from trio_kv.check.json_equality import are_equal
 from trio_kv.kv.commands import UNSAID, ClientWrite, Expire, OpenSession, RenewSession, Write
-from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Incr, Set
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Get, Incr, Scan, Set
 from trio_kv.raft.entry import Entry
 
 
@@ -54,6 +55,7 @@ SESSION_TEXT_BYTES_MAX = 64 * 1024 * 1024
 ALL_TEXT_BYTES_MAX = 256 * 1024 * 1024
 """What outcomes of one session, and of all, may hold before nothing that may tell a large value is applied any more."""
 SMALL_TEXT_BYTES_MAX = 512
+PAGE_TEXT_BYTES_MAX = 1024 * 1024
 
 
 class Reference:
@@ -98,12 +100,23 @@ class Reference:
 
     def answer(self, query: AnyQuery, index: int) -> Outcome:
         """Return what a query is answered with after entry `index`."""
+        match query:
+            case Get(key=key):
+                held = self._held(key, index)
+                return Outcome("missing") if held is None else Outcome("ok", *held)
+            case Scan():
+                held_then = {key: self._held(key, index) for key in self.history}
+                items = {key: item for key, item in held_then.items() if item is not None}
+                return Outcome("ok", page_of(items, query), index)
+
+    def _held(self, key: str, index: int) -> tuple[bytes, int] | None:
+        """Return what a key held after entry `index`."""
         held = None
-        for since, item in self.history.get(query.key, ()):
+        for since, item in self.history.get(key, ()):
             if since > index:
                 break
             held = item
-        return Outcome("missing") if held is None else Outcome("ok", *held)
+        return held
 
     def _find(self, session_id: int, secret: str) -> _Session | None:
         session = self._sessions.get(session_id)
@@ -213,6 +226,28 @@ def _is_whole(text: bytes) -> bool:
 def _add(held: tuple[bytes, int] | None, by: int) -> bytes:
     """Return the text of the sum."""
     return b"%d" % (by if held is None else int(held[0]) + by)
+
+
+def page_of(items: Mapping[str, tuple[bytes, int]], query: Scan) -> bytes:
+    """Return what a scan tells of these keys: their values and revisions."""
+    keys = sorted([key for key in items if key.startswith(query.prefix)], key=str.encode)
+    if query.reverse:
+        keys.reverse()
+    after = query.after
+    if after is not UNSET:
+        keys = [key for key in keys if (key < after if query.reverse else key > after)]
+    if query.count:
+        return b'"count": %d, ' % len(keys)
+    texts: list[bytes] = []
+    for key in keys[: query.limit]:
+        value, revision = items[key]
+        told = b'"value":%b,' % value if query.values else b""
+        texts.append(b'{"key":%b,%b"revision":%d}' % (msgspec.json.encode(key), told, revision))
+        if sum(len(text) + 2 for text in texts) > PAGE_TEXT_BYTES_MAX and len(texts) > 1:
+            texts.pop()
+            break
+    is_more = b"true" if len(texts) < len(keys) else b"false"
+    return b'"items": [%b], "more": %b, ' % (b", ".join(texts), is_more)
 
 
 def _held_bytes(sessions: Iterable[_Session]) -> int:

@@ -207,7 +207,9 @@ def _proxy_config(options: ServeOptions) -> ProxyConfig:
         pending_bytes_max=options.pending_bytes_max,
         connections_max=options.connections_max,
         watches_max=options.watches_max,
-        limits=Limits(options.key_bytes_max, options.value_bytes_max or VALUE_BYTES_LIMIT),
+        limits=Limits(
+            options.key_bytes_max, options.value_bytes_max or VALUE_BYTES_LIMIT, options.page_items_max
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.parsing import DATA_DIR_DEFAULT, SECONDS_MAX, Host, ListenPort, Node, flag, option
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX
+from trio_kv.kv.operations.scan import PAGE_ITEMS_MAX
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.wire.frames import SECTOR_BYTES
@@ -157,6 +158,14 @@ class ServeOptions:
         int,
         option("Most clients at a time.", "CONNECTIONS_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),
     ] = 10_000
+    page_items_max: Annotated[
+        int,
+        option(
+            "Most keys on a page of a scan.",
+            "PAGE_ITEMS_MAX",
+            validator=Number(gte=1, lte=PAGE_ITEMS_MAX),
+        ),
+    ] = PAGE_ITEMS_MAX
     watches_max: Annotated[
         int,
         option("Most watches of one client.", "WATCHES_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),

@@ -17,14 +17,25 @@ from msgspec.structs import fields
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
-from trio_kv.cli.output import ExitCode, exit_code, parse_value, show, show_answer
+from trio_kv.cli.output import (
+    ExitCode,
+    exit_code,
+    parse_value,
+    say,
+    show,
+    show_answer,
+    show_key,
+    show_value,
+)
 from trio_kv.cli.status import show_status
+from trio_kv.client.answers import read_page
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.numbering import read_session
 from trio_kv.client.values import BLANKS
 from trio_kv.wire.client_sessions import OpenOrRenew
-from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Status
+from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status
+from trio_kv.wire.replies import ReplyLine
 
 PROMPT = "trio-kv> "
 
@@ -42,9 +53,13 @@ HELP: Final = "\n".join(
         *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in COMMANDS.items()),
         '  {"key": ...}                 a line of the protocol, answered as it comes',
         "  help, exit                   (Ctrl-D leaves, too)",
-        'A KEY or EXPECTED with spaces is written as a JSON string: get "my key".',
+        'What has spaces and is not the last word is written as a JSON string: get "my key".',
     ]
 )
+
+
+TEXTS: Final = ("KEY", "PREFIX", "AFTER")
+"""Words that are taken as they stand."""
 
 
 class CommandError(UsageError):
@@ -72,9 +87,9 @@ class Arguments:
             end = next((place for place, character in enumerate(rest) if character in BLANKS), len(rest))
         return rest[:end], Arguments(rest[end:])
 
-    def take_key(self) -> tuple[str, "Arguments"]:
-        """Return the next word as a key: itself, or what a JSON string says."""
-        word, rest = self.take("KEY")
+    def take_text(self, name: str) -> tuple[str, "Arguments"]:
+        """Return the next word as a text: itself, or what a JSON string says."""
+        word, rest = self.take(name)
         return (_decode_string(word) if word.startswith('"') else word), rest
 
     def end(self) -> None:
@@ -130,10 +145,21 @@ class Shell:
         answer = self._client.ask(Request(operation))
         if isinstance(operation, Status) and answer.code == "ok":
             return show_status(msgspec.json.decode(answer.line), "table")
+        if isinstance(operation, Scan) and answer.code == "ok":
+            return _show_page(answer)
         if isinstance(operation, OpenOrRenew) and answer.code == "ok":
             show(read_session(answer).session)
             return ExitCode.OK
         return show_answer(answer, "table", has_value=operation.has_result)
+
+
+def _show_page(answer: ReplyLine) -> ExitCode:
+    page = read_page(answer)
+    for item in page.items:
+        show(f"{show_key(item.key)}  {show_value(item.value)}")
+    if page.is_more:
+        say(f"there are more: name {show_key(page.items[-1].key)} as AFTER")
+    return ExitCode.OK
 
 
 def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]:
@@ -149,8 +175,8 @@ def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]
         name = word.strip("[]")
         if name != word and arguments.is_empty:
             break
-        if name == "KEY":
-            members["key"], arguments = arguments.take_key()
+        if name in TEXTS:
+            members[name.lower()], arguments = arguments.take_text(name)
         elif name == word and place == len(words) and not arguments.is_empty:
             members[name.lower()], arguments = parse_value(arguments.rest.strip(BLANKS)), Arguments("")
         else:

@@ -5,8 +5,10 @@ A method returns what the store did, or raises: see `trio_kv.client.errors`.
 
 from typing import Final
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
+from trio_kv.client.answers import Page, read_count, read_page
 from trio_kv.client.asker import Asker, may_write_of
 from trio_kv.client.errors import error_of
 from trio_kv.client.numbering import SessionReply, opening_of, read_session
@@ -18,6 +20,7 @@ from trio_kv.wire.operations import (
     Incr,
     Ping,
     Request,
+    Scan,
     Set,
     Status,
 )
@@ -118,6 +121,38 @@ class Client(Asker):
 
         """
         return self._done(Request(Incr(_key(key), _whole(by, "what to add")), meta=meta))
+
+    def scan(
+        self,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        is_reversed: bool = False,
+        has_values: bool = True,
+        is_stale: bool = False,
+    ) -> Page:
+        """Read a range of keys in the order of their UTF-8 bytes: one page of them.
+
+        Args:
+            prefix: what the keys begin with.
+            after: only keys above this one, such as the last one of the page before; below it if reversed.
+            limit: items on the page at most; 1 to 1,000, which is also what there is without it.
+            is_reversed: the last key first.
+            has_values: whether values are asked for.
+            is_stale: be content with what one follower has applied.
+
+        """
+        beyond = UNSET if after is None else _key(after)
+        scan = Scan(_key(prefix), beyond, reverse=is_reversed, values=has_values)
+        if limit is not None:
+            scan = msgspec.structs.replace(scan, limit=_whole(limit, "a limit"))
+        return read_page(self._done(Request(scan, is_stale=is_stale)))
+
+    def count(self, prefix: str = "", *, is_stale: bool = False) -> int:
+        """Return how many keys begin with this."""
+        scan = Scan(_key(prefix), count=True)
+        return read_count(self._done(Request(scan, is_stale=is_stale)))
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""

@@ -31,6 +31,7 @@ from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.outcomes import RUN_ENTRIES_MAX, Outcome, count_others, foresee
+from trio_kv.kv.paging import MANY, Paging
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION
 from trio_kv.kv.siblings import Siblings
@@ -45,6 +46,9 @@ NOTED_BYTES_MAX = 4096
 QUERIES_IN_A_CALL_MAX = 16_384
 """Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
 
+QUERIES_A_PAGE = 4096
+"""As so many queries a page counts."""
+
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -55,7 +59,7 @@ class Machine(MachineState):
     raised is half changed and must be thrown away.
     """
 
-    __slots__ = ("_context", "changes", "forgotten", "key_order", "repeated", "siblings")
+    __slots__ = ("_context", "changes", "forgotten", "pages", "repeated", "siblings")
 
     def __init__(self) -> None:
         """Make the state before the first entry."""
@@ -67,8 +71,8 @@ class Machine(MachineState):
         them from before: they have their answers, or no session has them any more."""
         self.forgotten: list[int] = []
         """The sessions that came to their end in that call."""
-        self.key_order: KeyOrder | None = None
-        """None until somebody asked for an order of the keys."""
+        self.pages = Paging()
+        """The order of the keys, for who asks for it."""
         self.siblings = Siblings()
         """The machines of this process, with which this one shares what it holds."""
         self._context = Context()
@@ -121,8 +125,8 @@ class Machine(MachineState):
             next(stream, None)  # answers what is asked behind the last entry
         if self.applied > self.siblings.applied:
             self.siblings.lead(self)
-        if self.key_order is not None:
-            self.key_order.note(context.changes)
+        if self.pages.order is not None:
+            self.pages.note(context.changes)
         return replies
 
     def _outcome_of(self, entries: Sequence[LogEntry]) -> Outcome | None:
@@ -201,6 +205,7 @@ class Machine(MachineState):
     def _ask_between(self, entries: Sequence[LogEntry], asked: Sequence[Asked]) -> Iterator[LogEntry]:
         """Yield entries to be applied, and answer before each of them, and behind the last, what is asked there."""
         done = count = 0
+        self.pages.left = MANY
         for entry in entries:
             if done < len(asked) and asked[done].index < entry.index:
                 self.applied = entry.index - 1
@@ -208,6 +213,8 @@ class Machine(MachineState):
                     each = asked[done]
                     each.replies.extend(self.query(each.queries))
                     done, count = done + 1, count + len(each.queries)
+                count += QUERIES_A_PAGE * (MANY - self.pages.left)
+                self.pages.left = MANY
                 if count > QUERIES_IN_A_CALL_MAX and entry is not entries[0]:
                     return
             yield entry
@@ -216,15 +223,13 @@ class Machine(MachineState):
         for each in asked[done:]:
             each.replies.extend(self.query(each.queries))
 
-    def order_keys(self, keys_max: int) -> bool:
-        """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
+    def take_order(self) -> KeyOrder | None:
+        """Return the order of the keys for a page, if one may be made now: see `Paging`."""
+        return self.pages.take_order(self.items, self._context.changes)
 
-        The first call begins the order, and from then on it is kept. It is no part of the state: copies and snapshots
-        don't have it.
-        """
-        if self.key_order is None:
-            self.key_order = KeyOrder(self.items)
-        return self.key_order.settle(self.items, keys_max)
+    def order_keys(self, keys_max: int) -> bool:
+        """Put at most so many keys in order, or some more; return whether all are."""
+        return self.pages.settle(self.items, self._context.changes, keys_max)
 
     def _write(self, command: Write, context: Context) -> Reply:
         """Apply an operation, unless its session has its answer already or it must not be applied."""

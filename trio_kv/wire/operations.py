@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
-from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
+from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Scan, Set
 from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
@@ -28,6 +28,7 @@ __all__ = [
     "Get",
     "Incr",
     "Operation",
+    "Scan",
     "Set",
     "WriteOperation",
     "is_nested_deeper",
@@ -44,6 +45,10 @@ TIMEOUT_S_MAX: Final = 60.0
 
 ABSENT: Final = Raw()
 """The text of a member that was not sent: no bytes at all, which no JSON value has."""
+
+
+KEY_TEXTS: Final = ("key", "prefix", "after")
+"""Members that are no longer than a key may be."""
 
 
 class Ping(Operation, frozen=True, gc=False, tag="ping"):

@@ -27,7 +27,14 @@ from trio_kv.wire.json_text import (
     name_kind,
     read_members,
 )
-from trio_kv.wire.operations import ABSENT, OPERATIONS, BadRequestError, CommonMembers, WriteMembers
+from trio_kv.wire.operations import (
+    ABSENT,
+    KEY_TEXTS,
+    OPERATIONS,
+    BadRequestError,
+    CommonMembers,
+    WriteMembers,
+)
 
 QUOTED_CHARACTERS_MAX: Final = 40
 """Characters of a client's own text that a message repeats."""
@@ -77,10 +84,10 @@ ALL_MEMBERS: Final = (
     *dict.fromkeys(name for names in FIELDS.values() for name in names),
 )
 
-OPS_TO_COME: Final = ("scan", "txn")
+OPS_TO_COME: Final = ("txn",)
 MEMBERS_TO_COME: Final = (
     "ttl",
-    *("after", "limit", "if", "then", "else"),
+    *("if", "then", "else"),
 )
 
 
@@ -274,8 +281,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield from _find_type_problems(member, kind.type)
         case inspect.StrType() if type(value) is not str:
             yield Problem(f"{name} must be a string, not {name_kind(value)}", at)
-        case inspect.StrType() if member.name == "key":
-            yield from _find_key_problems(value, at)
+        case inspect.StrType() if member.name in KEY_TEXTS:
+            yield from _find_key_problems(member.name, value, at)
         case inspect.StrType(max_length=int(most)) if not 0 < len(value) <= most:
             yield Problem(f"{name} has {len(value)} characters; it has 1 to {most}", at)
         case inspect.FloatType() if type(value) is not NumberText:
@@ -294,12 +301,12 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             pass
 
 
-def _find_key_problems(key: str, at: int) -> Iterator[Problem]:
+def _find_key_problems(name: str, key: str, at: int) -> Iterator[Problem]:
     length = len(key.encode())
-    if not length:
+    if not length and name == "key":
         yield Problem(f'"key" is empty; it has 1 to {KEY_BYTES_MAX} bytes', at)
     if length > KEY_BYTES_MAX:
-        yield Problem(f'"key" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
+        yield Problem(f'"{name}" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
 
 
 def _is_whole(text: str, least: int, most: int) -> bool:

@@ -211,4 +211,7 @@ def _lead_with(id_text: msgspec.Raw) -> bytes:
 def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     if not request.meta:
         return b""
-    return b', "revision": %d, "node": %d, "term": %d' % (reply.revision, node, term)
+    answered_by = b', "node": %d, "term": %d' % (node, term)
+    if request.operation.tells_revision:
+        return answered_by
+    return b', "revision": %d' % reply.revision + answered_by

@@ -21,6 +21,7 @@ from trio_kv.wire.client_sessions import NUMBERING, Numbered, OpenOrRenew
 from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import (
     ABSENT,
+    KEY_TEXTS,
     OPERATIONS,
     TIMEOUT_S_DEFAULT,
     CommonMembers,
@@ -241,8 +242,7 @@ def _parse_any(line: bytes) -> Request:
         _check_duplicates(line, texts)
     if is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
-    if type(key) is str:
-        _check_key(line, key)
+    _check_key_texts(line, members)
     # Cut out of the line, which nothing has to keep in memory then.
     for name, text in texts.items():
         members[name] = text.copy()
@@ -311,12 +311,19 @@ def _check_duplicates(line: bytes, texts: Mapping[str, Raw]) -> None:
         raise explain(line, f"the member {second} stands twice")
 
 
-def _check_key(line: bytes, key: str) -> None:
-    """Refuse a key that is empty or too long."""
-    if not key:
+def _check_key_texts(line: bytes, members: Mapping[str, Any]) -> None:
+    """Refuse what is too long for a key, or no key where one must be."""
+    for name in KEY_TEXTS:
+        if type(members.get(name)) is str:
+            _check_key(line, members[name], name)
+
+
+def _check_key(line: bytes, key: str, name: str = "key") -> None:
+    """Refuse a key that is empty or too long, or what keys are compared with if it is too long."""
+    if not key and name == "key":
         raise explain(line, f'"key" is empty; it has 1 to {KEY_BYTES_MAX} bytes')
     if len(key) > KEY_CHARACTERS_SURE and (size := len(key.encode())) > KEY_BYTES_MAX:
-        raise explain(line, f'"key" has {size} bytes; it may have {KEY_BYTES_MAX}', "too_large")
+        raise explain(line, f'"{name}" has {size} bytes; it may have {KEY_BYTES_MAX}', "too_large")
 
 
 def _one_line(text: Raw) -> bytes:

@@ -12,6 +12,7 @@ from trio_kv.kv.operations.delete import Delete
 from trio_kv.kv.operations.get import Get
 from trio_kv.kv.operations.incr import Incr
 from trio_kv.kv.operations.operation import Operation
+from trio_kv.kv.operations.scan import Scan
 from trio_kv.kv.operations.set import Set
 
 __all__ = [
@@ -23,14 +24,18 @@ __all__ = [
     "Delete",
     "Get",
     "Incr",
+    "KeyOperation",
     "Operation",
+    "Scan",
     "Set",
 ]
 
-AnyOperation = Get | Set | Delete | Cas | Incr
-AnyQuery = Get
+AnyOperation = Get | Set | Delete | Cas | Incr | Scan
+AnyQuery = Get | Scan
 AnyWrite = Set | Delete | Cas | Incr
 """Those that stand in the log."""
+KeyOperation = Get | Set | Delete | Cas | Incr
+"""Those of one key."""
 
 OPERATIONS: Final[tuple[type[Operation], ...]] = get_args(AnyOperation)
 """In the order in which a person is told of them."""

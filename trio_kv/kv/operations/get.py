@@ -20,6 +20,11 @@ class Get(Query, frozen=True, gc=False, tag="get"):
 
     key: Key
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its texts."""
+        return len(self.key)
+
     def answer(self, state: State) -> Reply:
         """Return what the key holds."""
         item = state.items.get(self.key)

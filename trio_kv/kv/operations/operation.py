@@ -5,7 +5,7 @@ An operation is one class in one file. The same object is decoded from a client'
 and tells a client by them what was wrong.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
@@ -20,6 +20,8 @@ REVISION_MAX: Final = (1 << 63) - 1
 """The highest revision that a condition may name: what a log index can be, and what every reader can hold."""
 
 Key = Annotated[str, Meta(examples=["snack"])]
+KeyText = Annotated[str, Meta(examples=[""])]
+"""What is compared with keys, and is no longer than one may be."""
 Value = Annotated[Raw, Meta(examples=["chips"])]
 """Any JSON value, as the text that was sent."""
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
@@ -136,6 +138,19 @@ class Context:
         return Reply("conflict", item.value, item.revision, message)
 
 
+class Order(Protocol):
+    """The keys of a state in their order: by their UTF-8 bytes. A range has no end where `end` is None."""
+
+    def between(self, first: str, end: str | None) -> Iterator[str]:
+        """Yield the keys from `first` on that come before `end`."""
+
+    def between_reversed(self, first: str, end: str | None) -> Iterator[str]:
+        """Yield the same keys, the last one first."""
+
+    def count(self, first: str, end: str | None) -> int:
+        """Return how many these are."""
+
+
 class State(Protocol):
     """What a query is answered from: the state after the entry `applied`."""
 
@@ -147,6 +162,9 @@ class State(Protocol):
     def applied(self) -> int:
         """Index of the last applied entry."""
 
+    def take_order(self) -> Order | None:
+        """Return the order of the keys; None if whoever asks has to wait for it, and to ask again."""
+
 
 class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="op"):
     """What a client can ask for. Its fields are the members of its JSON object."""
@@ -157,6 +175,10 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     """What it does, for a list of commands."""
     has_result: ClassVar[bool] = False
     """Whether an answer that is ok tells a value that the asker did not send."""
+    has_page: ClassVar[bool] = False
+    """Whether its answer is a page: made for it alone, of up to a MiB, of keys in their order."""
+    tells_revision: ClassVar[bool] = False
+    """Whether its answer has a revision, also where nobody asks for `meta`."""
     needs_id: ClassVar[bool] = False
     """Whether a request without an `id` makes no sense."""
 
@@ -188,6 +210,11 @@ def name_of(kind: type[Operation]) -> str:
 
 class Query(Operation, frozen=True, gc=False):
     """An operation that only reads."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its texts."""
+        raise NotImplementedError
 
     def answer(self, state: State) -> Reply:
         """Return what the state says."""
