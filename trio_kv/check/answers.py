@@ -21,7 +21,7 @@ from trio_kv.check.run_order import Place, RunOrder, take_apart
 from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
-from trio_kv.kv.operations import AnyQuery, Get
+from trio_kv.kv.operations import AnyQuery, Get, Txn
 from trio_kv.kv.reply import Reply
 
 
@@ -127,7 +127,8 @@ class Answers:
             if given.code == "ok":
                 if given.revision <= self._first_asked[command.session, command.seq]:
                     raise Violation(f"node {node} answered {command} with an index older than the request")
-                self._revisions.told(command.operation.key, given.revision)
+                if not isinstance(command.operation, Txn):
+                    self._revisions.told(command.operation.key, given.revision)
         if given.code == "ok" and given.revision:
             entry = self._chronicle.entries[given.revision - 1]
             self._durability.require(entry, f"node {node} told a client that {command} was done by it")

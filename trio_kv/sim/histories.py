@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from trio_kv.check import history
 from trio_kv.kv.commands import Write
-from trio_kv.kv.operations import Get, KeyOperation
+from trio_kv.kv.operations import Get, KeyOperation, Txn
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.clients import Client, Operation
 
@@ -37,6 +37,8 @@ def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
         return
     for place, command in enumerate((*asked.templates, *asked.forged)):
         assert isinstance(command, Write)
+        if isinstance(command.operation, Txn):
+            continue
         is_known = asked.replies and not asked.forged
         yield _operation(first + place, asked, command.operation, asked.replies[place] if is_known else None)
     queries = [query for _, queries in asked.places for query in queries]
