@@ -1,6 +1,7 @@
 """All mutants of the list, registered by importing their rooms."""
 
 from tests.mutants import (
+    client_sessions,
     clients,
     directories,
     disks,
@@ -8,6 +9,7 @@ from tests.mutants import (
     elections,
     hangs,
     log,
+    operations,
     passes,
     reads,
     sessions,
@@ -20,6 +22,7 @@ from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "client_sessions",
     "clients",
     "directories",
     "disks",
@@ -27,6 +30,7 @@ __all__ = [
     "elections",
     "hangs",
     "log",
+    "operations",
     "passes",
     "reads",
     "sessions",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import (
     Fault,
     History,
@@ -17,8 +18,9 @@ from trio_kv.check.history import (
     encode_operation,
 )
 from trio_kv.check.linearizability import check_history
+from trio_kv.check.replay_replies import judge_replies
 
-HEADER = b'{"history":"trio_kv","version":1}\n'
+HEADER = b'{"history":"trio_kv","version":2}\n'
 SET = Operation(1, "set", "a", 0.5, 0.75, "ok", value=b'{"n": 1.0, "n": 2}', node=2)
 CAS = Operation(2, "cas", "b", 0.6, None, "unknown", value=b'"new"', expected=b"null")
 CONFLICT = Operation(1, "cas", "b", 0.8, 0.9, "conflict", value=b"1", expected=None, result=b'"x"')
@@ -54,8 +56,58 @@ def test_documented_lines() -> None:
     lines = b"".join(re.findall(rb"```json\n(.*?)```", page, re.DOTALL)).splitlines()
     history = decode_history(lines)
     assert [each.op for each in history.operations] == ["set", "get", "cas", "delete"]
+    assert [each.op for each in history.exchanges] == ["incr", "scan", "delete"]
     assert len(history.faults) == 1
     assert check_history(history.operations).is_valid
+    assert judge_replies(history.exchanges).outcome == "valid"
+
+
+EXCHANGE = Exchange(4, b'{"op":"incr","key":"n"}', 0.5, 0.75, b'{"key": "n", "value": 1, "status": "ok"}\n')
+
+
+def test_exchanges_come_back() -> None:
+    """Request and reply come back byte by byte; a request without a reply has none."""
+    lost = Exchange(4, b'{"op":"scan"}', 0.5)
+    history = decode_history(encode_history([SET, EXCHANGE, lost]))
+    assert history.operations == (SET,)
+    first, second = history.exchanges
+    assert (first.client, first.call_s, first.return_s) == (4, 0.5, 0.75)
+    assert (first.request, first.reply) == (EXCHANGE.request, b'{"key": "n", "value": 1, "status": "ok"}')
+    assert (second.request, second.reply, second.return_s) == (lost.request, None, None)
+
+
+def test_a_history_of_version_1_is_read() -> None:
+    """It had no exchanges; all else was the same."""
+    assert decode_history([b'{"history":"trio_kv","version":1}', encode_operation(SET)]).operations == (SET,)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            b'{"client":1,"call_s":1,"request":{},"op":"get"}',
+            "there is no member op; known are client, call_s",
+        ),
+        (b'{"client":1,"request":{}}', "the member call_s is missing"),
+        (b'{"client":1,"call_s":1,"request":[]}', "the request is no JSON object"),
+        (b'{"client":1,"call_s":1,"return_s":2,"request":{}}', "a reply needs its return_s, and a return_s"),
+        (
+            b'{"client":1,"call_s":2,"return_s":1,"request":{},"reply":{}}',
+            "return_s 1.0 is before call_s 2.0",
+        ),
+        (b'{"client":"x","call_s":2,"request":{}}', "client: Expected `int`, got `str`"),
+    ],
+)
+def test_a_bad_exchange_is_named(line: bytes, words: str) -> None:
+    """An error says what is wrong with it."""
+    with pytest.raises(HistoryError, match=re.escape(words)):
+        decode_history([HEADER, line])
+
+
+def test_an_exchange_on_two_lines_is_refused() -> None:
+    """It would be two lines of history."""
+    with pytest.raises(ValueError, match="holds an end of line"):
+        encode_operation(Exchange(1, b'{"op":\n"scan"}', 0.5))
 
 
 def test_null_is_a_value() -> None:
@@ -72,7 +124,7 @@ def test_lines_may_be_text_and_spaced() -> None:
 
 def test_header_may_say_more() -> None:
     """Whoever writes a history may put more into its first line, like a seed."""
-    assert decode_history([b'{"seed":7,"version":1,"history":"trio_kv"}']) == History(())
+    assert decode_history([b'{"seed":7,"version":2,"history":"trio_kv"}']) == History(())
 
 
 def test_value_on_two_lines_is_refused() -> None:
@@ -89,9 +141,9 @@ GOOD = b'{"client":1,"op":"get","key":"a","call_s":1,"return_s":2,"outcome":"mis
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([], 'no line at all; a history begins with {"history":"trio_kv","version":1}'),
-        ([GOOD], 'line 1: a history begins with {"history":"trio_kv","version":1}, but history is nothing'),
-        ([b'{"history":"trio_kv","version":2}'], "line 1: .*, but version is 2"),
+        ([], 'no line at all; a history begins with {"history":"trio_kv","version":2}'),
+        ([GOOD], 'line 1: a history begins with {"history":"trio_kv","version":2}, but history is nothing'),
+        ([b'{"history":"trio_kv","version":3}'], "line 1: .*, but version is 3"),
         ([HEADER, GOOD, b"nonsense"], "line 3: each line is one JSON object; JSON is malformed"),
         ([HEADER, b"[1]"], "line 2: each line is one JSON object; Expected `object`, got `array`"),
         ([HEADER, GOOD.replace(b"get", b"put")], "line 2: op is 'put', not one of get, set, delete, cas"),

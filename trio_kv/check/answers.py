@@ -18,10 +18,17 @@ from trio_kv.check.durability import Durability
 from trio_kv.check.reference import Outcome
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.run_order import Place, RunOrder, take_apart
-from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
+from trio_kv.check.state_machine_safety import (
+    SessionSeq,
+    StateMachineSafety,
+    kind_of,
+    name_of,
+    outcome_of,
+)
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
-from trio_kv.kv.operations import AnyQuery, Get, Txn
+from trio_kv.kv.operations import AnyQuery, Get
+from trio_kv.kv.operations.operation import KeyWrite
 from trio_kv.kv.reply import Reply
 
 
@@ -51,7 +58,7 @@ class Answers:
         self._taken: set[int] = set()
         self._revisions = RevisionOrder()
         self.run_order = RunOrder(chronicle)
-        self._first_asked: dict[tuple[int, int], int] = {}
+        self._first_asked: dict[SessionSeq, int] = {}
         """(session, seq) -> the highest index committed anywhere when it was first asked."""
         self.judged = 0
 
@@ -65,7 +72,7 @@ class Answers:
         self._asked[number] = _Asked(node, commit, queries, revisions, commands, places)
         for command in commands:
             if isinstance(command, Write):
-                self._first_asked.setdefault((command.session, command.seq), commit)
+                self._first_asked.setdefault(name_of(command), commit)
 
     def asked_to_read(self, number: int, node: int, queries: Sequence[AnyQuery]) -> None:
         """Note a request."""
@@ -121,16 +128,16 @@ class Answers:
 
     def _judge_write(self, node: int, command: Command, given: Outcome) -> None:
         if isinstance(command, Write):
-            known = self._chronicle.outcomes.get((command.session, command.seq), [])
+            known = self._chronicle.outcomes.get(name_of(command), [])
             if given not in known:
                 raise Violation(f"node {node} answered {command} with {given}; its entries got {known}")
-            if given.code == "ok":
-                if given.revision <= self._first_asked[command.session, command.seq]:
-                    raise Violation(f"node {node} answered {command} with an index older than the request")
-                if not isinstance(command.operation, Txn):
-                    self._revisions.told(command.operation.key, given.revision)
+            if given.code == "ok" and given.revision <= self._first_asked[name_of(command)]:
+                raise Violation(f"node {node} answered {command} with an index older than the request")
         if given.code == "ok" and given.revision:
             entry = self._chronicle.entries[given.revision - 1]
+            # That of the entry: a repetition may ask for another key in vain.
+            if isinstance(entry.command, Write) and isinstance(entry.command.operation, KeyWrite):
+                self._revisions.told(entry.command.operation.key, given.revision)
             self._durability.require(entry, f"node {node} told a client that {command} was done by it")
 
     def _judge_read(self, asked: _Asked, applied: int, replies: Sequence[Reply]) -> None:
@@ -148,6 +155,7 @@ class Answers:
 
     def _judge_revisions(self, asked: _Asked, replies: Sequence[Reply]) -> None:
         for query, told, reply in zip(asked.queries, asked.revisions, replies, strict=True):
+            self._chronicle.told[kind_of(query), reply.code] += 1
             if reply.code == "ok" and isinstance(query, Get):
                 self._revisions.told(query.key, reply.revision, told)
 

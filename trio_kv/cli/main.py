@@ -37,6 +37,7 @@ from trio_kv.cli.parsing import (
 )
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
+from trio_kv.cli.way import WayOptions
 from trio_kv.cli.words import examples
 from trio_kv.client.asker import DEFAULT_PORT
 from trio_kv.client.client import Client
@@ -82,7 +83,7 @@ def _check_timeout(_type: object, timeout_s: float) -> None:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Target:
+class Target(WayOptions):
     """Which server to ask, and how long to wait."""
 
     host: Annotated[Host, option("Address of the server.", "HOST")] = "127.0.0.1"
@@ -98,7 +99,14 @@ class Target:
 
     def connect(self, on_reconnected: Callable[[str], None] | None = None) -> Client:
         """Return a client; it connects when it is first used."""
-        return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
+        return Client(
+            self.host,
+            self.port,
+            timeout_s=self.timeout_s,
+            on_reconnected=on_reconnected,
+            token=self.token(),
+            tls=self.tls(),
+        )
 
 
 Key = Annotated[str, option("1 to 4096 bytes; behind -- if it begins with a hyphen.")]

@@ -31,7 +31,9 @@ from trio_kv.cli.status import show_status
 from trio_kv.client.answers import read_page
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.numbering import read_session
 from trio_kv.client.values import BLANKS
+from trio_kv.wire.client_sessions import OpenOrRenew
 from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status
 from trio_kv.wire.replies import ReplyLine
 
@@ -145,6 +147,9 @@ class Shell:
             return show_status(msgspec.json.decode(answer.line), "table")
         if isinstance(operation, Scan) and answer.code == "ok":
             return _show_page(answer)
+        if isinstance(operation, OpenOrRenew) and answer.code == "ok":
+            show(read_session(answer).session)
+            return ExitCode.OK
         return show_answer(answer, "table", has_value=operation.has_result)
 
 

@@ -2,7 +2,24 @@
 
 from collections import Counter
 
+OUTCOMES = (
+    "get ok",
+    "get missing",
+    "set ok",
+    "delete ok",
+    "delete missing",
+    "cas ok",
+    "cas conflict",
+    "if_revision ok",
+    "if_revision conflict",
+    "incr ok",
+    "incr conflict",
+    "scan ok",
+    "count ok",
+)
+"""What the state machine must have been asked, and have answered: a workload that never asks is seen."""
 SITUATIONS = (
+    *OUTCOMES,
     "tail truncated",
     "old entries committed by a no-op",
     "retry answered from the session table",
@@ -39,6 +56,8 @@ SITUATIONS = (
     "write found no room",
     "snapshot aborted by full disk",
     "damage refused",
+    "changes told",
+    "history gone at a node",
 )
 """Those of the core world."""
 RARE = frozenset(
@@ -59,10 +78,18 @@ RARE = frozenset(
         "snapshot lost its turn",
         "snapshot sent to a disk that hangs",
         "write found no room",
+        "changes told",
+        "history gone at a node",
     }
 )
 """What the core world has to reach, with its longer and many more runs."""
 DOOR_SITUATIONS = (
+    "watch begun",
+    "watch ended",
+    "watch resumed",
+    "watch lost",
+    "watch compacted",
+    "progress told",
     "requests pipelined",
     "chain of requests judged",
     "stale read",
