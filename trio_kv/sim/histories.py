@@ -11,7 +11,7 @@ from itertools import zip_longest
 from trio_kv.check import history
 from trio_kv.check.exchange import Exchange
 from trio_kv.kv.commands import Write
-from trio_kv.kv.operations import AnyOperation, Get, KeyOperation
+from trio_kv.kv.operations import AnyOperation, Get, KeyOperation, Txn
 from trio_kv.kv.operations.operation import encode as encode_operation
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.asked import Operation
