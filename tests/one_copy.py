@@ -5,6 +5,7 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import make_entry
+from trio_kv.wire.client_sessions import OpenOrRenew
 from trio_kv.wire.operations import Request
 
 
@@ -21,6 +22,8 @@ class OneCopy:
         """Return what becomes of a request."""
         self.requests += 1
         operation = request.operation
+        if isinstance(operation, OpenOrRenew):
+            return Reply("bad_request", message="there are no sessions here")
         if isinstance(operation, WriteOperation):
             return self.write(operation)
         if isinstance(operation, Query):

@@ -16,6 +16,7 @@ from tests.mutants import (
     sharing,
     snapshots,
     storage,
+    watches,
     whole,
 )
 from tests.mutants.registry import MUTANTS
@@ -37,5 +38,6 @@ __all__ = [
     "sharing",
     "snapshots",
     "storage",
+    "watches",
     "whole",
 ]

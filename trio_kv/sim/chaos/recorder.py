@@ -128,6 +128,10 @@ class Recorder:
         counted here and nowhere else."""
         self.chains = 0
         """Runs of pipelined requests for a key of a connection's own of which every answer was judged."""
+        self.retried = 0
+        """Writes with a place in a session that were asked more than once until there was an answer."""
+        self.repeated = 0
+        """Answers to such a write that had been answered before, and told the same."""
         self.codes: Counter[str] = Counter()
         """Replies by their code, `no reply` included."""
         self.longest_gap_s = 0.0

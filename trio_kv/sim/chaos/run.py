@@ -281,6 +281,8 @@ class Run:
             keys=len(recorder.groups),
             stale_reads=recorder.outcomes["stale", "ok"],
             chains=recorder.chains,
+            retried=recorder.retried,
+            repeated=recorder.repeated,
             operations=operations,
             replies=dict(recorder.codes.most_common()),
             faults=dict(Counter(fault.kind for fault in nemesis.faults).most_common()),

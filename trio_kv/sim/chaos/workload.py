@@ -103,12 +103,15 @@ class Workload:
             self._recorder, self._numbers, random, self._on_nonsense, FAMILY if self._has_families else 0.0
         )
         pause_s = self._clients / self._rate if self._rate else 0.0
-        while True:
-            stream = await self._connect(random)
-            try:
-                await client.use(stream, pause_s)
-            finally:
-                stream.close()
+        try:
+            while True:
+                stream = await self._connect(random)
+                try:
+                    await client.use(stream, pause_s)
+                finally:
+                    stream.close()
+        finally:
+            client.end()
 
     async def _connect(self, random: Random) -> LineStream:
         while True:
@@ -170,6 +173,10 @@ class _Client:
         if random.random() < 0.3:
             (request,) = self._draw_requests([self._recorder.draw_key(random)], timeout_s)
             await self._break_off(stream, request)
+
+    def end(self) -> None:
+        """Ask nothing any more."""
+        self._family.end()
 
     async def _ask_chain(self, stream: LineStream, count: int, timeout_s: float) -> bool:
         """Pipeline requests for this connection's own key; return whether the connection goes on."""
