@@ -9,6 +9,7 @@ import pytest
 
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Delete
+from trio_kv.kv.operations.scan import Scan
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.access import (
     DELAY_MAX_S,
@@ -45,6 +46,7 @@ READS = [
     b'{"op":"ping"}\n',
     b'{"op":"status"}\n',
     b'{"key":"a","consistency":"stale"}\n',
+    b'{"op":"scan","prefix":"a"}\n',
     b'{"op":"watch","prefix":"a","id":1}\n',
     b'{"op":"unwatch","id":1}\n',
 ]
@@ -94,7 +96,8 @@ class Client:
             elif step is not PAUSE:
                 run = self.session.operations
                 self.asked += len(run)
-                ok = [Reply("ok", msgspec.Raw(b"1"), 1)] * len(run)
+                texts = [b'"items": [], "more": false, ' if type(each) is Scan else b"1" for each in run]
+                ok = [Reply("ok", msgspec.Raw(text), 1) for text in texts]
                 step = self.session.take_answer(Answer(ok, 1, 1))
                 continue
             step = self.session.next_step() if self.session.is_owing else None
@@ -357,6 +360,16 @@ def test_limits_of_a_door(line: bytes, words: str) -> None:
     assert (refusal["error"], words in refusal["message"]) == ("too_large", True)
     assert [reply["status"] for reply in others] == ["ok", "ok"]
     assert client.asked == 2
+
+
+def test_a_page_is_as_long_as_the_door_has_it() -> None:
+    """Who asks for a longer one gets as many keys, and asks again for the next."""
+    client = Door(None, Limits(page_items_max=7)).client()
+    for limit, asked in ((b"", 7), (b',"limit":1000', 7), (b',"limit":3', 3)):
+        client.session.receive(b'{"op":"scan","prefix":"a"%b}\n' % limit)
+        [scan] = client.session.operations
+        assert scan.limit == asked
+        client.carry_out(client.session.take_answer(Answer([Reply("unavailable")], 1, 1)))
 
 
 def test_limits_come_behind_tokens() -> None:
