@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.store import Answer, OnAnswer, View
+from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Context, Query
 from trio_kv.kv.reply import Item, Reply
@@ -26,7 +27,7 @@ class MemoryStore(AwaitedCalls):
     def __init__(self, *, is_gated: bool = False) -> None:
         """Begin empty; see the class."""
         self.items: dict[str, Item] = {}
-        self.applied = 0
+        self.applied = self.known_time_us = 0
         self.runs: list[tuple[str, tuple[str, ...]]] = []
         """What was asked: ("write" or "read", the keys of the run)."""
         self.timeouts_s: list[float] = []
@@ -78,7 +79,7 @@ class MemoryStore(AwaitedCalls):
         if isinstance(operation, Query):
             return operation.answer(self)
         context = Context()
-        context.begin(self.items)
+        context.begin(self.items, Expiry())
         context.index = self.applied = self.applied + 1
         context.entry = make_entry(self.applied, 1, 0, None)
         return operation.apply(context)

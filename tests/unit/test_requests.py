@@ -123,7 +123,15 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"op":7}', f'"op" must be a string, one of {KNOWN_OPS}, not a number'),
         ('{"op":"scan","prefix":"a"}', 'the op "scan" is not supported yet'),
         ('{"key":"a","value":1,"session":5,"seq":1}', 'the member "session" is not supported yet'),
-        ('{"key":"a","value":1,"ttl":5}', 'the member "ttl" is not supported yet (byte 22 of the line)'),
+        ('{"key":"a","value":1,"ttl":"5"}', '"ttl" must be a number of seconds, not a string'),
+        ('{"key":"a","value":1,"ttl":0.09}', '"ttl" must be 0.1 to 31536000 seconds (byte 28 of the line)'),
+        ('{"op":"incr","key":"a","ttl":31536001}', '"ttl" must be 0.1 to 31536000 seconds'),
+        ('{"op":"cas","key":"a","value":1,"ttl":1e999}', '"ttl" must be 0.1 to 31536000 seconds'),
+        (
+            '{"key":"a","ttl":5}',
+            '"ttl" belongs to set, cas, incr, not to get; this is a get, as it has no "op"',
+        ),
+        ('{"op":"delete","key":"a","ttl":5}', '"ttl" belongs to set, cas, incr, not to delete'),
         ('{"op":"get","key":"a","value":1}', '"value" belongs to set, cas, not to get'),
         ('{"key":"a","expected":1,"value":2}', 'not to set; this is a set, as it has no "op"'),
         (

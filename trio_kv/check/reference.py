@@ -3,7 +3,9 @@
 An independent second opinion: it shares no code with `kv`.
 """
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import attrs
 from msgspec import UNSET
@@ -54,6 +56,8 @@ class Reference:
         self.items: dict[str, tuple[bytes, int]] = {}
         self.history: dict[str, list[tuple[int, tuple[bytes, int] | None]]] = {}
         """key -> (index, item since then or None), rising."""
+        self.ends: dict[str, int] = {}
+        """key -> cluster time at which it ends, in microseconds; those that are for good are not in it."""
         self._sessions: dict[int, _Session] = {}
         self._text_bytes_max = 0
         """What all outcomes hold at most: they are looked through only when it could be too much."""
@@ -73,17 +77,23 @@ class Reference:
                     return EXPIRED
                 session.used_us = time_us
                 return Outcome("ok", None, index)
-            case Expire():
-                due = [
-                    name for name, each in self._sessions.items() if each.used_us + each.timeout_us <= time_us
-                ]
-                for name in due:
-                    del self._sessions[name]
+            case Expire(at_most):
+                for _, _, name in self.due(time_us)[:at_most]:
+                    if isinstance(name, str):
+                        self._remove(name, index)
+                    else:
+                        del self._sessions[name]
                 return Outcome("ok")
             case None:
                 return Outcome("ok")
             case _:
                 raise AssertionError(f"no rule for {command}")
+
+    def due(self, time_us: int) -> list[tuple[int, bool, str | int]]:
+        """Return (when it ended, whether it is a session, key or session) of all that may end at a cluster time."""
+        due: list[tuple[int, bool, Any]] = [(end_us, False, key) for key, end_us in self.ends.items()]
+        due += [(each.used_us + each.timeout_us, True, name) for name, each in self._sessions.items()]
+        return sorted(each for each in due if each[0] <= time_us)
 
     def answer(self, query: AnyQuery, index: int) -> Outcome:
         """Return what a query is answered with after entry `index`."""
@@ -115,7 +125,7 @@ class Reference:
         if may_tell_value and is_large and self._is_full(session):
             session.outcomes[command.seq] = OVERLOADED
             return OVERLOADED
-        outcome = self._take_effect(operation, index)
+        outcome = self._take_effect(operation, index, time_us)
         session.outcomes[command.seq] = outcome
         if outcome.value is not None:
             is_removed = isinstance(operation, Delete) and outcome.code == "ok"
@@ -133,7 +143,7 @@ class Reference:
         self._text_bytes_max = _held_bytes(self._sessions.values())
         return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
 
-    def _take_effect(self, operation: AnyWrite, index: int) -> Outcome:
+    def _take_effect(self, operation: AnyWrite, index: int, time_us: int) -> Outcome:
         key = operation.key
         held = self.items.get(key)
         if not _may_take_effect(operation, held):
@@ -142,20 +152,27 @@ class Reference:
             case Delete():
                 if held is None:
                     return Outcome("missing")
-                del self.items[key]
-                self.history[key].append((index, None))
+                self._remove(key, index)
                 return Outcome("ok", held[0], index)
-            case Incr(by=by):
-                total = _add(held, by)
-                self._put(key, total, index)
+            case Incr(by=by, ttl=ttl):
+                total, end_us = _add(held, by), self.ends.get(key) if held is not None else None
+                self._put(key, total, index, end_us if ttl is UNSET else _end_of(ttl, time_us))
                 return Outcome("ok", total, index)
-            case Set(value=value) | Cas(value=value):
-                self._put(key, bytes(value), index)
+            case Set(value=value, ttl=ttl) | Cas(value=value, ttl=ttl):
+                self._put(key, bytes(value), index, None if ttl is UNSET else _end_of(ttl, time_us))
                 return Outcome("ok", None, index)
 
-    def _put(self, key: str, value: bytes, index: int) -> None:
+    def _put(self, key: str, value: bytes, index: int, end_us: int | None) -> None:
         self.items[key] = value, index
+        self.ends.pop(key, None)
+        if end_us is not None:
+            self.ends[key] = end_us
         self.history.setdefault(key, []).append((index, self.items[key]))
+
+    def _remove(self, key: str, index: int) -> None:
+        del self.items[key]
+        self.ends.pop(key, None)
+        self.history[key].append((index, None))
 
 
 def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> bool:
@@ -169,6 +186,11 @@ def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> boo
             return (held is None or _is_whole(held[0])) and _is_whole(_add(held, by))
         case Set(if_revision=wanted) | Delete(if_revision=wanted):
             return wanted is UNSET or wanted == (0 if held is None else held[1])
+
+
+def _end_of(ttl_s: float, time_us: int) -> int:
+    """Return when a key ends that lives so long from a cluster time on."""
+    return time_us + math.ceil(ttl_s * 1_000_000)
 
 
 def _is_whole(text: bytes) -> bool:

@@ -27,6 +27,8 @@ from msgspec import Raw
 
 from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
+from trio_kv.kv.expiring import expire
+from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.frozen import Frozen
 from trio_kv.kv.image import Head
 from trio_kv.kv.key_order import KeyOrder
@@ -64,8 +66,10 @@ class Machine:
         "applied_term",
         "changes",
         "entries_digest",
+        "expiry",
         "items",
         "key_order",
+        "known_time_us",
         "repeated",
         "sessions",
         "siblings",
@@ -85,6 +89,10 @@ class Machine:
         self.state_digest = 0
         self.items: dict[str, Item] | Layers = {}
         """A plain dict, and two layers only from `freeze` until what changed since is settled."""
+        self.expiry = Expiry()
+        """Which of them end, and when."""
+        self.known_time_us = 0
+        """Cluster time as far as this node knows, for who asks how long a key still lives; no part of the state."""
         self.sessions = Sessions()
         self.changes: Sequence[Change | SessionChange | NoChange] = ()
         """What the last call of `apply` did, in order."""
@@ -101,7 +109,10 @@ class Machine:
     @property
     def expires_at_us(self) -> int | None:
         """Earliest cluster time at which something is due; None if nothing ever is."""
-        return self.sessions.expires_at_us()
+        session_us, key = self.sessions.expires_at_us(), self.expiry.first
+        if key is None:
+            return session_us
+        return key[0] if session_us is None else min(session_us, key[0])
 
     def get(self, key: str) -> Item | None:
         """Return what a key holds; None if it does not exist."""
@@ -135,7 +146,7 @@ class Machine:
         """
         replies: list[Reply] = []
         context, siblings = self._context, self.siblings
-        context.begin(self.items, siblings.find if siblings.applied > self.applied else None)
+        context.begin(self.items, self.expiry, siblings.find if siblings.applied > self.applied else None)
         self.changes = context.changes
         self.repeated = []
         write = self._write
@@ -207,7 +218,7 @@ class Machine:
         twin = type(self)()
         twin.applied, twin.applied_term, twin.time_us = self.applied, self.applied_term, self.time_us
         twin.entries_digest, twin.state_digest = self.entries_digest, self.state_digest
-        twin.items = self.items.copy()
+        twin.items, twin.expiry = self.items.copy(), self.expiry.copy()
         twin.sessions = self.sessions.copy()
         return twin
 
@@ -276,7 +287,7 @@ class Machine:
         items = self.items
         for _ in range(min(items_max, len(items))):
             items.popitem()
-        return not items
+        return not items and self.expiry.dismantle(items_max)
 
     def _head(self) -> Head:
         return Head(
@@ -317,6 +328,8 @@ class Machine:
         if made is not None and operation.is_of_one_item and items.get(made.item.key) is made.before:
             # The very same item, and not just the same revision: a machine that is wrong about it must stay so alone.
             items[made.item.key] = made.item
+            if made.is_timed:
+                context.expiry.replace(made.before, made.item)
             context.changes.append(made.change)
             reply: Reply = made.reply
             if reply.value is None:
@@ -343,9 +356,8 @@ class Machine:
             case RenewSession(session):
                 change = SessionChange("renew", session)
                 reply = self.sessions.renew(session, time_us, index)
-            case Expire():
-                forgotten = self.sessions.expire(time_us)
-                context.changes += [SessionChange("forget", session) for session in forgotten]
+            case Expire(at_most):
+                expire(context, self.sessions, at_most)
                 return NOTHING
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")

@@ -13,6 +13,9 @@ CODES: Final = frozenset({"ok", "missing", "conflict", "session_expired", "overl
 Origin = tuple[str, int]
 """Key and revision: what tells one text from another, on every node and after every restart."""
 
+Due = tuple[int, str]
+"""When a key ends, in microseconds of cluster time, and the key."""
+
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """The answer to one operation, the same on every node that applies it."""
@@ -26,6 +29,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """Index of the write, or the revision of the key that a read or failed condition met (0: no such key)."""
     message: str = ""
     """For people; set on errors."""
+    ttl_us: int | None = None
+    """With a read: how long the key lives at least, as far as the node that answers knows; None: for good."""
 
     def __repr__(self) -> str:
         value = "" if self.value is None else f" {bytes(self.value).decode(errors='replace')}"
@@ -40,3 +45,5 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     """Index of the entry that gave it."""
     key: str
     """The key itself, so that whoever shares the item shares the text of its key, too."""
+    due: Due | None = None
+    """When it ends; None: never. Its place takes no memory: without it, 8 of an item's 48 bytes would be unused."""

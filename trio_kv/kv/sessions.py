@@ -250,16 +250,11 @@ class Sessions:
             return True
         return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < ALL_HELD_BYTES_MAX
 
-    def expire(self, time_us: int) -> list[int]:
-        """Forget the sessions due at cluster time `time_us`; return their ids, the earliest due first."""
-        forgotten: list[int] = []
-        due_us = self.expires_at_us()
-        while due_us is not None and due_us <= time_us:
-            _, session_id = heapq.heappop(self._heap)
-            self.held_bytes -= self.by_id.pop(session_id).held_bytes
-            forgotten.append(session_id)
-            due_us = self.expires_at_us()
-        return forgotten
+    def forget_first(self) -> int:
+        """Forget the session that is due first; return its id. Asked right after `expires_at_us`, which told one."""
+        _, session_id = heapq.heappop(self._heap)
+        self.held_bytes -= self.by_id.pop(session_id).held_bytes
+        return session_id
 
     def expires_at_us(self) -> int | None:
         """Return the earliest cluster time at which a session is due; None without a session."""

@@ -150,7 +150,13 @@ def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
     head = (reply_to.process, reply_to.nonce, answer.number, answer.node)
     if isinstance(answer, Done):
         replies = [
-            (reply.code, None if reply.value is None else bytes(reply.value), reply.revision, reply.message)
+            (
+                reply.code,
+                None if reply.value is None else bytes(reply.value),
+                reply.revision,
+                reply.message,
+                reply.ttl_us,
+            )
             for reply in answer.replies
         ]
         return b"D" + _encode((*head, answer.term, answer.applied, replies))
@@ -181,7 +187,7 @@ def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
 
 _Number = Annotated[int, Meta(ge=0)]
 _Texts = Annotated[list[bytes], Meta(min_length=1)]
-_Reply = tuple[str, bytes | None, _Number, str]
+_Reply = tuple[str, bytes | None, _Number, str, _Number | None]
 _encode = msgspec.msgpack.Encoder().encode
 _encode_query = msgspec.json.Encoder().encode
 _decode_query = msgspec.json.Decoder(AnyQuery).decode

@@ -63,7 +63,7 @@ ALL_MEMBERS: Final = ("op", *COMMON, *dict.fromkeys(name for names in FIELDS.val
 
 OPS_TO_COME: Final = ("scan", "txn", "watch", "unwatch", "session", "auth")
 MEMBERS_TO_COME: Final = (
-    *("session", "seq", "done", "ttl"),
+    *("session", "seq", "done"),
     *("prefix", "after", "limit", "if", "then", "else", "from", "token"),
 )
 
@@ -253,6 +253,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be a number of seconds, not {name_kind(value)}", at)
         case inspect.FloatType(gt=0, le=most) if not 0 < float(value) <= (most or 0):
             yield Problem(f"{name} must be above 0 and at most {most:g} seconds", at)
+        case inspect.FloatType(ge=float(least), le=most) if not least <= float(value) <= (most or 0):
+            yield Problem(f"{name} must be {least:g} to {most:.15g} seconds", at)
         case inspect.LiteralType(values) if type(value) is not str or value not in values:
             yield Problem(f"{name} must be {' or '.join(map(_quote, map(str, values)))}", at)
         case inspect.BoolType() if type(value) is not bool:

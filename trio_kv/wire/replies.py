@@ -86,6 +86,8 @@ class _ReplyMembers(msgspec.Struct, frozen=True, kw_only=True):
     revision: int | None = None
     node: int | None = None
     term: int | None = None
+    ttl: float | None = None
+    """Seconds for which the key lives at least; None: for good, or it was not asked."""
     close: str | None = None
     """Why the server closes the connection: `ok` for an idle one, `shutdown`."""
 
@@ -157,6 +159,7 @@ def parse_reply(line: bytes) -> ReplyLine:
         revision=members.revision,
         node=members.node,
         term=members.term,
+        ttl=members.ttl,
         close=members.close,
     )
 
@@ -207,4 +210,5 @@ def _lead_with(id_text: msgspec.Raw) -> bytes:
 def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     if not request.meta:
         return b""
-    return b', "revision": %d, "node": %d, "term": %d' % (reply.revision, node, term)
+    meta = b', "revision": %d, "node": %d, "term": %d' % (reply.revision, node, term)
+    return meta if reply.ttl_us is None else meta + b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000)

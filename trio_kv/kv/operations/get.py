@@ -23,7 +23,11 @@ class Get(Query, frozen=True, gc=False, tag="get"):
     def answer(self, state: State) -> Reply:
         """Return what the key holds."""
         item = state.items.get(self.key)
-        return MISSING if item is None else Reply("ok", item.value, item.revision)
+        if item is None:
+            return MISSING
+        if item.due is None:
+            return Reply("ok", item.value, item.revision)
+        return Reply("ok", item.value, item.revision, "", max(0, item.due[0] - state.known_time_us))
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Tell the key and what it holds."""

@@ -5,12 +5,14 @@ An operation is one class in one file. The same object is decoded from a client'
 and tells a client by them what was wrong.
 """
 
+import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
+from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.reply import Item, Origin, Reply
 
 KEY_BYTES_MAX: Final = 4096
@@ -22,13 +24,18 @@ REVISION_MAX: Final = (1 << 63) - 1
 Key = Annotated[str, Meta(examples=["snack"])]
 Value = Annotated[Raw, Meta(examples=["chips"])]
 """Any JSON value, as the text that was sent."""
+TTL_MIN_S: Final = 0.1
+TTL_MAX_S: Final = 31_536_000
+"""A year: far from where microseconds do not fit into an entry any more."""
+Ttl = Annotated[float, Meta(ge=TTL_MIN_S, le=TTL_MAX_S, examples=[60])]
+"""Seconds for which a key is kept at least; without it for good."""
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What an entry did to one key."""
 
-    kind: Literal["set", "delete"]
+    kind: Literal["set", "delete", "expire"]
     key: str
     value: Raw | None
     """What the key holds now; None if it is gone."""
@@ -36,6 +43,13 @@ class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Index of the entry."""
     previous: int
     """The revision that the key had before; 0 if it did not exist."""
+
+
+class TimedSet(Change, frozen=True, gc=False, array_like=True):
+    """A key was given a value, and a time to live."""
+
+    due_us: int
+    """Cluster time at which it ends."""
 
 
 class SessionChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -69,6 +83,8 @@ class Made(msgspec.Struct, frozen=True, gc=False):
     item: Item
     change: Change
     reply: Reply
+    is_timed: bool
+    """Whether there is an end to what the key held, or to what it holds now."""
 
 
 class Memo(Protocol):
@@ -81,14 +97,24 @@ class Memo(Protocol):
 class Context:
     """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
 
-    __slots__ = ("changes", "compared_bytes", "entry", "index", "items", "known", "origin", "time_us")
+    __slots__ = (
+        "changes",
+        "compared_bytes",
+        "entry",
+        "expiry",
+        "index",
+        "items",
+        "known",
+        "origin",
+        "time_us",
+    )
 
     entry: Memo
     """What is applied."""
 
     def __init__(self) -> None:
         """Use `begin` before the first entry."""
-        self.begin({}, None)
+        self.begin({}, Expiry())
         self.index = 0
         """Index of the entry: the revision of what it writes."""
         self.time_us = 0
@@ -97,29 +123,45 @@ class Context:
         """Where the value of the last answer that holds one comes from."""
 
     def begin(
-        self, items: MutableMapping[str, Item], known: Callable[[str], Item | None] | None = None
+        self,
+        items: MutableMapping[str, Item],
+        expiry: Expiry,
+        known: Callable[[str], Item | None] | None = None,
     ) -> None:
         """Begin a run of entries.
 
         Args:
             items: all keys: a plain dict, or the two layers of a machine that was frozen (`kv.layers`).
+            expiry: which of them end, and when.
             known: what a machine of the process holds that has applied these entries already, if there is one.
 
         """
         self.items = items
+        self.expiry = expiry
         self.known = known
         self.changes: list[Change | SessionChange | NoChange] = []
         """What the run has done so far, in order."""
         self.compared_bytes = 0
         """JSON that the run has compared so far."""
 
-    def put(self, key: str, value: Raw, before: Item | None, *, is_told: bool = False) -> Reply:
+    def put(
+        self,
+        key: str,
+        value: Raw,
+        before: Item | None,
+        *,
+        ttl: float | UnsetType = UNSET,
+        is_kept: bool = False,
+        is_told: bool = False,
+    ) -> Reply:
         """Give a key a value.
 
         Args:
             key: the key.
             value: what it holds from here on.
             before: what it holds; None if it does not exist.
+            ttl: seconds for which it lives; UNSET: for good, or `is_kept`.
+            is_kept: whether it ends, without a `ttl`, when it would have ended before.
             is_told: whether the answer tells the value.
 
         """
@@ -129,12 +171,21 @@ class Context:
         if made is not None and made.value is value:
             item, change, reply = made.item, made.change, made.reply
             if change.previous != previous:
-                change = Change("set", key, value, index, previous)
+                change = _tell_set(item, value, previous)
+            is_timed = item.due is not None or (before is not None and before.due is not None)
         else:
-            item = self._make_item(key, value, before)
-            change = Change("set", key, value, index, previous)
+            if ttl is not UNSET:
+                item = self._make_item(key, value, before, self.time_us + math.ceil(ttl * 1_000_000))
+            elif is_kept and before is not None and before.due is not None:
+                item = self._make_item(key, value, before, before.due[0])
+            else:
+                item = self._make_item(key, value, before)
+            change = _tell_set(item, value, previous)
             reply = Reply("ok", item.value if is_told else None, index)
-            entry.made = Made(before, value, item, change, reply)
+            is_timed = item.due is not None or (before is not None and before.due is not None)
+            entry.made = Made(before, value, item, change, reply, is_timed)
+        if is_timed:
+            self.expiry.replace(before, item)
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
         self.changes.append(change)
@@ -142,24 +193,36 @@ class Context:
             self.origin = item.key, index
         return reply
 
-    def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
+    def _make_item(self, key: str, value: Raw, before: Item | None, due_us: int | None = None) -> Item:
         """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
         if self.known is not None:
             known = self.known(key)
             # One revision of a key has one value in all of a cluster's history; but a machine that is wrong must stay
             # so alone.
             if known is not None and known.revision == self.index and known.value == value:
-                return known
+                known_us = None if known.due is None else known.due[0]
+                if known_us == due_us:
+                    return known
             before = before or known
+        if before is not None:
+            key = before.key
         # Copied, if it is a part of something larger that would stay in memory with it.
-        return Item(value.copy(), self.index, key if before is None else before.key)
+        return Item(value.copy(), self.index, key, None if due_us is None else (due_us, key))
 
     def remove(self, key: str, item: Item) -> Reply:
         """Remove a key; `item` is what it holds."""
         del self.items[key]
+        if item.due is not None:
+            self.expiry.replace(item, None)
         self.changes.append(Change("delete", key, None, self.index, item.revision))
         self.origin = key, item.revision
         return Reply("ok", item.value, self.index)
+
+    def expire(self, key: str) -> None:
+        """Remove a key whose time has come."""
+        item = self.items.pop(key)
+        self.expiry.replace(item, None)
+        self.changes.append(Change("expire", key, None, self.index, item.revision))
 
     def refuse(self, key: str, item: Item | None, message: str) -> Reply:
         """Return the answer to a write whose condition does not hold; `item` is what the key holds."""
@@ -167,6 +230,13 @@ class Context:
             return Reply("conflict", None, 0, message)
         self.origin = key, item.revision
         return Reply("conflict", item.value, item.revision, message)
+
+
+def _tell_set(item: Item, value: Raw, previous: int) -> Change:
+    """Return the change by which a key came to hold an item."""
+    if item.due is None:
+        return Change("set", item.key, value, item.revision, previous)
+    return TimedSet("set", item.key, value, item.revision, previous, item.due[0])
 
 
 class State(Protocol):
@@ -179,6 +249,10 @@ class State(Protocol):
     @property
     def applied(self) -> int:
         """Index of the last applied entry."""
+
+    @property
+    def known_time_us(self) -> int:
+        """Cluster time, as far as the node knows that answers."""
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="op"):
