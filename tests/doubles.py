@@ -9,7 +9,6 @@ from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Context, Query
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.raft.entry import make_entry
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
 
@@ -81,7 +80,6 @@ class MemoryStore(AwaitedCalls):
         context = Context()
         context.begin(self.items, Expiry())
         context.index = self.applied = self.applied + 1
-        context.entry = make_entry(self.applied, 1, 0, None)
         return operation.apply(context)
 
     def _answer(self, replies: list[Reply]) -> Answer:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.mutants.registry import Patch, mutant
-from trio_kv.kv.machine import Machine
+from trio_kv.kv import machine, outcomes
 from trio_kv.kv.operations.operation import Context
+from trio_kv.kv.outcomes import Outcome, Outcomes
 from trio_kv.kv.reply import Item
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.runs import Run, SharedReader
@@ -28,9 +29,9 @@ def run_tests(*names: str) -> tuple[str, ...]:
 def _(patch: Patch) -> None:
     real = Context._make_item
 
-    def share_item(self: Context, key: str, value: Any, before: Item | None) -> Item:
+    def share_item(self: Context, key: str, value: Any, before: Item | None, due_us: int | None) -> Item:
         known = None if self.known is None else self.known(key)
-        return real(self, key, value, before) if known is None else known
+        return real(self, key, value, before, due_us) if known is None else known
 
     patch.setattr(Context, "_make_item", share_item)
 
@@ -56,22 +57,36 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
-    "kv what another machine made of an entry hides what was held before it here",
+    "kv what comes of a run is taken over whatever the machine held before",
     tests=machine_tests(
-        "test_a_machine_that_diverged_is_found_by_what_it_does_with_shared_entries",
         "test_a_wrong_revision_shows_in_the_digest_of_a_plain_set",
+        "test_a_run_is_not_taken_over_where_its_session_stands_otherwise",
     ),
 )
 def _(patch: Patch) -> None:
-    real = Machine._write
+    patch.setattr(Outcome, "happens_in", lambda self, items, sessions: True)
 
-    def write(self: Machine, command: Any, context: Context) -> Any:
-        made = context.entry.made
-        if made is not None and made.before is not None:
-            context.items[made.item.key] = made.before
-        return real(self, command, context)
 
-    patch.setattr(Machine, "_write", write)
+@mutant(
+    "kv what comes of a run is known by its place in the log, whatever stands there",
+    tests=machine_tests("test_what_comes_of_other_entries_is_not_taken_over"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Outcomes, "find", lambda self, entries: self._by_first.get(entries[0].index))
+
+
+@mutant(
+    "kv a run goes on over a number that has its answer",
+    tests=("tests/property/test_machine.py::test_a_run_does_what_its_entries_do_one_by_one",),
+)
+def _(patch: Patch) -> None:
+    def look_ahead(entries: Any, items: Any, sessions: Any) -> Outcome | None:
+        forgetful = sessions.copy()
+        for session in forgetful.by_id.values():
+            session.replies = dict.fromkeys(range(-len(session.replies), 0))
+        return outcomes.foresee(entries, items, forgetful)
+
+    patch.setattr(machine, "foresee", look_ahead)
 
 
 @mutant(

@@ -22,6 +22,7 @@ from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import Change, TimedSet
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
+from trio_kv.kv.siblings import Siblings
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
 
 KEYS = st.sampled_from(["a", "b", "\u00e9"])
@@ -433,3 +434,60 @@ def restore(chunks: Iterable[bytes]) -> Machine:
     for chunk in chunks:
         restorer.feed(chunk)
     return restorer.finish()
+
+
+@st.composite
+def logs_of_runs(draw: st.DrawFn) -> list[Entry]:
+    """Draw a log of plain sets of two sessions, mostly under new numbers, with something else here and there."""
+    drawn: list[Command | None] = [OpenSession(1000), OpenSession(1000)]
+    seqs = {1: 0, 2: 0}
+    for _ in range(draw(st.integers(1, 5))):
+        session = draw(st.sampled_from((1, 1, 2)))
+        for _ in range(draw(st.integers(1, 6))):
+            seqs[session] += 1
+            seq = draw(st.sampled_from([seqs[session]] * 8 + [max(1, seqs[session] - 2), seqs[session] + 3]))
+            done = draw(st.sampled_from((0, 0, max(0, seqs[session] - 3), seqs[session])))
+            drawn.append(Write(session, seq, done, Set(draw(KEYS), draw(VALUES))))
+        drawn += draw(st.lists(commands, max_size=1))
+    return [make_entry(index, 1, index, command) for index, command in enumerate(drawn, 1)]
+
+
+@given(logs_of_runs(), st.data())
+def test_a_run_does_what_its_entries_do_one_by_one(log: list[Entry], data: st.DataObject) -> None:
+    """Whether it is foreseen by one machine of the process, taken over by another, or neither."""
+    alone = Machine()
+    wanted = [alone.apply([entry])[0] for entry in log]
+    siblings = Siblings()
+    for _ in range(3):
+        machine = Machine()
+        machine.join(siblings)
+        replies: list[Reply] = []
+        changes: list[object] = []
+        while len(replies) < len(log):
+            count = data.draw(st.integers(1, len(log)), "entries in a call")
+            replies += machine.apply(log[len(replies) : len(replies) + count])
+            changes += machine.changes
+        assert replies == wanted
+        assert (machine.entries_digest, machine.state_digest) == (alone.entries_digest, alone.state_digest)
+        assert list(machine.items.items()) == list(alone.items.items())
+        assert b"".join(machine.freeze().chunks()) == b"".join(alone.freeze().chunks())
+        alone.thaw()
+
+
+@given(logs_of_runs(), st.data())
+def test_questions_in_a_run_see_what_stands_before_them(log: list[Entry], data: st.DataObject) -> None:
+    """Also if what comes of the run is foreseen for the other machines."""
+    alone = Machine()
+    places = sorted(data.draw(st.sets(st.integers(0, len(log)), max_size=4), "places"))
+    keys = [Get("a"), Get("b")]
+    wanted = {0: alone.query(keys)} | {
+        entry.index: alone.apply([entry]) and alone.query(keys) for entry in log
+    }
+    asking, other = Machine(), Machine()
+    siblings = Siblings()
+    asking.join(siblings)
+    other.join(siblings)
+    asked = [Asked(place, keys, []) for place in places]
+    assert asking.apply(log, asked=asked) == other.apply(log)
+    assert [each.replies for each in asked] == [wanted[place] for place in places]
+    assert asking.state_digest == other.state_digest == alone.state_digest

@@ -10,7 +10,7 @@ from trio_kv.kv.commands import OpenSession, Write, decode_command
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyWrite, Cas, Set
 from trio_kv.kv.operations.operation import Change
-from trio_kv.kv.reply import Item
+from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.siblings import Siblings
 from trio_kv.raft.entry import Entry, decode_entries, make_entry
@@ -133,7 +133,8 @@ def test_an_item_that_differs_is_not_shared(wrong: Item | None) -> None:
         else:
             behind = Machine()
             behind.join(siblings)
-            behind.apply(read_again(entries))
+            for entry in read_again(entries):
+                behind.apply([entry])
         assert behind.get("b") == Item(Raw("2"), 3, "b")
         assert behind.state_digest == sound.state_digest
 
@@ -153,15 +154,52 @@ def test_a_machine_that_diverged_is_found_by_what_it_does_with_shared_entries() 
     assert sound.state_digest != diverged.state_digest
 
 
+def test_a_run_is_not_taken_over_where_its_session_stands_otherwise() -> None:
+    """An answer that one machine keeps and another does not makes another thing of the same entries."""
+    sound, diverged = machines(2)
+    entries = sets("a1", "b2", "c3")
+    sound.apply(entries[:1])
+    diverged.apply(entries[:1])
+    known = Reply("conflict", None, 0)
+    diverged.sessions.by_id[1].replies[2] = known
+    assert [reply.code for reply in sound.apply(entries[1:])] == ["ok"] * 3
+    assert diverged.apply(entries[1:])[0] is known
+    assert diverged.get("a") is None
+    assert sound.state_digest != diverged.state_digest
+
+
+def test_what_comes_of_other_entries_is_not_taken_over() -> None:
+    """Two logs of one process differ at the same place: each machine does what its own log says."""
+    first, second = machines(2)
+    entries, others = sets("a1", "b2"), sets("a1", "b3")
+    first.apply(entries)
+    second.apply(others)
+    assert second.get("b") == Item(Raw("3"), 3, "b")
+
+
+def test_machines_that_commit_in_other_steps_share_all_the_same() -> None:
+    """One that is in the midst of a run goes on one by one, and takes over the next."""
+    first, second = machines(2)
+    entries = sets("a1", "b2", "c3", "d4", "e5", "f6")
+    first.apply(entries[:1])
+    first.apply(entries[1:4])
+    first.apply(entries[4:])
+    second.apply(entries[:3])
+    second.apply(entries[3:])
+    require_shared(first, second, "abcdef")
+    assert [mine is its for mine, its in zip(second.changes[1:], first.changes, strict=True)] == [True] * 3
+
+
 def test_a_wrong_revision_shows_in_the_digest_of_a_plain_set() -> None:
     """A change tells the revision before it: that of this machine, whatever the first one had."""
     sound, diverged = machines(2)
-    entries = sets("a1", "a2")
-    sound.apply(entries)
-    diverged.apply(entries[:2])
+    entries = sets("a1", "a2", "b3")
+    for machine in (sound, diverged):
+        machine.apply(entries[:2])
     diverged.items["a"] = Item(Raw("1"), 9, "a")
+    sound.apply(entries[2:])
     diverged.apply(entries[2:])
-    assert diverged.changes == [Change("set", "a", Raw("2"), 3, 9)]
+    assert diverged.changes == [Change("set", "a", Raw("2"), 3, 9), Change("set", "b", Raw("3"), 4, 0)]
     assert sound.state_digest != diverged.state_digest
 
 

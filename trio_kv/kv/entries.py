@@ -32,9 +32,6 @@ class LogEntry(Protocol):
     def encoded(self) -> bytes:
         """The entry's bytes."""
 
-    made: Any
-    """What was made of it: see `kv.operations.operation.Made`."""
-
 
 class Asked(msgspec.Struct, frozen=True):
     """Queries in the midst of entries."""

@@ -18,8 +18,8 @@ without a gap, and cluster time never runs back.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 from crc32c import crc32c
@@ -28,16 +28,14 @@ from msgspec import Raw
 from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
 from trio_kv.kv.expiring import expire
-from trio_kv.kv.expiry import Expiry
-from trio_kv.kv.frozen import Frozen
-from trio_kv.kv.image import Head
 from trio_kv.kv.key_order import KeyOrder
-from trio_kv.kv.layers import Layers
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
-from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION, Sessions
+from trio_kv.kv.outcomes import RUN_ENTRIES_MAX, Outcome, count_others, foresee
+from trio_kv.kv.reply import Reply
+from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION
 from trio_kv.kv.siblings import Siblings
+from trio_kv.kv.state import MachineState
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
@@ -51,49 +49,18 @@ QUERIES_IN_A_CALL_MAX = 16_384
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
-class Machine:
+class Machine(MachineState):
     """Keys and sessions after the first `applied` entries of the log.
 
     The driver gives every committed entry to `apply`, once, in the order of the log. A machine whose `apply`
     raised is half changed and must be thrown away.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_context",
-        "_frozen",
-        "applied",
-        "applied_term",
-        "changes",
-        "entries_digest",
-        "expiry",
-        "items",
-        "key_order",
-        "known_time_us",
-        "repeated",
-        "sessions",
-        "siblings",
-        "state_digest",
-        "time_us",
-    )
+    __slots__ = ("_context", "changes", "key_order", "repeated", "siblings")
 
     def __init__(self) -> None:
         """Make the state before the first entry."""
-        self.applied = 0
-        """Index of the last applied entry."""
-        self.applied_term = 0
-        """Term of that entry."""
-        self.time_us = 0
-        """Cluster time of that entry."""
-        self.entries_digest = 0
-        self.state_digest = 0
-        self.items: dict[str, Item] | Layers = {}
-        """A plain dict, and two layers only from `freeze` until what changed since is settled."""
-        self.expiry = Expiry()
-        """Which of them end, and when."""
-        self.known_time_us = 0
-        """Cluster time as far as this node knows, for who asks how long a key still lives; no part of the state."""
-        self.sessions = Sessions()
+        super().__init__()
         self.changes: Sequence[Change | SessionChange | NoChange] = ()
         """What the last call of `apply` did, in order."""
         self.repeated: list[int] = []
@@ -104,19 +71,6 @@ class Machine:
         self.siblings = Siblings()
         """The machines of this process, with which this one shares what it holds."""
         self._context = Context()
-        self._frozen: Frozen | None = None
-
-    @property
-    def expires_at_us(self) -> int | None:
-        """Earliest cluster time at which something is due; None if nothing ever is."""
-        session_us, key = self.sessions.expires_at_us(), self.expiry.first
-        if key is None:
-            return session_us
-        return key[0] if session_us is None else min(session_us, key[0])
-
-    def get(self, key: str) -> Item | None:
-        """Return what a key holds; None if it does not exist."""
-        return self.items.get(key)
 
     def query(self, queries: Sequence[AnyQuery]) -> list[Reply]:
         """Answer queries from this state."""
@@ -145,36 +99,96 @@ class Machine:
 
         """
         replies: list[Reply] = []
-        context, siblings = self._context, self.siblings
-        context.begin(self.items, self.expiry, siblings.find if siblings.applied > self.applied else None)
-        self.changes = context.changes
-        self.repeated = []
-        write = self._write
-        index, time_us = self.applied, self.time_us
-        for entry in self._ask_between(entries, asked) if asked else entries:
-            if context.compared_bytes > compared_bytes_max:
+        context = self._context
+        known = self.siblings.find if self.siblings.applied > self.applied else None
+        context.begin(self.items, self.expiry, known)
+        self.changes, self.repeated = context.changes, []
+        stream = self._ask_between(entries, asked) if asked else None
+        while len(replies) < len(entries):
+            rest = entries[len(replies) : len(replies) + RUN_ENTRIES_MAX] if len(entries) > 1 else entries
+            outcome = self._outcome_of(rest)
+            if outcome is not None and stream is None:
+                self._take_over(outcome, replies)
+                continue
+            run = self._until_outcome(rest) if outcome is None else outcome.entries
+            if not self._apply_each(
+                run if stream is None else islice(stream, len(run)), compared_bytes_max, replies
+            ):
+                break
+        if stream is not None and len(replies) == len(entries):
+            next(stream, None)  # answers what is asked behind the last entry
+        if self.applied > self.siblings.applied:
+            self.siblings.lead(self)
+        if self.key_order is not None:
+            self.key_order.note(context.changes)
+        return replies
+
+    def _outcome_of(self, entries: Sequence[LogEntry]) -> Outcome | None:
+        """Return what comes of the first ones of these entries, if that can be told at once."""
+        outcomes = self.siblings.outcomes
+        if len(entries) == 1:
+            return None
+        outcome = outcomes.find(entries)
+        if outcome is not None:
+            return outcome if outcome.happens_in(self.items, self.sessions) else None
+        if self.siblings.applied > self.applied:
+            return None
+        outcome = foresee(entries, self.items, self.sessions)
+        if outcome is not None:
+            outcomes.note(outcome)
+        return outcome
+
+    def _until_outcome(self, entries: Sequence[LogEntry]) -> Sequence[LogEntry]:
+        """Return the first ones of these entries, at least one, behind which an outcome may be known."""
+        if len(entries) == 1:
+            return entries
+        siblings, index = self.siblings, entries[0].index
+        is_ahead = siblings.applied <= self.applied
+        return entries[: count_others(entries) if is_ahead else siblings.outcomes.distance(index)]
+
+    def _take_over(self, outcome: Outcome, replies: list[Reply]) -> None:
+        """Let what comes of the next entries happen, and add their replies."""
+        first, last = outcome.entries[0], outcome.entries[-1]
+        assert first.index == self.applied + 1, f"entry {first.index} applied after {self.applied}"
+        assert first.time_us >= self.time_us, (
+            f"cluster time back from {self.time_us} to {first.time_us} at {first}"
+        )
+        outcome.take_over(self.items, self.sessions)
+        self._context.changes += outcome.changes
+        replies += outcome.replies.values()
+        self._note_applied(last, outcome.encoded, outcome.told)
+
+    def _apply_each(
+        self, entries: Iterable[LogEntry], compared_bytes_max: float, replies: list[Reply]
+    ) -> bool:
+        """Apply entries one by one, and add their replies; return whether there is time for more."""
+        context, write = self._context, self._write
+        index, time_us, changed = self.applied, self.time_us, len(context.changes)
+        encoded: list[bytes] = []
+        is_over, last = True, None
+        for entry in entries:
+            is_over = context.compared_bytes > compared_bytes_max
+            if is_over:
                 break
             assert entry.index == index + 1, f"entry {entry.index} applied after {index}"
             assert entry.time_us >= time_us, f"cluster time back from {time_us} to {entry.time_us} at {entry}"
             context.index, context.time_us = index, time_us = entry.index, entry.time_us
-            context.entry = entry
             command = entry.command
             is_write = type(command) is Write
             replies.append(write(command, context) if is_write else self._control(command, context))
-        if len(replies) < len(entries):
-            entries = entries[: len(replies)]
-        if replies:
-            self.applied, self.time_us, self.applied_term = index, time_us, entries[-1].term
-            encoded = [entry.encoded for entry in entries]
-            self.entries_digest = crc32c(
-                b"".join(encoded) if len(encoded) > 1 else encoded[0], self.entries_digest
-            )
-            self.state_digest = crc32c(_encode_lines(context.changes), self.state_digest)
-            if index > siblings.applied:
-                siblings.lead(self)
-        if self.key_order is not None:
-            self.key_order.note(context.changes)
-        return replies
+            encoded.append(entry.encoded)
+            last = entry
+        if last is not None:
+            changes = context.changes[changed:] if changed else context.changes
+            data = b"".join(encoded) if len(encoded) > 1 else encoded[0]
+            self._note_applied(last, data, _encode_lines(changes))
+        return not is_over
+
+    def _note_applied(self, last: LogEntry, encoded: bytes, told: bytes) -> None:
+        """Note that entries were applied, given the last one, their bytes, and those of what they did."""
+        self.applied, self.time_us, self.applied_term = last.index, last.time_us, last.term
+        self.entries_digest = crc32c(encoded, self.entries_digest)
+        self.state_digest = crc32c(told, self.state_digest)
 
     def join(self, siblings: Siblings) -> None:
         """Share with the other machines of the process from here on."""
@@ -210,94 +224,6 @@ class Machine:
             self.key_order = KeyOrder(self.items)
         return self.key_order.settle(self.items, keys_max)
 
-    def copy(self) -> Self:
-        """Return a machine that changes on its own. Items and replies are immutable and stay shared.
-
-        The copy is not frozen, and has nothing to settle.
-        """
-        twin = type(self)()
-        twin.applied, twin.applied_term, twin.time_us = self.applied, self.applied_term, self.time_us
-        twin.entries_digest, twin.state_digest = self.entries_digest, self.state_digest
-        twin.items, twin.expiry = self.items.copy(), self.expiry.copy()
-        twin.sessions = self.sessions.copy()
-        return twin
-
-    def freeze(self) -> Frozen:
-        """Return the state after `applied`, which stays as it is while more is applied here, until `thaw`.
-
-        Takes the same short time whatever the machine holds: writes go to a second layer from here on.
-
-        Raises:
-            AssertionError: the last one is not thawed yet, or the machine has not settled since.
-
-        """
-        assert self._frozen is None, "a state is frozen already"
-        assert isinstance(self.items, dict), "what changed since the last freeze is not settled yet"
-        self._frozen = frozen = Frozen(self._head(), self.sessions.freeze(), self.items)
-        self.items = Layers(self.items)
-        return frozen
-
-    def thaw(self) -> None:
-        """Let go of the frozen state: nobody reads it any more. What changed since has to be settled then.
-
-        Raises:
-            AssertionError: no state is frozen.
-
-        """
-        frozen, self._frozen = self._frozen, None
-        assert frozen is not None, "no state is frozen"
-        assert isinstance(self.items, Layers)
-        frozen.close()
-        self.sessions.thaw()
-        self.items.thaw()
-        self.settle(0)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether there is nothing for `settle` to do: False between `thaw` and the last change put back."""
-        return self._frozen is not None or isinstance(self.items, dict)
-
-    def settle(self, items_max: int) -> bool:
-        """Put at most so many of the keys that changed while frozen back in place; tell whether that was all.
-
-        It may be called at any time, and does nothing when there is nothing to do. Keys that are new, or come
-        back, go on to queue up behind the others meanwhile: it comes to an end if it is called more often, or for
-        more keys, than such keys come.
-        """
-        items = self.items
-        if self._frozen is None and isinstance(items, Layers):
-            settled = items.settle(items_max)
-            if settled is None:
-                return False
-            self.items = settled
-        return True
-
-    def dismantle(self, items_max: int) -> bool:
-        """Let go of at most so many keys; tell whether there are none left.
-
-        For a machine in whose place another one was put: to free a million keys at once takes a third of a second.
-
-        Raises:
-            AssertionError: its state is frozen.
-
-        """
-        assert self._frozen is None, "the state is frozen"
-        if not self.settle(items_max):
-            return False
-        items = self.items
-        for _ in range(min(items_max, len(items))):
-            items.popitem()
-        return not items and self.expiry.dismantle(items_max)
-
-    def _head(self) -> Head:
-        return Head(
-            applied=self.applied,
-            applied_term=self.applied_term,
-            time_us=self.time_us,
-            entries_digest=self.entries_digest,
-            state_digest=self.state_digest,
-        )
-
     def _write(self, command: Write, context: Context) -> Reply:
         """Apply an operation, unless its session has its answer already or it must not be applied."""
         sessions = self.sessions
@@ -324,19 +250,6 @@ class Machine:
             replies[seq] = FULL_OF_TEXTS
             return _note(context, FULL_OF_TEXTS)
         session.used_us = context.time_us
-        made = context.entry.made
-        if made is not None and operation.is_of_one_item and items.get(made.item.key) is made.before:
-            # The very same item, and not just the same revision: a machine that is wrong about it must stay so alone.
-            items[made.item.key] = made.item
-            if made.is_timed:
-                context.expiry.replace(made.before, made.item)
-            context.changes.append(made.change)
-            reply: Reply = made.reply
-            if reply.value is None:
-                replies[seq] = reply
-            else:
-                sessions.keep(session, seq, reply, (made.item.key, made.item.revision))
-            return reply
         reply = operation.apply(context)
         if reply.value is None:
             replies[seq] = reply

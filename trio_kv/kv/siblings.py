@@ -1,27 +1,30 @@
 """The state machines of one process: the one that has applied most lends the others what it holds.
 
-Machines that applied the same entries hold the same; in one process they need the memory for it once. Usually an entry
-remembers what was made of it (`operations.operation.Made`). A machine that comes later, as after a restart, asks the
-one that is ahead. What it gets it compares: a machine that is wrong must stay so, and alone.
+Machines that applied the same entries hold the same; in one process they need the memory for it once. Of most entries
+the first one foresees what comes of them, for all (`kv.outcomes`). A machine that comes later, as after a restart, asks
+the one that is ahead. What it gets it compares: a machine that is wrong must stay so, and alone.
 """
 
 from collections.abc import Callable
 from weakref import ref
 
 from trio_kv.kv.operations.operation import State
+from trio_kv.kv.outcomes import Outcomes
 from trio_kv.kv.reply import Item
 
 
 class Siblings:
     """Which machine of a process has applied most. It is not kept alive by that."""
 
-    __slots__ = ("_ahead", "applied")
+    __slots__ = ("_ahead", "applied", "outcomes")
 
     def __init__(self) -> None:
         """Know no machine."""
         self.applied = -1
         """How much it has applied."""
         self._ahead: Callable[[], State | None] = _no_machine
+        self.outcomes = Outcomes()
+        """What the one that was ahead foresaw."""
 
     @property
     def is_led(self) -> bool:

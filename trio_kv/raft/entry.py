@@ -7,7 +7,7 @@ process. To Raft the command is opaque: all it asks of one is `encode()`.
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -38,7 +38,7 @@ HEADER = struct.Struct("<QQQI")
 
 
 class Entry(msgspec.Struct, eq=False, gc=False):
-    """One log entry (paper §5.3). Nobody changes one, but for `made`.
+    """One log entry (paper §5.3). Nobody changes one.
 
     A msgspec struct and not an attrs class: it is made once a write, at a seventh of the cost.
     """
@@ -50,8 +50,6 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     command: Command | None
     """None for the no-op that opens a term (paper §8)."""
     encoded: bytes
-    made: Any = None
-    """What the first state machine that applied it made of it, for the others of the process; None before that."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Entry) and self.encoded == other.encoded

@@ -33,7 +33,7 @@ class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
         problem = self._find_problem(context, item)
         if problem:
             return context.refuse(self.key, item, problem)
-        return context.put(self.key, self.value, item, ttl=self.ttl)
+        return context.put(self.key, self.value, item, context.end_of(self.ttl))
 
     def _find_problem(self, context: Context, item: Item | None) -> str:
         """Return why the condition does not hold; an empty text if it does."""

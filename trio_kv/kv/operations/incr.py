@@ -42,7 +42,7 @@ class Incr(KeyWrite, frozen=True, gc=False, tag="incr"):
         total = int(bytes(text)) + self.by
         if abs(total) > NUMBER_MAX:
             return context.refuse(self.key, item, f"the sum would have more than {DIGITS_MAX} digits")
-        return context.put(self.key, Raw(b"%d" % total), item, ttl=self.ttl, is_kept=True, is_told=True)
+        return context.put(self.key, Raw(b"%d" % total), item, context.end_of(self.ttl, item), is_told=True)
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Tell the key and the sum."""

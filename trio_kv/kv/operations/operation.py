@@ -7,7 +7,7 @@ and tells a client by them what was wrong.
 
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
+from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -70,47 +70,10 @@ class NoChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The beginning of the answer's value."""
 
 
-class Made(msgspec.Struct, frozen=True, gc=False):
-    """What came of an entry that gave a key a value, on the first machine of a process that applied it.
-
-    Where another machine holds the very same item before it, the same comes of it there, and need not be made again.
-    """
-
-    before: Item | None
-    """What the key held."""
-    value: Raw
-    """The very object that the entry has."""
-    item: Item
-    change: Change
-    reply: Reply
-    is_timed: bool
-    """Whether there is an end to what the key held, or to what it holds now."""
-
-
-class Memo(Protocol):
-    """An entry, as far as it remembers what was made of it."""
-
-    made: Any
-    """A `Made`, once there is one."""
-
-
 class Context:
     """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
 
-    __slots__ = (
-        "changes",
-        "compared_bytes",
-        "entry",
-        "expiry",
-        "index",
-        "items",
-        "known",
-        "origin",
-        "time_us",
-    )
-
-    entry: Memo
-    """What is applied."""
+    __slots__ = ("changes", "compared_bytes", "expiry", "index", "items", "known", "origin", "time_us")
 
     def __init__(self) -> None:
         """Use `begin` before the first entry."""
@@ -149,9 +112,8 @@ class Context:
         key: str,
         value: Raw,
         before: Item | None,
+        due_us: int | None = None,
         *,
-        ttl: float | UnsetType = UNSET,
-        is_kept: bool = False,
         is_told: bool = False,
     ) -> Reply:
         """Give a key a value.
@@ -160,40 +122,31 @@ class Context:
             key: the key.
             value: what it holds from here on.
             before: what it holds; None if it does not exist.
-            ttl: seconds for which it lives; UNSET: for good, or `is_kept`.
-            is_kept: whether it ends, without a `ttl`, when it would have ended before.
+            due_us: cluster time at which the key ends, see `end_of`; None: never.
             is_told: whether the answer tells the value.
 
         """
-        index, entry = self.index, self.entry
-        previous = 0 if before is None else before.revision
-        made: Made | None = entry.made
-        if made is not None and made.value is value:
-            item, change, reply = made.item, made.change, made.reply
-            if change.previous != previous:
-                change = _tell_set(item, value, previous)
-            is_timed = item.due is not None or (before is not None and before.due is not None)
-        else:
-            if ttl is not UNSET:
-                item = self._make_item(key, value, before, self.time_us + math.ceil(ttl * 1_000_000))
-            elif is_kept and before is not None and before.due is not None:
-                item = self._make_item(key, value, before, before.due[0])
-            else:
-                item = self._make_item(key, value, before)
-            change = _tell_set(item, value, previous)
-            reply = Reply("ok", item.value if is_told else None, index)
-            is_timed = item.due is not None or (before is not None and before.due is not None)
-            entry.made = Made(before, value, item, change, reply, is_timed)
-        if is_timed:
-            self.expiry.replace(before, item)
+        item, previous = self._make_item(key, value, before, due_us), 0 if before is None else before.revision
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
-        self.changes.append(change)
+        if due_us is not None or (before is not None and before.due is not None):
+            self.expiry.replace(before, item)
+        self.changes.append(
+            Change("set", key, value, self.index, previous)
+            if due_us is None
+            else TimedSet("set", key, value, self.index, previous, due_us)
+        )
         if is_told:
-            self.origin = item.key, index
-        return reply
+            self.origin = item.key, self.index
+        return Reply("ok", item.value if is_told else None, self.index)
 
-    def _make_item(self, key: str, value: Raw, before: Item | None, due_us: int | None = None) -> Item:
+    def end_of(self, ttl: float | UnsetType, kept: Item | None = None) -> int | None:
+        """Return the cluster time at which a key ends that is given so many seconds; without them, when `kept` ends."""
+        if ttl is not UNSET:
+            return self.time_us + math.ceil(ttl * 1_000_000)
+        return None if kept is None or kept.due is None else kept.due[0]
+
+    def _make_item(self, key: str, value: Raw, before: Item | None, due_us: int | None) -> Item:
         """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
         if self.known is not None:
             known = self.known(key)
@@ -230,13 +183,6 @@ class Context:
             return Reply("conflict", None, 0, message)
         self.origin = key, item.revision
         return Reply("conflict", item.value, item.revision, message)
-
-
-def _tell_set(item: Item, value: Raw, previous: int) -> Change:
-    """Return the change by which a key came to hold an item."""
-    if item.due is None:
-        return Change("set", item.key, value, item.revision, previous)
-    return TimedSet("set", item.key, value, item.revision, previous, item.due[0])
 
 
 class State(Protocol):
@@ -294,9 +240,6 @@ class Query(Operation, frozen=True, gc=False):
 class WriteOperation(Operation, frozen=True, gc=False):
     """An operation that may change something. It stands in the log inside a `Write`."""
 
-    is_of_one_item: ClassVar[bool] = False
-    """Whether what comes of it depends on what one key holds, and on nothing else but its entry."""
-
     @property
     def size_bytes(self) -> int:
         """Bytes of its texts."""
@@ -313,8 +256,6 @@ class WriteOperation(Operation, frozen=True, gc=False):
 
 class KeyWrite(WriteOperation, frozen=True, gc=False):
     """A write to one key."""
-
-    is_of_one_item: ClassVar[bool] = True
 
     key: Key
 

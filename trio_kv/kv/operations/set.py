@@ -44,7 +44,7 @@ class Set(KeyWrite, frozen=True, gc=False, tag="set"):
         wanted = self.if_revision
         if wanted is not UNSET and wanted != previous:
             return context.refuse(self.key, item, explain_revisions(previous, wanted))
-        return context.put(self.key, self.value, item, ttl=self.ttl)
+        return context.put(self.key, self.value, item, context.end_of(self.ttl))
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """Tell the key and what was written."""
