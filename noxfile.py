@@ -16,6 +16,8 @@ nox.options.sessions = ["lint", "types", "layers", "tests", "lowest"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 OLDEST, *NEWER = nox.project.python_versions(PYPROJECT, max_version="3.15")
 """From `requires-python` on. Those that came after the classifiers were written are tried as soon as they are found."""
+ON_ALL_CORES = ("--numprocesses=auto", "--dist=loadfile")
+"""A file's tests stay together: some of them look at what those before them have reached."""
 PYTHON_PATHS = ("trio_kv", "tests", "bench", "noxfile.py", "docs/conf.py")
 
 # ruff has some of these, too; those of 900 and above are off unless they are named in full. Left out are 114
@@ -62,7 +64,12 @@ def layers(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` go to pytest."""
     install(session, "tests", is_with_project=True)
-    session.run("pytest", *session.posargs)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    # The long files first. What keeps to simulated time may share the processor; what runs whole servers may not.
+    session.run("pytest", *ON_ALL_CORES, "tests/sim", "tests/property", "tests/unit")
+    session.run("pytest", "tests/integration")
 
 
 @nox.session(python=OLDEST)
@@ -72,14 +79,14 @@ def lowest(session: nox.Session) -> None:
     requirements = nox.project.dependency_groups(PYPROJECT, "tests")
     lowest_direct = ("--quiet", "--resolution", "lowest-direct")
     session.run_install("uv", "pip", "install", *lowest_direct, "-e", ".", *requirements)
-    session.run("pytest", *(session.posargs or ["tests/unit", "-q"]))
+    session.run("pytest", *(session.posargs or [*ON_ALL_CORES, "tests/unit", "-q"]))
 
 
 @nox.session(python=NEWER)
 def pythons(session: nox.Session) -> None:
     """Run the unit tests on each newer Python that is found; arguments after `--` go to pytest."""
     install(session, "tests", is_with_project=True)
-    session.run("pytest", *(session.posargs or ["tests/unit", "-q"]))
+    session.run("pytest", *(session.posargs or [*ON_ALL_CORES, "tests/unit", "-q"]))
 
 
 @nox.session

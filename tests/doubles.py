@@ -3,11 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import trio
+
 from trio_kv.gateway.calls import AwaitedCalls
-from trio_kv.gateway.store import Answer, OnAnswer, View
+from trio_kv.gateway.drawn import Drawn, Selector, draw
+from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
 from trio_kv.kv.expiry import Expiry
+from trio_kv.kv.history import History
 from trio_kv.kv.operations import AnyQuery, AnyWrite
-from trio_kv.kv.operations.operation import Context, Query
+from trio_kv.kv.operations.operation import Change, Context, Query
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
@@ -30,6 +34,8 @@ class MemoryStore(AwaitedCalls):
         self.runs: list[tuple[str, tuple[str, ...]]] = []
         """What was asked: ("write" or "read", the keys of the run)."""
         self.timeouts_s: list[float] = []
+        self.history = History(0)
+        self.watches: list[MemoryWatch] = []
         self._is_gated = is_gated
         self._waiting: dict[int, Callable[[], object]] = {}
 
@@ -47,6 +53,36 @@ class MemoryStore(AwaitedCalls):
         view.applied = self.applied
         self._take("stale read" if is_stale else "read", queries, timeout_s)
         return self._call(lambda: [query.answer(self) for query in queries], done)
+
+    def start_watch(
+        self,
+        selector: Selector,
+        *,
+        first: int | None,
+        progress_s: float,
+        timeout_s: float,
+        on_more: Callable[[], object],
+        done: OnAnswer,
+    ) -> Answer | Beginning:
+        """Begin to watch, later: an answer at once would be an error. See `Store`."""
+        beginning = MemoryBeginning()
+
+        def begin() -> None:
+            after = self.applied if first is None else first - 1
+            beginning.watch = MemoryWatch(self, selector, after, on_more)
+            self.watches.append(beginning.watch)
+            done(self._answer([Reply("ok", None, self.applied)]))
+
+        self._waiting[id(beginning)] = begin
+        trio.lowlevel.current_trio_token().run_sync_soon(self.open_gate)
+        return beginning
+
+    def change(self, *changes: Change) -> None:
+        """Let something change in one revision, and tell who watches."""
+        self.applied += 1
+        self.history.note(self.applied, changes, 0)
+        for watch in list(self.watches):
+            watch.on_more()
 
     def cancel(self, call: int) -> None:
         """See `Store`."""
@@ -80,10 +116,49 @@ class MemoryStore(AwaitedCalls):
         context = Context()
         context.begin(self.items, Expiry())
         context.index = self.applied = self.applied + 1
-        return operation.apply(context)
+        reply = operation.apply(context)
+        self.history.note(self.applied, [each for each in context.changes if isinstance(each, Change)], 0)
+        for watch in list(self.watches):
+            watch.on_more()
+        return reply
 
     def _answer(self, replies: list[Reply]) -> Answer:
         return Answer(replies, node=1, term=1, applied=self.applied)
+
+
+class MemoryBeginning:
+    """A watch that is about to begin."""
+
+    watch: "MemoryWatch | None" = None
+
+
+class MemoryWatch:
+    """A watch of a `MemoryStore`. It is lost when its test says so."""
+
+    def __init__(
+        self, store: MemoryStore, selector: Selector, after: int, on_more: Callable[[], object]
+    ) -> None:
+        self.on_more = on_more
+        self.after = after
+        self.is_lost = False
+        self.drawn = 0
+        """How often something was drawn from it."""
+        self._store = store
+        self._selector = selector
+
+    def draw(self) -> Drawn | None:
+        """See `gateway.store.Watch`."""
+        if self.is_lost:
+            self.end()
+            return Drawn(self.after, self.after, is_lost=True)
+        drawn = draw(self._store.history, self._selector, self.after)
+        self.after = drawn.upto
+        self.drawn += bool(drawn.revisions)
+        return drawn if drawn.revisions else None
+
+    def end(self) -> None:
+        """See `gateway.store.Watch`."""
+        self._store.watches.remove(self)
 
 
 class MemorySink:

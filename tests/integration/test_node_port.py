@@ -250,7 +250,7 @@ async def test_C1_a_lost_answer_is_asked_for_again(
     tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the same seq: a write that must not find its key hears that it made it, whichever attempt is answered."""
-    monkeypatch.setattr("trio_kv.gateway.raft.RETRY_S", 0.1)
+    monkeypatch.setattr("trio_kv.gateway.writes.RETRY_S", 0.1)
     async with linked(tmp_path, nursery) as (store, link, _):
         assert (await put(store, "other", b"0")).code == "ok"
         losses = iter([True, True])
@@ -271,7 +271,7 @@ async def test_C1_a_link_that_loses_much_costs_no_effect_and_repeats_none(
     A read before a step in its run sees the number before it, or has lost its place to an attempt whose answer was
     lost; one behind it sees the step.
     """
-    monkeypatch.setattr("trio_kv.gateway.raft.RETRY_S", 0.05)
+    monkeypatch.setattr("trio_kv.gateway.writes.RETRY_S", 0.05)
     random = Random(3)
     async with linked(tmp_path, nursery) as (store, link, local):
         link.loses_request = lambda request: isinstance(request, Propose) and random.random() < 0.3
@@ -337,7 +337,7 @@ async def test_an_answer_to_a_former_start_is_dropped(
     tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gateway's process starts again and counts its requests from one, as before: old answers are not its own."""
-    monkeypatch.setattr("trio_kv.gateway.raft.OPENING_RETRY_S", 0.1)
+    monkeypatch.setattr("trio_kv.gateway.writes.OPENING_RETRY_S", 0.1)
     async with linked(tmp_path, nursery) as (store, link, _):
         link.held = []
         for _ in range(2):
@@ -357,7 +357,7 @@ async def test_an_answer_to_a_former_start_is_dropped(
 
         nursery.start_soon(write)
         await trio.testing.wait_all_tasks_blocked()
-        assert set(second._writes) & old
+        assert set(second._writes.pending) & old
         link.release()
         while link.directory.dropped < len(old):  # noqa: ASYNC110 - the link's tasks tell nobody
             await trio.sleep(0.001)

@@ -5,8 +5,8 @@ from typing import Any
 
 from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway.pending import PendingWrite
-from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer
+from trio_kv.gateway.writes import Writes
 from trio_kv.kv import equality
 from trio_kv.kv.commands import Write
 from trio_kv.kv.equality import COMPARED_BYTES_MAX, is_equal_json
@@ -161,13 +161,13 @@ def _(patch: Patch) -> None:
     tests=tests_of("gateway", "test_time_outs_shorter_than_a_commit_open_one_session"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._take_in
+    real = Writes._take_in
 
-    def take_in(self: RaftStore, write: PendingWrite) -> Answer | None:
+    def take_in(self: Writes, write: PendingWrite) -> Answer | None:
         self._opening = None
         return real(self, write)
 
-    patch.setattr(RaftStore, "_take_in", take_in)
+    patch.setattr(Writes, "_take_in", take_in)
 
 
 @mutant(

@@ -7,11 +7,12 @@ import attrs
 import msgspec
 
 from tests.mutants.registry import Patch, mutant
-from trio_kv.gateway import raft as gateway
-from trio_kv.gateway import runs
+from trio_kv.gateway import raft, reads, runs
 from trio_kv.gateway.pending import PendingWrite
 from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.reads import Reads
 from trio_kv.gateway.store import Answer
+from trio_kv.gateway.writes import Writes
 from trio_kv.kv.operations import Get
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy import runs as proxy_runs
@@ -37,16 +38,16 @@ def gateway_tests(*names: str) -> tuple[str, ...]:
     tests=gateway_tests("test_C1_a_write_is_repeated_under_its_own_number"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._hand_over
+    real = Writes._hand_over
 
-    def hand_over(self: RaftStore, write: Any) -> bool:
+    def hand_over(self: Writes, write: Any) -> bool:
         if write.unresolved and write.session is not None:
             first = self._session.seq + 1
             write.commands = [msgspec.structs.replace(each, seq=first) for each in write.commands]
             self._session.seq += len(write.commands)
         return real(self, write)
 
-    patch.setattr(RaftStore, "_hand_over", hand_over)
+    patch.setattr(Writes, "_hand_over", hand_over)
 
 
 @mutant(
@@ -54,13 +55,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C1_two_writes_never_share_a_number"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._begin
+    real = Writes._begin
 
-    def begin(self: RaftStore, write: PendingWrite) -> Answer | None:
+    def begin(self: Writes, write: PendingWrite) -> Answer | None:
         self._session.seq = 0
         return real(self, write)
 
-    patch.setattr(RaftStore, "_begin", begin)
+    patch.setattr(Writes, "_begin", begin)
 
 
 @mutant(
@@ -69,13 +70,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C10_a_write_that_was_handed_over_never_fails_definitely"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._end_late_write
+    real = Writes._end_late
 
-    def end_late_write(self: RaftStore, write: Any) -> None:
+    def end_late(self: Writes, write: Any) -> None:
         write.unresolved = 0
         real(self, write)
 
-    patch.setattr(RaftStore, "_end_late_write", end_late_write)
+    patch.setattr(Writes, "_end_late", end_late)
 
 
 @mutant(
@@ -87,7 +88,7 @@ def _(patch: Patch) -> None:
 
     def on_no_result(self: RaftStore, now: float, answer: Any) -> None:
         real(self, now, answer)
-        write = self._writes.get(answer.number)
+        write = self._writes.pending.get(answer.number)
         if write is not None and isinstance(answer, Refused):
             write.unresolved = 0
 
@@ -99,13 +100,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C10_a_write_that_nobody_took_fails_definitely"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._end_late_write
+    real = Writes._end_late
 
-    def end_late_write(self: RaftStore, write: Any) -> None:
+    def end_late(self: Writes, write: Any) -> None:
         write.unresolved = 1
         real(self, write)
 
-    patch.setattr(RaftStore, "_end_late_write", end_late_write)
+    patch.setattr(Writes, "_end_late", end_late)
 
 
 @mutant(
@@ -118,7 +119,7 @@ def _(patch: Patch) -> None:
     def refuse(code: str, message: str, count: int = 1) -> Answer:
         return real("missing" if code == "unavailable" else code, message, count)
 
-    patch.setattr(gateway, "refuse", refuse)
+    patch.setattr(reads, "refuse", refuse)
 
 
 @mutant(
@@ -126,7 +127,7 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_R2_a_read_that_is_lost_is_given_to_another_node"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(RaftStore, "_hedge", lambda self, now, read: None)
+    patch.setattr(Reads, "_hedge", lambda self, now, read: None)
 
 
 @mutant("R a read is answered by what the proxy saw last", tests=(PROGRAM_ORDER,))
@@ -200,13 +201,13 @@ def _(patch: Patch) -> None:
     tests=gateway_tests("test_C10_reads_do_not_go_on_while_an_attempt_may_take_effect"),
 )
 def _(patch: Patch) -> None:
-    real = RaftStore._on_no_write
+    real = Writes.on_no_result
 
-    def on_no_write(self: RaftStore, now: float, write: Any, answer: Any) -> None:
+    def on_no_result(self: Writes, now: float, write: Any, answer: Any) -> None:
         write.unresolved = 1
         real(self, now, write, answer)
 
-    patch.setattr(RaftStore, "_on_no_write", on_no_write)
+    patch.setattr(Writes, "on_no_result", on_no_result)
 
 
 @mutant(
@@ -216,7 +217,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = runs.take_apart
     patch.setattr(
-        gateway,
+        raft,
         "take_apart",
         lambda run: msgspec.structs.replace(real(run), last_write=len(run) - 1),
     )

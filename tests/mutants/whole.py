@@ -14,6 +14,7 @@ from trio_kv.cluster.node import Node
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.gateway.own_session import OwnSession
 from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.reads import Reads
 from trio_kv.gateway.store import Answer, OnAnswer, Store, View
 from trio_kv.kv.operations import Get
 from trio_kv.kv.operations.operation import Query
@@ -40,7 +41,7 @@ def _(patch: Patch) -> None:
     real = RaftStore._on_no_result
 
     def on_no_result(self: RaftStore, now: float, answer: Any) -> None:
-        if isinstance(answer, Unknown) and answer.number in self._writes:
+        if isinstance(answer, Unknown) and answer.number in self._writes.pending:
             answer = Refused(answer.number, answer.node, None)
         real(self, now, answer)
 
@@ -71,16 +72,16 @@ def _(patch: Patch) -> None:
 
 @mutant("gateway: an answer goes to the oldest read that waits", world="whole")
 def _(patch: Patch) -> None:
-    real = RaftStore._ask
+    real = Reads._ask
 
-    def ask(self: RaftStore, now: float, read: Any, kept: int = 0) -> None:
-        oldest = next(iter(self._reads.values()))
+    def ask(self: Reads, now: float, read: Any, kept: int = 0) -> None:
+        oldest = next(iter(self.pending.values()))
         same = len(oldest.queries) == len(read.queries)
         number, read.number = read.number, oldest.number if same else read.number
         real(self, now, read, kept)
         read.number = number
 
-    patch.setattr(RaftStore, "_ask", ask)
+    patch.setattr(Reads, "_ask", ask)
 
 
 @mutant("D3 a node takes a write for durable when it gave it to the disk", world="whole")
@@ -226,8 +227,8 @@ def _(patch: Patch) -> None:
 
     def on_no_result(self: RaftStore, now: float, answer: Any) -> None:
         real(self, now, answer)
-        write = self._writes.get(answer.number)
+        write = self._writes.pending.get(answer.number)
         if isinstance(answer, Refused) and write is not None:
-            self._hand_over(write)
+            self._writes._hand_over(write)
 
     patch.setattr(RaftStore, "_on_no_result", on_no_result)

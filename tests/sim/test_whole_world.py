@@ -12,7 +12,7 @@ from trio._core import _run as trio_run
 
 import trio_kv
 from trio_kv.check.violation import Violation
-from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.reads import Reads
 from trio_kv.proxy.connection import Connection
 from trio_kv.sim.coverage import WHOLE_SITUATIONS, Coverage
 from trio_kv.sim.whole.door import judge_stranger
@@ -166,10 +166,10 @@ def test_a_run_that_goes_round_in_circles_is_ended() -> None:
 def test_a_failure_tells_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed run names its seed, the command that replays it, its whole plan, and when it happened."""
 
-    def fail(self: RaftStore, now: float, read: object, kept: int = 0) -> None:
+    def fail(self: Reads, now: float, read: object, kept: int = 0) -> None:
         raise AssertionError("broken on purpose")
 
-    monkeypatch.setattr(RaftStore, "_ask", fail)
+    monkeypatch.setattr(Reads, "_ask", fail)
     with pytest.raises(SimulationFailedError) as caught:
         run_whole_seed(5)
     message = str(caught.value)

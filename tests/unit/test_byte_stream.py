@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from tests.doubles import MemoryStore
+from trio_kv.kv.operations.operation import Change
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
@@ -19,6 +21,8 @@ from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
 
 SET, GET = b'{"key":"a","value":1}\n', b'{"key":"a"}\n'
 REPLY = b'{"key": "a", "value": 1, "status": "ok"}\n'
+WATCH = b'{"op":"watch","key":"a","id":1}\n'
+LINE = b'{"watch": 1, "revision": %d, "events": [{"event": "set", "key": "a", "value": 1}]}\n'
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +47,10 @@ class Pair:
 
     def __init__(self, client: trio.abc.Stream, server: trio.abc.Stream) -> None:
         self.client = client
+        self.store = MemoryStore()
         self.connection = Connection(
             TrioStream(server, "test"),
-            store=MemoryStore(),
+            store=self.store,
             config=ProxyConfig(farewell_s=0.1),
             halves=HalfLines(1 << 20),
             unsent=UnsentReplies(1 << 30),
@@ -94,12 +99,15 @@ async def test_requests_are_answered(pair: Pair) -> None:
 
 async def test_lines_go_out_between_replies(pair: Pair) -> None:
     """The connection's task is called from its wait for the client, which loses nothing by that."""
+    begun = b'{"id": 1, "status": "ok", "revision": 0}\n'
+    await pair.client.send_all(WATCH)
+    assert await pair.take(len(begun)) == begun
     await pair.client.send_all(SET + GET[:4])
-    await pair.take(len(REPLY))
-    for _ in range(3):
+    await pair.take(len(REPLY) + len(LINE % 1))
+    for revision in range(2, 5):
         await trio.testing.wait_all_tasks_blocked(0.001)
-        assert pair.connection.offer(b"line\n")
-    assert await pair.take(15) == b"line\n" * 3
+        pair.store.change(Change("set", "a", msgspec.Raw(b"1"), revision, 0))
+        assert await pair.take(len(LINE % revision)) == LINE % revision
     await pair.client.send_all(GET[4:])
     assert await pair.take(len(REPLY)) == REPLY
 

@@ -17,7 +17,7 @@ from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.session import REPLY_BYTES_MAX
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
 from trio_kv.wire.operations import Request
-from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
+from trio_kv.wire.replies import CLOSE_SHUTDOWN
 from trio_kv.wire.requests import parse_line
 
 
@@ -127,19 +127,6 @@ def connect(
         unsent=unsent or UnsentReplies(1 << 30),
         now=trio.current_time,
     )
-
-
-async def serve_silent(
-    nursery: trio.Nursery, room_bytes: float, unsent: UnsentReplies | None = None
-) -> tuple[Stream, Connection]:
-    """Return a client that has said nothing yet, and the connection that waits for it."""
-    stream = Stream(b"")
-    stream.is_silent = True
-    stream.take(room_bytes)
-    connection = connect(stream, unsent=unsent)
-    nursery.start_soon(connection.serve)
-    await trio.testing.wait_all_tasks_blocked()
-    return stream, connection
 
 
 @pytest.fixture
@@ -278,59 +265,4 @@ async def test_who_is_evicted_gets_what_it_asked_for(nursery: trio.Nursery) -> N
     first, second = stream.taken.splitlines()
     assert msgspec.json.decode(first)["status"] == "ok"
     assert msgspec.json.decode(second)["error"] == "overloaded"
-    stream.end()
-
-
-# --- lines between replies ----------------------------------------------------------------------------------
-
-
-async def test_a_line_between_replies_goes_out_at_once(nursery: trio.Nursery) -> None:
-    """While nothing waits it is sent from where it is made, and the connection goes on as if nothing were."""
-    stream, connection = await serve_silent(nursery, float("inf"))
-    assert connection.offer(b"one\n")
-    assert stream.taken == b"one\n"
-    stream.give(b'{"op":"ping"}\n')
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert stream.taken == b'one\n{"status": "ok"}\n'
-    stream.end()
-
-
-async def test_lines_wait_for_a_slow_client_in_their_order(nursery: trio.Nursery) -> None:
-    """The connection's task sends what a client did not take at once, whole, before it answers anything else."""
-    stream, connection = await serve_silent(nursery, 0)
-    for line in (b"one\n", b"two\n"):
-        assert connection.offer(line)
-    stream.give(b'{"op":"ping"}\n')
-    stream.take(2)
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert stream.taken == b"on"
-    assert connection.offer(b"three\n")
-    stream.take(float("inf"))
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert stream.taken == b'one\ntwo\nthree\n{"status": "ok"}\n'
-    stream.end()
-
-
-async def test_lines_that_nobody_takes_are_refused(nursery: trio.Nursery) -> None:
-    """While too much waits there is no room for more, and what waits stands in the books of all connections."""
-    unsent = UnsentReplies(1 << 30)
-    stream, connection = await serve_silent(nursery, 0, unsent)
-    line = b"x" * 99_999 + b"\n"
-    assert [connection.offer(line) for _ in range(5)] == [True, True, True, False, False]
-    assert unsent.total_bytes == 300_000
-    stream.take(float("inf"))
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert len(stream.taken) == 300_000
-    assert unsent.total_bytes == 0
-    assert connection.offer(line)
-    stream.end()
-
-
-async def test_nothing_follows_the_last_words(nursery: trio.Nursery) -> None:
-    """A connection that ends takes no line any more."""
-    stream, connection = await serve_silent(nursery, float("inf"))
-    connection.retire(CLOSE_OK, "idle")
-    assert not connection.offer(b"late\n")
-    await trio.testing.wait_all_tasks_blocked(0.01)
-    assert stream.taken == CLOSE_OK
     stream.end()

@@ -11,7 +11,8 @@ import trio.testing
 
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.registry import LocalHandle, Registry
-from trio_kv.gateway.raft import HEDGE_S, RaftStore
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.runs import HEDGE_S
 from trio_kv.gateway.store import View
 from trio_kv.kv.commands import OpenSession, Write
 from trio_kv.kv.operations import Cas, Delete, Get, Set

@@ -142,7 +142,7 @@ def test_requests(line: str, request_: Request) -> None:
             '{"op":"cas","key":"a","value":1,"if_revision":1}',
             '"if_revision" belongs to set, delete, not to cas',
         ),
-        ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, incr, not to ping'),
+        ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, incr, watch, not to ping'),
         ("{}", '"key" is missing: a get looks like {"key": "snack"} (byte 2 of the line)'),
         ('{"value":1}', '"key" is missing: a set looks like {"key": "snack", "value": "chips"}'),
         ('{"op":"cas","key":"a"}', 'looks like {"op": "cas", "key": "snack", "value": "chips"}'),

@@ -173,7 +173,7 @@ async def test_writes_that_wait_for_a_leader_are_bounded(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While no node can lead, so many bytes of writes wait in the gateway and no more; then all of these are done."""
-    monkeypatch.setattr("trio_kv.gateway.raft.WRITE_BYTES_MAX", LIMIT_BYTES)
+    monkeypatch.setattr("trio_kv.gateway.writes.WRITE_BYTES_MAX", LIMIT_BYTES)
     cluster = Cluster()
     await nursery.start(cluster.run)
     cluster.is_cut = True
@@ -201,7 +201,7 @@ async def test_writes_that_wait_for_a_session_are_weighed_too(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first writers of all wait for a session, which needs a leader: they hold as much memory as others."""
-    monkeypatch.setattr("trio_kv.gateway.raft.WRITE_BYTES_MAX", LIMIT_BYTES)
+    monkeypatch.setattr("trio_kv.gateway.writes.WRITE_BYTES_MAX", LIMIT_BYTES)
     store = Cluster().store
     await nursery.start(store.run)
     codes: list[str] = []

@@ -32,9 +32,12 @@ PING_INTERVAL_S = 3.0
 JOIN_S = 0.1
 """How long the end waits for a ping that is under way."""
 
+COMMANDS: Final = {name: kind for name, kind in OPERATIONS.items() if not kind.needs_id}
+"""The operations that are one request and one answer."""
+
 HELP: Final = "\n".join(
     [
-        *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in OPERATIONS.items()),
+        *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in COMMANDS.items()),
         '  {"key": ...}                 a line of the protocol, answered as it comes',
         "  help, exit                   (Ctrl-D leaves, too)",
         'A KEY or EXPECTED with spaces is written as a JSON string: get "my key".',
@@ -118,9 +121,9 @@ class Shell:
         if word == "help":
             show(HELP)
             return ExitCode.OK
-        if word not in OPERATIONS:
+        if word not in COMMANDS:
             raise CommandError(f"there is no command {word!r}; see help")
-        kind = OPERATIONS[word]
+        kind = COMMANDS[word]
         operation: Any = kind(**_read_members(kind, arguments))
         answer = self._client.ask(Request(operation))
         if isinstance(operation, Status) and answer.code == "ok":

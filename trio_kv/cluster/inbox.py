@@ -27,7 +27,7 @@ import trio
 from trio_kv.raft.messages import Message
 from trio_kv.replica.driver import Control
 from trio_kv.replica.patience import Patience
-from trio_kv.wire.node_port import WRITE_BYTES_MAX, Propose, Read
+from trio_kv.wire.node_port import WRITE_BYTES_MAX, Propose, Request
 
 PEERS_MAX = 4096
 REQUESTS_MAX = 65_536
@@ -78,7 +78,7 @@ class Inbox:
         self._put(message)
         return True
 
-    def post_request(self, request: Propose | Read) -> bool:
+    def post_request(self, request: Request) -> bool:
         """Put a request into the third lane, if it has room."""
         if self._requests >= self._requests_max:
             return False

@@ -19,7 +19,7 @@ from trio_kv.replica.turns import Turns
 from trio_kv.storage.disk import Storage
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import SnapshotTaken
-from trio_kv.wire.node_port import Answer, Propose, Read, Refused, ReplyTo, Unknown
+from trio_kv.wire.node_port import Answer, Refused, ReplyTo, Request, Unknown
 from trio_kv.wire.node_status import NodeStatus
 
 ROUNDING_S = 1e-6
@@ -276,10 +276,10 @@ class Node:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""
         node, answers = self._status.node, self.driver.stop()
         for item in self._batch:
-            if isinstance(item, Propose | Read):
+            if isinstance(item, Request):
                 answers.append((item.reply_to, Unknown(item.number, node)))
         for item in self.inbox.drain():
-            if isinstance(item, Propose | Read):
+            if isinstance(item, Request):
                 answers.append((item.reply_to, Refused(item.number, node, None)))
         self._deliver(answers)
 

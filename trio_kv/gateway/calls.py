@@ -5,7 +5,8 @@ from typing import Any
 
 import trio
 
-from trio_kv.gateway.store import Answer, OnAnswer, View
+from trio_kv.gateway.drawn import Selector
+from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 
 
@@ -21,6 +22,19 @@ class AwaitedCalls:
     def start_read(
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
     ) -> Answer | object:
+        """See `Store`."""
+        raise NotImplementedError
+
+    def start_watch(
+        self,
+        selector: Selector,
+        *,
+        first: int | None,
+        progress_s: float,
+        timeout_s: float,
+        on_more: Callable[[], object],
+        done: OnAnswer,
+    ) -> Answer | Beginning:
         """See `Store`."""
         raise NotImplementedError
 

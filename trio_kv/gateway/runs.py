@@ -15,6 +15,12 @@ from trio_kv.wire.node_port import Place
 OPERATION_BYTES = 512
 """What an operation weighs besides its texts: objects of Python, here, in the log and in its answer."""
 
+HEDGE_S = 0.02
+"""A read not answered within this time is also given to another node; so often is looked after what is under way."""
+GONE = (
+    "the data directory is not where it was: nothing was done. Stop the server, put it back, and start again"
+)
+
 _QUERIES = frozenset([kind for kind in OPERATIONS if issubclass(kind, Query)])
 _LATE_READ = Reply("unavailable", message="the writes beside this read were not answered in time: ask again")
 

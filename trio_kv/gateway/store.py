@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from trio_kv.gateway.drawn import Drawn, Selector
 from trio_kv.kv.operations import AnyQuery, AnyWrite
 from trio_kv.kv.reply import Reply
 
@@ -53,6 +54,27 @@ OnAnswer = Callable[[Answer], object]
 """What is called with the answer to a call. It must neither raise nor wait."""
 
 
+class Watch(Protocol):
+    """A watch that has begun."""
+
+    def draw(self) -> Drawn | None:
+        """Return what comes next, or how far it is, if that is due; None if there is nothing now.
+
+        After a `Drawn` with `is_lost` it has ended.
+        """
+
+    def end(self) -> None:
+        """Tell nothing more. May be called again."""
+
+
+class Beginning(Protocol):
+    """A watch that is about to begin."""
+
+    @property
+    def watch(self) -> Watch | None:
+        """The watch, once it has begun."""
+
+
 class Store(Protocol):
     """A replicated map. Its methods raise nothing for an error of the store: that is a reply's code.
 
@@ -87,6 +109,33 @@ class Store(Protocol):
             is_stale: answer at once from one follower's applied state, never older than `view`.
             view: what this connection has seen; updated by all reads, and used by stale ones.
             done: as for `start_write`.
+
+        """
+
+    def start_watch(
+        self,
+        selector: Selector,
+        *,
+        first: int | None,
+        progress_s: float,
+        timeout_s: float,
+        on_more: Callable[[], object],
+        done: OnAnswer,
+    ) -> Answer | Beginning:
+        """Begin to watch: all changes of some keys, in the order of their revisions, and none twice.
+
+        Args:
+            selector: which keys.
+            first: the first revision to be told of; None: what comes behind all that was acknowledged by now.
+            progress_s: the owner wants to hear so often how far the watch is; `inf`: never.
+            timeout_s: after this long a watch that can't begin ends in `unavailable`.
+            on_more: is called when there is something to draw. It must neither raise nor wait.
+            done: is called with the answer, unless it is returned: one reply, whose revision is that up to which all
+                was applied when the watch began; or `bad_request` if `first` is beyond the next revision,
+                `compacted` if no node has that any more, with the lowest revision that would do, or another error.
+
+        Returns:
+            the answer, if it is known at once. Otherwise the beginning, which has the watch when the answer comes.
 
         """
 

@@ -27,6 +27,8 @@ class ProxyConfig:
     longest time is dropped."""
     connections_max: int = attrs.field(default=10_000, validator=validators.ge(1))
     """One more is told `overloaded` and closed. The limit of file descriptors may lower it."""
+    watches_max: int = attrs.field(default=1024, validator=validators.ge(1))
+    """Watches of one connection; one more is told `overloaded`."""
     run_requests_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """A longer run is cut; its next part starts when the first is answered."""
     send_stall_s: float = attrs.field(default=30.0, validator=validators.gt(0))

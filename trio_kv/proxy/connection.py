@@ -10,6 +10,7 @@ is done in the task of whom it comes from: the one that watches the sockets, or 
 own task is woken for all else: a client that takes its replies slowly, a turn for others, an error, a door that stops.
 """
 
+import contextlib
 import enum
 from collections.abc import Callable
 from typing import Final
@@ -21,11 +22,9 @@ from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.outbox import Outbox
 from trio_kv.proxy.session import Session
-from trio_kv.proxy.states import READ, WRITE, Step
+from trio_kv.proxy.states import READ, WATCH, WRITE, Step
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, lost
-
-WAITING_BYTES_MAX = 262144
-"""While more than this waits to be sent, no line is taken that no request asked for."""
+from trio_kv.proxy.watches import Watches
 
 
 class Need(enum.Enum):
@@ -83,6 +82,8 @@ class Connection:
         self._receive_nowait = stream.receive_nowait
         self._outbox = Outbox(self, stream, unsent, config.send_stall_s)
         self._store = store
+        self._watches: Watches | None = None
+        self._watches_max = config.watches_max
         self._view = View()
         self._halves = halves
         self._half_bytes = 0
@@ -109,6 +110,7 @@ class Connection:
                 with trio.CancelScope(deadline=self._stop_deadline_s) as self._scope:
                     self.is_busy, self._is_called = True, False
                     await self._outbox.flush()
+                    self._tell_watches()
                     await self._work()
             if session.is_hearing and not self.is_busy:
                 # It waited for the client when the door stopped: what had come by then is still answered.
@@ -133,20 +135,10 @@ class Connection:
         self.session.stop()
         self._call()
 
-    def offer(self, line: bytes) -> bool:
-        """Send a line that no request asked for now, between replies; return whether it will be sent.
-
-        It never waits: the client may be slow, and whoever offers a line has other clients.
-        """
-        if not self.session.is_open or self._outbox.waiting_bytes > WAITING_BYTES_MAX:
-            return False
-        try:
-            if not self._outbox.send_nowait(line):
-                self._call()
-        except ConnectionLostError:
-            # Not the business of whoever offers a line. The connection hears of it when it receives.
-            return False
-        return True
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way for the client: no request, and no watch."""
+        return not self.is_busy and not self._watches
 
     def evict(self) -> None:
         """Drop the half line, which is one too many over all connections, and close."""
@@ -163,6 +155,8 @@ class Connection:
     async def aclose(self) -> None:
         """Close the stream and forget the half line. Call it when `serve` has ended."""
         self._halves.forget(self)
+        if self._watches is not None:
+            self._watches.close()
         self._outbox.close()
         self._unwatch()
         with trio.move_on_after(self._farewell_s):
@@ -188,9 +182,17 @@ class Connection:
             elif isinstance(step, bytes):
                 is_sent = outbox.send_nowait(step)
                 self.active_s = self._now()
+                if self._watches is not None and self._watches.is_opening and session.is_answered:
+                    self._watches.open()
+                    self._tell_watches()
                 if not is_sent:
                     return Need.ROOM
                 step = session.next_step() if session.is_owing else None
+            elif step is WATCH:
+                answer = self._begin_watch()
+                if answer is None:
+                    return ANSWER
+                step = session.take_answer(answer)
             else:
                 return Need.TURN
         return BYTES if session.is_hearing else Need.NOTHING
@@ -210,6 +212,31 @@ class Connection:
             return call
         self._run = call
         return None
+
+    def _begin_watch(self) -> Answer | None:
+        """Let a watch begin or end; return the answer if it is known at once."""
+        if self._watches is None:
+            self._watches = Watches(self._store, self._watches_max, self._on_more)
+        call = self._watches.start(self.session.first_request, self._on_answer)
+        if isinstance(call, Answer):
+            return call
+        self._run = call
+        return None
+
+    def _tell_watches(self) -> None:
+        """Send what watches have to tell, as long as the client takes it.
+
+        Raises:
+            ConnectionLostError: the client is gone.
+
+        """
+        watches, outbox = self._watches, self._outbox
+        while watches and self.session.is_open and not outbox.waiting_bytes:
+            lines = watches.next_lines()
+            if lines is None:
+                return
+            if not outbox.send_nowait(lines):
+                self._call()
 
     def _take_answer(self, answer: Answer) -> Need:
         self._run = None
@@ -246,6 +273,12 @@ class Connection:
         else:
             # The client sends more than it has answers for. That is received when it is its turn.
             self._unwatch()
+
+    def _on_more(self) -> None:
+        """Watches have something to tell. Whoever calls has other clients, and waits for none."""
+        # The connection hears by itself that its client is gone, when it receives.
+        with contextlib.suppress(ConnectionLostError):
+            self._tell_watches()
 
     def _on_answer(self, answer: Answer) -> None:
         assert self._resting is ANSWER
@@ -287,10 +320,12 @@ class Connection:
         """
         session = self.session
         is_waiting = session.is_open
-        need = self._go_on(step)
+        # The client is heard also while lines of watches wait for it.
+        need = self._take_bytes() if is_waiting and self._outbox.waiting_bytes else self._go_on(step)
         while need is not Need.NOTHING:
             if need is Need.ROOM:
                 await self._outbox.flush()
+                self._tell_watches()
                 need = self._go_on(session.next_step() if session.is_owing else None)
             elif need is Need.TURN:
                 await trio.lowlevel.checkpoint()

@@ -8,19 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from trio_kv.kv.operations.operation import Query, WriteOperation
-from trio_kv.proxy.states import READ, WRITE, Step
+from trio_kv.proxy.states import READ, WATCH, WRITE, Step
 from trio_kv.wire.operations import OPERATIONS, Request
+from trio_kv.wire.watches import Unwatch, Watch
 
 STEP_OF_RUN: Final[Mapping[type, Step]] = {
     kind: READ if issubclass(kind, Query) else WRITE
     for kind in OPERATIONS.values()
     if issubclass(kind, (Query, WriteOperation))
-}
-"""What a run of each kind of operation asks for; the others need no store. One with a write in it is a write."""
+} | {Watch: WATCH, Unwatch: WATCH}
+"""What a run of each kind of operation asks for; the others need no store. One with a write in it is a write, and what
+has to do with watches is a run alone."""
 
 
 def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]]:
     """Cut a run.
+
+    A request that has to do with a watch is a run alone.
 
     Args:
         first: the request with which it begins.
@@ -32,6 +36,8 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
     """
     step: Step = READ
     timeout_s, is_stale = first.timeout, first.is_stale and STEP_OF_RUN[type(first.operation)] is READ
+    if STEP_OF_RUN[type(first.operation)] is WATCH:
+        return WATCH, False, [first.operation]
     run: list[Any] = []
     for item in items:
         if type(item) is bytes:
@@ -44,7 +50,7 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
             break
         if kind is WRITE:
             step = WRITE
-        elif kind is None:
+        elif kind is not READ:
             break
         run.append(operation)
     return step, is_stale, run

@@ -219,8 +219,8 @@ class Proxy:
             now = trio.current_time()
             first = now
             for connection in self._connections:
-                # One with a request in flight is not idle: it will be active when it is answered.
-                if not connection.is_busy:
+                # One with a request in flight will be active when it is answered.
+                if connection.is_idle:
                     if connection.active_s + idle_timeout_s <= now:
                         connection.retire(CLOSE_OK, "idle")
                     else:

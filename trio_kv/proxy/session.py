@@ -94,6 +94,17 @@ class Session:
         """Whether it has no end yet."""
         return self.state in (State.OPEN, State.GREETING)
 
+    @property
+    def first_request(self) -> Request:
+        """The first request of the run that was given out last."""
+        request: Request = self._items[self._done]
+        return request
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether all replies to the run that was given out last are among the bytes given out, or will be next."""
+        return self._answer is None and not self._out
+
     # What happens to it
 
     def receive(self, chunk: bytes) -> Step | None:

@@ -40,12 +40,15 @@ class Action(enum.Enum):
     WRITE = "write"
     """Let the store carry out the session's `operations`, one of which is a write, and give the answer to
     `take_answer`."""
+    WATCH = "watch"
+    """Begin or end a watch, as the session's `first_request` says, and give the answer to `take_answer`."""
     PAUSE = "pause"
     """Let others have their turn."""
 
 
 READ: Final = Action.READ
 WRITE: Final = Action.WRITE
+WATCH: Final = Action.WATCH
 PAUSE: Final = Action.PAUSE
 Step = Action | bytes
 """Bytes are to be sent."""

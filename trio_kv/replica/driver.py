@@ -28,7 +28,7 @@ from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
-from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo, Request
+from trio_kv.wire.node_port import Answer, Propose, Pull, Read, ReplyTo, Request
 
 
 @attrs.frozen
@@ -177,6 +177,8 @@ class Driver:
         """Take what comes seldom."""
         replica = self.replica
         match item:
+            case Pull():
+                replica.feed.pull(now, item)
             case ChunkAdded():
                 replica.snapshots.chunk_added(item.index, item.term, item.number)
             case ChunkWasRead():

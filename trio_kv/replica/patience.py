@@ -14,7 +14,7 @@ from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import AppendAccepted, HeartbeatReply, ReadIndex
 from trio_kv.raft.node import Raft
 from trio_kv.replica.jobs import Stored
-from trio_kv.wire.node_port import Propose, Read
+from trio_kv.wire.node_port import Propose, Pull, Read
 
 PATIENCE_S: Final = 0.01
 """How long something lies at most."""
@@ -28,11 +28,20 @@ class Patience:
 
     """
 
-    __slots__ = ("_acks", "_hasty", "_is_asking", "_is_committing", "_is_questioned", "_replies")
+    __slots__ = (
+        "_acks",
+        "_delivered",
+        "_hasty",
+        "_is_asking",
+        "_is_committing",
+        "_is_questioned",
+        "_replies",
+    )
 
     def __init__(self, raft: Raft) -> None:
         """Look at what the node waits for; see the class."""
         role = raft.role
+        self._delivered = raft.delivered
         self._acks = self._replies = 1
         """The how-manieth acknowledgement of the log, or reply to a heartbeat round, the node can act on."""
         self._hasty: frozenset[int] = frozenset()
@@ -49,7 +58,7 @@ class Patience:
         self._is_asking = is_confirming or (raft.leader is not None and bool(raft.pending_reads.asked))
         """Whether new reads go on with the answer to the question that is under way."""
 
-    def is_over(self, item: Any) -> bool:
+    def is_over(self, item: Any) -> bool:  # noqa: PLR0911 - one line a kind of item
         """Take note of what came; return whether the node has to look now."""
         kind = type(item)
         if kind is AppendAccepted:
@@ -65,4 +74,7 @@ class Patience:
             return not self._is_committing
         if kind is Read:
             return item.is_stale or not self._is_asking
+        if kind is Pull:
+            # What lies here is answered by the pass that applies something.
+            return bool(item.after < self._delivered)
         return kind is not ReadIndex or not self._is_questioned

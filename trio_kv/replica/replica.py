@@ -17,6 +17,7 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
+from trio_kv.replica.feed import Feed
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
@@ -66,6 +67,7 @@ class Replica:
         self.id = raft.id
         self.machine = Machine() if machine is None else machine
         self.raft = raft
+        self.feed = Feed(raft, self.machine.applied)
         self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
         self._proposals: list[Propose] = []
@@ -90,7 +92,7 @@ class Replica:
     @property
     def deadline(self) -> float:
         """When to call `timeout`, in seconds of the driver's clock."""
-        deadline = min(self.raft.deadline, self._expiry_deadline())
+        deadline = min(self.raft.deadline, self._expiry_deadline(), self.feed.deadline)
         return min(deadline, self._proposed_at + GROUP_S) if self._proposals else deadline
 
     @property
@@ -105,6 +107,7 @@ class Replica:
     def timeout(self, now: float) -> None:
         """Do what is due."""
         self.raft.timeout(now)
+        self._answers += self.feed.timeout(now)
         if now >= self._expiry_deadline():
             appended = self.raft.propose(now, [Expire(EXPIRED_IN_AN_ENTRY_MAX)])
             if isinstance(appended, LogPosition):
@@ -150,7 +153,9 @@ class Replica:
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
-            self.snapshots.applied(sum([len(entry.encoded) for entry in committed]))
+            size_bytes = sum([len(entry.encoded) for entry in committed])
+            self.snapshots.applied(size_bytes)
+            self.feed.applied(self.machine, len(committed), size_bytes)
             if self._waiters:
                 self._answer_writes(committed, replies)
         self.applied_now = committed
@@ -158,6 +163,8 @@ class Replica:
             self._give_up_lost()
         if self._reads or self._stale_reads:
             self._answer_reads()
+        if self.feed.is_asked:
+            self._answers += self.feed.answers()
         for chunk in ready.chunks:
             self.snapshots.take(self.machine, chunk)
         for read in ready.chunk_reads:
@@ -234,6 +241,7 @@ class Replica:
             # Only what goes beyond all that was committed here is put in the place of what there is.
             assert not self._unapplied or self._unapplied[-1].index <= machine.applied
             self.machine, self._unapplied = machine, ()
+            self.feed.restart(machine.applied)
 
     def snapshot_failed(self, snapshot: LogPosition) -> None:
         """Note that the disk had no room for a snapshot."""
@@ -253,7 +261,8 @@ class Replica:
         requests += [waiter.propose for waiter in self._waiters]
         requests += [read for _, reads in self._reads for read in reads]
         requests += [read for reads in self.raft.unanswered_reads() for read in reads]
-        return self._answers + [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
+        unknown = [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
+        return [*self._answers, *unknown, *self.feed.stop()]
 
     def _is_group_due(self, now: float) -> bool:
         """Return whether the commands that wait are to be appended, or refused, now."""

@@ -27,7 +27,7 @@ from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
 from trio_kv.wire.frames import Identity
-from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
+from trio_kv.wire.node_port import Answer, ReplyTo, Request
 
 RECOVERY_STEPS_MAX = 8
 """Power fails at one of so many steps of a recovery."""
@@ -226,7 +226,7 @@ class SimulatedNode:
 
     def post(self, item: Input) -> None:
         """Take a message, a request or a completion, or lose it."""
-        if self._driver is None or (isinstance(item, Message | Propose | Read) and not self.has_room):
+        if self._driver is None or (isinstance(item, Message | Request) and not self.has_room):
             return
         passed = None if self.is_paused else self._driver.pass_on(item)
         if passed is not None:

@@ -1,7 +1,8 @@
 """What a gateway asks of a node, what a node answers, and the bytes of both, for they may be in different processes.
 
-A node that lives answers every request exactly once: `Done`, `Refused`, `Full` or `Unknown`. `Refused` and `Full` say
-that nothing happened and nothing will. A request to a node that dies is answered `Unknown` by what stops it.
+A node that lives answers every request exactly once: a `Pull` by `Batch`, `Gone`, `Refused` or `Unknown`, the others by
+`Done`, `Refused`, `Full` or `Unknown`. `Refused` and `Full` say that nothing happened and nothing will. A request to a
+node that dies is answered `Unknown` by what stops it.
 
 A request names who asked by an id, and never by an object, so it means the same in every process. An asker that starts
 anew has a new id: an answer to its former self reaches nobody, whatever its number is.
@@ -11,8 +12,8 @@ anew has a new id: an answer to its former self reaches nobody, whatever its num
     request = kind u8 | msgpack [process, nonce, number, ...]
     answer  = kind u8 | msgpack [process, nonce, number, node, ...]
 
-Commands travel as the bytes that the log has, queries as their JSON objects, and values of replies as the JSON text
-that they are.
+Commands travel as the bytes that the log has, queries as their JSON objects, and values of replies and changes as the
+JSON text that they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from msgspec import Meta
 
 from trio_kv.kv.commands import Command, decode_command
 from trio_kv.kv.operations import AnyQuery
+from trio_kv.kv.operations.operation import Change, ChangeKind
 from trio_kv.kv.reply import Reply
 
 WRITE_BYTES_MAX = 256 << 20
@@ -71,8 +73,24 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     """With a stale read: not before this index is applied here, so that its reader never goes back in time."""
 
 
+class Pull(msgspec.Struct, frozen=True, gc=False):
+    """Tell what changed behind a revision, as soon as anything did.
+
+    The stream of changes is drawn by such requests, one after the other: whoever can't keep up asks later, and the node
+    waits for nobody. As nothing is told unasked, there is nothing to end.
+    """
+
+    reply_to: ReplyTo
+    number: int
+    after: int
+    """Of all changes up to this revision the asker knows."""
+
+
 class Done(msgspec.Struct, frozen=True, gc=False):
-    """The request took effect: one reply a command or query, in the order of the run."""
+    """The request took effect: one reply a command or query, in the order of the run.
+
+    A `Read` without queries asks for `applied` alone, which is linearizable like any other.
+    """
 
     number: int
     node: int
@@ -103,9 +121,29 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     node: int
 
 
-Request = Propose | Read
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """All changes of the revisions in (after, upto]. None, where `upto` is `after`: it has waited for long enough."""
+
+    number: int
+    node: int
+    after: int
+    upto: int
+    changes: Sequence[Change]
+    """In the order of their revisions, and those of one revision in the order in which they were made."""
+
+
+class Gone(msgspec.Struct, frozen=True, gc=False):
+    """This node does not have all changes behind that revision any more."""
+
+    number: int
+    node: int
+    after: int
+    """The lowest revision behind which it has all."""
+
+
+Request = Propose | Read | Pull
 NoResult = Refused | Full | Unknown
-Answer = Done | NoResult
+Answer = Done | NoResult | Batch | Gone
 
 
 class NodePortError(ValueError):
@@ -124,6 +162,8 @@ def encode_request(request: Request) -> bytes:
         commands = [command.encode() for command in request.commands]
         places = [(place, _encode_queries(queries)) for place, queries in request.queries]
         return b"P" + _encode((*head, commands, request.size_bytes, places))
+    if isinstance(request, Pull):
+        return b"L" + _encode((*head, request.after))
     queries = _encode_queries(request.queries)
     return b"R" + _encode((*head, queries, request.is_stale, request.applied_min))
 
@@ -141,6 +181,8 @@ def decode_request(data: bytes) -> Request:
         commands = _decode_inner(_decode_commands, texts)
         queries = _decode_places(places, len(commands))
         return Propose(ReplyTo(process, nonce), number, commands, size_bytes, queries)
+    if kind == b"L":
+        return Pull(ReplyTo(process, nonce), number, *rest)
     texts, *others = rest
     return Read(ReplyTo(process, nonce), number, _decode_inner(_decode_queries, texts), *others)
 
@@ -150,16 +192,18 @@ def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
     head = (reply_to.process, reply_to.nonce, answer.number, answer.node)
     if isinstance(answer, Done):
         replies = [
-            (
-                reply.code,
-                None if reply.value is None else bytes(reply.value),
-                reply.revision,
-                reply.message,
-                reply.ttl_us,
-            )
+            (reply.code, _bytes_of(reply.value), reply.revision, reply.message, reply.ttl_us)
             for reply in answer.replies
         ]
         return b"D" + _encode((*head, answer.term, answer.applied, replies))
+    if isinstance(answer, Batch):
+        changes = [
+            (each.kind, each.key, _bytes_of(each.value), each.revision, each.previous)
+            for each in answer.changes
+        ]
+        return b"B" + _encode((*head, answer.after, answer.upto, changes))
+    if isinstance(answer, Gone):
+        return b"G" + _encode((*head, answer.after))
     if isinstance(answer, Refused):
         return b"N" + _encode((*head, answer.hint))
     return (b"F" if isinstance(answer, Full) else b"U") + _encode(head)
@@ -174,10 +218,9 @@ def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
     """
     kind, (process, nonce, *rest) = _decode(data, _ANSWERS)
     if kind == b"D":
-        rest[-1] = [
-            Reply(code, None if value is None else msgspec.Raw(value), *others)
-            for code, value, *others in rest[-1]
-        ]
+        rest[-1] = [Reply(code, _text_of(value), *others) for code, value, *others in rest[-1]]
+    elif kind == b"B":
+        rest[-1] = [Change(change, key, _text_of(value), *others) for change, key, value, *others in rest[-1]]
     return ReplyTo(process, nonce), _ANSWER_CLASSES[kind](*rest)
 
 
@@ -188,20 +231,31 @@ def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
 _Number = Annotated[int, Meta(ge=0)]
 _Texts = Annotated[list[bytes], Meta(min_length=1)]
 _Reply = tuple[str, bytes | None, _Number, str, _Number | None]
+_Change = tuple[ChangeKind, str, bytes | None, _Number, _Number]
 _encode = msgspec.msgpack.Encoder().encode
 _encode_query = msgspec.json.Encoder().encode
 _decode_query = msgspec.json.Decoder(AnyQuery).decode
 _REQUESTS = {
     b"P": _decoder(tuple[_Number, _Number, _Number, _Texts, _Number, list[tuple[_Number, _Texts]]]),
-    b"R": _decoder(tuple[_Number, _Number, _Number, _Texts, bool, _Number]),
+    b"R": _decoder(tuple[_Number, _Number, _Number, list[bytes], bool, _Number]),
+    b"L": _decoder(tuple[_Number, _Number, _Number, _Number]),
 }
 _ANSWERS = {
     b"D": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Reply]]),
+    b"B": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Change]]),
+    b"G": _decoder(tuple[_Number, _Number, _Number, _Number, _Number]),
     b"N": _decoder(tuple[_Number, _Number, _Number, _Number, _Number | None]),
     b"F": _decoder(tuple[_Number, _Number, _Number, _Number]),
     b"U": _decoder(tuple[_Number, _Number, _Number, _Number]),
 }
-_ANSWER_CLASSES: dict[bytes, type[Answer]] = {b"D": Done, b"N": Refused, b"F": Full, b"U": Unknown}
+_ANSWER_CLASSES: dict[bytes, type[Answer]] = {
+    b"D": Done,
+    b"B": Batch,
+    b"G": Gone,
+    b"N": Refused,
+    b"F": Full,
+    b"U": Unknown,
+}
 
 
 def _decode(
@@ -220,6 +274,14 @@ def _decode_inner(decode: Callable[[Any], Any], data: Any) -> Any:
         return decode(data)
     except (ValueError, RecursionError) as error:
         raise NodePortError(f"malformed: {error}") from error
+
+
+def _bytes_of(text: msgspec.Raw | None) -> bytes | None:
+    return None if text is None else bytes(text)
+
+
+def _text_of(data: bytes | None) -> msgspec.Raw | None:
+    return None if data is None else msgspec.Raw(data)
 
 
 def _decode_commands(texts: Sequence[bytes]) -> list[Command]:

@@ -18,6 +18,7 @@ from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
 from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
+from trio_kv.wire.watches import Unwatch, Watch
 
 __all__ = [
     "NESTING_MAX",
@@ -60,7 +61,7 @@ class Status(Operation, frozen=True, gc=False, tag="status"):
     purpose = "the nodes"
 
 
-_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, Ping, Status)
+_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, Watch, Unwatch, Ping, Status)
 OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kind): kind for kind in _KINDS})
 """All of them, by what stands in `op`."""
 
@@ -68,7 +69,7 @@ OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kin
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An operation, and what every request may carry."""
 
-    operation: AnyOperation | Ping | Status
+    operation: AnyOperation | Watch | Unwatch | Ping | Status
     id: Raw = ABSENT
     """Any JSON value, echoed first in the reply."""
     timeout: float = TIMEOUT_S_DEFAULT

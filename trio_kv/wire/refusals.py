@@ -53,7 +53,7 @@ COMMON: Final = CommonMembers.__struct_fields__
 """What every operation takes besides `op`."""
 
 FIELDS: Final[Mapping[str, Mapping[str, inspect.Field]]] = MappingProxyType(
-    {name: {each.name: each for each in _fields_of(kind)} for name, kind in OPERATIONS.items()}
+    {name: {each.encode_name: each for each in _fields_of(kind)} for name, kind in OPERATIONS.items()}
 )
 """What each operation takes besides that."""
 
@@ -61,10 +61,10 @@ COMMON_FIELDS: Final = {each.name: each for each in _fields_of(CommonMembers)}
 
 ALL_MEMBERS: Final = ("op", *COMMON, *dict.fromkeys(name for names in FIELDS.values() for name in names))
 
-OPS_TO_COME: Final = ("scan", "txn", "watch", "unwatch", "session", "auth")
+OPS_TO_COME: Final = ("scan", "txn", "session", "auth")
 MEMBERS_TO_COME: Final = (
     *("session", "seq", "done"),
-    *("prefix", "after", "limit", "if", "then", "else", "from", "token"),
+    *("after", "limit", "if", "then", "else", "token"),
 )
 
 
@@ -235,8 +235,8 @@ def _find_member_problems(name: str, is_explicit: bool, given: Mapping[str, Memb
 def _find_missing(name: str, given: Mapping[str, Member], at: int) -> Iterator[Problem]:
     """Yield members without which this operation can't be."""
     for wanted in FIELDS[name].values():
-        if wanted.required and wanted.name not in given:
-            yield Problem(f'"{wanted.name}" is missing: a {name} looks like {_show(name)}', at)
+        if wanted.required and wanted.encode_name not in given:
+            yield Problem(f'"{wanted.encode_name}" is missing: a {name} looks like {_show(name)}', at)
 
 
 def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]:
@@ -287,7 +287,7 @@ def _show(name: str) -> str:
         if each.required:
             assert isinstance(each.type, inspect.Metadata), f"{each} has no example"
             example = (each.type.extra_json_schema or {})["examples"][0]
-            members += [f'"{each.name}": {json.dumps(example)}']
+            members += [f'"{each.encode_name}": {json.dumps(example)}']
     return "{" + ", ".join(members) + "}"
 
 

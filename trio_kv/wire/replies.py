@@ -52,8 +52,10 @@ def encode_reply(request: Request, reply: Reply, node: int = 0, term: int = 0) -
     if not request.meta and not len(request.id):
         return b"".join((b"{", *pieces, b'"status": "ok"}\n'))
     # Where nothing of the store is told, as to a ping, nobody but the door has answered.
-    lead, meta = _lead_with(request.id), _encode_meta(request, reply, node, term) if pieces else b""
-    return b"".join((b"{", lead, *pieces, b'"status": "ok"', meta, b"}\n"))
+    tail = request.operation.encode_tail(reply)
+    if request.meta and (pieces or tail):
+        tail = _encode_meta(request, reply, node, term)
+    return b"".join((b"{", _lead_with(request.id), *pieces, b'"status": "ok"', tail, b"}\n"))
 
 
 def encode_error(
@@ -171,13 +173,15 @@ def _describe_strange(line: bytes) -> str:
 
 
 def _encode_failure(request: Request, reply: Reply, node: int, term: int) -> bytes:
-    key = getattr(request.operation, "key", None)
+    key = getattr(request.operation, "key", None) or None
     lead = _lead_with(request.id)
     if reply.code == "missing":
         meta = _encode_meta(request, reply, node, term)
         return b'{%b"key": %b, "value": null, "status": "error"%b}\n' % (lead, _encode(key), meta)
     # Only what the store decided about the key has a revision and a node behind it.
     meta = _encode_meta(request, reply, node, term) if reply.code == "conflict" else b""
+    if reply.code == "compacted":
+        meta = b', "revision": %d' % reply.revision
     message = reply.message or DEFAULT_MESSAGES.get(reply.code, reply.code)
     return _encode_error(reply.code, message, key, value=reply.value, lead=lead, meta=meta)
 

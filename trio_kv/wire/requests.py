@@ -38,6 +38,9 @@ LINE_NESTING_MAX = NESTING_MAX + 1
 
 NESTED_TOO_DEEP = f"nested too deep: at most {NESTING_MAX} levels"
 
+NAME_BYTES_MAX = 256
+"""Of an id that goes out again and again."""
+
 KEY_CHARACTERS_SURE = KEY_BYTES_MAX // 4
 """A key of so many characters is within its limit, whichever they are."""
 
@@ -67,10 +70,10 @@ def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> An
     members: list[Any] = []
     for each in fields(kind):
         if each.name in needed:
-            members.append((each.name, each.type))
+            members.append((each.encode_name, each.type))
         else:
             default = UNSET if each.required else each.default
-            members.append((each.name, each.type | msgspec.UnsetType, default))
+            members.append((each.encode_name, each.type | msgspec.UnsetType, default))
     name, bases = f"{kind.__name__}Line", (CommonMembers,)
     return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 
@@ -186,8 +189,8 @@ def encode_request(request: Request) -> bytes:
     """
     operation = request.operation
     pieces = [] if isinstance(operation, Get | Set) else [b'"op": ' + _encode(operation.name)]
-    for name in operation.__struct_fields__:
-        value = getattr(operation, name)
+    for member, name in zip(operation.__struct_fields__, operation.__struct_encode_fields__, strict=True):
+        value = getattr(operation, member)
         if value is not UNSET:
             text = _one_line(value) if isinstance(value, Raw) else _encode(value)
             pieces.append(b'"%b": %b' % (name.encode(), text))
@@ -220,12 +223,13 @@ def _parse_any(line: bytes) -> Request:
     texts = {name: text for name, text in members.items() if type(text) is Raw and len(text)}
     kind = _KINDS.get(type(decoded))
     # Each member takes a colon. Where there are no more colons than members that were found, none stands twice.
-    if line.count(b":") > len(texts) + ("key" in members) + (kind is not None):
+    key = members.get("key")
+    if line.count(b":") > len(texts) + (type(key) is str) + (kind is not None):
         _check_duplicates(line, texts)
     if is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
-    if "key" in members:
-        _check_key(line, members["key"])
+    if type(key) is str:
+        _check_key(line, key)
     # Cut out of the line, which nothing has to keep in memory then.
     for name, text in texts.items():
         members[name] = text.copy()
@@ -233,7 +237,12 @@ def _parse_any(line: bytes) -> Request:
         kind = Get if members["value"] is UNSET else Set
         if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
             raise explain(line, "a condition without a value")
-    operation: Any = kind(*[members[name] for name in kind.__struct_fields__])
+    operation: Any = kind(*[members[name] for name in kind.__struct_encode_fields__])
+    problem = operation.find_problem()
+    if operation.needs_id and not 0 < len(members["id"]) <= NAME_BYTES_MAX:
+        problem = f'{operation.name} needs an "id" of at most {NAME_BYTES_MAX} bytes, which names the watch'
+    if problem is not None:
+        raise explain(line, problem)
     is_stale = members["consistency"] == "stale"
     return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
 

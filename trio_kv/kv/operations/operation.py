@@ -32,10 +32,13 @@ Ttl = Annotated[float, Meta(ge=TTL_MIN_S, le=TTL_MAX_S, examples=[60])]
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
+ChangeKind = Literal["set", "delete", "expire"]
+
+
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What an entry did to one key."""
 
-    kind: Literal["set", "delete", "expire"]
+    kind: ChangeKind
     key: str
     value: Raw | None
     """What the key holds now; None if it is gone."""
@@ -210,15 +213,25 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     """What it does, for a list of commands."""
     has_result: ClassVar[bool] = False
     """Whether an answer that is ok tells a value that the asker did not send."""
+    needs_id: ClassVar[bool] = False
+    """Whether a request without an `id` makes no sense."""
 
     @property
     def name(self) -> str:
         """What stands in `op`."""
         return name_of(type(self))
 
+    def find_problem(self) -> str | None:
+        """Return what is wrong with its members together, in words for a person; None if nothing is."""
+        return None
+
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Return the members of an answer that is ok, in pieces. Each member ends with a comma and a space."""
         raise NotImplementedError
+
+    def encode_tail(self, reply: Reply) -> bytes:  # noqa: ARG002 - most tell nothing there
+        """Return members that stand behind the status. Each begins with a comma and a space."""
+        return b""
 
     def __repr__(self) -> str:
         return encode(self).decode(errors="replace")
