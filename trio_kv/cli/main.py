@@ -40,7 +40,7 @@ from trio_kv.cli.streams import StandardStreams
 from trio_kv.cli.words import examples
 from trio_kv.client.client import DEFAULT_PORT, Client
 from trio_kv.kv.operations import Cas, Delete, Get, Set
-from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, Status
+from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, TTL_MAX_S, TTL_MIN_S, Request, Status
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
@@ -102,6 +102,10 @@ class Target:
 
 Key = Annotated[str, option("1 to 4096 bytes; behind -- if it begins with a hyphen.")]
 Value = Annotated[str, option("JSON; what is no JSON is taken as a string; - takes all of stdin.")]
+TimeToLive = Annotated[
+    float | None,
+    option("Seconds for which the key is kept at least.", validator=Number(gte=TTL_MIN_S, lte=TTL_MAX_S)),
+]
 Revision = Annotated[NaturalNumber | None, option("Only if the key has this revision; 0: must not exist.")]
 
 DataDir = Annotated[Path, option("Where the nodes keep their logs and snapshots.", "DATA_DIR")]
@@ -176,6 +180,7 @@ def get(
         "trio-kv set snack chips",
         "trio-kv set limits '{\"retries\": 3}'",
         "trio-kv set snack nuts --if-revision 17",
+        "trio-kv set code 4711 --ttl 60",
         "trio-kv set notes - <notes.txt",
         'trio-kv set copy -- "$(trio-kv get snack)"',
     )
@@ -186,12 +191,13 @@ def set(
     /,
     *,
     if_revision: Revision = None,
+    ttl: TimeToLive = None,
     output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value."""
-    text = read_value(value)
-    return _ask(Set(key, text, UNSET if if_revision is None else if_revision), output, target)
+    text, revision = read_value(value), UNSET if if_revision is None else if_revision
+    return _ask(Set(key, text, revision, UNSET if ttl is None else ttl), output, target)
 
 
 @app.command(
@@ -224,13 +230,14 @@ def cas(
         str | None,
         option("The value it must have now; left out: the key must not exist."),
     ] = None,
+    ttl: TimeToLive = None,
     output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
     old = UNSET if expected is None else parse_value(expected)
     text = read_value(value)
-    return _ask(Cas(key, text, old), output, target)
+    return _ask(Cas(key, text, old, UNSET if ttl is None else ttl), output, target)
 
 
 def _ask(

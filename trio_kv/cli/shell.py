@@ -142,6 +142,12 @@ def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]
     words, types = kind.words.split(), {each.name: each.type for each in fields(kind)}
     for place, word in enumerate(words, 1):
         name = word.strip("[]")
+        if name.startswith("--"):
+            flag, _, name = name.partition("=")
+            if arguments.rest.lstrip(BLANKS).startswith(f"{flag}="):
+                text, arguments = arguments.take(name)
+                members[name.lower()] = _read_member(text.removeprefix(f"{flag}="), name, types[name.lower()])
+            continue
         if name != word and arguments.is_empty:
             break
         if name == "KEY":

@@ -44,6 +44,9 @@ class NodeState:
     passes the log; nothing that promises durability leaves before the write that backs it.
     """
 
+    heard_time: TermTime = NO_TIME
+    """The highest cluster time heard of the leader of the log's last term, and that term; see `hear_time`."""
+
     def __init__(
         self,
         *,
@@ -99,8 +102,6 @@ class NodeState:
         """A commit index first learned since this node's start, of a leader that had committed in its term."""
         self.leader: int | None = None
         self.heard_leader_at = float("-inf")
-        self.heard_time: TermTime = NO_TIME
-        """The highest cluster time heard of the leader of the log's last term, and that term; see `hear_time`."""
         self.pending_reads = PendingReads(random.getrandbits(63))
 
         self.persistence = Persistence(self.log, hard_state)

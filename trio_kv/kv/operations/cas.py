@@ -12,7 +12,7 @@ from trio_kv.kv.reply import Item, Reply
 class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
     """Give a key a value if it now has the expected one."""
 
-    words = "KEY VALUE [EXPECTED]"
+    words = "[--ttl=TTL] KEY VALUE [EXPECTED]"
     purpose = "set, if the key now has EXPECTED, or does not exist"
 
     value: Value

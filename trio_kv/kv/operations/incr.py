@@ -18,7 +18,7 @@ NUMBER_MAX: Final = 10**DIGITS_MAX - 1
 class Incr(KeyWrite, frozen=True, gc=False, tag="incr"):
     """Add to the whole number that a key holds; a missing key counts as 0."""
 
-    words = "KEY [BY]"
+    words = "[--ttl=TTL] KEY [BY]"
     purpose = "add BY, or 1, to a whole number, print the sum"
     has_result = True
 

@@ -208,7 +208,8 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     """What a client can ask for. Its fields are the members of its JSON object."""
 
     words: ClassVar[str] = ""
-    """Its members as words of a command line, in their order; those in brackets may be left out."""
+    """Its members as words of a command line, in their order; those in brackets may be left out. One that
+    begins with hyphens is an option, behind the operation's own word."""
     purpose: ClassVar[str]
     """What it does, for a list of commands."""
     has_result: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from trio_kv.kv.reply import Item, Reply
 class Set(KeyWrite, frozen=True, gc=False, tag="set"):
     """Give a key a value."""
 
-    words = "KEY VALUE"
+    words = "[--ttl=TTL] KEY VALUE"
     purpose = "VALUE is JSON; what is no JSON is taken as a string, spaces included"
 
     value: Value
