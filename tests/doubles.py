@@ -1,7 +1,7 @@
 """Twins of what the product needs, for tests: a store without a log, and a sink that keeps what it gets."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -10,11 +10,12 @@ from trio_kv.gateway.drawn import Drawn, Selector, draw
 from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
 from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.history import History
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, Query
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.raft.events import DEBUG, Event
 from trio_kv.trace.trace import Record
+from trio_kv.wire.client_sessions import AnyAsked
 
 E = TypeVar("E", bound=Event)
 
@@ -40,7 +41,7 @@ class MemoryStore(AwaitedCalls):
         self._waiting: dict[int, Callable[[], object]] = {}
 
     def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+        self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """Carry out a run. See `Store`."""
         self._take("write", operations, timeout_s)
@@ -106,17 +107,17 @@ class MemoryStore(AwaitedCalls):
         self._waiting[call] = lambda: done(self._answer(carry_out()))
         return call
 
-    def _take(self, what: str, run: Sequence[AnyQuery | AnyWrite], timeout_s: float) -> None:
+    def _take(self, what: str, run: Sequence[Any], timeout_s: float) -> None:
         self.runs.append((what, tuple(operation.key for operation in run)))
         self.timeouts_s.append(timeout_s)
 
-    def _carry_out(self, operation: AnyWrite | AnyQuery) -> Reply:
+    def _carry_out(self, operation: Any) -> Reply:
         if isinstance(operation, Query):
             return operation.answer(self)
         context = Context()
         context.begin(self.items, Expiry())
         context.index = self.applied = self.applied + 1
-        reply = operation.apply(context)
+        reply: Reply = operation.apply(context)
         self.history.note(self.applied, [each for each in context.changes if isinstance(each, Change)], 0)
         for watch in list(self.watches):
             watch.on_more()

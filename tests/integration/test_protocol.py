@@ -19,10 +19,11 @@ EXAMPLES = [found[1].splitlines() for found in LINES.finditer(PAGE.read_text())]
 
 
 class Revisions:
-    """Which revisions stand for those of the page: they rise as these do, whatever they are."""
+    """Which revisions, and ids of sessions, stand for those of the page: the former rise as these do."""
 
     def __init__(self) -> None:
         self.known: dict[int, int] = {0: 0}
+        self.sessions: dict[str, str] = {}
 
     def are_alike(self, shown: object, came: object) -> bool:
         """Return whether a reply is what is shown, apart from how high its revisions are."""
@@ -30,6 +31,8 @@ class Revisions:
             return list(shown) == list(came) and all(
                 self.is_known(shown[name], came[name])
                 if name == "revision"
+                else self.sessions.setdefault(shown[name], came[name]) == came[name]
+                if name == "session"
                 else self.are_alike(shown[name], came[name])
                 for name in shown
             )
@@ -50,7 +53,11 @@ class Revisions:
         if not isinstance(request, dict):
             return request
         return {
-            name: self.known[value] if name in ("revision", "if_revision") else self.fill_in(value)
+            name: self.known[value]
+            if name in ("revision", "if_revision")
+            else self.sessions[value]
+            if name == "session"
+            else self.fill_in(value)
             for name, value in request.items()
         }
 

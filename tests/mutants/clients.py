@@ -16,7 +16,8 @@ from trio_kv.kv.operations import cas
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Item, Origin, Reply
 from trio_kv.kv.restorer import Restorer
-from trio_kv.kv.sessions import FULL_OF_TEXTS, Session
+from trio_kv.kv.session import Session
+from trio_kv.kv.sessions import FULL_OF_TEXTS
 from trio_kv.proxy import session
 from trio_kv.proxy.books import UnsentReplies
 from trio_kv.proxy.states import Step

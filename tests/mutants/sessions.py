@@ -13,7 +13,8 @@ from trio_kv.kv.expiring import expire
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import Session, Sessions
+from trio_kv.kv.session import Session
+from trio_kv.kv.sessions import Sessions
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.leader import Leader
 from trio_kv.replica.replica import Replica
@@ -121,10 +122,11 @@ def _(patch: Patch) -> None:
     tests=session_tests("test_C6_session_dies_only_by_an_expire_entry_at_its_due_time"),
 )
 def _(patch: Patch) -> None:
-    def early(context: Context, sessions: Sessions, at_most: int | None) -> None:
+    def early(context: Context, sessions: Sessions, at_most: int | None) -> list[int]:
         context.time_us += 1_000_000
-        expire(context, sessions, at_most)
+        forgotten = expire(context, sessions, at_most)
         context.time_us -= 1_000_000
+        return forgotten
 
     patch.setattr(machine, "expire", early)
 

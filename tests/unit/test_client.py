@@ -476,7 +476,7 @@ def test_a_server_that_never_answers_costs_a_read_its_time_out_and_a_write_its_o
     serve: Callable[..., FakeServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting is bounded; a silent server is unreachable to a read, and leaves a write unknown."""
-    monkeypatch.setattr("trio_kv.client.client.REPLY_GRACE_S", 0.0)
+    monkeypatch.setattr("trio_kv.client.asker.REPLY_GRACE_S", 0.0)
 
     def wait_for_end(connection: socket.socket) -> None:
         while connection.recv(100):

@@ -9,13 +9,14 @@ import trio.testing
 
 from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.store import Answer, OnAnswer, View
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.session import REPLY_BYTES_MAX
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
+from trio_kv.wire.client_sessions import AnyAsked
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import CLOSE_SHUTDOWN
 from trio_kv.wire.requests import parse_line
@@ -97,9 +98,7 @@ class Store(AwaitedCalls):
 
     value = msgspec.Raw(b'"' + b"v" * 100_000 + b'"')
 
-    def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
-    ) -> Answer:
+    def start_write(self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer) -> Answer:
         return Answer([Reply("ok")] * len(operations))
 
     def start_read(

@@ -17,7 +17,7 @@ from trio_kv.gateway.store import View
 from trio_kv.kv.commands import OpenSession, Write
 from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX
+from trio_kv.kv.session import REPLIES_MAX
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Refused
 from trio_kv.wire.node_status import State
 

@@ -18,7 +18,7 @@ from trio_kv.kv.commands import Command, Expire, Write
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Set
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import FORGOTTEN_SEQ
+from trio_kv.kv.session import FORGOTTEN_SEQ
 from trio_kv.raft.entry import make_entry
 from trio_kv.sim.whole.scheduling import run_seeded
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, Unknown

@@ -10,7 +10,8 @@ from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Writ
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Cas, Delete, Set
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX, SESSIONS_MAX, Session, Sessions
+from trio_kv.kv.session import REPLIES_MAX, Session
+from trio_kv.kv.sessions import SESSIONS_MAX, Sessions
 from trio_kv.raft.entry import make_entry
 
 SESSION = 1

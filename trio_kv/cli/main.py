@@ -38,7 +38,8 @@ from trio_kv.cli.parsing import (
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
 from trio_kv.cli.words import examples
-from trio_kv.client.client import DEFAULT_PORT, Client
+from trio_kv.client.asker import DEFAULT_PORT
+from trio_kv.client.client import Client
 from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, TTL_MAX_S, TTL_MIN_S, Request, Status
 

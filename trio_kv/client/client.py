@@ -1,33 +1,16 @@
-"""The synchronous client: one request at a time over one connection that comes back by itself.
+"""The synchronous client: its words. How they go to the store and come back is told in `asker`.
 
-A method returns what the store did, or raises: see `trio_kv.client.errors`. `ask` is the way below, for who wants to
-look at every answer: it raises only for the way to the store, and keeps apart what a caller must keep apart:
-`NotConnectedError`, nothing happened and the call may be repeated; `OutcomeUnknownError`, a write went out and no
-answer came, so that it may or may not take effect.
-
-A request is sent a second time only if the first can't have been read: replies come in order and a server
-answers all it took before it closes, so a close line in the place of a reply means that ours was not taken.
-Reads have no effect, so they are repeated after any loss of the connection.
-
-No answer is ever taken for another's. Only a connection that owes none is kept: it is taken away for an exchange
-and put back when the whole reply is there, so whatever ends a call early, be it Ctrl-C, ends the connection, too. And a
-process that was forked leaves its parent's connection alone and opens its own.
+A method returns what the store did, or raises: see `trio_kv.client.errors`.
 """
 
-import os
-import threading
-from collections.abc import Callable
-from typing import Final, Self
+from typing import Final
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
-from trio_kv.client.connection import LineConnection
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
+from trio_kv.client.asker import Asker, may_write_of
+from trio_kv.client.errors import error_of
 from trio_kv.client.values import encode_value
 from trio_kv.wire.operations import (
-    TIMEOUT_S_DEFAULT,
-    TIMEOUT_S_MAX,
     TTL_MAX_S,
     TTL_MIN_S,
     Cas,
@@ -38,20 +21,8 @@ from trio_kv.wire.operations import (
     Request,
     Set,
     Status,
-    WriteOperation,
 )
-from trio_kv.wire.operations import BadRequestError as NoRequestError
-from trio_kv.wire.replies import ReplyError, ReplyLine, parse_reply
-from trio_kv.wire.requests import encode_request, parse_line
-
-DEFAULT_PORT = 3001
-PORT_MAX = 65_535
-
-REPLY_GRACE_S = 1.0
-"""How much longer than the request's time-out we wait: the server, whose clock it is, should speak first."""
-
-ATTEMPTS_MAX = 3
-"""Connections tried in a row, each of them lost or closed before a reply came."""
+from trio_kv.wire.replies import ReplyLine
 
 
 class _Nothing:
@@ -61,7 +32,7 @@ class _Nothing:
 NOTHING: Final = _Nothing()
 
 
-class Client:
+class Client(Asker):
     """Speaks to the client door. Safe for threads, which wait for one another, and after a fork.
 
     Keys are text of 1 to 4096 bytes in UTF-8. Values are what JSON has: dicts with text as keys, lists, str, int,
@@ -76,48 +47,6 @@ class Client:
         TypeError, ValueError: a key, a value or a revision is none; nothing was sent.
 
     """
-
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = DEFAULT_PORT,
-        *,
-        timeout_s: float = TIMEOUT_S_DEFAULT,
-        on_reconnected: Callable[[str], None] | None = None,
-    ) -> None:
-        """Prepare a client; it connects when it is first used.
-
-        Args:
-            host: of the server.
-            port: of the server.
-            timeout_s: for each request, connecting included; sent along with the request. Above 0, at most 60.
-            on_reconnected: called with a word for people when a lost connection is back.
-
-        Raises:
-            ValueError: the port or the time-out can't be.
-
-        """
-        if not 0 < port <= PORT_MAX:
-            raise ValueError(f"port is {port}: a port is 1 to {PORT_MAX}")
-        if not 0 < timeout_s <= TIMEOUT_S_MAX:
-            raise ValueError(
-                f"timeout_s is {timeout_s}: a time-out is more than 0 and at most {TIMEOUT_S_MAX:g} seconds"
-            )
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._host = host
-        self._port = port
-        self._timeout_s = timeout_s
-        self._on_reconnected = on_reconnected
-        self._connection: LineConnection | None = None
-        self._has_been_connected = False
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._is_busy = False
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection, as far as we know."""
-        return self._connection is not None
 
     def get(self, key: str, *, is_stale: bool = False, meta: bool = False) -> ReplyLine:
         """Read a key; if it is missing the reply has the code `missing`, and None for `data`.
@@ -217,144 +146,13 @@ class Client:
         """Ask for the state of the cluster; its members stand in the reply's `line`."""
         return self._done(Request(Status()))
 
-    def ask(self, request: Request) -> ReplyLine:
-        """Send a request and return the reply, whatever it says: look at its `code`.
-
-        Args:
-            request: it gets the client's time-out.
-
-        Raises:
-            NotConnectedError: the store can't be reached; nothing was changed.
-            OutcomeUnknownError: a write went out, and no answer came.
-
-        """
-        if not isinstance(request.operation, Ping | Status):
-            request = msgspec.structs.replace(request, timeout=self._timeout_s)
-        return self._exchange(encode_request(request), may_write=_may_write(request))
-
-    def send_line(self, line: bytes) -> ReplyLine:
-        """Send a line of the protocol as it is, and return the reply, whatever it says.
-
-        Raises:
-            ValueError: it is blank, or more than one line.
-            NotConnectedError: the store can't be reached; nothing was changed.
-            OutcomeUnknownError: something that may be a write went out, and no answer came.
-
-        """
-        if not line.strip() or b"\n" in line:
-            raise ValueError("a request is one line that is not blank")
-        return self._exchange(line + b"\n", may_write=_may_write(_read_line(line)))
-
-    def close(self) -> None:
-        """Close the connection, when no call is under way; the next request opens another."""
-        self._notice_fork()
-        with self._lock:
-            self._drop_connection()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
     def _done(self, request: Request) -> ReplyLine:
         """Return the reply to a request that was carried out."""
         reply = self.ask(request)
-        error = error_of(reply, may_write=_may_write(request))
+        error = error_of(reply, may_write=may_write_of(request))
         if error is not None:
             raise error
         return reply
-
-    def _exchange(self, line: bytes, *, may_write: bool) -> ReplyLine:
-        self._notice_fork()
-        with self._lock:
-            if self._is_busy:
-                raise RuntimeError(
-                    "a client can't be used inside a call of its own, as from a signal handler"
-                )
-            self._is_busy = True
-            try:
-                return self._exchange_alone(line, may_write=may_write)
-            finally:
-                self._is_busy = False
-
-    def _exchange_alone(self, line: bytes, *, may_write: bool) -> ReplyLine:
-        lost: Exception | None = None
-        for _ in range(ATTEMPTS_MAX):
-            connection = self._take_connection()
-            is_sound = False
-            try:
-                connection.send(line, timeout_s=self._timeout_s)
-                reply = parse_reply(connection.receive_line(timeout_s=self._timeout_s + REPLY_GRACE_S))
-                is_sound = reply.close is None
-            except (OSError, ReplyError) as error:
-                if may_write:
-                    raise OutcomeUnknownError(
-                        f"the write was sent, then: {explain(error)}. It may or may not take effect"
-                    ) from error
-                if isinstance(error, TimeoutError):
-                    raise NotConnectedError(f"{self.address} does not answer") from error
-                lost = error
-                continue
-            finally:
-                if is_sound:
-                    self._connection = connection
-                else:
-                    connection.close()
-            if is_sound:
-                return reply
-        why = "it closes every connection" if lost is None else explain(lost)
-        raise NotConnectedError(f"no answer from {self.address}: {why}") from lost
-
-    def _take_connection(self) -> LineConnection:
-        """Return a connection that owes no reply. It is the caller's, to be put back or closed."""
-        kept, self._connection = self._connection, None
-        if kept is not None:
-            if not kept.has_news():
-                return kept
-            # Nothing was asked, so this is a close line or the end: the server was tired of our silence.
-            kept.close()
-        try:
-            connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s)
-        except OSError as error:
-            raise NotConnectedError(f"no server at {self.address}: {explain(error)}") from error
-        if self._has_been_connected and self._on_reconnected is not None:
-            self._on_reconnected(f"connected to {self.address} again")
-        self._has_been_connected = True
-        return connection
-
-    def _notice_fork(self) -> None:
-        if self._pid != os.getpid():
-            # The connection is our parent's, and so may the lock be. Closing it here ends it for us alone.
-            self._drop_connection()
-            self._has_been_connected = self._is_busy = False
-            self._pid, self._lock = os.getpid(), threading.RLock()
-
-    def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-def explain(error: Exception) -> str:
-    """Return what went wrong on the way to the store, in a few words."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)
-
-
-def _may_write(request: Request | None) -> bool:
-    """Return whether a request may change something; a newer server may understand one that we don't."""
-    return request is None or isinstance(request.operation, WriteOperation)
-
-
-def _read_line(line: bytes) -> Request | None:
-    try:
-        return parse_line(line)
-    except NoRequestError:
-        return None
 
 
 def _key(key: object) -> str:

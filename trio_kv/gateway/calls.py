@@ -7,14 +7,15 @@ import trio
 
 from trio_kv.gateway.drawn import Selector
 from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations import AnyQuery
+from trio_kv.wire.client_sessions import AnyAsked
 
 
 class AwaitedCalls:
     """Gives a store the methods to wait for, from those that come back later (see `Store`)."""
 
     def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+        self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """See `Store`."""
         raise NotImplementedError
@@ -42,7 +43,7 @@ class AwaitedCalls:
         """See `Store`."""
         raise NotImplementedError
 
-    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyAsked], *, timeout_s: float) -> Answer:
         """Carry out a run with writes in it. See `Store`."""
         return await self._wait(lambda done: self.start_write(operations, timeout_s=timeout_s, done=done))
 

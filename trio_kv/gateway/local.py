@@ -85,7 +85,7 @@ async def open_cluster(
     try:
         # The system's own source costs a system call for each toss of the coin: it seeds a quick one.
         coin = Random(source.getrandbits(64))
-        store = RaftStore(cluster.registry, coin, session_timeout_s=session_timeout_s)
+        store = RaftStore(cluster.registry, coin, session_timeout_s=session_timeout_s, secrets=source)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cluster.run)
             await nursery.start(store.run)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from trio_kv.kv.commands import OpenSession, Write
 from trio_kv.kv.operations import AnyWrite
 from trio_kv.kv.reply import Reply
-from trio_kv.kv.sessions import REPLIES_MAX, check_timeout
+from trio_kv.kv.session import REPLIES_MAX
+from trio_kv.kv.sessions import check_timeout
 
 
 class OwnSession:

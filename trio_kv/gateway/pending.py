@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from trio_kv.gateway.client_sessions import Asked
 from trio_kv.gateway.runs import Run
 from trio_kv.gateway.store import OnAnswer, View
 from trio_kv.kv.commands import Command
@@ -37,8 +38,10 @@ class PendingWrite:
     """None for the opening of a session."""
     commands: Sequence[Command] = ()
     """Empty as long as it waits for a session."""
+    of_clients: list[Asked] = attrs.field(factory=list)
+    """What clients ask under sessions of their own."""
     session: int | None = None
-    """Whose seqs these are; None of a run that opens one."""
+    """Whose seqs these are; None of a run that opens one, or has only what is under sessions of clients."""
     first: int = 0
     """The run's first seq."""
     used_at: float = 0.0

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from random import Random
+from random import Random, SystemRandom
 
 import trio
 
@@ -24,8 +24,9 @@ from trio_kv.gateway.runs import HEDGE_S, take_apart
 from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.gateway.watching import Beginning, Watching
 from trio_kv.gateway.writes import Writes
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.replica.port import Directory
+from trio_kv.wire.client_sessions import AnyAsked
 from trio_kv.wire.node_port import Answer as NodeAnswer
 from trio_kv.wire.node_port import Batch, Done, Gone, NoResult
 
@@ -36,13 +37,21 @@ class RaftStore(AwaitedCalls):
     Invariant: a request that waits here is answered exactly once, at the latest at its deadline.
     """
 
-    def __init__(self, directory: Directory, random: Random, *, session_timeout_s: float = 1000.0) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        random: Random,
+        *,
+        session_timeout_s: float = 1000.0,
+        secrets: Random | None = None,
+    ) -> None:
         """Serve what the directory's nodes keep.
 
         Args:
             directory: who can be spoken to, and who leads.
             random: tosses the coin that picks a follower.
             session_timeout_s: after how much cluster time without a write the cluster forgets a session.
+            secrets: draws what nobody can guess: the ids of clients' sessions. None: the system's own source.
 
         Raises:
             ValueError: the time-out is out of its range.
@@ -52,7 +61,14 @@ class RaftStore(AwaitedCalls):
         self._directory = directory
         self._reply_to = directory.join(self.deliver)
         self._reads = Reads(self._reply_to, next_number, random)
-        self._writes = Writes(directory, self._reply_to, next_number, self._reads, session_timeout_s)
+        self._writes = Writes(
+            directory,
+            self._reply_to,
+            next_number,
+            self._reads,
+            session_timeout_s=session_timeout_s,
+            secrets=SystemRandom() if secrets is None else secrets,
+        )
         self._no_results: deque[NoResult] = deque()
         """Answers that `run` has to think about."""
         self._wake = trio.Event()
@@ -86,7 +102,7 @@ class RaftStore(AwaitedCalls):
     # The port
 
     def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+        self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """Carry out a run with writes in it. See `Store`."""
         self._look_after_soon()

@@ -10,6 +10,7 @@ from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import OPERATIONS, AnyQuery, AnyWrite
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
+from trio_kv.wire.client_sessions import OF_CLIENTS, AnyAsked
 from trio_kv.wire.node_port import Place
 
 OPERATION_BYTES = 512
@@ -28,12 +29,16 @@ _LATE_READ = Reply("unavailable", message="the writes beside this read were not 
 class Run(msgspec.Struct, frozen=True):
     """Operations in their order, taken apart as `Propose` has them."""
 
-    operations: Sequence[AnyWrite | AnyQuery]
-    writes: Sequence[AnyWrite]
+    operations: Sequence[AnyAsked]
+    writes: Sequence[Any]
     places: Sequence[Place]
     size_bytes: int
     last_write: int
-    """Where the last write stands in the run."""
+    """Where the last write stands in the run that goes under the gateway's session; -1: there is none."""
+    own: Sequence[AnyWrite]
+    """The writes that do."""
+    of_clients: Sequence[tuple[int, int]] = ()
+    """Where in the run, and where among its writes, stands what clients ask under sessions of their own."""
 
     def reads_go_on(self, refusal: Reply) -> bool:
         """Whether there are queries, which are to be asked on their own when its writes hear this.
@@ -68,16 +73,20 @@ def refuse(code: str, message: str, count: int = 1) -> Answer:
     return Answer([Reply(code, None, 0, message)] * count)
 
 
-def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
+def take_apart(operations: Sequence[AnyAsked]) -> Run:
     """Return a run of these operations, at least one of which is a write."""
     if len(operations) == 1:
         # What each client sends that waits for each answer.
         (write,) = operations
         assert isinstance(write, WriteOperation)
-        return Run(operations, [write], (), OPERATION_BYTES + write.size_bytes, 0)
-    writes: list[Any] = []
+        size_bytes = OPERATION_BYTES + write.size_bytes
+        if type(write) in OF_CLIENTS:
+            return Run(operations, [write], (), size_bytes, -1, (), [(0, 0)])
+        writes: list[Any] = [write]
+        return Run(operations, writes, (), size_bytes, 0, writes)
+    writes, of_clients = [], []
     places: list[tuple[int, list[Any]]] = []
-    size_bytes, last_write = OPERATION_BYTES * len(operations), 0
+    size_bytes, last_write = OPERATION_BYTES * len(operations), -1
     queries: list[Any] = []
     operation: Any
     for number, operation in enumerate(operations):
@@ -87,13 +96,17 @@ def take_apart(operations: Sequence[AnyWrite | AnyQuery]) -> Run:
             queries.append(operation)
             size_bytes += len(operation.key)
         else:
+            if type(operation) in OF_CLIENTS:
+                of_clients.append((number, len(writes)))
+            else:
+                last_write = number
             writes.append(operation)
             size_bytes += operation.size_bytes
-            last_write = number
             if queries:
                 queries = []
-    return Run(operations, writes, places, size_bytes, last_write)
+    own = writes if not of_clients else [each for each in writes if type(each) not in OF_CLIENTS]
+    return Run(operations, writes, places, size_bytes, last_write, own, of_clients)
 
 
-OPENING = Run((), (), (), OPERATION_BYTES, 0)
+OPENING = Run((), (), (), OPERATION_BYTES, 0, ())
 """Of the opening of a session."""

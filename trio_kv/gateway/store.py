@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import attrs
 
 from trio_kv.gateway.drawn import Drawn, Selector
-from trio_kv.kv.operations import AnyQuery, AnyWrite
+from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.reply import Reply
+from trio_kv.wire.client_sessions import AnyAsked
 
 
 @attrs.frozen
@@ -83,7 +84,7 @@ class Store(Protocol):
     """
 
     def start_write(
-        self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float, done: OnAnswer
+        self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """Carry out operations in their order: apply the writes, each at most once, and answer the queries.
 
@@ -142,7 +143,7 @@ class Store(Protocol):
     def cancel(self, call: Any) -> None:
         """Let nobody hear the answer to a call that is under way. Its writes may take effect all the same."""
 
-    async def write(self, operations: Sequence[AnyWrite | AnyQuery], *, timeout_s: float) -> Answer:
+    async def write(self, operations: Sequence[AnyAsked], *, timeout_s: float) -> Answer:
         """Do as `start_write`, and wait for the answer. A wait that is cancelled cancels the call."""
 
     async def read(

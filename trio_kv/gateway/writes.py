@@ -1,9 +1,10 @@
 """The writes of a store that a cluster of ours is: each takes effect once, and is told right.
 
-They go out under one session of the gateway, each with a seq of its own, and are repeated under that same seq until
-there is an answer: whichever attempt takes effect first, the others find its reply (thesis §6.3). A definite error is
-possible only as long as no attempt can take effect: none was handed over, or each node that had one says that it did
-not append. After that there is the result, `timeout` or `session_expired`, and no attempt under another session.
+They go out under one session of the gateway, each with a seq of its own, or under a session and seq of the client if
+it told them (`client_sessions`), and are repeated under that same seq until there is an answer: whichever attempt takes
+effect first, the others find its reply (thesis §6.3). A definite error is possible only as long as no attempt can take
+effect: none was handed over, or each node that had one says that it did not append. After that there is the result,
+`timeout` or `session_expired`, and no attempt under another session.
 
 A session is opened when the first write needs one, one at a time. The opening goes on even if every client that
 waits for it gives up: with time-outs shorter than a commit no session would ever be opened otherwise.
@@ -14,14 +15,18 @@ Limits: as many writes wait here as a session keeps answers for, of as many byte
 
 import math
 from collections.abc import Callable
+from random import Random
+from typing import Any
 
 import trio
 
+from trio_kv.gateway.client_sessions import Asked, ClientSessions, retell
 from trio_kv.gateway.own_session import OwnSession
 from trio_kv.gateway.pending import Opening, PendingRead, PendingWrite
 from trio_kv.gateway.reads import Reads
 from trio_kv.gateway.runs import GONE, HEDGE_S, OPENING, Run, refuse
 from trio_kv.gateway.store import Answer, OnAnswer, View
+from trio_kv.kv.commands import Command
 from trio_kv.kv.reply import Reply
 from trio_kv.replica.port import Directory
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Full, NoResult, Propose, Refused, ReplyTo
@@ -45,6 +50,7 @@ class Writes:
         next_number: gives each request a number of its own.
         reads: where the reads of a run go on whose writes are refused.
         session_timeout_s: after how much cluster time without a write the cluster forgets a session.
+        secrets: draws what nobody can guess.
 
     """
 
@@ -54,7 +60,9 @@ class Writes:
         reply_to: ReplyTo,
         next_number: Callable[[], int],
         reads: Reads,
+        *,
         session_timeout_s: float,
+        secrets: Random,
     ) -> None:
         """Have none under way; see the class. Raises ValueError: the time-out is out of its range."""
         self.pending: dict[int, PendingWrite] = {}
@@ -64,6 +72,7 @@ class Writes:
         self.leader: tuple[int, int] | None = None
         """(node, term) of whom to hand them to."""
         self._session = OwnSession(session_timeout_s)
+        self._clients = ClientSessions(secrets, session_timeout_s)
         self._directory = directory
         self._reply_to = reply_to
         self._next_number = next_number
@@ -75,6 +84,9 @@ class Writes:
     def start(self, run: Run, timeout_s: float, done: OnAnswer) -> Answer | object:
         """Carry out a run with writes in it. See `Store`."""
         write = PendingWrite(self._next_number(), run, trio.current_time() + timeout_s, done)
+        for place, place_of_write in run.of_clients:
+            operation: Any = run.operations[place]
+            write.of_clients.append(Asked(place, place_of_write, self._clients.command_of(operation)))
         refusal = self._take_in(write)
         return write if refusal is None else self._conclude(write, refusal)
 
@@ -161,12 +173,13 @@ class Writes:
 
     def _take_in(self, write: PendingWrite) -> Answer | None:
         """Begin with a run, or let it wait for a session; return the refusal of its writes if it is refused."""
-        size_bytes = write.run.size_bytes
+        run = write.run
+        size_bytes = run.size_bytes
         if self._size_bytes and self._size_bytes + size_bytes > WRITE_BYTES_MAX:
             return refuse("overloaded", "too many bytes are waiting: try again later")
         if self.is_gone:
             return refuse("unavailable", GONE)
-        if not self._needs_session(trio.current_time()):
+        if not (run.own and self._needs_session(trio.current_time())):
             refusal = self._begin(write)
         else:
             refusal = None if self._opening else self._open_session()
@@ -178,15 +191,20 @@ class Writes:
 
     def _begin(self, write: PendingWrite) -> Answer | None:
         """Number the writes of a run and hand them over; return the refusal if they can't be."""
-        session, writes, now = self._session, write.run.writes, trio.current_time()
+        session, own, now = self._session, write.run.own, trio.current_time()
         if now >= write.deadline:
             return refuse("unavailable", LATE)
-        first_awaited = self._first_awaited()
-        if not session.has_room(len(writes), first_awaited):
-            # Looked at behind the wait for a session, for many may have waited with this one.
-            return refuse("overloaded", "too many requests are waiting: try again later")
-        write.session, write.first, write.used_at = session.id, session.seq + 1, now
-        write.commands = session.number(writes, first_awaited)
+        commands: list[Command] = []
+        if own:
+            first_awaited = self._first_awaited()
+            if not session.has_room(len(own), first_awaited):
+                # Looked at behind the wait for a session, for many may have waited with this one.
+                return refuse("overloaded", "too many requests are waiting: try again later")
+            write.session, write.first, write.used_at = session.id, session.seq + 1, now
+            commands += session.number(own, first_awaited)
+        for asked in write.of_clients:
+            commands.insert(asked.place_of_write, asked.command)
+        write.commands = commands
         if not self._hand_over(write):
             return _LEADER_FULL
         self.pending[write.number] = write
@@ -229,6 +247,8 @@ class Writes:
                 done=lambda answer: done(run.end(refusal, answer)),
             )
             return reads if isinstance(reads, PendingRead) else run.end(refusal, reads)
+        if write.of_clients:
+            answer = retell(answer, write.of_clients, is_sure=write.unresolved == 1)
         if self._session.id == write.session:
             self._session.heard(answer.replies[run.last_write], write.used_at)
         return answer

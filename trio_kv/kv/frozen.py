@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from trio_kv.kv.image import Head, encode_chunks
 from trio_kv.kv.reply import Item
-from trio_kv.kv.sessions import Session
+from trio_kv.kv.session import Session
 
 
 class Frozen:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from trio_kv.kv.reply import Item, Origin
-from trio_kv.kv.sessions import Session
+from trio_kv.kv.session import ClientSession, Session
 
 FORMAT = "trio_kv state"
 VERSION = 3
@@ -71,13 +71,20 @@ class FirstChunk(msgspec.Struct, frozen=True, kw_only=True):
     counts: Counts
 
 
-class SessionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One open session."""
+class PlainSessionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One open session of a gateway."""
 
     session: int
     timeout_us: int
     used_us: int
     done: int
+
+
+class SessionRecord(PlainSessionRecord, frozen=True, array_like=True, gc=False):
+    """One open session."""
+
+    secret: str = ""
+    """Of one that a client opened."""
 
 
 class PlainReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -94,8 +101,8 @@ class PlainReplyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     message: str
 
 
-class ReplyRecord(PlainReplyRecord, frozen=True, array_like=True, gc=False):
-    """One answer that a session keeps."""
+class ValueReplyRecord(PlainReplyRecord, frozen=True, array_like=True, gc=False):
+    """One answer that a session of a gateway keeps."""
 
     key: str = ""
     origin: int = 0
@@ -107,6 +114,13 @@ class ReplyRecord(PlainReplyRecord, frozen=True, array_like=True, gc=False):
             return self.key, self.origin
         # Version 1 names no key, which no key is called. An index made one text only, or removed one.
         return ("", self.revision) if self.has_value else None
+
+
+class ReplyRecord(ValueReplyRecord, frozen=True, array_like=True, gc=False):
+    """One answer that a session keeps."""
+
+    digest: int = 0
+    """Of what it answers, in the session of a client."""
 
 
 class ItemRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -135,6 +149,7 @@ class Records(msgspec.Struct, frozen=True):
 
 
 _NULL = msgspec.Raw(b"null")
+_NOWHERE: Origin = ("", 0)
 _encode = msgspec.json.Encoder().encode
 _label_decoder = msgspec.json.Decoder(Label)
 _first_decoder = msgspec.json.Decoder(FirstChunk)
@@ -184,34 +199,29 @@ def decode_records(chunk: bytes) -> Records:
 
 def _encode_sessions(sessions: Mapping[int, Session]) -> Iterator[bytes]:
     for session_id, session in sessions.items():
-        yield _encode(SessionRecord(session_id, session.timeout_us, session.used_us, session.done))
+        members = session_id, session.timeout_us, session.used_us, session.done
+        secret = session.secret
+        yield _encode(SessionRecord(*members, secret) if secret else PlainSessionRecord(*members))
 
 
 def _encode_replies(sessions: Mapping[int, Session], items: Mapping[str, Item]) -> Iterator[bytes]:
     told: set[Origin] = set()
     for session_id, session in sessions.items():
+        digests = session.digests if isinstance(session, ClientSession) else None
         for seq, reply in session.replies.items():
-            origin = session.origins.get(seq)
-            if origin is None:
-                yield _encode(
-                    PlainReplyRecord(session_id, seq, reply.code, _NULL, False, reply.revision, reply.message)
-                )
-                continue
-            value, has_value = reply.value, origin not in told and not _is_held(items, origin)
-            assert value is not None
-            told.add(origin)
-            yield _encode(
-                ReplyRecord(
-                    session_id,
-                    seq,
-                    reply.code,
-                    value if has_value else _NULL,
-                    has_value,
-                    reply.revision,
-                    reply.message,
-                    *origin,
-                )
-            )
+            value, has_value, origin = _NULL, False, session.origins.get(seq)
+            if origin is not None and origin not in told and not _is_held(items, origin):
+                assert reply.value is not None
+                value, has_value = reply.value, True
+            members = session_id, seq, reply.code, value, has_value, reply.revision, reply.message
+            if origin is not None:
+                told.add(origin)
+            if digests is not None:
+                yield _encode(ReplyRecord(*members, *(origin or _NOWHERE), digests.get(seq, 0)))
+            elif origin is not None:
+                yield _encode(ValueReplyRecord(*members, *origin))
+            else:
+                yield _encode(PlainReplyRecord(*members))
 
 
 def _is_held(items: Mapping[str, Item], origin: Origin) -> bool:

@@ -25,7 +25,7 @@ import msgspec
 from crc32c import crc32c
 from msgspec import Raw
 
-from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
+from trio_kv.kv.commands import ClientWrite, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
 from trio_kv.kv.expiring import expire
 from trio_kv.kv.key_order import KeyOrder
@@ -56,7 +56,7 @@ class Machine(MachineState):
     raised is half changed and must be thrown away.
     """
 
-    __slots__ = ("_context", "changes", "key_order", "repeated", "siblings")
+    __slots__ = ("_context", "changes", "forgotten", "key_order", "repeated", "siblings")
 
     def __init__(self) -> None:
         """Make the state before the first entry."""
@@ -66,6 +66,8 @@ class Machine(MachineState):
         self.repeated: list[int] = []
         """Indexes of the entries of that call whose commands were not applied there, because their sessions may know
         them from before: they have their answers, or no session has them any more."""
+        self.forgotten: list[int] = []
+        """The sessions that came to their end in that call."""
         self.key_order: KeyOrder | None = None
         """None until somebody asked for an order of the keys."""
         self.siblings = Siblings()
@@ -103,6 +105,8 @@ class Machine(MachineState):
         known = self.siblings.find if self.siblings.applied > self.applied else None
         context.begin(self.items, self.expiry, known)
         self.changes, self.repeated = context.changes, []
+        if self.forgotten:
+            self.forgotten = []
         stream = self._ask_between(entries, asked) if asked else None
         while len(replies) < len(entries):
             rest = entries[len(replies) : len(replies) + RUN_ENTRIES_MAX] if len(entries) > 1 else entries
@@ -257,20 +261,34 @@ class Machine(MachineState):
             sessions.keep(session, seq, reply, context.origin)
         return reply if reply.code == "ok" else _note(context, reply)
 
+    def _client_write(self, command: ClientWrite, context: Context) -> Reply:
+        """Apply an operation of a client's session, as one of any session if there is nothing against it."""
+        taken = self.sessions.take(command)
+        if isinstance(taken, Reply):
+            self.repeated.append(context.index)
+            return _note(context, taken)
+        reply = self._write(taken, context)
+        self.sessions.applied(command, reply)
+        return reply
+
     def _control(self, command: object, context: Context) -> Reply:
-        """Apply what belongs to no session: the no-op of a term and the life of the sessions."""
+        """Apply what no gateway writes for itself: the no-op of a term, the life of the sessions, writes of clients."""
         index, time_us = context.index, context.time_us
         match command:
             case None:
                 return NOTHING
-            case OpenSession(timeout_us):
+            case ClientWrite():
+                return self._client_write(command, context)
+            case OpenSession(timeout_us, secret):
+                reply = self.sessions.open(index, timeout_us, time_us, secret)
                 change = SessionChange("open", index, timeout_us)
-                reply = self.sessions.open(index, timeout_us, time_us)
-            case RenewSession(session):
+                if reply.revision != index:
+                    change = SessionChange("renew", reply.revision)
+            case RenewSession(session, secret):
                 change = SessionChange("renew", session)
-                reply = self.sessions.renew(session, time_us, index)
+                reply = self.sessions.renew(session, time_us, index, secret)
             case Expire(at_most):
-                expire(context, self.sessions, at_most)
+                self.forgotten += expire(context, self.sessions, at_most)
                 return NOTHING
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")

@@ -19,7 +19,8 @@ from trio_kv.kv.entries import LogEntry
 from trio_kv.kv.operations import Set
 from trio_kv.kv.operations.operation import Change
 from trio_kv.kv.reply import Item, Reply
-from trio_kv.kv.sessions import REPLIES_MAX, Session, Sessions
+from trio_kv.kv.session import REPLIES_MAX, Session
+from trio_kv.kv.sessions import Sessions
 
 RUN_ENTRIES_MAX = 128
 """Entries of one outcome. The others commit in other steps than the first one, so a long one may not fit in a step."""

@@ -5,10 +5,18 @@ from collections.abc import Callable
 import msgspec
 
 from trio_kv.kv.expiry import Expiry
-from trio_kv.kv.image import FirstChunk, ReplyRecord, TimedItemRecord, decode_first, decode_records
+from trio_kv.kv.image import (
+    FirstChunk,
+    ReplyRecord,
+    SessionRecord,
+    TimedItemRecord,
+    decode_first,
+    decode_records,
+)
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import CODES, Item, Origin, Reply
-from trio_kv.kv.sessions import Session, Sessions
+from trio_kv.kv.session import ClientSession, Session
+from trio_kv.kv.sessions import Sessions
 
 
 class Restorer:
@@ -51,8 +59,8 @@ class Restorer:
         self._number += 1
         if records.chunk != self._number:
             raise ValueError(f"chunk {records.chunk} came where chunk {self._number} was due")
-        for session in records.sessions:
-            self._sessions.add(session.session, Session(session.timeout_us, session.used_us, session.done))
+        for record in records.sessions:
+            self._sessions.add(record.session, _make_session(record))
         for answer in records.replies:
             self._add_reply(answer)
         self._add_items(records.items, self._known)
@@ -111,6 +119,9 @@ class Restorer:
             session.replies[answer.seq] = reply
         else:
             self._sessions.keep(session, answer.seq, reply, origin)
+        if isinstance(session, ClientSession):
+            session.note(answer.seq, answer.digest)
+            self._sessions.count(session)
 
     def _find_text(self, answer: ReplyRecord, origin: Origin) -> msgspec.Raw:
         """Return the value of an answer: its own, one that an answer before it told, or that of the key."""
@@ -131,3 +142,9 @@ class Restorer:
         """Count the sessions, replies and items that came so far."""
         replies = sum(len(session.replies) for _, session in self._sessions)
         return len(self._sessions), replies, len(self._items)
+
+
+def _make_session(record: SessionRecord) -> Session:
+    if record.secret:
+        return ClientSession(record.secret, record.timeout_us, record.used_us, record.done)
+    return Session(record.timeout_us, record.used_us, record.done)

@@ -10,21 +10,26 @@ A session dies only by an `Expire` entry whose cluster time has reached its due 
 use plus its time-out. No node decides anything from its own clock, so all forget the same sessions at the
 same index.
 
+**A client may open a session of its own.** An index can be guessed, so such a session has a secret besides, and nothing
+is done for who does not tell it: a session of a gateway has none, and is out of reach for clients. Its seqs are those
+that the client gives its writes; beside each answer stands a digest of what was asked, so that another request under
+the same seq is told apart from a repetition. Where a client does not say what it still awaits, that is the last
+`SEQS_UNSAID` seqs below its highest.
+
 An answer may hold the text of a value: what a condition met, or what a delete removed. Such a text is shared with
 the key as long as it is there, and with other answers. It is counted once a session, in bytes, from the first answer
 that holds it to the last, and where a session or all of them hold too much, no further answer may come to hold one.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-import attrs
+from msgspec import Raw
 
+from trio_kv.kv.commands import ClientWrite, Write
 from trio_kv.kv.reply import Origin, Reply
-
-REPLIES_MAX = 65_536
-"""Answers that one session keeps. When it is full, a new command is not applied and hears `overloaded`."""
+from trio_kv.kv.session import ClientSession, Session
 
 TIMEOUT_MIN_S = 0.1
 TIMEOUT_MAX_S = 31_536_000.0
@@ -44,16 +49,22 @@ ALL_HELD_BYTES_MAX = 256 << 20
 SESSIONS_MAX = 65_536
 """Open sessions. When there are that many, a new one is not opened and its owner hears `overloaded`."""
 
+CLIENT_SESSIONS_MAX = SESSIONS_MAX - 1024
+"""Those of clients among them: they leave room for the gateways, without which nobody could write."""
+
+CLIENT_REPLIES_MAX = 4_194_304
+"""Answers that all sessions of clients keep together: they take a few hundred bytes of memory each. When there are that
+many, a new command of a client's session is not applied and hears `overloaded`."""
+
 UNKNOWN_SESSION = Reply(
-    "session_expired", message="this session is not known: it was never opened, or forgotten"
-)
-FORGOTTEN_SEQ = Reply(
-    "session_expired", message="the answer to this seq was forgotten: its owner said that it had it (done)"
-)
-FULL_SESSION = Reply(
-    "overloaded", message=f"this session awaits {REPLIES_MAX} answers, and may not await more"
+    "session_expired",
+    message="this session is not known: it was forgotten, because no write and no renewal of it was applied for as "
+    "long as its time-out, or it was never opened here",
 )
 FULL_OF_TEXTS = Reply("overloaded", message="too many large values wait in answers: try again later")
+FULL_OF_REPLIES = Reply(
+    "overloaded", message="sessions keep too many answers: say more often, by `done`, which ones you have"
+)
 TOO_MANY_SESSIONS = Reply(
     "overloaded", message=f"{SESSIONS_MAX} sessions are open, and there may not be more"
 )
@@ -69,106 +80,6 @@ def check_timeout(timeout_s: float) -> None:
     if not TIMEOUT_MIN_S <= timeout_s <= TIMEOUT_MAX_S:
         range_s = f"{TIMEOUT_MIN_S:g} to {TIMEOUT_MAX_S:.15g}"
         raise ValueError(f"a session's time-out is {range_s} seconds, not {timeout_s:.15g}")
-
-
-@attrs.define
-class _HeldText:
-    """A text that answers of a session hold."""
-
-    origin: Origin
-    """One object for all of them: a key may be long."""
-    size_bytes: int
-    answers: int
-    """How many of them."""
-
-
-class Session:
-    """One session. A plain class with slots: it is looked into for every write.
-
-    Invariants: every seq in `replies` is `done` or above; at most `REPLIES_MAX` of them; `origins` has the seqs of the
-    replies with a value; `held_bytes` is the sum of the sizes of the different texts among these.
-    """
-
-    __slots__ = ("_texts", "done", "held_bytes", "origins", "replies", "timeout_us", "used_us")
-
-    def __init__(self, timeout_us: int, used_us: int, done: int = 0) -> None:
-        """Make a session last used at cluster time `used_us`."""
-        self.timeout_us = timeout_us
-        self.used_us = used_us
-        self.done = done
-        """The highest `done` its owner ever said."""
-        self.replies: dict[int, Reply] = {}
-        self.origins: dict[int, Origin] = {}
-        """Where the value of a reply comes from, by seq."""
-        self.held_bytes = 0
-        self._texts: dict[Origin, _HeldText] = {}
-
-    @property
-    def due_us(self) -> int:
-        """Cluster time from which on an `Expire` entry forgets this session."""
-        return self.used_us + self.timeout_us
-
-    def hold(self, seq: int, origin: Origin, size_bytes: int) -> int:
-        """Count the value of the reply to `seq`; return by how many bytes the session holds more."""
-        text = self._texts.get(origin)
-        if text is not None:
-            self.origins[seq] = text.origin
-            text.answers += 1
-            return 0
-        self.origins[seq] = origin
-        self._texts[origin] = _HeldText(origin, size_bytes, 1)
-        self.held_bytes += size_bytes
-        return size_bytes
-
-    def forget_below(self, done: int) -> int:
-        """Drop the answers to seqs below `done`, which is higher than what was said before.
-
-        Returns:
-            by how many bytes the session holds less.
-
-        """
-        replies, before = self.replies, self.done
-        self.done = done
-        if done == before + 1 and not self.origins:
-            # With many clients that write one by one it is nearly always so.
-            replies.pop(before, None)
-            return 0
-        gone: Iterable[int] = range(before, done)
-        if done - before > len(replies):
-            gone = [seq for seq in replies if seq < done]
-        for seq in gone:
-            replies.pop(seq, None)
-        return self._let_go(gone) if self.origins else 0
-
-    def _let_go(self, seqs: Iterable[int]) -> int:
-        """Count no more what the answers to these seqs held; return by how many bytes that is less."""
-        before_bytes = self.held_bytes
-        for seq in seqs:
-            origin = self.origins.pop(seq, None)
-            if origin is None:
-                continue
-            text = self._texts[origin]
-            text.answers -= 1
-            if not text.answers:
-                del self._texts[origin]
-                self.held_bytes -= text.size_bytes
-        return before_bytes - self.held_bytes
-
-    def refuse(self, seq: int) -> Reply | None:
-        """Return why a command that has no answer yet must not be applied; None if it is to be applied."""
-        if seq < self.done:
-            return FORGOTTEN_SEQ
-        if len(self.replies) >= REPLIES_MAX:
-            return FULL_SESSION
-        return None
-
-    def copy(self) -> "Session":
-        """Return a session that changes on its own."""
-        twin = Session(self.timeout_us, self.used_us, self.done)
-        twin.replies, twin.origins = self.replies.copy(), self.origins.copy()
-        twin.held_bytes = self.held_bytes
-        twin._texts = {origin: attrs.evolve(text) for origin, text in self._texts.items()}
-        return twin
 
 
 class _CopiedOnUse(dict[int, Session]):
@@ -200,14 +111,17 @@ class Sessions:
     The earliest due time is found with a heap that is put right only when it is asked: using a session
     touches nothing but the session. Invariants: each open session has exactly one item in the heap, and its
     time there is at most the session's due time; a session is only changed by who has it from `by_id.get`; `held_bytes`
-    is the sum of what the sessions hold.
+    is the sum of what the sessions hold; `by_secret` has those of clients, and `client_replies` is the number of all
+    the replies that these keep.
     """
 
-    __slots__ = ("_heap", "by_id", "held_bytes")
+    __slots__ = ("_heap", "by_id", "by_secret", "client_replies", "held_bytes")
 
     def __init__(self) -> None:
         """Start without a session."""
         self.by_id: dict[int, Session] = {}
+        self.by_secret: dict[str, int] = {}
+        self.client_replies = 0
         self.held_bytes = 0
         self._heap: list[tuple[int, int]] = []
 
@@ -221,22 +135,60 @@ class Sessions:
         """Take in a session that was just opened or comes from a snapshot."""
         self.by_id[session_id] = session
         self.held_bytes += session.held_bytes
+        if isinstance(session, ClientSession):
+            self.by_secret[session.secret] = session_id
+            self.client_replies += session.counted
         heapq.heappush(self._heap, (session.due_us, session_id))
 
-    def open(self, session_id: int, timeout_us: int, time_us: int) -> Reply:
-        """Open a session, first used now (`time_us`, cluster time)."""
-        if len(self.by_id) >= SESSIONS_MAX:
+    def open(self, session_id: int, timeout_us: int, time_us: int, secret: str = "") -> Reply:
+        """Open a session, first used now (`time_us`, cluster time); one that is repeated renews what it has opened."""
+        known = self.by_secret.get(secret)
+        if known is not None:
+            return self.renew(known, time_us, known, secret)
+        if len(self.by_id) >= SESSIONS_MAX or (secret and len(self.by_secret) >= CLIENT_SESSIONS_MAX):
             return TOO_MANY_SESSIONS
-        self.add(session_id, Session(timeout_us, time_us))
-        return Reply("ok", revision=session_id)
+        session = ClientSession(secret, timeout_us, time_us) if secret else Session(timeout_us, time_us)
+        self.add(session_id, session)
+        return _tell_use(session, session_id)
 
-    def renew(self, session_id: int, time_us: int, revision: int) -> Reply:
-        """Use a session at cluster time `time_us` without writing; `revision` is the entry's index."""
-        session = self.by_id.get(session_id)
+    def renew(self, session_id: int, time_us: int, revision: int, secret: str = "") -> Reply:
+        """Use a session at cluster time `time_us` without writing; the reply has that revision."""
+        session = self.find(session_id, secret)
         if session is None:
             return UNKNOWN_SESSION
         session.used_us = time_us
-        return Reply("ok", revision=revision)
+        return _tell_use(session, revision)
+
+    def find(self, session_id: int, secret: str) -> Session | None:
+        """Return a session to use and change, if that is its secret; None if it is not known."""
+        session = self.by_id.get(session_id)
+        return session if session is not None and session.secret == secret else None
+
+    def take(self, command: ClientWrite) -> Write | Reply:
+        """Return the command of a client's session as any session has it; or why it is refused."""
+        session = self.find(command.session, command.secret)
+        if not isinstance(session, ClientSession):
+            return UNKNOWN_SESSION
+        if self.client_replies >= CLIENT_REPLIES_MAX and command.seq not in session.replies:
+            return FULL_OF_REPLIES
+        return session.take(command)
+
+    def applied(self, command: ClientWrite, reply: Reply) -> None:
+        """Note what a command of a client's session was answered."""
+        session, seq = self.by_id[command.session], command.seq
+        assert isinstance(session, ClientSession)
+        if reply is FULL_OF_TEXTS:
+            # Nothing was done, and the client may ask again under the same seq: who handed the command over knows
+            # whether another attempt may still take effect.
+            session.replies.pop(seq, None)
+        elif seq in session.replies:
+            session.note(seq, command.digest)
+        self.count(session)
+
+    def count(self, session: ClientSession) -> None:
+        """Count the replies that the session of a client keeps now."""
+        self.client_replies += len(session.replies) - session.counted
+        session.counted = len(session.replies)
 
     def keep(self, session: Session, seq: int, reply: Reply, origin: Origin) -> None:
         """Let a session keep a reply with a value, which comes from there."""
@@ -253,7 +205,11 @@ class Sessions:
     def forget_first(self) -> int:
         """Forget the session that is due first; return its id. Asked right after `expires_at_us`, which told one."""
         _, session_id = heapq.heappop(self._heap)
-        self.held_bytes -= self.by_id.pop(session_id).held_bytes
+        session = self.by_id.pop(session_id)
+        self.held_bytes -= session.held_bytes
+        if isinstance(session, ClientSession):
+            del self.by_secret[session.secret]
+            self.client_replies -= session.counted
         return session_id
 
     def expires_at_us(self) -> int | None:
@@ -287,3 +243,9 @@ class Sessions:
         for session_id, session in self.by_id.items():
             twin.add(session_id, session.copy())
         return twin
+
+
+def _tell_use(session: Session, revision: int) -> Reply:
+    """Return the answer to who opens or renews a session; to a client it tells the time-out, in microseconds."""
+    value = Raw(b"%d" % session.timeout_us) if session.secret else None
+    return Reply("ok", value, revision)

@@ -1,7 +1,8 @@
 """Which requests go to the store together: a run, which it carries out in one go.
 
-A run has reads and writes that follow each other. Stale reads are runs of their own, for whoever answers them knows
-nothing of writes beside them.
+A run has reads and writes that follow each other. No read stands before a write that a client numbers itself: where
+the client has repeated that write, the state before it may hold what it did (decision 0031). Stale reads are runs of
+their own, for whoever answers them knows nothing of writes beside them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.proxy.states import READ, WATCH, WRITE, Step
+from trio_kv.wire.client_sessions import OF_CLIENTS, Numbered
 from trio_kv.wire.operations import OPERATIONS, Request
 from trio_kv.wire.watches import Unwatch, Watch
 
@@ -16,7 +18,7 @@ STEP_OF_RUN: Final[Mapping[type, Step]] = {
     kind: READ if issubclass(kind, Query) else WRITE
     for kind in OPERATIONS.values()
     if issubclass(kind, (Query, WriteOperation))
-} | {Watch: WATCH, Unwatch: WATCH}
+} | {Numbered: WRITE, Watch: WATCH, Unwatch: WATCH}
 """What a run of each kind of operation asks for; the others need no store. One with a write in it is a write, and what
 has to do with watches is a run alone."""
 
@@ -39,6 +41,7 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
     if STEP_OF_RUN[type(first.operation)] is WATCH:
         return WATCH, False, [first.operation]
     run: list[Any] = []
+    has_reads = False
     for item in items:
         if type(item) is bytes:
             break
@@ -49,9 +52,13 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
         if item.timeout != timeout_s or is_stale != (item.is_stale and kind is READ):
             break
         if kind is WRITE:
+            if has_reads and type(operation) in OF_CLIENTS:
+                break
             step = WRITE
         elif kind is not READ:
             break
+        else:
+            has_reads = True
         run.append(operation)
     return step, is_stale, run
 

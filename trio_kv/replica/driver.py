@@ -119,7 +119,7 @@ class Driver:
         replica.take_turn(shared_now, self.turns)
         events: Sequence[Event] = ready.events
         if self._wants_debug and replica.applied_now:
-            events = [*events, replica.applied_event()]
+            events = [*events, *replica.applied_events()]
         if self._events:
             events = [*self._events, *events]
             self._events.clear()

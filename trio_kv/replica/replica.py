@@ -14,6 +14,7 @@ from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
+from trio_kv.raft.events import Event
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
@@ -22,7 +23,7 @@ from trio_kv.replica.jobs import Job
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
 from trio_kv.replica.waiter import Waiter
-from trio_kv.trace.vocabulary import EntriesApplied
+from trio_kv.trace.vocabulary import EntriesApplied, SessionsForgotten
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
 SETTLE_ITEMS_MAX = 500
@@ -247,13 +248,16 @@ class Replica:
         """Note that the disk had no room for a snapshot."""
         self.snapshots.failed(self.machine, snapshot)
 
-    def applied_event(self) -> EntriesApplied:
-        """Return the event that tells what `apply` did in this pass, if there was anything to apply."""
-        first, last = self.applied_now[0], self.applied_now[-1]
+    def applied_events(self) -> list[Event]:
+        """Return the events that tell what `apply` did in this pass, if there was anything to apply."""
+        first, last = self.applied_now[0].index, self.applied_now[-1]
         machine = self.machine
-        return EntriesApplied(
-            first.index, last.index, last.term, machine.entries_digest, machine.state_digest
-        )
+        events: list[Event] = [
+            EntriesApplied(first, last.index, last.term, machine.entries_digest, machine.state_digest)
+        ]
+        if machine.forgotten:
+            events.append(SessionsForgotten(last.index, tuple(machine.forgotten)))
+        return events
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""

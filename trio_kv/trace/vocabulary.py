@@ -163,6 +163,14 @@ class EntriesApplied(Event):
     state_digest: int
 
 
+@event("sessions.forgotten", DEBUG)
+class SessionsForgotten(Event):
+    """Sessions came to their end in the entries up to `index`: nobody had used them for as long as their time-outs."""
+
+    index: int
+    sessions: tuple[int, ...]
+
+
 @event("disk.failed", ERROR)
 class DiskFailed(Event):
     """A write or sync failed. It is not tried again; the node stops."""

@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
 from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import TTL_MAX_S, TTL_MIN_S, Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
 from trio_kv.wire.watches import Unwatch, Watch
 
 __all__ = [
@@ -63,7 +64,7 @@ class Status(Operation, frozen=True, gc=False, tag="status"):
     purpose = "the nodes"
 
 
-_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, Watch, Unwatch, Ping, Status)
+_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, OpenOrRenew, Watch, Unwatch, Ping, Status)
 OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kind): kind for kind in _KINDS})
 """All of them, by what stands in `op`."""
 
@@ -71,7 +72,7 @@ OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kin
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An operation, and what every request may carry."""
 
-    operation: AnyOperation | Watch | Unwatch | Ping | Status
+    operation: AnyOperation | Numbered | OpenOrRenew | Watch | Unwatch | Ping | Status
     id: Raw = ABSENT
     """Any JSON value, echoed first in the reply."""
     timeout: float = TIMEOUT_S_DEFAULT
@@ -92,6 +93,15 @@ class CommonMembers(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     timeout: Annotated[float, Meta(gt=0, le=TIMEOUT_S_MAX)] = TIMEOUT_S_DEFAULT
     consistency: Consistency = "linearizable"
     meta: bool = False
+
+
+class WriteMembers(CommonMembers, kw_only=True):
+    """The same for a write, which may have a place in a session of its client."""
+
+    session: str | UnsetType = UNSET
+    seq: Seq | UnsetType = UNSET
+    done: Seq | UnsetType = UNSET
+    """The lowest seq whose answer the client still awaits."""
 
 
 class BadRequestError(Exception):

@@ -16,7 +16,8 @@ import msgspec
 from msgspec import Raw, inspect
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
-from trio_kv.kv.operations.operation import KEY_BYTES_MAX
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX, WriteOperation
+from trio_kv.wire.client_sessions import NUMBERING, OpenOrRenew
 from trio_kv.wire.json_text import (
     Member,
     NumberText,
@@ -26,7 +27,7 @@ from trio_kv.wire.json_text import (
     name_kind,
     read_members,
 )
-from trio_kv.wire.operations import ABSENT, OPERATIONS, BadRequestError, CommonMembers
+from trio_kv.wire.operations import ABSENT, OPERATIONS, BadRequestError, CommonMembers, WriteMembers
 
 QUOTED_CHARACTERS_MAX: Final = 40
 """Characters of a client's own text that a message repeats."""
@@ -58,14 +59,26 @@ FIELDS: Final[Mapping[str, Mapping[str, inspect.Field]]] = MappingProxyType(
 """What each operation takes besides that."""
 
 COMMON_FIELDS: Final = {each.name: each for each in _fields_of(CommonMembers)}
-
-ALL_MEMBERS: Final = ("op", *COMMON, *dict.fromkeys(name for names in FIELDS.values() for name in names))
-
-OPS_TO_COME: Final = ("scan", "txn", "session", "auth")
-MEMBERS_TO_COME: Final = (
-    *("session", "seq", "done"),
-    *("after", "limit", "if", "then", "else", "token"),
+NUMBERING_FIELDS: Final = {each.name: each for each in _fields_of(WriteMembers) if each.name in NUMBERING}
+NUMBERED: Final = frozenset(
+    {
+        name
+        for name, kind in OPERATIONS.items()
+        if issubclass(kind, WriteOperation) and kind is not OpenOrRenew
+    }
 )
+"""The operations that a client may put into a session of its own."""
+NUMBERS_WRITES: Final = '"session", "seq" and "done" number the writes of a session;'
+
+ALL_MEMBERS: Final = (
+    "op",
+    *COMMON,
+    *NUMBERING,
+    *dict.fromkeys(name for names in FIELDS.values() for name in names),
+)
+
+OPS_TO_COME: Final = ("scan", "txn", "auth")
+MEMBERS_TO_COME: Final = ("after", "limit", "if", "then", "else", "token")
 
 
 _unknown = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -178,7 +191,11 @@ def _find_problems(text: str, members: Sequence[Member], *, is_whole: bool) -> I
     if is_whole:
         yield from _find_missing(name, given, len(text) - 1)
     for member in given.values():
-        field = FIELDS[name].get(member.name) or COMMON_FIELDS.get(member.name)
+        field = (
+            FIELDS[name].get(member.name)
+            or COMMON_FIELDS.get(member.name)
+            or NUMBERING_FIELDS.get(member.name)
+        )
         if field is not None:
             yield from _find_type_problems(member, field.type)
 
@@ -215,9 +232,12 @@ def _find_op_problems(op: Member) -> Iterator[Problem]:
 
 def _find_member_problems(name: str, is_explicit: bool, given: Mapping[str, Member]) -> Iterator[Problem]:
     """Yield members that this operation does not take."""
-    allowed = (*FIELDS[name], *COMMON)
+    allowed = (*FIELDS[name], *COMMON, *(NUMBERING if name in NUMBERED else ()))
     for member in given.values():
         if member.name in allowed:
+            continue
+        if member.name in NUMBERING:
+            yield Problem(f"{NUMBERS_WRITES} a {name} takes no {_quote(member.name)}", member.at)
             continue
         takers = [op for op, taken in FIELDS.items() if member.name in taken]
         if takers:
@@ -237,6 +257,10 @@ def _find_missing(name: str, given: Mapping[str, Member], at: int) -> Iterator[P
     for wanted in FIELDS[name].values():
         if wanted.required and wanted.encode_name not in given:
             yield Problem(f'"{wanted.encode_name}" is missing: a {name} looks like {_show(name)}', at)
+    if name in NUMBERED and any(member in given for member in NUMBERING):
+        for member in ("session", "seq"):
+            if member not in given:
+                yield Problem(f'"{member}" is missing: {NUMBERS_WRITES} "done" alone may be left out', at)
 
 
 def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]:

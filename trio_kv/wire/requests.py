@@ -16,7 +16,8 @@ from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import Get, Set
-from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation, WriteOperation
+from trio_kv.wire.client_sessions import NUMBERING, Numbered, OpenOrRenew
 from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import (
     ABSENT,
@@ -25,8 +26,9 @@ from trio_kv.wire.operations import (
     CommonMembers,
     Consistency,
     Request,
+    WriteMembers,
 )
-from trio_kv.wire.refusals import explain
+from trio_kv.wire.refusals import NUMBERS_WRITES, explain
 
 GET_OVERHEAD_BYTES = len('{"key":""}')
 SET_OVERHEAD_BYTES = len('{"key":"","value":}')
@@ -74,7 +76,11 @@ def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> An
         else:
             default = UNSET if each.required else each.default
             members.append((each.encode_name, each.type | msgspec.UnsetType, default))
-    name, bases = f"{kind.__name__}Line", (CommonMembers,)
+    is_numbered = issubclass(kind, WriteOperation) and kind is not OpenOrRenew
+    name, bases = (
+        f"{kind.__name__}Line",
+        (WriteMembers if is_numbered else CommonMembers,),
+    )
     return msgspec.defstruct(name, members, bases=bases, kw_only=True, forbid_unknown_fields=True, **tag)
 
 
@@ -187,13 +193,20 @@ def encode_request(request: Request) -> bytes:
     The texts of values must be JSON. A line break between the tokens of one becomes a space: in a line it
     would end the request.
     """
-    operation = request.operation
+    operation, numbering = request.operation, []
+    if isinstance(operation, Numbered):
+        numbers = [(name, getattr(operation, name)) for name in NUMBERING]
+        numbering = [
+            b'"%b": %b' % (name.encode(), _encode(value)) for name, value in numbers if value is not UNSET
+        ]
+        operation = operation.operation
     pieces = [] if isinstance(operation, Get | Set) else [b'"op": ' + _encode(operation.name)]
     for member, name in zip(operation.__struct_fields__, operation.__struct_encode_fields__, strict=True):
         value = getattr(operation, member)
         if value is not UNSET:
             text = _one_line(value) if isinstance(value, Raw) else _encode(value)
             pieces.append(b'"%b": %b' % (name.encode(), text))
+    pieces += numbering
     if len(request.id):
         pieces.append(b'"id": ' + _one_line(request.id))
     if request.timeout != TIMEOUT_S_DEFAULT:
@@ -243,8 +256,23 @@ def _parse_any(line: bytes) -> Request:
         problem = f'{operation.name} needs an "id" of at most {NAME_BYTES_MAX} bytes, which names the watch'
     if problem is not None:
         raise explain(line, problem)
+    if isinstance(decoded, WriteMembers):
+        operation = _number(line, operation, decoded)
     is_stale = members["consistency"] == "stale"
     return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
+
+
+def _number(line: bytes, operation: Any, members: WriteMembers) -> Any:
+    """Return an operation in the session of its client, if the line says that it is of one."""
+    session, seq, done = members.session, members.seq, members.done
+    if session is UNSET and seq is UNSET and done is UNSET:
+        return operation
+    if not isinstance(operation, WriteOperation):
+        raise explain(line, f"{NUMBERS_WRITES} a {operation.name} takes none")
+    if session is UNSET or seq is UNSET:
+        raise explain(line, "session and seq stand together")
+    write: Any = operation
+    return Numbered(write, session, seq, done)
 
 
 def _decode_any(line: bytes) -> Any:

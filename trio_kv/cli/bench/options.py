@@ -20,7 +20,7 @@ from trio_kv.cli.parsing import (
     flag,
     option,
 )
-from trio_kv.client.client import DEFAULT_PORT
+from trio_kv.client.asker import DEFAULT_PORT
 
 CONNECTIONS_MAX = 65_536
 """More than a machine has ports for."""

@@ -10,6 +10,7 @@ from typing import Literal
 from trio_kv.check.history import OUTCOMES, what_is_asked
 from trio_kv.kv.operations import AnyOperation
 from trio_kv.kv.operations.operation import Query, WriteOperation
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import ReplyLine
 
@@ -39,8 +40,10 @@ class NonsenseError(Exception):
 
 def operation_of(request: Request) -> AnyOperation:
     """Return the operation of a request, which is one on a key."""
-    assert isinstance(request.operation, Query | WriteOperation), request
-    return request.operation
+    operation = request.operation
+    assert isinstance(operation, Query | WriteOperation)
+    assert not isinstance(operation, Numbered | OpenOrRenew)
+    return operation
 
 
 def classify(request: Request, reply: ReplyLine | None) -> tuple[Outcome, bytes | None]:

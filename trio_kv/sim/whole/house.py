@@ -125,6 +125,7 @@ class House(NodeHost):
             self.cluster.registry,
             Random(random.getrandbits(64)),
             session_timeout_s=plan.session_timeout_us / 1_000_000,
+            secrets=Random(f"{plan.seed}/secrets"),
         )
         self.network = ClientNetwork(self.after, Random(random.getrandbits(64)), plan.latency_s / 4)
         self.door = Door(self, self.store, trace, idle_timeout_s=random.choice((0.3, 2.0, 10.0)))
