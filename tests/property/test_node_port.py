@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trio_kv.kv.commands import Command, OpenSession, Write
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Reply, TimedReply
 from trio_kv.wire.node_port import (
     Answer,
     Done,
@@ -60,7 +60,9 @@ def proposals(draw: st.DrawFn) -> Propose:
 REQUESTS: st.SearchStrategy[Request] = proposals() | st.builds(
     Read, ASKERS, NUMBERS, QUERIES, st.booleans(), NUMBERS
 )
-REPLIES = st.builds(Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS)
+REPLIES = st.builds(
+    Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS
+) | st.builds(TimedReply, st.just("ok"), VALUES, NUMBERS, ttl_us=NUMBERS)
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(
     st.builds(Done, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(REPLIES)),
     st.builds(Refused, NUMBERS, NUMBERS, st.none() | NUMBERS),

@@ -9,7 +9,7 @@ from trio_kv.kv.commands import Command, Expire, OpenSession, Write, decode_comm
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Incr, Set
 from trio_kv.kv.operations.operation import Change, SessionChange, TimedSet
-from trio_kv.kv.reply import Item, Reply
+from trio_kv.kv.reply import Item, Reply, TimedReply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.siblings import Siblings
 from trio_kv.raft.entry import Entry, make_entry
@@ -291,7 +291,7 @@ def test_get_tells_how_long_a_key_lives_at_least() -> None:
     for known_us, left_us in ((0, 10 * S), (4 * S, 6 * S), (11 * S, 0)):
         log.machine.known_time_us = known_us
         assert log.machine.query([Get("k"), Get("m"), Get("none")]) == [
-            Reply("ok", raw("1"), 2, ttl_us=left_us),
+            TimedReply("ok", raw("1"), 2, ttl_us=left_us),
             Reply("ok", raw("2"), 3),
             Reply("missing"),
         ]

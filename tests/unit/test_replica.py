@@ -11,6 +11,7 @@ import pytest
 from trio_kv.kv import commands
 from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.operations import Cas, Get, Set
+from trio_kv.kv.reply import TimedReply
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
@@ -682,8 +683,10 @@ def test_a_read_tells_the_time_left_by_the_cluster_time_that_its_node_knows(thre
         three.read(number, 20 + number, "k", is_stale=True)
         (answer,) = three.taken()
         assert isinstance(answer, Done)
-        left.append(answer.replies[0].ttl_us)
-    assert all(ttl_us is not None and 5_800_000 < ttl_us < 6_100_000 for ttl_us in left), left
+        (reply,) = answer.replies
+        assert isinstance(reply, TimedReply)
+        left.append(reply.ttl_us)
+    assert all(5_800_000 < ttl_us < 6_100_000 for ttl_us in left), left
 
 
 def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:

@@ -29,12 +29,17 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """Index of the write, or the revision of the key that a read or failed condition met (0: no such key)."""
     message: str = ""
     """For people; set on errors."""
-    ttl_us: int | None = None
-    """With a read: how long the key lives at least, as far as the node that answers knows; None: for good."""
 
     def __repr__(self) -> str:
         value = "" if self.value is None else f" {bytes(self.value).decode(errors='replace')}"
         return f"{self.code}@{self.revision}{value}"
+
+
+class TimedReply(Reply, frozen=True, gc=False, kw_only=True):
+    """What a read found under a key that ends. A class of its own, for replies are made and kept for every write."""
+
+    ttl_us: int
+    """How long the key lives at least, as far as the node that answers knows."""
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

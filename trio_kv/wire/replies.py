@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Reply, TimedReply
 from trio_kv.wire.operations import ABSENT, Request
 
 CLOSE_OK: Final = b'{"close": "ok"}\n'
@@ -215,4 +215,6 @@ def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     if not request.meta:
         return b""
     meta = b', "revision": %d, "node": %d, "term": %d' % (reply.revision, node, term)
-    return meta if reply.ttl_us is None else meta + b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000)
+    return (
+        meta + b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000) if isinstance(reply, TimedReply) else meta
+    )

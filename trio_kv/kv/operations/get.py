@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Raw
 
 from trio_kv.kv.operations.operation import Key, Query, State, encode_key_and_value
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Reply, TimedReply
 
 MISSING: Final = Reply("missing")
 
@@ -27,7 +27,8 @@ class Get(Query, frozen=True, gc=False, tag="get"):
             return MISSING
         if item.due is None:
             return Reply("ok", item.value, item.revision)
-        return Reply("ok", item.value, item.revision, "", max(0, item.due[0] - state.known_time_us))
+        ttl_us = max(0, item.due[0] - state.known_time_us)
+        return TimedReply("ok", item.value, item.revision, ttl_us=ttl_us)
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Tell the key and what it holds."""

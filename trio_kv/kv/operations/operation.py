@@ -132,13 +132,13 @@ class Context:
         item, previous = self._make_item(key, value, before, due_us), 0 if before is None else before.revision
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
-        if due_us is not None or (before is not None and before.due is not None):
+        if due_us is None:
+            if before is not None and before.due is not None:
+                self.expiry.replace(before, item)
+            self.changes.append(Change("set", key, value, self.index, previous))
+        else:
             self.expiry.replace(before, item)
-        self.changes.append(
-            Change("set", key, value, self.index, previous)
-            if due_us is None
-            else TimedSet("set", key, value, self.index, previous, due_us)
-        )
+            self.changes.append(TimedSet("set", key, value, self.index, previous, due_us))
         if is_told:
             self.origin = item.key, self.index
         return Reply("ok", item.value if is_told else None, self.index)
@@ -163,7 +163,9 @@ class Context:
         if before is not None:
             key = before.key
         # Copied, if it is a part of something larger that would stay in memory with it.
-        return Item(value.copy(), self.index, key, None if due_us is None else (due_us, key))
+        if due_us is None:
+            return Item(value.copy(), self.index, key)
+        return Item(value.copy(), self.index, key, (due_us, key))
 
     def remove(self, key: str, item: Item) -> Reply:
         """Remove a key; `item` is what it holds."""

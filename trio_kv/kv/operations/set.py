@@ -44,7 +44,8 @@ class Set(KeyWrite, frozen=True, gc=False, tag="set"):
         wanted = self.if_revision
         if wanted is not UNSET and wanted != previous:
             return context.refuse(self.key, item, explain_revisions(previous, wanted))
-        return context.put(self.key, self.value, item, context.end_of(self.ttl))
+        due_us = None if self.ttl is UNSET else context.end_of(self.ttl)
+        return context.put(self.key, self.value, item, due_us)
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """Tell the key and what was written."""
