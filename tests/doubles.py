@@ -152,7 +152,7 @@ class MemoryWatch:
         if self.is_lost:
             self.end()
             return Drawn(self.after, self.after, is_lost=True)
-        drawn = draw(self._store.history, self._selector, self.after)
+        drawn = draw(self._store.history, self._selector, self.after, self._store.history.upto)
         self.after = drawn.upto
         self.drawn += bool(drawn.revisions)
         return drawn if drawn.revisions else None

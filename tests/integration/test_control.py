@@ -533,9 +533,3 @@ def test_a_store_that_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     made.chmod(0o777)
     with pytest.raises(PermissionError, match="remove it"):
         control_path(None, 3002)
-
-
-def test_the_door_stays_on_this_machine() -> None:
-    """A host that others can reach is refused."""
-    with pytest.raises(ValueError, match="host"):
-        ControlConfig(host="0.0.0.0")

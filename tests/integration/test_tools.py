@@ -16,8 +16,9 @@ from trio_kv.cli.main import main
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
+from trio_kv.gateway.drawn import Selector
 from trio_kv.gateway.local import LocalCluster, open_cluster
-from trio_kv.gateway.store import View
+from trio_kv.gateway.store import Answer, View, Watch
 from trio_kv.kv.operations import Get, Set
 from trio_kv.trace.trace import Trace
 
@@ -202,3 +203,43 @@ async def test_rebuild_of_a_node_while_the_server_is_down(tmp_path: Path) -> Non
         # It counts again: without another node it is part of the majority.
         local.cluster.stop(1)
         await put(local, "after", "value")
+
+
+async def test_a_watch_from_before_a_restore_hears_compacted(tmp_path: Path) -> None:
+    """Not silence, and not another history under the same revisions; nor does a condition on an old revision hold."""
+    async with serving(tmp_path / "old", 3) as local:
+        await put(local, "key", "value")
+        assert await run("backup", tmp_path / "1.snap", "--data-dir", tmp_path / "old") == 0
+        # Acknowledged, and in no backup.
+        last = max([await put(local, "more", number) for number in range(5)])
+    assert await run("restore", tmp_path / "1.snap", "--data-dir", tmp_path / "new", "--nodes", 3) == 0
+    async with serving(tmp_path / "new") as local:
+        answer, _ = await begin_watch(local, first=last + 1)
+        assert answer.replies[0].code == "compacted"
+        oldest = answer.replies[0].revision
+        assert oldest > last + 900_000_000
+        answer, watch = await begin_watch(local, first=oldest)
+        assert (answer.replies[0].code, watch is not None) == ("ok", True)
+
+
+async def begin_watch(local: LocalCluster, first: int) -> tuple[Answer, Watch | None]:
+    """Begin to watch all keys; return the answer, and the watch if there is one."""
+    answers: list[Answer] = []
+    begun = trio.Event()
+
+    def done(answer: Answer) -> None:
+        answers.append(answer)
+        begun.set()
+
+    call = local.store.start_watch(
+        Selector("", is_prefix=True),
+        first=first,
+        progress_s=float("inf"),
+        timeout_s=5.0,
+        on_more=lambda: None,
+        done=done,
+    )
+    assert not isinstance(call, Answer)
+    with trio.fail_after(10):
+        await begun.wait()
+    return answers[0], call.watch

@@ -1,6 +1,7 @@
 """All mutants of the list, registered by importing their rooms."""
 
 from tests.mutants import (
+    client_sessions,
     clients,
     directories,
     disks,
@@ -21,6 +22,7 @@ from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "client_sessions",
     "clients",
     "directories",
     "disks",

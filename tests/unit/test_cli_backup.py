@@ -396,7 +396,7 @@ def test_restore_makes_a_cluster(snapshot: Path, tmp_path: Path, capsys: pytest.
     """The output tells what is in the new cluster and how to start it; nothing is asked of a server."""
     assert main(["restore", str(snapshot), "--data-dir", "new", "--nodes", "3"]) == 0
     shown = capsys.readouterr().out
-    assert "new: a new cluster of 3 nodes that goes on after entry 4, 3 keys" in shown
+    assert "new: a new cluster of 3 nodes with everything up to entry 4, 3 keys" in shown
     assert "serve --data-dir new" in shown
     with open_data_directory(tmp_path / "new", random=Random(1)) as directory:
         assert directory.nodes == (1, 2, 3)

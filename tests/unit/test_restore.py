@@ -21,7 +21,7 @@ from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import DamagedError, LockedError, ManifestError
 from trio_kv.storage.files import RealFiles
 from trio_kv.storage.opening import Opened
-from trio_kv.storage.restore import SnapshotContent, check_snapshot, restore
+from trio_kv.storage.restore import REVISIONS_SKIPPED, SnapshotContent, check_snapshot, restore
 from trio_kv.storage.snapshot_reading import snapshot_name
 from trio_kv.storage.snapshots import SnapshotStore
 from trio_kv.wire.frames import Base, Identity
@@ -118,11 +118,15 @@ def test_every_node_starts_from_the_snapshot(tmp_path: Path, nodes: int) -> None
         for node in directory.nodes:
             with contextlib.closing(directory.node(node).open()) as opened:
                 assert opened.recovered.hard_state == HardState(TERM, None)
-                assert (opened.recovered.base, opened.recovered.entries) == (Base(41, TERM), [])
+                assert (opened.recovered.base, opened.recovered.entries) == (
+                    Base(REVISIONS_SKIPPED + 41, TERM),
+                    [],
+                )
                 restored = read_machine(opened)
             assert restored.state_digest == machine.state_digest
             assert restored.entries_digest == machine.entries_digest
-            assert (restored.applied, restored.time_us) == (machine.applied, machine.time_us)
+            assert restored.applied == machine.applied + REVISIONS_SKIPPED
+            assert restored.time_us == machine.time_us
             assert restored.items == machine.items
 
 
@@ -158,23 +162,32 @@ def test_the_new_cluster_is_another_one(tmp_path: Path) -> None:
     restore(source, tmp_path / "other", nodes=3, random=Random(5), segment_bytes=SEGMENT_BYTES)
     with open_directory(tmp_path / "new") as new, open_directory(tmp_path / "other") as other:
         assert len({new.cluster, other.cluster, IDENTITY.cluster}) == 3
-        shutil.copy(other.node(1).path / snapshot_name(4, TERM), new.node(1).path / snapshot_name(4, TERM))
+        name = snapshot_name(REVISIONS_SKIPPED + 4, TERM)
+        shutil.copy(other.node(1).path / name, new.node(1).path / name)
         with pytest.raises(DamagedError, match="belongs to"):
             new.node(1).open()
 
 
 def test_the_log_goes_on_after_the_snapshot(tmp_path: Path) -> None:
-    """What is written then follows on the snapshot's last entry, and is there after a restart."""
+    """What is written then has revisions far above all of the old cluster, and is there after a restart."""
     source, _ = make_snapshot(tmp_path / "old")
+    next_index = REVISIONS_SKIPPED + 5
     restore_to(source, tmp_path / "new")
     with open_directory(tmp_path / "new") as directory:
         with contextlib.closing(directory.node(2).open()) as opened:
             opened.wal.append(
-                [Write(Ticket(1, TERM + 1, 5), HardState(TERM + 1, 2), None, (set_entry(5, TERM + 1),))]
+                [
+                    Write(
+                        Ticket(1, TERM + 1, next_index),
+                        HardState(TERM + 1, 2),
+                        None,
+                        (set_entry(next_index, TERM + 1),),
+                    )
+                ]
             )
         with contextlib.closing(directory.node(2).open()) as opened:
-            assert [entry.index for entry in opened.recovered.entries] == [5]
-            assert opened.recovered.base == Base(4, TERM)
+            assert [entry.index for entry in opened.recovered.entries] == [next_index]
+            assert opened.recovered.base == Base(next_index - 1, TERM)
 
 
 @pytest.mark.parametrize("content", ["a cluster", "a file", "an own file", "a directory"])

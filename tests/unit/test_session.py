@@ -12,7 +12,9 @@ from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Get
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.kv.reply import Reply
+from trio_kv.proxy.access import Doorkeeper
 from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.limits import Limits
 from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import NEXT_STATES, PAUSE, READ, WRITE, IllegalStateError, State, Step
 from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
@@ -152,6 +154,10 @@ def bring_to(state: State) -> Session:
     it = session()
     if state is State.GREETING:
         return it
+    if state is State.AUTHENTICATING:
+        it = Session(ProxyConfig(), dict, Doorkeeper({}, Limits(), lambda: 0.0, print).admit(1, "a:1"))
+        Driver(it).receive(b'{"op":"ping"}\n')
+        return it
     Driver(it).receive(b'{"op":"ping"}\n')
     if state is State.OPEN:
         return it
@@ -175,7 +181,7 @@ def test_states(state: State) -> None:
     """A session can become what the table says, and nothing else; it hears until it has an end."""
     it = bring_to(state)
     assert it.state is state
-    assert it.is_open == (state in (State.GREETING, State.OPEN))
+    assert it.is_open == (state in (State.GREETING, State.AUTHENTICATING, State.OPEN))
     assert it.is_hearing == (state not in (State.CLOSING, State.CLOSED))
     if not it.is_hearing:
         with pytest.raises(IllegalStateError, match=state.value):
@@ -184,7 +190,9 @@ def test_states(state: State) -> None:
         with pytest.raises(IllegalStateError, match=state.value):
             it.close()
     it.retire(CLOSE_OK, "idle")
-    assert it.reason == ("idle" if state in (State.GREETING, State.OPEN) else "shutdown")
+    assert it.reason == (
+        "idle" if state in (State.GREETING, State.AUTHENTICATING, State.OPEN) else "shutdown"
+    )
     it.lose("the peer is gone")
     assert (it.state, it.reason) == (State.CLOSED, "the peer is gone")
 

@@ -18,7 +18,7 @@ from trio_kv.check.durability import Durability
 from trio_kv.check.reference import Outcome
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.run_order import Place, RunOrder, take_apart
-from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
+from trio_kv.check.state_machine_safety import SessionSeq, StateMachineSafety, name_of, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.operations import AnyQuery
@@ -51,7 +51,7 @@ class Answers:
         self._taken: set[int] = set()
         self._revisions = RevisionOrder()
         self.run_order = RunOrder(chronicle)
-        self._first_asked: dict[tuple[int, int], int] = {}
+        self._first_asked: dict[SessionSeq, int] = {}
         """(session, seq) -> the highest index committed anywhere when it was first asked."""
         self.judged = 0
 
@@ -65,7 +65,7 @@ class Answers:
         self._asked[number] = _Asked(node, commit, queries, revisions, commands, places)
         for command in commands:
             if isinstance(command, Write):
-                self._first_asked.setdefault((command.session, command.seq), commit)
+                self._first_asked.setdefault(name_of(command), commit)
 
     def asked_to_read(self, number: int, node: int, queries: Sequence[AnyQuery]) -> None:
         """Note a request."""
@@ -121,11 +121,11 @@ class Answers:
 
     def _judge_write(self, node: int, command: Command, given: Outcome) -> None:
         if isinstance(command, Write):
-            known = self._chronicle.outcomes.get((command.session, command.seq), [])
+            known = self._chronicle.outcomes.get(name_of(command), [])
             if given not in known:
                 raise Violation(f"node {node} answered {command} with {given}; its entries got {known}")
             if given.code == "ok":
-                if given.revision <= self._first_asked[command.session, command.seq]:
+                if given.revision <= self._first_asked[name_of(command)]:
                     raise Violation(f"node {node} answered {command} with an index older than the request")
                 self._revisions.told(command.operation.key, given.revision)
         if given.code == "ok" and given.revision:

@@ -11,7 +11,7 @@ import attrs
 from msgspec import UNSET
 
 from trio_kv.check.json_equality import are_equal
-from trio_kv.kv.commands import Expire, OpenSession, RenewSession, Write
+from trio_kv.kv.commands import UNSAID, ClientWrite, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Incr, Set
 from trio_kv.raft.entry import Entry
 
@@ -29,10 +29,20 @@ class Outcome:
 class _Session:
     timeout_us: int
     used_us: int
+    secret: str = ""
+    """Of one that a client opened."""
     done: int = 0
     outcomes: dict[int, Outcome] = attrs.field(factory=dict)
     sources: dict[int, tuple[str, int]] = attrs.field(factory=dict)
     """Key and revision that the value of an outcome comes from, by seq."""
+
+    digests: dict[int, int] = attrs.field(factory=dict)
+    """What each outcome answers, by seq; in the session of a client."""
+
+    def use(self, time_us: int, index: int) -> Outcome:
+        """Use it without writing; a client is told the time-out."""
+        self.used_us = time_us
+        return Outcome("ok", str(self.timeout_us).encode() if self.secret else None, index)
 
     def texts(self) -> dict[tuple[str, int], int]:
         """Return the sizes of the different values that outcomes hold."""
@@ -66,23 +76,24 @@ class Reference:
         """Apply the next entry."""
         command, index, time_us = entry.command, entry.index, entry.time_us
         match command:
+            case ClientWrite():
+                return self._write_of_client(command, index, time_us)
             case Write():
                 return self._write(command, index, time_us)
-            case OpenSession(timeout_us):
-                self._sessions[index] = _Session(timeout_us, time_us)
-                return Outcome("ok", None, index)
-            case RenewSession(session_id):
-                session = self._sessions.get(session_id)
-                if session is None:
-                    return EXPIRED
-                session.used_us = time_us
-                return Outcome("ok", None, index)
+            case OpenSession(timeout_us, secret):
+                known = [name for name, each in self._sessions.items() if secret and each.secret == secret]
+                name = known[0] if known else index
+                session = self._sessions.setdefault(name, _Session(timeout_us, time_us, secret))
+                return session.use(time_us, name)
+            case RenewSession(session_id, secret):
+                found = self._find(session_id, secret)
+                return EXPIRED if found is None else found.use(time_us, index)
             case Expire(at_most):
-                for _, _, name in self.due(time_us)[:at_most]:
-                    if isinstance(name, str):
-                        self._remove(name, index)
+                for _, _, ended in self.due(time_us)[:at_most]:
+                    if isinstance(ended, str):
+                        self._remove(ended, index)
                     else:
-                        del self._sessions[name]
+                        del self._sessions[ended]
                 return Outcome("ok")
             case None:
                 return Outcome("ok")
@@ -103,6 +114,28 @@ class Reference:
                 break
             held = item
         return Outcome("missing") if held is None else Outcome("ok", *held)
+
+    def _find(self, session_id: int, secret: str) -> _Session | None:
+        session = self._sessions.get(session_id)
+        return session if session is not None and session.secret == secret else None
+
+    def _write_of_client(self, command: ClientWrite, index: int, time_us: int) -> Outcome:
+        session, seq, done = self._find(command.session, command.secret), command.seq, command.done
+        if session is None or not command.secret:
+            return EXPIRED
+        if done == UNSAID:
+            done = max([seq, *session.outcomes]) - 1023
+        if seq in session.outcomes and session.digests.get(seq, 0) != command.digest:
+            return Outcome("bad_request")
+        if seq > max(done, session.done) + 65_535:
+            return OVERLOADED
+        outcome = self._write(Write(command.session, seq, done, command.operation), index, time_us)
+        if outcome == OVERLOADED:
+            # The client may ask again.
+            del session.outcomes[seq]
+        elif seq in session.outcomes:
+            session.digests[seq] = command.digest
+        return outcome
 
     def _write(self, command: Write, index: int, time_us: int) -> Outcome:
         session = self._sessions.get(command.session)

@@ -7,7 +7,7 @@ effect already: then the read has no place any more, and must not be told anythi
 
 from collections.abc import Iterator, Sequence
 
-from trio_kv.check.state_machine_safety import StateMachineSafety, outcome_of
+from trio_kv.check.state_machine_safety import SessionSeq, StateMachineSafety, name_of, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.operations import AnyQuery
@@ -120,6 +120,6 @@ class RunOrder:
         return any(outcome.code in _NOT_APPLIED for outcome in self._chronicle.outcomes[name])
 
 
-def _name(command: object) -> tuple[int, int]:
+def _name(command: object) -> SessionSeq:
     """Return (session, seq); of what is no write, one that no write has."""
-    return (command.session, command.seq) if isinstance(command, Write) else (0, -1)
+    return name_of(command) if isinstance(command, Write) else (0, -1)

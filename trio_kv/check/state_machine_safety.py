@@ -10,17 +10,26 @@ from collections.abc import Sequence
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.kv.commands import Command, Write
+from trio_kv.kv.commands import ClientWrite, Command, Write
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import Entry
 
-SessionSeq = tuple[int, int]
+SessionSeq = tuple[int | str, ...]
+"""What takes effect once: see `name_of`."""
+
+_NO_ROOM = Outcome("overloaded")
 
 
 def outcome_of(reply: Reply) -> Outcome:
     """Return a reply without its words for people."""
     return Outcome(reply.code, None if reply.value is None else bytes(reply.value), reply.revision)
+
+
+def name_of(command: Write) -> SessionSeq:
+    """Return (session, seq); of a client's write what makes it the same request besides, as others are refused."""
+    name = command.session, command.seq
+    return (*name, command.secret, command.digest) if isinstance(command, ClientWrite) else name
 
 
 class StateMachineSafety(Judge):
@@ -100,13 +109,17 @@ class StateMachineSafety(Judge):
         due = self.reference.apply(entry)
         command = entry.command
         if isinstance(command, Write):
-            self._judge_once(entry, (command.session, command.seq), given)
+            self._judge_once(entry, command, given)
         if given != due:
             raise Violation(f"entry {entry} {command} was answered {given} instead of {due}")
 
-    def _judge_once(self, entry: Entry, name: SessionSeq, given: Outcome) -> None:
+    def _judge_once(self, entry: Entry, command: Write, given: Outcome) -> None:
+        name = name_of(command)
         before = self.outcomes.setdefault(name, [])
         for outcome in before:
+            if outcome == _NO_ROOM and isinstance(command, ClientWrite):
+                # It is not kept: a client may ask again.
+                continue
             if outcome.code == "session_expired" and given.code != "session_expired":
                 raise Violation(f"entry {entry}: (session, seq) {name} took effect after it was refused")
             if given not in (outcome, Outcome("session_expired")):

@@ -98,7 +98,7 @@ def _back_up(
     """Nodes whose snapshots could not be used."""
     with open_new_file(place.parent) as new:
         for attempt in range(1, ATTEMPTS_MAX + 1):
-            reply = ask_for_snapshot(door, door_options.timeout_s, refused)
+            reply = ask_for_snapshot(door, door_options, refused)
             source = Path(str(reply["path"]))
             try:
                 _copy(source, new.file, on_progress)
@@ -154,7 +154,9 @@ def _copy(source: Path, target: BinaryIO, on_progress: Progress) -> None:
         sync_descriptor(target.fileno())
 
 
-def ask_for_snapshot(door: client.Door, timeout_s: float, without: Sequence[int] = ()) -> dict[str, Any]:
+def ask_for_snapshot(
+    door: client.Door, door_options: DoorOptions, without: Sequence[int] = ()
+) -> dict[str, Any]:
     """Have the running cluster take a snapshot of all that was acknowledged; return the reply's members.
 
     Raises:
@@ -162,7 +164,13 @@ def ask_for_snapshot(door: client.Door, timeout_s: float, without: Sequence[int]
         NoDoorError: nobody opens.
 
     """
-    reply = client.command(door, "backup", {"without": without} if without else {}, timeout_s=timeout_s)
+    reply = client.command(
+        door,
+        "backup",
+        {"without": without} if without else {},
+        timeout_s=door_options.timeout_s,
+        tls=door_options.tls(),
+    )
     if reply.get("status") != "ok":
         raise NotDoneError(f"{reply.get('error')}: {reply.get('message')}")
     return reply
@@ -180,7 +188,7 @@ def restore(file: Path, data_dir: Path, *, nodes: int, output: str) -> ExitCode:
     if output == "json":
         _show_json(data_dir=str(data_dir), nodes=nodes, content=content)
         return ExitCode.OK
-    cluster = f"a new cluster of {count(nodes, 'node')} that goes on after entry {content.index}"
+    cluster = f"a new cluster of {count(nodes, 'node')} with everything up to entry {content.index}"
     show(f"{data_dir}: {cluster}, {_amount(content)}")
     show(f"start it with: python -m trio_kv serve --data-dir {shlex.quote(str(data_dir))}")
     return ExitCode.OK

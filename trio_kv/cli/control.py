@@ -12,6 +12,7 @@ from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json
 from trio_kv.cli.parsing import DATA_DIR_DEFAULT, ListenPort, Node, ReplyOutput, Timeout, option, read_whole
 from trio_kv.cli.status import show_status
+from trio_kv.cli.way import TlsOptions
 from trio_kv.cli.words import examples
 
 READS = frozenset({"status"})
@@ -34,7 +35,7 @@ app = App(
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class DoorOptions:
+class DoorOptions(TlsOptions):
     """How to find the door."""
 
     data_dir: Annotated[Path, option("The server's data directory.", "DATA_DIR")] = DATA_DIR_DEFAULT
@@ -90,7 +91,9 @@ def _send(name: str, arguments: Mapping[str, Any], door_options: DoorOptions) ->
 
     try:
         door = client.find_door(door_options.data_dir, door_options.control_port)
-        reply = client.command(door, name, arguments, timeout_s=door_options.timeout_s)
+        reply = client.command(
+            door, name, arguments, timeout_s=door_options.timeout_s, tls=door_options.tls()
+        )
     except client.UnansweredError as error:
         say(str(error) if name in READS else f"{error}. The command may or may not take effect")
         return _code_without_result(name)

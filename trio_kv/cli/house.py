@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from trio_kv.cli.access import Access, AccessError, open_access
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.client.control import NoDoorError, find_door
@@ -21,13 +22,13 @@ from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.limits import VALUE_BYTES_LIMIT, Limits
 from trio_kv.proxy.server import Proxy
 from trio_kv.proxy.sockets import BACKLOG_MAX, bind_host
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import AccessReloaded, AccessReloadFailed
 
-CONTROL_HOST = "127.0.0.1"
-"""Where the control door listens: without TLS its token must not leave the machine."""
 UNPRIVILEGED_PORT = 1024
 """Ports below it are for root, unless the system is told otherwise."""
 REMOVED_S = 1.0
@@ -45,6 +46,8 @@ class House:
     _cluster: Cluster
     _proxy: Proxy
     _door: ControlDoor
+    _access: Access
+    _trace: Trace
     nodes: int
     """How many nodes there are."""
     port: int
@@ -59,6 +62,26 @@ class House:
     async def wait_leader(self) -> int:
         """Wait until a node leads, and return it."""
         return await self._cluster.wait_leader()
+
+    async def reload(self) -> None:
+        """Read tokens and certificates anew. Where a file can't be used, what there was stays in force."""
+        access, proxy, door = self._access, self._proxy, self._door
+        try:
+            read = await trio.to_thread.run_sync(access.read, abandon_on_cancel=True)
+        except AccessError as error:
+            self._trace.emit(AccessReloadFailed(str(error)))
+            return
+        if access.credentials is not None and read.loaded is not None:
+            access.credentials.replace(read.loaded)
+            try:
+                await trio.to_thread.run_sync(door.tell_certificate)
+            except OSError as error:
+                why = f"certificates are in force, and trio-kv ctl is not told: {explain_os_error(error)}"
+                self._trace.emit(AccessReloadFailed(why))
+        if read.tokens is not None:
+            proxy.change_tokens(read.tokens)
+        names = [] if read.tokens is None else sorted(holder.name for holder in read.tokens.values())
+        self._trace.emit(AccessReloaded(tuple(names), has_tls=read.loaded is not None))
 
     async def stop(self) -> None:
         """Take no new connections, answer what is left within 2 s, say so to all, close the doors."""
@@ -75,17 +98,26 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
 
     """
     # The ports come first: what is in use already is known before anything is made.
+    access = await _open_access(options)
     with ExitStack() as sockets:
         client_sockets = await _bind(sockets, options, options.host, options.port, "--port")
-        control_sockets = await _bind(sockets, options, CONTROL_HOST, options.control_port, "--control-port")
+        control_sockets = await _bind(
+            sockets, options, options.control_host, options.control_port, "--control-port"
+        )
         async with _open_cluster(options, trace) as (local, path), trio.open_nursery() as nursery:
-            proxy = Proxy(local.store, _proxy_config(options), trace)
+            proxy = Proxy(
+                local.store,
+                _proxy_config(options),
+                trace,
+                tokens=access.tokens,
+                credentials=access.credentials,
+            )
             config = ControlConfig(
-                host=CONTROL_HOST,
+                host=options.control_host,
                 port=options.control_port,
                 data_dir=None if options.is_ephemeral else path,
             )
-            door = ControlDoor(local.cluster, config, trace)
+            door = ControlDoor(local.cluster, config, trace, access.credentials)
             _listen(client_sockets, options, "--port")
             _listen(control_sockets, options, "--control-port")
             port: int = await nursery.start(proxy.serve, client_sockets)
@@ -93,7 +125,8 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
                 control_port: int = await nursery.start(door.serve, control_sockets)
             except OSError as error:
                 raise StartError(_explain_control_file(config, error)) from error
-            yield House(local.cluster, proxy, door, len(local.cluster.registry.nodes), port, control_port)
+            nodes = len(local.cluster.registry.nodes)
+            yield House(local.cluster, proxy, door, access, trace, nodes, port, control_port)
             nursery.cancel_scope.cancel()
 
 
@@ -116,6 +149,13 @@ def _listen(bound: Sequence[socket.socket], options: ServeOptions, flag: str) ->
             sock.listen(BACKLOG_MAX)
         except OSError as error:
             raise StartError(_explain_port(options, host, port, flag, error)) from error
+
+
+async def _open_access(options: ServeOptions) -> Access:
+    try:
+        return await trio.to_thread.run_sync(open_access, options, abandon_on_cancel=True)
+    except AccessError as error:
+        raise StartError(str(error)) from error
 
 
 @asynccontextmanager
@@ -165,6 +205,8 @@ def _proxy_config(options: ServeOptions) -> ProxyConfig:
         idle_timeout_s=options.idle_timeout_s,
         line_bytes_max=options.line_bytes_max,
         pending_bytes_max=options.pending_bytes_max,
+        connections_max=options.connections_max,
+        limits=Limits(options.key_bytes_max, options.value_bytes_max or VALUE_BYTES_LIMIT),
     )
 
 

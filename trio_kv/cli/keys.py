@@ -56,7 +56,7 @@ def keys(prefix: str, door_options: DoorOptions, *, limit: int) -> ExitCode:
 def _find(prefix: str, door_options: DoorOptions) -> list[tuple[str, int]]:
     door = client.find_door(door_options.data_dir, door_options.control_port)
     for _ in range(ATTEMPTS_MAX):
-        path = Path(str(ask_for_snapshot(door, door_options.timeout_s)["path"]))
+        path = Path(str(ask_for_snapshot(door, door_options)["path"]))
         try:
             return [(item.key, item.revision) for item in _items(path) if item.key.startswith(prefix)]
         except FileNotFoundError:

@@ -31,17 +31,19 @@ from trio_kv.cli.parsing import (
     Node,
     ReplyOutput,
     ServerPort,
+    TimeToLive,
     flag,
     option,
     read_variables,
 )
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
+from trio_kv.cli.way import WayOptions
 from trio_kv.cli.words import examples
 from trio_kv.client.asker import DEFAULT_PORT
 from trio_kv.client.client import Client
 from trio_kv.kv.operations import Cas, Delete, Get, Set
-from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, TTL_MAX_S, TTL_MIN_S, Request, Status
+from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, Status
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
@@ -82,7 +84,7 @@ def _check_timeout(_type: object, timeout_s: float) -> None:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class Target:
+class Target(WayOptions):
     """Which server to ask, and how long to wait."""
 
     host: Annotated[Host, option("Address of the server.", "HOST")] = "127.0.0.1"
@@ -98,15 +100,18 @@ class Target:
 
     def connect(self, on_reconnected: Callable[[str], None] | None = None) -> Client:
         """Return a client; it connects when it is first used."""
-        return Client(self.host, self.port, timeout_s=self.timeout_s, on_reconnected=on_reconnected)
+        return Client(
+            self.host,
+            self.port,
+            timeout_s=self.timeout_s,
+            on_reconnected=on_reconnected,
+            token=self.token(),
+            tls=self.tls(),
+        )
 
 
 Key = Annotated[str, option("1 to 4096 bytes; behind -- if it begins with a hyphen.")]
 Value = Annotated[str, option("JSON; what is no JSON is taken as a string; - takes all of stdin.")]
-TimeToLive = Annotated[
-    float | None,
-    option("Seconds for which the key is kept at least.", validator=Number(gte=TTL_MIN_S, lte=TTL_MAX_S)),
-]
 Revision = Annotated[NaturalNumber | None, option("Only if the key has this revision; 0: must not exist.")]
 
 DataDir = Annotated[Path, option("Where the nodes keep their logs and snapshots.", "DATA_DIR")]

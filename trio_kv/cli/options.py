@@ -10,15 +10,19 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.parsing import DATA_DIR_DEFAULT, SECONDS_MAX, Host, ListenPort, Node, flag, option
+from trio_kv.kv.operations.operation import KEY_BYTES_MAX
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.wire.frames import SECTOR_BYTES
 from trio_kv.wire.operations import LINE_BYTES_LIMIT
+from trio_kv.wire.operations import LINE_BYTES_LIMIT as VALUE_BYTES_LIMIT
 
 ROUND_MS_MAX = 3_600_000
 """An hour: the longest time between two heartbeats, or before an election."""
 RoundMs = Annotated[int, Parameter(validator=Number(gte=1, lte=ROUND_MS_MAX))]
 PENDING_BYTES_MAX = 1 << 40
+CONNECTIONS_LIMIT = 1_000_000
+"""More than a system has descriptors for."""
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -125,10 +129,43 @@ class ServeOptions:
     trace: Annotated[Path | None, option("File for every event of all levels, as JSON lines.", "TRACE")] = (
         None
     )
+    token_file: Annotated[
+        Path | None,
+        option(
+            "Who may ask: a NAME TOKEN, or NAME TOKEN read, on each line; mode 0600. SIGHUP reads it anew.",
+            "TOKEN_FILE",
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        option("Certificate of the server in PEM, for TLS on both doors. SIGHUP reads it anew.", "TLS_CERT"),
+    ] = None
+    tls_key: Annotated[Path | None, option("The key of --tls-cert.", "TLS_KEY")] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        option("Take clients alone that show a certificate of this CA.", "TLS_CLIENT_CA"),
+    ] = None
+    control_host: Annotated[Host, option("Address of the control door.", "CONTROL_HOST")] = "127.0.0.1"
+    connections_max: Annotated[
+        int,
+        option("Most clients at a time.", "CONNECTIONS_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),
+    ] = 10_000
+    key_bytes_max: Annotated[
+        int,
+        option("Longest key a client may use.", "KEY_BYTES_MAX", validator=Number(gte=1, lte=KEY_BYTES_MAX)),
+    ] = KEY_BYTES_MAX
+    value_bytes_max: Annotated[
+        int | None,
+        option(
+            "Longest value a client may send, as JSON. [default: as long as a line]",
+            "VALUE_BYTES_MAX",
+            validator=Number(gte=1, lte=VALUE_BYTES_LIMIT),
+        ),
+    ] = None
     is_insecure: Annotated[
         bool,
         flag(
-            "Allow a --host that others can reach, though nothing is encrypted or asked for a token.",
+            "Allow a --host that others can reach without TLS and tokens or client certificates.",
             *("INSECURE", "--insecure"),
         ),
     ] = False
@@ -137,6 +174,11 @@ class ServeOptions:
     def level(self) -> LogLevel:
         """The least important events to show: to a person what is wrong, to a program all that it may want."""
         return self.log_level or ("info" if self.is_verbose or self.is_log_json else "warning")
+
+    @property
+    def has_access_files(self) -> bool:
+        """Whether there are tokens or certificates, which can be read anew."""
+        return self.token_file is not None or self.tls_cert is not None
 
     def raft_config(self) -> RaftConfig:
         """Return the times as the core wants them.
@@ -157,6 +199,28 @@ class ServeOptions:
             heartbeat_interval_s=self.heartbeat_ms / 1000,
         )
 
+    def _check_access(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("--tls-cert and --tls-key go together: give both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise UsageError("--tls-client-ca asks for certificates over TLS: add --tls-cert and --tls-key")
+        if self.is_insecure:
+            return
+        has_tls = self.tls_cert is not None
+        is_asked = self.token_file is not None or self.tls_client_ca is not None
+        if not is_loopback(self.host) and not (has_tls and is_asked):
+            missing = [] if has_tls else ["TLS (--tls-cert, --tls-key)"]
+            missing += [] if is_asked else ["tokens or client certificates (--token-file, --tls-client-ca)"]
+            raise UsageError(
+                f"--host {self.host} can be reached by others, and lacks {' and '.join(missing)}: give them,"
+                " or listen on 127.0.0.1, or add --insecure"
+            )
+        if not is_loopback(self.control_host) and not has_tls:
+            raise UsageError(
+                f"--control-host {self.control_host} can be reached by others, and without TLS its token can be read"
+                " on the way: give --tls-cert and --tls-key, or leave it at 127.0.0.1, or add --insecure"
+            )
+
     def check(self) -> None:
         """Refuse what is unsafe or can't work together.
 
@@ -165,11 +229,7 @@ class ServeOptions:
 
         """
         self.raft_config()
-        if not self.is_insecure and not is_loopback(self.host):
-            raise UsageError(
-                f"--host {self.host} can be reached by others, and nothing is encrypted or asked for a token:"
-                " listen on 127.0.0.1, or add --insecure"
-            )
+        self._check_access()
         if self.line_bytes_max > self.pending_bytes_max:
             raise UsageError(
                 f"--line-bytes-max {self.line_bytes_max} is over --pending-bytes-max {self.pending_bytes_max}: no line"

@@ -1,7 +1,8 @@
 """`serve`: runs the house until a signal ends it.
 
 The first SIGTERM, SIGINT or SIGHUP (the terminal is gone; not under `nohup`) ends it in order: no new connections, what
-is left is answered within 2 s, exit code 0. A further SIGTERM or SIGINT ends the process at once, which is safe: what
+is left is answered within 2 s, exit code 0. Where there are tokens or certificates to be read anew, SIGHUP does that
+instead, as it does for other servers. A further SIGTERM or SIGINT ends the process at once, which is safe: what
 was acknowledged is on disk. Nothing here waits for whoever reads the output.
 """
 
@@ -11,7 +12,12 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from pathlib import Path
 
 import trio
@@ -74,21 +80,37 @@ async def run(
 
     """
     stopping = stop_signals()
-    if signal.SIGHUP in stopping:
+    is_reloading = options.has_access_files
+    if is_reloading and signal.SIGHUP in stopping:
+        stopping.remove(signal.SIGHUP)
+    hang_ups = [signal.SIGHUP] if is_reloading else []
+    if signal.SIGHUP in [*stopping, *hang_ups]:
         # What is beneath the receiver: one that comes late must not kill a process that has stopped in order.
         signal.signal(signal.SIGHUP, lambda *_: None)
-    with trio.open_signal_receiver(*stopping) as signals, open_output(options) as (trace, log):
+    with (
+        trio.open_signal_receiver(*stopping) as signals,
+        trio.open_signal_receiver(*hang_ups) if hang_ups else nullcontext() as reloads,
+        open_output(options) as (trace, log),
+    ):
         async with trio.open_nursery() as guard:
             stop = _Stop(trace)
             guard.start_soon(stop.hear, signals, exit_now)
             with stop.opening:
                 async with open_house(options, trace) as house, trio.open_nursery() as nursery:
                     nursery.start_soon(_announce, options, house, trace, log)
+                    nursery.start_soon(_reload, reloads, house)
                     await stop.wait()
                     await house.stop()
                     nursery.cancel_scope.cancel()
             guard.cancel_scope.cancel()
         trace.emit(ServerStopped())
+
+
+async def _reload(hang_ups: AsyncIterator[int] | None, house: House) -> None:
+    """Read tokens and certificates anew whenever that is asked for."""
+    if hang_ups is not None:
+        async for _ in hang_ups:
+            await house.reload()
 
 
 class _Stop:
@@ -161,10 +183,11 @@ def banner(options: ServeOptions, started: ServerStarted) -> str:
     safety = (
         "" if not started.data_dir else ", not synced (--no-fsync)" if options.has_no_fsync else ", synced"
     )
+    control = show_address(options.control_host, started.control_port)
     return (
         f"trio_kv {__version__}: {count(started.nodes, 'node')}, {leads}\n"
         f"  clients  {show_address(started.host, started.port)}   try: python -m trio_kv client{_way(started)}\n"
-        f"  control  127.0.0.1:{started.control_port}   try: python -m trio_kv ctl status{_door(started)}\n"
+        f"  control  {control}   try: python -m trio_kv ctl status{_door(started)}\n"
         f"  data     {data}{safety}\n"
         f"  stop     Ctrl-C"
     )

@@ -21,7 +21,9 @@ from trio_kv.cli.output import ExitCode, exit_code, parse_value, show, show_answ
 from trio_kv.cli.status import show_status
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.numbering import read_session
 from trio_kv.client.values import BLANKS
+from trio_kv.wire.client_sessions import OpenOrRenew
 from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Status
 
 PROMPT = "trio-kv> "
@@ -128,6 +130,9 @@ class Shell:
         answer = self._client.ask(Request(operation))
         if isinstance(operation, Status) and answer.code == "ok":
             return show_status(msgspec.json.decode(answer.line), "table")
+        if isinstance(operation, OpenOrRenew) and answer.code == "ok":
+            show(read_session(answer).session)
+            return ExitCode.OK
         return show_answer(answer, "table", has_value=operation.has_result)
 
 

@@ -1,8 +1,8 @@
 """The synchronous client: one request at a time over one connection that comes back by itself.
 
-What can be asked for stands in `client`; `ask` is the way below, for who wants to look at every answer. It raises only for the way to the store, and keeps apart what a caller must keep apart:
-`NotConnectedError`, nothing happened and the call may be repeated; `OutcomeUnknownError`, a write went out and no
-answer came, so that it may or may not take effect.
+What can be asked for stands in `client`. `ask` is the way below, for who wants to look at every answer: it raises only
+for the way to the store, and keeps apart what a caller must keep apart: `NotConnectedError`, nothing happened and the
+call may be repeated; `OutcomeUnknownError`, a write went out and no answer came, so that it may or may not take effect.
 
 A request is sent a second time only if the first can't have been read: replies come in order and a server
 answers all it took before it closes, so a close line in the place of a reply means that ours was not taken.
@@ -16,15 +16,17 @@ process that was forked leaves its parent's connection alone and opens its own.
 import os
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from trio_kv.client.connection import LineConnection
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.connection import LineConnection, is_of_tls
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
+from trio_kv.client.numbering import Numbering, is_numbered
 from trio_kv.wire.operations import (
     TIMEOUT_S_DEFAULT,
     TIMEOUT_S_MAX,
+    Auth,
     Ping,
     Request,
     Status,
@@ -33,6 +35,9 @@ from trio_kv.wire.operations import (
 from trio_kv.wire.operations import BadRequestError as NoRequestError
 from trio_kv.wire.replies import ReplyError, ReplyLine, parse_reply
 from trio_kv.wire.requests import encode_request, parse_line
+
+if TYPE_CHECKING:
+    from trio_kv.client.tls import Tls
 
 DEFAULT_PORT = 3001
 PORT_MAX = 65_535
@@ -57,6 +62,9 @@ class Asker:
         *,
         timeout_s: float = TIMEOUT_S_DEFAULT,
         on_reconnected: Callable[[str], None] | None = None,
+        repeats_writes: bool = False,
+        token: str | None = None,
+        tls: "Tls | None" = None,
     ) -> None:
         """Prepare a client; it connects when it is first used.
 
@@ -65,6 +73,10 @@ class Asker:
             port: of the server.
             timeout_s: for each request, connecting included; sent along with the request. Above 0, at most 60.
             on_reconnected: called with a word for people when a lost connection is back.
+            repeats_writes: whether a write that has no answer is sent again until the time-out is over. It goes out
+                under a session of this client, so that it takes effect once.
+            token: shown first on each connection, to a server that wants one.
+            tls: how to know the server, and be known to it; None for plain TCP.
 
         Raises:
             ValueError: the port or the time-out can't be.
@@ -81,11 +93,14 @@ class Asker:
         self._port = port
         self._timeout_s = timeout_s
         self._on_reconnected = on_reconnected
+        self._token = token
+        self._tls = tls
         self._connection: LineConnection | None = None
         self._has_been_connected = False
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._is_busy = False
+        self._numbering = Numbering(self._ask_once, timeout_s) if repeats_writes else None
 
     @property
     def is_connected(self) -> bool:
@@ -103,7 +118,14 @@ class Asker:
             OutcomeUnknownError: a write went out, and no answer came.
 
         """
-        if not isinstance(request.operation, Ping | Status):
+        if self._numbering is None or not may_write_of(request) or is_numbered(request):
+            return self._ask_once(request)
+        self._notice_fork()
+        with self._lock:
+            return self._numbering.ask(request)
+
+    def _ask_once(self, request: Request) -> ReplyLine:
+        if not isinstance(request.operation, Ping | Status | Auth):
             request = msgspec.structs.replace(request, timeout=self._timeout_s)
         return self._exchange(encode_request(request), may_write=may_write_of(request))
 
@@ -182,13 +204,42 @@ class Asker:
             # Nothing was asked, so this is a close line or the end: the server was tired of our silence.
             kept.close()
         try:
-            connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s)
+            connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s, tls=self._tls)
         except OSError as error:
             raise NotConnectedError(f"no server at {self.address}: {explain(error)}") from error
+        self._introduce(connection)
         if self._has_been_connected and self._on_reconnected is not None:
             self._on_reconnected(f"connected to {self.address} again")
         self._has_been_connected = True
         return connection
+
+    def _introduce(self, connection: LineConnection) -> None:
+        """Show the token, and learn whether the server takes us: over TLS it may refuse behind its handshake.
+
+        Raises:
+            NotConnectedError: it does not, or does not answer.
+            UnauthorizedError: it does not know the token.
+
+        """
+        if self._token is None and self._tls is None:
+            return
+        operation = Ping() if self._token is None else Auth(self._token)
+        is_taken = False
+        try:
+            connection.send(encode_request(Request(operation)), timeout_s=self._timeout_s)
+            # A wrong token that came before makes this one wait.
+            reply = parse_reply(connection.receive_line(timeout_s=self._timeout_s + REPLY_GRACE_S))
+            error = error_of(reply, may_write=False)
+            if error is not None and self._token is not None:
+                raise error
+            is_taken = reply.close is None
+        except (OSError, ReplyError) as error:
+            raise NotConnectedError(f"no answer from {self.address}: {explain(error)}") from error
+        finally:
+            if not is_taken:
+                connection.close()
+        if not is_taken:
+            raise NotConnectedError(f"{self.address} closes every connection")
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
@@ -196,6 +247,8 @@ class Asker:
             self._drop_connection()
             self._has_been_connected = self._is_busy = False
             self._pid, self._lock = os.getpid(), threading.RLock()
+            if self._numbering is not None:
+                self._numbering.forget()
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -207,6 +260,10 @@ def explain(error: Exception) -> str:
     """Return what went wrong on the way to the store, in a few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if is_of_tls(error):
+        from trio_kv.client.tls import explain_tls  # noqa: PLC0415 - see `is_of_tls`
+
+        return explain_tls(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error)

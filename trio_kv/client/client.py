@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from trio_kv.client.asker import Asker, may_write_of
 from trio_kv.client.errors import error_of
+from trio_kv.client.numbering import SessionReply, opening_of, read_session
 from trio_kv.client.values import encode_value
 from trio_kv.wire.operations import (
     TTL_MAX_S,
@@ -145,6 +146,18 @@ class Client(Asker):
     def status(self) -> ReplyLine:
         """Ask for the state of the cluster; its members stand in the reply's `line`."""
         return self._done(Request(Status()))
+
+    def session(self, session: str | None = None) -> SessionReply:
+        """Open a session, or renew one, for writes that are numbered by hand (`Numbered`, `send_line`).
+
+        Args:
+            session: the id of the one to renew; None: open one.
+
+        Raises:
+            SessionExpiredError: the store does not know it, or not any more.
+
+        """
+        return read_session(self._done(opening_of(session)))
 
     def _done(self, request: Request) -> ReplyLine:
         """Return the reply to a request that was carried out."""

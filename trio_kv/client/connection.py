@@ -4,14 +4,26 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from trio_kv.wire.operations import LINE_BYTES_LIMIT
+
+if TYPE_CHECKING:
+    from trio_kv.client.tls import Tls
 
 REPLY_BYTES_MAX = LINE_BYTES_LIMIT + (1 << 20)
 """A longer reply is not ours: the connection is given up. It is the longest line that any server can be told to take,
 with room for what a reply says beside the value."""
 
 RECEIVE_BYTES = 65_536
+
+SSL_ERROR_WANT_READ = 2
+"""`ssl.SSL_ERROR_WANT_READ`."""
+
+
+def is_of_tls(error: BaseException) -> bool:
+    """Return whether an error is an `ssl.SSLError`. To ask that needs no `ssl`, which takes long to import."""
+    return any(kind.__name__ == "SSLError" for kind in type(error).__mro__)
 
 
 class ConnectionEndedError(ConnectionError):
@@ -27,12 +39,21 @@ class LineConnection:
     """
 
     def __init__(
-        self, host: str, port: int, *, timeout_s: float, mono_s: Callable[[], float] = time.monotonic
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout_s: float,
+        mono_s: Callable[[], float] = time.monotonic,
+        tls: "Tls | None" = None,
     ) -> None:
         self._mono_s = mono_s
         self._received = bytearray()
         self._socket = socket.create_connection((host, port), timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._is_secure = tls is not None
+        if tls is not None:
+            self._socket = tls.wrap(self._socket, host)
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -53,9 +74,20 @@ class LineConnection:
         """Whether something came, or ended, without having been asked for."""
         if self._received:
             return True
+        if self._is_secure:
+            return self._has_secure_news()
         poll = select.poll()  # `select.select` takes descriptors below 1024 only.
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
+
+    def _has_secure_news(self) -> bool:
+        """Whether there is something beside what TLS says by itself."""
+        self._socket.setblocking(False)
+        try:
+            self._received += self._socket.recv(RECEIVE_BYTES)
+        except OSError as error:
+            return getattr(error, "errno", None) != SSL_ERROR_WANT_READ or not is_of_tls(error)
+        return True
 
     def receive_line(self, *, timeout_s: float) -> bytes:
         r"""Return the next line without its \n.

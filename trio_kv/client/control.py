@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import msgspec
@@ -26,6 +26,11 @@ from wsproto.events import (
     TextMessage,
 )
 from wsproto.utilities import ProtocolError
+
+from trio_kv.client.connection import is_of_tls
+
+if TYPE_CHECKING:
+    from trio_kv.client.tls import Tls
 
 DEFAULT_CONTROL_PORT = 3002
 WAIT_S_MAX = 1e6
@@ -50,6 +55,8 @@ class Door:
     """host:port"""
     token: str = attrs.field(repr=False)
     pid: Annotated[int, msgspec.Meta(gt=0)]
+    certificate: str | None = None
+    """That of the server, in PEM, if the door speaks TLS."""
 
     def endpoint(self) -> tuple[str, int]:
         """Return host and port.
@@ -133,7 +140,9 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+def command(
+    door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: float, tls: "Tls | None" = None
+) -> dict[str, Any]:
     """Send one command through the door and return the reply's members.
 
     Args:
@@ -141,6 +150,7 @@ def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: f
         name: of the command.
         arguments: its members.
         timeout_s: how long to wait for each word of the other side; infinity for as long as it takes.
+        tls: how to know the server, and be known to it; None: by what the door file says.
 
     Raises:
         ValueError: the time-out is not above 0.
@@ -153,7 +163,13 @@ def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: f
     timeout_s = min(timeout_s, WAIT_S_MAX)
     exchange = _Exchange(door, {"id": 1, "command": name, **arguments})
     try:
-        with socket.create_connection(door.endpoint(), timeout_s) as connection:
+        if tls is None and door.certificate is not None:
+            from trio_kv.client.tls import Tls  # noqa: PLC0415 - `ssl` takes long to import
+
+            tls = Tls.of_certificate(door.certificate)
+        host, port = door.endpoint()
+        plain = socket.create_connection((host, port), timeout_s)
+        with plain if tls is None else tls.wrap(plain, host) as connection:
             connection.settimeout(timeout_s)
             return exchange.carry_out(connection)
     except NoDoorError:
@@ -161,6 +177,11 @@ def command(door: Door, name: str, arguments: Mapping[str, Any], *, timeout_s: f
     except TimeoutError as error:
         raise exchange.give_up(f"the door at {door.address} does not answer") from error
     except OSError as error:
+        if is_of_tls(error):
+            from trio_kv.client.tls import explain_tls  # noqa: PLC0415 - see `is_of_tls`
+
+            why = explain_tls(error)
+            raise exchange.give_up(f"the door at {door.address}: {why}") from error
         raise exchange.give_up(f"no door at {door.address}: {error.strerror or error}") from error
     except ProtocolError as error:
         raise exchange.give_up(_strange(door)) from error

@@ -38,13 +38,20 @@ def parse_head(data: bytes) -> h11.Request | Refusal | None:
     return event
 
 
-def check_head(request: h11.Request) -> Refusal | None:
-    """Return why a request must not be served, or None if it may open a WebSocket."""
+def check_head(request: h11.Request, *, is_secure: bool = False) -> Refusal | None:
+    """Return why a request must not be served, or None if it may open a WebSocket.
+
+    Args:
+        request: what was asked for.
+        is_secure: whether it came over TLS. The certificate's name keeps other hosts' names away then.
+
+    """
     hosts = [value for name, value in request.headers if name == b"host"]
-    if len(hosts) != 1 or not _host.fullmatch(hosts[0]):
+    if len(hosts) != 1 or not (is_secure or _host.fullmatch(hosts[0])):
         return Refusal(403, "this door is for 127.0.0.1, localhost and [::1] only")
     origins = [value for name, value in request.headers if name == b"origin"]
-    if origins and [origin.lower() for origin in origins] != [b"http://" + hosts[0].lower()]:
+    own = (b"https://" if is_secure else b"http://") + hosts[0].lower()
+    if origins and [origin.lower() for origin in origins] != [own]:
         return Refusal(403, "this door is not for pages of another origin")
     path = request.target.partition(b"?")[0]
     if path != b"/ws":

@@ -31,7 +31,8 @@ from trio_kv.control.token import (
 )
 from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ClientFailed, ControlFileDelayed
+from trio_kv.trace.vocabulary import ClientFailed, ClientRefused, ControlFileDelayed
+from trio_kv.transport.tls import Credentials, HandshakeError, ReplayStream, shake_hands
 from trio_kv.wire.replies import encode_error
 
 FILE_REMOVED_S = 1.0
@@ -73,10 +74,13 @@ class ControlDoor:
         cluster: what the commands are for.
         config: the door's limits.
         trace: where events go, and where clients listen to them.
+        credentials: for TLS; None for plain TCP.
 
     """
 
-    def __init__(self, cluster: Cluster, config: ControlConfig, trace: Trace) -> None:
+    def __init__(
+        self, cluster: Cluster, config: ControlConfig, trace: Trace, credentials: Credentials | None = None
+    ) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
         """The port on which it listens, once it does."""
@@ -84,6 +88,9 @@ class ControlDoor:
         self._config = config
         self._trace = trace
         self._token = make_token()
+        self._credentials = credentials
+        self._path = Path()
+        """Of the token file."""
         self._connection_count = 0
         self._client_count = 0
         self._scope = trio.CancelScope()
@@ -111,8 +118,8 @@ class ControlDoor:
         listeners = listeners or await trio.open_tcp_listeners(self._config.port, host=host)
         self.port = listeners[0].socket.getsockname()[1]
         path = control_path(self._config.data_dir, self.port)
-        address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        content = ControlFile(address, self._token, os.getpid())
+        self._path = path
+        content = self._content()
         is_written = _fits(path, content)
         # A data directory is locked as a whole; this one is for all servers of a user.
         kept = kept_from_cleaners(path.parent) if self._config.data_dir is None else contextlib.nullcontext()
@@ -127,6 +134,20 @@ class ControlDoor:
             # A disk that hangs must not keep the process from ending; the file tells that its process is gone.
             with trio.move_on_after(FILE_REMOVED_S, shield=True):
                 await trio.to_thread.run_sync(remove_control_file, path, self._token, abandon_on_cancel=True)
+
+    def _content(self) -> ControlFile:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._config.host, self._config.host)  # noqa: S104
+        certificate = None if self._credentials is None else self._credentials.loaded.certificate
+        return ControlFile(_show(host, self.port), self._token, os.getpid(), certificate)
+
+    def tell_certificate(self) -> None:
+        """Write the token file anew, because the certificate is another. It writes a file: not for the event loop.
+
+        Raises:
+            OSError: it can't be written.
+
+        """
+        write_control_file(self._path, self._content())
 
     def stop(self) -> None:
         """Close the door and all its connections."""
@@ -145,7 +166,7 @@ class ControlDoor:
         self._client_count += 1
         client = self._client_count
         try:
-            await self._serve_client(stream)
+            await self._serve_client(stream, client)
         except* GONE_ERRORS:
             # What the client did to its connection; there is nobody left to tell.
             pass
@@ -157,9 +178,16 @@ class ControlDoor:
             self._connection_count -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve_client(self, stream: trio.SocketStream) -> None:
+    async def _serve_client(self, stream: trio.abc.Stream, client: int) -> None:
         deadline_s = trio.current_time() + self._config.auth_timeout_s
         head: bytes | Refusal | WrongDoor | None = None
+        if self._credentials is not None:
+            try:
+                with trio.fail_at(deadline_s):
+                    stream = await shake_hands(stream, self._credentials, _answer_plain)
+            except HandshakeError as error:
+                self._trace.emit(ClientRefused(client=client, address="control door", reason=str(error)))
+                return
         with trio.move_on_at(deadline_s):
             head = await self._read_head(stream)
         if head is None:
@@ -168,7 +196,8 @@ class ControlDoor:
             answer = WRONG_DOOR if isinstance(head, WrongDoor) else encode_refusal(head)
             with trio.fail_after(self._config.send_timeout_s):
                 await stream.send_all(answer)
-                await stream.send_eof()
+                if isinstance(stream, trio.abc.HalfCloseableStream):
+                    await stream.send_eof()
             return
         async with trio.open_nursery() as nursery:
             with trio.fail_at(deadline_s):
@@ -185,7 +214,7 @@ class ControlDoor:
             await connection.serve(deadline_s)
             nursery.cancel_scope.cancel()
 
-    async def _read_head(self, stream: trio.SocketStream) -> bytes | Refusal | WrongDoor | None:
+    async def _read_head(self, stream: trio.abc.Stream) -> bytes | Refusal | WrongDoor | None:
         """Return the bytes of an acceptable request, why it is not, or None if the client left."""
         if self._connection_count > self._config.connections_max:
             return Refusal(503, f"{self._config.connections_max} connections are open, which is the limit")
@@ -204,39 +233,20 @@ class ControlDoor:
                 if isinstance(request, Refusal):
                     return request
                 if request is not None:
-                    return check_head(request) or data
+                    return check_head(request, is_secure=self._credentials is not None) or data
             elif len(data) > len(head):
                 return Refusal(431, f"the head of a request has at most {len(head)} bytes")
 
 
-class ReplayStream(trio.abc.Stream):
-    """A stream whose first bytes were read already, and are given again."""
+def _show(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def __init__(self, data: bytes, stream: trio.abc.Stream) -> None:
-        """Give `data` first, then what `stream` has."""
-        self._data = data
-        self._stream = stream
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the next bytes; see `trio.abc.ReceiveStream`."""
-        if self._data:
-            await trio.lowlevel.checkpoint()
-            size = max_bytes or len(self._data)
-            data, self._data = self._data[:size], self._data[size:]
-            return data
-        return bytes(await self._stream.receive_some(max_bytes))
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send bytes; see `trio.abc.SendStream`."""
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait; see `trio.abc.SendStream`."""
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        """Close; see `trio.abc.AsyncResource`."""
-        await self._stream.aclose()
+def _answer_plain(first: bytes) -> bytes:
+    """Return what is said to who speaks no TLS: in HTTP, unless it begins like a client of the store."""
+    if first.startswith(b"{"):
+        return WRONG_DOOR
+    return encode_refusal(Refusal(400, "this port speaks TLS: https and wss"))
 
 
 def _fits(path: Path, content: ControlFile) -> bool:

@@ -31,6 +31,8 @@ class ControlFile:
     """Host and port, as in a URL."""
     token: str = attrs.field(repr=False)
     pid: int
+    certificate: str | None = None
+    """That of the server, in PEM, if the door speaks TLS: who can read this file knows the server by it."""
 
 
 def make_token() -> str:
@@ -108,7 +110,9 @@ def _write(path: Path, content: ControlFile) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(content) + b"\n")
+            file.write(
+                msgspec.json.encode(attrs.asdict(content, filter=lambda _, value: value is not None)) + b"\n"
+            )
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a watch is about, and what it is told at a time."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -51,12 +52,15 @@ class Drawn:
     """What the owners of the watches have made of it, so that it is made once."""
 
 
-def draw(history: History, selector: Selector, after: int) -> Drawn:
-    """Return what a history has to tell behind a revision."""
+def draw(history: History, selector: Selector, after: int, end: int) -> Drawn:
+    """Return what a history has to tell behind a revision, up to another one."""
     revisions: list[Sequence[Change]] = []
     size_bytes, upto = 0, after
-    while upto < history.upto:
+    while upto < end:
         read_upto, changes = history.read(upto, READ_CHANGES_MAX)
+        if read_upto > end:
+            read_upto = end
+            changes = changes[: bisect_right(changes, end, key=_revision_of)]
         for revision, group in groupby(selector.select(changes), _revision_of):
             selected = list(group)
             revisions.append(sorted(selected, key=_key_of) if len(selected) > 1 else selected)

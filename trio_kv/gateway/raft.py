@@ -22,7 +22,7 @@ from trio_kv.gateway.pending import PendingRead, PendingWrite
 from trio_kv.gateway.reads import Reads
 from trio_kv.gateway.runs import HEDGE_S, take_apart
 from trio_kv.gateway.store import Answer, OnAnswer, View
-from trio_kv.gateway.watching import Beginning, Watching
+from trio_kv.gateway.watching import WINDOW_REVISIONS_MAX, Beginning, Watching
 from trio_kv.gateway.writes import Writes
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.replica.port import Directory
@@ -44,6 +44,7 @@ class RaftStore(AwaitedCalls):
         *,
         session_timeout_s: float = 1000.0,
         secrets: Random | None = None,
+        watch_window: int = WINDOW_REVISIONS_MAX,
     ) -> None:
         """Serve what the directory's nodes keep.
 
@@ -51,6 +52,7 @@ class RaftStore(AwaitedCalls):
             directory: who can be spoken to, and who leads.
             random: tosses the coin that picks a follower.
             session_timeout_s: after how much cluster time without a write the cluster forgets a session.
+            watch_window: how many of the latest revisions a watch may be behind before it is lost.
             secrets: draws what nobody can guess: the ids of clients' sessions. None: the system's own source.
 
         Raises:
@@ -73,7 +75,7 @@ class RaftStore(AwaitedCalls):
         """Answers that `run` has to think about."""
         self._wake = trio.Event()
         self._is_idle = True
-        self._watching = Watching(directory, random, self.start_read)
+        self._watching = Watching(directory, random, self.start_read, watch_window)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hand over again what was refused or lost, hedge reads, and end what is late."""

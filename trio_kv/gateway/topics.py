@@ -39,11 +39,11 @@ class Topic:
         """In the order in which they began."""
         self._drawn: Drawn | None = None
 
-    def draw(self, window: History, after: int) -> Drawn:
-        """Return what the window has to tell them behind a revision: the same object for all that are there."""
+    def draw(self, window: History, after: int, end: int) -> Drawn:
+        """Return what the window has to tell them of (after, end]: the same object for all that are there."""
         drawn = self._drawn
-        if drawn is None or drawn.after != after or (drawn.upto < self.last and not drawn.is_cut):
-            self._drawn = drawn = draw(window, self.selector, after)
+        if drawn is None or drawn.after != after or (drawn.upto < end and not drawn.is_cut):
+            self._drawn = drawn = draw(window, self.selector, after, end)
         return drawn
 
 

@@ -10,8 +10,9 @@ lost, and can begin anew where it stood, for the nodes have that still.
 **A watch that begins in the past** draws by pulls of its own until it has come into the window. It is refused only if
 no node has what it asks for.
 
-**The pace.** Owners are told that there is something to draw in rounds. After a round the same time is left to others,
-so that what is told to many goes out in fewer and larger pieces, and who writes keeps half of the processor.
+**The pace.** Owners are told that there is something to draw in rounds. After a round of many, three times as long is
+left to others: what is told to a thousand goes out in fewer and larger pieces, and who writes keeps most of the
+processor.
 """
 
 import heapq
@@ -37,9 +38,15 @@ WINDOW_BYTES_MAX: Final = 16 << 20
 """An eighth and a quarter of what nodes keep: so much later a lost watch may begin anew."""
 WATCHES_MAX: Final = 65_536
 """Beyond it `overloaded`."""
-TURN_WATCHES: Final = 32
+TURN_WATCHES: Final = 64
 """So many owners are told before other tasks have their turn."""
-REST_MAX_S: Final = 0.1
+REST_SHARE: Final = 3.0
+REST_MAX_S: Final = 0.2
+"""After a round there is none for so many times as long as it took, and so long at most."""
+RETELL_S: Final = 0.1
+"""An owner that had no room when it wanted to hear how far its watch is, is told again after so long."""
+PROGRESS_SHARE: Final = 0.8
+"""So much of its time passes before a watch tells how far it is: what is told must arrive in time."""
 
 
 class Watch:
@@ -73,7 +80,7 @@ class Watch:
         """What was drawn for it alone, as long as it is behind the window."""
         self.pulling: Pulling | None = None
         self._owner = owner
-        self.due_at = trio.current_time() + progress_s
+        self.due_at = trio.current_time() + PROGRESS_SHARE * progress_s
         """When its owner wants to hear how far it is, whether there was anything to tell or not."""
 
     def draw(self) -> Drawn | None:
@@ -89,7 +96,7 @@ class Watch:
         now = trio.current_time()
         if now < self.due_at or self.pulling is not None:
             return None
-        self.due_at = now + self.progress_s
+        self.due_at = now + PROGRESS_SHARE * self.progress_s
         return Drawn(self.after, self.after)
 
     def end(self) -> None:
@@ -122,17 +129,25 @@ class Watching:
         directory: who can be asked.
         random: chooses among followers.
         start_read: the store's own, see there.
+        window_revisions: how many of the latest revisions the window reaches back.
 
     """
 
     def __init__(
-        self, directory: Directory, random: Random, start_read: Callable[..., Answer | object]
+        self,
+        directory: Directory,
+        random: Random,
+        start_read: Callable[..., Answer | object],
+        window_revisions: int = WINDOW_REVISIONS_MAX,
     ) -> None:
         """Watch nothing; see the class."""
+        self._window_revisions = window_revisions
         self._pulls = Pulls(directory, random)
         self._start_read = start_read
         self._window: History | None = None
         """None while nobody watches."""
+        self._told = 0
+        """Up to where watches are told now. It moves on with each round, so that all are told the same."""
         self._stream: Pulling | None = None
         self._topics = Topics()
         self._count = 0
@@ -145,13 +160,16 @@ class Watching:
         """Draw changes, and tell owners that there is something to draw."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulls.run)
+            rests_until = 0.0
             while True:
-                with trio.CancelScope(deadline=self._due[0][0] if self._due else math.inf):
+                at = self._due[0][0] if self._due else math.inf
+                with trio.CancelScope(deadline=min(at, rests_until) if self._stirred else at):
                     await self._wake.wait()
                 self._wake = trio.Event()
-                began = trio.current_time()
-                await self._go_round()
-                await trio.sleep(min(trio.current_time() - began, REST_MAX_S))
+                if self._stirred and trio.current_time() >= rests_until:
+                    took_s = await self._go_round()
+                    rests_until = trio.current_time() + min(REST_SHARE * took_s, REST_MAX_S)
+                self._tell_due(trio.current_time())
 
     # Beginnings
 
@@ -236,7 +254,8 @@ class Watching:
 
     def _follow(self, after: int) -> None:
         """Draw all changes behind a revision, into a window that begins there."""
-        self._window = History(after, revisions_max=WINDOW_REVISIONS_MAX, bytes_max=WINDOW_BYTES_MAX)
+        self._told = after
+        self._window = History(after, revisions_max=self._window_revisions, bytes_max=WINDOW_BYTES_MAX)
         self._stream = self._pulls.pull(after, self._on_batch, self._on_gone)
 
     def _on_batch(self, batch: Batch) -> None:
@@ -276,19 +295,19 @@ class Watching:
             return self._draw_alone(watch, watch.segment)
         if watch.pulling is not None:
             return None
-        if after >= topic.last:
-            # Nothing that it is about has come since.
-            watch.after = max(after, window.upto)
+        if after >= min(topic.last, self._told):
+            # Nothing that it is about has come since, or it is told in the next round.
+            watch.after = max(after, self._told)
             return None
         if after < window.after:
             return Drawn(after, after, is_lost=True)
-        return topic.draw(window, after)
+        return topic.draw(window, after, self._told)
 
     def _draw_alone(self, watch: Watch, segment: History) -> Drawn:
         """Draw for a watch that is behind the window, and fetch what comes next when that is used up."""
         window = self._window
         assert window is not None
-        drawn = draw(segment, watch.topic.selector, watch.after)
+        drawn = draw(segment, watch.topic.selector, watch.after, segment.upto)
         if drawn.upto >= segment.upto:
             watch.segment = None
             if drawn.upto < window.after:
@@ -320,19 +339,30 @@ class Watching:
 
     # Rounds
 
-    async def _go_round(self) -> None:
-        """Tell the owners of watches that have something to draw, or wait for word that there is nothing."""
-        told = 0
+    async def _go_round(self) -> float:
+        """Tell the owners of watches that have something to draw; return how long that took, without others' turns."""
+        self._move_on()
         stirred, self._stirred = self._stirred, {}
-        for topic in stirred:
-            for watch in list(topic.watches):
-                # Ended by another one's owner, perhaps.
-                if not watch.is_ended:
-                    watch.on_more()
-                told += 1
-                if told % TURN_WATCHES == 0:
-                    await trio.lowlevel.checkpoint()
-        now = trio.current_time()
+        watches = [watch for topic in stirred for watch in topic.watches]
+        took_s, began = 0.0, trio.current_time()
+        for number, watch in enumerate(watches, 1):
+            if not watch.is_ended:
+                watch.on_more()
+            if number % TURN_WATCHES == 0:
+                took_s += trio.current_time() - began
+                await trio.lowlevel.checkpoint()
+                began = trio.current_time()
+        return took_s + trio.current_time() - began
+
+    def _move_on(self) -> None:
+        """Let watches be told of all that has come."""
+        if self._window is not None:
+            self._told = self._window.upto
+
+    def _tell_due(self, now: float) -> None:
+        """Tell the owners that want to hear how far their watches are."""
+        if self._due and self._due[0][0] <= now:
+            self._move_on()
         while self._due and self._due[0][0] <= now:
             _, _, watch = heapq.heappop(self._due)
             if watch.is_ended:
@@ -344,7 +374,7 @@ class Watching:
     def _put_due(self, watch: Watch) -> None:
         """Let the owner of a watch be told when it wants to hear of it in any case."""
         self._order += 1
-        at = max(watch.due_at, trio.current_time() + min(watch.progress_s, REST_MAX_S))
+        at = max(watch.due_at, trio.current_time() + RETELL_S)
         heapq.heappush(self._due, (at, self._order, watch))
         if self._due[0][2] is watch:
             self._wake.set()

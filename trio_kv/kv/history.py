@@ -22,8 +22,8 @@ REVISIONS_MAX: Final = 65_536
 BYTES_MAX: Final = 64 << 20
 CHANGE_BYTES: Final = 128
 """What a change weighs besides its texts."""
-BLOCK_REVISIONS_MAX: Final = 512
-BLOCK_BYTES_MAX: Final = 1 << 20
+BLOCKS: Final = 64
+"""A history is forgotten in pieces of such a part of it."""
 
 _revision_of = attrgetter("revision")
 
@@ -36,11 +36,6 @@ class _Block:
     upto: int
     changes: list[Change] = attrs.field(factory=list)
     size_bytes: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Whether what comes next belongs to another block."""
-        return self.upto - self.after >= BLOCK_REVISIONS_MAX or self.size_bytes >= BLOCK_BYTES_MAX
 
 
 class History:
@@ -85,7 +80,8 @@ class History:
         """
         block = self._blocks[-1]
         assert upto >= block.upto, f"a history that goes to {block.upto} is told of {upto}"
-        if block.is_full:
+        is_long = block.upto - block.after >= self._revisions_max // BLOCKS
+        if (is_long and block.upto > block.after) or block.size_bytes >= self._bytes_max // BLOCKS:
             block = _Block(block.upto, block.upto)
             self._blocks.append(block)
         block.upto = upto

@@ -172,6 +172,18 @@ def encode_chunks(head: Head, sessions: Mapping[int, Session], items: Mapping[st
             number += 1
 
 
+def move_first(chunk: bytes, applied: int) -> bytes:
+    """Return the first chunk of a snapshot that holds the same state as if this were its last entry.
+
+    Raises:
+        ValueError: as `decode_first`.
+
+    """
+    first = decode_first(chunk)
+    head = msgspec.structs.replace(first.head, applied=applied)
+    return _encode(msgspec.structs.replace(first, head=head)) + b"\n"
+
+
 def decode_first(chunk: bytes) -> FirstChunk:
     """Read the first chunk of a snapshot.
 

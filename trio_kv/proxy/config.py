@@ -3,6 +3,8 @@
 import attrs
 from attrs import validators
 
+from trio_kv.proxy.limits import Limits
+
 
 @attrs.frozen(kw_only=True)
 class ProxyConfig:
@@ -27,10 +29,14 @@ class ProxyConfig:
     longest time is dropped."""
     connections_max: int = attrs.field(default=10_000, validator=validators.ge(1))
     """One more is told `overloaded` and closed. The limit of file descriptors may lower it."""
+    limits: Limits = attrs.field(factory=Limits)
+    """A request with a longer key or value is answered `too_large`."""
     watches_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """Watches of one connection; one more is told `overloaded`."""
     run_requests_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """A longer run is cut; its next part starts when the first is answered."""
+    handshake_timeout_s: float = attrs.field(default=10.0, validator=validators.gt(0))
+    """A connection whose TLS handshake is not done by then is closed."""
     send_stall_s: float = attrs.field(default=30.0, validator=validators.gt(0))
     """A client that takes nothing for so long while it is owed replies is dropped."""
     stop_grace_s: float = attrs.field(default=2.0, validator=validators.ge(0))

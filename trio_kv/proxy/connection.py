@@ -18,11 +18,12 @@ from typing import Final
 import trio
 
 from trio_kv.gateway.store import Answer, Store, View
+from trio_kv.proxy.access import Admission
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.outbox import Outbox
 from trio_kv.proxy.session import Session
-from trio_kv.proxy.states import READ, WATCH, WRITE, Step
+from trio_kv.proxy.states import READ, WAIT, WATCH, WRITE, Step
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, lost
 from trio_kv.proxy.watches import Watches
 
@@ -38,6 +39,8 @@ class Need(enum.Enum):
     """The client takes what it was sent."""
     TURN = "turn"
     """Others had their turn."""
+    TIME = "time"
+    """Some time has passed."""
     NOTHING = "nothing"
     """It hears no more, and owes nothing."""
 
@@ -60,6 +63,7 @@ class Connection:
         halves: the books of half lines over all connections.
         unsent: the books of replies that wait for their clients, over all connections.
         now: the clock of the run, in seconds.
+        admission: looks at the client's requests; None if there is nothing to look at.
 
     """
 
@@ -72,15 +76,17 @@ class Connection:
         halves: HalfLines,
         unsent: UnsentReplies,
         now: Callable[[], float],
+        admission: Admission | None = None,
     ) -> None:
         """Begin idle; see the class."""
-        self.session = Session(config, store.status)
+        self.session = Session(config, store.status, admission)
         self.is_busy = True
         self.active_s = now()
         """When it last completed a line or was sent a reply."""
         self._stream = stream
         self._receive_nowait = stream.receive_nowait
         self._outbox = Outbox(self, stream, unsent, config.send_stall_s)
+        self._admission = admission
         self._store = store
         self._watches: Watches | None = None
         self._watches_max = config.watches_max
@@ -148,6 +154,12 @@ class Connection:
         self.session.refuse("overloaded", reason)
         self._call()
 
+    def send_away_if_void(self) -> None:
+        """End the connection if the token that came over it opens nothing any more."""
+        if self._admission is not None and self._admission.is_void:
+            self.session.refuse("unauthorized", "the token that was shown opens nothing here any more")
+            self._call()
+
     def drop(self) -> None:
         """Drop the client: it does not take its replies, and there are too many that others don't take either."""
         self._outbox.drop()
@@ -194,7 +206,7 @@ class Connection:
                     return ANSWER
                 step = session.take_answer(answer)
             else:
-                return Need.TURN
+                return Need.TIME if step is WAIT else Need.TURN
         return BYTES if session.is_hearing else Need.NOTHING
 
     def _begin_run(self, step: Step) -> Answer | None:
@@ -329,6 +341,9 @@ class Connection:
                 need = self._go_on(session.next_step() if session.is_owing else None)
             elif need is Need.TURN:
                 await trio.lowlevel.checkpoint()
+                need = self._go_on(session.next_step())
+            elif need is Need.TIME:
+                await trio.sleep(session.delay_s)
                 need = self._go_on(session.next_step())
             elif need is ANSWER or (is_waiting and not self._is_called):
                 need = await self._rest(need)

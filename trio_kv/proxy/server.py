@@ -15,11 +15,13 @@ from collections.abc import Sequence
 import trio
 
 from trio_kv.gateway.store import Store
+from trio_kv.proxy.access import Doorkeeper, Tokens
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
 from trio_kv.proxy.sockets import SocketListener, open_listeners
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, Listen, Listener
+from trio_kv.proxy.tls_stream import TlsStream
 from trio_kv.raft.events import DEBUG
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
@@ -29,6 +31,7 @@ from trio_kv.trace.vocabulary import (
     ClientFailed,
     ClientRefused,
 )
+from trio_kv.transport.tls import Credentials, HandshakeError
 from trio_kv.wire.replies import CLOSE_OK, encode_error
 
 DESCRIPTORS_MAX = 65536
@@ -52,11 +55,20 @@ class Proxy:
         config: the door's limits.
         trace: where events go.
         listen: opens the listeners that its connections come from.
+        tokens: one of them has to be shown; None if none is asked for.
+        credentials: for TLS, on sockets that are given to `serve`; None for plain TCP.
 
     """
 
     def __init__(
-        self, store: Store, config: ProxyConfig, trace: Trace, listen: Listen = open_listeners
+        self,
+        store: Store,
+        config: ProxyConfig,
+        trace: Trace,
+        listen: Listen = open_listeners,
+        *,
+        tokens: Tokens | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
@@ -65,6 +77,10 @@ class Proxy:
         self._config = config
         self._trace = trace
         self._listen = listen
+        self._credentials = credentials
+        self._handshakes: set[trio.CancelScope] = set()
+        """Those that are under way."""
+        self._keeper = Doorkeeper(tokens, config.limits, trio.current_time, trace.emit)
         self._halves = HalfLines(config.pending_bytes_max)
         self._unsent = UnsentReplies(config.unsent_bytes_max)
         self._connections: set[Connection] = set()
@@ -103,7 +119,7 @@ class Proxy:
         """
         free = max(raise_descriptor_limit() - DESCRIPTORS_KEPT, 1)
         self._connections_max = min(self._config.connections_max, free)
-        listeners: list[Listener] = [SocketListener(sock) for sock in opened]
+        listeners: list[Listener] = [SocketListener(sock, self._credentials) for sock in opened]
         listeners = listeners or await self._listen(self._config.host, self._config.port)
         self.port = listeners[0].port
         try:
@@ -139,10 +155,18 @@ class Proxy:
         if not self._is_stopping:
             self._is_stopping = True
             self._doors.cancel()
+            for handshake in self._handshakes:
+                handshake.cancel()
             deadline_s = trio.current_time() + self._config.stop_grace_s
             for connection in list(self._connections):
                 connection.stop(deadline_s)
         await self._ended.wait()
+
+    def change_tokens(self, tokens: Tokens) -> None:
+        """Let other tokens open the door from now on; who has shown one that does no more is sent away."""
+        self._keeper.tokens = tokens
+        for connection in list(self._connections):
+            connection.send_away_if_void()
 
     async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
         now = trio.lowlevel.current_clock().current_time
@@ -162,6 +186,7 @@ class Proxy:
             if len(self._connections) >= self._connections_max:
                 await self._refuse(stream)
                 continue
+            client = self._count()
             connection = Connection(
                 stream,
                 store=self._store,
@@ -169,10 +194,11 @@ class Proxy:
                 halves=self._halves,
                 unsent=self._unsent,
                 now=now,
+                admission=self._keeper.admit(client, stream.peer),
             )
             self._connections.add(connection)
             self._is_occupied.set()
-            connections.start_soon(self._serve_connection, connection, stream.peer)
+            connections.start_soon(self._serve_connection, connection, client, stream)
 
     def _count(self) -> int:
         """Return the number of the next client."""
@@ -188,12 +214,16 @@ class Proxy:
         await stream.aclose()
         self._trace.emit(ClientRefused(client=self._count(), address=stream.peer, reason=reason))
 
-    async def _serve_connection(self, connection: Connection, address: str) -> None:
-        client, session = self._count(), connection.session
+    async def _serve_connection(self, connection: Connection, client: int, stream: ByteStream) -> None:
+        session, address = connection.session, stream.peer
         try:
             if self._trace.level <= DEBUG:
                 self._trace.emit(ClientConnected(client=client, address=address))
+            if isinstance(stream, TlsStream):
+                await self._shake_hands(stream)
             await connection.serve()
+        except HandshakeError as error:
+            session.refuse("bad_request", str(error))
         except Exception:  # noqa: BLE001 - told below, with its traceback
             # The boundary of one client: whatever this bug is, the others keep their door. It is told
             # with its traceback, and the client sees a closed connection: its outcome is unknown.
@@ -208,6 +238,18 @@ class Proxy:
         if self._trace.level <= DEBUG:
             requests = session.request_count
             self._trace.emit(ClientDisconnected(client=client, reason=session.reason, requests=requests))
+
+    async def _shake_hands(self, stream: TlsStream) -> None:
+        """Let a client prove what it has to; not for longer than it may take, nor when the door stops."""
+        scope = trio.CancelScope(deadline=trio.current_time() + self._config.handshake_timeout_s)
+        self._handshakes.add(scope)
+        try:
+            with scope:
+                await stream.shake_hands()
+        finally:
+            self._handshakes.discard(scope)
+        if scope.cancelled_caught:
+            raise HandshakeError("no TLS handshake in time")
 
     async def _sweep(self) -> None:
         """Close connections that were silent for too long."""

@@ -12,19 +12,21 @@ Nobody works for long without a pause. What is done is counted in units of some 
 a simulated run repeats itself.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.reply import Reply
+from trio_kv.proxy.access import TRIES_MAX, Admission
 from trio_kv.proxy.answers import answer_here
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.decoding import WORK_MAX, LineDecoder, encode_refusal
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
 from trio_kv.proxy.runs import STEP_OF_RUN, cut_run, take_plain
-from trio_kv.proxy.states import NEXT_STATES, PAUSE, IllegalStateError, State, Step
-from trio_kv.wire.operations import BadRequestError, Request, Status
-from trio_kv.wire.replies import CLOSE_SHUTDOWN, encode_error, encode_reply
+from trio_kv.proxy.states import PAUSE, WAIT, IllegalStateError, Life, State, Step
+from trio_kv.wire.operations import Auth, BadRequestError, Request, Status
+from trio_kv.wire.replies import encode_reply
 from trio_kv.wire.requests import is_http, parse_chunk, parse_line
 
 REPLY_BYTES_MAX = 262144
@@ -33,7 +35,7 @@ STATUS_WORK = 32
 """What it costs to ask all nodes how they are, and to write that down."""
 
 
-class Session:
+class Session(Life):
     """One client's session.
 
     Its driver, in this order: while `is_hearing`, gives it a chunk (`receive`) and carries out the step that this
@@ -48,31 +50,32 @@ class Session:
     Args:
         config: the door's limits.
         status: tells the members of a status reply.
+        admission: looks at each request when its turn has come; None if there is nothing to look at.
 
     """
 
-    def __init__(self, config: ProxyConfig, status: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        config: ProxyConfig,
+        status: Callable[[], Mapping[str, Any]],
+        admission: Admission | None = None,
+    ) -> None:
         """Await the first line; see the class."""
-        self.state = State.GREETING
-        self.is_hearing = True
-        """Whether what comes next is received."""
+        super().__init__()
         self.is_owing = False
         """Whether there is a next step."""
         self.operations: Sequence[Any] = ()
         """The run that was given out last. Its requests have one time-out, and its reads one consistency."""
         self.timeout_s = 0.0
         self.is_stale = False
-        self.farewell = b""
-        """The last words."""
-        self.reason = "end of input"
-        """Why it ended, once it has."""
-        self.is_refused = False
-        """Whether it is ended because of what came over it."""
+        self.delay_s = 0.0
+        """How long the step `WAIT` is."""
         self.request_count = 0
         """How many lines were completed, good ones and bad ones."""
         self.half_bytes = 0
         """How many bytes of an incomplete line are held."""
         self._status = status
+        self._admission = admission
         self._line_bytes_max = config.line_bytes_max
         self._run_requests_max = config.run_requests_max
         self._buffer = LineBuffer(config.line_bytes_max)
@@ -88,11 +91,6 @@ class Session:
         self._out_bytes = 0
         self._work = 0
         """Units of work since others had their turn."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it has no end yet."""
-        return self.state in (State.OPEN, State.GREETING)
 
     @property
     def first_request(self) -> Request:
@@ -142,7 +140,7 @@ class Session:
         else:
             step = STEP_OF_RUN.get(type(item.operation))
         self._items, self._done = [item], 0
-        if step is None:
+        if step is None or self._admission is not None:
             self._handed = self._work = 0
             return self.next_step()
         self._handed = 1
@@ -167,25 +165,6 @@ class Session:
         self.is_owing, self._handed = False, 0
         return encode_reply(item, answer.replies[0], answer.node, answer.term)
 
-    def retire(self, farewell: bytes, reason: str) -> None:
-        """End it with these last bytes, once all that was received is answered. The first end counts."""
-        if self.is_open:
-            self._become(State.DRAINING)
-            self.farewell, self.reason = farewell, reason
-            self.is_hearing = False
-
-    def stop(self) -> None:
-        """End it once all that has come is answered, because the door stops."""
-        if self.is_open:
-            self.retire(CLOSE_SHUTDOWN, "shutdown")
-            self.is_hearing = True
-
-    def refuse(self, code: str, message: str) -> None:
-        """End it with an error, because of what came over it. Nothing that still comes is heard."""
-        self.is_refused = True
-        self.retire(encode_error(code, message), message)
-        self.is_hearing = False
-
     def drop_half_line(self) -> None:
         """Forget the line that is not complete yet, and what is still to come of it."""
         self._buffer.drop()
@@ -198,20 +177,10 @@ class Session:
             IllegalStateError: it has no end yet, or was closed already.
 
         """
-        self._become(State.CLOSING)
+        self.become(State.CLOSING)
         self.is_hearing = False
         self.is_owing = True
         return self.next_step()
-
-    def lose(self, reason: str) -> None:
-        """End it at once: the peer is gone."""
-        self._become(State.CLOSED)
-        self.reason = reason
-
-    def _become(self, state: State) -> None:
-        if state not in NEXT_STATES[self.state]:
-            raise IllegalStateError(f"a session that is {self.state.value} can't be {state.value}")
-        self.state = state
 
     # What to do
 
@@ -230,17 +199,12 @@ class Session:
             elif self._decoder.is_in_block:
                 self._work = self._decoder.go_on(self._items, self._work)
             elif self._done < len(self._items):
-                item = self._items[self._done]
-                kind = None if isinstance(item, bytes) else type(item.operation)
-                if kind in STEP_OF_RUN and self.state is not State.CLOSING:
-                    return self._cut_run(item)
-                self._put(answer_here(item, self._status, is_handed=self._done < self._handed))
-                self._done += 1
-                self._work += STATUS_WORK if kind is Status else 1
+                if (step := self._take_up(self._admit(self._done))) is not None:
+                    return step
             elif self._decoder.has_more:
                 self._begin_block()
             elif self.state is State.CLOSING:
-                self._become(State.CLOSED)
+                self.become(State.CLOSED)
                 if self.farewell:
                     self._put(self.farewell)
             else:
@@ -255,10 +219,52 @@ class Session:
 
     def _cut_run(self, first: Request) -> Step:
         """Cut the run that begins with the next item, and return its step."""
-        items = islice(self._items, self._done, self._done + self._run_requests_max)
+        items: Iterable[Any] = islice(self._items, self._done, self._done + self._run_requests_max)
+        if self._admission is not None:
+            items = map(
+                self._admit, range(self._done, min(len(self._items), self._done + self._run_requests_max))
+            )
         step, self.is_stale, self.operations = cut_run(first, items)
         self.timeout_s, self._handed = first.timeout, self._done + len(self.operations)
         return step
+
+    def _take_up(self, item: Any) -> Step | None:
+        """Begin with the next item; return the step that it needs, or None once it is answered."""
+        kind = None if isinstance(item, bytes) else type(item.operation)
+        if kind in STEP_OF_RUN and self.state is not State.CLOSING:
+            return self._cut_run(item)
+        if kind is Auth and self._admission is not None:
+            if self._out:
+                return self._take_out()
+            self.delay_s = 0.0 if self.state is State.CLOSING else self._admission.delay_s()
+            if self.delay_s:
+                return WAIT
+            item = self._show_token(self._admission, item)
+        self._put(answer_here(item, self._status, is_handed=self._done < self._handed))
+        self._done += 1
+        self._work += STATUS_WORK if kind is Status else 1
+        return None
+
+    def _admit(self, place: int) -> Any:
+        """Return an item whose turn has come, or what is said in its place to who may not ask for it."""
+        item = self._items[place]
+        if self._admission is None or type(item) is bytes or place < self._handed:
+            # What the store has may take effect, whoever has asked for it.
+            return item
+        if (refusal := self._admission.refuse(item)) is not None:
+            item = self._items[place] = encode_reply(item, refusal)
+        return item
+
+    def _show_token(self, admission: Admission, request: Request) -> bytes:
+        """Let a token be looked at; return what is said to that."""
+        if self.state is State.CLOSING:
+            return encode_reply(request, Reply("unavailable", message="the server stops"))
+        reply = admission.show(request)
+        if reply.code == "ok" and self.state is State.AUTHENTICATING:
+            self.become(State.OPEN)
+        if admission.is_given_up:
+            self.refuse("unauthorized", f"{TRIES_MAX} tokens that open nothing are enough")
+        return encode_reply(request, reply)
 
     def _take_out(self) -> bytes:
         out = self._out
@@ -290,7 +296,8 @@ class Session:
             self.refuse("bad_request", "this door speaks JSON, one object a line, and not HTTP")
             return False
         if self.state is State.GREETING:
-            self._become(State.OPEN)
+            has_to_show = self._admission is not None and self._admission.needs_token
+            self.become(State.AUTHENTICATING if has_to_show else State.OPEN)
         return True
 
     def _parse_plain(self, chunk: bytes) -> list[Request] | None:
@@ -302,11 +309,14 @@ class Session:
             return None
         return parse_chunk(chunk)
 
-    def _take_plain(self, items: list[Request]) -> Step:
+    def _take_plain(self, items: list[Request]) -> Step | None:
         """Take requests that are one run."""
         self.request_count += len(items)
         self.is_owing = True
         self._items, self._done, self._handed, self._work = items, 0, len(items), len(items)
+        if self._admission is not None:
+            self._handed = 0
+            return self.next_step()
         step, self.operations = take_plain(items)
         self.timeout_s, self.is_stale = items[0].timeout, False
         return step

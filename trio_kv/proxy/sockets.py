@@ -11,6 +11,8 @@ from typing import Any
 import trio
 
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, Listener
+from trio_kv.proxy.tls_stream import TlsStream
+from trio_kv.transport.tls import Credentials
 
 HAS_EPOLL = hasattr(select, "epoll")
 READY_MAX = 256
@@ -130,18 +132,25 @@ class SocketStream:
 class SocketListener:
     """A `Listener`: a socket that listens, and is owned from now on."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Take the socket; see the class."""
+    def __init__(self, sock: socket.socket, credentials: Credentials | None = None) -> None:
+        """Take the socket; see the class.
+
+        Args:
+            sock: the socket.
+            credentials: for TLS; None for plain TCP.
+
+        """
         sock.setblocking(False)
         self.port: int = sock.getsockname()[1]
         self._sock = sock
         self._watch = Watch()
+        self._credentials = credentials
 
     async def run(self) -> None:
         """See `Listener`."""
         await self._watch.run()
 
-    async def accept(self) -> SocketStream:
+    async def accept(self) -> SocketStream | TlsStream:
         """See `Listener`."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
@@ -149,7 +158,10 @@ class SocketListener:
                 sock, address = self._sock.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
-            return SocketStream(sock, _format_address(address), self._watch)
+            peer = _format_address(address)
+            if self._credentials is not None:
+                return TlsStream(sock, peer, self._credentials)
+            return SocketStream(sock, peer, self._watch)
 
     def close(self) -> None:
         """See `Listener`."""

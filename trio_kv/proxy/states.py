@@ -4,12 +4,16 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
+from trio_kv.wire.replies import CLOSE_SHUTDOWN, encode_error
+
 
 class State(enum.Enum):
     """How far a session is."""
 
     GREETING = "greeting"
     """No line has come; the first one tells whether the peer is a client of ours."""
+    AUTHENTICATING = "authenticating"
+    """The peer is a client of ours, and has to show a token."""
     OPEN = "open"
     DRAINING = "draining"
     """It ends. What was received is answered; if the door stops, so is what has come and was not received."""
@@ -20,7 +24,8 @@ class State(enum.Enum):
 
 
 NEXT_STATES: Final[Mapping[State, frozenset[State]]] = {
-    State.GREETING: frozenset({State.OPEN, State.DRAINING, State.CLOSED}),
+    State.GREETING: frozenset({State.AUTHENTICATING, State.OPEN, State.DRAINING, State.CLOSED}),
+    State.AUTHENTICATING: frozenset({State.OPEN, State.DRAINING, State.CLOSED}),
     State.OPEN: frozenset({State.DRAINING, State.CLOSED}),
     State.DRAINING: frozenset({State.CLOSING, State.CLOSED}),
     State.CLOSING: frozenset({State.CLOSED}),
@@ -44,11 +49,70 @@ class Action(enum.Enum):
     """Begin or end a watch, as the session's `first_request` says, and give the answer to `take_answer`."""
     PAUSE = "pause"
     """Let others have their turn."""
+    WAIT = "wait"
+    """Wait for the session's `delay_s`: somebody guesses tokens."""
 
 
 READ: Final = Action.READ
 WRITE: Final = Action.WRITE
 WATCH: Final = Action.WATCH
 PAUSE: Final = Action.PAUSE
+WAIT: Final = Action.WAIT
 Step = Action | bytes
 """Bytes are to be sent."""
+
+
+class Life:
+    """How far a session is, and why it ended."""
+
+    def __init__(self) -> None:
+        """Await the first line."""
+        self.state = State.GREETING
+        self.is_hearing = True
+        """Whether what comes next is received."""
+        self.farewell = b""
+        """The last words."""
+        self.reason = "end of input"
+        """Why it ended, once it has."""
+        self.is_refused = False
+        """Whether it is ended because of what came over it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no end yet."""
+        return self.state in (State.OPEN, State.GREETING, State.AUTHENTICATING)
+
+    def retire(self, farewell: bytes, reason: str) -> None:
+        """End it with these last bytes, once all that was received is answered. The first end counts."""
+        if self.is_open:
+            self.become(State.DRAINING)
+            self.farewell, self.reason = farewell, reason
+            self.is_hearing = False
+
+    def stop(self) -> None:
+        """End it once all that has come is answered, because the door stops."""
+        if self.is_open:
+            self.retire(CLOSE_SHUTDOWN, "shutdown")
+            self.is_hearing = True
+
+    def refuse(self, code: str, message: str) -> None:
+        """End it with an error, because of what came over it. Nothing that still comes is heard."""
+        self.is_refused = True
+        self.retire(encode_error(code, message), message)
+        self.is_hearing = False
+
+    def lose(self, reason: str) -> None:
+        """End it at once: the peer is gone."""
+        self.become(State.CLOSED)
+        self.reason = reason
+
+    def become(self, state: State) -> None:
+        """Go to the next state.
+
+        Raises:
+            IllegalStateError: that is not the next of the one it has.
+
+        """
+        if state not in NEXT_STATES[self.state]:
+            raise IllegalStateError(f"a session that is {self.state.value} can't be {state.value}")
+        self.state = state

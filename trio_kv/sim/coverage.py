@@ -39,6 +39,8 @@ SITUATIONS = (
     "write found no room",
     "snapshot aborted by full disk",
     "damage refused",
+    "changes told",
+    "history gone at a node",
 )
 """Those of the core world."""
 RARE = frozenset(
@@ -59,10 +61,18 @@ RARE = frozenset(
         "snapshot lost its turn",
         "snapshot sent to a disk that hangs",
         "write found no room",
+        "changes told",
+        "history gone at a node",
     }
 )
 """What the core world has to reach, with its longer and many more runs."""
 DOOR_SITUATIONS = (
+    "watch begun",
+    "watch ended",
+    "watch resumed",
+    "watch lost",
+    "watch compacted",
+    "progress told",
     "requests pipelined",
     "chain of requests judged",
     "stale read",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from trio_kv.check.history import Operation
 from trio_kv.check.violation import Violation
+from trio_kv.check.watch_order import WatchOrder
 from trio_kv.raft.messages import Message
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
@@ -22,6 +23,7 @@ from trio_kv.sim.network import Network
 from trio_kv.sim.node import NodeHost, SimulatedNode
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.result import Result
+from trio_kv.sim.watchers import WATCHERS, Watcher, WatcherPort
 from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
 EVENTS_MAX = 400_000
@@ -58,7 +60,22 @@ class World(NodeHost):
             Client(name, plan, Random(self.random.getrandbits(64)), port) for name in range(plan.clients + 1)
         ]
         """Client 0 only probes."""
+        self.watchers = self._make_watchers()
         self.injector = CoreInjector(self)
+
+    def _make_watchers(self) -> dict[int, Watcher]:
+        """Return the watchers, by the process that each seems to be in."""
+        plan = self.plan
+        port = WatcherPort(self.after, lambda node, pull: self.nodes[node].post(pull), self.coverage)
+        made: list[Watcher] = []
+        for number in range(WATCHERS):
+            order = WatchOrder(f"w{number}", "", is_prefix=True, chronicle=self.chronicle)
+            random = Random(f"{plan.seed}/watch/{number}")
+            watcher = Watcher(
+                number, nodes=plan.nodes, latency_s=plan.latency_s, random=random, port=port, order=order
+            )
+            made.append(watcher)
+        return {watcher.reply_to.process: watcher for watcher in made}
 
     def run(self) -> Result:
         """Run both phases.
@@ -84,6 +101,8 @@ class World(NodeHost):
         self.clients[0].stop()
         for client in self.clients[1:]:
             client.start()
+        for watcher in self.watchers.values():
+            watcher.start()
         super().begin()
 
     # Time
@@ -147,6 +166,10 @@ class World(NodeHost):
 
     def answer(self, node: int, reply_to: ReplyTo, answer: Answer) -> None:
         """Judge an answer, and let it be on its way to the client or get lost."""
+        watcher = self.watchers.get(reply_to.process)
+        if watcher is not None:
+            watcher.deliver(answer)
+            return
         self.judge_answer(answer, node)
         self.trace.update(PACK(self.now, node, 255, answer.number, 0, 0))
         if self.is_told:
@@ -187,6 +210,13 @@ class World(NodeHost):
             await self.wait_until(
                 "all operations end", within_s, lambda: all(each.is_idle for each in self.clients)
             )
+            await self.wait_until(
+                "all is told to who watches",
+                within_s,
+                lambda: all(each.order.is_complete for each in self.watchers.values()),
+            )
+        for watcher in self.watchers.values():
+            watcher.stop()
 
     # Nodes
 

@@ -4,6 +4,10 @@ Every node of the new cluster starts from the file: it gets the snapshot under a
 goes on behind it, in the snapshot's term. The cluster is **another one**: its id and its nodes' incarnations are new,
 so that nothing of the old cluster, which went on after the snapshot or may come back, is ever taken for part of it.
 
+Its log goes on far above the snapshot's last entry. An index is a revision for clients, and no revision may name two
+things: the old cluster may have gone on, and told its clients of revisions that no snapshot has. So a condition on a
+revision from there holds nowhere, and a watch from there hears that its history is gone, and not silence.
+
 The file is read twice: once to check all of it before anything is made, once to copy it. What is made is checked by
 opening it as a node does. Everything here blocks; call it in a thread.
 """
@@ -15,7 +19,7 @@ from random import Random
 
 import attrs
 
-from trio_kv.kv.image import Counts, Head, decode_first, decode_records
+from trio_kv.kv.image import Counts, Head, decode_first, decode_records, move_first
 from trio_kv.raft.entry import LogPosition
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.errors import DamagedError
@@ -25,6 +29,9 @@ from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.segments import SEGMENT_BYTES
 from trio_kv.storage.snapshot_reading import SnapshotScan
 
+REVISIONS_SKIPPED = 1_000_000_000
+"""So far above the snapshot's last entry the log goes on: a cluster that writes 1,000 entries a second, all the time,
+comes so far in eleven days."""
 WAY_OUT = "Nothing was made of it. Use another backup, or the newest snapshot-*.snap file of another node."
 
 Progress = Callable[[str, int, int], object]
@@ -133,20 +140,21 @@ def _fill(
     source: Path, content: SnapshotContent, directories: Sequence[NodeDirectory], on_progress: Progress
 ) -> None:
     """Copy the snapshot to every node, reading it once, and let each log go on behind it."""
-    total = content.chunk_bytes
+    total, index = content.chunk_bytes, content.index + REVISIONS_SKIPPED
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(contextlib.closing(each.open())) for each in directories]
-        writers = [each.snapshots.begin(content.index, content.term) for each in opened]
+        writers = [each.snapshots.begin(index, content.term) for each in opened]
         done = 0
         for number, chunk in _chunks(source):
+            moved = chunk if number else move_first(chunk, index)
             for writer in writers:
-                writer.add(number, chunk)
+                writer.add(number, moved)
             done += len(chunk)
             on_progress("copy", done, total)
         for node, (each, writer) in enumerate(zip(opened, writers, strict=True), 1):
             writer.finish()
             # Only now: a log must not begin behind a snapshot that may still be lost.
-            each.wal.reset(content.index, content.term)
+            each.wal.reset(index, content.term)
             on_progress("sync", node, len(opened))
 
 
@@ -158,7 +166,7 @@ def _chunks(source: Path) -> Iterator[tuple[int, bytes]]:
 
 def _check_nodes(directory: DataDirectory, content: SnapshotContent, on_progress: Progress) -> None:
     """Open every node, and see whether it would start from the snapshot and nothing else."""
-    place = (content.index, content.term)
+    place = (content.index + REVISIONS_SKIPPED, content.term)
     for number, node in enumerate(directory.nodes, 1):
         with contextlib.closing(directory.node(node).open()) as opened:
             recovered = opened.recovered

@@ -299,6 +299,28 @@ class ClientRefused(Event):
     reason: str
 
 
+@event("client.authenticated", DEBUG)
+class ClientAuthenticated(Event):
+    """A client showed a token that opens the door."""
+
+    client: int
+    address: str
+    holder: str
+    """The token's name, never the token."""
+    access: str
+    """`read` or `write`."""
+
+
+@event("client.not_authenticated", WARNING)
+class ClientNotAuthenticated(Event):
+    """A client showed a token that opens nothing; the next one from its host has to wait."""
+
+    client: int
+    address: str
+    tries: int
+    """How many this connection has made so far."""
+
+
 @event("client.failed", ERROR)
 class ClientFailed(Event):
     """A connection was ended by a fault of ours: a bug, whose traceback this is."""
@@ -306,6 +328,22 @@ class ClientFailed(Event):
     client: int
     address: str
     traceback: str
+
+
+@event("access.reloaded")
+class AccessReloaded(Event):
+    """Tokens and certificates were read anew, and are in force."""
+
+    names: tuple[str, ...]
+    """Whose tokens there are."""
+    has_tls: bool
+
+
+@event("access.reload_failed", ERROR)
+class AccessReloadFailed(Event):
+    """Tokens and certificates were to be read anew, and can't be used: what was in force stays so."""
+
+    reason: str
 
 
 @event("accept.failed", WARNING)

@@ -64,7 +64,31 @@ class Status(Operation, frozen=True, gc=False, tag="status"):
     purpose = "the nodes"
 
 
-_KINDS: Final[tuple[type[Operation], ...]] = (*STORE_OPERATIONS, OpenOrRenew, Watch, Unwatch, Ping, Status)
+class Auth(Operation, frozen=True, gc=False, tag="auth"):
+    """Show a token. The operation is never written anywhere, and says nothing of what it holds."""
+
+    words = "TOKEN"
+    purpose = "show a token to a server that wants one"
+
+    token: Annotated[str, Meta(min_length=1, max_length=1024, examples=["a secret"])]
+
+    def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
+        """There is nothing to tell."""
+        return ()
+
+    def __repr__(self) -> str:
+        return "Auth(...)"
+
+
+_KINDS: Final[tuple[type[Operation], ...]] = (
+    *STORE_OPERATIONS,
+    OpenOrRenew,
+    Watch,
+    Unwatch,
+    Ping,
+    Status,
+    Auth,
+)
 OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kind): kind for kind in _KINDS})
 """All of them, by what stands in `op`."""
 
@@ -72,7 +96,7 @@ OPERATIONS: Final[Mapping[str, type[Operation]]] = MappingProxyType({name_of(kin
 class Request(msgspec.Struct, frozen=True, gc=False):
     """An operation, and what every request may carry."""
 
-    operation: AnyOperation | Numbered | OpenOrRenew | Watch | Unwatch | Ping | Status
+    operation: AnyOperation | Numbered | OpenOrRenew | Watch | Unwatch | Ping | Status | Auth
     id: Raw = ABSENT
     """Any JSON value, echoed first in the reply."""
     timeout: float = TIMEOUT_S_DEFAULT

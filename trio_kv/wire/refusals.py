@@ -77,8 +77,8 @@ ALL_MEMBERS: Final = (
     *dict.fromkeys(name for names in FIELDS.values() for name in names),
 )
 
-OPS_TO_COME: Final = ("scan", "txn", "auth")
-MEMBERS_TO_COME: Final = ("after", "limit", "if", "then", "else", "token")
+OPS_TO_COME: Final = ("scan", "txn")
+MEMBERS_TO_COME: Final = ("after", "limit", "if", "then", "else")
 
 
 _unknown = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -273,6 +273,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be a string, not {name_kind(value)}", at)
         case inspect.StrType() if member.name == "key":
             yield from _find_key_problems(value, at)
+        case inspect.StrType(max_length=int(most)) if not 0 < len(value) <= most:
+            yield Problem(f"{name} has {len(value)} characters; it has 1 to {most}", at)
         case inspect.FloatType() if type(value) is not NumberText:
             yield Problem(f"{name} must be a number of seconds, not {name_kind(value)}", at)
         case inspect.FloatType(gt=0, le=most) if not 0 < float(value) <= (most or 0):

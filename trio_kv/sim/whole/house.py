@@ -35,6 +35,7 @@ from trio_kv.sim.whole.scheduling import run_seeded
 from trio_kv.sim.whole.sink import WorldSink
 from trio_kv.sim.whole.sockets import ClientNetwork
 from trio_kv.sim.whole.starvation import Starvation
+from trio_kv.sim.whole.watchers import WATCHERS, Watcher
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.node_status import State
 
@@ -97,6 +98,8 @@ class House(NodeHost):
         nursery.start_soon(self.door.run)
         for client in self.clients[1:]:
             nursery.start_soon(client.run)
+        for watcher in self.watchers:
+            nursery.start_soon(watcher.run)
 
     def _build(self) -> None:
         plan, random = self.plan, self.random
@@ -126,6 +129,7 @@ class House(NodeHost):
             Random(random.getrandbits(64)),
             session_timeout_s=plan.session_timeout_us / 1_000_000,
             secrets=Random(f"{plan.seed}/secrets"),
+            watch_window=Random(f"{plan.seed}/window").choice((16, 64, 8192)),
         )
         self.network = ClientNetwork(self.after, Random(random.getrandbits(64)), plan.latency_s / 4)
         self.door = Door(self, self.store, trace, idle_timeout_s=random.choice((0.3, 2.0, 10.0)))
@@ -133,6 +137,7 @@ class House(NodeHost):
             Client(number, Random(random.getrandbits(64)), self) for number in range(plan.clients + 1)
         ]
         """Client 0 only probes."""
+        self.watchers = [Watcher(number, self) for number in range(WATCHERS)]
 
     @property
     def events(self) -> int:
@@ -262,11 +267,16 @@ class House(NodeHost):
 
     async def end_clients(self, within_s: float | None) -> None:
         """Let the clients end what they have begun: each of their requests has its own bound."""
-        del within_s
         for client in self.clients:
             client.stop()
         for client in self.clients[1:]:
             await client.wait_left()
+        if within_s is not None:
+            await self.wait_until(
+                "all is told to who watches",
+                within_s,
+                lambda: all(each.is_complete for each in self.watchers),
+            )
 
     def is_at_rest(self) -> bool:
         """Return whether all nodes hold the same, and nothing is left to do."""
