@@ -1,7 +1,6 @@
 """Keys that end, in the core world: leaders, clocks, snapshots and restarts change nothing of their time."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import msgspec
 import pytest
@@ -10,7 +9,6 @@ from tests.sim.test_scenarios_storage import leader_of, make_world, stop
 from trio_kv.kv.commands import Command, Expire, OpenSession, Write
 from trio_kv.kv.operations import Set
 from trio_kv.replica.driver import TakeSnapshot
-from trio_kv.sim.node import SimulatedNode
 from trio_kv.sim.world import World
 from trio_kv.wire.node_port import Propose, ReplyTo
 
@@ -144,29 +142,4 @@ def test_C6_a_key_written_again_in_time_lives_on_at_a_new_leader() -> None:
         change_leader(world)
         assert keys.holders("k")
     assert expiries(world) == 0
-    world.finish()
-
-
-def held_by(node: SimulatedNode) -> set[str]:
-    """Return what a node holds."""
-    assert node.replica is not None
-    return set(node.replica.machine.items)
-
-
-def test_many_keys_due_at_once_end_in_slices_while_others_write() -> None:
-    """Of 3,500 keys each entry takes a thousand, and what clients write goes in between."""
-    world = make_world(seed=95)
-    keys = Keys(world)
-    number = world._next_number()
-    many = [
-        Write(keys.session, seq, 0, Set(f"m{seq}", msgspec.Raw(b"1"), ttl=3.0)) for seq in range(10, 3510)
-    ]
-    world.request(leader_of(world).id, Propose(ME, number, many))
-    world.run_until_true("they are there", 20.0, lambda: "m3509" in held_by(leader_of(world)))
-    world.run_until_true(
-        "they end", 20.0, lambda: not any(key.startswith("m") for key in held_by(leader_of(world)))
-    )
-    places = [entry.index for entry in world.chronicle.entries if isinstance(entry.command, Expire)]
-    assert len(places) == 4
-    assert any(later > earlier + 1 for earlier, later in pairwise(places))
     world.finish()

@@ -90,8 +90,7 @@ class ExpiryRules(Judge):
 
     def _go_on(self, entry: Entry) -> None:
         self._reference.apply(entry)
-        due = self._reference.due(NEVER_US)
-        self._first_due_us.append(due[0][0] if due else NEVER_US)
+        self._first_due_us.append(self._reference.first_due_us(NEVER_US))
         appended_s = self._appended.get(LogPosition(entry.index, entry.term))
         if appended_s is None:
             return  # It stood in the log of a cluster that was begun elsewhere.

@@ -106,6 +106,11 @@ class Reference:
         due += [(each.used_us + each.timeout_us, True, name) for name, each in self._sessions.items()]
         return sorted(each for each in due if each[0] <= time_us)
 
+    def first_due_us(self, never_us: int) -> int:
+        """Return the cluster time from which on something may end."""
+        sessions = [each.used_us + each.timeout_us for each in self._sessions.values()]
+        return min([*self.ends.values(), *sessions], default=never_us)
+
     def answer(self, query: AnyQuery, index: int) -> Outcome:
         """Return what a query is answered with after entry `index`."""
         held = None
