@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import Delete
 from trio_kv.kv.operations.scan import Scan
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.access import (
@@ -25,7 +26,7 @@ from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import PAUSE, WAIT, State, Step
 from trio_kv.raft.events import Event
 from trio_kv.trace.vocabulary import ClientAuthenticated, ClientNotAuthenticated
-from trio_kv.wire.client_sessions import OpenOrRenew
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 
 ALICE, ROB = "alice-token-0123456789", "rob-token-0123456789"
 TOKENS = parse_tokens(f"# who may\nalice {ALICE}\n\nrob {ROB} read\n")
@@ -383,3 +384,13 @@ def test_limits_come_behind_tokens() -> None:
     assert client.codes(b'{"key":"abcde"}\n') == ["unauthorized"]
     client.say(auth(ALICE))
     assert client.codes(b'{"key":"abcde"}\n', GET) == ["too_large", "ok"]
+
+
+def test_ids_of_sessions_are_no_keys() -> None:
+    """They are as long as they are; the key of a write under one is as long as it may be."""
+    limits, session = Limits(key_bytes_max=4), "2-00c0ffee00c0ffee"
+    assert limits.refuse(OpenOrRenew(session)) is None
+    assert limits.refuse(Numbered(Delete("abcd"), session, 1)) is None
+    refusal = limits.refuse(Numbered(Delete("abcde"), session, 1))
+    assert refusal is not None
+    assert refusal.code == "too_large"

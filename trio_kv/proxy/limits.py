@@ -9,6 +9,7 @@ import msgspec
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX
 from trio_kv.kv.operations.scan import PAGE_ITEMS_MAX, Scan
 from trio_kv.kv.reply import Reply
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.operations import LINE_BYTES_LIMIT, Request
 
 VALUE_BYTES_LIMIT: Final = LINE_BYTES_LIMIT
@@ -46,8 +47,11 @@ class Limits:
 
     def refuse(self, operation: msgspec.Struct) -> Reply | None:
         """Return the answer to an operation that is over a limit; None if it is within all of them."""
-        if self.is_wide:
+        if self.is_wide or isinstance(operation, OpenOrRenew):
             return None
+        if isinstance(operation, Numbered):
+            # The id of a session is no key.
+            operation = operation.operation
         for name, text in texts_of(operation):
             size, most = len(text), self.value_bytes_max
             if isinstance(text, str):
