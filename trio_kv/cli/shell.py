@@ -30,11 +30,11 @@ from trio_kv.cli.output import (
 from trio_kv.cli.status import show_status
 from trio_kv.client.answers import read_page
 from trio_kv.client.client import Client
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, RefusedError
 from trio_kv.client.numbering import read_session
 from trio_kv.client.values import BLANKS
 from trio_kv.wire.client_sessions import OpenOrRenew
-from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status
+from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status, Watch
 from trio_kv.wire.replies import ReplyLine
 
 PROMPT = "trio-kv> "
@@ -51,6 +51,7 @@ COMMANDS: Final = {name: kind for name, kind in OPERATIONS.items() if not kind.n
 HELP: Final = "\n".join(
     [
         *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in COMMANDS.items()),
+        f"  {f'watch {Watch.words}':<28} {Watch.purpose}; Ctrl-C ends it",
         '  {"key": ...}                 a line of the protocol, answered as it comes',
         "  help, exit                   (Ctrl-D leaves, too)",
         'What has spaces and is not the last word is written as a JSON string: get "my key".',
@@ -138,6 +139,8 @@ class Shell:
         if word == "help":
             show(HELP)
             return ExitCode.OK
+        if word == Watch.__struct_config__.tag:
+            return self._watch(arguments)
         if word not in COMMANDS:
             raise CommandError(f"there is no command {word!r}; see help")
         kind = COMMANDS[word]
@@ -151,6 +154,26 @@ class Shell:
             show(read_session(answer).session)
             return ExitCode.OK
         return show_answer(answer, "table", has_value=operation.has_result)
+
+    def _watch(self, arguments: Arguments) -> ExitCode:
+        """Show what changes, until interrupted."""
+        prefix, arguments = arguments.take_text("PREFIX")
+        first: int | None = None
+        if not arguments.is_empty:
+            word, arguments = arguments.take("FROM")
+            if not word.isdecimal():
+                raise CommandError(f"FROM is a revision, a whole number, and not {word!r}")
+            first = int(word)
+        arguments.end()
+        try:
+            for revision in self._client.watch(prefix, first=first):
+                for event in revision.events:
+                    value = f"  {show_value(event.value)}" if len(event.value) else ""
+                    show(f"{revision.revision}  {event.event}  {show_key(event.key)}{value}")
+                sys.stdout.flush()
+        except RefusedError as error:
+            say(str(error))
+        return ExitCode.NOT_DONE
 
 
 def _show_page(answer: ReplyLine) -> ExitCode:

@@ -30,6 +30,7 @@ __all__ = [
     "Operation",
     "Scan",
     "Set",
+    "Watch",
     "WriteOperation",
     "is_nested_deeper",
 ]
