@@ -151,6 +151,7 @@ COMMANDS = [
     ["restore"],
     ["rebuild"],
     ["sim"],
+    ["config"],
     ["ctl"],
     *[["ctl", name] for name in control_commands.app if not name.startswith("-")],
     ["wal"],
@@ -682,6 +683,14 @@ def test_the_shell_takes_commands_and_raw_lines(
         ("get \u00a0\r", {"key": "\u00a0"}),
         ("incr k", {"op": "incr", "key": "k"}),
         ("incr k -7", {"op": "incr", "key": "k", "by": -7}),
+        (
+            'txn [] [{"op":"get","key":"a"},{"key":"b","value":" "}]',
+            {
+                "op": "txn",
+                "if": [],
+                "then": [{"op": "get", "key": "a"}, {"op": "set", "key": "b", "value": " "}],
+            },
+        ),
         ("scan 7 8", {"op": "scan", "prefix": "7", "after": "8", "limit": 1000}),
         ('scan "a b" c 5', {"op": "scan", "prefix": "a b", "after": "c", "limit": 5}),
     ],
@@ -714,6 +723,9 @@ def test_the_shell_sends_what_stands_there(
         ("set k", "VALUE is missing"),
         ("get a b", "'b' is too much"),
         ("cas k a b c", "'c' is too much"),
+        ("txn [] []  [] []", "'[]' is too much"),
+        ("txn []", "THEN is missing"),
+        ('txn [] [{"op":"cas","key":"a","value":1}]', '"then"[0] is a "cas"; in a txn there may be'),
         ("incr k many", "BY can't be many: Expected `int`, got `str`"),
         ("status now", "too much"),
     ],
@@ -804,7 +816,7 @@ def test_ctl_sends_what_was_typed(
     door = Door("127.0.0.1:1", "secret", 1)
     monkeypatch.setattr(control, "find_door", lambda *_: door)
 
-    def command(_: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+    def command(_: Door, name: str, arguments: object, *, timeout_s: float, tls: object) -> dict[str, object]:
         sent.append((name, arguments))
         return {"id": 1, "status": "ok", **({"node": 4} if "leader" in tokens else {})}
 
