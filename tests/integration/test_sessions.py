@@ -47,6 +47,8 @@ def test_C1_a_session_outlives_its_server(tmp_path: Path) -> None:
         session = ask(connection, op="session")["session"]
         old = [ask(connection, op="incr", key="n", session=session, seq=seq, meta=True) for seq in (1, 2)]
         removed = ask(connection, op="delete", key="n", session=session, seq=3)
+        txn = {"op": "txn", "if": [{"key": "t", "exists": True}], "else": [{"op": "incr", "key": "t"}]}
+        moved = ask(connection, **txn, session=session, seq=5)
         send_and_vanish(server, op="incr", key="m", session=session, seq=4)
         connection.close()
         server.kill()
@@ -59,6 +61,8 @@ def test_C1_a_session_outlives_its_server(tmp_path: Path) -> None:
         assert ask(connection, op="delete", key="n", session=session, seq=3) == removed
         assert ask(connection, op="incr", key="m", session=session, seq=4)["value"] == 1
         assert ask(connection, op="incr", key="m", session=session, seq=4)["value"] == 1
+        assert ask(connection, **txn, session=session, seq=5) == moved
+        assert ask(connection, key="t")["value"] == 1
         assert ask(connection, key="n", value=5, session=session, seq=1)["error"] == "bad_request"
         assert ask(connection, op="session", session=session) == {
             "session": session,
