@@ -8,8 +8,10 @@ import trio
 from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.drawn import Drawn, Selector, draw
 from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
+from trio_kv.kv.commands import Write
 from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.history import History
+from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, Query
 from trio_kv.kv.reply import Item, Reply
@@ -96,6 +98,13 @@ class MemoryStore(AwaitedCalls):
         for answer in waiting.values():
             answer()
 
+    def take_order(self) -> KeyOrder:
+        """Return the order of the keys."""
+        order = KeyOrder(self.items)
+        while not order.settle(self.items, 1000):
+            pass
+        return order
+
     def status(self) -> dict[str, object]:
         """Return the status of a cluster of one."""
         return {"leader": 1, "term": 1, "nodes": []}
@@ -108,7 +117,7 @@ class MemoryStore(AwaitedCalls):
         return call
 
     def _take(self, what: str, run: Sequence[Any], timeout_s: float) -> None:
-        self.runs.append((what, tuple(operation.key for operation in run)))
+        self.runs.append((what, tuple(getattr(operation, "key", operation.name) for operation in run)))
         self.timeouts_s.append(timeout_s)
 
     def _carry_out(self, operation: Any) -> Reply:
@@ -160,6 +169,13 @@ class MemoryWatch:
     def end(self) -> None:
         """See `gateway.store.Watch`."""
         self._store.watches.remove(self)
+
+
+def key_of(write: Write) -> str:
+    """Return the key that a command writes."""
+    key = getattr(write.operation, "key", None)
+    assert isinstance(key, str)
+    return key
 
 
 class MemorySink:

@@ -260,14 +260,21 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
-async def run_on(target: Target, folder: Path, *, seconds: float, faults: bool = False) -> Summary:
+async def run_on(
+    target: Target, folder: Path, *, seconds: float, faults: bool = False, has_families: bool = False
+) -> Summary:
     @contextlib.asynccontextmanager
     async def open_target(on_event: object) -> AsyncIterator[Target]:
         del on_event
         yield target
 
     config = ChaosConfig(
-        seed=7, out=folder, seconds=seconds, faults=frozenset(FAULT_KINDS if faults else ()), recovery_s=5.0
+        seed=7,
+        out=folder,
+        seconds=seconds,
+        faults=frozenset(FAULT_KINDS if faults else ()),
+        has_families=has_families,
+        recovery_s=5.0,
     )
     return await run_chaos(config, open_target, on_progress=lambda _: None, stop=trio.Event())
 

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 from msgspec import UNSET
 
+from tests.doubles import key_of
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.registry import Registry
 from trio_kv.gateway.local import LocalCluster, open_cluster
@@ -65,6 +66,10 @@ class RemoteHandle:
         return True
 
 
+ASKERS_MAX = 10
+"""Of one gateway: each has a nonce of its own."""
+
+
 class RemoteDirectory:
     """The gateway's end of the link: what it was last told of the nodes, and who waits for answers.
 
@@ -76,18 +81,19 @@ class RemoteDirectory:
 
     def __init__(self, nonce: int, send: Callable[[int, bytes], None]) -> None:
         self.dropped = 0
-        self._reply_to = ReplyTo(PROCESS, nonce)
+        self._nonce = nonce
         self._send = send
-        self._deliver: Callable[[Answer], None] | None = None
+        self._askers: dict[ReplyTo, Callable[[Answer], None]] = {}
         self._handles: list[RemoteHandle] = []
         self._listeners: list[Callable[[], None]] = []
 
     def take_answer(self, data: bytes) -> None:
         reply_to, answer = decode_answer(data)
-        if self._deliver is None or reply_to != self._reply_to:
+        deliver = self._askers.get(reply_to)
+        if deliver is None:
             self.dropped += 1
         else:
-            self._deliver(answer)
+            deliver(answer)
 
     def take_view(self, data: bytes) -> None:
         statuses = msgspec.msgpack.decode(data, type=list[NodeStatus])
@@ -114,12 +120,12 @@ class RemoteDirectory:
         return lambda: self._listeners.remove(listener)
 
     def join(self, deliver: Callable[[Answer], None]) -> ReplyTo:
-        self._deliver = deliver
-        return self._reply_to
+        reply_to = ReplyTo(PROCESS, ASKERS_MAX * self._nonce + len(self._askers))
+        self._askers[reply_to] = deliver
+        return reply_to
 
     def leave(self, reply_to: ReplyTo) -> None:
-        assert reply_to == self._reply_to
-        self._deliver = None
+        del self._askers[reply_to]
 
 
 class Link:
@@ -243,7 +249,7 @@ async def test_a_gateway_serves_nodes_of_another_process(tmp_path: Path, nursery
         assert await get(store, "k", is_stale=True, view=view) == b'{"b": 1.50,\t"a": []}'
         assert await get(store, "nothing") is None
         assert len(store.status()["nodes"]) == 3  # type: ignore[arg-type]
-        assert {request.reply_to for request in link.requests} == {ReplyTo(PROCESS, 1)}
+        assert {request.reply_to for request in link.requests} == {ReplyTo(PROCESS, ASKERS_MAX)}
 
 
 async def test_C1_a_lost_answer_is_asked_for_again(
@@ -256,7 +262,7 @@ async def test_C1_a_lost_answer_is_asked_for_again(
         losses = iter([True, True])
         link.loses_answer = lambda _: next(losses, False)
         reply = await put(store, "k", b"1", if_revision=0)
-        attempts = [each for each in link.commands() if isinstance(each, Write) and each.operation.key == "k"]
+        attempts = [each for each in link.commands() if isinstance(each, Write) and key_of(each) == "k"]
         assert len(attempts) >= 3
         assert len({(each.session, each.seq) for each in attempts}) == 1
         assert reply.code == "ok"
@@ -329,7 +335,7 @@ async def test_a_link_that_is_full_hands_nothing_over(tmp_path: Path, nursery: t
             for number in range(5):
                 writers.start_soon(write, number)
         assert sorted(reply.code for reply in answers).count("overloaded") >= 1
-        arrived = {command.operation.key for command in link.commands() if isinstance(command, Write)}
+        arrived = {key_of(command) for command in link.commands() if isinstance(command, Write)}
         assert len(arrived) == 1 + [reply.code for reply in answers].count("ok")
 
 

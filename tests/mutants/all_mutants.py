@@ -1,6 +1,7 @@
 """All mutants of the list, registered by importing their rooms."""
 
 from tests.mutants import (
+    access,
     client_sessions,
     clients,
     directories,
@@ -10,18 +11,21 @@ from tests.mutants import (
     expiry,
     hangs,
     log,
+    operations,
     passes,
     reads,
     sessions,
     sharing,
     snapshots,
     storage,
+    watches,
     whole,
 )
 from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "access",
     "client_sessions",
     "clients",
     "directories",
@@ -31,11 +35,13 @@ __all__ = [
     "expiry",
     "hangs",
     "log",
+    "operations",
     "passes",
     "reads",
     "sessions",
     "sharing",
     "snapshots",
     "storage",
+    "watches",
     "whole",
 ]

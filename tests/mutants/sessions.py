@@ -18,7 +18,7 @@ from trio_kv.kv.sessions import Sessions
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.leader import Leader
 from trio_kv.replica.replica import Replica
-from trio_kv.replica.waiter import Waiter
+from trio_kv.replica.waiter import Waiter, asked_between
 from trio_kv.wire.node_port import Refused
 
 
@@ -185,16 +185,14 @@ def _(patch: Patch) -> None:
     tests=replica_tests("test_a_read_sees_the_writes_before_it_in_its_run_and_none_behind_it"),
 )
 def _(patch: Patch) -> None:
-    real = Replica._asked_between
-
-    def asked_between(self: Replica, last: int) -> list[Asked]:
+    def answered_behind(waiters: Sequence[Waiter], last: int) -> list[Asked]:
         asked = []
-        for each in real(self, last):
-            (waiter,) = [other for other in self._waiters if other.first - 1 <= each.index <= other.last][-1:]
+        for each in asked_between(waiters, last):
+            (waiter,) = [other for other in waiters if other.first - 1 <= each.index <= other.last][-1:]
             asked.append(Asked(min(waiter.last, last), each.queries, each.replies))
         return asked
 
-    patch.setattr(Replica, "_asked_between", asked_between)
+    patch.setattr("trio_kv.replica.replica.asked_between", answered_behind)
 
 
 @mutant(

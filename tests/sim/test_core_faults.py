@@ -14,7 +14,6 @@ from trio_kv.replica.replica import Replica
 from trio_kv.sim import faults
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.draw import MAKERS, nodes_min
-from trio_kv.sim.histories import history_of
 from trio_kv.sim.pipes import Pipe
 from trio_kv.sim.plan import KINDS, STANDING_KINDS, Plan, draw_plan
 from trio_kv.sim.result import Result
@@ -188,8 +187,8 @@ def test_a_read_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     """A replica that keeps count of a read which has its answer is not at rest."""
     real = Replica._answer
 
-    def answer(self: Replica, reads: Any) -> None:
-        real(self, reads)
+    def answer(self: Replica, *args: Any) -> None:
+        real(self, *args)
         self._reads_waiting += 1
 
     monkeypatch.setattr(Replica, "_answer", answer)
@@ -200,7 +199,8 @@ def test_the_oracle_finds_a_stale_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """The history of a run tells by itself that a client read what was overwritten, or what nobody wrote."""
     world = World(draw_plan(2, ()))
     world.run()
-    operations = history_of(world.clients)
+    real = World.told
+    operations = world.told()
     random = Random(1)
     written = sorted(
         (each for each in operations if each.op == "set" and each.outcome == "ok"),
@@ -211,7 +211,7 @@ def test_the_oracle_finds_a_stale_read(monkeypatch: pytest.MonkeyPatch) -> None:
     get = attrs.evolve(
         last, client=10**9, op="get", call_s=world.now, return_s=world.now + 1, value=None, result=older.value
     )
-    monkeypatch.setattr("trio_kv.sim.world.history_of", lambda clients: [*history_of(clients), get])
+    monkeypatch.setattr(World, "told", lambda self: [*real(self), get])
     with pytest.raises(Violation, match="stale read"):
         World(draw_plan(2, ())).run()
 
@@ -222,8 +222,8 @@ def test_histories_hold_what_clients_did() -> None:
     for seed in range(1, 6):
         world = World(draw_plan(seed, ("crash", "forged_retries")))
         world.run()
-        seen |= {(each.op, each.outcome) for each in history_of(world.clients)}
+        seen |= {(each.op, each.outcome) for each in world.told()}
         forged = [each for client in world.clients for each in client.history if each.forged]
-        assert all(each.kind in {"set", "delete", "cas"} for each in forged)
+        assert all(each.kind in {"set", "delete", "cas", "write"} for each in forged)
     assert seen >= {("get", "ok"), ("get", "missing"), ("set", "ok"), ("set", "unknown"), ("cas", "conflict")}
     assert seen >= {("cas", "ok"), ("delete", "ok"), ("delete", "missing")}

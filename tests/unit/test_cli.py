@@ -151,6 +151,7 @@ COMMANDS = [
     ["restore"],
     ["rebuild"],
     ["sim"],
+    ["config"],
     ["ctl"],
     *[["ctl", name] for name in control_commands.app if not name.startswith("-")],
     ["wal"],
@@ -686,6 +687,16 @@ def test_the_shell_takes_commands_and_raw_lines(
         ("cas  --ttl=0.5 lock alice", {"op": "cas", "key": "lock", "value": "alice", "ttl": 0.5}),
         ("incr --ttl=1e2 k 5", {"op": "incr", "key": "k", "by": 5, "ttl": 100}),
         ('set "--ttl=60" 1', {"key": "--ttl=60", "value": 1}),
+        (
+            'txn [] [{"op":"get","key":"a"},{"key":"b","value":" "}]',
+            {
+                "op": "txn",
+                "if": [],
+                "then": [{"op": "get", "key": "a"}, {"op": "set", "key": "b", "value": " "}],
+            },
+        ),
+        ("scan 7 8", {"op": "scan", "prefix": "7", "after": "8", "limit": 1000}),
+        ('scan "a b" c 5', {"op": "scan", "prefix": "a b", "after": "c", "limit": 5}),
     ],
 )
 def test_the_shell_sends_what_stands_there(
@@ -699,7 +710,7 @@ def test_the_shell_sends_what_stands_there(
 
     def note(request: dict[str, object]) -> dict[str, object]:
         seen.append(request)
-        return {"key": "k", "value": 1, "status": "ok"}
+        return {"key": "k", "value": 1, "items": [], "more": False, "revision": 1, "status": "ok"}
 
     server = serve_store(note)
     server.decode = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 9 else text).decode
@@ -716,6 +727,9 @@ def test_the_shell_sends_what_stands_there(
         ("set k", "VALUE is missing"),
         ("get a b", "'b' is too much"),
         ("cas k a b c", "'c' is too much"),
+        ("txn [] []  [] []", "'[]' is too much"),
+        ("txn []", "THEN is missing"),
+        ('txn [] [{"op":"cas","key":"a","value":1}]', '"then"[0] is a "cas"; in a txn there may be'),
         ("incr k many", "BY can't be many: Expected `int`, got `str`"),
         ("set --ttl=soon k 1", "TTL can't be soon: Expected `float`, got `str`"),
         ("set --ttl=0 k 1", "TTL can't be 0: Expected `float` >= 0.1"),
@@ -728,6 +742,20 @@ def test_the_shell_explains_a_line_that_is_no_command(
     """A mistake costs a message, sends nothing, and is the exit code if it came last."""
     assert run_piped(line, 1, monkeypatch) == 2
     assert hint in capsys.readouterr().err
+
+
+def test_the_shell_shows_a_page(
+    serve_store: Callable[[Answer], StoreServer],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A line a key, with what it holds; and a word on how to go on, if there is more."""
+    items = [{"key": "a b", "value": {"n": 1}, "revision": 3}, {"key": "c", "value": "x y", "revision": 4}]
+    server = serve_store(lambda _request: {"items": items, "more": True, "revision": 9, "status": "ok"})
+    assert run_piped("scan", server.port, monkeypatch) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == ['"a b"  {"n": 1}', "c  x y"]
+    assert "there are more: name c as AFTER" in shown.err
 
 
 def test_the_shell_goes_on_after_a_lost_connection(
@@ -794,7 +822,7 @@ def test_ctl_sends_what_was_typed(
     door = Door("127.0.0.1:1", "secret", 1)
     monkeypatch.setattr(control, "find_door", lambda *_: door)
 
-    def command(_: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+    def command(_: Door, name: str, arguments: object, *, timeout_s: float, tls: object) -> dict[str, object]:
         sent.append((name, arguments))
         return {"id": 1, "status": "ok", **({"node": 4} if "leader" in tokens else {})}
 

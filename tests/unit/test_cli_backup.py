@@ -70,7 +70,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     def start(*paths: Path) -> list[str]:
         asked: list[str] = []
 
-        def command(door: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+        def command(
+            door: Door, name: str, arguments: object, *, timeout_s: float, tls: object
+        ) -> dict[str, object]:
             asked.append(name)
             path = paths[min(len(asked), len(paths)) - 1]
             return {"id": 1, "status": "ok", "path": str(path), "index": 4, "term": 4}
@@ -307,7 +309,9 @@ def test_backup_asks_another_node_when_a_snapshot_is_damaged(
     bad.write_bytes(data)
     asked: list[object] = []
 
-    def command(door: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+    def command(
+        door: Door, name: str, arguments: object, *, timeout_s: float, tls: object
+    ) -> dict[str, object]:
         asked.append(arguments)
         path, node = (bad, 2) if len(asked) == 1 else (snapshot, 3)
         return {"id": 1, "status": "ok", "path": str(path), "index": 4, "term": 4, "node": node}
@@ -383,7 +387,7 @@ def test_keys_are_listed_in_order_out_of_a_fresh_snapshot(
 def test_a_key_is_shown_as_the_shell_takes_it(key: str, shown: str) -> None:
     """What could be misread is a JSON string, which the shell reads back as the key."""
     assert show_key(key) == shown
-    assert Arguments(shown).take_key()[0] == key
+    assert Arguments(shown).take_text("KEY")[0] == key
 
 
 def test_keys_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,16 @@ from trio_kv.client.errors import (
 )
 from trio_kv.wire import operations
 
+PAGE = (
+    b'{"items": [{"key":"a","revision":7},{"key":"b","value":{"b":1},"revision":8}],'
+    b' "more": true, "revision": 9, "status": "ok"}\n'
+)
+TXN = (
+    b'{"succeeded": true, "results": [{"key": "a", "value": null, "status": "error"},'
+    b' {"key": "n", "value": 1, "status": "ok"}], "revision": 8, "status": "ok"}\n'
+)
+COUNT = b'{"count": 3, "revision": 9, "status": "ok"}\n'
+SCAN = {"prefix": "", "limit": 1000, "reverse": False, "values": True, "count": False}
 OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
 CLOSE = b'{"close": "ok"}\n'
 
@@ -107,7 +117,7 @@ def hang_up_after_request(connection: socket.socket) -> None:
 def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., FakeServer]) -> None:
     """Requests carry exactly what was asked for: conditions, time-out and meta only where they are given."""
     requests: list[bytes] = []
-    server = serve(answer(*[OK] * 13, requests=requests))
+    server = serve(answer(*[OK] * 9, PAGE, PAGE, COUNT, TXN, *[OK] * 4, requests=requests))
     with Client(port=server.port, timeout_s=7) as client:
         client.get("k")
         client.get("k", is_stale=True, meta=True)
@@ -118,6 +128,21 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         client.cas("k", 2, expected=None)
         client.incr("k")
         client.incr("k", -7)
+        assert client.scan("a/", after="a/b", limit=2, is_reversed=True, has_values=False).is_more
+        assert [item.data for item in client.scan(is_stale=True).items] == [None, {"b": 1}]
+        assert client.count("a/") == 3
+        done = client.txn(
+            [{"op": "get", "key": "a"}, {"key": "b", "value": {"c": [1]}}],
+            conditions=[{"key": "a", "equals": None}],
+            otherwise=[{"op": "incr", "key": "n"}],
+        )
+        assert (done.has_succeeded, [each.data for each in done.results], done.revision) == (
+            True,
+            [None, 1],
+            8,
+        )
+        with pytest.raises(ValueError, match='is a "cas"; in a txn there may be get, set'):
+            client.txn([{"op": "cas", "key": "a", "value": 1}])
         client.set("k", 1, ttl_s=60)
         client.cas("k", 2, expected=1, ttl_s=0.1)
         client.incr("k", ttl_s=1.5)
@@ -132,6 +157,25 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         {"op": "cas", "key": "k", "timeout": 7, "value": 2, "expected": None},
         {"op": "incr", "key": "k", "timeout": 7, "by": 1},
         {"op": "incr", "key": "k", "timeout": 7, "by": -7},
+        {
+            "op": "scan",
+            "prefix": "a/",
+            "after": "a/b",
+            "timeout": 7,
+            "limit": 2,
+            "reverse": True,
+            "values": False,
+            "count": False,
+        },
+        {"op": "scan", "timeout": 7, "consistency": "stale", **SCAN},
+        {"op": "scan", "timeout": 7, **SCAN, "prefix": "a/", "count": True},
+        {
+            "op": "txn",
+            "if": [{"key": "a", "equals": None}],
+            "then": [{"op": "get", "key": "a"}, {"op": "set", "key": "b", "value": {"c": [1]}}],
+            "else": [{"op": "incr", "key": "n"}],
+            "timeout": 7,
+        },
         {"key": "k", "timeout": 7, "value": 1, "ttl": 60},
         {"op": "cas", "key": "k", "timeout": 7, "value": 2, "expected": 1, "ttl": 0.1},
         {"op": "incr", "key": "k", "timeout": 7, "by": 1, "ttl": 1.5},

@@ -6,12 +6,14 @@ machine. Whatever the gateway answers has to be true of all attempts together, a
 
 from functools import partial
 from random import Random
+from typing import Any
 
 import attrs
 import msgspec
 import pytest
 import trio
 
+from tests.doubles import key_of
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.commands import Command, Expire, Write
@@ -21,6 +23,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.kv.session import FORGOTTEN_SEQ
 from trio_kv.raft.entry import make_entry
 from trio_kv.sim.whole.scheduling import run_seeded
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.wire.node_status import State
 
@@ -52,7 +55,9 @@ class Chaos:
         self.random = random
         self.nursery = nursery
         self.registry = Registry([1, 2, 3])
-        self.store = RaftStore(self.registry, random, session_timeout_s=SESSION_TIMEOUT_S)
+        self.store = RaftStore(
+            self.registry, random, session_timeout_s=SESSION_TIMEOUT_S, secrets=Random("secrets")
+        )
         self.machine = Machine()
         self.ahead_s = 0.0
         """How much cluster time is ahead of the gateway's clock."""
@@ -79,7 +84,7 @@ class Chaos:
             return False
         for command in propose.commands:
             if isinstance(command, Write):
-                call = self.calls[command.operation.key]
+                call = self.calls[key_of(command)]
                 number = (command.session, command.seq)
                 assert call.number in (None, number), f"{call}: repeated as {number}"
                 call.number = number
@@ -96,7 +101,7 @@ class Chaos:
         if fate < 0.3:
             for command in propose.commands:
                 if isinstance(command, Write):
-                    self.calls[command.operation.key].open_attempts -= 1
+                    self.calls[key_of(command)].open_attempts -= 1
             answer: Answer = random.choice((Refused(number, node, None), Full(number, node)))
             self.store.deliver(answer)
             return
@@ -112,7 +117,7 @@ class Chaos:
         index, time_us = self.machine.applied + 1, int((trio.current_time() + self.ahead_s) * 1e6)
         (reply,) = self.machine.apply([make_entry(index, 1, time_us, command)])
         if isinstance(command, Write) and reply.code == "ok" and reply.revision == index:
-            call = self.calls[command.operation.key]
+            call = self.calls[key_of(command)]
             assert not call.revision, f"{call}: applied again at {index}"
             assert call.code not in DEFINITE, f"{call}: applied at {index}"
             call.revision = index
@@ -133,6 +138,26 @@ def judge(call: Call, reply: Reply) -> None:
         assert reply is not FORGOTTEN_SEQ, f"{call}: said to be done while it was awaited"
 
 
+class Numberer:
+    """A client with a session of its own."""
+
+    def __init__(self, store: RaftStore) -> None:
+        self.session = ""
+        self._store = store
+        self._seq = 0
+
+    async def number(self, sets: list[Any]) -> list[Any]:
+        """Give writes their seqs, in a session that is opened as often as need be."""
+        while not self.session:
+            answer = await self._store.write([OpenOrRenew()], timeout_s=4.0)
+            if answer.replies[0].code == "ok":
+                self.session = msgspec.json.decode(answer.replies[0].value or b"")["session"]
+                self._seq = 0
+        first = self._seq + 1
+        self._seq += len(sets)
+        return [Numbered(each, self.session, first + place, first) for place, each in enumerate(sets)]
+
+
 async def run(random: Random) -> list[Call]:
     """Let writers write before nodes in chaos; return all that was asked for, judged."""
     async with trio.open_nursery() as nursery:
@@ -141,15 +166,21 @@ async def run(random: Random) -> list[Call]:
         nursery.start_soon(chaos.elect)
 
         async def write(writer: int) -> None:
+            # Every second one numbers its writes itself.
+            client = Numberer(chaos.store) if writer % 2 else None
             for turn in range(WRITES_EACH):
                 keys = [f"{writer}.{turn}.{place}" for place in range(random.choice((1, 1, 3)))]
                 calls = [chaos.calls.setdefault(key, Call()) for key in keys]
-                sets = [Set(key, msgspec.Raw(b"1")) for key in keys]
+                sets: list[Any] = [Set(key, msgspec.Raw(b"1")) for key in keys]
+                if client is not None:
+                    sets = await client.number(sets)
                 with trio.move_on_after(random.choice((0.02, 0.5, 100.0, 100.0, 100.0))) as departure:
                     answer = await chaos.store.write(sets, timeout_s=random.choice((0.1, 1.0, 4.0)))
                 if not departure.cancelled_caught:
                     for call, reply in zip(calls, answer.replies, strict=True):
                         judge(call, reply)
+                        if client is not None and reply.code == "session_expired":
+                            client.session = ""
 
         async with trio.open_nursery() as writers:
             for writer in range(WRITERS):

@@ -1,87 +1,204 @@
-"""The latest changes: what they are, how far they reach back, and where a piece of them ends."""
+"""Histories as JSON lines."""
 
-from random import Random
+import math
+import re
+from pathlib import Path
 
-import msgspec
 import pytest
 
-from trio_kv.kv.history import BLOCKS, CHANGE_BYTES, History
-from trio_kv.kv.operations.operation import Change
+from trio_kv.check.exchange import Exchange
+from trio_kv.check.history import (
+    Fault,
+    History,
+    HistoryError,
+    Operation,
+    RisingClock,
+    decode_history,
+    encode_history,
+    encode_operation,
+)
+from trio_kv.check.linearizability import check_history
+from trio_kv.check.replay_replies import judge_replies
+
+HEADER = b'{"history":"trio_kv","version":2}\n'
+SET = Operation(1, "set", "a", 0.5, 0.75, "ok", value=b'{"n": 1.0, "n": 2}', node=2)
+CAS = Operation(2, "cas", "b", 0.6, None, "unknown", value=b'"new"', expected=b"null")
+CONFLICT = Operation(1, "cas", "b", 0.8, 0.9, "conflict", value=b"1", expected=None, result=b'"x"')
+GET = Operation(3, "get", "é\n", 1e-9, 0.1 + 0.2, "missing")
 
 
-def change(revision: int, key: str = "k") -> Change:
-    return Change("set", key, msgspec.Raw(b"1"), revision, 0)
+def test_round_trip() -> None:
+    """Every operation and fault comes back as it was, its values byte by byte and its moments exactly."""
+    operations, faults = (SET, CAS, CONFLICT, GET), (Fault("kill 2", 0.5, None), Fault("cut 1-2", 0, 1.5))
+    history = decode_history(encode_history(operations, faults))
+    assert history == History(operations, faults)
 
 
-def fill(history: History, upto: int) -> None:
-    for revision in range(history.upto + 1, upto + 1):
-        history.note(revision, [change(revision)], 0)
+def test_lines_are_as_documented() -> None:
+    """The format does not change by itself: others read it."""
+    assert list(encode_history([SET, CAS], [Fault("kill 2", 0.5, 2)])) == [
+        HEADER,
+        b'{"fault":"kill 2","from_s":0.5,"to_s":2}\n',
+        (
+            b'{"client":1,"op":"set","key":"a","call_s":0.5,"return_s":0.75,"outcome":"ok","node":2,'
+            b'"value":{"n": 1.0, "n": 2}}\n'
+        ),
+        (
+            b'{"client":2,"op":"cas","key":"b","call_s":0.6,"return_s":null,"outcome":"unknown","node":0,'
+            b'"value":"new","expected":null}\n'
+        ),
+    ]
 
 
-def test_it_tells_what_is_behind_a_revision() -> None:
-    """All of it, whatever was noted together; a revision without a change counts as well."""
-    history = History(10)
-    history.note(13, [change(11), change(13)], 0)
-    history.note(15, [], 0)
-    assert history.read(10, 100) == (15, [change(11), change(13)])
-    assert history.read(12, 100) == (15, [change(13)])
-    assert history.read(13, 100) == (15, [])
-    assert history.read(15, 100) == (15, [])
-    assert history.read(20, 100) == (20, [])
+def test_documented_lines() -> None:
+    """The examples in the documentation are a history, and one without a fault of the store."""
+    page = (Path(__file__).parents[2] / "docs" / "histories.md").read_bytes()
+    lines = b"".join(re.findall(rb"```json\n(.*?)```", page, re.DOTALL)).splitlines()
+    history = decode_history(lines)
+    assert [each.op for each in history.operations] == ["set", "get", "cas", "delete"]
+    assert [each.op for each in history.exchanges] == ["incr", "scan", "delete"]
+    assert len(history.faults) == 1
+    assert check_history(history.operations).is_valid
+    assert judge_replies(history.exchanges).outcome == "valid"
 
 
-def test_a_piece_ends_with_a_revision() -> None:
-    """However many changes that one has."""
-    history = History(0)
-    many = [change(2, f"k{number}") for number in range(10)]
-    history.note(3, [change(1), *many, change(3)], 0)
-    assert history.read(0, 1) == (1, [change(1)])
-    assert history.read(0, 2) == (2, [change(1), *many])
-    assert history.read(1, 3) == (2, many)
-    assert history.read(2, 3) == (3, [change(3)])
+EXCHANGE = Exchange(4, b'{"op":"incr","key":"n"}', 0.5, 0.75, b'{"key": "n", "value": 1, "status": "ok"}\n')
 
 
-def test_it_forgets_the_oldest_and_keeps_what_it_promises() -> None:
-    """The latest revisions are there, and not many more."""
-    history = History(0, revisions_max=1000)
-    fill(history, 5000)
-    assert 3970 <= history.after <= 4000
-    assert [each.revision for each in history.read(4000, 9999)[1]] == list(range(4001, 5001))
-    with pytest.raises(AssertionError, match="is before"):
-        history.read(history.after - 1, 1)
+def test_exchanges_come_back() -> None:
+    """Request and reply come back byte by byte; a request without a reply has none."""
+    lost = Exchange(4, b'{"op":"scan"}', 0.5)
+    history = decode_history(encode_history([SET, EXCHANGE, lost]))
+    assert history.operations == (SET,)
+    first, second = history.exchanges
+    assert (first.client, first.call_s, first.return_s) == (4, 0.5, 0.75)
+    assert (first.request, first.reply) == (EXCHANGE.request, b'{"key": "n", "value": 1, "status": "ok"}')
+    assert (second.request, second.reply, second.return_s) == (lost.request, None, None)
 
 
-def test_bytes_are_limited_too() -> None:
-    """One that is larger than all that is allowed is kept as long as it is the last."""
-    history = History(0, bytes_max=100 * BLOCKS * CHANGE_BYTES)
-    fill(history, 10_000)
-    assert 100 * (BLOCKS - 2) <= 10_000 - history.after <= 100 * (BLOCKS + 2)
-    history.note(10_001, [change(10_001)], 1 << 30)
-    assert history.read(10_000, 9) == (10_001, [change(10_001)])
-    fill(history, 10_002)
-    assert history.read(10_001, 9) == (10_002, [change(10_002)])
+def test_a_history_of_version_1_is_read() -> None:
+    """It had no exchanges; all else was the same."""
+    assert decode_history([b'{"history":"trio_kv","version":1}', encode_operation(SET)]).operations == (SET,)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_it_is_like_a_list(seed: int) -> None:
-    """Whatever is noted, and read in whatever pieces."""
-    random = Random(seed)
-    history = History(5, revisions_max=random.choice((50, 1000)))
-    known: list[Change] = []
-    upto = 5
-    for _ in range(random.randint(1, 300)):
-        begin, upto = upto, upto + random.randint(0, 5)
-        changes = [
-            change(revision, f"k{number}")
-            for revision in range(begin + 1, upto + 1)
-            for number in range(random.randint(0, 2))
-        ]
-        history.note(upto, changes, 0)
-        known += changes
-    at = random.randint(history.after, upto)
-    due = [each for each in known if each.revision > at]
-    found: list[Change] = []
-    while at < upto:
-        at, piece = history.read(at, random.randint(1, 20))
-        found += piece
-    assert (at, found) == (upto, due)
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            b'{"client":1,"call_s":1,"request":{},"op":"get"}',
+            "there is no member op; known are client, call_s",
+        ),
+        (b'{"client":1,"request":{}}', "the member call_s is missing"),
+        (b'{"client":1,"call_s":1,"request":[]}', "the request is no JSON object"),
+        (b'{"client":1,"call_s":1,"return_s":2,"request":{}}', "a reply needs its return_s, and a return_s"),
+        (
+            b'{"client":1,"call_s":2,"return_s":1,"request":{},"reply":{}}',
+            "return_s 1.0 is before call_s 2.0",
+        ),
+        (b'{"client":"x","call_s":2,"request":{}}', "client: Expected `int`, got `str`"),
+    ],
+)
+def test_a_bad_exchange_is_named(line: bytes, words: str) -> None:
+    """An error says what is wrong with it."""
+    with pytest.raises(HistoryError, match=re.escape(words)):
+        decode_history([HEADER, line])
+
+
+def test_an_exchange_on_two_lines_is_refused() -> None:
+    """It would be two lines of history."""
+    with pytest.raises(ValueError, match="holds an end of line"):
+        encode_operation(Exchange(1, b'{"op":\n"scan"}', 0.5))
+
+
+def test_null_is_a_value() -> None:
+    """A member that says null is the JSON value null; one that is absent is no value."""
+    assert decode_history(encode_history([CAS])).operations[0].expected == b"null"
+    assert decode_history(encode_history([CONFLICT])).operations[0].expected is None
+
+
+def test_lines_may_be_text_and_spaced() -> None:
+    """A history may be read from a text file, and blank lines in it are no operations."""
+    lines = ["", HEADER.decode(), "  \n", encode_operation(SET).decode()]
+    assert decode_history(lines).operations == (SET,)
+
+
+def test_header_may_say_more() -> None:
+    """Whoever writes a history may put more into its first line, like a seed."""
+    assert decode_history([b'{"seed":7,"version":2,"history":"trio_kv"}']) == History(())
+
+
+def test_value_on_two_lines_is_refused() -> None:
+    """A value with an end of line would be two lines of history."""
+    with pytest.raises(
+        ValueError, match=r"the value of .* holds an end of line; write it as one line of JSON"
+    ):
+        encode_operation(Operation(1, "set", "a", 0, 1, "ok", value=b"[1,\n2]"))
+
+
+GOOD = b'{"client":1,"op":"get","key":"a","call_s":1,"return_s":2,"outcome":"missing"}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], 'no line at all; a history begins with {"history":"trio_kv","version":2}'),
+        ([GOOD], 'line 1: a history begins with {"history":"trio_kv","version":2}, but history is nothing'),
+        ([b'{"history":"trio_kv","version":3}'], "line 1: .*, but version is 3"),
+        ([HEADER, GOOD, b"nonsense"], "line 3: each line is one JSON object; JSON is malformed"),
+        ([HEADER, b"[1]"], "line 2: each line is one JSON object; Expected `object`, got `array`"),
+        ([HEADER, GOOD.replace(b"get", b"put")], "line 2: op is 'put', not one of get, set, delete, cas"),
+        (
+            [HEADER, GOOD.replace(b"missing", b"fine")],
+            "line 2: the outcome of a get is 'fine', not one of failed, missing, ok",
+        ),
+        ([HEADER, GOOD.replace(b"missing", b"ok")], "line 2: a get that is ok needs its result"),
+        (
+            [HEADER, GOOD.replace(b'"return_s":2,', b"")],
+            "line 2: return_s is missing, though the outcome missing",
+        ),
+        ([HEADER, GOOD.replace(b":2,", b":0,")], "line 2: return_s 0.0 is before call_s 1.0"),
+        ([HEADER, GOOD.replace(b'"key":"a",', b"")], "line 2: the member key is missing"),
+        ([HEADER, GOOD.replace(b'"client":1', b'"client":"x"')], "line 2: client: Expected `int`, got `str`"),
+        (
+            [HEADER, GOOD.replace(b'"key"', b'"kee"')],
+            "line 2: there is no member kee; known are client, op, key",
+        ),
+        ([HEADER, b'{"fault":"kill"}'], "line 2: the member from_s is missing"),
+    ],
+)
+def test_bad_line_is_named(lines: list[bytes], words: str) -> None:
+    """An error says which line is bad, and what would be right."""
+    with pytest.raises(HistoryError, match=words.replace("[", r"\[").replace("{", r"\{")):
+        decode_history(lines)
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        ({"op": "set"}, "a set needs a value"),
+        ({"op": "get", "outcome": "missing", "value": b"1"}, "a get has no value"),
+        ({"op": "set", "value": b"1", "expected": b"1"}, "a set has no expected"),
+        ({"op": "set", "value": b"1", "result": b"1"}, "a set with outcome ok has no result"),
+        ({"op": "set", "value": b"1", "outcome": "conflict"}, "the outcome of a set is 'conflict'"),
+        ({"op": "delete"}, "a delete that is ok needs its result"),
+        ({"op": "get", "result": b"1", "call_s": math.nan}, "call_s is nan, not a moment"),
+        (
+            {"op": "get", "result": b"1", "return_s": math.inf},
+            "return_s inf is before call_s 0, or not a moment",
+        ),
+    ],
+)
+def test_contradiction_is_refused(operation: dict[str, object], words: str) -> None:
+    """An operation that contradicts itself can't be made."""
+    members: dict[str, object] = {"client": 1, "key": "a", "call_s": 0, "return_s": 1, "outcome": "ok"}
+    with pytest.raises(ValueError, match=words):
+        Operation(**members | operation)  # type: ignore[arg-type] # the claim is about what is not right
+
+
+def test_rising_clock() -> None:
+    """Moments of a clock that stands still differ and rise, and are kept as they are where they rise themselves."""
+    clock = RisingClock()
+    stamps = [clock.stamp(now_s) for now_s in (0.0, 0.0, 0.0, 5.0, 4.0, 6.0)]
+    assert stamps == sorted(set(stamps))
+    assert (stamps[0], stamps[3], stamps[5]) == (0.0, 5.0, 6.0)
+    assert stamps[2] < 1e-300

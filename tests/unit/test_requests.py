@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from trio_kv.kv.nesting import NESTING_MAX
-from trio_kv.kv.operations import Cas, Delete, Get, Incr, Set
+from trio_kv.kv.operations import Cas, Delete, Get, Incr, Scan, Set
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX, REVISION_MAX
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.json_text import find_lone_surrogate
@@ -70,6 +70,11 @@ def test_a_reply_gives_its_value_as_an_object() -> None:
         ('{"op":"cas","key":"k","value":2}', Request(Cas("k", raw("2")))),
         ('{"op":"incr","key":"k"}', Request(Incr("k"))),
         ('{"op":"incr","by":-999999999999999999,"key":"k"}', Request(Incr("k", -(10**18) + 1))),
+        ('{"op":"scan"}', Request(Scan())),
+        (
+            '{"op":"scan","prefix":"","after":"a","limit":7,"reverse":true,"values":false,"count":true,"id":1}',
+            Request(Scan("", "a", 7, True, False, True), id=raw("1")),
+        ),
         ('{"op":"ping"}', Request(Ping())),
         ('{"op":"status","id":"x"}', Request(Status(), id=raw('"x"'))),
         ('{"key":"k","id":{"a": [1]},"meta":true}', Request(Get("k"), id=raw('{"a": [1]}'), meta=True)),
@@ -121,7 +126,15 @@ def test_requests(line: str, request_: Request) -> None:
             f'unknown op "sett"; there are {KNOWN_OPS} (did you',
         ),
         ('{"op":7}', f'"op" must be a string, one of {KNOWN_OPS}, not a number'),
-        ('{"op":"scan","prefix":"a"}', 'the op "scan" is not supported yet'),
+        (
+            '{"op":"scan","limit":0}',
+            '"limit" must be a whole number from 1 to 1000, in digits alone (byte 22',
+        ),
+        ('{"op":"scan","limit":1001}', '"limit" must be a whole number from 1 to 1000'),
+        ('{"op":"scan","prefix":7}', '"prefix" must be a string, not a number'),
+        ('{"op":"scan","after":null}', '"after" must be a string, not null'),
+        ('{"op":"scan","count":1}', '"count" must be true or false, not a number'),
+        ('{"op":"scan","key":"a"}', "not to scan"),
         ('{"key":"a","value":1,"session":5,"seq":1}', '"session" must be a string, not a number'),
         ('{"key":"a","value":1,"session":"s"}', '"seq" is missing: "session", "seq" and "done" number'),
         ('{"key":"a","value":1,"done":1}', '"session" is missing: "session", "seq" and "done" number'),
@@ -232,6 +245,16 @@ def test_length_of_keys() -> None:
         error = refusal(json.dumps({"key": longest + "x", **op}, ensure_ascii=False))
         assert error.code == "too_large"
         assert "has 4097 bytes; it may have 4096" in error.message
+
+
+def test_length_of_what_keys_are_compared_with() -> None:
+    """It may be empty, and is no longer than a key."""
+    longest = "é" * (KEY_BYTES_MAX // 2)
+    assert parse_line(json.dumps({"op": "scan", "prefix": longest}).encode()) == Request(Scan(longest))
+    for name in ("prefix", "after"):
+        error = refusal(json.dumps({"op": "scan", name: longest + "x"}, ensure_ascii=False))
+        assert (error.code, error.key) == ("too_large", None)
+        assert f'"{name}" has 4097 bytes; it may have 4096' in error.message
 
 
 @pytest.mark.parametrize(

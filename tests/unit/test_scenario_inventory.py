@@ -18,8 +18,6 @@ IDS = [
     for number in range(1, last + 1)
 ]
 NOT_YET = {
-    "C2": "no watch yet",
-    "C3": "no watch yet",
     "C4": "no locks yet",
     "C5": "no leases yet",
     "C8": "no permissions yet",

@@ -18,10 +18,17 @@ from trio_kv.check.durability import Durability
 from trio_kv.check.reference import Outcome
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.run_order import Place, RunOrder, take_apart
-from trio_kv.check.state_machine_safety import SessionSeq, StateMachineSafety, name_of, outcome_of
+from trio_kv.check.state_machine_safety import (
+    SessionSeq,
+    StateMachineSafety,
+    kind_of,
+    name_of,
+    outcome_of,
+)
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
-from trio_kv.kv.operations import AnyQuery
+from trio_kv.kv.operations import AnyQuery, Get
+from trio_kv.kv.operations.operation import KeyWrite
 from trio_kv.kv.reply import Reply
 
 
@@ -61,7 +68,7 @@ class Answers:
         """Note a request."""
         commit = self._chronicle.commit
         queries = [query for _, queries in places for query in queries]
-        revisions = self._revisions.asked([query.key for query in queries])
+        revisions = self._revisions.asked(_keys_of(queries))
         self._asked[number] = _Asked(node, commit, queries, revisions, commands, places)
         for command in commands:
             if isinstance(command, Write):
@@ -69,7 +76,7 @@ class Answers:
 
     def asked_to_read(self, number: int, node: int, queries: Sequence[AnyQuery]) -> None:
         """Note a request."""
-        revisions = self._revisions.asked([query.key for query in queries])
+        revisions = self._revisions.asked(_keys_of(queries))
         self._asked[number] = _Asked(node, self._chronicle.commit, queries, revisions)
 
     def given_up(self, number: int) -> None:
@@ -124,12 +131,13 @@ class Answers:
             known = self._chronicle.outcomes.get(name_of(command), [])
             if given not in known:
                 raise Violation(f"node {node} answered {command} with {given}; its entries got {known}")
-            if given.code == "ok":
-                if given.revision <= self._first_asked[name_of(command)]:
-                    raise Violation(f"node {node} answered {command} with an index older than the request")
-                self._revisions.told(command.operation.key, given.revision)
+            if given.code == "ok" and given.revision <= self._first_asked[name_of(command)]:
+                raise Violation(f"node {node} answered {command} with an index older than the request")
         if given.code == "ok" and given.revision:
             entry = self._chronicle.entries[given.revision - 1]
+            # That of the entry: a repetition may ask for another key in vain.
+            if isinstance(entry.command, Write) and isinstance(entry.command.operation, KeyWrite):
+                self._revisions.told(entry.command.operation.key, given.revision)
             self._durability.require(entry, f"node {node} told a client that {command} was done by it")
 
     def _judge_read(self, asked: _Asked, applied: int, replies: Sequence[Reply]) -> None:
@@ -147,7 +155,8 @@ class Answers:
 
     def _judge_revisions(self, asked: _Asked, replies: Sequence[Reply]) -> None:
         for query, told, reply in zip(asked.queries, asked.revisions, replies, strict=True):
-            if reply.code == "ok":
+            self._chronicle.told[kind_of(query), reply.code] += 1
+            if reply.code == "ok" and isinstance(query, Get):
                 self._revisions.told(query.key, reply.revision, told)
 
     def under_way(self) -> dict[int, int]:
@@ -160,3 +169,8 @@ class Answers:
         if asked is None or asked.node != node:
             raise Violation(f"node {node} answered request {number}, which has its answer or is not its own")
         return asked
+
+
+def _keys_of(queries: Sequence[AnyQuery]) -> list[str]:
+    """Return the key of each query; of a scan, which is of many, one that no key is called."""
+    return [query.key if isinstance(query, Get) else "" for query in queries]

@@ -1,10 +1,9 @@
 """What clients asked and were told, as JSON lines: `docs/histories.md` describes the format.
 
 A history is what a run leaves for those who judge it: `check.linearizability`, `check.picture`, and checkers that are
-not ours. It holds one `Operation` for each request, with the moments of its call and its return on one clock, and what
-was done to the cluster meanwhile, for people who look for a reason.
-
-Left out on purpose: conditions on revisions, time to live, and whatever else looks at more than one key.
+not ours. It holds one `Operation` for each request that is about one register, or one `check.exchange.Exchange` for a
+request of any kind, with the moments of its call and its return on one clock, and what was done to the cluster
+meanwhile, for people who look for a reason.
 """
 
 import math
@@ -15,9 +14,11 @@ import attrs
 import msgspec
 from msgspec import UNSET
 
-from trio_kv.kv.operations import AnyOperation, Set
+from trio_kv.check.exchange import Exchange, decode_exchange, encode_exchange
+from trio_kv.kv.operations import KeyOperation, Set
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had no exchanges."""
 
 _HEADER = {"history": "trio_kv", "version": FORMAT_VERSION}
 _TEXTS = ("value", "expected", "result")
@@ -86,19 +87,24 @@ class Fault:
     """None: to the end."""
 
 
+Drawn = Operation | Exchange
+"""What has a call, an end and an outcome."""
+
+
 @attrs.frozen
 class History:
-    """All operations of a run, in any order, and its faults."""
+    """All operations and exchanges of a run, in any order, and its faults."""
 
     operations: tuple[Operation, ...]
     faults: tuple[Fault, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
 
 
 class HistoryError(ValueError):
     """A line is not of the format; the message names it and says what would be right."""
 
 
-def what_is_asked(operation: AnyOperation) -> dict[str, Any]:
+def what_is_asked(operation: KeyOperation) -> dict[str, Any]:
     """Return the members that say what an operation of the store asks for."""
     members = {"op": operation.name, "key": operation.key}
     if isinstance(operation, Set) and operation.if_revision == 0:
@@ -125,7 +131,9 @@ class RisingClock:
         return self._last_s
 
 
-def encode_history(operations: Iterable[Operation], faults: Iterable[Fault] = ()) -> Iterator[bytes]:
+def encode_history(
+    operations: Iterable[Operation | Exchange], faults: Iterable[Fault] = ()
+) -> Iterator[bytes]:
     """Yield the lines of a history, each with its end of line.
 
     Raises:
@@ -139,13 +147,15 @@ def encode_history(operations: Iterable[Operation], faults: Iterable[Fault] = ()
         yield encode_operation(operation)
 
 
-def encode_operation(operation: Operation) -> bytes:
+def encode_operation(operation: Operation | Exchange) -> bytes:
     """Return one line, with its end: for those who write while the run goes on. The header comes first.
 
     Raises:
         ValueError: a value holds an end of line.
 
     """
+    if isinstance(operation, Exchange):
+        return encode_exchange(operation)
     members: dict[str, Any] = {
         "client": operation.client,
         "op": operation.op,
@@ -173,8 +183,7 @@ def decode_history(lines: Iterable[bytes | str]) -> History:
         HistoryError: a line is not of the format; the message names it and says what would be right.
 
     """
-    operations: list[Operation] = []
-    faults: list[Fault] = []
+    records: list[Operation | Exchange | Fault] = []
     is_begun = False
     for number, line in enumerate(lines, 1):
         text = line.encode() if isinstance(line, str) else line
@@ -185,16 +194,16 @@ def decode_history(lines: Iterable[bytes | str]) -> History:
                 _read_header(_read_members(text))
                 is_begun = True
                 continue
-            record = _read_record(_read_members(text))
+            records.append(_read_record(_read_members(text)))
         except ValueError as error:
             raise HistoryError(f"line {number}: {error}") from error
-        if isinstance(record, Fault):
-            faults.append(record)
-        else:
-            operations.append(record)
     if not is_begun:
         raise HistoryError(f"no line at all; a history begins with {_line(_HEADER).decode().strip()}")
-    return History(tuple(operations), tuple(faults))
+    return History(
+        tuple(record for record in records if isinstance(record, Operation)),
+        tuple(record for record in records if isinstance(record, Fault)),
+        tuple(record for record in records if isinstance(record, Exchange)),
+    )
 
 
 _MEMBERS = {
@@ -225,14 +234,16 @@ def _read_header(members: Mapping[str, msgspec.Raw]) -> None:
     """Check the first line. More members may stand in it, for whoever wrote the history."""
     for name, due in _HEADER.items():
         found = bytes(members.get(name, b"nothing")).decode(errors="replace")
-        if found != msgspec.json.encode(due).decode():
+        if (name, found) != ("version", "1") and found != msgspec.json.encode(due).decode():
             header = _line(_HEADER).decode().strip()
             raise ValueError(f"a history begins with {header}, but {name} is {found}")
 
 
-def _read_record(members: Mapping[str, msgspec.Raw]) -> Operation | Fault:
+def _read_record(members: Mapping[str, msgspec.Raw]) -> Operation | Exchange | Fault:
     if "fault" in members:
         return Fault(**_read_plain(members, _FAULT_MEMBERS, optional=("to_s",)))
+    if "request" in members:
+        return decode_exchange(members)
     texts = {name: bytes(members[name]) for name in _TEXTS if name in members}
     rest = {name: raw for name, raw in members.items() if name not in texts}
     found = _read_plain(rest, _MEMBERS, optional=("return_s", "node"))

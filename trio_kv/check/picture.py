@@ -8,13 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from trio_kv.check.history import History, Operation
+from trio_kv.check.history import Drawn, History, Operation
 from trio_kv.check.linearizability import BrokenKey, Verdict
 from trio_kv.check.picture_density import draw_density, left_out, longest_wait
 from trio_kv.check.picture_lanes import draw_lanes, draw_window
 from trio_kv.check.picture_style import STYLE
 from trio_kv.check.picture_svg import tag, text
 from trio_kv.check.reasons import describe_operation, describe_text, moments
+from trio_kv.check.replay import Accusation, Replayed
 
 OPERATIONS_DRAWN_MAX = 120
 """A longer history is drawn as density and not one by one."""
@@ -32,16 +33,19 @@ _HEADLINES = {
 }
 
 
-def draw_history(history: History, verdict: Verdict | None = None, title: str = "History") -> str:
+def draw_history(
+    history: History, verdict: Verdict | None = None, title: str = "History", replayed: Replayed | None = None
+) -> str:
     """Return a page about a history.
 
     Args:
         history: of a run.
         verdict: about that history; its violations are drawn first.
         title: of the page.
+        replayed: the verdict about its exchanges.
 
     """
-    parts = [_head(history, verdict, title)]
+    parts = [_head(history, verdict, title, replayed)]
     if verdict is not None:
         broken = verdict.violations
         parts += [_violation(history, each) for each in broken[:VIOLATIONS_DRAWN_MAX]]
@@ -51,6 +55,8 @@ def draw_history(history: History, verdict: Verdict | None = None, title: str = 
         if verdict.undecided:
             keys = ", ".join(describe_text(key) for key in verdict.undecided)
             parts.append(tag("section", tag("p", text(f"Not decided: {keys}."))))
+    if replayed is not None:
+        parts += [_accusation(history, each) for each in replayed.accusations[:VIOLATIONS_DRAWN_MAX]]
     parts.append(_overview(history))
     head = tag(
         "head",
@@ -61,8 +67,8 @@ def draw_history(history: History, verdict: Verdict | None = None, title: str = 
     return f"<!doctype html>\n{tag('html', head, tag('body', tag('main', *parts)), lang='en')}\n"
 
 
-def _head(history: History, verdict: Verdict | None, title: str) -> str:
-    operations = history.operations
+def _head(history: History, verdict: Verdict | None, title: str, replayed: Replayed | None) -> str:
+    operations: list[Drawn] = [*history.operations, *history.exchanges]
     outcomes = Counter(operation.outcome for operation in operations)
     facts = [
         f"{len(operations):,} operations",
@@ -74,14 +80,17 @@ def _head(history: History, verdict: Verdict | None, title: str) -> str:
         facts.append(f"{len(history.faults):,} faults")
     parts = [tag("h1", text(title))]
     if verdict is not None:
-        badge = tag("span", text(verdict.outcome), class_=f"badge {verdict.outcome}")
-        parts.append(tag("p", badge, text(_HEADLINES[verdict.outcome])))
+        outcomes_of = {verdict.outcome, replayed.outcome if replayed is not None else "valid"}
+        outcome = next(each for each in ("violation", "unknown", "valid") if each in outcomes_of)
+        badge = tag("span", text(outcome), class_=f"badge {outcome}")
+        parts.append(tag("p", badge, text(_HEADLINES[outcome])))
     parts.append(tag("p", text(" · ".join(facts)), class_="soft"))
     return tag("header", *parts)
 
 
 def _violation(history: History, broken: BrokenKey) -> str:
-    drawn, count = _choose_context(history.operations, broken)
+    chosen, count = _choose_context(history.operations, broken)
+    drawn: list[Drawn] = [*chosen]
     note = "Time is stretched so that the order can be seen. The strong bars have no order; pale ones are others on "
     note += "the same key."
     if count:
@@ -94,6 +103,35 @@ def _violation(history: History, broken: BrokenKey) -> str:
         tag("p", text(note), class_="soft"),
         _legend(is_density=False),
         _table(broken),
+        class_="broken",
+    )
+
+
+def _accusation(history: History, accusation: Accusation) -> str:
+    """Return what a reply can't be, and what else was under way."""
+    words = tag("p", re.sub(r"(?<=\d) s\b", "&nbsp;s", text(accusation.words)), class_="words")
+    guilty = accusation.exchange
+    heading = tag("h2", text("No one history"))
+    if guilty is None:
+        return tag("section", heading, words, class_="broken")
+    around = [
+        each
+        for each in history.exchanges
+        if each is not guilty and each.call_s <= guilty.end_s and guilty.call_s <= each.end_s
+    ]
+    around.sort(key=lambda each: abs(each.call_s - guilty.call_s))
+    drawn: list[Drawn] = [guilty, *around[:CONTEXT_OPERATIONS_MAX]]
+    return tag(
+        "section",
+        heading,
+        words,
+        draw_window(drawn, history.faults, [guilty], guilty),
+        tag(
+            "p",
+            text("The strong bar is the reply that can't be; pale ones were under way at the time."),
+            class_="soft",
+        ),
+        _legend(is_density=False),
         class_="broken",
     )
 
@@ -137,7 +175,7 @@ def _table(broken: BrokenKey) -> str:
 
 
 def _overview(history: History) -> str:
-    operations = history.operations
+    operations: list[Drawn] = [*history.operations, *history.exchanges]
     if not operations:
         return tag("section", tag("p", "There are no operations."))
     clients = {operation.client for operation in operations}
@@ -159,7 +197,8 @@ def _legend(*, is_density: bool) -> str:
     if is_density:
         names = {"get": "answered", "worse": "unknown or failed, at its call", "fault": "fault"}
     else:
-        names = {"get": "get", "set": "set", "cas": "cas", "delete": "delete", "fault": "fault"}
+        kinds = ("get", "set", "cas", "delete", "incr", "scan", "txn", "fault")
+        names = {kind: kind for kind in kinds}
     parts = [tag("span", tag("i", class_=kind), text(name)) for kind, name in names.items()]
     if not is_density:
         parts.append(tag("span", "arrow and dashes: outcome unknown, open-ended"))

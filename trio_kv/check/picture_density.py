@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-from trio_kv.check.history import Fault, Operation
+from trio_kv.check.history import Drawn, Fault
 from trio_kv.check.picture_svg import (
     LEFT,
     RIGHT,
@@ -31,12 +31,12 @@ Cell = tuple[int, int]
 """(client, slice)"""
 
 
-def draw_density(operations: Sequence[Operation], faults: Sequence[Fault]) -> str:
+def draw_density(operations: Sequence[Drawn], faults: Sequence[Fault]) -> str:
     """Return a chart of answers a second, and below it a lane for each client."""
     return _Density(operations, faults).draw(faults)
 
 
-def longest_wait(operations: Sequence[Operation]) -> tuple[float, float]:
+def longest_wait(operations: Sequence[Drawn]) -> tuple[float, float]:
     """Return the longest time without an answer of known outcome to anybody: how long, and since when, in seconds."""
     answers = sorted(
         operation.return_s
@@ -47,7 +47,7 @@ def longest_wait(operations: Sequence[Operation]) -> tuple[float, float]:
     return max(waits, default=(0.0, 0.0))
 
 
-def left_out(operations: Sequence[Operation]) -> str:
+def left_out(operations: Sequence[Drawn]) -> str:
     """Return a note about clients that are not drawn; empty if all are."""
     count = len({operation.client for operation in operations}) - LANES_MAX
     return f"The lanes of {count} more clients are not drawn." if count > 0 else ""
@@ -56,7 +56,7 @@ def left_out(operations: Sequence[Operation]) -> str:
 class _Density:
     """Counts operations by client and slice of time, and draws the counts."""
 
-    def __init__(self, operations: Sequence[Operation], faults: Sequence[Fault]) -> None:
+    def __init__(self, operations: Sequence[Drawn], faults: Sequence[Fault]) -> None:
         self._axis = _axis(operations, faults)
         self._slice_s = (self._axis.to_s - self._axis.from_s) / SLICES
         self._good: Counter[Cell] = Counter()
@@ -124,7 +124,7 @@ class _Density:
         return "".join(parts)
 
 
-def _axis(operations: Sequence[Operation], faults: Sequence[Fault]) -> Axis:
+def _axis(operations: Sequence[Drawn], faults: Sequence[Fault]) -> Axis:
     from_s = min([*(each.call_s for each in operations), *(fault.from_s for fault in faults)])
     ends = [each.end_s for each in operations]
     return even_axis(from_s, max([*ends, *(fault.to_s for fault in faults if fault.to_s is not None)]))

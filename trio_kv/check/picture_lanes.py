@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from trio_kv.check.history import Fault, Operation
+from trio_kv.check.history import Drawn, Fault
 from trio_kv.check.picture_svg import (
     CHARACTER,
     LEFT,
@@ -29,7 +29,7 @@ LABELS_MAX = 16
 """With more operations, only those that have no order get a label."""
 
 
-def draw_lanes(operations: Sequence[Operation], faults: Sequence[Fault]) -> str:
+def draw_lanes(operations: Sequence[Drawn], faults: Sequence[Fault]) -> str:
     """Return all operations, to scale."""
     ends = [operation.end_s for operation in operations]
     axis = even_axis(min(operation.call_s for operation in operations), max(ends))
@@ -37,7 +37,7 @@ def draw_lanes(operations: Sequence[Operation], faults: Sequence[Fault]) -> str:
 
 
 def draw_window(
-    operations: Sequence[Operation], faults: Sequence[Fault], shown: Sequence[Operation], illegal: Operation
+    operations: Sequence[Drawn], faults: Sequence[Fault], shown: Sequence[Drawn], illegal: Drawn
 ) -> str:
     """Return the operations around a violation, out of scale, so that their order can be seen.
 
@@ -60,10 +60,10 @@ class _Lanes:
 
     def __init__(
         self,
-        operations: Sequence[Operation],
+        operations: Sequence[Drawn],
         axis: Axis,
-        shown: Sequence[Operation] = (),
-        illegal: Operation | None = None,
+        shown: Sequence[Drawn] = (),
+        illegal: Drawn | None = None,
     ) -> None:
         self._axis = axis
         self._illegal = illegal
@@ -71,7 +71,7 @@ class _Lanes:
         self._strong = {id(operation) for operation in shown or operations}
         self._is_all_labelled = len(operations) <= LABELS_MAX
         self._is_one_key = len({operation.key for operation in operations}) == 1
-        self._by_client: dict[int, list[Operation]] = defaultdict(list)
+        self._by_client: dict[int, list[Drawn]] = defaultdict(list)
         for operation in sorted(operations, key=lambda each: each.call_s):
             self._by_client[operation.client].append(operation)
 
@@ -95,7 +95,7 @@ class _Lanes:
         label = f"{count} operations of {len(self._by_client)} clients over time"
         return svg(top + height + 24, *backs, bands, lines, *bars, label=label)
 
-    def _lane(self, lane: Sequence[Operation], y: float) -> list[str]:
+    def _lane(self, lane: Sequence[Drawn], y: float) -> list[str]:
         """Return bars and labels, from right to left, as a label has room up to the next one."""
         parts = []
         bar_limit: float = RIGHT
@@ -112,7 +112,7 @@ class _Lanes:
             bar_limit = left
         return parts
 
-    def _bar(self, operation: Operation, left: float, limit: float, top: float) -> str:
+    def _bar(self, operation: Drawn, left: float, limit: float, top: float) -> str:
         right = self._axis.at(operation.end_s)
         is_open = operation.outcome == "unknown" or operation.return_s is None
         if is_open:
@@ -129,7 +129,7 @@ class _Lanes:
             parts.append(box)
         return "".join(parts)
 
-    def _label(self, operation: Operation, left: float, limit: float, y: float) -> tuple[str, float]:
+    def _label(self, operation: Drawn, left: float, limit: float, y: float) -> tuple[str, float]:
         """Return what was done, and where that begins: at the bar, or further left if it would pass the edge."""
         words = describe_operation(operation)
         if not self._is_one_key:
@@ -141,7 +141,7 @@ class _Lanes:
         return tag("text", text(words), x=left, y=y, class_=kind) if words else "", min(left, limit)
 
 
-def _title(operation: Operation) -> str:
+def _title(operation: Drawn) -> str:
     end = "never answered" if operation.return_s is None else f"answered at {operation.return_s:.6f} s"
     node = f" by node {operation.node}" if operation.node else ""
     late = (

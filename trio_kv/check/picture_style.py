@@ -5,12 +5,14 @@ STYLE = """
   color-scheme: light dark;
   --page: #fbfbfc; --card: #fff; --ink: #1d2330; --soft: #5d687a; --line: #e1e4ea; --lane: #f4f5f8;
   --get: #3b7ddd; --set: #2e9e6b; --cas: #8a5cd6; --delete: #c77d1a;
+  --incr: #2899a8; --scan: #6b7688; --txn: #c2478f;
   --bad: #d6293e; --fault: #dca53a; --band: #f2c94c;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #12151c; --card: #1a1e27; --ink: #e6e9f0; --soft: #98a2b3; --line: #323947; --lane: #20252f;
     --get: #6aa5f5; --set: #52c490; --cas: #b394f0; --delete: #e3a34d;
+    --incr: #5cc4d1; --scan: #a3adbd; --txn: #ec86c0;
     --bad: #ff6b7d; --fault: #c79a3a; --band: #d8a62a;
   }
 }
@@ -40,6 +42,9 @@ svg .soft { fill: var(--soft); }
 .set { fill: var(--set); stroke: var(--set); }
 .cas { fill: var(--cas); stroke: var(--cas); }
 .delete { fill: var(--delete); stroke: var(--delete); }
+.incr { fill: var(--incr); stroke: var(--incr); }
+.scan { fill: var(--scan); stroke: var(--scan); }
+.txn { fill: var(--txn); stroke: var(--txn); }
 .bar { stroke-width: 1; }
 .aside rect, .aside path { opacity: .38; }
 svg .aside text { fill: var(--soft); }
@@ -67,6 +72,9 @@ tr.worst td { color: var(--bad); font-weight: 600; }
 .legend i.set { background: var(--set); }
 .legend i.cas { background: var(--cas); }
 .legend i.delete { background: var(--delete); }
+.legend i.incr { background: var(--incr); }
+.legend i.scan { background: var(--scan); }
+.legend i.txn { background: var(--txn); }
 .legend i.worse { background: var(--bad); }
 .legend i.fault { background: var(--fault); }
 """

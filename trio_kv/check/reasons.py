@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from trio_kv.check.effects import IMPOSSIBLE, MISSING, Step
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation
 
 VALUE_CHARACTERS_MAX = 40
@@ -66,8 +67,10 @@ def describe_text(text: str) -> str:
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
-def describe_operation(operation: Operation) -> str:
+def describe_operation(operation: Operation | Exchange) -> str:
     """Return what was asked and what came of it, like `cas "a" → "b": conflict, "c"`."""
+    if isinstance(operation, Exchange):
+        return _describe_exchange(operation)
     match operation.op:
         case "set":
             asked = f"set {describe_value(operation.value)}"
@@ -84,6 +87,22 @@ def describe_operation(operation: Operation) -> str:
             return f"{asked}: no key"
         case outcome:
             return f"{asked}: {outcome}"
+
+
+def _describe_exchange(exchange: Exchange) -> str:
+    members = " ".join(
+        f"{name} {describe_text(bytes(text).decode(errors='replace'))}"
+        for name, text in exchange.asked.items()
+        if name not in ("op", "key", "prefix", "meta", "id", "timeout")
+    )
+    asked = f"{exchange.op} {members}".strip()
+    revision = "" if exchange.revision is None else f" @{exchange.revision}"
+    if exchange.outcome != "ok":
+        return f"{asked}: {exchange.outcome}{revision}"
+    told = next(
+        (exchange.told[name] for name in ("value", "items", "count", "results") if name in exchange.told), b""
+    )
+    return f"{asked}: {describe_text(bytes(told).decode(errors='replace'))}{revision}"
 
 
 Reason = tuple[str, str]
@@ -144,7 +163,7 @@ class _Words:
         return f"client {operation.client} {did} at {self.moment(self.illegal.return_s)} (asked at {asked})"
 
 
-def moments(operations: Iterable[Operation]) -> Callable[[float], str]:
+def moments(operations: Iterable[Operation | Exchange]) -> Callable[[float], str]:
     """Return what writes moments with as many digits as tell those of the operations apart."""
     times = {
         moment_s for each in operations for moment_s in (each.call_s, each.return_s) if moment_s is not None

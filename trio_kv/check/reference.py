@@ -4,15 +4,18 @@ An independent second opinion: it shares no code with `kv`.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 from msgspec import UNSET
 
 from trio_kv.check.json_equality import are_equal
+from trio_kv.check.transactions import told_bytes_max, transact
+from trio_kv.check.whole_numbers import add, is_whole
 from trio_kv.kv.commands import UNSAID, ClientWrite, Expire, OpenSession, RenewSession, Write
-from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Incr, Set
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Get, Incr, Scan, Set, Txn
 from trio_kv.raft.entry import Entry
 
 
@@ -56,6 +59,7 @@ SESSION_TEXT_BYTES_MAX = 64 * 1024 * 1024
 ALL_TEXT_BYTES_MAX = 256 * 1024 * 1024
 """What outcomes of one session, and of all, may hold before nothing that may tell a large value is applied any more."""
 SMALL_TEXT_BYTES_MAX = 512
+PAGE_TEXT_BYTES_MAX = 1024 * 1024
 
 
 class Reference:
@@ -91,7 +95,7 @@ class Reference:
             case Expire(at_most):
                 for _, _, ended in self.due(time_us)[:at_most]:
                     if isinstance(ended, str):
-                        self._remove(ended, index)
+                        self._note(ended, None, index, None)
                     else:
                         del self._sessions[ended]
                 return Outcome("ok")
@@ -113,12 +117,23 @@ class Reference:
 
     def answer(self, query: AnyQuery, index: int) -> Outcome:
         """Return what a query is answered with after entry `index`."""
+        match query:
+            case Get(key=key):
+                held = self._held(key, index)
+                return Outcome("missing") if held is None else Outcome("ok", *held)
+            case Scan():
+                held_then = {key: self._held(key, index) for key in self.history}
+                items = {key: item for key, item in held_then.items() if item is not None}
+                return Outcome("ok", page_of(items, query), index)
+
+    def _held(self, key: str, index: int) -> tuple[bytes, int] | None:
+        """Return what a key held after entry `index`."""
         held = None
-        for since, item in self.history.get(query.key, ()):
+        for since, item in self.history.get(key, ()):
             if since > index:
                 break
             held = item
-        return Outcome("missing") if held is None else Outcome("ok", *held)
+        return held
 
     def _find(self, session_id: int, secret: str) -> _Session | None:
         session = self._sessions.get(session_id)
@@ -157,23 +172,25 @@ class Reference:
         if command.seq < session.done:
             return EXPIRED
         operation = command.operation
-        held = self.items.get(operation.key)
-        may_tell_value = not isinstance(operation, Set) or operation.if_revision is not UNSET
-        is_large = held is not None and len(held[0]) > SMALL_TEXT_BYTES_MAX
-        if may_tell_value and is_large and self._is_full(session):
+        if self._told_bytes_max(operation) > SMALL_TEXT_BYTES_MAX and self._is_full(session):
             session.outcomes[command.seq] = OVERLOADED
             return OVERLOADED
-        outcome = self._take_effect(operation, index, time_us)
+        outcome, source = self._take_effect(operation, index, time_us)
         session.outcomes[command.seq] = outcome
         if outcome.value is not None:
-            is_removed = isinstance(operation, Delete) and outcome.code == "ok"
-            session.sources[command.seq] = (
-                operation.key,
-                held[1] if is_removed and held is not None else outcome.revision,
-            )
+            session.sources[command.seq] = source
             self._text_bytes_max += len(outcome.value)
         session.used_us = time_us
         return outcome
+
+    def _told_bytes_max(self, operation: AnyWrite) -> int:
+        """Return how many bytes of values the outcome may hold."""
+        if isinstance(operation, Txn):
+            return told_bytes_max(self.items, operation)
+        if isinstance(operation, Set) and operation.if_revision is UNSET:
+            return 0
+        held = self.items.get(operation.key)
+        return 0 if held is None else len(held[0])
 
     def _is_full(self, session: _Session) -> bool:
         if self._text_bytes_max < min(SESSION_TEXT_BYTES_MAX, ALL_TEXT_BYTES_MAX):
@@ -181,31 +198,58 @@ class Reference:
         self._text_bytes_max = _held_bytes(self._sessions.values())
         return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
 
-    def _take_effect(self, operation: AnyWrite, index: int, time_us: int) -> Outcome:
+    def _take_effect(self, operation: AnyWrite, index: int, time_us: int) -> tuple[Outcome, tuple[str, int]]:
+        """Return the outcome, and the key and revision that its value comes from, if it has one."""
+        if isinstance(operation, Txn):
+            return self._transact(operation, index, time_us)
         key = operation.key
         held = self.items.get(key)
+        source = key, 0 if held is None else held[1]
         if not _may_take_effect(operation, held):
-            return Outcome("conflict") if held is None else Outcome("conflict", *held)
+            return Outcome("conflict") if held is None else Outcome("conflict", *held), source
         match operation:
             case Delete():
                 if held is None:
-                    return Outcome("missing")
-                self._remove(key, index)
-                return Outcome("ok", held[0], index)
-            case Incr(by=by, ttl=ttl):
-                total, end_us = _add(held, by), self.ends.get(key) if held is not None else None
-                self._put(key, total, index, end_us if ttl is UNSET else _end_of(ttl, time_us))
-                return Outcome("ok", total, index)
-            case Set(value=value, ttl=ttl) | Cas(value=value, ttl=ttl):
-                self._put(key, bytes(value), index, None if ttl is UNSET else _end_of(ttl, time_us))
-                return Outcome("ok", None, index)
+                    return Outcome("missing"), source
+                self._note(key, None, index, None)
+                return Outcome("ok", held[0], index), source
+            case Incr(by=by):
+                total = add(b"0" if held is None else held[0], by)
+                self._note(key, (total, index), index, self._end_of(operation, time_us))
+                return Outcome("ok", total, index), (key, index)
+            case Set(value=value) | Cas(value=value):
+                self._note(key, (bytes(value), index), index, self._end_of(operation, time_us))
+                return Outcome("ok", None, index), source
 
-    def _put(self, key: str, value: bytes, index: int, end_us: int | None) -> None:
-        self.items[key] = value, index
+    def _end_of(self, write: Set | Cas | Incr, time_us: int) -> int | None:
+        """Return when a key ends that is written so."""
+        if write.ttl is not UNSET:
+            return time_us + math.ceil(write.ttl * 1_000_000)
+        return self.ends.get(write.key) if isinstance(write, Incr) else None
+
+    def _transact(self, txn: Txn, index: int, time_us: int) -> tuple[Outcome, tuple[str, int]]:
+        done = transact(self.items, txn, index)
+        ends = {
+            write.key: self._end_of(write, time_us)
+            for write in (txn.then if done.holds else txn.otherwise)
+            if isinstance(write, Set | Incr)
+        }
+        for key, item in done.after.items():
+            if item is not None or key in self.items:
+                self._note(key, item, index, None if item is None else ends[key])
+        revision = 0 if done.value is None else done.source[1]
+        return Outcome(done.code, done.value, revision), done.source
+
+    def _note(self, key: str, item: tuple[bytes, int] | None, index: int, end_us: int | None) -> None:
+        """Note what a key holds from entry `index` on, and when it ends."""
+        self.history.setdefault(key, []).append((index, item))
         self.ends.pop(key, None)
+        if item is None:
+            del self.items[key]
+            return
+        self.items[key] = item
         if end_us is not None:
             self.ends[key] = end_us
-        self.history.setdefault(key, []).append((index, self.items[key]))
 
     def _remove(self, key: str, index: int) -> None:
         del self.items[key]
@@ -213,7 +257,7 @@ class Reference:
         self.history[key].append((index, None))
 
 
-def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> bool:
+def _may_take_effect(operation: Set | Delete | Cas | Incr, held: tuple[bytes, int] | None) -> bool:
     """Return whether the conditions of an operation hold."""
     match operation:
         case Cas(expected=expected):
@@ -221,25 +265,32 @@ def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> boo
                 return held is None and expected is UNSET
             return are_equal(held[0], bytes(expected))
         case Incr(by=by):
-            return (held is None or _is_whole(held[0])) and _is_whole(_add(held, by))
+            number = b"0" if held is None else held[0]
+            return is_whole(number) and is_whole(add(number, by))
         case Set(if_revision=wanted) | Delete(if_revision=wanted):
             return wanted is UNSET or wanted == (0 if held is None else held[1])
 
 
-def _end_of(ttl_s: float, time_us: int) -> int:
-    """Return when a key ends that lives so long from a cluster time on."""
-    return time_us + math.ceil(ttl_s * 1_000_000)
-
-
-def _is_whole(text: bytes) -> bool:
-    """Return whether a text is that of a whole number of up to 18 digits."""
-    digits = text.removeprefix(b"-")
-    return digits.isdigit() and len(digits) <= 18 and (digits == b"0" or not digits.startswith(b"0"))
-
-
-def _add(held: tuple[bytes, int] | None, by: int) -> bytes:
-    """Return the text of the sum."""
-    return b"%d" % (by if held is None else int(held[0]) + by)
+def page_of(items: Mapping[str, tuple[bytes, int]], query: Scan) -> bytes:
+    """Return what a scan tells of these keys: their values and revisions."""
+    keys = sorted([key for key in items if key.startswith(query.prefix)], key=str.encode)
+    if query.reverse:
+        keys.reverse()
+    after = query.after
+    if after is not UNSET:
+        keys = [key for key in keys if (key < after if query.reverse else key > after)]
+    if query.count:
+        return b'"count": %d, ' % len(keys)
+    texts: list[bytes] = []
+    for key in keys[: query.limit]:
+        value, revision = items[key]
+        told = b'"value":%b,' % value if query.values else b""
+        texts.append(b'{"key":%b,%b"revision":%d}' % (msgspec.json.encode(key), told, revision))
+        if sum(len(text) + 2 for text in texts) > PAGE_TEXT_BYTES_MAX and len(texts) > 1:
+            texts.pop()
+            break
+    is_more = b"true" if len(texts) < len(keys) else b"false"
+    return b'"items": [%b], "more": %b, ' % (b", ".join(texts), is_more)
 
 
 def _held_bytes(sessions: Iterable[_Session]) -> int:

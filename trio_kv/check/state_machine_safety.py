@@ -5,13 +5,17 @@ their digests tell. The digests to be met are those of one more state machine, w
 alone, so nodes are compared at every index and not only where two of them happen to stop.
 """
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from msgspec import UNSET
 
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
 from trio_kv.kv.commands import ClientWrite, Command, Write
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.operations import AnyOperation, Scan
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import Entry
 
@@ -24,6 +28,13 @@ _NO_ROOM = Outcome("overloaded")
 def outcome_of(reply: Reply) -> Outcome:
     """Return a reply without its words for people."""
     return Outcome(reply.code, None if reply.value is None else bytes(reply.value), reply.revision)
+
+
+def kind_of(operation: AnyOperation) -> str:
+    """Return what is asked, as it is counted: what counts keys, or has a condition, apart from what does not."""
+    if isinstance(operation, Scan):
+        return "count" if operation.count else "scan"
+    return "if_revision" if getattr(operation, "if_revision", UNSET) is not UNSET else operation.name
 
 
 def name_of(command: Write) -> SessionSeq:
@@ -48,6 +59,8 @@ class StateMachineSafety(Judge):
         self.places: dict[SessionSeq, list[int]] = {}
         """The indexes at which each was committed."""
         self.retries_answered = 0
+        self.told: Counter[tuple[str, str]] = Counter()
+        """How often what was asked was answered with which code; queries count when they are answered."""
         self._refused: dict[int, Command] = {}
         """Commands that must not be committed, by identity: a later attempt is another object."""
         self._came: set[int] = set()
@@ -58,6 +71,15 @@ class StateMachineSafety(Judge):
     def commit(self) -> int:
         """The highest index that any node ever knew to be committed."""
         return len(self.entries)
+
+    def changes_of(self, prefix: str) -> Mapping[int, Mapping[str, bytes | None]]:
+        """Return what entries left of the keys with a prefix, by index; None: they removed the key."""
+        changes: dict[int, dict[str, bytes | None]] = defaultdict(dict)
+        for key, versions in self.reference.history.items():
+            if key.startswith(prefix):
+                for index, item in versions:
+                    changes[index][key] = None if item is None else item[0]
+        return changes
 
     def committed(self, view: View, first: int, last: int) -> None:
         """Compare with what was committed there before; go on with what is new."""
@@ -110,6 +132,7 @@ class StateMachineSafety(Judge):
         command = entry.command
         if isinstance(command, Write):
             self._judge_once(entry, command, given)
+            self.told[kind_of(command.operation), given.code] += 1
         if given != due:
             raise Violation(f"entry {entry} {command} was answered {given} instead of {due}")
 

@@ -19,6 +19,10 @@ Event = tuple[str, str, bytes | None]
 """Kind, key, and value."""
 
 
+EVENTS_NAMED = 3
+"""So many of those that are missing are named."""
+
+
 class Chronicle(Protocol):
     """What was committed, and what came of it."""
 
@@ -123,7 +127,10 @@ class WatchOrder:
     def _require_nothing_between(self, revision: int, what: str) -> None:
         missed = self._due(self.position, revision)
         if missed:
-            raise Violation(f"{self._who} got {what}, and was not told behind {self.position} of {missed}")
+            told = ", ".join([f"{kind} {key}" for kind, key, _ in missed[:EVENTS_NAMED]])
+            raise Violation(
+                f"{self._who} got {what}, and was not told behind {self.position} of {len(missed)} events: {told}"
+            )
 
     def _due(self, after: int, upto: int) -> list[Event]:
         """Return all that was done to the watched keys in (after, upto], in the order in which it is to be told."""

@@ -75,6 +75,14 @@ class ChaosOptions:
         bool,
         option("Let the server that is started write every event into the folder, too.", "", "--trace"),
     ] = True
+    has_families: Annotated[
+        bool,
+        option(
+            "Ask all kinds of operations; else get, set, delete and cas alone, as any server knows them.",
+            "",
+            "--families",
+        ),
+    ] = True
     host: Annotated[
         Host | None, option("Address of a server that runs; without --host and --port one is started.")
     ] = None
@@ -139,6 +147,7 @@ class ChaosOptions:
             rate=self.rate,
             faults=parse_faults(self.faults),
             has_trace=self.has_trace,
+            has_families=self.has_families,
             fault_command=self.fault_command,
             command=self._command(seed, seconds),
         )
@@ -161,7 +170,8 @@ class ChaosOptions:
         }
         if self.fault_command is not None:
             words["fault-command"] = self.fault_command
-        options = (f"--{name} {shlex.quote(str(value))}" for name, value in words.items())
+        options = [f"--{name} {shlex.quote(str(value))}" for name, value in words.items()]
+        options += [] if self.has_families else ["--no-families"]
         return " ".join(["python -m trio_kv chaos", *options])
 
 

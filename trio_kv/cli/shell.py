@@ -17,14 +17,26 @@ from msgspec.structs import fields
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
-from trio_kv.cli.output import ExitCode, exit_code, parse_value, show, show_answer
+from trio_kv.cli.output import (
+    ExitCode,
+    exit_code,
+    parse_value,
+    say,
+    show,
+    show_answer,
+    show_key,
+    show_value,
+)
 from trio_kv.cli.status import show_status
+from trio_kv.client.answers import read_page
 from trio_kv.client.client import Client
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, RefusedError
 from trio_kv.client.numbering import read_session
+from trio_kv.client.txns import parse_txn
 from trio_kv.client.values import BLANKS
 from trio_kv.wire.client_sessions import OpenOrRenew
-from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Status
+from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status, Txn, Watch
+from trio_kv.wire.replies import ReplyLine
 
 PROMPT = "trio-kv> "
 
@@ -40,11 +52,16 @@ COMMANDS: Final = {name: kind for name, kind in OPERATIONS.items() if not kind.n
 HELP: Final = "\n".join(
     [
         *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in COMMANDS.items()),
+        f"  {f'watch {Watch.words}':<28} {Watch.purpose}; Ctrl-C ends it",
         '  {"key": ...}                 a line of the protocol, answered as it comes',
         "  help, exit                   (Ctrl-D leaves, too)",
-        'A KEY or EXPECTED with spaces is written as a JSON string: get "my key".',
+        'What has spaces and is not the last word is written as a JSON string: get "my key".',
     ]
 )
+
+
+TEXTS: Final = ("KEY", "PREFIX", "AFTER")
+"""Words that are taken as they stand."""
 
 
 class CommandError(UsageError):
@@ -72,9 +89,9 @@ class Arguments:
             end = next((place for place, character in enumerate(rest) if character in BLANKS), len(rest))
         return rest[:end], Arguments(rest[end:])
 
-    def take_key(self) -> tuple[str, "Arguments"]:
-        """Return the next word as a key: itself, or what a JSON string says."""
-        word, rest = self.take("KEY")
+    def take_text(self, name: str) -> tuple[str, "Arguments"]:
+        """Return the next word as a text: itself, or what a JSON string says."""
+        word, rest = self.take(name)
         return (_decode_string(word) if word.startswith('"') else word), rest
 
     def end(self) -> None:
@@ -123,17 +140,77 @@ class Shell:
         if word == "help":
             show(HELP)
             return ExitCode.OK
+        if word == Watch.__struct_config__.tag:
+            return self._watch(arguments)
         if word not in COMMANDS:
             raise CommandError(f"there is no command {word!r}; see help")
         kind = COMMANDS[word]
-        operation: Any = kind(**_read_members(kind, arguments))
-        answer = self._client.ask(Request(operation))
-        if isinstance(operation, Status) and answer.code == "ok":
-            return show_status(msgspec.json.decode(answer.line), "table")
-        if isinstance(operation, OpenOrRenew) and answer.code == "ok":
-            show(read_session(answer).session)
-            return ExitCode.OK
-        return show_answer(answer, "table", has_value=operation.has_result)
+        operation: Any = _read_txn(arguments) if kind is Txn else kind(**_read_members(kind, arguments))
+        return _show(operation, self._client.ask(Request(operation)))
+
+    def _watch(self, arguments: Arguments) -> ExitCode:
+        """Show what changes, until interrupted."""
+        prefix, arguments = arguments.take_text("PREFIX")
+        first: int | None = None
+        if not arguments.is_empty:
+            word, arguments = arguments.take("FROM")
+            if not word.isdecimal():
+                raise CommandError(f"FROM is a revision, a whole number, and not {word!r}")
+            first = int(word)
+        arguments.end()
+        try:
+            for revision in self._client.watch(prefix, first=first):
+                for event in revision.events:
+                    value = f"  {show_value(event.value)}" if len(event.value) else ""
+                    show(f"{revision.revision}  {event.event}  {show_key(event.key)}{value}")
+                sys.stdout.flush()
+        except RefusedError as error:
+            say(str(error))
+        return ExitCode.NOT_DONE
+
+
+def _show(operation: Any, answer: ReplyLine) -> ExitCode:
+    """Show what came of a command."""
+    if isinstance(operation, Status) and answer.code == "ok":
+        return show_status(msgspec.json.decode(answer.line), "table")
+    if isinstance(operation, Scan) and answer.code == "ok":
+        return _show_page(answer)
+    if isinstance(operation, Txn) and answer.code == "ok":
+        show(answer.line.decode().rstrip())
+        return ExitCode.OK
+    if isinstance(operation, OpenOrRenew) and answer.code == "ok":
+        show(read_session(answer).session)
+        return ExitCode.OK
+    return show_answer(answer, "table", has_value=operation.has_result)
+
+
+def _show_page(answer: ReplyLine) -> ExitCode:
+    page = read_page(answer)
+    for item in page.items:
+        show(f"{show_key(item.key)}  {show_value(item.value)}")
+    if page.is_more:
+        say(f"there are more: name {show_key(page.items[-1].key)} as AFTER")
+    return ExitCode.OK
+
+
+def _read_txn(arguments: Arguments) -> Txn:
+    """Return a transaction out of the lists that stand on a line.
+
+    Raises:
+        CommandError: a list is missing or can't be, or something is too much.
+
+    """
+    texts: dict[str, bytes] = {}
+    for name in ("if", "then", "else"):
+        if name == "else" and arguments.is_empty:
+            break
+        text, arguments = arguments.take(name.upper())
+        texts[name] = bytes(parse_value(text))
+    arguments.end()
+    try:
+        return parse_txn(texts)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]:
@@ -155,8 +232,8 @@ def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]
             continue
         if name != word and arguments.is_empty:
             break
-        if name == "KEY":
-            members["key"], arguments = arguments.take_key()
+        if name in TEXTS:
+            members[name.lower()], arguments = arguments.take_text(name)
         elif name == word and place == len(words) and not arguments.is_empty:
             members[name.lower()], arguments = parse_value(arguments.rest.strip(BLANKS)), Arguments("")
         else:

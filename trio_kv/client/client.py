@@ -3,14 +3,19 @@
 A method returns what the store did, or raises: see `trio_kv.client.errors`.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
+from trio_kv.client.answers import Page, read_count, read_page
 from trio_kv.client.asker import Asker, may_write_of
 from trio_kv.client.errors import error_of
 from trio_kv.client.numbering import SessionReply, opening_of, read_session
+from trio_kv.client.txns import Members, TxnReply, make_txn, read_txn
 from trio_kv.client.values import encode_value
+from trio_kv.client.watch import Revision, follow
 from trio_kv.wire.operations import (
     TTL_MAX_S,
     TTL_MIN_S,
@@ -20,8 +25,10 @@ from trio_kv.wire.operations import (
     Incr,
     Ping,
     Request,
+    Scan,
     Set,
     Status,
+    Watch,
 )
 from trio_kv.wire.replies import ReplyLine
 
@@ -138,6 +145,87 @@ class Client(Asker):
 
         """
         return self._done(Request(Incr(_key(key), _whole(by, "what to add"), _ttl(ttl_s)), meta=meta))
+
+    def txn(
+        self,
+        then: Sequence[Members],
+        *,
+        conditions: Sequence[Members] = (),
+        otherwise: Sequence[Members] = (),
+    ) -> TxnReply:
+        """Carry out operations together or not at all, under conditions.
+
+        Args:
+            then: the operations, get, set, delete and incr, as the protocol has them: `{"op": "incr", "key": "a"}`.
+            conditions: what must hold of keys: `{"key": "a", "equals": 1}`, `{"key": "a", "revision": 7}` or
+                `{"key": "a", "exists": True}`.
+            otherwise: the operations if one of the conditions does not hold.
+
+        Raises:
+            ConflictError: an `incr` can't be: nothing was changed.
+            TooLargeError: the results would be larger than 1 MiB: nothing was changed.
+            ValueError: an element of a list can't be; nothing was sent.
+
+        """
+        return read_txn(self._done(Request(make_txn(conditions, then, otherwise))))
+
+    def scan(
+        self,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        is_reversed: bool = False,
+        has_values: bool = True,
+        is_stale: bool = False,
+    ) -> Page:
+        """Read a range of keys in the order of their UTF-8 bytes: one page of them.
+
+        Args:
+            prefix: what the keys begin with.
+            after: only keys above this one, such as the last one of the page before; below it if reversed.
+            limit: items on the page at most; 1 to 1,000, which is also what there is without it.
+            is_reversed: the last key first.
+            has_values: whether values are asked for.
+            is_stale: be content with what one follower has applied.
+
+        """
+        beyond = UNSET if after is None else _key(after)
+        scan = Scan(_key(prefix), beyond, reverse=is_reversed, values=has_values)
+        if limit is not None:
+            scan = msgspec.structs.replace(scan, limit=_whole(limit, "a limit"))
+        return read_page(self._done(Request(scan, is_stale=is_stale)))
+
+    def count(self, prefix: str = "", *, is_stale: bool = False) -> int:
+        """Return how many keys begin with this."""
+        scan = Scan(_key(prefix), count=True)
+        return read_count(self._done(Request(scan, is_stale=is_stale)))
+
+    def watch(
+        self, prefix: str | None = None, *, key: str | None = None, first: int | None = None
+    ) -> Iterator[Revision]:
+        """Return an iterator over what changes, without an end, over a connection of its own.
+
+        It outlives lost connections and restarts of the server: nothing is left out, and nothing comes twice.
+
+        Args:
+            prefix: which keys: all that begin so.
+            key: one key instead.
+            first: the first revision to be told of; left out: what comes next.
+
+        Raises:
+            TypeError: there must be either a prefix or a key.
+            CompactedError: of the iterator: what comes next is gone; its `reply.revision` is the oldest to begin with.
+
+        """
+        if (prefix is None) == (key is None):
+            raise TypeError("a watch takes either a prefix or a key")
+        operation = Watch(
+            key=UNSET if key is None else _key(key),
+            prefix=UNSET if prefix is None else _key(prefix),
+            first=_revision(first),
+        )
+        return follow(self._open_connection, operation, timeout_s=self._timeout_s)
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""

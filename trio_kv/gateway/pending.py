@@ -10,6 +10,9 @@ from trio_kv.gateway.store import OnAnswer, View
 from trio_kv.kv.commands import Command
 from trio_kv.kv.operations import AnyQuery
 
+PAGE_HEDGE_S = 1.0
+"""After so much longer than other reads one with a page is also given to another node."""
+
 
 @attrs.define(eq=False, slots=True)
 class PendingRead:
@@ -24,6 +27,17 @@ class PendingRead:
     view: View
     hedge_at: float
     asked: list[int] = attrs.field(factory=list)
+    _had_time: bool = False
+
+    def is_given_time(self, now: float) -> bool:
+        """Return whether it may take longer than others before another node is asked; then it is noted until when.
+
+        Before a page is made the keys may have to be put in order: another node would have to do that, too.
+        """
+        if self._had_time or not any(query.has_page for query in self.queries):
+            return False
+        self._had_time, self.hedge_at = True, now + PAGE_HEDGE_S
+        return True
 
 
 @attrs.define(eq=False, slots=True)

@@ -84,8 +84,9 @@ class Readers:
         """Let one more read pay its share of a hedge."""
         self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
 
-    def pay_hedge(self) -> bool:
-        """Return whether a hedge can be paid for; if so it is paid."""
+    def may_hedge(self, now: float, node: int) -> bool:
+        """Let a node rest that is too slow; return whether a hedge can be paid for, and if so it is."""
+        self.rest(now, node)
         if self._hedges < 1:
             return False
         self._hedges -= 1

@@ -110,8 +110,6 @@ class Reads:
     def _hedge(self, now: float, read: PendingRead) -> None:
         """Ask another node too, and let the slow one rest."""
         read.hedge_at = now + HEDGE_S
-        if read.asked:
-            self._readers.rest(now, read.asked[-1])
-            if not self._readers.pay_hedge():
-                return
+        if read.asked and (read.is_given_time(now) or not self._readers.may_hedge(now, read.asked[-1])):
+            return
         self._ask(now, read)

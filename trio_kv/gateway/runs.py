@@ -90,18 +90,17 @@ def take_apart(operations: Sequence[AnyAsked]) -> Run:
     queries: list[Any] = []
     operation: Any
     for number, operation in enumerate(operations):
+        size_bytes += operation.size_bytes
         if type(operation) in _QUERIES:
             if not queries:
                 places.append((len(writes), queries))
             queries.append(operation)
-            size_bytes += len(operation.key)
         else:
             if type(operation) in OF_CLIENTS:
                 of_clients.append((number, len(writes)))
             else:
                 last_write = number
             writes.append(operation)
-            size_bytes += operation.size_bytes
             if queries:
                 queries = []
     own = writes if not of_clients else [each for each in writes if type(each) not in OF_CLIENTS]

@@ -3,6 +3,7 @@
 A change costs one look for its key, and one for each length that a watched prefix has, however many watches there are.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -29,15 +30,36 @@ class Topic:
     Invariant: of what changed behind `last`, up to the end of the window, nothing concerns them.
     """
 
-    __slots__ = ("_drawn", "last", "selector", "watches")
+    __slots__ = ("_drawn", "_forgotten", "_recent", "last", "selector", "watches")
 
     def __init__(self, selector: Selector, last: int) -> None:
         """Have no watch yet."""
         self.selector = selector
-        self.last = last
+        self.last = self._forgotten = last
+        self._recent: deque[int] = deque()
+        """Revisions that concern them, and may still be in the window; those before stand behind `_forgotten`."""
         self.watches: dict[Watch, None] = {}
         """In the order in which they began."""
         self._drawn: Drawn | None = None
+
+    def stir(self, revision: int, begin: int) -> None:
+        """Note that a revision concerns them; the window begins behind `begin`."""
+        self.last = revision
+        self.forgotten(begin)
+        if not self._recent or self._recent[-1] != revision:
+            self._recent.append(revision)
+
+    def forgotten(self, begin: int) -> int:
+        """Return the last revision that concerned them, or may have, and is out of the window, which begins there."""
+        recent = self._recent
+        while recent and recent[0] <= begin:
+            self._forgotten = recent.popleft()
+        return self._forgotten
+
+    def jump(self, revision: int) -> None:
+        """Note that it is not known what up to a revision concerned them."""
+        self.last = self._forgotten = revision
+        self._recent.clear()
 
     def draw(self, window: History, after: int, end: int) -> Drawn:
         """Return what the window has to tell them of (after, end]: the same object for all that are there."""
@@ -82,12 +104,12 @@ class Topics:
         if not topics:
             del self._by_prefix[len(text)]
 
-    def stir(self, changes: Sequence[Change]) -> dict[Topic, None]:
-        """Note what changed; return the topics that it concerns."""
+    def stir(self, changes: Sequence[Change], begin: int) -> dict[Topic, None]:
+        """Note what changed, in a window that begins behind `begin`; return the topics that it concerns."""
         stirred: dict[Topic, None] = {}
         for change in changes:
             for topic in self._concerned(change.key):
-                topic.last = change.revision
+                topic.stir(change.revision, begin)
                 stirred[topic] = None
         return stirred
 

@@ -60,6 +60,7 @@ class Watch:
         "after",
         "due_at",
         "is_ended",
+        "is_gone",
         "on_more",
         "progress_s",
         "pulling",
@@ -75,7 +76,7 @@ class Watch:
         self.after = after
         self.on_more = on_more
         self.progress_s = progress_s
-        self.is_ended = False
+        self.is_ended = self.is_gone = False
         self.segment: History | None = None
         """What was drawn for it alone, as long as it is behind the window."""
         self.pulling: Pulling | None = None
@@ -244,6 +245,10 @@ class Watching:
         topic.watches[watch] = None
         self._count += 1
         beginning.watch = watch
+        if self._told < self._window.upto:
+            # What is told in the next round may concern it, and was not noted for it.
+            self._stirred[topic] = None
+            self._wake.set()
         if batch is not None:
             watch.segment = _history_of(batch)
         if beginning.progress_s < math.inf:
@@ -266,7 +271,7 @@ class Watching:
         if batch.upto > batch.after:
             size_bytes = sum([len(each.key) + len(each.value or b"") for each in batch.changes])
             window.note(batch.upto, batch.changes, size_bytes)
-            stirred = self._topics.stir(batch.changes)
+            stirred = self._topics.stir(batch.changes, window.after)
             if stirred:
                 self._stirred |= stirred
                 self._wake.set()
@@ -276,7 +281,7 @@ class Watching:
         """Go on behind a gap: no node has what comes next. Watches that have not come so far are lost."""
         self._follow(oldest)
         for topic in self._topics:
-            topic.last = max(topic.last, oldest)
+            topic.jump(oldest)
             self._stirred[topic] = None
         self._wake.set()
 
@@ -295,12 +300,15 @@ class Watching:
             return self._draw_alone(watch, watch.segment)
         if watch.pulling is not None:
             return None
-        if after >= min(topic.last, self._told):
+        if after >= min(topic.last, self._told) and not watch.is_gone:
             # Nothing that it is about has come since, or it is told in the next round.
             watch.after = max(after, self._told)
             return None
         if after < window.after:
-            return Drawn(after, after, is_lost=True)
+            if watch.is_gone or after < topic.forgotten(window.after):
+                return Drawn(after, after, is_lost=True)
+            # What is out of the window does not concern it.
+            return Drawn(after, window.after)
         return topic.draw(window, after, self._told)
 
     def _draw_alone(self, watch: Watch, segment: History) -> Drawn:
@@ -320,9 +328,7 @@ class Watching:
             watch.on_more()
 
         def on_gone(_oldest: int) -> None:
-            # It is behind the window, so that it is lost by what it draws next.
-            watch.pulling = None
-            watch.topic.last = max(watch.topic.last, after + 1)
+            watch.pulling, watch.is_gone = None, True
             watch.on_more()
 
         watch.pulling = self._pulls.pull(after, on_batch, on_gone)

@@ -61,3 +61,12 @@ class Expiry:
     def copy(self) -> "Expiry":
         """Return an equal order that changes on its own."""
         return Expiry(self._dues)
+
+
+class Unnoted(Expiry):
+    """Takes note of nothing: for a draft, which may be thrown away."""
+
+    __slots__ = ()
+
+    def replace(self, before: Item | None, after: Item | None) -> None:
+        """See `Expiry`; whoever makes the draft true tells the real one."""

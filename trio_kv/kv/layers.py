@@ -11,7 +11,7 @@ the same entries write the same bytes, whether and whenever they were frozen on 
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
 
 from trio_kv.kv.reply import Item
 
@@ -95,6 +95,11 @@ class Layers(MutableMapping[str, Item]):
         for key, item in changed.items():
             if item is not None and (key not in below or key in returned):
                 yield key
+
+    @property
+    def layers(self) -> tuple[Collection[str], Collection[str]]:
+        """The keys of the lower layer, and those of which it may tell something else than this whole does."""
+        return self._below, self._changed
 
     def copy(self) -> dict[str, Item]:
         """Return all keys as one plain dict."""

@@ -23,7 +23,6 @@ from itertools import islice
 
 import msgspec
 from crc32c import crc32c
-from msgspec import Raw
 
 from trio_kv.kv.commands import ClientWrite, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
@@ -32,6 +31,7 @@ from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.outcomes import RUN_ENTRIES_MAX, Outcome, count_others, foresee
+from trio_kv.kv.paging import MANY, Paging
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION
 from trio_kv.kv.siblings import Siblings
@@ -40,11 +40,11 @@ from trio_kv.kv.state import MachineState
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
 
-NOTED_BYTES_MAX = 4096
-"""How much of the value of an answer runs over the state digest."""
-
 QUERIES_IN_A_CALL_MAX = 16_384
 """Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
+
+QUERIES_A_PAGE = 4096
+"""As so many queries a page counts."""
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -56,7 +56,7 @@ class Machine(MachineState):
     raised is half changed and must be thrown away.
     """
 
-    __slots__ = ("_context", "changes", "forgotten", "key_order", "repeated", "siblings")
+    __slots__ = ("_context", "changes", "forgotten", "pages", "repeated", "siblings")
 
     def __init__(self) -> None:
         """Make the state before the first entry."""
@@ -68,8 +68,8 @@ class Machine(MachineState):
         them from before: they have their answers, or no session has them any more."""
         self.forgotten: list[int] = []
         """The sessions that came to their end in that call."""
-        self.key_order: KeyOrder | None = None
-        """None until somebody asked for an order of the keys."""
+        self.pages = Paging()
+        """The order of the keys, for who asks for it."""
         self.siblings = Siblings()
         """The machines of this process, with which this one shares what it holds."""
         self._context = Context()
@@ -123,8 +123,8 @@ class Machine(MachineState):
             next(stream, None)  # answers what is asked behind the last entry
         if self.applied > self.siblings.applied:
             self.siblings.lead(self)
-        if self.key_order is not None:
-            self.key_order.note(context.changes)
+        if self.pages.order is not None:
+            self.pages.note(context.changes)
         return replies
 
     def _outcome_of(self, entries: Sequence[LogEntry]) -> Outcome | None:
@@ -203,6 +203,7 @@ class Machine(MachineState):
     def _ask_between(self, entries: Sequence[LogEntry], asked: Sequence[Asked]) -> Iterator[LogEntry]:
         """Yield entries to be applied, and answer before each of them, and behind the last, what is asked there."""
         done = count = 0
+        self.pages.left = MANY
         for entry in entries:
             if done < len(asked) and asked[done].index < entry.index:
                 self.applied = entry.index - 1
@@ -210,6 +211,8 @@ class Machine(MachineState):
                     each = asked[done]
                     each.replies.extend(self.query(each.queries))
                     done, count = done + 1, count + len(each.queries)
+                count += QUERIES_A_PAGE * (MANY - self.pages.left)
+                self.pages.left = MANY
                 if count > QUERIES_IN_A_CALL_MAX and entry is not entries[0]:
                     return
             yield entry
@@ -218,15 +221,13 @@ class Machine(MachineState):
         for each in asked[done:]:
             each.replies.extend(self.query(each.queries))
 
-    def order_keys(self, keys_max: int) -> bool:
-        """Put at most so many keys in order; return whether all are, so that `key_order` may be asked.
+    def take_order(self) -> KeyOrder | None:
+        """Return the order of the keys for a page, if one may be made now: see `Paging`."""
+        return self.pages.take_order(self.items, self._context.changes)
 
-        The first call begins the order, and from then on it is kept. It is no part of the state: copies and snapshots
-        don't have it.
-        """
-        if self.key_order is None:
-            self.key_order = KeyOrder(self.items)
-        return self.key_order.settle(self.items, keys_max)
+    def order_keys(self, keys_max: int) -> bool:
+        """Put at most so many keys in order, or some more; return whether all are."""
+        return self.pages.settle(self.items, self._context.changes, keys_max)
 
     def _write(self, command: Write, context: Context) -> Reply:
         """Apply an operation, unless its session has its answer already or it must not be applied."""
@@ -234,7 +235,7 @@ class Machine(MachineState):
         session = sessions.by_id.get(command.session)
         if session is None:
             self.repeated.append(context.index)
-            return _note(context, UNKNOWN_SESSION)
+            return context.note(UNKNOWN_SESSION)
         # Raised even by a repeated or refused command: what its owner has heard is true all the same.
         if command.done > session.done:
             freed_bytes = session.forget_below(command.done)
@@ -244,7 +245,7 @@ class Machine(MachineState):
         known = replies.get(seq) or session.refuse(seq)
         if known is not None:
             self.repeated.append(context.index)
-            return _note(context, known)
+            return context.note(known)
         operation = command.operation
         items = context.items
         # Mostly no answer holds a text, and then there is room for one.
@@ -252,21 +253,21 @@ class Machine(MachineState):
             # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
             # command is repeated.
             replies[seq] = FULL_OF_TEXTS
-            return _note(context, FULL_OF_TEXTS)
+            return context.note(FULL_OF_TEXTS)
         session.used_us = context.time_us
         reply = operation.apply(context)
         if reply.value is None:
             replies[seq] = reply
         else:
             sessions.keep(session, seq, reply, context.origin)
-        return reply if reply.code == "ok" else _note(context, reply)
+        return reply if reply.code == "ok" else context.note(reply)
 
     def _client_write(self, command: ClientWrite, context: Context) -> Reply:
         """Apply an operation of a client's session, as one of any session if there is nothing against it."""
         taken = self.sessions.take(command)
         if isinstance(taken, Reply):
             self.repeated.append(context.index)
-            return _note(context, taken)
+            return context.note(taken)
         reply = self._write(taken, context)
         self.sessions.applied(command, reply)
         return reply
@@ -293,17 +294,6 @@ class Machine(MachineState):
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")
         if reply.code != "ok":
-            return _note(context, reply)
+            return context.note(reply)
         context.changes.append(change)
         return reply
-
-
-def _note(context: Context, reply: Reply) -> Reply:
-    """Note an answer to an entry that changed nothing; return the answer."""
-    value = reply.value
-    if value is not None and len(value) > NOTED_BYTES_MAX:
-        # All of it ran over the digest when it was written. A client that asks in vain for a large value, again and
-        # again, must not let every node run over it each time.
-        value = Raw(memoryview(value)[:NOTED_BYTES_MAX])
-    context.changes.append(NoChange(reply.code, reply.revision, value))
-    return reply

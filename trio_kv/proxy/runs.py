@@ -2,7 +2,8 @@
 
 A run has reads and writes that follow each other. No read stands before a write that a client numbers itself: where
 the client has repeated that write, the state before it may hold what it did (decision 0031). Stale reads are runs of
-their own, for whoever answers them knows nothing of writes beside them.
+their own, for whoever answers them knows nothing of writes beside them. A run has one page of keys at most: it may be a
+MiB, and is made when it is answered.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +42,7 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
     if STEP_OF_RUN[type(first.operation)] is WATCH:
         return WATCH, False, [first.operation]
     run: list[Any] = []
-    has_reads = False
+    has_reads = has_page = False
     for item in items:
         if type(item) is bytes:
             break
@@ -58,7 +59,9 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
         elif kind is not READ:
             break
         else:
-            has_reads = True
+            if operation.has_page and has_page:
+                break
+            has_reads, has_page = True, has_page or operation.has_page
         run.append(operation)
     return step, is_stale, run
 

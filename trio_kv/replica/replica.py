@@ -8,9 +8,9 @@ from bisect import bisect_right
 from collections import deque
 
 from trio_kv.kv.commands import Command, Expire
-from trio_kv.kv.entries import Asked
 from trio_kv.kv.expiry import EXPIRED_IN_AN_ENTRY_MAX
 from trio_kv.kv.machine import Machine
+from trio_kv.kv.paging import MANY
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
@@ -20,9 +20,10 @@ from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.feed import Feed
 from trio_kv.replica.jobs import Job
+from trio_kv.replica.pages import PAGES_IN_A_PASS_MAX, Pages, has_page
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
-from trio_kv.replica.waiter import Waiter
+from trio_kv.replica.waiter import Waiter, asked_between
 from trio_kv.trace.vocabulary import EntriesApplied, SessionsForgotten
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
@@ -86,6 +87,7 @@ class Replica:
         """Confirmed reads that wait for an index to be applied."""
         self._stale_reads: list[Read] = []
         self._reads_waiting = 0
+        self._pages = Pages()
         self._answers: list[tuple[ReplyTo, Answer]] = []
         self._expire = LOG_START
         """The Expire entry under way: no second one is proposed in that term meanwhile."""
@@ -118,10 +120,19 @@ class Replica:
 
     def propose(self, now: float, propose: Propose) -> None:
         """Take commands. All that wait at a `ready` are appended together, if it is time for that."""
+        self.uncommitted_bytes += propose.size_bytes
+        if (
+            propose.queries
+            and has_page(propose)
+            and self.raft.is_leader
+            and not self.machine.pages.is_ordered
+        ):
+            # Entries behind it would have to wait for it, were it in the log already.
+            self._pages.proposals.append(propose)
+            return
         if not self._proposals:
             self._proposed_at = now
         self._proposals.append(propose)
-        self.uncommitted_bytes += propose.size_bytes
 
     def read(self, read: Read) -> None:
         """Take a read. All that come before the next `ready` share one question to the leader."""
@@ -150,7 +161,7 @@ class Replica:
         self._reads.extend([(index, reads) for reads, index in ready.reads])
         committed = self._unapplied + ready.committed if self._unapplied else ready.committed
         if committed:
-            asked = self._asked_between(committed[-1].index) if self._waiters else ()
+            asked = asked_between(self._waiters, committed[-1].index) if self._waiters else ()
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
@@ -164,6 +175,8 @@ class Replica:
             self._give_up_lost()
         if self._reads or self._stale_reads:
             self._answer_reads()
+        if self._pages.is_waiting:
+            self._go_on_with_pages(len(committed))
         if self.feed.is_asked:
             self._answers += self.feed.answers()
         for chunk in ready.chunks:
@@ -185,12 +198,12 @@ class Replica:
     @property
     def requests_waiting(self) -> int:
         """How many requests have no answer yet."""
-        return len(self._proposals) + len(self._waiters) + self._reads_waiting
+        return len(self._proposals) + len(self._pages.proposals) + len(self._waiters) + self._reads_waiting
 
     @property
     def has_more(self) -> bool:
         """Whether there is work left that needs no input, for a further pass."""
-        return self.is_behind or self.snapshots.is_making or not self.is_cleaned_up
+        return self.is_behind or self._pages.is_waiting or self.snapshots.is_making or not self.is_cleaned_up
 
     @property
     def is_behind(self) -> bool:
@@ -262,6 +275,7 @@ class Replica:
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""
         requests: list[Propose | Read] = [*self._proposals, *self._new_reads, *self._stale_reads]
+        requests += [*self._pages.proposals, *self._pages.reads]
         requests += [waiter.propose for waiter in self._waiters]
         requests += [read for _, reads in self._reads for read in reads]
         requests += [read for reads in self.raft.unanswered_reads() for read in reads]
@@ -293,21 +307,6 @@ class Replica:
         if isinstance(why, ReadOnly):
             return Full(propose.number, self.id)
         return Refused(propose.number, self.id, why.hint)
-
-    def _asked_between(self, last: int) -> list[Asked]:
-        """Return what is asked between the entries not applied yet up to `last`, in the order of the places."""
-        asked: list[Asked] = []
-        for waiter in self._waiters:
-            before = waiter.first - 1
-            if before > last:
-                break
-            for place, queries in waiter.propose.queries:
-                if before + place > last:
-                    break
-                replies = waiter.answers.setdefault(place, [])
-                if not replies:
-                    asked.append(Asked(before + place, queries, replies))
-        return asked
 
     def _answer_writes(self, committed: tuple[Entry, ...], replies: list[Reply]) -> None:
         """Answer the proposals whose entries were applied, as long as it was they that were applied there."""
@@ -359,12 +358,33 @@ class Replica:
             self._answer([read for read in self._stale_reads if read.applied_min <= applied])
             self._stale_reads = [read for read in self._stale_reads if read.applied_min > applied]
 
-    def _answer(self, reads: list[Read]) -> None:
-        query, term, applied = self.machine.query, self.raft.term, self.machine.applied
+    def _answer(self, reads: list[Read], pages_max: int = 0) -> None:
+        """Answer reads from what is applied. Those with more pages than are to be made now wait for a further pass."""
+        term, query, applied = self.raft.term, self.machine.query, self.machine.applied
+        pages = self.machine.pages
+        pages.left = pages_max
         self._reads_waiting -= len(reads)
         for read in reads:
-            done = Done(read.number, self.id, term, applied, query(read.queries))
-            self._answers.append((read.reply_to, done))
+            replies = query(read.queries)
+            if pages.is_due:
+                pages.is_due = False
+                self._pages.reads.append(read)
+                self._reads_waiting += 1
+                continue
+            self._answers.append((read.reply_to, Done(read.number, self.id, term, applied, replies)))
+
+    def _go_on_with_pages(self, applied_count: int) -> None:
+        pages, left = self._pages, PAGES_IN_A_PASS_MAX
+        if not pages.settle(self.machine, applied_count):
+            return
+        while pages.reads and left > 0:
+            self._answer([pages.reads.popleft()], MANY)
+            left -= MANY - self.machine.pages.left
+        if pages.proposals:
+            if not self._proposals:
+                self._proposed_at = 0.0
+            self._proposals += pages.proposals
+            pages.proposals = []
 
     def _expiry_deadline(self) -> float:
         role = self.raft.role

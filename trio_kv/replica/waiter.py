@@ -1,7 +1,10 @@
 """A proposal that waits for its entries to be applied."""
 
+from collections.abc import Iterable
+
 import attrs
 
+from trio_kv.kv.entries import Asked
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import Propose
 
@@ -40,3 +43,19 @@ class Waiter:
             begin = place
         merged += self.replies[begin:]
         return merged
+
+
+def asked_between(waiters: Iterable[Waiter], last: int) -> list[Asked]:
+    """Return what is asked between the entries not applied yet up to `last`, in the order of the places."""
+    asked: list[Asked] = []
+    for waiter in waiters:
+        before = waiter.first - 1
+        if before > last:
+            break
+        for place, queries in waiter.propose.queries:
+            if before + place > last:
+                break
+            replies = waiter.answers.setdefault(place, [])
+            if not replies:
+                asked.append(Asked(before + place, queries, replies))
+    return asked

@@ -5,6 +5,7 @@ how to send a request and how to be called later.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from random import Random
 
 import attrs
@@ -14,47 +15,14 @@ from msgspec import UNSET
 from trio_kv.check.run_order import take_apart
 from trio_kv.kv.commands import Command, OpenSession, Write
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
-from trio_kv.kv.reply import Reply
+from trio_kv.sim.asked import Operation
+from trio_kv.sim.families import Family, FamilyRequests
+from trio_kv.sim.histories import exchanges_of
 from trio_kv.sim.plan import Plan
 from trio_kv.wire.node_port import Answer, Done, Place, Propose, Read, Refused, ReplyTo
 
-
-@attrs.define(eq=False)
-class Operation:
-    """One operation of a client, over all its attempts."""
-
-    kind: str
-    """open, get, set, delete or cas."""
-    keys: tuple[str, ...]
-    began_at_s: float
-    session: int = 0
-    seqs: tuple[int, ...] = ()
-    templates: tuple[Command, ...] = ()
-    """The commands, `done` as it was at first."""
-    places: tuple[Place, ...] = ()
-    """What is read between them."""
-    attempts: int = 0
-    numbers: list[int] = attrs.field(factory=list)
-    """The requests under which it was asked."""
-    node: int = 0
-    """Whom to ask next; 0: who is thought to lead."""
-    asked: int = 0
-    """Who was asked last."""
-    ended_at_s: float | None = None
-    outcome: str = ""
-    lane: int = 0
-    """A lane has one operation under way at a time; 0: that of the probes."""
-    replies: Sequence[Reply] = ()
-    """To the commands, or to a get."""
-    reads: Sequence[Reply] = ()
-    """To what was read between commands."""
-    answered_by: int = 0
-    forged: list[Command] = attrs.field(factory=list)
-    """Other commands that were sent under the same (session, seq): one of all of them took effect, or will."""
-
-    def __str__(self) -> str:
-        ended = "..." if self.ended_at_s is None else f"{self.ended_at_s:.6f}"
-        return f"{self.began_at_s:.6f} {ended} {self.kind} {','.join(self.keys)} {self.seqs} {self.outcome}"
+FAMILY = 0.35
+"""Share of what is asked of the family."""
 
 
 @attrs.frozen
@@ -71,7 +39,7 @@ class Port:
 class Client:
     """A client with some lanes, one operation under way in each, all in one session."""
 
-    def __init__(self, name: int, plan: Plan, random: Random, port: Port) -> None:
+    def __init__(self, name: int, plan: Plan, random: Random, port: Port, family: Family) -> None:
         """Prepare; `start` begins."""
         self.name = name
         self.history: list[Operation] = []
@@ -82,6 +50,8 @@ class Client:
         self._places = Random(f"{plan.seed}/{name}/places")
         """Of its own: what is read between writes changes nothing else of a run."""
         self._port = port
+        self._family = family
+        self._family_requests = FamilyRequests(random, family, f"c{name}")
         self._session = 0
         self._opening: Operation | None = None
         self._seq = 0
@@ -131,7 +101,7 @@ class Client:
         """
         now = self._port.now()
         if kind == "get":
-            operation = Operation(kind, (key,), now)
+            operation = Operation(kind, (key,), now, queries=(Get(key),))
         elif kind == "open":
             operation = self._opening = Operation(kind, (), now, templates=(OpenSession(60_000_000),))
         else:
@@ -149,11 +119,14 @@ class Client:
         if self.is_stopping:
             return
         random, plan = self._random, self._plan
-        if random.random() < plan.read_share:
+        if random.random() < FAMILY and (self._session or random.random() < plan.read_share):
+            self._ask_family(lane)
+        elif random.random() < plan.read_share:
             count = random.choice((1, 1, 2))
             keys = tuple(f"k{random.randrange(plan.keys)}" for _ in range(count))
             node = random.choice((0, *range(1, plan.nodes + 1)))
-            self._begin(Operation("get", keys, self._port.now(), lane=lane), node)
+            queries = tuple(Get(key) for key in keys)
+            self._begin(Operation("get", keys, self._port.now(), lane=lane, queries=queries), node)
         elif self._session:
             self._begin(self._draw_write(lane), 0)
         elif self._opening is None:
@@ -163,14 +136,37 @@ class Client:
         else:
             self._pause(lane)
 
+    def _ask_family(self, lane: int) -> None:
+        """Ask something of the family: one to three things at once."""
+        random, now = self._random, self._port.now()
+        count = random.choice((1, 1, 3))
+        if not self._session or random.random() < self._plan.read_share:
+            node = random.choice((0, *range(1, self._plan.nodes + 1)))
+            queries = tuple(self._family_requests.query() for _ in range(count))
+            self._begin(Operation("ask", (), now, lane=lane, queries=queries), node)
+            return
+        seqs = self._take_seqs(count)
+        commands = tuple(self._family_write(seq) for seq in seqs)
+        places: tuple[Place, ...] = ()
+        if random.random() < 0.3:
+            places = ((random.randrange(count + 1), [self._family_requests.query()]),)
+        self._begin(Operation("write", (), now, self._session, seqs, commands, places, lane=lane), 0)
+
+    def _family_write(self, seq: int) -> Command:
+        return Write(self._session, seq, min(self._awaited), self._family_requests.write())
+
+    def _take_seqs(self, count: int) -> tuple[int, ...]:
+        seqs = tuple(range(self._seq, self._seq + count))
+        self._seq += count
+        self._awaited.update(seqs)
+        return seqs
+
     def _draw_write(self, lane: int) -> Operation:
         random = self._random
         kind = random.choice(("set", "set", "delete", "cas"))
         count = random.choice((1, 1, 3))
         keys = tuple(f"k{random.randrange(self._plan.keys)}" for _ in range(count))
-        seqs = tuple(range(self._seq, self._seq + count))
-        self._seq += count
-        self._awaited.update(seqs)
+        seqs = self._take_seqs(count)
         commands = tuple(self._command(kind, key, seq) for key, seq in zip(keys, seqs, strict=True))
         places = self._draw_places(keys) if self._places.random() < 0.5 else ()
         return Operation(kind, keys, self._port.now(), self._session, seqs, commands, places, lane=lane)
@@ -210,8 +206,8 @@ class Client:
         self._under_way[number] = operation
         node = operation.asked = operation.node or self._leader
         request: Propose | Read
-        if operation.kind == "get":
-            request = Read(self._reply_to, number, [Get(key) for key in operation.keys])
+        if operation.queries:
+            request = Read(self._reply_to, number, operation.queries)
         else:
             request = Propose(self._reply_to, number, self._commands(operation), 0, operation.places)
         self._port.send(node, request)
@@ -229,8 +225,8 @@ class Client:
         if operation.attempts > 1 and self._random.random() < self._plan.forged_retries:
             # A client that forgot what it asked: the first command of this (session, seq) that is applied counts.
             forged = [
-                self._command(operation.kind, key, seq)
-                for key, seq in zip(operation.keys, operation.seqs, strict=True)
+                self._command(operation.kind, key, seq) if key else self._family_write(seq)
+                for key, seq in zip_longest(operation.keys, operation.seqs)
             ]
             operation.forged += forged
             return forged
@@ -243,7 +239,7 @@ class Client:
         random, nodes = self._random, self._plan.nodes
         # After some tries all nodes take turns: by luck alone one could ask dead nodes for long.
         other = random.randint(1, nodes) if operation.attempts <= 2 else operation.asked % nodes + 1
-        if operation.kind == "get":
+        if operation.queries:
             operation.node = other
         else:
             operation.node = hint
@@ -263,16 +259,23 @@ class Client:
                 self._opening = None
                 self._session, self._seq = answer.replies[0].revision, 0
                 self._awaited = set()
-        elif operation.kind == "get":
-            for key, reply in zip(operation.keys, answer.replies, strict=True):
-                if reply.value is not None:
-                    self._read[key] = reply.value
-        elif operation.session == self._session:
+        elif operation.seqs and operation.session == self._session:
             self._leader = answer.node
             self._awaited.difference_update(operation.seqs)
             if any(reply.code == "session_expired" for reply in operation.replies):
                 self._session = 0
+        self._learn(operation)
         for number in operation.numbers:
             self._under_way.pop(number, None)
         if not self.is_stopping:
             self._pause(operation.lane)
+
+    def _learn(self, operation: Operation) -> None:
+        """Note what answers tell of keys: later requests go by that."""
+        if operation.kind == "get":
+            for key, reply in zip(operation.keys, operation.replies, strict=True):
+                if reply.value is not None:
+                    self._read[key] = reply.value
+        elif operation.is_of_family:
+            for exchange in exchanges_of(self.name, operation):
+                self._family.learn(exchange)

@@ -2,7 +2,24 @@
 
 from collections import Counter
 
+OUTCOMES = (
+    "get ok",
+    "get missing",
+    "set ok",
+    "delete ok",
+    "delete missing",
+    "cas ok",
+    "cas conflict",
+    "if_revision ok",
+    "if_revision conflict",
+    "incr ok",
+    "incr conflict",
+    "scan ok",
+    "count ok",
+)
+"""What the state machine must have been asked, and have answered: a workload that never asks is seen."""
 SITUATIONS = (
+    *OUTCOMES,
     "tail truncated",
     "old entries committed by a no-op",
     "retry answered from the session table",

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from trio_kv.check.boundedness import require_bounded
 from trio_kv.check.convergence import has_converged, require_equal
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.queues import left_waiting
+from trio_kv.check.replay_log import judge_log
 from trio_kv.check.term_growth import require_quiet
 from trio_kv.check.violation import Violation
 from trio_kv.sim.drive import Drive
@@ -68,7 +70,11 @@ class PlannedWorld(Host):
 
     @abstractmethod
     def told(self) -> Sequence[Operation]:
-        """Return what all clients asked and were told."""
+        """Return what all clients asked of registers and were told."""
+
+    @abstractmethod
+    def told_of_family(self) -> Sequence[Exchange]:
+        """Return what all clients asked of the family and were told."""
 
     def is_led(self) -> bool:
         """Return whether all nodes that live follow one leader, and are a majority."""
@@ -154,7 +160,7 @@ class PlannedWorld(Host):
         return recovered_after_s
 
     def _judge_end(self) -> None:
-        """Judge what every node holds in the end, and let the oracle judge what the clients saw.
+        """Judge what every node holds in the end, and let two oracles judge what the clients saw.
 
         Raises:
             Violation: a node holds something else than it should, or too much; or no order explains the history.
@@ -170,6 +176,9 @@ class PlannedWorld(Host):
         verdict = check_history(self.told())
         if not verdict.is_valid:
             raise Violation(verdict.words)
+        replayed = judge_log(self.told_of_family(), self.chronicle.changes_of(self.family.prefix))
+        if replayed.outcome != "valid":
+            raise Violation(replayed.words)
 
 
 def leader_within_s(plan: Plan) -> float:

@@ -12,6 +12,7 @@ from trio_kv.raft.events import DEBUG, INFO
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.families import Family
 from trio_kv.sim.judges import Judges
 from trio_kv.sim.pipes import PipedLinks
 from trio_kv.sim.plan import INBOX_MAX, Plan
@@ -46,6 +47,8 @@ class Host(ABC):
         self.random = Random(plan.seed ^ 0x5EED)
         """Draws what is not in the plan."""
         self.members = tuple(range(1, plan.nodes + 1))
+        self.family = Family("s/")
+        """Keys that all kinds of requests are about, those that take several keys at once among them."""
         self.coverage = Coverage()
         self.is_told = tell is not None
         """Whether a person is told what happens."""

@@ -23,7 +23,7 @@ from trio_kv.check.watch import Judge, Watch
 from trio_kv.raft.leader import Leader
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
-from trio_kv.sim.coverage import Coverage
+from trio_kv.sim.coverage import OUTCOMES, Coverage
 from trio_kv.wire.node_port import Answer, Done, Full, Refused
 
 TERMS_MAX = 10
@@ -87,6 +87,9 @@ class Judges:
 
     def cover(self, coverage: Coverage) -> None:
         """Count the situations that the judges came to see."""
+        for (kind, code), count in self.chronicle.told.items():
+            if f"{kind} {code}" in OUTCOMES:
+                coverage.reach(f"{kind} {code}", count)
         coverage.reach("old entries committed by a no-op", self._commit_rule.old_term_commits)
         coverage.reach("retry answered from the session table", self.chronicle.retries_answered)
         coverage.reach("read between writes", self.answers.run_order.judged)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch_order import WatchOrder
@@ -17,7 +18,7 @@ from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.sim.clients import Client, Port
 from trio_kv.sim.core_injector import CoreInjector
-from trio_kv.sim.histories import history_of
+from trio_kv.sim.histories import exchanges_of, operations_of
 from trio_kv.sim.host import PACK
 from trio_kv.sim.network import Network
 from trio_kv.sim.node import NodeHost, SimulatedNode
@@ -57,7 +58,8 @@ class World(NodeHost):
         self.drives = {id: node.drive for id, node in self.nodes.items()}
         port = Port(lambda: self.now, self.after, self.request, self._next_number)
         self.clients = [
-            Client(name, plan, Random(self.random.getrandbits(64)), port) for name in range(plan.clients + 1)
+            Client(name, plan, Random(self.random.getrandbits(64)), port, self.family)
+            for name in range(plan.clients + 1)
         ]
         """Client 0 only probes."""
         self.watchers = self._make_watchers()
@@ -185,7 +187,22 @@ class World(NodeHost):
 
     def told(self) -> Sequence[Operation]:
         """Return what all clients asked and were told."""
-        return history_of(self.clients)
+        return [
+            operation
+            for client in self.clients
+            for asked in client.history
+            for operation in operations_of(client.name, asked)
+        ]
+
+    def told_of_family(self) -> Sequence[Exchange]:
+        """Return what all clients asked of the family and were told."""
+        return [
+            exchange
+            for client in self.clients
+            for asked in client.history
+            if asked.is_of_family
+            for exchange in exchanges_of(client.name, asked)
+        ]
 
     async def probe(self, within_s: float) -> None:
         """Write and read something at each node, in a new session."""

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
-from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Set
+from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Scan, Set, Txn
 from trio_kv.kv.operations.operation import TTL_MAX_S, TTL_MIN_S, Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
@@ -30,7 +30,10 @@ __all__ = [
     "Get",
     "Incr",
     "Operation",
+    "Scan",
     "Set",
+    "Txn",
+    "Watch",
     "WriteOperation",
     "is_nested_deeper",
 ]
@@ -46,6 +49,10 @@ TIMEOUT_S_MAX: Final = 60.0
 
 ABSENT: Final = Raw()
 """The text of a member that was not sent: no bytes at all, which no JSON value has."""
+
+
+KEY_TEXTS: Final = ("key", "prefix", "after")
+"""Members that are no longer than a key may be."""
 
 
 class Ping(Operation, frozen=True, gc=False, tag="ping"):

@@ -27,7 +27,14 @@ from trio_kv.wire.json_text import (
     name_kind,
     read_members,
 )
-from trio_kv.wire.operations import ABSENT, OPERATIONS, BadRequestError, CommonMembers, WriteMembers
+from trio_kv.wire.operations import (
+    ABSENT,
+    KEY_TEXTS,
+    OPERATIONS,
+    BadRequestError,
+    CommonMembers,
+    WriteMembers,
+)
 
 QUOTED_CHARACTERS_MAX: Final = 40
 """Characters of a client's own text that a message repeats."""
@@ -77,8 +84,8 @@ ALL_MEMBERS: Final = (
     *dict.fromkeys(name for names in FIELDS.values() for name in names),
 )
 
-OPS_TO_COME: Final = ("scan", "txn")
-MEMBERS_TO_COME: Final = ("after", "limit", "if", "then", "else")
+OPS_TO_COME: Final[tuple[str, ...]] = ()
+MEMBERS_TO_COME: Final[tuple[str, ...]] = ()
 
 
 _unknown = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -271,16 +278,14 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield from _find_type_problems(member, kind.type)
         case inspect.StrType() if type(value) is not str:
             yield Problem(f"{name} must be a string, not {name_kind(value)}", at)
-        case inspect.StrType() if member.name == "key":
-            yield from _find_key_problems(value, at)
+        case inspect.StrType() if member.name in KEY_TEXTS:
+            yield from _find_key_problems(member.name, value, at)
         case inspect.StrType(max_length=int(most)) if not 0 < len(value) <= most:
             yield Problem(f"{name} has {len(value)} characters; it has 1 to {most}", at)
         case inspect.FloatType() if type(value) is not NumberText:
             yield Problem(f"{name} must be a number of seconds, not {name_kind(value)}", at)
-        case inspect.FloatType(gt=0, le=most) if not 0 < float(value) <= (most or 0):
-            yield Problem(f"{name} must be above 0 and at most {most:g} seconds", at)
-        case inspect.FloatType(ge=float(least), le=most) if not least <= float(value) <= (most or 0):
-            yield Problem(f"{name} must be {least:g} to {most:.15g} seconds", at)
+        case inspect.FloatType(ge=least, le=most):
+            yield from _find_range_problems(name, float(value), least, most or 0, at)
         case inspect.LiteralType(values) if type(value) is not str or value not in values:
             yield Problem(f"{name} must be {' or '.join(map(_quote, map(str, values)))}", at)
         case inspect.BoolType() if type(value) is not bool:
@@ -289,16 +294,27 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be a whole number, not {name_kind(value)}", at)
         case inspect.IntType(ge=int(least), le=int(most)) if not _is_whole(value, least, most):
             yield Problem(f"{name} must be a whole number from {least} to {most}, in digits alone", at)
+        case inspect.VarTupleType() if type(value) is not list:
+            yield Problem(f"{name} must be an array, not {name_kind(value)}", at)
         case _:
             pass
 
 
-def _find_key_problems(key: str, at: int) -> Iterator[Problem]:
+def _find_range_problems(
+    name: str, seconds: float, least: float | None, most: float, at: int
+) -> Iterator[Problem]:
+    if least is None and not 0 < seconds <= most:
+        yield Problem(f"{name} must be above 0 and at most {most:g} seconds", at)
+    if least is not None and not least <= seconds <= most:
+        yield Problem(f"{name} must be {least:g} to {most:.15g} seconds", at)
+
+
+def _find_key_problems(name: str, key: str, at: int) -> Iterator[Problem]:
     length = len(key.encode())
-    if not length:
+    if not length and name == "key":
         yield Problem(f'"key" is empty; it has 1 to {KEY_BYTES_MAX} bytes', at)
     if length > KEY_BYTES_MAX:
-        yield Problem(f'"key" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
+        yield Problem(f'"{name}" has {length} bytes; it may have {KEY_BYTES_MAX}', at, "too_large")
 
 
 def _is_whole(text: str, least: int, most: int) -> bool:

@@ -214,7 +214,9 @@ def _lead_with(id_text: msgspec.Raw) -> bytes:
 def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     if not request.meta:
         return b""
-    meta = b', "revision": %d, "node": %d, "term": %d' % (reply.revision, node, term)
-    return (
-        meta + b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000) if isinstance(reply, TimedReply) else meta
-    )
+    meta = b', "node": %d, "term": %d' % (node, term)
+    if isinstance(reply, TimedReply):
+        meta += b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000)
+    if getattr(request.operation, "operation", request.operation).tells_revision:
+        return meta
+    return b', "revision": %d' % reply.revision + meta

@@ -12,7 +12,9 @@ from trio_kv.kv.operations.delete import Delete
 from trio_kv.kv.operations.get import Get
 from trio_kv.kv.operations.incr import Incr
 from trio_kv.kv.operations.operation import Operation
+from trio_kv.kv.operations.scan import Scan
 from trio_kv.kv.operations.set import Set
+from trio_kv.kv.operations.txn import Txn
 
 __all__ = [
     "OPERATIONS",
@@ -23,14 +25,19 @@ __all__ = [
     "Delete",
     "Get",
     "Incr",
+    "KeyOperation",
     "Operation",
+    "Scan",
     "Set",
+    "Txn",
 ]
 
-AnyOperation = Get | Set | Delete | Cas | Incr
-AnyQuery = Get
-AnyWrite = Set | Delete | Cas | Incr
+AnyOperation = Get | Set | Delete | Cas | Incr | Scan | Txn
+AnyQuery = Get | Scan
+AnyWrite = Set | Delete | Cas | Incr | Txn
 """Those that stand in the log."""
+KeyOperation = Get | Set | Delete | Cas | Incr
+"""Those of one key."""
 
 OPERATIONS: Final[tuple[type[Operation], ...]] = get_args(AnyOperation)
 """In the order in which a person is told of them."""

@@ -6,22 +6,27 @@ and tells a client by them what was wrong.
 """
 
 import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from trio_kv.kv.expiry import Expiry
+from trio_kv.kv.expiry import Expiry, Unnoted
 from trio_kv.kv.reply import Item, Origin, Reply
 
 KEY_BYTES_MAX: Final = 4096
 """Bytes of a key in UTF-8; it has at least one. A longer one hears `too_large`."""
 
+NOTED_BYTES_MAX: Final = 4096
+"""How much of the value of an answer runs over the state digest."""
+
 REVISION_MAX: Final = (1 << 63) - 1
 """The highest revision that a condition may name: what a log index can be, and what every reader can hold."""
 
 Key = Annotated[str, Meta(examples=["snack"])]
+KeyText = Annotated[str, Meta(examples=[""])]
+"""What is compared with keys, and is no longer than one may be."""
 Value = Annotated[Raw, Meta(examples=["chips"])]
 """Any JSON value, as the text that was sent."""
 TTL_MIN_S: Final = 0.1
@@ -189,6 +194,36 @@ class Context:
         self.origin = key, item.revision
         return Reply("conflict", item.value, item.revision, message)
 
+    def note(self, reply: Reply) -> Reply:
+        """Note an answer to an entry that changed nothing; return the answer."""
+        value = reply.value
+        if value is not None and len(value) > NOTED_BYTES_MAX:
+            # All of it ran over the digest when it was written. A client that asks in vain for a large value, again and
+            # again, must not let every node run over it each time.
+            value = Raw(memoryview(value)[:NOTED_BYTES_MAX])
+        self.changes.append(NoChange(reply.code, reply.revision, value))
+        return reply
+
+    def make_inner(self, items: MutableMapping[str, Item]) -> "Context":
+        """Return a context of the same entry, for what is applied to other keys first, as to a draft of these."""
+        inner = Context()
+        inner.begin(items, Unnoted(), self.known)
+        inner.index, inner.time_us = self.index, self.time_us
+        return inner
+
+
+class Order(Protocol):
+    """The keys of a state in their order: by their UTF-8 bytes. A range has no end where `end` is None."""
+
+    def between(self, first: str, end: str | None) -> Iterator[str]:
+        """Yield the keys from `first` on that come before `end`."""
+
+    def between_reversed(self, first: str, end: str | None) -> Iterator[str]:
+        """Yield the same keys, the last one first."""
+
+    def count(self, first: str, end: str | None) -> int:
+        """Return how many these are."""
+
 
 class State(Protocol):
     """What a query is answered from: the state after the entry `applied`."""
@@ -205,6 +240,9 @@ class State(Protocol):
     def known_time_us(self) -> int:
         """Cluster time, as far as the node knows that answers."""
 
+    def take_order(self) -> Order | None:
+        """Return the order of the keys; None if whoever asks has to wait for it, and to ask again."""
+
 
 class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="op"):
     """What a client can ask for. Its fields are the members of its JSON object."""
@@ -216,6 +254,10 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     """What it does, for a list of commands."""
     has_result: ClassVar[bool] = False
     """Whether an answer that is ok tells a value that the asker did not send."""
+    has_page: ClassVar[bool] = False
+    """Whether its answer is a page: made for it alone, of up to a MiB, of keys in their order."""
+    tells_revision: ClassVar[bool] = False
+    """Whether its answer has a revision, also where nobody asks for `meta`."""
     needs_id: ClassVar[bool] = False
     """Whether a request without an `id` makes no sense."""
 
@@ -223,6 +265,11 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     def name(self) -> str:
         """What stands in `op`."""
         return name_of(type(self))
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something."""
+        return False
 
     def find_problem(self) -> str | None:
         """Return what is wrong with its members together, in words for a person; None if nothing is."""
@@ -248,6 +295,11 @@ def name_of(kind: type[Operation]) -> str:
 class Query(Operation, frozen=True, gc=False):
     """An operation that only reads."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its texts."""
+        raise NotImplementedError
+
     def answer(self, state: State) -> Reply:
         """Return what the state says."""
         raise NotImplementedError
@@ -255,6 +307,11 @@ class Query(Operation, frozen=True, gc=False):
 
 class WriteOperation(Operation, frozen=True, gc=False):
     """An operation that may change something. It stands in the log inside a `Write`."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something: it may also be one that is told to do so only among others."""
+        return True
 
     @property
     def size_bytes(self) -> int:

@@ -67,6 +67,9 @@ class ChaosConfig:
     faults: frozenset[FaultKind] = frozenset()
     has_trace: bool = True
     """Let a server of our own write every event into a file, too."""
+    has_families: bool = True
+    """Whether all kinds of operations are asked, on families of keys. A server that does not tell revisions can't be
+    judged by them."""
     fault_command: str | None = None
     """A command line that is run with `start` and, some seconds later, with `stop` behind it."""
     command: str = ""

@@ -17,9 +17,10 @@ import attrs
 import msgspec
 import trio
 
-from trio_kv.check.history import Fault, History, decode_history, encode_history
+from trio_kv.check.history import Drawn, Fault, History, decode_history, encode_history
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.picture import draw_history
+from trio_kv.check.replay_replies import judge_replies
 
 NICE = 10
 
@@ -46,12 +47,17 @@ def read_operations(file: BinaryIO, ranges: Ranges) -> History:
 
 
 def form_opinion(history: History) -> Opinion:
-    """Return whether a key's operations are linearizable, and if not, in words why not."""
+    """Return whether the operations on a key, or those of a family, are linearizable, and if not, in words why not."""
     verdict = check_history(history.operations)
     if verdict.violations:
         broken = verdict.violations[0]
         return Opinion("violation", f"{broken.kind} of {broken.key}: {broken.words}")
-    return Opinion(verdict.outcome, "too many orders to try" if verdict.undecided else "")
+    replayed = judge_replies(history.exchanges)
+    if replayed.violations:
+        return Opinion("violation", replayed.violations[0])
+    if verdict.undecided:
+        return Opinion("unknown", "too many orders to try")
+    return Opinion(replayed.outcome, "; ".join(replayed.doubts))
 
 
 def draw_picture(
@@ -73,10 +79,12 @@ def draw_picture(
     verdict = attrs.evolve(
         check_history(accused.operations), operations=len(history.operations), keys=len(parts)
     )
-    begin_s = min((operation.call_s for operation in history.operations), default=0.0)
-    end_s = max((operation.return_s or operation.call_s for operation in history.operations), default=0.0)
+    drawn: list[Drawn] = [*history.operations, *history.exchanges]
+    begin_s = min((operation.call_s for operation in drawn), default=0.0)
+    end_s = max((operation.end_s for operation in drawn), default=0.0)
     around = tuple(fault for fault in faults if fault.from_s <= end_s and (fault.to_s or end_s) >= begin_s)
-    return draw_history(attrs.evolve(history, faults=around), verdict, title)
+    replayed = judge_replies(accused.exchanges)
+    return draw_history(attrs.evolve(history, faults=around), verdict, title, replayed)
 
 
 def main(path: str) -> None:

@@ -2,10 +2,11 @@
 
 import socket
 import struct
+from collections.abc import Callable, Sequence
 
 import trio
 
-from trio_kv.wire.replies import ReplyLine, parse_reply
+from trio_kv.wire.replies import ReplyError, ReplyLine, parse_reply
 
 RECEIVE_BYTES = 65_536
 REPLY_BYTES_MAX = 16 << 20
@@ -57,6 +58,50 @@ class LineStream:
         """Break the connection off, as a machine does that loses its power: the other side hears a reset."""
         self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
+
+
+GONE_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ReplyError)
+
+
+async def converse(
+    stream: LineStream,
+    lines: Sequence[bytes],
+    within_s: float,
+    on_reply: Callable[[int, ReplyLine | None], None],
+) -> bool:
+    """Send lines at once, and take a reply to each; return whether the connection can still be used.
+
+    Args:
+        stream: a connection.
+        lines: what to send.
+        within_s: how long to wait for all of it.
+        on_reply: is told of each line's number and reply, in their order: that of a server that closes the connection
+            is the reply to all that is left, and None is no reply.
+
+    """
+    answered = 0
+    is_usable = False
+    try:
+        with trio.move_on_after(within_s):
+            await stream.send(b"".join(lines))
+            while answered < len(lines):
+                reply = await stream.receive()
+                if reply is None:
+                    break
+                is_last = reply.close is not None
+                for number in range(answered, len(lines) if is_last else answered + 1):
+                    answered += 1
+                    on_reply(number, reply)
+                if is_last:
+                    break
+            else:
+                is_usable = True
+    except GONE_ERRORS:
+        pass  # what it means for each line is for the caller
+    finally:
+        for number in range(answered, len(lines)):
+            on_reply(number, None)
+    return is_usable
 
 
 async def connect(host: str, port: int) -> LineStream:

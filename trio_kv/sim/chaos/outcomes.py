@@ -8,9 +8,8 @@ leaves its outcome open: it may have taken effect, or may do so later.
 from typing import Literal
 
 from trio_kv.check.history import OUTCOMES, what_is_asked
-from trio_kv.kv.operations import AnyOperation
-from trio_kv.kv.operations.operation import Query, WriteOperation
-from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
+from trio_kv.kv.operations import Get, KeyOperation
+from trio_kv.kv.operations.operation import KeyWrite, Query
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import ReplyLine
 
@@ -38,12 +37,10 @@ class NonsenseError(Exception):
     """A reply that cannot be the answer to this request, whatever the store holds."""
 
 
-def operation_of(request: Request) -> AnyOperation:
+def operation_of(request: Request) -> KeyOperation:
     """Return the operation of a request, which is one on a key."""
-    operation = request.operation
-    assert isinstance(operation, Query | WriteOperation)
-    assert not isinstance(operation, Numbered | OpenOrRenew)
-    return operation
+    assert isinstance(request.operation, Get | KeyWrite), request
+    return request.operation
 
 
 def classify(request: Request, reply: ReplyLine | None) -> tuple[Outcome, bytes | None]:
@@ -76,7 +73,7 @@ def classify(request: Request, reply: ReplyLine | None) -> tuple[Outcome, bytes 
             return ("failed" if code in DEFINITE_CODES else lost), None
 
 
-def _ok_value(operation: AnyOperation, reply: ReplyLine) -> bytes | None:
+def _ok_value(operation: KeyOperation, reply: ReplyLine) -> bytes | None:
     value = None if reply.value is None else bytes(reply.value)
     if value is None or reply.key is None:
         raise NonsenseError(f"{operation!r} is answered with {reply.line!r}, which lacks key or value")

@@ -1,40 +1,51 @@
 """Writes down what the clients did, key by key, and forgets it: memory holds only the keys that are in use.
 
 A key is in use for some hundred operations, then a fresh one takes its place, so that a checker, which looks at each
-key by itself, never meets a long history. When the last operation on a key has ended its group goes to the file.
+key by itself, never meets a long history. When the last operation on a key has ended its group goes to the file. The
+same goes for families of keys, which are used together by requests of all kinds.
 A connection can also have a key of its own for a time. Stale reads are counted, and stand in no history.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import attrs
 
+from trio_kv.check.exchange import READS, Exchange
 from trio_kv.check.history import Fault, Operation, encode_history, encode_operation, what_is_asked
 from trio_kv.check.versions import Versions
-from trio_kv.kv.operations import AnyOperation
+from trio_kv.kv.operations import KeyOperation
 from trio_kv.kv.operations.operation import Query
 from trio_kv.sim.chaos.outcomes import Outcome, operation_of
+from trio_kv.sim.families import Family, Members
 from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import ReplyLine
 
 KEY_OPERATIONS = (200, 500)
+FAMILIES = 4
+"""In use at a time."""
+FAMILY_OPERATIONS = (300, 700)
 ACKNOWLEDGED = frozenset({"ok", "missing", "conflict"})
 
 
 @attrs.frozen
 class Group:
-    """All operations on one key, as they stand in the file of the groups."""
+    """All operations on one key, or of one family, as they stand in the file of the groups."""
 
     key: str
+    """The key; of a family what its keys begin with."""
     offset: int
     """Of its first line, in bytes."""
     size_bytes: int
     operations: int
     unknown: int
     """Operations without a known outcome."""
+    is_family: bool = False
 
 
 @attrs.define(eq=False)
@@ -45,6 +56,9 @@ class _OpenGroup:
     started: int = 0
     under_way: int = 0
     operations: list[Operation] = attrs.field(factory=list)
+    family: Family | None = None
+    exchanges: list[Exchange] = attrs.field(factory=list)
+    """Instead of operations, if it is a family."""
     known: bytes | None = None
     """The value that somebody saw last."""
     versions: Versions = attrs.field(factory=Versions)
@@ -60,7 +74,7 @@ class Call:
     group: _OpenGroup
 
     @property
-    def operation(self) -> AnyOperation:
+    def operation(self) -> KeyOperation:
         """What is asked of the store."""
         return operation_of(self.request)
 
@@ -73,6 +87,16 @@ class Call:
     def is_stale(self) -> bool:
         """Whether it may be answered with what was true once."""
         return isinstance(self.operation, Query) and self.request.is_stale
+
+
+@attrs.frozen(eq=False)
+class FamilyCall:
+    """A request for a family that is under way."""
+
+    client: int
+    members: Members
+    call_s: float
+    group: _OpenGroup
 
 
 class Recorder:
@@ -104,6 +128,10 @@ class Recorder:
         counted here and nowhere else."""
         self.chains = 0
         """Runs of pipelined requests for a key of a connection's own of which every answer was judged."""
+        self.retried = 0
+        """Writes with a place in a session that were asked more than once until there was an answer."""
+        self.repeated = 0
+        """Answers to such a write that had been answered before, and told the same."""
         self.codes: Counter[str] = Counter()
         """Replies by their code, `no reply` included."""
         self.longest_gap_s = 0.0
@@ -125,6 +153,7 @@ class Recorder:
         """Those with operations to come or under way."""
         self._slots = [self._next_group(random.randint(*KEY_OPERATIONS)) for _ in range(keys)]
         """Those from which keys are drawn."""
+        self._families = [self._next_family() for _ in range(FAMILIES)]
         self._acknowledged_s: float | None = None
 
     @property
@@ -133,7 +162,7 @@ class Recorder:
         return sum(
             count
             for (name, outcome), count in self.outcomes.items()
-            if name != "stale" and (name, outcome) != ("get", "failed")
+            if name != "stale" and not (outcome == "failed" and name.removeprefix("stale ") in READS)
         )
 
     def draw_key(self, random: Random) -> str:
@@ -197,14 +226,48 @@ class Recorder:
         self._close_if_done(group)
         return operation
 
+    def call_of_family(self, client: int, random: Random, draw: Callable[[Family], Members]) -> FamilyCall:
+        """Note that a request for one of the families begins, drawn for it then."""
+        group = random.choice(self._families)
+        assert group.family is not None
+        group.started += 1
+        group.under_way += 1
+        if group.started == group.limit:
+            self._families[self._families.index(group)] = self._next_family()
+        return FamilyCall(client, draw(group.family), self.now(), group)
+
+    def end_of_family(self, call: FamilyCall, reply: ReplyLine | None) -> Exchange:
+        """Note what became of a request for a family; return it as a whole."""
+        group, return_s = call.group, self.now()
+        assert group.family is not None
+        exchange = Exchange(
+            call.client,
+            json.dumps(call.members).encode(),
+            call.call_s,
+            None if reply is None else return_s,
+            None if reply is None else reply.line,
+        )
+        outcome = cast("Outcome", exchange.outcome)
+        self.outcomes[f"stale {exchange.op}" if exchange.is_stale else exchange.op, outcome] += 1
+        self.codes["no reply" if reply is None else reply.code] += 1
+        if not exchange.is_read and outcome in ACKNOWLEDGED:
+            self._note_acknowledged(return_s)
+        if not (exchange.is_read and outcome == "failed"):
+            group.exchanges.append(exchange)
+            if not exchange.is_stale:
+                group.family.learn(exchange)
+        group.under_way -= 1
+        self._close_if_done(group)
+        return exchange
+
     def retire(self) -> None:
         """Use no key any more; operations under way may still end."""
         for group in list(self._open.values()):
             self._leave(group)
-        self._slots = []
+        self._slots, self._families = [], []
         self._note_gap(self.now())
 
-    def append(self, operations: Sequence[Operation]) -> tuple[int, int]:
+    def append(self, operations: Sequence[Operation | Exchange]) -> tuple[int, int]:
         """Write further operations into the file; return the offset and size of their lines in bytes."""
         begin = self._offset
         for operation in operations:
@@ -231,6 +294,13 @@ class Recorder:
         self._open[group.key] = group
         return group
 
+    def _next_family(self) -> _OpenGroup:
+        self._generation += 1
+        prefix = f"{self._prefix}f{self._generation}/"
+        group = _OpenGroup(prefix, self._random.randint(*FAMILY_OPERATIONS), family=Family(prefix))
+        self._open[prefix] = group
+        return group
+
     def _leave(self, group: _OpenGroup) -> None:
         group.limit = 0
         self._close_if_done(group)
@@ -239,11 +309,13 @@ class Recorder:
         if group.started < group.limit or group.under_way:
             return
         del self._open[group.key]
-        if not group.operations:
+        operations = group.operations or group.exchanges
+        if not operations:
             return
-        offset, size_bytes = self.append(group.operations)
-        unknown = sum(operation.outcome == "unknown" for operation in group.operations)
-        closed = Group(group.key, offset, size_bytes, len(group.operations), unknown)
+        offset, size_bytes = self.append(operations)
+        unknown = sum(operation.outcome == "unknown" for operation in operations)
+        is_family = group.family is not None
+        closed = Group(group.key, offset, size_bytes, len(operations), unknown, is_family)
         self.groups[group.key] = closed
         self._on_closed(closed)
 

@@ -5,6 +5,7 @@ index. After that each key that was ever used is read once more, in the history 
 that was lost long after its last use is missed all the same.
 """
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import trio
 
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation
 from trio_kv.client.control import NoDoorError
 from trio_kv.kv.operations import Get, Set
@@ -19,6 +21,7 @@ from trio_kv.sim.chaos.lines import LineStream, connect
 from trio_kv.sim.chaos.outcomes import classify
 from trio_kv.sim.chaos.recorder import Recorder
 from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, StartError, Target
+from trio_kv.sim.families import Family
 from trio_kv.wire.operations import Request, Status
 from trio_kv.wire.replies import ReplyError, ReplyLine
 from trio_kv.wire.requests import encode_request
@@ -122,24 +125,39 @@ def compare_nodes(status: dict[str, Any]) -> str:
     return ""
 
 
-async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, Operation]:
-    """Read every key that was used; return the reads by key.
+async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, list[Operation | Exchange]]:
+    """Read every key that was used, those of families among them; return the reads by key, or by family.
 
     Raises:
         NotWholeError: the store, whole a moment ago, does not answer.
 
     """
-    keys = sorted(recorder.groups)
-    reads: dict[str, Operation] = {}
+    keys = sorted(key for key, group in recorder.groups.items() if not group.is_family)
+    families = sorted(key for key, group in recorder.groups.items() if group.is_family)
+    reads: dict[str, list[Operation | Exchange]] = {}
     try:
         async with _open(target) as stream:
+            for prefix in families:
+                reads[prefix] = [*await _read_family(stream, prefix, recorder, client)]
             for start in range(0, len(keys), AUDIT_BATCH):
                 batch = keys[start : start + AUDIT_BATCH]
-                for read in await _read_batch(stream, batch, recorder, client):
-                    reads[read.key] = read
+                reads |= {read.key: [read] for read in await _read_batch(stream, batch, recorder, client)}
                 client += AUDIT_BATCH
     except LOST_ERRORS as error:
         raise NotWholeError(f"after {len(reads)} of {len(keys)} keys were read once more: {error}") from error
+    return reads
+
+
+async def _read_family(stream: LineStream, prefix: str, recorder: Recorder, client: int) -> list[Exchange]:
+    requests = [json.dumps({"op": "get", "key": key, "meta": True}).encode() for key in Family(prefix).keys]
+    call_s, reads = recorder.now(), []
+    with trio.fail_after(2 * ATTEMPT_S):
+        await stream.send(b"".join(request + b"\n" for request in requests))
+        for request in requests:
+            reply = await stream.receive()
+            if reply is None or reply.code not in ("ok", "missing"):
+                raise ReplyError(f"{request!r} is answered with {reply and reply.line!r}")
+            reads.append(Exchange(client, request, call_s, recorder.now(), reply.line))
     return reads
 
 

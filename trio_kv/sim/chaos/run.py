@@ -160,6 +160,7 @@ class Run:
             Random(f"{config.seed} clients"),
             clients=config.clients,
             rate=config.rate,
+            has_families=config.has_families,
             on_nonsense=self._reject,
         )
         async with trio.open_nursery() as watching:
@@ -217,7 +218,7 @@ class Run:
         except (NotWholeError, StartError) as error:
             self._accuse(str(error))
             return {}
-        return {key: recorder.append([read]) for key, read in reads.items()}
+        return {key: recorder.append(read) for key, read in reads.items()}
 
     async def _check_all(
         self, recorder: Recorder, reads: dict[str, tuple[int, int]], judge: Judge
@@ -280,6 +281,8 @@ class Run:
             keys=len(recorder.groups),
             stale_reads=recorder.outcomes["stale", "ok"],
             chains=recorder.chains,
+            retried=recorder.retried,
+            repeated=recorder.repeated,
             operations=operations,
             replies=dict(recorder.codes.most_common()),
             faults=dict(Counter(fault.kind for fault in nemesis.faults).most_common()),

@@ -55,6 +55,10 @@ class Summary:
     """Those that gave a value; each was judged when it came."""
     chains: int
     """Runs of pipelined requests for a key of a connection's own, the same."""
+    retried: int = 0
+    """Writes in a session of their client that were asked again until there was an answer."""
+    repeated: int = 0
+    """Answers to such writes that were told a second time."""
     operations: dict[str, dict[str, int]]
     """By what was asked, and what became of it."""
     replies: dict[str, int]
@@ -103,6 +107,10 @@ class Summary:
             (
                 "judged",
                 f"{self.stale_reads:,} stale reads, {self.chains:,} chains of requests for a connection's own key",
+            ),
+            (
+                "",
+                f"{self.retried:,} writes asked again under their seq, {self.repeated:,} answers told twice",
             ),
             ("faults", f"{self.kills} kills, {self.pauses} pauses, {self.partitions} partitions"),
             ("", _counts(self.faults) or "none"),

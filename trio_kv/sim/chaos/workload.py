@@ -26,12 +26,13 @@ from trio_kv.check.program_order import ProgramOrder
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
 from trio_kv.kv.operations import Cas, Delete, Get, Set
-from trio_kv.sim.chaos.lines import LineStream, connect
+from trio_kv.sim.chaos.families import FamilyClient
+from trio_kv.sim.chaos.lines import GONE_ERRORS, LineStream, connect, converse
 from trio_kv.sim.chaos.outcomes import NonsenseError, classify
 from trio_kv.sim.chaos.recorder import Call, Recorder
 from trio_kv.sim.chaos.target import Target
 from trio_kv.wire.operations import Request
-from trio_kv.wire.replies import ReplyError, ReplyLine
+from trio_kv.wire.replies import ReplyLine
 from trio_kv.wire.requests import encode_request
 
 PIPELINE_MAX = 16
@@ -39,6 +40,8 @@ PIPELINED = 0.25
 """Share of the times a client asks at which it asks several things at once."""
 CHAINED = 0.3
 """Share of the pipelines that are about a key of the connection's own."""
+FAMILY = 0.4
+"""Share of the times at which it asks for a family of keys, with all kinds of requests."""
 STALE = 0.2
 """Share of the reads that may be stale."""
 REQUEST_TIMEOUTS_S = (0.2, 1.0, 1.0, 3.0)
@@ -49,7 +52,6 @@ CONNECT_S = 5.0
 RECONNECT_S = (0.02, 0.2)
 CONNECTION_REQUESTS = 400
 """About so many requests go over a connection before its client opens another."""
-GONE_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ReplyError)
 
 
 @attrs.define
@@ -84,6 +86,8 @@ class Workload:
     """How many connections there are at a time."""
     _rate: float = attrs.field(kw_only=True)
     """Operations a second of all together; 0 is as many as the store takes."""
+    _has_families: bool = attrs.field(kw_only=True)
+    """Whether families are asked for, too."""
     _on_nonsense: Callable[[str], None] = attrs.field(kw_only=True)
     """Is told of a reply that can't be."""
     _numbers: Numbers = attrs.field(factory=Numbers, init=False)
@@ -95,14 +99,19 @@ class Workload:
                 nursery.start_soon(self._run_client, Random(self._random.getrandbits(64)))
 
     async def _run_client(self, random: Random) -> None:
-        client = _Client(self._recorder, self._numbers, random, self._on_nonsense)
+        client = _Client(
+            self._recorder, self._numbers, random, self._on_nonsense, FAMILY if self._has_families else 0.0
+        )
         pause_s = self._clients / self._rate if self._rate else 0.0
-        while True:
-            stream = await self._connect(random)
-            try:
-                await client.use(stream, pause_s)
-            finally:
-                stream.close()
+        try:
+            while True:
+                stream = await self._connect(random)
+                try:
+                    await client.use(stream, pause_s)
+                finally:
+                    stream.close()
+        finally:
+            client.end()
 
     async def _connect(self, random: Random) -> LineStream:
         while True:
@@ -118,16 +127,23 @@ class _Client:
     """What one connection after the other does."""
 
     def __init__(
-        self, recorder: Recorder, numbers: Numbers, random: Random, on_nonsense: Callable[[str], None]
+        self,
+        recorder: Recorder,
+        numbers: Numbers,
+        random: Random,
+        on_nonsense: Callable[[str], None],
+        family_share: float,
     ) -> None:
         self._recorder = recorder
         self._numbers = numbers
         self._random = random
         self._on_nonsense = on_nonsense
+        self._family_share = family_share
         self._slots = [numbers.next_client() for _ in range(PIPELINE_MAX)]
         """The client's number for each place in a pipeline."""
         self._order = RevisionOrder()
         """What this connection was told of."""
+        self._family = FamilyClient(recorder, random, self._slots[0], on_nonsense)
         self._program = ProgramOrder()
         self._own: OwnKey | None = None
         """The key that this connection alone uses, once it has one."""
@@ -136,6 +152,7 @@ class _Client:
         """Ask over a connection until it ends, or this client ends it."""
         random = self._random
         self._order, self._program = RevisionOrder(), ProgramOrder()
+        self._family.begin()
         self._leave_own()
         timeout_s = random.choice(REQUEST_TIMEOUTS_S)
         left = random.randint(1, 2 * CONNECTION_REQUESTS)
@@ -144,7 +161,9 @@ class _Client:
             left -= count
             if pause_s:
                 await trio.sleep(random.expovariate(1 / (pause_s * count)))
-            if count > 1 and random.random() < CHAINED:
+            if random.random() < self._family_share:
+                is_usable = await self._family.ask(stream, count, timeout_s)
+            elif count > 1 and random.random() < CHAINED:
                 is_usable = await self._ask_chain(stream, count, timeout_s)
             else:
                 keys = [self._recorder.draw_key(random) for _ in range(count)]
@@ -154,6 +173,10 @@ class _Client:
         if random.random() < 0.3:
             (request,) = self._draw_requests([self._recorder.draw_key(random)], timeout_s)
             await self._break_off(stream, request)
+
+    def end(self) -> None:
+        """Ask nothing any more."""
+        self._family.end()
 
     async def _ask_chain(self, stream: LineStream, count: int, timeout_s: float) -> bool:
         """Pipeline requests for this connection's own key; return whether the connection goes on."""
@@ -175,28 +198,12 @@ class _Client:
     async def _ask(self, stream: LineStream, requests: Sequence[Request], timeout_s: float) -> bool:
         """Send requests, take the replies; return whether the connection goes on."""
         calls = [self._call(client, request) for client, request in zip(self._slots, requests, strict=False)]
-        answered = 0
-        is_usable = False
-        try:
-            with trio.move_on_after(timeout_s + REPLY_GRACE_S):
-                await stream.send(b"".join(map(encode_request, requests)))
-                while answered < len(calls):
-                    reply = await stream.receive()
-                    if reply is None:
-                        break
-                    if reply.close is not None:
-                        self._end(calls[answered:], reply)
-                        answered = len(calls)
-                        break
-                    self._end(calls[answered : answered + 1], reply)
-                    answered += 1
-                else:
-                    is_usable = True
-        except GONE_ERRORS:
-            pass  # what it means for each operation is said below
-        finally:
-            self._end(calls[answered:], None)
-        return is_usable
+        return await converse(
+            stream,
+            [encode_request(request) for request in requests],
+            timeout_s + REPLY_GRACE_S,
+            lambda number, reply: self._end(calls[number : number + 1], reply),
+        )
 
     def _call(self, client: int, request: Request) -> Call:
         call = self._recorder.call(client, request)

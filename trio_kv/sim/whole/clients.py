@@ -8,20 +8,15 @@ together is for the history.
 """
 
 import contextlib
-import json
-from collections.abc import Sequence
 from random import Random
-from typing import Any
 
-import attrs
 import trio
 
-from trio_kv.check.history import Operation
-from trio_kv.check.own_key import OwnKey
-from trio_kv.check.program_order import ProgramOrder
-from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
 from trio_kv.proxy.stream import ConnectionLostError
+from trio_kv.sim.families import FamilyDraw
+from trio_kv.sim.whole.asked import Asked
+from trio_kv.sim.whole.heard import Heard
 from trio_kv.sim.whole.host import WholeHost
 from trio_kv.sim.whole.sockets import Endpoint
 
@@ -30,53 +25,9 @@ RETRY_S = 0.05
 """A client that finds no open door, or was told to come back later, waits so long."""
 GRACE_S = 3.0
 """What comes later than its time-out and this much is not answered in time."""
-FAILED = frozenset({"unavailable", "overloaded", "read_only"})
-"""Codes that say that nothing happened and nothing will. A client here makes no bad request, and none too large."""
-UNKNOWN = frozenset({"timeout", "session_expired"})
-"""Codes that leave open whether a write took effect."""
 _BURST_MAX = 6
-_LANES_MAX = 16
-
-
-@attrs.define(eq=False)
-class Asked:
-    """A request and what came of it."""
-
-    op: str
-    key: str
-    value: bytes | None = None
-    expected: bytes | None = None
-    id: int | None = None
-    timeout_s: float = 5.0
-    is_stale: bool = False
-    lane: int = 0
-    call_s: float = 0.0
-    outcome: str = ""
-    """Empty as long as there is none."""
-    result: bytes | None = None
-
-    @property
-    def is_write(self) -> bool:
-        """Whether it may change something."""
-        return self.op != "get"
-
-    def encode(self, random: Random) -> bytes:
-        """Return its line, in one of the ways in which it can be spelled."""
-        members: dict[str, Any] = {}
-        is_plain = self.op in ("get", "set") and random.random() < 0.5
-        if not is_plain:
-            members["op"] = self.op
-        members["key"] = self.key
-        if self.id is not None:
-            members["id"] = self.id
-        members["timeout"] = self.timeout_s
-        if self.is_stale:
-            members |= {"consistency": "stale", "meta": True}
-        texts = [json.dumps(members, ensure_ascii=False).encode()[:-1]]
-        for name, text in (("value", self.value), ("expected", self.expected)):
-            if text is not None:
-                texts.append(b'"' + name.encode() + b'": ' + text)
-        return b", ".join(texts) + random.choice((b"}\n", b"}\r\n", b"}\n\n"))
+FAMILY = 0.4
+"""Share of the requests that are about a family of keys."""
 
 
 class Client:
@@ -99,13 +50,8 @@ class Client:
         self._host = host
         self._end: Endpoint | None = None
         self._received = b""
-        self._known: dict[str, bytes] = {}
-        """What was last seen of each key: what a cas expects."""
-        self._own_number = 0
-        self._own = OwnKey(f"own{number}.0")
-        self._order = RevisionOrder()
-        """What its connection was told of."""
-        self._program = ProgramOrder()
+        self._heard = Heard(number, host)
+        self._family = FamilyDraw(random, self._next_text)
         self._bursts = Random(f"{host.plan.seed}/{number}/bursts")
         """Of its own: how alike the requests of a burst are changes nothing else of a run."""
         self._values = 0
@@ -182,7 +128,7 @@ class Client:
             return [self._draw(f"k{random.randrange(plan.keys)}")]
         count = random.randint(2, _BURST_MAX)
         if random.random() < 0.3:
-            burst = [self._draw(self._own.key) for _ in range(count)]
+            burst = [self._draw(self._heard.own_key) for _ in range(count)]
         else:
             burst = [self._draw(f"k{random.randrange(plan.keys)}") for _ in range(count)]
         if self._bursts.random() < 0.8:
@@ -193,6 +139,8 @@ class Client:
 
     def _draw(self, key: str) -> Asked:
         random, plan = self._random, self._host.plan
+        if key != self._heard.own_key and random.random() < FAMILY:
+            return self._draw_of_family()
         op = "get" if random.random() < plan.read_share else random.choice(("set", "set", "delete", "cas"))
         asked = Asked(op, key, timeout_s=random.choice((0.2, 1.0, 3.0)))
         if random.random() < 0.5:
@@ -202,12 +150,25 @@ class Client:
         elif op != "delete":
             asked.value = self._next_value()
             if op == "cas":
-                asked.expected = self._known.get(key)
+                asked.expected = self._heard.known.get(key)
+        return asked
+
+    def _draw_of_family(self) -> Asked:
+        random = self._random
+        members = self._family.request(self._host.family)
+        asked = Asked(members["op"], members=members, timeout_s=random.choice((0.2, 1.0, 3.0)))
+        if random.random() < 0.5:
+            asked.id = self._next_id()
+        asked.is_stale = not asked.is_write and random.random() < 0.2
         return asked
 
     def _next_id(self) -> int:
         self._ids += 1
         return self._ids
+
+    def _next_text(self) -> str:
+        self._values += 1
+        return f"c{self.number}-{self._values}"
 
     def _next_value(self) -> bytes:
         self._values += 1
@@ -223,7 +184,7 @@ class Client:
         except ConnectionRefusedError:
             return False
         self._received = b""
-        self._order, self._program = RevisionOrder(), ProgramOrder()
+        self._heard.begin()
         return True
 
     def _leave(self) -> None:
@@ -236,10 +197,9 @@ class Client:
         self._leave()
         for asked in self._under_way:
             if not asked.outcome:
-                asked.outcome = "unknown" if asked.is_write else "failed"
-                self._record(asked, None)
+                self._heard.lost(asked)
         self._under_way = []
-        self._renew_own()
+        self._heard.renew_own()
 
     async def _ask(self, burst: list[Asked]) -> None:
         """Send all lines of a burst, and take the replies.
@@ -254,7 +214,7 @@ class Client:
         for lane, (asked, line) in enumerate(zip(burst, lines, strict=True)):
             host.line(self.number, ">", line)
             asked.lane, asked.call_s = lane, host.stamp()
-            self._program.asked(asked, asked.value)
+            self._heard.asked(asked)
         self._under_way = list(burst)
         if len(burst) > 1:
             host.coverage.reach("requests pipelined")
@@ -270,7 +230,7 @@ class Client:
             host.coverage.reach("client lost its patience")
             raise ConnectionLostError("the client left")
         self._under_way = []
-        self._end_chain(burst)
+        self._heard.end_chain(burst)
 
     async def _send(self, data: bytes) -> None:
         random = self._random
@@ -294,18 +254,12 @@ class Client:
     async def _take_reply(self, asked: Asked, patience: trio.CancelScope) -> None:
         line = await self._receive_line(patience)
         returned_s = self._host.stamp()
-        try:
-            reply = json.loads(line)
-        except ValueError as error:
-            raise Violation(f"c{self.number} got {line!r}, which is not JSON") from error
+        reply = self._heard.read(line)
         if "close" in reply:
-            if reply["close"] not in ("ok", "shutdown"):
-                raise Violation(f"c{self.number} got {line!r}")
             self._host.coverage.reach("door said good-bye")
             raise ConnectionLostError("the door said good-bye")
-        self._judge_reply(asked, reply)
+        self._heard.told(asked, line, reply, returned_s)
         self._under_way.remove(asked)
-        self._record(asked, returned_s)
 
     async def _receive_line(self, patience: trio.CancelScope) -> bytes:
         end = self._end
@@ -326,72 +280,3 @@ class Client:
         if chunk == b"":
             raise ConnectionLostError("the door closed it")
         self._received += chunk or b""
-
-    # What was answered
-
-    def _judge_reply(self, asked: Asked, reply: dict[str, Any]) -> None:
-        where = f"c{self.number} asked {asked} and got {reply}"
-        if reply.get("key") != asked.key or reply.get("id") != asked.id:
-            raise Violation(f"the reply to another request: {where}")
-        value = (
-            None if reply.get("value") is None else json.dumps(reply["value"], ensure_ascii=False).encode()
-        )
-        if reply.get("status") == "ok":
-            asked.outcome = "ok"
-            if asked.op in ("get", "delete"):
-                asked.result = value
-            elif value != asked.value:
-                raise Violation(f"another value than was written: {where}")
-        elif "error" not in reply:
-            if asked.op not in ("get", "delete") or value is not None:
-                raise Violation(f"no such key, of a write: {where}")
-            asked.outcome = "missing"
-        elif reply["error"] == "conflict" and asked.op == "cas":
-            asked.outcome, asked.result = "conflict", value
-        elif reply["error"] in FAILED:
-            asked.outcome = "failed"
-        elif reply["error"] in UNKNOWN and asked.is_write:
-            asked.outcome = "unknown"
-        else:
-            raise Violation(f"no such answer can be: {where}")
-        if asked.is_stale:
-            self._judge_stale(asked, reply)
-        elif asked.outcome == "ok" and asked.op == "get" and value is not None:
-            self._known[asked.key] = value
-
-    def _judge_stale(self, asked: Asked, reply: dict[str, Any]) -> None:
-        if asked.outcome != "ok":
-            return
-        self._order.follows(asked.key, reply["revision"])
-        self._host.coverage.reach("stale read")
-
-    def _record(self, asked: Asked, returned_s: float | None) -> None:
-        operation = Operation(
-            client=self.number * _LANES_MAX + asked.lane,
-            op=asked.op,
-            key=asked.key,
-            call_s=asked.call_s,
-            return_s=None if asked.outcome == "unknown" else returned_s,
-            outcome=asked.outcome,
-            value=asked.value,
-            expected=asked.expected,
-            result=asked.result,
-        )
-        if not asked.is_stale:
-            self._host.history.append(operation)
-        self._program.told(asked, operation)
-        if asked.key == self._own.key:
-            self._own.told(operation)
-
-    def _end_chain(self, burst: Sequence[Asked]) -> None:
-        """Note that a chain of requests for the own key was judged, and take another key if it was not to its end."""
-        if burst[0].key != self._own.key:
-            return
-        if any(asked.outcome in ("unknown", "failed") for asked in burst):
-            self._renew_own()
-        else:
-            self._host.coverage.reach("chain of requests judged")
-
-    def _renew_own(self) -> None:
-        self._own_number += 1
-        self._own = OwnKey(f"own{self.number}.{self._own_number}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from trio_kv.check.exchange import Exchange
 from trio_kv.check.history import Operation, RisingClock
 from trio_kv.cluster.node import Node
 from trio_kv.replica.replica import Replica
@@ -31,6 +32,8 @@ class WholeHost(PlannedWorld):
         """Let nothing happen yet; arguments as for `Host`."""
         super().__init__(plan, tell, are_values_unique=True)
         self.history: list[Operation] = []
+        self.exchanges: list[Exchange] = []
+        """All that was asked of the family."""
         self.completions = 0
         """What disks have completed."""
         self.error: Exception | None = None
@@ -101,7 +104,16 @@ class WholeHost(PlannedWorld):
     @property
     def operations(self) -> int:
         """How many operations of clients there were."""
-        return len(self.history)
+        return len(self.history) + len(self.exchanges)
+
+    def told_of_family(self) -> Sequence[Exchange]:
+        """Return what all clients asked of the family and were told."""
+        return self.exchanges
+
+    def note_exchange(self, exchange: Exchange) -> None:
+        """Note what came of a request for the family."""
+        self.exchanges.append(exchange)
+        self.family.learn(exchange)
 
     def line(self, client: int, arrow: str, line: bytes) -> None:
         """See a line pass, to a client or from it."""

@@ -1,0 +1,84 @@
+"""Claims about `chaos` and requests of all kinds: what a store does wrong with several keys, or twice, is found."""
+
+import html
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.integration.test_chaos import Answer, run_on, serving
+from tests.one_copy import OneCopy
+from trio_kv.check.exchange import Exchange, read
+from trio_kv.check.history import decode_history
+from trio_kv.check.replay_replies import judge_replies
+from trio_kv.kv.operations import Incr
+from trio_kv.kv.reply import Reply
+from trio_kv.wire.operations import Request
+from trio_kv.wire.replies import encode_error, encode_reply
+from trio_kv.wire.requests import parse_line
+
+
+def answer_all(answer: Answer, lines: list[bytes]) -> list[bytes]:
+    """Return the replies to the lines of one chunk, whatever they ask."""
+    replies = []
+    for line in lines:
+        request = parse_line(line)
+        reply = answer(request)
+        if reply.code in ("bad_request", "unavailable"):
+            replies.append(encode_error(reply.code, reply.message, id=request.id))
+        else:
+            replies.append(encode_reply(request, reply, 1, 1))
+    return replies
+
+
+def prefix_of(exchange: Exchange) -> str:
+    """Return what the keys of its family begin with."""
+    name = exchange.keys[0] if exchange.keys else read(exchange.asked, "prefix")
+    return str(name).rpartition("/")[0]
+
+
+class Doubling(OneCopy):
+    """Now and then a count is done twice, and told of once."""
+
+    def answer(self, request: Request) -> Reply:
+        reply = super().answer(request)
+        if isinstance(request.operation, Incr) and reply.code == "ok" and self.requests % 10 == 0:
+            self.write(request.operation)
+        return reply
+
+
+class Careless(OneCopy):
+    """Now and then a condition on a revision counts for nothing."""
+
+    def answer(self, request: Request) -> Reply:
+        operation = request.operation
+        if getattr(operation, "if_revision", msgspec.UNSET) is not msgspec.UNSET and self.requests % 3 == 0:
+            operation = msgspec.structs.replace(operation, if_revision=msgspec.UNSET)
+        return super().answer(msgspec.structs.replace(request, operation=operation))
+
+
+async def test_one_copy_is_valid(tmp_path: Path) -> None:
+    """All kinds of requests are asked, and what one copy says to them is one history."""
+    async with serving(OneCopy().answer, answer_all) as server:  # type: ignore[arg-type]
+        summary = await run_on(server, tmp_path / "run", seconds=2.0, has_families=True)
+    assert summary.verdict == "valid", summary.in_words()
+    history = decode_history((tmp_path / "run" / "history.jsonl").read_bytes().splitlines())
+    assert len(history.operations) + len(history.exchanges) > summary.checked
+    assert {"incr"} <= summary.operations.keys()
+    assert len({prefix_of(exchange) for exchange in history.exchanges}) >= 4
+
+
+@pytest.mark.parametrize("store", [Doubling, Careless])
+async def test_a_store_that_breaks_a_rule_is_found_guilty(tmp_path: Path, store: type[OneCopy]) -> None:
+    """The verdict names the answer that can't be; what was kept of the run shows it again."""
+    async with serving(store().answer, answer_all) as server:  # type: ignore[arg-type]
+        summary = await run_on(server, tmp_path / "run", seconds=30.0, has_families=True)
+    assert summary.verdict == "violation"
+    assert summary.seconds < 30.0, "the first violation ends the load"
+    history = decode_history((tmp_path / "run" / "history.jsonl").read_bytes().splitlines())
+    page = html.unescape((tmp_path / "run" / "timeline.html").read_text())
+    assert "No one history" in page
+    assert any(violation.split(",", 1)[0] in page for violation in summary.violations)
+    families = {prefix_of(exchange) for exchange in history.exchanges}
+    parts = [[each for each in history.exchanges if prefix_of(each) == prefix] for prefix in families]
+    assert any(judge_replies(part).outcome == "violation" for part in parts)

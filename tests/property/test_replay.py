@@ -1,0 +1,287 @@
+"""The replay judge on random histories: what one copy of the data told is valid, and what it did not is found."""
+
+import json
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.one_copy import OneCopy
+from trio_kv.check.exchange import Exchange
+from trio_kv.check.replay import Replayed
+from trio_kv.check.replay_log import judge_log
+from trio_kv.check.replay_replies import judge_replies
+from trio_kv.check.rules import Due, Version, carry_out
+from trio_kv.sim.families import Family, FamilyDraw
+from trio_kv.wire.replies import encode_reply
+from trio_kv.wire.requests import parse_line
+
+KEYS = ("s/a", "s/b", "s/c", "s/n", "s/m")
+COUNTERS = ("s/n", "s/m")
+
+
+@attrs.define
+class Copy:
+    """One copy of the data, and what it did at each revision."""
+
+    state: dict[str, Version] = attrs.field(factory=dict)
+    revision: int = 10
+    changes: dict[int, dict[str, bytes | None]] = attrs.field(factory=dict)
+    before: dict[int, dict[str, Version]] = attrs.field(factory=dict)
+
+    def do(self, exchange: Exchange) -> Due:
+        """Carry a request out."""
+        if not exchange.is_read:
+            self.revision += 1
+        self.before[self.revision] = dict(self.state)
+        due = carry_out(exchange, self.state, self.revision)
+        self.apply(due.changes)
+        return due
+
+    def apply(self, changes: Mapping[str, Version]) -> None:
+        """Change keys, under the present revision."""
+        for key, version in changes.items():
+            self.changes.setdefault(self.revision, {})[key] = version.value
+            if version.value is None:
+                self.state.pop(key, None)
+            else:
+                self.state[key] = version
+
+
+def reply_of(exchange: Exchange, due: Mapping[str, Any]) -> bytes:
+    """Return the line that tells an outcome."""
+    members: dict[str, Any] = {"key": exchange.keys[0] if exchange.keys else None}
+    for name, told in due.items():
+        if name == "items":
+            members["items"] = [
+                {"key": key, "value": json.loads(value), "revision": revision}
+                for key, value, revision in told
+            ]
+        elif name == "results":
+            members["results"] = [
+                {
+                    "key": key,
+                    "value": None if value is None else json.loads(value),
+                    "status": "ok" if code == "ok" else "error",
+                }
+                for code, key, value in told
+            ]
+        elif name == "value":
+            members["value"] = None if told is None else json.loads(told)
+        elif name != "code":
+            members[name] = told
+    members["status"] = "ok" if due["code"] == "ok" else "error"
+    if due["code"] == "conflict":
+        members["error"] = "conflict"
+    return json.dumps(members, separators=(",", ":")).encode()
+
+
+class Draw:
+    """Draws requests."""
+
+    def __init__(self, random: Random) -> None:
+        """Draw by this."""
+        self.random = random
+        self.values = 0
+        self.known: dict[str, tuple[int, Any]] = {}
+        """Versions of which somebody was told."""
+
+    def request(self) -> dict[str, Any]:
+        """Return a request of any kind."""
+        random = self.random
+        key = random.choice(KEYS[:3])
+        makers: list[Callable[[], dict[str, Any]]] = [
+            lambda: {"op": "get", "key": random.choice(KEYS)},
+            lambda: {"op": "get", "key": random.choice(KEYS)},
+            lambda: {"op": "set", "key": key, "value": self.value()},
+            lambda: {
+                "op": "set",
+                "key": key,
+                "value": self.value(),
+                "if_revision": self.known.get(key, (0,))[0],
+            },
+            lambda: {"op": "delete", "key": random.choice(KEYS)},
+            lambda: {"op": "cas", "key": key, "value": self.value(), **self.expected(key)},
+            lambda: {"op": "incr", "key": random.choice(COUNTERS), "by": random.randrange(1, 10**12)},
+            lambda: {"op": "incr", "key": random.choice(COUNTERS), "by": random.randrange(1, 10**12)},
+            self.scan,
+            self.scan,
+            lambda: self.transaction(key),
+        ]
+        return random.choice(makers)()
+
+    def expected(self, key: str) -> dict[str, Any]:
+        """Return what a cas expects."""
+        return {"expected": self.known[key][1]} if key in self.known else {}
+
+    def transaction(self, key: str) -> dict[str, Any]:
+        """Return a transfer between counters, and more if a condition holds."""
+        random = self.random
+        by = random.randrange(1, 10**12)
+        then = [
+            {"op": "incr", "key": "s/n", "by": -by},
+            {"op": "incr", "key": "s/m", "by": by},
+            {"op": "set", "key": key, "value": self.value()},
+            {"op": "get", "key": random.choice(KEYS)},
+        ]
+        return {
+            "op": "txn",
+            "if": [{"key": key, "exists": random.random() < 0.5}],
+            "then": then,
+            "else": then[:2],
+        }
+
+    def scan(self) -> dict[str, Any]:
+        """Return a scan of one of its forms."""
+        random = self.random
+        scan: dict[str, Any] = {"op": "scan", "prefix": "s/"}
+        scan |= random.choice(({}, {}, {"limit": 2}, {"reverse": True}, {"count": True}, {"after": "s/b"}))
+        return scan
+
+    def value(self) -> str:
+        """Return a value that nobody wrote."""
+        self.values += 1
+        return f"v{self.values}"
+
+
+def run(
+    seed: int,
+    *,
+    lost_share: float = 0.1,
+    spoil: Callable[[Copy, Exchange, Due, Random], Due] | None = None,
+) -> tuple[list[Exchange], Copy]:
+    """Let some clients ask one copy of the data, all at the same time; return what they were told.
+
+    Args:
+        seed: of all that is drawn.
+        lost_share: of the writes whose outcome nobody is told; half of them take effect, some of them late.
+        spoil: changes what the copy does or tells.
+
+    """
+    random = Random(seed)
+    draw, copy = Draw(random), Copy()
+    told, late = [], []
+    now_s = 0.0
+    for _ in range(120):
+        now_s += random.random()
+        client = random.randrange(6)
+        asked = Exchange(client, json.dumps(draw.request()).encode(), now_s - random.uniform(0, 3))
+        if not asked.is_read and random.random() < lost_share:
+            fate = random.random()
+            if fate < 0.4:
+                copy.do(asked)
+            elif fate < 0.6:
+                late.append(asked)
+            told.append(asked)
+        else:
+            due = copy.do(asked)
+            if spoil is not None:
+                due = spoil(copy, asked, due, random)
+            if asked.op == "get" and due.told["code"] == "ok":
+                draw.known[asked.keys[0]] = due.told["revision"], json.loads(due.told["value"])
+            told.append(
+                attrs.evolve(asked, reply=reply_of(asked, due.told), return_s=now_s + random.uniform(0, 3))
+            )
+        if late and random.random() < 0.1:
+            copy.do(late.pop())
+    for key in KEYS:
+        ask = Exchange(9, json.dumps({"op": "get", "key": key}).encode(), now_s + 10)
+        told.append(attrs.evolve(ask, reply=reply_of(ask, copy.do(ask).told), return_s=now_s + 11))
+    random.shuffle(told)
+    return told, copy
+
+
+def both(told: list[Exchange], copy: Copy) -> tuple[Replayed, Replayed]:
+    """Return both verdicts."""
+    return judge_replies(told), judge_log(told, copy.changes)
+
+
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_what_one_copy_told_is_valid(first: int) -> None:
+    """Whatever was lost on the way, with the log and without it."""
+    for seed in range(first, first + 20):
+        for verdict in both(*run(seed)):
+            assert verdict.outcome == "valid", (seed, verdict.words)
+
+
+def tear(copy: Copy, asked: Exchange, due: Due, random: Random) -> Due:
+    """Show a page whose second half is older than its first."""
+    if asked.op != "scan" or "items" not in due.told:
+        return due
+    other = carry_out(asked, copy.before.get(copy.revision - 2, {}), copy.revision)
+    middle = KEYS[2]
+    items = tuple(
+        [item for item in due.told["items"] if item[0] < middle]
+        + [item for item in other.told["items"] if item[0] >= middle]
+    )
+    return attrs.evolve(due, told={**due.told, "items": items})
+
+
+def halve(copy: Copy, asked: Exchange, due: Due, random: Random) -> Due:
+    """Take back one of the changes of a transaction."""
+    if asked.op != "txn" or len(due.changes) < 2:
+        return due
+    key = min(due.changes)
+    copy.state.pop(key)
+    if key in copy.before[copy.revision]:
+        copy.state[key] = copy.before[copy.revision][key]
+    del copy.changes[copy.revision][key]
+    return due
+
+
+def add_twice(copy: Copy, asked: Exchange, due: Due, random: Random) -> Due:
+    """Count twice, and tell of the second time."""
+    if asked.op != "incr" or due.told["code"] != "ok" or random.random() < 0.5:
+        return due
+    return copy.do(asked)
+
+
+def forget(copy: Copy, asked: Exchange, due: Due, random: Random) -> Due:
+    """Acknowledge a set that has no effect."""
+    if asked.op != "set" or due.told["code"] != "ok" or random.random() < 0.7:
+        return due
+    key = asked.keys[0]
+    copy.state.pop(key)
+    if key in copy.before[copy.revision]:
+        copy.state[key] = copy.before[copy.revision][key]
+    del copy.changes[copy.revision]
+    return due
+
+
+def grow_old(copy: Copy, asked: Exchange, due: Due, random: Random) -> Due:
+    """Read what was true long ago."""
+    if asked.op != "get" or random.random() < 0.5:
+        return due
+    return carry_out(asked, copy.before.get(copy.revision - 15, copy.state), 0)
+
+
+@pytest.mark.parametrize("spoil", [tear, halve, add_twice, forget, grow_old])
+def test_what_it_did_not_is_found(spoil: Callable[[Copy, Exchange, Due, Random], Due]) -> None:
+    """A torn page, half a transaction, one count that counts twice, a write without effect, an old read."""
+    found = [0, 0]
+    for seed in range(20):
+        for number, verdict in enumerate(both(*run(seed, spoil=spoil))):
+            found[number] += verdict.outcome == "violation"
+    assert min(found) > 14, found
+
+
+@pytest.mark.parametrize("first", range(0, 50, 10))
+def test_the_rules_are_those_of_the_state_machine(first: int) -> None:
+    """What the state machine does and tells, line by line, is what the rules of the judge say."""
+    for seed in range(first, first + 10):
+        random = Random(seed)
+        copy, family, told = OneCopy(), Family("s/"), []
+        draw = FamilyDraw(random, iter(f"v{number}" for number in range(10_000)).__next__)
+        for number in range(150):
+            members = draw.request(family)
+            request = parse_line(json.dumps(members).encode())
+            line = encode_reply(request, copy.answer(request), 1, 1)
+            exchange = Exchange(1, json.dumps(members).encode(), number, number + 0.5, line)
+            told.append(exchange)
+            if random.random() < 0.7:
+                family.learn(exchange)
+        verdict = judge_replies(told)
+        assert verdict.outcome == "valid", (seed, verdict.words)
+        assert {exchange.outcome for exchange in told} == {"ok", "missing", "conflict"}
