@@ -7,7 +7,7 @@ import pytest
 
 from trio_kv.kv.commands import Command, Expire, OpenSession, Write, decode_command
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Incr, Set
+from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Incr, Set, Txn
 from trio_kv.kv.operations.operation import Change, SessionChange, TimedSet
 from trio_kv.kv.reply import Item, Reply, TimedReply
 from trio_kv.kv.restorer import Restorer
@@ -295,3 +295,18 @@ def test_get_tells_how_long_a_key_lives_at_least() -> None:
             Reply("ok", raw("2"), 3),
             Reply("missing"),
         ]
+
+
+def test_a_transaction_sets_and_keeps_times_and_one_in_vain_changes_none() -> None:
+    """Its writes have the rules of those alone, and take effect together: also what ends, and when."""
+    log = Log(2)
+    log.at(0, Set("a", raw("1"), ttl=5), Set("b", raw("1"), ttl=5), Set("w", raw('"x"'), ttl=5))
+    log.at(S, Txn(then=(Incr("a"), Set("b", raw("2")), Set("c", raw("3"), ttl=9), Delete("w"))))
+    ends = {key: item.due and item.due[0] for key, item in log.machine.items.items()}
+    assert ends == {"a": 5 * S, "b": None, "c": 10 * S}
+    log.at(S, Set("w", raw('"x"'), ttl=5))
+    (reply,) = log.at(S, Txn(then=(Set("a", raw("7")), Set("d", raw("1"), ttl=1), Incr("w"))))
+    assert reply.code == "conflict"
+    assert len(log.machine.expiry) == len(log.machines[1].expiry) == 3
+    log.at(6 * S, Expire(1000))
+    assert set(log.holds()) == {"b", "c"}
