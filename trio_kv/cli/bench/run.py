@@ -93,11 +93,11 @@ def _measure(load: Load, options: BenchOptions, progress: Callable[[str, float],
     )
 
 
-def _maker(options: BenchOptions, host: str) -> Callable[[int, Sequence[Any]], Connection]:
-    """Return what makes a connection."""
+def _maker(options: BenchOptions, host: str) -> Callable[[int, Sequence[Any]], Connection] | None:
+    """Return what makes a connection; None for plain ones."""
     tls, token = options.tls(), options.token()
     if tls is None and token is None:
-        return Connection
+        return None
     from trio_kv.cli.bench.secure import SecureConnection
 
     return partial(SecureConnection, host=host, tls=tls, token=token)
