@@ -8,6 +8,7 @@ import trio
 from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.drawn import Drawn, Selector, draw
 from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
+from trio_kv.kv.commands import Write
 from trio_kv.kv.history import History
 from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
@@ -167,6 +168,13 @@ class MemoryWatch:
     def end(self) -> None:
         """See `gateway.store.Watch`."""
         self._store.watches.remove(self)
+
+
+def key_of(write: Write) -> str:
+    """Return the key that a command writes."""
+    key = getattr(write.operation, "key", None)
+    assert isinstance(key, str)
+    return key
 
 
 class MemorySink:

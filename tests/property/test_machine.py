@@ -17,7 +17,7 @@ from trio_kv.kv.entries import Asked
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Incr, Set
+from trio_kv.kv.operations import Cas, Delete, Get, Incr, Set, Txn
 from trio_kv.kv.operations.operation import Change
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
@@ -93,6 +93,7 @@ class Model:
                     return ("session_expired", None, 0)
                 if (session, seq) not in self.answers:
                     self.use(session, entry)
+                    assert not isinstance(operation, Txn)
                     self.answers[session, seq] = self.write(operation, entry.index)
                 return self.answers[session, seq]
             case _:
@@ -106,7 +107,7 @@ class Model:
         self.due[session] = (entry.time_us + timeout_us, timeout_us)
         return ("ok", None, entry.index)
 
-    def write(self, command: AnyWrite, index: int) -> tuple[str, msgspec.Raw | None, int]:
+    def write(self, command: Set | Delete | Cas | Incr, index: int) -> tuple[str, msgspec.Raw | None, int]:
         """Carry out one write."""
         value, revision = self.items.get(command.key, (None, 0))
         if isinstance(command, Incr):

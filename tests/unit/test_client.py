@@ -38,6 +38,10 @@ PAGE = (
     b'{"items": [{"key":"a","revision":7},{"key":"b","value":{"b":1},"revision":8}],'
     b' "more": true, "revision": 9, "status": "ok"}\n'
 )
+TXN = (
+    b'{"succeeded": true, "results": [{"key": "a", "value": null, "status": "error"},'
+    b' {"key": "n", "value": 1, "status": "ok"}], "revision": 8, "status": "ok"}\n'
+)
 COUNT = b'{"count": 3, "revision": 9, "status": "ok"}\n'
 SCAN = {"prefix": "", "limit": 1000, "reverse": False, "values": True, "count": False}
 OK = b'{"key": "k", "value": 1, "status": "ok"}\n'
@@ -112,7 +116,7 @@ def hang_up_after_request(connection: socket.socket) -> None:
 def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., FakeServer]) -> None:
     """Requests carry exactly what was asked for: conditions, time-out and meta only where they are given."""
     requests: list[bytes] = []
-    server = serve(answer(*[OK] * 9, PAGE, PAGE, COUNT, OK, requests=requests))
+    server = serve(answer(*[OK] * 9, PAGE, PAGE, COUNT, TXN, OK, requests=requests))
     with Client(port=server.port, timeout_s=7) as client:
         client.get("k")
         client.get("k", is_stale=True, meta=True)
@@ -126,6 +130,18 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         assert client.scan("a/", after="a/b", limit=2, is_reversed=True, has_values=False).is_more
         assert [item.data for item in client.scan(is_stale=True).items] == [None, {"b": 1}]
         assert client.count("a/") == 3
+        done = client.txn(
+            [{"op": "get", "key": "a"}, {"key": "b", "value": {"c": [1]}}],
+            conditions=[{"key": "a", "equals": None}],
+            otherwise=[{"op": "incr", "key": "n"}],
+        )
+        assert (done.has_succeeded, [each.data for each in done.results], done.revision) == (
+            True,
+            [None, 1],
+            8,
+        )
+        with pytest.raises(ValueError, match='is a "cas"; in a txn there may be get, set'):
+            client.txn([{"op": "cas", "key": "a", "value": 1}])
         client.status()
     assert [json.loads(line) for line in requests] == [
         {"key": "k", "timeout": 7},
@@ -149,6 +165,13 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         },
         {"op": "scan", "timeout": 7, "consistency": "stale", **SCAN},
         {"op": "scan", "timeout": 7, **SCAN, "prefix": "a/", "count": True},
+        {
+            "op": "txn",
+            "if": [{"key": "a", "equals": None}],
+            "then": [{"op": "get", "key": "a"}, {"op": "set", "key": "b", "value": {"c": [1]}}],
+            "else": [{"op": "incr", "key": "n"}],
+            "timeout": 7,
+        },
         {"op": "status"},
     ]
     assert b"1.10" in requests[3]

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from tests.doubles import key_of
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.commands import Command, Expire, Write
@@ -79,7 +80,7 @@ class Chaos:
             return False
         for command in propose.commands:
             if isinstance(command, Write):
-                call = self.calls[command.operation.key]
+                call = self.calls[key_of(command)]
                 number = (command.session, command.seq)
                 assert call.number in (None, number), f"{call}: repeated as {number}"
                 call.number = number
@@ -96,7 +97,7 @@ class Chaos:
         if fate < 0.3:
             for command in propose.commands:
                 if isinstance(command, Write):
-                    self.calls[command.operation.key].open_attempts -= 1
+                    self.calls[key_of(command)].open_attempts -= 1
             answer: Answer = random.choice((Refused(number, node, None), Full(number, node)))
             self.store.deliver(answer)
             return
@@ -112,7 +113,7 @@ class Chaos:
         index, time_us = self.machine.applied + 1, int((trio.current_time() + self.ahead_s) * 1e6)
         (reply,) = self.machine.apply([make_entry(index, 1, time_us, command)])
         if isinstance(command, Write) and reply.code == "ok" and reply.revision == index:
-            call = self.calls[command.operation.key]
+            call = self.calls[key_of(command)]
             assert not call.revision, f"{call}: applied again at {index}"
             assert call.code not in DEFINITE, f"{call}: applied at {index}"
             call.revision = index

@@ -126,7 +126,6 @@ def test_requests(line: str, request_: Request) -> None:
             f'unknown op "sett"; there are {KNOWN_OPS} (did you',
         ),
         ('{"op":7}', f'"op" must be a string, one of {KNOWN_OPS}, not a number'),
-        ('{"op":"txn","then":[]}', 'the op "txn" is not supported yet'),
         (
             '{"op":"scan","limit":0}',
             '"limit" must be a whole number from 1 to 1000, in digits alone (byte 22',

@@ -10,8 +10,10 @@ import msgspec
 from msgspec import UNSET
 
 from trio_kv.check.json_equality import are_equal
+from trio_kv.check.transactions import told_bytes_max, transact
+from trio_kv.check.whole_numbers import add, is_whole
 from trio_kv.kv.commands import UNSAID, ClientWrite, Expire, OpenSession, RenewSession, Write
-from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Get, Incr, Scan, Set
+from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Get, Incr, Scan, Set, Txn
 from trio_kv.raft.entry import Entry
 
 
@@ -155,23 +157,25 @@ class Reference:
         if command.seq < session.done:
             return EXPIRED
         operation = command.operation
-        held = self.items.get(operation.key)
-        may_tell_value = not isinstance(operation, Set) or operation.if_revision is not UNSET
-        is_large = held is not None and len(held[0]) > SMALL_TEXT_BYTES_MAX
-        if may_tell_value and is_large and self._is_full(session):
+        if self._told_bytes_max(operation) > SMALL_TEXT_BYTES_MAX and self._is_full(session):
             session.outcomes[command.seq] = OVERLOADED
             return OVERLOADED
-        outcome = self._take_effect(operation, index)
+        outcome, source = self._take_effect(operation, index)
         session.outcomes[command.seq] = outcome
         if outcome.value is not None:
-            is_removed = isinstance(operation, Delete) and outcome.code == "ok"
-            session.sources[command.seq] = (
-                operation.key,
-                held[1] if is_removed and held is not None else outcome.revision,
-            )
+            session.sources[command.seq] = source
             self._text_bytes_max += len(outcome.value)
         session.used_us = time_us
         return outcome
+
+    def _told_bytes_max(self, operation: AnyWrite) -> int:
+        """Return how many bytes of values the outcome may hold."""
+        if isinstance(operation, Txn):
+            return told_bytes_max(self.items, operation)
+        if isinstance(operation, Set) and operation.if_revision is UNSET:
+            return 0
+        held = self.items.get(operation.key)
+        return 0 if held is None else len(held[0])
 
     def _is_full(self, session: _Session) -> bool:
         if self._text_bytes_max < min(SESSION_TEXT_BYTES_MAX, ALL_TEXT_BYTES_MAX):
@@ -179,32 +183,47 @@ class Reference:
         self._text_bytes_max = _held_bytes(self._sessions.values())
         return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
 
-    def _take_effect(self, operation: AnyWrite, index: int) -> Outcome:
+    def _take_effect(self, operation: AnyWrite, index: int) -> tuple[Outcome, tuple[str, int]]:
+        """Return the outcome, and the key and revision that its value comes from, if it has one."""
+        if isinstance(operation, Txn):
+            return self._transact(operation, index)
         key = operation.key
         held = self.items.get(key)
+        source = key, 0 if held is None else held[1]
         if not _may_take_effect(operation, held):
-            return Outcome("conflict") if held is None else Outcome("conflict", *held)
+            return Outcome("conflict") if held is None else Outcome("conflict", *held), source
         match operation:
             case Delete():
                 if held is None:
-                    return Outcome("missing")
-                del self.items[key]
-                self.history[key].append((index, None))
-                return Outcome("ok", held[0], index)
+                    return Outcome("missing"), source
+                self._note(key, None, index)
+                return Outcome("ok", held[0], index), source
             case Incr(by=by):
-                total = _add(held, by)
-                self._put(key, total, index)
-                return Outcome("ok", total, index)
+                total = add(b"0" if held is None else held[0], by)
+                self._note(key, (total, index), index)
+                return Outcome("ok", total, index), (key, index)
             case Set(value=value) | Cas(value=value):
-                self._put(key, bytes(value), index)
-                return Outcome("ok", None, index)
+                self._note(key, (bytes(value), index), index)
+                return Outcome("ok", None, index), source
 
-    def _put(self, key: str, value: bytes, index: int) -> None:
-        self.items[key] = value, index
-        self.history.setdefault(key, []).append((index, self.items[key]))
+    def _transact(self, txn: Txn, index: int) -> tuple[Outcome, tuple[str, int]]:
+        done = transact(self.items, txn, index)
+        for key, item in done.after.items():
+            if item is not None or key in self.items:
+                self._note(key, item, index)
+        revision = 0 if done.value is None else done.source[1]
+        return Outcome(done.code, done.value, revision), done.source
+
+    def _note(self, key: str, item: tuple[bytes, int] | None, index: int) -> None:
+        """Note what a key holds from entry `index` on."""
+        self.history.setdefault(key, []).append((index, item))
+        if item is None:
+            del self.items[key]
+        else:
+            self.items[key] = item
 
 
-def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> bool:
+def _may_take_effect(operation: Set | Delete | Cas | Incr, held: tuple[bytes, int] | None) -> bool:
     """Return whether the conditions of an operation hold."""
     match operation:
         case Cas(expected=expected):
@@ -212,20 +231,10 @@ def _may_take_effect(operation: AnyWrite, held: tuple[bytes, int] | None) -> boo
                 return held is None and expected is UNSET
             return are_equal(held[0], bytes(expected))
         case Incr(by=by):
-            return (held is None or _is_whole(held[0])) and _is_whole(_add(held, by))
+            number = b"0" if held is None else held[0]
+            return is_whole(number) and is_whole(add(number, by))
         case Set(if_revision=wanted) | Delete(if_revision=wanted):
             return wanted is UNSET or wanted == (0 if held is None else held[1])
-
-
-def _is_whole(text: bytes) -> bool:
-    """Return whether a text is that of a whole number of up to 18 digits."""
-    digits = text.removeprefix(b"-")
-    return digits.isdigit() and len(digits) <= 18 and (digits == b"0" or not digits.startswith(b"0"))
-
-
-def _add(held: tuple[bytes, int] | None, by: int) -> bytes:
-    """Return the text of the sum."""
-    return b"%d" % (by if held is None else int(held[0]) + by)
 
 
 def page_of(items: Mapping[str, tuple[bytes, int]], query: Scan) -> bytes:

@@ -32,9 +32,10 @@ from trio_kv.client.answers import read_page
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
 from trio_kv.client.numbering import read_session
+from trio_kv.client.txns import parse_txn
 from trio_kv.client.values import BLANKS
 from trio_kv.wire.client_sessions import OpenOrRenew
-from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status
+from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status, Txn
 from trio_kv.wire.replies import ReplyLine
 
 PROMPT = "trio-kv> "
@@ -141,12 +142,15 @@ class Shell:
         if word not in COMMANDS:
             raise CommandError(f"there is no command {word!r}; see help")
         kind = COMMANDS[word]
-        operation: Any = kind(**_read_members(kind, arguments))
+        operation: Any = _read_txn(arguments) if kind is Txn else kind(**_read_members(kind, arguments))
         answer = self._client.ask(Request(operation))
         if isinstance(operation, Status) and answer.code == "ok":
             return show_status(msgspec.json.decode(answer.line), "table")
         if isinstance(operation, Scan) and answer.code == "ok":
             return _show_page(answer)
+        if isinstance(operation, Txn) and answer.code == "ok":
+            show(answer.line.decode().rstrip())
+            return ExitCode.OK
         if isinstance(operation, OpenOrRenew) and answer.code == "ok":
             show(read_session(answer).session)
             return ExitCode.OK
@@ -160,6 +164,26 @@ def _show_page(answer: ReplyLine) -> ExitCode:
     if page.is_more:
         say(f"there are more: name {show_key(page.items[-1].key)} as AFTER")
     return ExitCode.OK
+
+
+def _read_txn(arguments: Arguments) -> Txn:
+    """Return a transaction out of the lists that stand on a line.
+
+    Raises:
+        CommandError: a list is missing or can't be, or something is too much.
+
+    """
+    texts: dict[str, bytes] = {}
+    for name in ("if", "then", "else"):
+        if name == "else" and arguments.is_empty:
+            break
+        text, arguments = arguments.take(name.upper())
+        texts[name] = bytes(parse_value(text))
+    arguments.end()
+    try:
+        return parse_txn(texts)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]:

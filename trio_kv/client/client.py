@@ -3,6 +3,7 @@
 A method returns what the store did, or raises: see `trio_kv.client.errors`.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -12,6 +13,7 @@ from trio_kv.client.answers import Page, read_count, read_page
 from trio_kv.client.asker import Asker, may_write_of
 from trio_kv.client.errors import error_of
 from trio_kv.client.numbering import SessionReply, opening_of, read_session
+from trio_kv.client.txns import Members, TxnReply, make_txn, read_txn
 from trio_kv.client.values import encode_value
 from trio_kv.wire.operations import (
     Cas,
@@ -121,6 +123,29 @@ class Client(Asker):
 
         """
         return self._done(Request(Incr(_key(key), _whole(by, "what to add")), meta=meta))
+
+    def txn(
+        self,
+        then: Sequence[Members],
+        *,
+        conditions: Sequence[Members] = (),
+        otherwise: Sequence[Members] = (),
+    ) -> TxnReply:
+        """Carry out operations together or not at all, under conditions.
+
+        Args:
+            then: the operations, get, set, delete and incr, as the protocol has them: `{"op": "incr", "key": "a"}`.
+            conditions: what must hold of keys: `{"key": "a", "equals": 1}`, `{"key": "a", "revision": 7}` or
+                `{"key": "a", "exists": True}`.
+            otherwise: the operations if one of the conditions does not hold.
+
+        Raises:
+            ConflictError: an `incr` can't be: nothing was changed.
+            TooLargeError: the results would be larger than 1 MiB: nothing was changed.
+            ValueError: an element of a list can't be; nothing was sent.
+
+        """
+        return read_txn(self._done(Request(make_txn(conditions, then, otherwise))))
 
     def scan(
         self,

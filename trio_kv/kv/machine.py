@@ -23,7 +23,6 @@ from itertools import islice
 
 import msgspec
 from crc32c import crc32c
-from msgspec import Raw
 
 from trio_kv.kv.commands import ClientWrite, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
@@ -39,9 +38,6 @@ from trio_kv.kv.state import MachineState
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
-
-NOTED_BYTES_MAX = 4096
-"""How much of the value of an answer runs over the state digest."""
 
 QUERIES_IN_A_CALL_MAX = 16_384
 """Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
@@ -237,7 +233,7 @@ class Machine(MachineState):
         session = sessions.by_id.get(command.session)
         if session is None:
             self.repeated.append(context.index)
-            return _note(context, UNKNOWN_SESSION)
+            return context.note(UNKNOWN_SESSION)
         # Raised even by a repeated or refused command: what its owner has heard is true all the same.
         if command.done > session.done:
             freed_bytes = session.forget_below(command.done)
@@ -247,7 +243,7 @@ class Machine(MachineState):
         known = replies.get(seq) or session.refuse(seq)
         if known is not None:
             self.repeated.append(context.index)
-            return _note(context, known)
+            return context.note(known)
         operation = command.operation
         items = context.items
         # Mostly no answer holds a text, and then there is room for one.
@@ -255,21 +251,21 @@ class Machine(MachineState):
             # Kept as any other answer: whoever was told that nothing happened must not see it happen when the
             # command is repeated.
             replies[seq] = FULL_OF_TEXTS
-            return _note(context, FULL_OF_TEXTS)
+            return context.note(FULL_OF_TEXTS)
         session.used_us = context.time_us
         reply = operation.apply(context)
         if reply.value is None:
             replies[seq] = reply
         else:
             sessions.keep(session, seq, reply, context.origin)
-        return reply if reply.code == "ok" else _note(context, reply)
+        return reply if reply.code == "ok" else context.note(reply)
 
     def _client_write(self, command: ClientWrite, context: Context) -> Reply:
         """Apply an operation of a client's session, as one of any session if there is nothing against it."""
         taken = self.sessions.take(command)
         if isinstance(taken, Reply):
             self.repeated.append(context.index)
-            return _note(context, taken)
+            return context.note(taken)
         reply = self._write(taken, context)
         self.sessions.applied(command, reply)
         return reply
@@ -298,17 +294,6 @@ class Machine(MachineState):
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")
         if reply.code != "ok":
-            return _note(context, reply)
+            return context.note(reply)
         context.changes.append(change)
         return reply
-
-
-def _note(context: Context, reply: Reply) -> Reply:
-    """Note an answer to an entry that changed nothing; return the answer."""
-    value = reply.value
-    if value is not None and len(value) > NOTED_BYTES_MAX:
-        # All of it ran over the digest when it was written. A client that asks in vain for a large value, again and
-        # again, must not let every node run over it each time.
-        value = Raw(memoryview(value)[:NOTED_BYTES_MAX])
-    context.changes.append(NoChange(reply.code, reply.revision, value))
-    return reply

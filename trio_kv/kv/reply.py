@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-CODES: Final = frozenset({"ok", "missing", "conflict", "session_expired", "overloaded"})
+CODES: Final = frozenset({"ok", "missing", "conflict", "too_large", "session_expired", "overloaded"})
 """What the state machine answers, and a snapshot may hold."""
 
 Origin = tuple[str, int]

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from trio_kv.check import history
 from trio_kv.check.exchange import Exchange
 from trio_kv.kv.commands import Write
-from trio_kv.kv.operations import AnyOperation, Get, KeyOperation
+from trio_kv.kv.operations import AnyOperation, Get, KeyOperation, Txn
 from trio_kv.kv.operations.operation import encode as encode_operation
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.asked import Operation
@@ -61,6 +61,8 @@ def _operations(name: int, asked: Operation) -> Iterator[history.Operation]:
         return
     for place, command in enumerate((*asked.templates, *asked.forged)):
         assert isinstance(command, Write)
+        if isinstance(command.operation, Txn):
+            continue
         is_known = asked.replies and not asked.forged
         yield _operation(first + place, asked, command.operation, asked.replies[place] if is_known else None)
     queries = [query for _, queries in asked.places for query in queries]

@@ -48,6 +48,11 @@ class Numbered(_AskedOfStore, frozen=True, gc=False):
         return self.operation.name
 
     @property
+    def is_write(self) -> bool:
+        """Whether the operation may change something."""
+        return self.operation.is_write
+
+    @property
     def key(self) -> str | None:
         """The key that is written; None if the operation has not one."""
         return getattr(self.operation, "key", None)

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
-from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Scan, Set
+from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Scan, Set, Txn
 from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
@@ -30,6 +30,7 @@ __all__ = [
     "Operation",
     "Scan",
     "Set",
+    "Txn",
     "WriteOperation",
     "is_nested_deeper",
 ]

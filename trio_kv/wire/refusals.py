@@ -84,11 +84,8 @@ ALL_MEMBERS: Final = (
     *dict.fromkeys(name for names in FIELDS.values() for name in names),
 )
 
-OPS_TO_COME: Final = ("txn",)
-MEMBERS_TO_COME: Final = (
-    "ttl",
-    *("if", "then", "else"),
-)
+OPS_TO_COME: Final[tuple[str, ...]] = ()
+MEMBERS_TO_COME: Final[tuple[str, ...]] = ("ttl",)
 
 
 _unknown = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -297,6 +294,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be a whole number, not {name_kind(value)}", at)
         case inspect.IntType(ge=int(least), le=int(most)) if not _is_whole(value, least, most):
             yield Problem(f"{name} must be a whole number from {least} to {most}, in digits alone", at)
+        case inspect.VarTupleType() if type(value) is not list:
+            yield Problem(f"{name} must be an array, not {name_kind(value)}", at)
         case _:
             pass
 

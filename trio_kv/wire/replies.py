@@ -212,6 +212,6 @@ def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     if not request.meta:
         return b""
     answered_by = b', "node": %d, "term": %d' % (node, term)
-    if request.operation.tells_revision:
+    if getattr(request.operation, "operation", request.operation).tells_revision:
         return answered_by
     return b', "revision": %d' % reply.revision + answered_by

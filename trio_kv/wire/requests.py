@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw
 from msgspec.structs import asdict, fields
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
-from trio_kv.kv.operations import Get, Set
+from trio_kv.kv.operations import Get, Set, Txn
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation, WriteOperation
 from trio_kv.wire.client_sessions import NUMBERING, Numbered, OpenOrRenew
 from trio_kv.wire.json_text import find_second
@@ -29,6 +29,7 @@ from trio_kv.wire.operations import (
     Request,
     WriteMembers,
 )
+from trio_kv.wire.parts import PartError, read_parts
 from trio_kv.wire.refusals import NUMBERS_WRITES, explain
 
 GET_OVERHEAD_BYTES = len('{"key":""}')
@@ -72,7 +73,9 @@ def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> An
     """
     members: list[Any] = []
     for each in fields(kind):
-        if each.name in needed:
+        if kind is Txn:
+            members.append((each.encode_name, Raw, ABSENT))
+        elif each.name in needed:
             members.append((each.encode_name, each.type))
         else:
             default = UNSET if each.required else each.default
@@ -240,17 +243,13 @@ def _parse_any(line: bytes) -> Request:
     key = members.get("key")
     if line.count(b":") > len(texts) + (type(key) is str) + (kind is not None):
         _check_duplicates(line, texts)
-    if is_nested_deeper(line, LINE_NESTING_MAX):
+    if kind is not Txn and is_nested_deeper(line, LINE_NESTING_MAX):
         raise explain(line, NESTED_TOO_DEEP)
     _check_key_texts(line, members)
     # Cut out of the line, which nothing has to keep in memory then.
     for name, text in texts.items():
         members[name] = text.copy()
-    if kind is None:
-        kind = Get if members["value"] is UNSET else Set
-        if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
-            raise explain(line, "a condition without a value")
-    operation: Any = kind(*[members[name] for name in kind.__struct_encode_fields__])
+    operation = _make_operation(line, kind, members)
     problem = operation.find_problem()
     if operation.needs_id and not 0 < len(members["id"]) <= NAME_BYTES_MAX:
         problem = f'{operation.name} needs an "id" of at most {NAME_BYTES_MAX} bytes, which names the watch'
@@ -260,6 +259,20 @@ def _parse_any(line: bytes) -> Request:
         operation = _number(line, operation, decoded)
     is_stale = members["consistency"] == "stale"
     return Request(operation, members["id"], members["timeout"], is_stale, members["meta"])
+
+
+def _make_operation(line: bytes, kind: type[Operation] | None, members: Mapping[str, Any]) -> Any:
+    """Return the operation that has these members; without a kind it is a set or a get."""
+    if kind is None:
+        kind = Get if members["value"] is UNSET else Set
+        if kind is Get and any(members[name] is not UNSET for name in Set.__struct_fields__[1:]):
+            raise explain(line, "a condition without a value")
+    if kind is Txn:
+        try:
+            members = read_parts(members, parse_line)
+        except PartError as error:
+            raise explain(line, str(error), error.code) from None
+    return kind(*[members[name] for name in kind.__struct_encode_fields__])
 
 
 def _number(line: bytes, operation: Any, members: WriteMembers) -> Any:

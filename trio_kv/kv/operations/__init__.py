@@ -14,6 +14,7 @@ from trio_kv.kv.operations.incr import Incr
 from trio_kv.kv.operations.operation import Operation
 from trio_kv.kv.operations.scan import Scan
 from trio_kv.kv.operations.set import Set
+from trio_kv.kv.operations.txn import Txn
 
 __all__ = [
     "OPERATIONS",
@@ -28,11 +29,12 @@ __all__ = [
     "Operation",
     "Scan",
     "Set",
+    "Txn",
 ]
 
-AnyOperation = Get | Set | Delete | Cas | Incr | Scan
+AnyOperation = Get | Set | Delete | Cas | Incr | Scan | Txn
 AnyQuery = Get | Scan
-AnyWrite = Set | Delete | Cas | Incr
+AnyWrite = Set | Delete | Cas | Incr | Txn
 """Those that stand in the log."""
 KeyOperation = Get | Set | Delete | Cas | Incr
 """Those of one key."""

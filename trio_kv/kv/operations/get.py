@@ -1,12 +1,12 @@
 """`get`: read a key."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Raw
 
 from trio_kv.kv.operations.operation import Key, Query, State, encode_key_and_value
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Item, Reply
 
 MISSING: Final = Reply("missing")
 
@@ -27,7 +27,11 @@ class Get(Query, frozen=True, gc=False, tag="get"):
 
     def answer(self, state: State) -> Reply:
         """Return what the key holds."""
-        item = state.items.get(self.key)
+        return self.find(state.items)
+
+    def find(self, items: Mapping[str, Item]) -> Reply:
+        """Return what the key holds, of these keys."""
+        item = items.get(self.key)
         return MISSING if item is None else Reply("ok", item.value, item.revision)
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:

@@ -16,6 +16,9 @@ from trio_kv.kv.reply import Item, Origin, Reply
 KEY_BYTES_MAX: Final = 4096
 """Bytes of a key in UTF-8; it has at least one. A longer one hears `too_large`."""
 
+NOTED_BYTES_MAX: Final = 4096
+"""How much of the value of an answer runs over the state digest."""
+
 REVISION_MAX: Final = (1 << 63) - 1
 """The highest revision that a condition may name: what a log index can be, and what every reader can hold."""
 
@@ -137,6 +140,23 @@ class Context:
         self.origin = key, item.revision
         return Reply("conflict", item.value, item.revision, message)
 
+    def note(self, reply: Reply) -> Reply:
+        """Note an answer to an entry that changed nothing; return the answer."""
+        value = reply.value
+        if value is not None and len(value) > NOTED_BYTES_MAX:
+            # All of it ran over the digest when it was written. A client that asks in vain for a large value, again and
+            # again, must not let every node run over it each time.
+            value = Raw(memoryview(value)[:NOTED_BYTES_MAX])
+        self.changes.append(NoChange(reply.code, reply.revision, value))
+        return reply
+
+    def make_inner(self, items: MutableMapping[str, Item]) -> "Context":
+        """Return a context of the same entry, for what is applied to other keys first, as to a draft of these."""
+        inner = Context()
+        inner.begin(items, self.known)
+        inner.index, inner.time_us = self.index, self.time_us
+        return inner
+
 
 class Order(Protocol):
     """The keys of a state in their order: by their UTF-8 bytes. A range has no end where `end` is None."""
@@ -187,6 +207,11 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
         """What stands in `op`."""
         return name_of(type(self))
 
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something."""
+        return False
+
     def find_problem(self) -> str | None:
         """Return what is wrong with its members together, in words for a person; None if nothing is."""
         return None
@@ -223,6 +248,11 @@ class Query(Operation, frozen=True, gc=False):
 
 class WriteOperation(Operation, frozen=True, gc=False):
     """An operation that may change something. It stands in the log inside a `Write`."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something: it may also be one that is told to do so only among others."""
+        return True
 
     @property
     def size_bytes(self) -> int:
