@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnavailableError,
     )
+    from trio_kv.client.tls import Tls
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "SessionExpiredError",
     "StoreError",
     "TimedOutError",
+    "Tls",
     "TooLargeError",
     "UnauthorizedError",
     "UnavailableError",
@@ -48,11 +50,14 @@ __all__ = [
 ]
 
 
+_MODULES = {"Client": "client", "Tls": "tls"}
+
+
 def __getattr__(name: str) -> object:
     """Import what is used, when it is used: to import the package alone costs next to nothing."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module("trio_kv.client.client" if name == "Client" else "trio_kv.client.errors")
+    module = importlib.import_module(f"trio_kv.client.{_MODULES.get(name, 'errors')}")
     return getattr(module, name)
 
 

@@ -1,6 +1,7 @@
 """All mutants of the list, registered by importing their rooms."""
 
 from tests.mutants import (
+    access,
     client_sessions,
     clients,
     directories,
@@ -23,6 +24,7 @@ from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "access",
     "client_sessions",
     "clients",
     "directories",

@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from trio_kv.gateway.store import Answer
+from trio_kv.kv.operations import Delete
+from trio_kv.kv.operations.scan import Scan
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.access import (
     DELAY_MAX_S,
@@ -24,6 +26,7 @@ from trio_kv.proxy.session import Session
 from trio_kv.proxy.states import PAUSE, WAIT, State, Step
 from trio_kv.raft.events import Event
 from trio_kv.trace.vocabulary import ClientAuthenticated, ClientNotAuthenticated
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 
 ALICE, ROB = "alice-token-0123456789", "rob-token-0123456789"
 TOKENS = parse_tokens(f"# who may\nalice {ALICE}\n\nrob {ROB} read\n")
@@ -43,9 +46,15 @@ READS = [
     b'{"op":"ping"}\n',
     b'{"op":"status"}\n',
     b'{"key":"a","consistency":"stale"}\n',
+    b'{"op":"scan","prefix":"a"}\n',
     b'{"op":"watch","prefix":"a","id":1}\n',
     b'{"op":"unwatch","id":1}\n',
 ]
+ANSWERS: dict[type, bytes] = {
+    Scan: b'"items": [], "more": false, ',
+    OpenOrRenew: b'{"session": "s", "timeout": 1}',
+}
+"""What the store says, where it is no value."""
 
 
 @attrs.define
@@ -92,7 +101,8 @@ class Client:
             elif step is not PAUSE:
                 run = self.session.operations
                 self.asked += len(run)
-                ok = [Reply("ok", msgspec.Raw(b"1"), 1)] * len(run)
+                texts = [ANSWERS.get(type(each), b"1") for each in run]
+                ok = [Reply("ok", msgspec.Raw(text), 1) for text in texts]
                 step = self.session.take_answer(Answer(ok, 1, 1))
                 continue
             step = self.session.next_step() if self.session.is_owing else None
@@ -352,9 +362,20 @@ def test_limits_of_a_door(line: bytes, words: str) -> None:
     """A longer key or value is too large, with figures; what is within the limits is carried out."""
     client = Door(None, Limits(key_bytes_max=4, value_bytes_max=8)).client()
     [refusal, *others] = client.say(line, b'{"key":"abcd","value":"123456"}\n', GET)
-    assert (refusal["error"], words in refusal["message"]) == ("too_large", True)
+    assert refusal.get("error") == "too_large"
+    assert words in refusal["message"]
     assert [reply["status"] for reply in others] == ["ok", "ok"]
     assert client.asked == 2
+
+
+def test_a_page_is_as_long_as_the_door_has_it() -> None:
+    """Who asks for a longer one gets as many keys, and asks again for the next."""
+    client = Door(None, Limits(page_items_max=7)).client()
+    for limit, asked in ((b"", 7), (b',"limit":1000', 7), (b',"limit":3', 3)):
+        client.session.receive(b'{"op":"scan","prefix":"a"%b}\n' % limit)
+        [scan] = client.session.operations
+        assert scan.limit == asked
+        client.carry_out(client.session.take_answer(Answer([Reply("unavailable")], 1, 1)))
 
 
 def test_limits_come_behind_tokens() -> None:
@@ -363,3 +384,13 @@ def test_limits_come_behind_tokens() -> None:
     assert client.codes(b'{"key":"abcde"}\n') == ["unauthorized"]
     client.say(auth(ALICE))
     assert client.codes(b'{"key":"abcde"}\n', GET) == ["too_large", "ok"]
+
+
+def test_ids_of_sessions_are_no_keys() -> None:
+    """They are as long as they are; the key of a write under one is as long as it may be."""
+    limits, session = Limits(key_bytes_max=4), "2-00c0ffee00c0ffee"
+    assert limits.refuse(OpenOrRenew(session)) is None
+    assert limits.refuse(Numbered(Delete("abcd"), session, 1)) is None
+    refusal = limits.refuse(Numbered(Delete("abcde"), session, 1))
+    assert refusal is not None
+    assert refusal.code == "too_large"

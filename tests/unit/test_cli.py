@@ -151,6 +151,7 @@ COMMANDS = [
     ["restore"],
     ["rebuild"],
     ["sim"],
+    ["config"],
     ["ctl"],
     *[["ctl", name] for name in control_commands.app if not name.startswith("-")],
     ["wal"],
@@ -815,7 +816,7 @@ def test_ctl_sends_what_was_typed(
     door = Door("127.0.0.1:1", "secret", 1)
     monkeypatch.setattr(control, "find_door", lambda *_: door)
 
-    def command(_: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+    def command(_: Door, name: str, arguments: object, *, timeout_s: float, tls: object) -> dict[str, object]:
         sent.append((name, arguments))
         return {"id": 1, "status": "ok", **({"node": 4} if "leader" in tokens else {})}
 

@@ -70,7 +70,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Serve:
     def start(*paths: Path) -> list[str]:
         asked: list[str] = []
 
-        def command(door: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+        def command(
+            door: Door, name: str, arguments: object, *, timeout_s: float, tls: object
+        ) -> dict[str, object]:
             asked.append(name)
             path = paths[min(len(asked), len(paths)) - 1]
             return {"id": 1, "status": "ok", "path": str(path), "index": 4, "term": 4}
@@ -307,7 +309,9 @@ def test_backup_asks_another_node_when_a_snapshot_is_damaged(
     bad.write_bytes(data)
     asked: list[object] = []
 
-    def command(door: Door, name: str, arguments: object, *, timeout_s: float) -> dict[str, object]:
+    def command(
+        door: Door, name: str, arguments: object, *, timeout_s: float, tls: object
+    ) -> dict[str, object]:
         asked.append(arguments)
         path, node = (bad, 2) if len(asked) == 1 else (snapshot, 3)
         return {"id": 1, "status": "ok", "path": str(path), "index": 4, "term": 4, "node": node}

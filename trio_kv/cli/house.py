@@ -206,7 +206,10 @@ def _proxy_config(options: ServeOptions) -> ProxyConfig:
         line_bytes_max=options.line_bytes_max,
         pending_bytes_max=options.pending_bytes_max,
         connections_max=options.connections_max,
-        limits=Limits(options.key_bytes_max, options.value_bytes_max or VALUE_BYTES_LIMIT),
+        watches_max=options.watches_max,
+        limits=Limits(
+            options.key_bytes_max, options.value_bytes_max or VALUE_BYTES_LIMIT, options.page_items_max
+        ),
     )
 
 

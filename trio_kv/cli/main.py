@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from msgspec import UNSET
 
 from trio_kv import __version__
-from trio_kv.cli import chaos, control, sim, wal
+from trio_kv.cli import chaos, config, control, sim, wal
 from trio_kv.cli.bench import command as bench
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
@@ -71,6 +71,7 @@ app = App(
 )
 app.command(bench.app)
 app.command(chaos.app)
+app.command(config.app)
 app.command(control.app)
 app.command(wal.app)
 app.command(sim.app)

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.parsing import DATA_DIR_DEFAULT, SECONDS_MAX, Host, ListenPort, Node, flag, option
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX
+from trio_kv.kv.operations.scan import PAGE_ITEMS_MAX
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
 from trio_kv.raft.config import RaftConfig
 from trio_kv.wire.frames import SECTOR_BYTES
@@ -40,9 +41,16 @@ def _whole_sectors(type_: object, size_bytes: int) -> None:
 class ServeOptions:
     """How to run the store."""
 
-    host: Annotated[Host, option("Address to listen on; any but loopback needs --insecure.", "HOST")] = (
-        "127.0.0.1"
-    )
+    config: Annotated[
+        Path | None,
+        option("TOML file with options, as port = 4001; see the command config.", "CONFIG"),
+    ] = None
+    host: Annotated[
+        Host,
+        option(
+            "Address to listen on; any but loopback needs TLS, and tokens or client certificates.", "HOST"
+        ),
+    ] = "127.0.0.1"
     port: Annotated[ListenPort, option("Port for clients; 0 picks a free one.", "PORT")] = 3001
     control_port: Annotated[
         ListenPort, option("Port of the control door; 0 picks a free one.", "CONTROL_PORT")
@@ -150,6 +158,18 @@ class ServeOptions:
         int,
         option("Most clients at a time.", "CONNECTIONS_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),
     ] = 10_000
+    page_items_max: Annotated[
+        int,
+        option(
+            "Most keys on a page of a scan.",
+            "PAGE_ITEMS_MAX",
+            validator=Number(gte=1, lte=PAGE_ITEMS_MAX),
+        ),
+    ] = PAGE_ITEMS_MAX
+    watches_max: Annotated[
+        int,
+        option("Most watches of one client.", "WATCHES_MAX", validator=Number(gte=1, lte=CONNECTIONS_LIMIT)),
+    ] = 1024
     key_bytes_max: Annotated[
         int,
         option("Longest key a client may use.", "KEY_BYTES_MAX", validator=Number(gte=1, lte=KEY_BYTES_MAX)),

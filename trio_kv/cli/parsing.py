@@ -7,8 +7,8 @@ Each `read_*` takes a word, and raises ValueError with words for a person if it 
 - A choice may be typed in capitals, since variables often hold it that way.
 - An empty variable is one that is not set. What Kubernetes and Docker put into a variable of ours, the address of
   a service that happens to bear our name, is passed over, and said so.
-- Of two options that contradict each other the one that was typed stands against a variable. Typed both, or both
-  in variables, they are refused.
+- What the command line says counts more than a variable, and that more than the file of options (`config_file`). So it
+  is with two options that contradict each other. Where both come from the same place, they are refused.
 - A word that begins with a hyphen is an option, but for numbers and a lone hyphen. Behind `--` it is data.
 
 `App(default_parameter=PARAMETER, config=read_variables)` makes them hold for an app and all that is below it.
@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter, Token
 from cyclopts.validators import Number
 
+from trio_kv.cli.config_file import note_origins, rank_of, read_config_file
 from trio_kv.cli.output import Output, say
 
 NUMBER_MAX = (1 << 63) - 1
@@ -190,7 +191,7 @@ ReplyOutput = Annotated[Output, option("For people, or as it came.", "OUTPUT", "
 
 
 def read_variables(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Take out again what variables should not have put in; see the rules at the top. Cyclopts calls it.
+    """Take out again what variables should not have put in, and read the file of options. Cyclopts calls it.
 
     Args:
         _app: the command's.
@@ -203,10 +204,12 @@ def read_variables(_app: App, _commands: tuple[str, ...], arguments: ArgumentCol
     """
     for argument in arguments:
         argument.tokens[:] = [token for token in argument.tokens if not _is_foreign(argument, token)]
+    read_config_file(arguments)
     by_name = {name: argument for argument in arguments for name in argument.names}
     for first, second in CONTRADICTIONS:
         if first in by_name and second in by_name:
             _decide(by_name[first], by_name[second])
+    note_origins(arguments)
 
 
 def _is_foreign(argument: Argument, token: Token) -> bool:
@@ -225,10 +228,11 @@ def _is_foreign(argument: Argument, token: Token) -> bool:
 
 
 def _decide(*rivals: Argument) -> None:
-    """Let the option that was typed win over a variable."""
+    """Let the option win that was typed, or else the one that a variable says, over the file."""
     if not all(map(_says_something, rivals)):
         return
-    typed = [argument for argument in rivals if argument.tokens[0].source != "env"]
+    ranks = [rank_of(argument.tokens[0]) for argument in rivals]
+    typed = [argument for argument, rank in zip(rivals, ranks, strict=True) if rank == min(ranks)]
     if len(typed) != 1:
         names = " and ".join(str(argument.tokens[0].keyword) for argument in rivals)
         raise CycloptsError(msg=f"{names} can't go together: leave one of them out")

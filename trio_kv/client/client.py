@@ -3,7 +3,7 @@
 A method returns what the store did, or raises: see `trio_kv.client.errors`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from trio_kv.client.errors import error_of
 from trio_kv.client.numbering import SessionReply, opening_of, read_session
 from trio_kv.client.txns import Members, TxnReply, make_txn, read_txn
 from trio_kv.client.values import encode_value
+from trio_kv.client.watch import Revision, follow
 from trio_kv.wire.operations import (
     Cas,
     Delete,
@@ -25,6 +26,7 @@ from trio_kv.wire.operations import (
     Scan,
     Set,
     Status,
+    Watch,
 )
 from trio_kv.wire.replies import ReplyLine
 
@@ -178,6 +180,32 @@ class Client(Asker):
         """Return how many keys begin with this."""
         scan = Scan(_key(prefix), count=True)
         return read_count(self._done(Request(scan, is_stale=is_stale)))
+
+    def watch(
+        self, prefix: str | None = None, *, key: str | None = None, first: int | None = None
+    ) -> Iterator[Revision]:
+        """Return an iterator over what changes, without an end, over a connection of its own.
+
+        It outlives lost connections and restarts of the server: nothing is left out, and nothing comes twice.
+
+        Args:
+            prefix: which keys: all that begin so.
+            key: one key instead.
+            first: the first revision to be told of; left out: what comes next.
+
+        Raises:
+            TypeError: there must be either a prefix or a key.
+            CompactedError: of the iterator: what comes next is gone; its `reply.revision` is the oldest to begin with.
+
+        """
+        if (prefix is None) == (key is None):
+            raise TypeError("a watch takes either a prefix or a key")
+        operation = Watch(
+            key=UNSET if key is None else _key(key),
+            prefix=UNSET if prefix is None else _key(prefix),
+            first=_revision(first),
+        )
+        return follow(self._open_connection, operation, timeout_s=self._timeout_s)
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""

@@ -244,6 +244,10 @@ class Admission:
                 return Reply("unauthorized", message=message)
         return keeper.limits.refuse(operation)
 
+    def narrow(self, request: Request) -> Request:
+        """Return a request that may be carried out, as the door carries it out."""
+        return self._keeper.limits.narrow(request)
+
 
 _SHOW_FIRST = 'show a token first: {"op": "auth", "token": ...}'
 _NO_MORE = "the token that was shown opens nothing here any more; show another one"
@@ -251,4 +255,7 @@ _NO_MORE = "the token that was shown opens nothing here any more; show another o
 
 def only_reads(operation: object) -> bool:
     """Return whether an operation changes nothing. What is not known to read alone counts as a write."""
-    return isinstance(operation, Query | Ping | Status | Watch | Unwatch)
+    if isinstance(operation, Query | Ping | Status | Watch | Unwatch):
+        return True
+    # A transaction may have nothing but reads in both branches.
+    return not getattr(operation, "is_write", True)

@@ -7,8 +7,10 @@ import attrs
 import msgspec
 
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX
+from trio_kv.kv.operations.scan import PAGE_ITEMS_MAX, Scan
 from trio_kv.kv.reply import Reply
-from trio_kv.wire.operations import LINE_BYTES_LIMIT
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
+from trio_kv.wire.operations import LINE_BYTES_LIMIT, Request
 
 VALUE_BYTES_LIMIT: Final = LINE_BYTES_LIMIT
 """No value can be longer: it stands in a line."""
@@ -23,15 +25,33 @@ class Limits:
     value_bytes_max: int = VALUE_BYTES_LIMIT
     """Of the text of each value that is to be stored, or compared."""
 
+    page_items_max: int = PAGE_ITEMS_MAX
+    """Of each page of a scan: who asks for more gets as many."""
+
     @property
     def is_wide(self) -> bool:
         """Whether no request can be over them that the protocol takes."""
-        return self.key_bytes_max >= KEY_BYTES_MAX and self.value_bytes_max >= VALUE_BYTES_LIMIT
+        return (
+            self.key_bytes_max >= KEY_BYTES_MAX
+            and self.value_bytes_max >= VALUE_BYTES_LIMIT
+            and self.page_items_max >= PAGE_ITEMS_MAX
+        )
+
+    def narrow(self, request: Request) -> Request:
+        """Return a request that asks for no more than there is at this door."""
+        operation = request.operation
+        if not isinstance(operation, Scan) or operation.limit <= self.page_items_max:
+            return request
+        page = msgspec.structs.replace(operation, limit=self.page_items_max)
+        return msgspec.structs.replace(request, operation=page)
 
     def refuse(self, operation: msgspec.Struct) -> Reply | None:
         """Return the answer to an operation that is over a limit; None if it is within all of them."""
-        if self.is_wide:
+        if self.is_wide or isinstance(operation, OpenOrRenew):
             return None
+        if isinstance(operation, Numbered):
+            # The id of a session is no key.
+            operation = operation.operation
         for name, text in texts_of(operation):
             size, most = len(text), self.value_bytes_max
             if isinstance(text, str):

@@ -251,8 +251,9 @@ class Session(Life):
         if self._admission is None or type(item) is bytes or place < self._handed:
             # What the store has may take effect, whoever has asked for it.
             return item
-        if (refusal := self._admission.refuse(item)) is not None:
-            item = self._items[place] = encode_reply(item, refusal)
+        refusal = self._admission.refuse(item)
+        item = self._admission.narrow(item) if refusal is None else encode_reply(item, refusal)
+        self._items[place] = item
         return item
 
     def _show_token(self, admission: Admission, request: Request) -> bytes:

@@ -31,6 +31,7 @@ __all__ = [
     "Scan",
     "Set",
     "Txn",
+    "Watch",
     "WriteOperation",
     "is_nested_deeper",
 ]
