@@ -124,7 +124,7 @@ def processor_s(pid: int) -> float:
 def stopped_reader(port: int, rate: float) -> dict[str, object]:
     """Stop reading until the watch is lost, begin anew, and look for gaps."""
     sock = socket.create_connection(("127.0.0.1", port))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     lines = sock.makefile("rb")
     sock.sendall(b'{"op":"watch","prefix":"","id":1}\n')
     begun = json.loads(lines.readline())["revision"]
