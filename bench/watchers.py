@@ -12,6 +12,7 @@ stood, and misses nothing. At last all are silent, and the processor time of tha
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -152,7 +153,7 @@ def stopped_reader(port: int, rate: float) -> dict[str, object]:
         else:
             end = line["revision"]
     sock.close()
-    gaps = [(a, b) for a, b in zip(told, told[1:], strict=False) if b <= a]
+    gaps = [(a, b) for a, b in itertools.pairwise(told) if b <= a]
     return {"begun": begun, "lost_at": lost, "told": len(told), "repeats": gaps, "end": end}
 
 
