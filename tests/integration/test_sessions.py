@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -147,3 +149,24 @@ def test_C1_the_python_client_repeats_what_has_no_answer(tmp_path: Path) -> None
         assert client.incr("n").data == 7
         assert client.get("n").data == 7
         client.close()
+
+
+def test_the_shell_opens_and_renews_sessions(tmp_path: Path) -> None:
+    """It prints the id, and says what is wrong with one that is none."""
+    with serving(tmp_path) as server:
+        command = [sys.executable, "-m", "trio_kv", "client", "--port", str(server.ready["port"])]
+
+        def say(*lines: str) -> subprocess.CompletedProcess[str]:
+            text = "".join(f"{line}\n" for line in lines)
+            return subprocess.run(
+                command, input=text, capture_output=True, text=True, check=False, timeout=READY_S
+            )
+
+        opened = say("session")
+        assert (opened.returncode, opened.stderr) == (0, "")
+        session = opened.stdout.strip()
+        renewed = say(f"session {session}", f'{{"key":"a","value":1,"session":"{session}","seq":1}}')
+        assert renewed.stdout.splitlines() == [session, '{"key": "a", "value": 1, "status": "ok"}']
+        refused = say("session nobody-s")
+        assert refused.returncode != 0
+        assert "session_expired: this session is not known" in refused.stderr
