@@ -400,6 +400,22 @@ def test_a_server_with_all_of_it(papers: Papers) -> None:
         assert (done.returncode, "may only read" in done.stderr) == (1, True)
         assert "show a token first" in trio_kv("get", "a", *way).stderr
         assert "TLS" in trio_kv("get", "a", "--port", server.port).stderr
+        load = [
+            "bench",
+            "--duration",
+            0.5,
+            "--warm-up",
+            0,
+            "--connections",
+            4,
+            "--pipeline",
+            40,
+            "--value-bytes",
+            999,
+        ]
+        done = trio_kv(*load, "--fill", "--keys", 40, "--json", *way, TRIO_KV_TOKEN=ALICE)
+        assert done.returncode == 0, done.stderr
+        assert trio_kv(*load, *way, TRIO_KV_TOKEN="x" * 20).returncode == 3
         door = ["--data-dir", server.data_dir]
         assert trio_kv("ctl", "status", *door).returncode == 0
         assert "n1 leads" in trio_kv("ctl", "status", *door, "--ca", papers.ca_file).stdout
