@@ -238,6 +238,10 @@ VALUES = (
 NUMBERS = ("0", "-0", "41", "-7", "9" * 18, "01".lstrip("0"), "-" + "9" * 18)
 
 
+SESSIONS_USED = 6
+"""So many of the last sessions are used; the others come to their end."""
+
+
 class Drawing:
     """Draws a log, entry by entry, and questions between the entries."""
 
@@ -274,12 +278,14 @@ class Drawing:
             # Some live long, or little else would happen.
             secret = random.choice(("", f"s{random.randrange(50)}"))
             self.sessions[self.index] = secret
-            return commands.OpenSession(random.choice((3_000, 10**9)), secret)
+            while len(self.sessions) > SESSIONS_USED:
+                del self.sessions[next(iter(self.sessions))]
+            return commands.OpenSession(random.choice((3_000, 200_000)), secret)
         if drawn < 0.01:
             return None
         if drawn < 0.02:
             return commands.Expire()
-        session, secret = random.choice(list(self.sessions.items())[-6:])
+        session, secret = random.choice(list(self.sessions.items()))
         if drawn < 0.03:
             return commands.RenewSession(session, secret)
         seq, done = self.index // 8 + random.randrange(-6, 30), self.index // 8 - random.choice((3, 5, 60))

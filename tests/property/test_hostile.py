@@ -58,6 +58,7 @@ inputs = st.builds(
 @given(inputs)
 @example(b"\x01\x05" + b"".join(SEEDS))
 @example(b"\x00\x05" + b"".join(SEEDS))
+@example(b"\x00\x0d" + SEEDS[0] + b'{"value0::0}\r\n')
 def test_nothing_that_a_client_sends_raises(data: bytes) -> None:
     """With tokens and limits and without, cut anywhere; what is said does not depend on the cuts."""
     run_one(data)
