@@ -12,6 +12,7 @@ stood, and misses nothing. At last all are silent, and the processor time of tha
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -124,7 +125,7 @@ def processor_s(pid: int) -> float:
 def stopped_reader(port: int, rate: float) -> dict[str, object]:
     """Stop reading until the watch is lost, begin anew, and look for gaps."""
     sock = socket.create_connection(("127.0.0.1", port))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     lines = sock.makefile("rb")
     sock.sendall(b'{"op":"watch","prefix":"","id":1}\n')
     begun = json.loads(lines.readline())["revision"]
@@ -152,7 +153,7 @@ def stopped_reader(port: int, rate: float) -> dict[str, object]:
         else:
             end = line["revision"]
     sock.close()
-    gaps = [(a, b) for a, b in zip(told, told[1:], strict=False) if b <= a]
+    gaps = [(a, b) for a, b in itertools.pairwise(told) if b <= a]
     return {"begun": begun, "lost_at": lost, "told": len(told), "repeats": gaps, "end": end}
 
 

@@ -9,6 +9,7 @@ from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.drawn import Drawn, Selector, draw
 from trio_kv.gateway.store import Answer, Beginning, OnAnswer, View
 from trio_kv.kv.commands import Write
+from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.history import History
 from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
@@ -32,7 +33,7 @@ class MemoryStore(AwaitedCalls):
     def __init__(self, *, is_gated: bool = False) -> None:
         """Begin empty; see the class."""
         self.items: dict[str, Item] = {}
-        self.applied = 0
+        self.applied = self.known_time_us = 0
         self.runs: list[tuple[str, tuple[str, ...]]] = []
         """What was asked: ("write" or "read", the keys of the run)."""
         self.timeouts_s: list[float] = []
@@ -123,7 +124,7 @@ class MemoryStore(AwaitedCalls):
         if isinstance(operation, Query):
             return operation.answer(self)
         context = Context()
-        context.begin(self.items)
+        context.begin(self.items, Expiry())
         context.index = self.applied = self.applied + 1
         reply: Reply = operation.apply(context)
         self.history.note(self.applied, [each for each in context.changes if isinstance(each, Change)], 0)

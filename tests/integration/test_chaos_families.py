@@ -11,8 +11,9 @@ from tests.one_copy import OneCopy
 from trio_kv.check.exchange import Exchange, read
 from trio_kv.check.history import decode_history
 from trio_kv.check.replay_replies import judge_replies
-from trio_kv.kv.operations import Incr
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.operations import Incr, Scan, Txn
+from trio_kv.kv.operations.operation import Query
+from trio_kv.kv.reply import Item, Reply
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import encode_error, encode_reply
 from trio_kv.wire.requests import parse_line
@@ -57,6 +58,41 @@ class Careless(OneCopy):
         return super().answer(msgspec.structs.replace(request, operation=operation))
 
 
+class Halving(OneCopy):
+    """Now and then a transaction does not do all that it says."""
+
+    def answer(self, request: Request) -> Reply:
+        before = dict(self.machine.items)
+        reply = super().answer(request)
+        changed = [key for key, item in self.machine.items.items() if before.get(key) is not item]
+        if isinstance(request.operation, Txn) and len(changed) > 1 and self.requests % 3 == 0:
+            key = min(changed)
+            if key in before:
+                self.machine.items[key] = before[key]
+        return reply
+
+
+class Tearing(OneCopy):
+    """Now and then a page shows one key as it was some time ago."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.old: dict[str, Item] = {}
+
+    def read(self, query: Query) -> Reply:
+        items = self.machine.items
+        if not isinstance(query, Scan) or self.requests % 3:
+            return super().read(query)
+        now = dict(items)
+        torn = [key for key in self.old if key in now and key.startswith(query.prefix)][-1:]
+        items.update({key: self.old[key] for key in torn})
+        try:
+            return super().read(query)
+        finally:
+            items.update({key: now[key] for key in torn})
+            self.old = now
+
+
 async def test_one_copy_is_valid(tmp_path: Path) -> None:
     """All kinds of requests are asked, and what one copy says to them is one history."""
     async with serving(OneCopy().answer, answer_all) as server:  # type: ignore[arg-type]
@@ -64,11 +100,11 @@ async def test_one_copy_is_valid(tmp_path: Path) -> None:
     assert summary.verdict == "valid", summary.in_words()
     history = decode_history((tmp_path / "run" / "history.jsonl").read_bytes().splitlines())
     assert len(history.operations) + len(history.exchanges) > summary.checked
-    assert {"incr"} <= summary.operations.keys()
+    assert {"incr", "scan", "txn"} <= summary.operations.keys()
     assert len({prefix_of(exchange) for exchange in history.exchanges}) >= 4
 
 
-@pytest.mark.parametrize("store", [Doubling, Careless])
+@pytest.mark.parametrize("store", [Doubling, Careless, Halving, Tearing])
 async def test_a_store_that_breaks_a_rule_is_found_guilty(tmp_path: Path, store: type[OneCopy]) -> None:
     """The verdict names the answer that can't be; what was kept of the run shows it again."""
     async with serving(store().answer, answer_all) as server:  # type: ignore[arg-type]

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -47,6 +49,8 @@ def test_C1_a_session_outlives_its_server(tmp_path: Path) -> None:
         session = ask(connection, op="session")["session"]
         old = [ask(connection, op="incr", key="n", session=session, seq=seq, meta=True) for seq in (1, 2)]
         removed = ask(connection, op="delete", key="n", session=session, seq=3)
+        txn = {"op": "txn", "if": [{"key": "t", "exists": True}], "else": [{"op": "incr", "key": "t"}]}
+        moved = ask(connection, **txn, session=session, seq=5)
         send_and_vanish(server, op="incr", key="m", session=session, seq=4)
         connection.close()
         server.kill()
@@ -59,6 +63,8 @@ def test_C1_a_session_outlives_its_server(tmp_path: Path) -> None:
         assert ask(connection, op="delete", key="n", session=session, seq=3) == removed
         assert ask(connection, op="incr", key="m", session=session, seq=4)["value"] == 1
         assert ask(connection, op="incr", key="m", session=session, seq=4)["value"] == 1
+        assert ask(connection, **txn, session=session, seq=5) == moved
+        assert ask(connection, key="t")["value"] == 1
         assert ask(connection, key="n", value=5, session=session, seq=1)["error"] == "bad_request"
         assert ask(connection, op="session", session=session) == {
             "session": session,
@@ -143,3 +149,24 @@ def test_C1_the_python_client_repeats_what_has_no_answer(tmp_path: Path) -> None
         assert client.incr("n").data == 7
         assert client.get("n").data == 7
         client.close()
+
+
+def test_the_shell_opens_and_renews_sessions(tmp_path: Path) -> None:
+    """It prints the id, and says what is wrong with one that is none."""
+    with serving(tmp_path) as server:
+        command = [sys.executable, "-m", "trio_kv", "client", "--port", str(server.ready["port"])]
+
+        def say(*lines: str) -> subprocess.CompletedProcess[str]:
+            text = "".join(f"{line}\n" for line in lines)
+            return subprocess.run(
+                command, input=text, capture_output=True, text=True, check=False, timeout=READY_S
+            )
+
+        opened = say("session")
+        assert (opened.returncode, opened.stderr) == (0, "")
+        session = opened.stdout.strip()
+        renewed = say(f"session {session}", f'{{"key":"a","value":1,"session":"{session}","seq":1}}')
+        assert renewed.stdout.splitlines() == [session, '{"key": "a", "value": 1, "status": "ok"}']
+        refused = say("session nobody-s")
+        assert refused.returncode != 0
+        assert "session_expired: this session is not known" in refused.stderr

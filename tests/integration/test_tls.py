@@ -101,9 +101,11 @@ async def open_door(files: Files, tokens: str | None = None, **limits: Any) -> A
     async with trio.open_nursery() as nursery:
         await nursery.start(proxy.serve, sockets)
         door = Door(proxy, sink, credentials)
-        yield door
-        for client in door.clients:
-            await trio.aclose_forcefully(client)
+        try:
+            yield door
+        finally:
+            for client in door.clients:
+                client.socket.close()
         with trio.fail_after(5):
             await proxy.stop()
 
@@ -221,9 +223,12 @@ async def test_handshakes_that_stall_cost_nobody_else(papers: Papers) -> None:
             halves.append(stream)
         client = await door.connect(Tls.of_files(papers.ca_file))
         assert (await ask(client, b'{"op":"ping"}')) == {"status": "ok"}
-        with trio.fail_after(10):
+        ended = 0
+        with trio.move_on_after(10):
             for stream in halves:
                 assert await stream.receive_some() == b""
+                ended += 1
+        assert ended == len(halves)
         await trio.testing.wait_all_tasks_blocked()
         assert door.refusals() == ["no TLS handshake in time"] * len(halves)
         assert (await ask(client, b'{"op":"ping"}')) == {"status": "ok"}
@@ -237,8 +242,10 @@ async def test_a_door_that_stops_waits_for_no_handshake(papers: Papers) -> None:
         with trio.fail_after(5):
             while not door.proxy._handshakes:
                 await trio.lowlevel.checkpoint()
+        with trio.move_on_after(5) as scope:
             await door.proxy.stop()
             assert await stream.receive_some() == b""
+        assert not scope.cancelled_caught
 
 
 async def test_garbage_behind_the_first_byte(papers: Papers) -> None:
@@ -393,6 +400,22 @@ def test_a_server_with_all_of_it(papers: Papers) -> None:
         assert (done.returncode, "may only read" in done.stderr) == (1, True)
         assert "show a token first" in trio_kv("get", "a", *way).stderr
         assert "TLS" in trio_kv("get", "a", "--port", server.port).stderr
+        load = [
+            "bench",
+            "--duration",
+            0.5,
+            "--warm-up",
+            0,
+            "--connections",
+            4,
+            "--pipeline",
+            40,
+            "--value-bytes",
+            999,
+        ]
+        done = trio_kv(*load, "--fill", "--keys", 40, "--json", *way, TRIO_KV_TOKEN=ALICE)
+        assert done.returncode == 0, done.stderr
+        assert trio_kv(*load, *way, TRIO_KV_TOKEN="x" * 20).returncode == 3
         door = ["--data-dir", server.data_dir]
         assert trio_kv("ctl", "status", *door).returncode == 0
         assert "n1 leads" in trio_kv("ctl", "status", *door, "--ca", papers.ca_file).stdout

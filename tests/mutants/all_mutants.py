@@ -1,12 +1,14 @@
 """All mutants of the list, registered by importing their rooms."""
 
 from tests.mutants import (
+    access,
     client_sessions,
     clients,
     directories,
     disks,
     doors,
     elections,
+    expiry,
     hangs,
     log,
     operations,
@@ -23,12 +25,14 @@ from tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "access",
     "client_sessions",
     "clients",
     "directories",
     "disks",
     "doors",
     "elections",
+    "expiry",
     "hangs",
     "log",
     "operations",

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from tests.mutants.registry import Patch, mutant
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import OnAnswer
-from trio_kv.kv.operations import Delete, Incr, Scan, Set
+from trio_kv.kv.operations import Delete, Get, Incr, Scan, Set, Txn, txn
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
 
@@ -138,3 +138,45 @@ def _(patch: Patch) -> None:
         return Reply("ok", msgspec.Raw(b'"count": %d, ' % min(3, count)), reply.revision)
 
     patch.setattr(Scan, "answer", answer)
+
+
+# Transactions
+
+
+@mutant("C9 a txn that can't be carried out leaves what it did before that", world="core", tests=RULES)
+def _(patch: Patch) -> None:
+    real = Txn.apply
+
+    def apply(self: Txn, context: Context) -> Reply:
+        reply = real(self, context)
+        if reply.code == "conflict":
+            for operation in self.then:
+                if isinstance(operation, Get):
+                    continue
+                if operation.apply(context).code == "conflict":
+                    break
+        return reply
+
+    patch.setattr(Txn, "apply", apply)
+
+
+@mutant("C9 a txn does half of its work", world="core", tests=RULES)
+def _(patch: Patch) -> None:
+    real = Txn._take_effect
+
+    def take_effect(self: Txn, context: Context, draft: Any, inner: Context, reply: Reply) -> Reply:
+        if len(draft.changed) > 1:
+            draft.changed.popitem()
+        return real(self, context, draft, inner, reply)
+
+    patch.setattr(Txn, "_take_effect", take_effect)
+
+
+@mutant("C9 a txn looks at no condition", world="core", tests=RULES)
+def _(patch: Patch) -> None:
+    patch.setattr(txn.Condition, "holds", lambda self, items, budget: True)
+
+
+@mutant("C9 the operations of a txn do not see the ones before", world="core", tests=RULES)
+def _(patch: Patch) -> None:
+    patch.setattr(txn._Draft, "get", lambda self, key, default=None: self._below.get(key, default))

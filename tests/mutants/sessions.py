@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 
 from tests.mutants.registry import Patch, mutant, scenarios
+from trio_kv.kv import machine
 from trio_kv.kv.commands import Write
 from trio_kv.kv.entries import Asked
+from trio_kv.kv.expiring import expire
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Reply
@@ -120,8 +122,13 @@ def _(patch: Patch) -> None:
     tests=session_tests("test_C6_session_dies_only_by_an_expire_entry_at_its_due_time"),
 )
 def _(patch: Patch) -> None:
-    real = Sessions.expire
-    patch.setattr(Sessions, "expire", lambda self, time_us: real(self, time_us + 1_000_000))
+    def early(context: Context, sessions: Sessions, at_most: int | None) -> list[int]:
+        context.time_us += 1_000_000
+        forgotten = expire(context, sessions, at_most)
+        context.time_us -= 1_000_000
+        return forgotten
+
+    patch.setattr(machine, "expire", early)
 
 
 @mutant("C6 writing does not use a session", tests=session_tests("test_writes_and_renewals_use_a_session"))

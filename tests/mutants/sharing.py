@@ -29,9 +29,9 @@ def run_tests(*names: str) -> tuple[str, ...]:
 def _(patch: Patch) -> None:
     real = Context._make_item
 
-    def share_item(self: Context, key: str, value: Any, before: Item | None) -> Item:
+    def share_item(self: Context, key: str, value: Any, before: Item | None, due_us: int | None) -> Item:
         known = None if self.known is None else self.known(key)
-        return real(self, key, value, before) if known is None else known
+        return real(self, key, value, before, due_us) if known is None else known
 
     patch.setattr(Context, "_make_item", share_item)
 

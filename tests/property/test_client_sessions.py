@@ -21,7 +21,8 @@ from trio_kv.kv.commands import (
     decode_command,
 )
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations import Cas, Delete, Incr, Set
+from trio_kv.kv.operations import Cas, Delete, Get, Incr, Set, Txn
+from trio_kv.kv.operations.txn import Condition
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Entry, make_entry
 
@@ -31,8 +32,19 @@ SECRETS = st.sampled_from(["", "aa", "bb"])
 SESSIONS = st.integers(1, 4)
 SEQS = st.sampled_from([0, 1, 2, 3, 4, 1025, 65_535, 65_537, 66_600])
 DONES = st.sampled_from([UNSAID, UNSAID, 0, 1, 2, 3])
+TXNS = st.builds(
+    lambda key, value: Txn(
+        (Condition(key, exists=True),), (Incr(key), Get(key)), (Set(key, value), Get(key))
+    ),
+    KEYS,
+    VALUES,
+)
 OPERATIONS = st.one_of(
-    st.builds(Set, KEYS, VALUES), st.builds(Delete, KEYS), st.builds(Cas, KEYS, VALUES), st.builds(Incr, KEYS)
+    TXNS,
+    st.builds(Set, KEYS, VALUES),
+    st.builds(Delete, KEYS),
+    st.builds(Cas, KEYS, VALUES),
+    st.builds(Incr, KEYS),
 )
 ASKED = st.builds(ClientWrite, SESSIONS, SEQS, DONES, OPERATIONS, SECRETS, st.integers(0, 2))
 OTHERS = st.one_of(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from itertools import islice
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Cas, Delete, Get, Incr, Set, Txn
-from trio_kv.kv.operations.operation import Change
+from trio_kv.kv.operations.operation import Change, TimedSet
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.restorer import Restorer
 from trio_kv.kv.siblings import Siblings
@@ -29,22 +30,25 @@ VALUES = st.sampled_from(["null", "1", "1.0", '"x"', "[1, 2]", '{"b":1,"a":2}'])
 SESSIONS = st.integers(1, 4)
 SEQS = st.integers(0, 12)
 DONES = st.integers(0, 2)
+TICK_US = 50_000
+"""Cluster time goes on by some of these from one entry to the next."""
+TTLS = st.sampled_from([UNSET, UNSET, 0.1, 0.15, 0.4])
 REVISIONS = st.sampled_from([UNSET, UNSET, UNSET, UNSET, *range(6)])
 
 Writes = list[tuple[int, bool]]
 
 operations = st.one_of(
-    st.builds(Set, KEYS, VALUES, REVISIONS),
+    st.builds(Set, KEYS, VALUES, REVISIONS, TTLS),
     st.builds(Delete, KEYS, REVISIONS),
-    st.builds(Cas, KEYS, VALUES, st.just(UNSET) | VALUES),
-    st.builds(Incr, KEYS, st.integers(-2, 2)),
+    st.builds(Cas, KEYS, VALUES, st.just(UNSET) | VALUES, TTLS),
+    st.builds(Incr, KEYS, st.integers(-2, 2), TTLS),
 )
 session_writes = st.builds(Write, SESSIONS, SEQS, DONES, operations)
 others = st.one_of(
     st.none(),
-    st.builds(OpenSession, st.integers(1, 20)),
+    st.builds(OpenSession, st.integers(1, 20).map(lambda ticks: ticks * TICK_US)),
     st.builds(RenewSession, SESSIONS),
-    st.just(Expire()),
+    st.builds(Expire, st.sampled_from([None, 1000, 2, 1])),
 )
 commands = st.sampled_from((session_writes, session_writes, session_writes, others)).flatmap(
     lambda each: each
@@ -54,11 +58,11 @@ commands = st.sampled_from((session_writes, session_writes, session_writes, othe
 @st.composite
 def logs(draw: st.DrawFn) -> list[Entry]:
     """Draw a log; its first entries open sessions, some of them for long, or little else would happen."""
-    drawn: list[Command | None] = [OpenSession(draw(st.sampled_from((8, 1000)))) for _ in range(3)]
+    drawn: list[Command | None] = [OpenSession(TICK_US * draw(st.sampled_from((8, 1000)))) for _ in range(3)]
     drawn += draw(st.lists(commands, min_size=draw(st.integers(0, 20)), max_size=30))
     entries, time_us = [], 0
     for place, command in enumerate(drawn):
-        time_us += draw(st.integers(0, 4))
+        time_us += TICK_US * draw(st.integers(0, 4))
         entries.append(make_entry(place + 1, 1, time_us, command))
     return entries
 
@@ -68,6 +72,7 @@ class Model:
 
     def __init__(self) -> None:
         self.items: dict[str, tuple[msgspec.Raw, int]] = {}
+        self.ends: dict[str, int] = {}
         self.due: dict[int, tuple[int, int]] = {}
         self.done: dict[int, int] = {}
         self.answers: dict[tuple[int, int], tuple[str, msgspec.Raw | None, int]] = {}
@@ -82,8 +87,8 @@ class Model:
                 return ("ok", None, entry.index)
             case RenewSession(session):
                 return self.use(session, entry)
-            case Expire():
-                self.due = {session: due for session, due in self.due.items() if due[0] > entry.time_us}
+            case Expire(at_most):
+                self.expire(entry.time_us, at_most)
                 return ("ok", None, 0)
             case Write(session, seq, done, operation):
                 if session not in self.due:
@@ -94,10 +99,24 @@ class Model:
                 if (session, seq) not in self.answers:
                     self.use(session, entry)
                     assert not isinstance(operation, Txn)
-                    self.answers[session, seq] = self.write(operation, entry.index)
+                    self.answers[session, seq] = self.write(operation, entry)
                 return self.answers[session, seq]
             case _:
                 return ("ok", None, 0)
+
+    def expire(self, time_us: int, at_most: int | None) -> None:
+        """Let end what is due, one by one."""
+        while at_most is None or at_most > 0:
+            ends: list[tuple[int, str, Any]] = [(end_us, "key", key) for key, end_us in self.ends.items()]
+            ends += [(due[0], "session", session) for session, due in self.due.items()]
+            if not ends or min(ends)[0] > time_us:
+                break
+            _, kind, name = min(ends)
+            if kind == "key":
+                del self.items[name], self.ends[name]
+            else:
+                del self.due[name]
+            at_most = None if at_most is None else at_most - 1
 
     def use(self, session: int, entry: Entry) -> tuple[str, msgspec.Raw | None, int]:
         """Give a session its whole time-out again."""
@@ -107,8 +126,19 @@ class Model:
         self.due[session] = (entry.time_us + timeout_us, timeout_us)
         return ("ok", None, entry.index)
 
-    def write(self, command: Set | Delete | Cas | Incr, index: int) -> tuple[str, msgspec.Raw | None, int]:
-        """Carry out one write."""
+    def write(self, command: Set | Delete | Cas | Incr, entry: Entry) -> tuple[str, msgspec.Raw | None, int]:
+        """Carry out one write, and find out when the key ends from then on."""
+        answer = self.answer(command, entry.index)
+        if answer[0] == "ok":
+            ttl = UNSET if isinstance(command, Delete) else command.ttl
+            if ttl is not UNSET:
+                self.ends[command.key] = entry.time_us + round(ttl * 1_000_000)
+            elif not isinstance(command, Incr):
+                self.ends.pop(command.key, None)
+        return answer
+
+    def answer(self, command: Set | Delete | Cas | Incr, index: int) -> tuple[str, msgspec.Raw | None, int]:
+        """Carry out one write, as far as values go."""
         value, revision = self.items.get(command.key, (None, 0))
         if isinstance(command, Incr):
             if value is not None and not bytes(value).removeprefix(b"-").isdigit():
@@ -146,7 +176,9 @@ def test_machine_does_what_the_model_does(log: list[Entry]) -> None:
     model, machine = Model(), Machine()
     for entry in log:
         assert plain(machine.apply([entry])) == [model.apply(entry)]
-        assert machine.expires_at_us == min((due for due, _ in model.due.values()), default=None)
+        ends = [*model.ends.values(), *(due for due, _ in model.due.values())]
+        assert machine.expires_at_us == min(ends, default=None)
+        assert {key: item.due[0] for key, item in machine.items.items() if item.due} == model.ends
     assert {key: (item.value, item.revision) for key, item in machine.items.items()} == model.items
     assert [session for session, _ in machine.sessions] == sorted(model.due)
 
@@ -203,9 +235,10 @@ def test_changes_tell_all_that_happens_to_keys(log: list[Entry], size: int) -> N
             assert run[0].index <= change.revision <= run[-1].index
             before = told.pop(change.key, None)
             assert change.previous == (0 if before is None else before.revision)
-            assert (change.kind == "delete") == (change.value is None)
+            assert (change.kind == "set") == (change.value is not None)
             if change.value is not None:
-                told[change.key] = Item(change.value, change.revision, change.key)
+                due = (change.due_us, change.key) if isinstance(change, TimedSet) else None
+                told[change.key] = Item(change.value, change.revision, change.key, due)
     assert told == machine.items
 
 

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from trio_kv.kv.commands import Command, OpenSession, Write
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.operations.operation import Change
+from trio_kv.kv.reply import Reply, TimedReply
 from trio_kv.wire.node_port import (
     Answer,
+    Batch,
     Done,
     Full,
+    Gone,
     NodePortError,
     Propose,
+    Pull,
     Read,
     Refused,
     ReplyTo,
@@ -57,15 +61,24 @@ def proposals(draw: st.DrawFn) -> Propose:
     return Propose(draw(ASKERS), draw(NUMBERS), commands, draw(NUMBERS), queries)
 
 
-REQUESTS: st.SearchStrategy[Request] = proposals() | st.builds(
-    Read, ASKERS, NUMBERS, QUERIES, st.booleans(), NUMBERS
+REQUESTS: st.SearchStrategy[Request] = (
+    proposals()
+    | st.builds(Read, ASKERS, NUMBERS, QUERIES | st.just([]), st.booleans(), NUMBERS)
+    | st.builds(Pull, ASKERS, NUMBERS, NUMBERS)
 )
-REPLIES = st.builds(Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS)
+REPLIES = st.builds(
+    Reply, st.sampled_from(["ok", "missing", "conflict"]), st.none() | VALUES, NUMBERS, TEXTS
+) | st.builds(TimedReply, st.just("ok"), VALUES, NUMBERS, ttl_us=NUMBERS)
+CHANGES = st.builds(
+    Change, st.sampled_from(["set", "delete", "expire"]), TEXTS, st.none() | VALUES, NUMBERS, NUMBERS
+)
 ANSWERS: st.SearchStrategy[Answer] = st.one_of(
     st.builds(Done, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(REPLIES)),
     st.builds(Refused, NUMBERS, NUMBERS, st.none() | NUMBERS),
     st.builds(Full, NUMBERS, NUMBERS),
     st.builds(Unknown, NUMBERS, NUMBERS),
+    st.builds(Batch, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(CHANGES)),
+    st.builds(Gone, NUMBERS, NUMBERS, NUMBERS),
 )
 
 

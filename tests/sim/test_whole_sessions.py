@@ -90,10 +90,7 @@ class CountingClient(Client):
 
 @pytest.mark.parametrize("seed", range(100, 104))
 def test_C1_each_request_counts_once_whatever_happens(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over crashes, partitions, full disks, doors that are restarted and sessions that end (scenario C1).
-
-    Nobody watches meanwhile: that is another scenario's matter.
-    """
+    """Over crashes, partitions, full disks, doors that are restarted and sessions that end (scenario C1)."""
     counting: list[CountingClient] = []
 
     def make_client(number: int, random: Random, host: WholeHost) -> Client:
@@ -103,7 +100,6 @@ def test_C1_each_request_counts_once_whatever_happens(seed: int, monkeypatch: py
         return counting[-1]
 
     monkeypatch.setattr(house, "Client", make_client)
-    monkeypatch.setattr(house, "WATCHERS", 0)
     KIND.run_seed(seed)
     (client,) = counting
     assert client.count

@@ -50,6 +50,11 @@ READS = [
     b'{"op":"watch","prefix":"a","id":1}\n',
     b'{"op":"unwatch","id":1}\n',
 ]
+ANSWERS: dict[type, bytes] = {
+    Scan: b'"items": [], "more": false, ',
+    OpenOrRenew: b'{"session": "s", "timeout": 1}',
+}
+"""What the store says, where it is no value."""
 
 
 @attrs.define
@@ -96,7 +101,7 @@ class Client:
             elif step is not PAUSE:
                 run = self.session.operations
                 self.asked += len(run)
-                texts = [b'"items": [], "more": false, ' if type(each) is Scan else b"1" for each in run]
+                texts = [ANSWERS.get(type(each), b"1") for each in run]
                 ok = [Reply("ok", msgspec.Raw(text), 1) for text in texts]
                 step = self.session.take_answer(Answer(ok, 1, 1))
                 continue
@@ -357,7 +362,8 @@ def test_limits_of_a_door(line: bytes, words: str) -> None:
     """A longer key or value is too large, with figures; what is within the limits is carried out."""
     client = Door(None, Limits(key_bytes_max=4, value_bytes_max=8)).client()
     [refusal, *others] = client.say(line, b'{"key":"abcd","value":"123456"}\n', GET)
-    assert (refusal["error"], words in refusal["message"]) == ("too_large", True)
+    assert refusal.get("error") == "too_large"
+    assert words in refusal["message"]
     assert [reply["status"] for reply in others] == ["ok", "ok"]
     assert client.asked == 2
 

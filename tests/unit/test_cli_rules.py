@@ -53,6 +53,8 @@ def sample(parameter: Argument) -> str:
         return str(get_args(scalar)[-1])
     if scalar in {int, float} and isinstance(default, int | float):
         return str(default)
+    if parameter.name == "--config":
+        return os.devnull
     if scalar is str and parameter.name == "--host":
         return "localhost"
     if scalar is str and parameter.field_info.name == "node":

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -116,7 +117,7 @@ def hang_up_after_request(connection: socket.socket) -> None:
 def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., FakeServer]) -> None:
     """Requests carry exactly what was asked for: conditions, time-out and meta only where they are given."""
     requests: list[bytes] = []
-    server = serve(answer(*[OK] * 9, PAGE, PAGE, COUNT, TXN, OK, requests=requests))
+    server = serve(answer(*[OK] * 9, PAGE, PAGE, COUNT, TXN, *[OK] * 4, requests=requests))
     with Client(port=server.port, timeout_s=7) as client:
         client.get("k")
         client.get("k", is_stale=True, meta=True)
@@ -142,6 +143,9 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
         )
         with pytest.raises(ValueError, match='is a "cas"; in a txn there may be get, set'):
             client.txn([{"op": "cas", "key": "a", "value": 1}])
+        client.set("k", 1, ttl_s=60)
+        client.cas("k", 2, expected=1, ttl_s=0.1)
+        client.incr("k", ttl_s=1.5)
         client.status()
     assert [json.loads(line) for line in requests] == [
         {"key": "k", "timeout": 7},
@@ -172,9 +176,39 @@ def test_each_method_asks_in_the_words_of_the_protocol(serve: Callable[..., Fake
             "else": [{"op": "incr", "key": "n"}],
             "timeout": 7,
         },
+        {"key": "k", "timeout": 7, "value": 1, "ttl": 60},
+        {"op": "cas", "key": "k", "timeout": 7, "value": 2, "expected": 1, "ttl": 0.1},
+        {"op": "incr", "key": "k", "timeout": 7, "by": 1, "ttl": 1.5},
         {"op": "status"},
     ]
     assert b"1.10" in requests[3]
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "error"),
+    [
+        ("60", TypeError),
+        (True, TypeError),
+        (0, ValueError),
+        (0.09, ValueError),
+        (31_536_001, ValueError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+    ],
+)
+def test_a_time_to_live_that_is_none_is_refused(ttl_s: Any, error: type[Exception]) -> None:
+    """The call says what would be right, and nothing is sent."""
+    with Client(port=1) as client, pytest.raises(error, match="ttl_s"):
+        client.set("k", 1, ttl_s=ttl_s)
+
+
+def test_a_reply_tells_how_long_a_key_lives(serve: Callable[..., FakeServer]) -> None:
+    """With `meta`, of a key that ends."""
+    line = b'{"key": "k", "value": 1, "status": "ok", "revision": 7, "node": 1, "term": 2, "ttl": 59.5}\n'
+    server = serve(answer(line, OK))
+    with Client(port=server.port) as client:
+        assert client.get("k", meta=True).ttl == 59.5
+        assert client.get("k", meta=True).ttl is None
 
 
 def test_a_reply_says_what_was_found(serve: Callable[..., FakeServer]) -> None:

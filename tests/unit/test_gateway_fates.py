@@ -6,6 +6,7 @@ machine. Whatever the gateway answers has to be true of all attempts together, a
 
 from functools import partial
 from random import Random
+from typing import Any
 
 import attrs
 import msgspec
@@ -22,6 +23,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.kv.session import FORGOTTEN_SEQ
 from trio_kv.raft.entry import make_entry
 from trio_kv.sim.whole.scheduling import run_seeded
+from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, Unknown
 from trio_kv.wire.node_status import State
 
@@ -53,7 +55,9 @@ class Chaos:
         self.random = random
         self.nursery = nursery
         self.registry = Registry([1, 2, 3])
-        self.store = RaftStore(self.registry, random, session_timeout_s=SESSION_TIMEOUT_S)
+        self.store = RaftStore(
+            self.registry, random, session_timeout_s=SESSION_TIMEOUT_S, secrets=Random("secrets")
+        )
         self.machine = Machine()
         self.ahead_s = 0.0
         """How much cluster time is ahead of the gateway's clock."""
@@ -134,6 +138,26 @@ def judge(call: Call, reply: Reply) -> None:
         assert reply is not FORGOTTEN_SEQ, f"{call}: said to be done while it was awaited"
 
 
+class Numberer:
+    """A client with a session of its own."""
+
+    def __init__(self, store: RaftStore) -> None:
+        self.session = ""
+        self._store = store
+        self._seq = 0
+
+    async def number(self, sets: list[Any]) -> list[Any]:
+        """Give writes their seqs, in a session that is opened as often as need be."""
+        while not self.session:
+            answer = await self._store.write([OpenOrRenew()], timeout_s=4.0)
+            if answer.replies[0].code == "ok":
+                self.session = msgspec.json.decode(answer.replies[0].value or b"")["session"]
+                self._seq = 0
+        first = self._seq + 1
+        self._seq += len(sets)
+        return [Numbered(each, self.session, first + place, first) for place, each in enumerate(sets)]
+
+
 async def run(random: Random) -> list[Call]:
     """Let writers write before nodes in chaos; return all that was asked for, judged."""
     async with trio.open_nursery() as nursery:
@@ -142,15 +166,21 @@ async def run(random: Random) -> list[Call]:
         nursery.start_soon(chaos.elect)
 
         async def write(writer: int) -> None:
+            # Every second one numbers its writes itself.
+            client = Numberer(chaos.store) if writer % 2 else None
             for turn in range(WRITES_EACH):
                 keys = [f"{writer}.{turn}.{place}" for place in range(random.choice((1, 1, 3)))]
                 calls = [chaos.calls.setdefault(key, Call()) for key in keys]
-                sets = [Set(key, msgspec.Raw(b"1")) for key in keys]
+                sets: list[Any] = [Set(key, msgspec.Raw(b"1")) for key in keys]
+                if client is not None:
+                    sets = await client.number(sets)
                 with trio.move_on_after(random.choice((0.02, 0.5, 100.0, 100.0, 100.0))) as departure:
                     answer = await chaos.store.write(sets, timeout_s=random.choice((0.1, 1.0, 4.0)))
                 if not departure.cancelled_caught:
                     for call, reply in zip(calls, answer.replies, strict=True):
                         judge(call, reply)
+                        if client is not None and reply.code == "session_expired":
+                            client.session = ""
 
         async with trio.open_nursery() as writers:
             for writer in range(WRITERS):

@@ -45,7 +45,9 @@ class Log:
 
     def cas(self, key: str, value: str, *expected: str) -> Reply:
         """Apply a cas."""
-        return self.apply(Write(SESSION, self.next_seq(), 0, Cas(key, raw(value), *map(raw, expected))))
+        return self.apply(
+            Write(SESSION, self.next_seq(), 0, Cas(key, raw(value), raw(expected[0]) if expected else UNSET))
+        )
 
     def next_seq(self) -> int:
         """Return a seq that was not used yet."""

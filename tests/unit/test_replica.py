@@ -11,6 +11,7 @@ import pytest
 from trio_kv.kv import commands
 from trio_kv.kv.commands import OpenSession
 from trio_kv.kv.operations import Cas, Get, Set
+from trio_kv.kv.reply import TimedReply
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
@@ -113,6 +114,12 @@ class Cluster:
         self.now += 0.06
         self.settle(number, TimerFired())
         self.deliver()
+
+    def wait(self, leader: int, for_s: float) -> None:
+        """Let time pass, and heartbeats be sent."""
+        until = self.now + for_s
+        while self.now < until:
+            self.heartbeat(leader)
 
     def taken(self) -> list[Answer]:
         """Return and forget the answers so far."""
@@ -536,7 +543,7 @@ def test_an_expiry_is_proposed_once_when_it_is_due() -> None:
     assert node.machine.expires_at_us is None
 
 
-@pytest.mark.parametrize("timeout_us", [1, 3, 1_000_003, 7_777_777, 999_999_999])
+@pytest.mark.parametrize("timeout_us", [1, 3, 1_000_003, 7_777_777, 99_999_999])
 def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
     """Whatever the fractions of a second: what is due by the clock is due in cluster time, too."""
     cluster = Cluster(1)
@@ -551,6 +558,9 @@ def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
     assert due_us is not None
     last = node.raft.log.last_index
     role: Any = node.raft.role
+    while cluster.now < role.when(due_us) - 0.06:
+        cluster.heartbeat(1)
+    assert node.raft.log.last_index == last
     cluster.now = role.when(due_us)
     cluster.settle(1, TimerFired())
     assert node.raft.log.last_index == last + 1
@@ -559,10 +569,11 @@ def test_an_expiry_is_never_tried_too_early(timeout_us: int) -> None:
 
 def test_no_second_expiry_while_the_first_is_under_way(three: Cluster) -> None:
     """Without a majority the expiry can't be committed, and is not proposed over and over."""
+    three.wait(1, 59.8)
     three.cut = {2, 3}
     last = three.nodes[1].raft.log.last_index
-    three.now += 61
     for _ in range(3):
+        three.now += 0.1
         three.settle(1, TimerFired())
     assert three.nodes[1].raft.log.last_index == last + 1
 
@@ -570,9 +581,10 @@ def test_no_second_expiry_while_the_first_is_under_way(three: Cluster) -> None:
 def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) -> None:
     """A leader whose Expire was cut away, and who leads again, proposes another, whatever index the first one had."""
     node = three.nodes[1]
+    three.wait(1, 59.8)
     three.cut = {1}
     three.propose(1, 1, *"abcdefgh", session=session(three))
-    three.now += 61
+    three.now += 0.3
     three.settle(1, TimerFired())
     lost = node.raft.log.last_index
     three.elect(2)
@@ -581,10 +593,100 @@ def test_an_expiry_that_was_lost_is_proposed_by_the_next_term(three: Cluster) ->
     three.heartbeat(2)
     three.elect(1)
     assert node.raft.log.last_index < lost
-    three.now += 61
-    three.settle(1, TimerFired())
-    three.deliver()
+    three.wait(1, 1.0)
     assert not node.machine.sessions.by_id
+
+
+def timed(cluster: Cluster, *keys: str, ttl: float) -> Propose:
+    """Return a request to set keys that end."""
+    writes = [
+        commands.Write(session(cluster), 700 + place, 0, Set(key, value(1), ttl=ttl))
+        for place, key in enumerate(keys)
+    ]
+    return Propose(CLIENT, 7, writes)
+
+
+def test_C6_a_key_ends_in_its_time_over_reigns_without_a_write(three: Cluster) -> None:
+    """Its time goes on over many reigns that write no more than a no-op; nothing is written before it is due."""
+    three.nodes[1].propose(three.now, Propose(CLIENT, 0, [OpenSession(10**12)]))
+    three.settle(1)
+    three.deliver()
+    opened = three.nodes[1].machine.applied
+    write = commands.Write(opened, 1, 0, Set("k", value(1), ttl=40))
+    three.settle(1, Propose(CLIENT, 7, [write]))
+    three.deliver()
+    begun_s, last = three.now, three.nodes[1].machine.applied
+    leader, reigns = 1, 0
+    while "k" in three.nodes[leader].machine.items:
+        assert three.nodes[leader].raft.log.last_index == last + reigns
+        assert three.now - begun_s < 60
+        three.wait(leader, 2.0)
+        if "k" in three.nodes[leader].machine.items:
+            leader, reigns = leader % 3 + 1, reigns + 1
+            three.elect(leader)
+    # Half a second without a leader, each time, counts for nobody.
+    assert 40 <= three.now - begun_s <= 40 + reigns * (0.5 + 0.06) + 2.0
+    assert reigns >= 15
+
+
+def test_C6_a_leader_whose_clock_leaps_counts_nothing_of_it(three: Cluster) -> None:
+    """It was suspended and did not lead meanwhile: an hour's leap takes no more than an election time-out of a key."""
+    node = three.nodes[1]
+    three.settle(1, timed(three, "k", ttl=3.0))
+    three.deliver()
+    before_us = node.raft.role.time_us(three.now)
+    three.now += 3600
+    three.settle(1, timed(three, "k", "m", ttl=3.0), TimerFired())
+    assert node.raft.role.time_us(three.now) - before_us <= 500_000
+    three.deliver()
+    three.wait(1, 1.0)
+    assert {"k", "m"} <= set(node.machine.items)
+    three.wait(1, 2.0)
+    assert not {"k", "m"} & set(node.machine.items)
+
+
+def test_C6_followers_clocks_decide_nothing(three: Cluster) -> None:
+    """Whatever their clocks show, a key stays until the leader says that it ends, and all nodes lose it then."""
+    three.settle(1, timed(three, "k", ttl=1.0))
+    three.deliver()
+    now, three.now = three.now, three.now + 3600
+    for follower in (2, 3):
+        three.settle(follower)
+        assert "k" in three.nodes[follower].machine.items
+    three.now = now
+    three.wait(1, 1.2)
+    assert all("k" not in node.machine.items for node in three.nodes.values())
+
+
+def test_a_new_leader_lets_nothing_end_before_it_knows_the_state(three: Cluster) -> None:
+    """While entries of before its term are not applied, a key may have been written again: no entry is wasted on it."""
+    three.settle(1, timed(three, "k", ttl=1.0))
+    three.deliver()
+    three.wait(1, 0.9)
+    node = three.nodes[2]
+    three.elect(2)
+    assert node.machine.applied == node.raft.log.last_index
+    role: Any = node.raft.role
+    assert node.deadline <= role.when(node.machine.expires_at_us)
+    node.machine.applied -= 1
+    assert node._expiry_deadline() == float("inf")
+
+
+def test_a_read_tells_the_time_left_by_the_cluster_time_that_its_node_knows(three: Cluster) -> None:
+    """Leader and followers tell it within a heartbeat of one another, also while nothing is written."""
+    three.settle(1, timed(three, "k", ttl=10.0))
+    three.deliver()
+    three.taken()
+    three.wait(1, 4.0)
+    left = []
+    for number in (1, 2, 3):
+        three.read(number, 20 + number, "k", is_stale=True)
+        (answer,) = three.taken()
+        assert isinstance(answer, Done)
+        (reply,) = answer.replies
+        assert isinstance(reply, TimedReply)
+        left.append(reply.ttl_us)
+    assert all(5_800_000 < ttl_us < 6_100_000 for ttl_us in left), left
 
 
 def test_a_node_that_stops_answers_everything_once(three: Cluster) -> None:

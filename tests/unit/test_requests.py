@@ -143,7 +143,15 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"op":"ping","seq":1}', 'number the writes of a session; a ping takes no "seq"'),
         ('{"op":"session","seq":1}', 'number the writes of a session; a session takes no "seq"'),
         ('{"op":"session","session":1}', '"session" must be a string, not a number'),
-        ('{"key":"a","value":1,"ttl":5}', 'the member "ttl" is not supported yet (byte 22 of the line)'),
+        ('{"key":"a","value":1,"ttl":"5"}', '"ttl" must be a number of seconds, not a string'),
+        ('{"key":"a","value":1,"ttl":0.09}', '"ttl" must be 0.1 to 31536000 seconds (byte 28 of the line)'),
+        ('{"op":"incr","key":"a","ttl":31536001}', '"ttl" must be 0.1 to 31536000 seconds'),
+        ('{"op":"cas","key":"a","value":1,"ttl":1e999}', '"ttl" must be 0.1 to 31536000 seconds'),
+        (
+            '{"key":"a","ttl":5}',
+            '"ttl" belongs to set, cas, incr, not to get; this is a get, as it has no "op"',
+        ),
+        ('{"op":"delete","key":"a","ttl":5}', '"ttl" belongs to set, cas, incr, not to delete'),
         ('{"op":"get","key":"a","value":1}', '"value" belongs to set, cas, not to get'),
         ('{"key":"a","expected":1,"value":2}', 'not to set; this is a set, as it has no "op"'),
         (

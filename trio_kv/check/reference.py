@@ -3,7 +3,9 @@
 An independent second opinion: it shares no code with `kv`.
 """
 
+import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 import msgspec
@@ -68,6 +70,8 @@ class Reference:
         self.items: dict[str, tuple[bytes, int]] = {}
         self.history: dict[str, list[tuple[int, tuple[bytes, int] | None]]] = {}
         """key -> (index, item since then or None), rising."""
+        self.ends: dict[str, int] = {}
+        """key -> cluster time at which it ends, in microseconds; those that are for good are not in it."""
         self._sessions: dict[int, _Session] = {}
         self._text_bytes_max = 0
         """What all outcomes hold at most: they are looked through only when it could be too much."""
@@ -88,17 +92,28 @@ class Reference:
             case RenewSession(session_id, secret):
                 found = self._find(session_id, secret)
                 return EXPIRED if found is None else found.use(time_us, index)
-            case Expire():
-                due = [
-                    name for name, each in self._sessions.items() if each.used_us + each.timeout_us <= time_us
-                ]
-                for name in due:
-                    del self._sessions[name]
+            case Expire(at_most):
+                for _, _, ended in self.due(time_us)[:at_most]:
+                    if isinstance(ended, str):
+                        self._note(ended, None, index, None)
+                    else:
+                        del self._sessions[ended]
                 return Outcome("ok")
             case None:
                 return Outcome("ok")
             case _:
                 raise AssertionError(f"no rule for {command}")
+
+    def due(self, time_us: int) -> list[tuple[int, bool, str | int]]:
+        """Return (when it ended, whether it is a session, key or session) of all that may end at a cluster time."""
+        due: list[tuple[int, bool, Any]] = [(end_us, False, key) for key, end_us in self.ends.items()]
+        due += [(each.used_us + each.timeout_us, True, name) for name, each in self._sessions.items()]
+        return sorted(each for each in due if each[0] <= time_us)
+
+    def first_due_us(self, never_us: int) -> int:
+        """Return the cluster time from which on something may end."""
+        sessions = [each.used_us + each.timeout_us for each in self._sessions.values()]
+        return min([*self.ends.values(), *sessions], default=never_us)
 
     def answer(self, query: AnyQuery, index: int) -> Outcome:
         """Return what a query is answered with after entry `index`."""
@@ -160,7 +175,7 @@ class Reference:
         if self._told_bytes_max(operation) > SMALL_TEXT_BYTES_MAX and self._is_full(session):
             session.outcomes[command.seq] = OVERLOADED
             return OVERLOADED
-        outcome, source = self._take_effect(operation, index)
+        outcome, source = self._take_effect(operation, index, time_us)
         session.outcomes[command.seq] = outcome
         if outcome.value is not None:
             session.sources[command.seq] = source
@@ -183,10 +198,10 @@ class Reference:
         self._text_bytes_max = _held_bytes(self._sessions.values())
         return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
 
-    def _take_effect(self, operation: AnyWrite, index: int) -> tuple[Outcome, tuple[str, int]]:
+    def _take_effect(self, operation: AnyWrite, index: int, time_us: int) -> tuple[Outcome, tuple[str, int]]:
         """Return the outcome, and the key and revision that its value comes from, if it has one."""
         if isinstance(operation, Txn):
-            return self._transact(operation, index)
+            return self._transact(operation, index, time_us)
         key = operation.key
         held = self.items.get(key)
         source = key, 0 if held is None else held[1]
@@ -196,31 +211,50 @@ class Reference:
             case Delete():
                 if held is None:
                     return Outcome("missing"), source
-                self._note(key, None, index)
+                self._note(key, None, index, None)
                 return Outcome("ok", held[0], index), source
             case Incr(by=by):
                 total = add(b"0" if held is None else held[0], by)
-                self._note(key, (total, index), index)
+                self._note(key, (total, index), index, self._end_of(operation, time_us))
                 return Outcome("ok", total, index), (key, index)
             case Set(value=value) | Cas(value=value):
-                self._note(key, (bytes(value), index), index)
+                self._note(key, (bytes(value), index), index, self._end_of(operation, time_us))
                 return Outcome("ok", None, index), source
 
-    def _transact(self, txn: Txn, index: int) -> tuple[Outcome, tuple[str, int]]:
+    def _end_of(self, write: Set | Cas | Incr, time_us: int) -> int | None:
+        """Return when a key ends that is written so."""
+        if write.ttl is not UNSET:
+            return time_us + math.ceil(write.ttl * 1_000_000)
+        return self.ends.get(write.key) if isinstance(write, Incr) else None
+
+    def _transact(self, txn: Txn, index: int, time_us: int) -> tuple[Outcome, tuple[str, int]]:
         done = transact(self.items, txn, index)
+        ends = {
+            write.key: self._end_of(write, time_us)
+            for write in (txn.then if done.holds else txn.otherwise)
+            if isinstance(write, Set | Incr)
+        }
         for key, item in done.after.items():
             if item is not None or key in self.items:
-                self._note(key, item, index)
+                self._note(key, item, index, None if item is None else ends[key])
         revision = 0 if done.value is None else done.source[1]
         return Outcome(done.code, done.value, revision), done.source
 
-    def _note(self, key: str, item: tuple[bytes, int] | None, index: int) -> None:
-        """Note what a key holds from entry `index` on."""
+    def _note(self, key: str, item: tuple[bytes, int] | None, index: int, end_us: int | None) -> None:
+        """Note what a key holds from entry `index` on, and when it ends."""
         self.history.setdefault(key, []).append((index, item))
+        self.ends.pop(key, None)
         if item is None:
             del self.items[key]
-        else:
-            self.items[key] = item
+            return
+        self.items[key] = item
+        if end_us is not None:
+            self.ends[key] = end_us
+
+    def _remove(self, key: str, index: int) -> None:
+        del self.items[key]
+        self.ends.pop(key, None)
+        self.history[key].append((index, None))
 
 
 def _may_take_effect(operation: Set | Delete | Cas | Incr, held: tuple[bytes, int] | None) -> bool:

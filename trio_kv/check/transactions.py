@@ -29,13 +29,15 @@ class Transacted:
     """The key that this is of, and its revision."""
     after: dict[str, Held | None] = attrs.field(factory=dict)
     """What became of keys; None: one is gone."""
+    holds: bool = False
+    """Whether all conditions held."""
 
 
 def transact(items: Mapping[str, Held], txn: Txn, index: int) -> Transacted:
     """Return what comes of a transaction in entry `index`, applied to these keys."""
     holds = _do_all_hold(items, txn)
     branch = txn.then if holds else txn.otherwise
-    done = Transacted("ok", source=("", index))
+    done = Transacted("ok", source=("", index), holds=holds)
     kept: list[bytes] = []
     results_bytes = 0
     for operation in branch:

@@ -31,6 +31,7 @@ from trio_kv.cli.parsing import (
     Node,
     ReplyOutput,
     ServerPort,
+    TimeToLive,
     flag,
     option,
     read_variables,
@@ -186,6 +187,7 @@ def get(
         "trio-kv set snack chips",
         "trio-kv set limits '{\"retries\": 3}'",
         "trio-kv set snack nuts --if-revision 17",
+        "trio-kv set code 4711 --ttl 60",
         "trio-kv set notes - <notes.txt",
         'trio-kv set copy -- "$(trio-kv get snack)"',
     )
@@ -196,12 +198,13 @@ def set(
     /,
     *,
     if_revision: Revision = None,
+    ttl: TimeToLive = None,
     output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value."""
-    text = read_value(value)
-    return _ask(Set(key, text, UNSET if if_revision is None else if_revision), output, target)
+    text, revision = read_value(value), UNSET if if_revision is None else if_revision
+    return _ask(Set(key, text, revision, UNSET if ttl is None else ttl), output, target)
 
 
 @app.command(
@@ -234,13 +237,14 @@ def cas(
         str | None,
         option("The value it must have now; left out: the key must not exist."),
     ] = None,
+    ttl: TimeToLive = None,
     output: ReplyOutput = "table",
     target: Target = DEFAULT_TARGET,
 ) -> ExitCode:
     """Give a key a value if it now has the expected one."""
     old = UNSET if expected is None else parse_value(expected)
     text = read_value(value)
-    return _ask(Cas(key, text, old), output, target)
+    return _ask(Cas(key, text, old, UNSET if ttl is None else ttl), output, target)
 
 
 def _ask(

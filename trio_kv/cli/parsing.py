@@ -28,6 +28,7 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.config_file import note_origins, rank_of, read_config_file
 from trio_kv.cli.output import Output, say
+from trio_kv.wire.operations import TTL_MAX_S, TTL_MIN_S
 
 NUMBER_MAX = (1 << 63) - 1
 """The largest whole number that is taken; most options have a smaller limit of their own."""
@@ -182,6 +183,10 @@ Node = Annotated[int, Parameter(validator=Number(gte=1, lte=9))]
 Count = Annotated[int, Parameter(validator=Number(gt=0, lte=NUMBER_MAX))]
 """How many; at least one."""
 NaturalNumber = Annotated[int, Parameter(validator=Number(gte=0, lte=NUMBER_MAX))]
+TimeToLive = Annotated[
+    float | None,
+    option("Seconds for which the key is kept at least.", validator=Number(gte=TTL_MIN_S, lte=TTL_MAX_S)),
+]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=SECONDS_MAX))]
 Timeout = Annotated[Seconds, option("Seconds to wait.", "TIMEOUT", "--timeout")]
 

@@ -30,12 +30,12 @@ from trio_kv.cli.output import (
 from trio_kv.cli.status import show_status
 from trio_kv.client.answers import read_page
 from trio_kv.client.client import Client
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, RefusedError
 from trio_kv.client.numbering import read_session
 from trio_kv.client.txns import parse_txn
 from trio_kv.client.values import BLANKS
 from trio_kv.wire.client_sessions import OpenOrRenew
-from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status, Txn
+from trio_kv.wire.operations import OPERATIONS, Operation, Ping, Request, Scan, Status, Txn, Watch
 from trio_kv.wire.replies import ReplyLine
 
 PROMPT = "trio-kv> "
@@ -52,6 +52,7 @@ COMMANDS: Final = {name: kind for name, kind in OPERATIONS.items() if not kind.n
 HELP: Final = "\n".join(
     [
         *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in COMMANDS.items()),
+        f"  {f'watch {Watch.words}':<28} {Watch.purpose}; Ctrl-C ends it",
         '  {"key": ...}                 a line of the protocol, answered as it comes',
         "  help, exit                   (Ctrl-D leaves, too)",
         'What has spaces and is not the last word is written as a JSON string: get "my key".',
@@ -139,22 +140,48 @@ class Shell:
         if word == "help":
             show(HELP)
             return ExitCode.OK
+        if word == Watch.__struct_config__.tag:
+            return self._watch(arguments)
         if word not in COMMANDS:
             raise CommandError(f"there is no command {word!r}; see help")
         kind = COMMANDS[word]
         operation: Any = _read_txn(arguments) if kind is Txn else kind(**_read_members(kind, arguments))
-        answer = self._client.ask(Request(operation))
-        if isinstance(operation, Status) and answer.code == "ok":
-            return show_status(msgspec.json.decode(answer.line), "table")
-        if isinstance(operation, Scan) and answer.code == "ok":
-            return _show_page(answer)
-        if isinstance(operation, Txn) and answer.code == "ok":
-            show(answer.line.decode().rstrip())
-            return ExitCode.OK
-        if isinstance(operation, OpenOrRenew) and answer.code == "ok":
-            show(read_session(answer).session)
-            return ExitCode.OK
-        return show_answer(answer, "table", has_value=operation.has_result)
+        return _show(operation, self._client.ask(Request(operation)))
+
+    def _watch(self, arguments: Arguments) -> ExitCode:
+        """Show what changes, until interrupted."""
+        prefix, arguments = arguments.take_text("PREFIX")
+        first: int | None = None
+        if not arguments.is_empty:
+            word, arguments = arguments.take("FROM")
+            if not word.isdecimal():
+                raise CommandError(f"FROM is a revision, a whole number, and not {word!r}")
+            first = int(word)
+        arguments.end()
+        try:
+            for revision in self._client.watch(prefix, first=first):
+                for event in revision.events:
+                    value = f"  {show_value(event.value)}" if len(event.value) else ""
+                    show(f"{revision.revision}  {event.event}  {show_key(event.key)}{value}")
+                sys.stdout.flush()
+        except RefusedError as error:
+            say(str(error))
+        return ExitCode.NOT_DONE
+
+
+def _show(operation: Any, answer: ReplyLine) -> ExitCode:
+    """Show what came of a command."""
+    if isinstance(operation, Status) and answer.code == "ok":
+        return show_status(msgspec.json.decode(answer.line), "table")
+    if isinstance(operation, Scan) and answer.code == "ok":
+        return _show_page(answer)
+    if isinstance(operation, Txn) and answer.code == "ok":
+        show(answer.line.decode().rstrip())
+        return ExitCode.OK
+    if isinstance(operation, OpenOrRenew) and answer.code == "ok":
+        show(read_session(answer).session)
+        return ExitCode.OK
+    return show_answer(answer, "table", has_value=operation.has_result)
 
 
 def _show_page(answer: ReplyLine) -> ExitCode:
@@ -197,6 +224,12 @@ def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]
     words, types = kind.words.split(), {each.name: each.type for each in fields(kind)}
     for place, word in enumerate(words, 1):
         name = word.strip("[]")
+        if name.startswith("--"):
+            flag, _, name = name.partition("=")
+            if arguments.rest.lstrip(BLANKS).startswith(f"{flag}="):
+                text, arguments = arguments.take(name)
+                members[name.lower()] = _read_member(text.removeprefix(f"{flag}="), name, types[name.lower()])
+            continue
         if name != word and arguments.is_empty:
             break
         if name in TEXTS:

@@ -203,14 +203,19 @@ class Asker:
                 return kept
             # Nothing was asked, so this is a close line or the end: the server was tired of our silence.
             kept.close()
+        connection = self._open_connection()
+        if self._has_been_connected and self._on_reconnected is not None:
+            self._on_reconnected(f"connected to {self.address} again")
+        self._has_been_connected = True
+        return connection
+
+    def _open_connection(self) -> LineConnection:
+        """Return a new connection to a server that takes us."""
         try:
             connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s, tls=self._tls)
         except OSError as error:
             raise NotConnectedError(f"no server at {self.address}: {explain(error)}") from error
         self._introduce(connection)
-        if self._has_been_connected and self._on_reconnected is not None:
-            self._on_reconnected(f"connected to {self.address} again")
-        self._has_been_connected = True
         return connection
 
     def _introduce(self, connection: LineConnection) -> None:

@@ -3,7 +3,7 @@
 A method returns what the store did, or raises: see `trio_kv.client.errors`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -15,7 +15,10 @@ from trio_kv.client.errors import error_of
 from trio_kv.client.numbering import SessionReply, opening_of, read_session
 from trio_kv.client.txns import Members, TxnReply, make_txn, read_txn
 from trio_kv.client.values import encode_value
+from trio_kv.client.watch import Revision, follow
 from trio_kv.wire.operations import (
+    TTL_MAX_S,
+    TTL_MIN_S,
     Cas,
     Delete,
     Get,
@@ -25,6 +28,7 @@ from trio_kv.wire.operations import (
     Scan,
     Set,
     Status,
+    Watch,
 )
 from trio_kv.wire.replies import ReplyLine
 
@@ -41,7 +45,8 @@ class Client(Asker):
 
     Keys are text of 1 to 4096 bytes in UTF-8. Values are what JSON has: dicts with text as keys, lists, str, int,
     float, bool and None, at most 128 deep; a `msgspec.Raw` holds JSON text that is sent as it is. In a reply `data` is
-    the value as a Python object, and `value` its text; with `meta` there are `revision`, `node` and `term`, too.
+    the value as a Python object, and `value` its text; with `meta` there are `revision`, `node` and `term`, too, and
+    `ttl` of a key that is not kept for good.
 
     All methods that ask the store raise:
         NotConnectedError: the store can't be reached; nothing was changed.
@@ -63,7 +68,13 @@ class Client(Asker):
         return self._done(Request(Get(_key(key)), is_stale=is_stale, meta=meta))
 
     def set(
-        self, key: str, value: object, *, if_revision: int | None = None, meta: bool = False
+        self,
+        key: str,
+        value: object,
+        *,
+        if_revision: int | None = None,
+        ttl_s: float | None = None,
+        meta: bool = False,
     ) -> ReplyLine:
         """Give a key a value.
 
@@ -71,6 +82,7 @@ class Client(Asker):
             key: what to write.
             value: any JSON value; see the class.
             if_revision: only if the key has this revision; 0: must not exist.
+            ttl_s: for how many seconds the key is kept at least; None: for good.
             meta: ask for the revision, too.
 
         Raises:
@@ -78,7 +90,7 @@ class Client(Asker):
 
         """
         revision = _revision(if_revision)
-        return self._done(Request(Set(_key(key), encode_value(value), revision), meta=meta))
+        return self._done(Request(Set(_key(key), encode_value(value), revision, _ttl(ttl_s)), meta=meta))
 
     def delete(self, key: str, *, if_revision: int | None = None, meta: bool = False) -> ReplyLine:
         """Remove a key; the reply carries its old value, and has the code `missing` if there was none.
@@ -94,13 +106,22 @@ class Client(Asker):
         """
         return self._done(Request(Delete(_key(key), _revision(if_revision)), meta=meta))
 
-    def cas(self, key: str, value: object, *, expected: object = NOTHING, meta: bool = False) -> ReplyLine:
+    def cas(
+        self,
+        key: str,
+        value: object,
+        *,
+        expected: object = NOTHING,
+        ttl_s: float | None = None,
+        meta: bool = False,
+    ) -> ReplyLine:
         """Give a key a value if it now has the expected one.
 
         Args:
             key: what to write.
             value: the new value.
             expected: the old one, compared as JSON; left out, the key must not exist.
+            ttl_s: for how many seconds the key is kept at least; None: for good.
             meta: ask for the revision, too.
 
         Raises:
@@ -108,21 +129,22 @@ class Client(Asker):
 
         """
         old = UNSET if isinstance(expected, _Nothing) else encode_value(expected)
-        return self._done(Request(Cas(_key(key), encode_value(value), old), meta=meta))
+        return self._done(Request(Cas(_key(key), encode_value(value), old, _ttl(ttl_s)), meta=meta))
 
-    def incr(self, key: str, by: int = 1, *, meta: bool = False) -> ReplyLine:
+    def incr(self, key: str, by: int = 1, *, ttl_s: float | None = None, meta: bool = False) -> ReplyLine:
         """Add to a whole number; the reply carries the sum. A missing key counts as 0.
 
         Args:
             key: what to change.
             by: how much to add; it may be negative.
+            ttl_s: for how many seconds the key is kept at least from now on; None: as long as before.
             meta: ask for the revision, too.
 
         Raises:
             ConflictError: the key holds something else than a whole number of at most 18 digits, or the sum is none.
 
         """
-        return self._done(Request(Incr(_key(key), _whole(by, "what to add")), meta=meta))
+        return self._done(Request(Incr(_key(key), _whole(by, "what to add"), _ttl(ttl_s)), meta=meta))
 
     def txn(
         self,
@@ -179,6 +201,32 @@ class Client(Asker):
         scan = Scan(_key(prefix), count=True)
         return read_count(self._done(Request(scan, is_stale=is_stale)))
 
+    def watch(
+        self, prefix: str | None = None, *, key: str | None = None, first: int | None = None
+    ) -> Iterator[Revision]:
+        """Return an iterator over what changes, without an end, over a connection of its own.
+
+        It outlives lost connections and restarts of the server: nothing is left out, and nothing comes twice.
+
+        Args:
+            prefix: which keys: all that begin so.
+            key: one key instead.
+            first: the first revision to be told of; left out: what comes next.
+
+        Raises:
+            TypeError: there must be either a prefix or a key.
+            CompactedError: of the iterator: what comes next is gone; its `reply.revision` is the oldest to begin with.
+
+        """
+        if (prefix is None) == (key is None):
+            raise TypeError("a watch takes either a prefix or a key")
+        operation = Watch(
+            key=UNSET if key is None else _key(key),
+            prefix=UNSET if prefix is None else _key(prefix),
+            first=_revision(first),
+        )
+        return follow(self._open_connection, operation, timeout_s=self._timeout_s)
+
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""
         return self._done(Request(Ping()))
@@ -216,6 +264,18 @@ def _key(key: object) -> str:
 
 def _revision(revision: object) -> int | UnsetType:
     return UNSET if revision is None else _whole(revision, "a revision")
+
+
+def _ttl(ttl_s: object) -> float | UnsetType:
+    if ttl_s is None:
+        return UNSET
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float):
+        raise TypeError(f"ttl_s is a number of seconds, not {type(ttl_s).__name__}")
+    if not TTL_MIN_S <= ttl_s <= TTL_MAX_S:
+        raise ValueError(
+            f"ttl_s is {ttl_s}: a key is kept for {TTL_MIN_S:g} to {TTL_MAX_S} seconds, or for good"
+        )
+    return ttl_s
 
 
 def _whole(number: object, name: str) -> int:

@@ -74,7 +74,10 @@ class RenewSession(Command, frozen=True, gc=False, array_like=True, tag="renew")
 
 
 class Expire(Command, frozen=True, gc=False, array_like=True, tag="expire"):
-    """Forget all that is due at this entry's cluster time."""
+    """Let keys and sessions end that are due at this entry's cluster time, the earliest first."""
+
+    at_most: int | None = None
+    """So many of them; None: all. It stands in the entry because logs of format 2 have entries without a limit."""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -84,12 +84,12 @@ class History:
         if (is_long and block.upto > block.after) or block.size_bytes >= self._bytes_max // BLOCKS:
             block = _Block(block.upto, block.upto)
             self._blocks.append(block)
+            self._forget()
         block.upto = upto
         block.changes += changes
         weight = size_bytes + CHANGE_BYTES * len(changes)
         block.size_bytes += weight
         self._size_bytes += weight
-        self._forget()
 
     def read(self, after: int, changes_max: int) -> tuple[int, list[Change]]:
         """Return the next changes behind a revision, and the revision up to which these are all.

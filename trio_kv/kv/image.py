@@ -3,8 +3,8 @@
 Each chunk is one JSON object and a newline, and says its number. The first tells format, version and what there
 is one of: digests, cluster time, and how many records follow. Then come the sessions, the items, and the answers that
 the sessions keep, each record an array. Keys and values stand in it as JSON text, so a person can read it, it never
-holds a run of zero bytes, and a value keeps every digit. A record may grow at its end: an item will carry its
-expiry there.
+holds a run of zero bytes, and a value keeps every digit. A record may grow at its end: an item that
+ends carries its time there.
 
 **A text is told once.** An answer that holds a value names the key and the revision that it comes from. If that is
 what the key still holds, or an answer before it told the same one, nothing more is said; so it is one object again
@@ -131,6 +131,13 @@ class ItemRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     revision: int
 
 
+class TimedItemRecord(ItemRecord, frozen=True, array_like=True, gc=False):
+    """One key that ends; read as any other, it may be one that does not."""
+
+    due_us: int | None = None
+    """Cluster time at which it does."""
+
+
 class Records(msgspec.Struct, frozen=True):
     """Any chunk but the first: records of one kind."""
 
@@ -138,7 +145,7 @@ class Records(msgspec.Struct, frozen=True):
     """Its number; the first chunk is 0."""
     sessions: list[SessionRecord] = []
     replies: list[ReplyRecord] = []
-    items: list[ItemRecord] = []
+    items: list[TimedItemRecord] = []
 
 
 _NULL = msgspec.Raw(b"null")
@@ -237,7 +244,10 @@ def _is_held(items: Mapping[str, Item], origin: Origin) -> bool:
 
 def _encode_items(items: Mapping[str, Item]) -> Iterator[bytes]:
     for key, item in items.items():
-        yield _encode(ItemRecord(key, item.value, item.revision))
+        if item.due is None:
+            yield _encode(ItemRecord(key, item.value, item.revision))
+        else:
+            yield _encode(TimedItemRecord(key, item.value, item.revision, item.due[0]))
 
 
 def _cut(records: Iterable[bytes]) -> Iterator[bytes]:

@@ -55,7 +55,7 @@ class KeyOrder:
     def note(self, changes: Sequence[Change | SessionChange | NoChange]) -> None:
         """Note the keys that came or went by these changes."""
         for change in changes:
-            if isinstance(change, Change) and (change.previous == 0 or change.kind == "delete"):
+            if isinstance(change, Change) and (change.previous == 0 or change.value is None):
                 self._noted[change.key] = None
 
     def settle(self, items: Mapping[str, Item], keys_max: int) -> bool:

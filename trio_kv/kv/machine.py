@@ -26,6 +26,7 @@ from crc32c import crc32c
 
 from trio_kv.kv.commands import ClientWrite, Expire, OpenSession, RenewSession, Write
 from trio_kv.kv.entries import Asked, LogEntry
+from trio_kv.kv.expiring import expire
 from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
@@ -101,7 +102,8 @@ class Machine(MachineState):
         """
         replies: list[Reply] = []
         context = self._context
-        context.begin(self.items, self.siblings.find if self.siblings.applied > self.applied else None)
+        known = self.siblings.find if self.siblings.applied > self.applied else None
+        context.begin(self.items, self.expiry, known)
         self.changes, self.repeated = context.changes, []
         if self.forgotten:
             self.forgotten = []
@@ -286,10 +288,8 @@ class Machine(MachineState):
             case RenewSession(session, secret):
                 change = SessionChange("renew", session)
                 reply = self.sessions.renew(session, time_us, index, secret)
-            case Expire():
-                forgotten = self.sessions.expire(time_us)
-                context.changes += [SessionChange("forget", session) for session in forgotten]
-                self.forgotten += forgotten
+            case Expire(at_most):
+                self.forgotten += expire(context, self.sessions, at_most)
                 return NOTHING
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")

@@ -36,7 +36,10 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What comes of a run of entries. All of them are plain sets of one session, under new numbers."""
+    """What comes of a run of entries. All of them are plain sets of one session, under new numbers.
+
+    No key of them ends, before the run or after it.
+    """
 
     entries: Sequence[LogEntry]
     session: int
@@ -78,11 +81,12 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 def is_plain(command: object) -> bool:
-    """Return whether a command gives a key a value, under no condition."""
+    """Return whether a command gives a key a value, under no condition and for good."""
     return (
         type(command) is Write
         and type(operation := command.operation) is Set
         and operation.if_revision is UNSET
+        and operation.ttl is UNSET
     )
 
 
@@ -108,14 +112,17 @@ def foresee(entries: Sequence[LogEntry], items: Mapping[str, Item], sessions: Se
             break
         seq, operation = command.seq, command.operation
         done = max(done, command.done)
-        if type(operation) is not Set or operation.if_revision is not UNSET:
+        if type(operation) is not Set or operation.if_revision is not UNSET or operation.ttl is not UNSET:
             break
         if seq < done or seq in replies or seq in known:
             break
         key, value, index = operation.key, operation.value, entry.index
         item = after.get(key)
         if item is None:
-            item = before[key] = items.get(key)
+            item = items.get(key)
+            if item is not None and item.due is not None:
+                break
+            before[key] = item
         after[key] = Item(value.copy(), index, key if item is None else item.key)
         changes.append(Change("set", key, value, index, 0 if item is None else item.revision))
         replies[seq] = Reply("ok", None, index)

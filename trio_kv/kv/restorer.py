@@ -4,7 +4,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from trio_kv.kv.image import FirstChunk, ItemRecord, ReplyRecord, SessionRecord, decode_first, decode_records
+from trio_kv.kv.expiry import Expiry
+from trio_kv.kv.image import (
+    FirstChunk,
+    ReplyRecord,
+    SessionRecord,
+    TimedItemRecord,
+    decode_first,
+    decode_records,
+)
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import CODES, Item, Origin, Reply
 from trio_kv.kv.session import ClientSession, Session
@@ -18,7 +26,7 @@ class Restorer:
     none of which Python's collector could ever free: whoever feeds all of it in one go should turn it off meanwhile.
     """
 
-    __slots__ = ("_first", "_items", "_known", "_number", "_sessions", "_texts")
+    __slots__ = ("_expiry", "_first", "_items", "_known", "_number", "_sessions", "_texts")
 
     def __init__(self, known: Callable[[str], Item | None] | None = None) -> None:
         """Start before the first chunk.
@@ -33,6 +41,7 @@ class Restorer:
         self._number = 0
         self._sessions = Sessions()
         self._items: dict[str, Item] = {}
+        self._expiry = Expiry()
         self._texts: dict[Origin, msgspec.Raw] = {}
         """Values that only answers hold, so far."""
 
@@ -75,10 +84,10 @@ class Restorer:
         head, machine = self._first.head, Machine()
         machine.applied, machine.applied_term, machine.time_us = head.applied, head.applied_term, head.time_us
         machine.entries_digest, machine.state_digest = head.entries_digest, head.state_digest
-        machine.sessions, machine.items = self._sessions, self._items
+        machine.sessions, machine.items, machine.expiry = self._sessions, self._items, self._expiry
         return machine
 
-    def _add_items(self, records: list[ItemRecord], known: Callable[[str], Item | None] | None) -> None:
+    def _add_items(self, records: list[TimedItemRecord], known: Callable[[str], Item | None] | None) -> None:
         """Add items, sharing those that are equal to one that is known."""
         items = self._items
         for record in records:
@@ -86,9 +95,13 @@ class Restorer:
             item = None if known is None else known(key)
             if item is not None:
                 key = item.key
-            if item is None or item.revision != revision or item.value != value:
+            due = None if record.due_us is None else (record.due_us, key)
+            if item is None or item.revision != revision or item.value != value or item.due != due:
                 # Copied, so that a value that stays does not keep the whole chunk in memory.
-                item = Item(value.copy(), revision, key)
+                item = Item(value.copy(), revision, key, due)
+            if due is not None:
+                # One by one: to sort all of them at the end would hold up everybody else.
+                self._expiry.replace(items.get(key), item)
             items[key] = item
 
     def _add_reply(self, answer: ReplyRecord) -> None:

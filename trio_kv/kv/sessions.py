@@ -202,20 +202,15 @@ class Sessions:
             return True
         return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < ALL_HELD_BYTES_MAX
 
-    def expire(self, time_us: int) -> list[int]:
-        """Forget the sessions due at cluster time `time_us`; return their ids, the earliest due first."""
-        forgotten: list[int] = []
-        due_us = self.expires_at_us()
-        while due_us is not None and due_us <= time_us:
-            _, session_id = heapq.heappop(self._heap)
-            session = self.by_id.pop(session_id)
-            self.held_bytes -= session.held_bytes
-            if isinstance(session, ClientSession):
-                del self.by_secret[session.secret]
-                self.client_replies -= session.counted
-            forgotten.append(session_id)
-            due_us = self.expires_at_us()
-        return forgotten
+    def forget_first(self) -> int:
+        """Forget the session that is due first; return its id. Asked right after `expires_at_us`, which told one."""
+        _, session_id = heapq.heappop(self._heap)
+        session = self.by_id.pop(session_id)
+        self.held_bytes -= session.held_bytes
+        if isinstance(session, ClientSession):
+            del self.by_secret[session.secret]
+            self.client_replies -= session.counted
+        return session_id
 
     def expires_at_us(self) -> int | None:
         """Return the earliest cluster time at which a session is due; None without a session."""

@@ -5,6 +5,7 @@ It can be copied, and frozen: then the state of one moment stays readable while 
 
 from typing import Self
 
+from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.frozen import Frozen
 from trio_kv.kv.image import Head
 from trio_kv.kv.layers import Layers
@@ -21,7 +22,9 @@ class MachineState:
         "applied",
         "applied_term",
         "entries_digest",
+        "expiry",
         "items",
+        "known_time_us",
         "sessions",
         "state_digest",
         "time_us",
@@ -39,13 +42,20 @@ class MachineState:
         self.state_digest = 0
         self.items: dict[str, Item] | Layers = {}
         """A plain dict, and two layers only from `freeze` until what changed since is settled."""
+        self.expiry = Expiry()
+        """Which of them end, and when."""
+        self.known_time_us = 0
+        """Cluster time as far as this node knows, for who asks how long a key still lives; no part of the state."""
         self.sessions = Sessions()
         self._frozen: Frozen | None = None
 
     @property
     def expires_at_us(self) -> int | None:
         """Earliest cluster time at which something is due; None if nothing ever is."""
-        return self.sessions.expires_at_us()
+        session_us, key = self.sessions.expires_at_us(), self.expiry.first
+        if key is None:
+            return session_us
+        return key[0] if session_us is None else min(session_us, key[0])
 
     def get(self, key: str) -> Item | None:
         """Return what a key holds; None if it does not exist."""
@@ -59,7 +69,7 @@ class MachineState:
         twin = type(self)()
         twin.applied, twin.applied_term, twin.time_us = self.applied, self.applied_term, self.time_us
         twin.entries_digest, twin.state_digest = self.entries_digest, self.state_digest
-        twin.items = self.items.copy()
+        twin.items, twin.expiry = self.items.copy(), self.expiry.copy()
         twin.sessions = self.sessions.copy()
         return twin
 
@@ -128,7 +138,7 @@ class MachineState:
         items = self.items
         for _ in range(min(items_max, len(items))):
             items.popitem()
-        return not items
+        return not items and self.expiry.dismantle(items_max)
 
     def _head(self) -> Head:
         return Head(

@@ -74,7 +74,7 @@ class LineDecoder:
         # Each line is a unit of work at least.
         for line in self.lines[self._taken : self._taken + WORK_MAX]:
             work += 1
-            item = self._decode(line)
+            item = self.decode_line(line)
             items.append(item)
             if type(item) is bytes:
                 self._error_bytes += len(item)
@@ -89,7 +89,7 @@ class LineDecoder:
         self.is_in_block = self.has_more and self._error_bytes <= self._error_bytes_max
         return work
 
-    def _decode(self, line: Line) -> Request | bytes:
+    def decode_line(self, line: Line) -> Request | bytes:
         """Return a line's request, or the reply to a line that is none."""
         if line is TOO_LARGE:
             message = f"a line has at most {self._line_bytes_max} bytes; the rest of it is skipped"

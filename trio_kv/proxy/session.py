@@ -21,7 +21,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.proxy.access import TRIES_MAX, Admission
 from trio_kv.proxy.answers import answer_here
 from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.decoding import WORK_MAX, LineDecoder, encode_refusal
+from trio_kv.proxy.decoding import WORK_MAX, LineDecoder
 from trio_kv.proxy.framing import TOO_LARGE, Line, LineBuffer
 from trio_kv.proxy.runs import STEP_OF_RUN, cut_run, take_plain
 from trio_kv.proxy.states import PAUSE, WAIT, IllegalStateError, Life, State, Step
@@ -135,8 +135,9 @@ class Session(Life):
         self.is_owing = True
         try:
             item: Any = parse_line(line)
-        except BadRequestError as error:
-            item, step = encode_refusal(error), None
+        except BadRequestError:
+            # What is told of it is about the line without its end, as where it comes in pieces.
+            item, step = self._decoder.decode_line(line.removesuffix(b"\r")), None
         else:
             step = STEP_OF_RUN.get(type(item.operation))
         self._items, self._done = [item], 0

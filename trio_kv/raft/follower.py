@@ -167,6 +167,7 @@ class Follower(Role):
         raft.note_leader_commit(message.commit)
         for peer, incarnation in message.rebuilding:
             self.note_incarnation(peer, incarnation)
+        raft.hear_time((message.term, message.time_us))
         self.restart_timer(now)
         if raft.log.has(message.prev_index, message.prev_term):
             raft.commit_to(min(message.commit, message.prev_index))

@@ -28,8 +28,9 @@ class Leader(Replicator):
     def __init__(self, raft: NodeState, now: float, first_index: int) -> None:
         """Lead from now on. `first_index` is that of the no-op that opens the term."""
         super().__init__(raft, now, first_index)
-        self.elected_at = now
-        self.time_base_us = raft.log.last_time_us
+        self.time_base_us = raft.known_time_us
+        """Cluster time at `timed_from`."""
+        self.timed_from = now
         self.transfer_target: int | None = None
         self.transfer_deadline = float("inf")
         self.is_transfer_sent = False
@@ -42,14 +43,24 @@ class Leader(Replicator):
         self.deadline = now
 
     def time_us(self, now: float) -> int:
-        """Return cluster time: the log's last time at election, and what this node's clock measured since."""
-        return self.time_base_us + max(0, int((now - self.elected_at) * 1_000_000))
+        """Return cluster time: what was known of it at election, and what this node's clock measured since.
+
+        A stretch without a heartbeat counts for one election time-out at most. A node whose clock leaps was suspended,
+        and did not lead meanwhile: without a leader cluster time stands still (scenario C6).
+        """
+        counted_s = min(now, self._led_until) - self.timed_from
+        return self.time_base_us + max(0, int(counted_s * 1_000_000))
+
+    @property
+    def _led_until(self) -> float:
+        """Until when this node can have led, unless it sends heartbeats."""
+        return self.heartbeat_at + self.raft.config.election_timeout_max_s
 
     def when(self, time_us: int) -> float:
         """Return when, on this node's clock, cluster time will be `time_us`, if this node leads until then."""
         # One microsecond is added because `time_us` cuts fractions off. Without it something would not be due yet at
         # the time that was set for it, and would be tried for ever.
-        return self.elected_at + (time_us - self.time_base_us + 1) / 1_000_000
+        return self.timed_from + (time_us - self.time_base_us + 1) / 1_000_000
 
     # Timers
 
@@ -64,13 +75,15 @@ class Leader(Replicator):
                 # This process slept; what the followers sent meanwhile could not be heard.
                 for progress in self.progress.values():
                     progress.was_unheard(lateness_s, now)
+                if now > self._led_until:
+                    self.time_base_us, self.timed_from = self.time_us(now), now
             if now - self._quorum_heard_at(now) >= config.election_timeout_max_s:
                 return Follow(raft.term, "no majority answers")
             self.heartbeat_at = now + config.heartbeat_interval_s
             # The request to take over may have been lost; it is asked again as long as the transfer lasts.
             self.is_transfer_sent = False
             self._maybe_finish_transfer(now)
-            self._begin_round(is_timer=True)
+            self._begin_round(now, is_timer=True)
             self._maybe_hand_over_stalled(now)
         self._set_deadline()
         return None

@@ -11,9 +11,15 @@ The majority that confirmed the leader of the rebuild shares a member with each 
 member tells the candidate which votes are void.
 """
 
+from typing import Final
+
 import attrs
 
 from trio_kv.raft.entry import Entry
+
+TermTime = tuple[int, int]
+"""A term, and cluster time in microseconds as its leader told it."""
+NO_TIME: Final = (0, 0)
 
 
 @attrs.frozen
@@ -77,6 +83,8 @@ class VoteReply(Message):
     is_granted: bool
     incarnations: tuple[tuple[int, int], ...] = ()
     """(node, incarnation) of all that the voter knows: a vote of a disk that was replaced meanwhile is void."""
+    heard_time: TermTime = NO_TIME
+    """Cluster time as the voter heard it last, so that the new leader loses nothing of it."""
 
     def detail(self) -> str:
         return f" {'granted' if self.is_granted else 'refused'}"
@@ -138,6 +146,8 @@ class Heartbeat(Message):
     commit: int
     rebuilding: tuple[tuple[int, int], ...] = ()
     """(node, incarnation) of those that are being rebuilt: who answers this round knows of them."""
+    time_us: int = 0
+    """Cluster time. It goes on while nothing is written, and nobody else would know how far it has come."""
 
     def detail(self) -> str:
         return f" round={self.round} base={self.prev_index}@{self.prev_term} commit={self.commit}"

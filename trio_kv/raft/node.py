@@ -215,6 +215,7 @@ class Raft(NodeState):
         """Follow, in this term or a newer one."""
         self.role.leave()
         if self.is_leader:
+            self.hear_time((self.term, self.role.time_us(now)))
             self.emit(LeaderSteppedDown(reason))
         self.enter(term)
         self.forget_leader()

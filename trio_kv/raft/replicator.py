@@ -129,7 +129,7 @@ class Replicator(Role):
                         break
                 self._send_append(now, peer, progress, entries)
         if self.rounds.is_due and self.raft.commit >= self.first_index:
-            self._begin_round(is_timer=False)
+            self._begin_round(now, is_timer=False)
         self._maybe_tell_commit(now)
         self._addressed.clear()
 
@@ -157,21 +157,21 @@ class Replicator(Role):
             self.tell_commit_at = float("inf")
             for peer, progress in untold:
                 progress.sent_commit(commit)
-                self._send_heartbeat(peer, 0, progress.next - 1)
+                self._send_heartbeat(peer, 0, progress.next - 1, self.time_us(now))
 
-    def _begin_round(self, *, is_timer: bool) -> None:
+    def _begin_round(self, now: float, *, is_timer: bool) -> None:
         raft = self.raft
         # While no entry of this term is committed, questions wait, but the heartbeat goes out (scenario R1).
         commit = raft.commit if raft.commit >= self.first_index else None
-        round_number = self.rounds.begin(commit)
+        round_number, time_us = self.rounds.begin(commit), self.time_us(now)
         for peer in self.progress if is_timer else self._enough_followers():
             progress = self.progress[peer]
             if is_timer or not progress.is_replicating:
                 # The match is known to be on the follower's disk; what was sent since may be lost.
-                self._send_heartbeat(peer, round_number, progress.match)
+                self._send_heartbeat(peer, round_number, progress.match, time_us)
             else:
                 progress.sent_commit(raft.commit)
-                self._send_heartbeat(peer, round_number, progress.next - 1)
+                self._send_heartbeat(peer, round_number, progress.next - 1, time_us)
         if not self.progress:
             self._confirm_reads()
 
@@ -195,7 +195,7 @@ class Replicator(Role):
                 enough.append(peer)
         return enough[1:]
 
-    def _send_heartbeat(self, peer: int, round_number: int, prev_index: int) -> None:
+    def _send_heartbeat(self, peer: int, round_number: int, prev_index: int, time_us: int) -> None:
         raft = self.raft
         prev_term = raft.log.term_at(prev_index)
         if prev_term is None:
@@ -207,7 +207,11 @@ class Replicator(Role):
                 if not progress.counts
             ]
         )
-        raft.send(Heartbeat(*raft.header(peer), round_number, prev_index, prev_term, raft.commit, rebuilding))
+        raft.send(
+            Heartbeat(
+                *raft.header(peer), round_number, prev_index, prev_term, raft.commit, rebuilding, time_us
+            )
+        )
 
     # Answers
 

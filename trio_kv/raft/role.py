@@ -77,6 +77,10 @@ class Role:
         """Hand over, if this is the leader."""
         return NotLeader(self.raft.leader)
 
+    def time_us(self, now: float) -> int:
+        """Return cluster time, as far as this node knows."""
+        return self.raft.known_time_us
+
     def ask_leader(self, now: float) -> None:
         """Put the question of all reads that wait to the leader, who is known."""
         raft = self.raft
@@ -163,7 +167,7 @@ class Role:
             raft.vote = message.source
             raft.emit(VoteGranted(message.source))
             self.restart_timer(now)
-        reply = VoteReply(*raft.header(message.source), not reason, raft.incarnations())
+        reply = VoteReply(*raft.header(message.source), not reason, raft.incarnations(), raft.heard_time)
         raft.send(reply, waits_for_disk=True)
 
     def _reason_against(self, message: RequestVote | RequestPreVote) -> str:

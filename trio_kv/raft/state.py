@@ -27,7 +27,7 @@ from trio_kv.raft.events import (
 )
 from trio_kv.raft.install import Incoming
 from trio_kv.raft.log import Log
-from trio_kv.raft.messages import Message
+from trio_kv.raft.messages import NO_TIME, Message, TermTime
 from trio_kv.raft.persistence import Persistence
 from trio_kv.raft.reads import PendingReads
 from trio_kv.raft.ready import Effects, HardState
@@ -43,6 +43,9 @@ class NodeState:
     Invariants: the term never decreases, and a vote is given once a term; `commit` never decreases and never
     passes the log; nothing that promises durability leaves before the write that backs it.
     """
+
+    heard_time: TermTime = NO_TIME
+    """The highest cluster time heard of the leader of the log's last term, and that term; see `hear_time`."""
 
     def __init__(
         self,
@@ -186,6 +189,27 @@ class NodeState:
         """
         if self.fresh_index is None and self.log.term_at(index) == self.term:
             self.fresh_index = index
+
+    # Cluster time
+
+    def hear_time(self, heard: TermTime) -> None:
+        """Note cluster time as a leader told it, or as another node has heard it, if it can be believed here.
+
+        Only the leader of the term in which this log ends is believed. It had all of this log, so its time goes on from
+        every entry here, and no key that was set by one can lose any of its time by it. The time of any other leader,
+        also of a newer one whose entries did not come yet, may have run beside these entries: a leader that had heard
+        nothing for an hour begins an hour behind, and what it writes must last.
+        """
+        term, time_us = heard
+        if term == self.log.last_term and (term != self.heard_time[0] or time_us > self.heard_time[1]):
+            self.heard_time = heard
+
+    @property
+    def known_time_us(self) -> int:
+        """Cluster time as far as this node knows: that of its last entry, or what it heard since."""
+        term, time_us = self.heard_time
+        log = self.log
+        return max(log.last_time_us, time_us) if term == log.last_term else log.last_time_us
 
     # Reads, and what a node that lost its disk learns by one
 

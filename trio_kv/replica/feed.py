@@ -65,7 +65,7 @@ class Feed:
             size_bytes: of these entries.
 
         """
-        changes = [each for each in machine.changes if type(each) is Change]
+        changes = [each for each in machine.changes if isinstance(each, Change)]
         if len(changes) > entry_count:
             # Of an expiry the keys stand in no entry.
             size_bytes += sum([len(each.key) for each in changes])

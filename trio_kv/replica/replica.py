@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import deque
 
 from trio_kv.kv.commands import Command, Expire
+from trio_kv.kv.expiry import EXPIRED_IN_AN_ENTRY_MAX
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.paging import MANY
 from trio_kv.kv.reply import Reply
@@ -111,7 +112,7 @@ class Replica:
         self.raft.timeout(now)
         self._answers += self.feed.timeout(now)
         if now >= self._expiry_deadline():
-            appended = self.raft.propose(now, [Expire()])
+            appended = self.raft.propose(now, [Expire(EXPIRED_IN_AN_ENTRY_MAX)])
             if isinstance(appended, LogPosition):
                 self._expire = appended
             else:
@@ -151,6 +152,7 @@ class Replica:
         if self._new_reads:
             self.raft.read(self._new_reads)
             self._new_reads = []
+        self.machine.known_time_us = self.raft.role.time_us(now)
         return self.raft.ready(now)
 
     def apply(self, ready: Ready) -> None:
@@ -386,8 +388,11 @@ class Replica:
 
     def _expiry_deadline(self) -> float:
         role = self.raft.role
+        # A leader that has not applied all that others wrote before its term does not know yet what is due.
+        if not isinstance(role, Leader) or self.machine.applied < role.first_index:
+            return float("inf")
         due_us = self.machine.expires_at_us
-        if due_us is None or not isinstance(role, Leader):
+        if due_us is None:
             return float("inf")
         if self._expire.term == self.raft.term and self._expire.index > self.machine.applied:
             return float("inf")

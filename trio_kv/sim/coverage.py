@@ -16,6 +16,8 @@ OUTCOMES = (
     "incr conflict",
     "scan ok",
     "count ok",
+    "txn ok",
+    "txn conflict",
 )
 """What the state machine must have been asked, and have answered: a workload that never asks is seen."""
 SITUATIONS = (

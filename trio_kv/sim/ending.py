@@ -95,6 +95,14 @@ class PlannedWorld(Host):
             return False
         return has_converged([each.raft for each in living], [each.machine for each in living])
 
+    def has_nothing_due(self) -> bool:
+        """Return whether a node leads that holds no key and no session whose time has come."""
+        leader = self.leading()
+        if leader is None:
+            return False
+        due_us = leader.machine.expires_at_us
+        return due_us is None or due_us > leader.machine.known_time_us
+
     def begin(self) -> None:
         """Plan the faults."""
         for fault in self.plan.faults:
@@ -145,6 +153,7 @@ class PlannedWorld(Host):
         # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
         await self.wait_until("all requests are answered", within_s, lambda: not self.answers.under_way())
         await self.wait_until("all nodes hold the same, and nothing waits in them", within_s, self.is_at_rest)
+        await self.wait_until("what is due ends", 1.0 + within_s, self.has_nothing_due)
         # Nobody deposes a leader that works, but for a transfer that was under way when all was healed. Where time-outs
         # are nearly equal on purpose, votes are split a few times.
         require_quiet([each.raft for each in self.living()], term, 8 if plan.is_tied else 2)

@@ -34,6 +34,7 @@ KINDS: Final[Mapping[str, int]] = {
     "if_revision": 2,
     "incr": 5,
     "scan": 4,
+    "txn": 4,
 }
 """What is asked, and how often."""
 
@@ -108,7 +109,7 @@ class FamilyDraw:
 
     def _set(self, family: Family) -> Members:
         # Now and then a counter becomes a text, and can't be counted with until it is removed.
-        key = self._register(family) if self._random.random() < 0.95 else self._counter(family)
+        key = self._register(family) if self._random.random() < 0.9 else self._counter(family)
         return {"op": "set", "key": key, "value": self._next_value()}
 
     def _delete(self, family: Family) -> Members:
@@ -133,7 +134,7 @@ class FamilyDraw:
     def _incr(self, family: Family) -> Members:
         random = self._random
         by = {} if random.random() < 0.1 else {"by": random.choice((1, -1)) * random.randrange(1, BY_MAX)}
-        key = self._counter(family) if random.random() < 0.95 else self._register(family)
+        key = self._counter(family) if random.random() < 0.9 else self._register(family)
         return {"op": "incr", "key": key, **by}
 
     def _scan(self, family: Family) -> Members:
@@ -186,7 +187,7 @@ class FamilyDraw:
         first, second, third = (family.prefix + name for name in self._random.sample(REGISTERS, 3))
         return [
             {"op": "set", "key": first, "value": self._next_value()},
-            {"op": "get", "key": key},
+            {"op": "get", "key": self._random.choice((key, first))},
             {"op": "set", "key": second, "value": self._next_value()},
             {"op": "delete", "key": third},
         ]

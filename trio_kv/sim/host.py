@@ -67,6 +67,8 @@ class Host(ABC):
             self.members,
             is_tied=plan.is_tied,
             is_unsteady=self._is_unsteady,
+            now=lambda: self.now,
+            leap_s=plan.raft.heartbeat_interval_s + plan.raft.election_timeout_max_s,
             are_values_unique=are_values_unique,
         )
         self.chronicle, self.durability, self.terms = judges.chronicle, judges.durability, judges.terms

@@ -7,6 +7,7 @@ from trio_kv.check.boundedness import Overdue
 from trio_kv.check.commit_rule import CommitRule
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
+from trio_kv.check.expiry import ExpiryRules
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.leader_append_only import LeaderAppendOnly
 from trio_kv.check.leader_completeness import LeaderCompleteness
@@ -38,6 +39,8 @@ class Judges:
         members: the nodes.
         is_tied: whether time-outs are nearly equal on purpose.
         is_unsteady: whether time-outs may be missed without end just now.
+        now: the world's time, in seconds.
+        leap_s: what cluster time may take of a leader's clock that leaps.
         are_values_unique: whether no client writes a value twice: then none may take effect twice.
 
     """
@@ -48,6 +51,8 @@ class Judges:
         *,
         is_tied: bool,
         is_unsteady: Callable[[], bool],
+        now: Callable[[], float],
+        leap_s: float,
         are_values_unique: bool = False,
     ) -> None:
         """Have seen nothing; see the class."""
@@ -58,6 +63,7 @@ class Judges:
         self.durability = Durability(members, self.chronicle.entries)
         self.answers = Answers(self.chronicle, self.durability)
         self._overdue = Overdue()
+        self.expiry = ExpiryRules(now, leap_s)
         self.terms = TermGrowth(TERMS_MAX_TIED if is_tied else TERMS_MAX, is_unsteady)
         # Durability first: a promise that a crash would break is to be called that, and not what follows from it.
         judges: list[Judge] = [
@@ -74,6 +80,7 @@ class Judges:
             ReadRounds(members),
             self.chronicle,
             IndexOrder(self.chronicle.entries),
+            self.expiry,
             *([UniqueValues(self.chronicle)] if are_values_unique else []),
         ]
         self.watch = Watch(judges, self.chronicle.entries)

@@ -261,11 +261,13 @@ class SimulatedNode:
     def jump(self, by_s: float) -> None:
         """Let the clock jump forward."""
         self.clock.jump(by_s)
+        self.world.judges.expiry.clock_leapt()
         self._clock_changed()
 
     def set_rate(self, rate: float) -> None:
         """Let the clock run at another rate."""
         self.clock.set_rate(self.world.now, rate)
+        self.world.judges.expiry.clock_may_run(rate)
         self._clock_changed()
 
     def _clock_changed(self) -> None:

@@ -96,6 +96,11 @@ class World:
             fields = f"match={progress.match} next={progress.next} in_flight={len(progress.in_flight)}"
             self._lines.append(f"n{peer} {progress.sending.value} {fields}")
 
+    def do_time(self) -> None:
+        """`time`: the script's time, and cluster time as far as each node that is up knows."""
+        known = [(node.id, node.raft.role.time_us(self.now)) for node in self.nodes.values() if node.is_up]
+        self._lines.append(f"{self.now:.2f}" + "".join([f" n{id}={us / 1e6:.2f}" for id, us in known]))
+
     def do_wire(self) -> None:
         """`wire`: the messages that are on their way."""
         self._lines += [str(message) for message in self.wire.messages]

@@ -60,6 +60,8 @@ class Watcher:
         self._node = 1
         self._gone: set[int] = set()
         """Nodes that don't have what comes next."""
+        self._silent: set[int] = set()
+        """Nodes that were asked for it and said nothing: they may be down for good."""
         self._is_stopping = False
 
     def start(self) -> None:
@@ -88,6 +90,7 @@ class Watcher:
 
     def _retry(self, number: int) -> None:
         if number == self._number:
+            self._silent.add(self._node)
             self._node = self._node % self._nodes + 1
             self._pull()
 
@@ -104,7 +107,7 @@ class Watcher:
                 ]
                 order.told(revision, sorted(events, key=lambda event: event[1]))
             order.progressed(answer.upto)
-            self._gone.clear()
+            self._forget()
             if answer.changes:
                 self._port.coverage.reach("changes told")
         elif isinstance(answer, Gone):
@@ -115,13 +118,18 @@ class Watcher:
             self._port.coverage.reach("history gone at a node")
             self._gone.add(answer.node)
             self._node = self._node % self._nodes + 1
-            if len(self._gone) == self._nodes:
+            if len(self._gone | self._silent) == self._nodes:
                 order.jumped(answer.after + 1)
-                self._gone.clear()
+                self._forget()
         else:
             self._node = self._node % self._nodes + 1
         # Not at once: what comes in the meantime goes together.
         self._port.after(self._random.expovariate(20.0), self._pull_behind, self._number)
+
+    def _forget(self) -> None:
+        """Ask all nodes anew for what comes next."""
+        self._gone.clear()
+        self._silent.clear()
 
     def _pull_behind(self, number: int) -> None:
         if number == self._number:

@@ -25,7 +25,7 @@ from msgspec import Meta
 from trio_kv.kv.commands import Command, decode_command
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, ChangeKind
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Reply, TimedReply
 
 WRITE_BYTES_MAX = 256 << 20
 """What a leader takes of writes that are not committed yet, as `Propose.size_bytes` weighs them. One write is taken
@@ -192,7 +192,8 @@ def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
     head = (reply_to.process, reply_to.nonce, answer.number, answer.node)
     if isinstance(answer, Done):
         replies = [
-            (reply.code, _bytes_of(reply.value), reply.revision, reply.message) for reply in answer.replies
+            (reply.code, _bytes_of(reply.value), reply.revision, reply.message, _ttl_of(reply))
+            for reply in answer.replies
         ]
         return b"D" + _encode((*head, answer.term, answer.applied, replies))
     if isinstance(answer, Batch):
@@ -217,7 +218,7 @@ def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
     """
     kind, (process, nonce, *rest) = _decode(data, _ANSWERS)
     if kind == b"D":
-        rest[-1] = [Reply(code, _text_of(value), *others) for code, value, *others in rest[-1]]
+        rest[-1] = [_reply_of(*members) for members in rest[-1]]
     elif kind == b"B":
         rest[-1] = [Change(change, key, _text_of(value), *others) for change, key, value, *others in rest[-1]]
     return ReplyTo(process, nonce), _ANSWER_CLASSES[kind](*rest)
@@ -229,7 +230,7 @@ def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
 
 _Number = Annotated[int, Meta(ge=0)]
 _Texts = Annotated[list[bytes], Meta(min_length=1)]
-_Reply = tuple[str, bytes | None, _Number, str]
+_Reply = tuple[str, bytes | None, _Number, str, _Number | None]
 _Change = tuple[ChangeKind, str, bytes | None, _Number, _Number]
 _encode = msgspec.msgpack.Encoder().encode
 _encode_query = msgspec.json.Encoder().encode
@@ -273,6 +274,16 @@ def _decode_inner(decode: Callable[[Any], Any], data: Any) -> Any:
         return decode(data)
     except (ValueError, RecursionError) as error:
         raise NodePortError(f"malformed: {error}") from error
+
+
+def _reply_of(code: str, value: bytes | None, revision: int, message: str, ttl_us: int | None) -> Reply:
+    if ttl_us is None:
+        return Reply(code, _text_of(value), revision, message)
+    return TimedReply(code, _text_of(value), revision, message, ttl_us=ttl_us)
+
+
+def _ttl_of(reply: Reply) -> int | None:
+    return reply.ttl_us if isinstance(reply, TimedReply) else None
 
 
 def _bytes_of(text: msgspec.Raw | None) -> bytes | None:

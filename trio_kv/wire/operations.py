@@ -16,13 +16,15 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import OPERATIONS as STORE_OPERATIONS
 from trio_kv.kv.operations import AnyOperation, Cas, Delete, Get, Incr, Scan, Set, Txn
-from trio_kv.kv.operations.operation import Operation, WriteOperation, name_of
+from trio_kv.kv.operations.operation import TTL_MAX_S, TTL_MIN_S, Operation, WriteOperation, name_of
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, Seq
 from trio_kv.wire.watches import Unwatch, Watch
 
 __all__ = [
     "NESTING_MAX",
+    "TTL_MAX_S",
+    "TTL_MIN_S",
     "Cas",
     "Delete",
     "Get",
@@ -31,6 +33,7 @@ __all__ = [
     "Scan",
     "Set",
     "Txn",
+    "Watch",
     "WriteOperation",
     "is_nested_deeper",
 ]

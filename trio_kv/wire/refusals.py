@@ -85,7 +85,7 @@ ALL_MEMBERS: Final = (
 )
 
 OPS_TO_COME: Final[tuple[str, ...]] = ()
-MEMBERS_TO_COME: Final[tuple[str, ...]] = ("ttl",)
+MEMBERS_TO_COME: Final[tuple[str, ...]] = ()
 
 
 _unknown = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -284,8 +284,8 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} has {len(value)} characters; it has 1 to {most}", at)
         case inspect.FloatType() if type(value) is not NumberText:
             yield Problem(f"{name} must be a number of seconds, not {name_kind(value)}", at)
-        case inspect.FloatType(gt=0, le=most) if not 0 < float(value) <= (most or 0):
-            yield Problem(f"{name} must be above 0 and at most {most:g} seconds", at)
+        case inspect.FloatType(ge=least, le=most):
+            yield from _find_range_problems(name, float(value), least, most or 0, at)
         case inspect.LiteralType(values) if type(value) is not str or value not in values:
             yield Problem(f"{name} must be {' or '.join(map(_quote, map(str, values)))}", at)
         case inspect.BoolType() if type(value) is not bool:
@@ -298,6 +298,15 @@ def _find_type_problems(member: Member, kind: inspect.Type) -> Iterator[Problem]
             yield Problem(f"{name} must be an array, not {name_kind(value)}", at)
         case _:
             pass
+
+
+def _find_range_problems(
+    name: str, seconds: float, least: float | None, most: float, at: int
+) -> Iterator[Problem]:
+    if least is None and not 0 < seconds <= most:
+        yield Problem(f"{name} must be above 0 and at most {most:g} seconds", at)
+    if least is not None and not least <= seconds <= most:
+        yield Problem(f"{name} must be {least:g} to {most:.15g} seconds", at)
 
 
 def _find_key_problems(name: str, key: str, at: int) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from trio_kv.kv.reply import Reply
+from trio_kv.kv.reply import Reply, TimedReply
 from trio_kv.wire.operations import ABSENT, Request
 
 CLOSE_OK: Final = b'{"close": "ok"}\n'
@@ -88,6 +88,8 @@ class _ReplyMembers(msgspec.Struct, frozen=True, kw_only=True):
     revision: int | None = None
     node: int | None = None
     term: int | None = None
+    ttl: float | None = None
+    """Seconds for which the key lives at least; None: for good, or it was not asked."""
     close: str | None = None
     """Why the server closes the connection: `ok` for an idle one, `shutdown`."""
 
@@ -159,6 +161,7 @@ def parse_reply(line: bytes) -> ReplyLine:
         revision=members.revision,
         node=members.node,
         term=members.term,
+        ttl=members.ttl,
         close=members.close,
     )
 
@@ -211,7 +214,9 @@ def _lead_with(id_text: msgspec.Raw) -> bytes:
 def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     if not request.meta:
         return b""
-    answered_by = b', "node": %d, "term": %d' % (node, term)
+    meta = b', "node": %d, "term": %d' % (node, term)
+    if isinstance(reply, TimedReply):
+        meta += b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000)
     if getattr(request.operation, "operation", request.operation).tells_revision:
-        return answered_by
-    return b', "revision": %d' % reply.revision + answered_by
+        return meta
+    return b', "revision": %d' % reply.revision + meta

@@ -17,7 +17,7 @@ class Watch(Operation, frozen=True, gc=False, tag="watch"):
     """Be told of all changes of a key, or of all keys that begin with something."""
 
     words = "PREFIX [FROM]"
-    purpose = "changes as they come, from a revision on"
+    purpose = "what changes, as it comes, or from a revision on"
     needs_id = True
 
     key: Key | UnsetType = UNSET

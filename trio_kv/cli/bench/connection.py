@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from trio_kv.cli.bench.answers import CLOSED
@@ -52,8 +52,8 @@ class Connection:
     def _reset(self) -> None:
         self._socket = socket.socket(self._family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        self.recv = self._socket.recv
-        self.send_some = self._socket.send
+        self.recv: Callable[[int], bytes] = self._socket.recv
+        self.send_some: Callable[[bytes | memoryview], int] = self._socket.send
         self._rest: memoryview | None = None
         self.batch: Batch | None = None
         self.chunks: list[bytes] = []

@@ -55,6 +55,8 @@ class Load:
         connections: int,
         answers: Answers,
         clock_ns: Clock = time.perf_counter_ns,
+        *,
+        make: Callable[[int, Sequence[Any]], Connection] | None = None,
     ) -> None:
         """Connect nothing yet.
 
@@ -64,13 +66,14 @@ class Load:
             connections: how many.
             answers: judges the answers.
             clock_ns: the time.
+            make: makes a connection of family and peer; None for plain ones.
 
         """
         self.answers = answers
         self.figures = Figures()
         self._clock_ns = clock_ns
         self._readiness = open_readiness()
-        self._connections = [Connection(family, peer) for _ in range(connections)]
+        self._connections = [(make or Connection)(family, peer) for _ in range(connections)]
         self._by_number: dict[int, Connection] = {}
         self._idle = deque[Connection]()
         self._resting = deque((0, connection) for connection in self._connections)

@@ -20,6 +20,7 @@ from trio_kv.cli.parsing import (
     flag,
     option,
 )
+from trio_kv.cli.way import WayOptions
 from trio_kv.client.asker import DEFAULT_PORT
 
 CONNECTIONS_MAX = 65_536
@@ -32,7 +33,7 @@ RATE_MAX = 10_000_000
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class BenchOptions:
+class BenchOptions(WayOptions):
     """Which load, and on what."""
 
     host: Annotated[Host | None, option("Address of the server. [default: 127.0.0.1]", "HOST")] = None
@@ -102,6 +103,10 @@ class BenchOptions:
         """
         if self.nodes is not None and (self.host is not None or self.port is not None):
             raise UsageError("--nodes starts a server, --host and --port name one that runs: use one of them")
+        if self.nodes is not None and self.ca is not None:
+            raise UsageError(
+                "--nodes starts a server without TLS: leave --ca out, or name a server with --port"
+            )
 
     def workload(self) -> Workload:
         """Return what is asked of the server."""

@@ -4,11 +4,14 @@ import signal
 import socket
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import cycle
+from typing import Any
 
 from trio_kv.cli.bench.answers import Answers
+from trio_kv.cli.bench.connection import Connection
 from trio_kv.cli.bench.figures import Figures
 from trio_kv.cli.bench.load import Load, OnProgress
 from trio_kv.cli.bench.options import BenchOptions
@@ -48,7 +51,7 @@ def run(options: BenchOptions) -> ExitCode:
         family, peer = _find(host, port)
         answers = Answers()
         try:
-            load = Load(family, peer, options.connections, answers)
+            load = Load(family, peer, options.connections, answers, make=_maker(options, host))
         except OSError as error:
             raise NotConnectedError(f"no {options.connections} sockets: {explain_os_error(error)}") from error
         stack.callback(load.close)
@@ -88,6 +91,16 @@ def _measure(load: Load, options: BenchOptions, progress: Callable[[str, float],
         rate=rate,
         on_progress=progress("measuring", options.duration_s),
     )
+
+
+def _maker(options: BenchOptions, host: str) -> Callable[[int, Sequence[Any]], Connection] | None:
+    """Return what makes a connection; None for plain ones."""
+    tls, token = options.tls(), options.token()
+    if tls is None and token is None:
+        return None
+    from trio_kv.cli.bench.secure import SecureConnection
+
+    return partial(SecureConnection, host=host, tls=tls, token=token)
 
 
 def _find(host: str, port: int) -> tuple[int, tuple[object, ...]]:

@@ -5,19 +5,21 @@ from collections.abc import Sequence
 from msgspec import UNSET, Raw, UnsetType
 
 from trio_kv.kv.equality import COMPARED_BYTES_MAX, is_equal_json
-from trio_kv.kv.operations.operation import Context, KeyWrite, Value, encode_key_and_value
+from trio_kv.kv.operations.operation import Context, KeyWrite, Ttl, Value, encode_key_and_value
 from trio_kv.kv.reply import Item, Reply
 
 
 class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
     """Give a key a value if it now has the expected one."""
 
-    words = "KEY VALUE [EXPECTED]"
+    words = "[--ttl=TTL] KEY VALUE [EXPECTED]"
     purpose = "set, if the key now has EXPECTED, or does not exist"
 
     value: Value
     expected: Raw | UnsetType = UNSET
     """Any JSON value that the key must hold now, by JSON equality; left out, the key must not exist."""
+    ttl: Ttl | UnsetType = UNSET
+    """Seconds for which the key is kept; left out: for good."""
 
     @property
     def size_bytes(self) -> int:
@@ -31,7 +33,7 @@ class Cas(KeyWrite, frozen=True, gc=False, tag="cas"):
         problem = self._find_problem(context, item)
         if problem:
             return context.refuse(self.key, item, problem)
-        return context.put(self.key, self.value, item)
+        return context.put(self.key, self.value, item, context.end_of(self.ttl))
 
     def _find_problem(self, context: Context, item: Item | None) -> str:
         """Return why the condition does not hold; an empty text if it does."""

@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import Raw
 
 from trio_kv.kv.operations.operation import Key, Query, State, encode_key_and_value
-from trio_kv.kv.reply import Item, Reply
+from trio_kv.kv.reply import Item, Reply, TimedReply
 
 MISSING: Final = Reply("missing")
 
@@ -27,7 +27,11 @@ class Get(Query, frozen=True, gc=False, tag="get"):
 
     def answer(self, state: State) -> Reply:
         """Return what the key holds."""
-        return self.find(state.items)
+        item = state.items.get(self.key)
+        if item is None or item.due is None:
+            return MISSING if item is None else Reply("ok", item.value, item.revision)
+        ttl_us = max(0, item.due[0] - state.known_time_us)
+        return TimedReply("ok", item.value, item.revision, ttl_us=ttl_us)
 
     def find(self, items: Mapping[str, Item]) -> Reply:
         """Return what the key holds, of these keys."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Final
 
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
-from trio_kv.kv.operations.operation import Context, KeyWrite, encode_key_and_value
+from trio_kv.kv.operations.operation import Context, KeyWrite, Ttl, encode_key_and_value
 from trio_kv.kv.reply import Reply
 
 DIGITS_MAX: Final = 18
@@ -18,11 +18,13 @@ NUMBER_MAX: Final = 10**DIGITS_MAX - 1
 class Incr(KeyWrite, frozen=True, gc=False, tag="incr"):
     """Add to the whole number that a key holds; a missing key counts as 0."""
 
-    words = "KEY [BY]"
+    words = "[--ttl=TTL] KEY [BY]"
     purpose = "add BY, or 1, to a whole number, print the sum"
     has_result = True
 
     by: Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)] = 1
+    ttl: Ttl | UnsetType = UNSET
+    """Seconds for which the key is kept from now on; left out: as long as before."""
 
     @property
     def size_bytes(self) -> int:
@@ -40,7 +42,7 @@ class Incr(KeyWrite, frozen=True, gc=False, tag="incr"):
         total = int(bytes(text)) + self.by
         if abs(total) > NUMBER_MAX:
             return context.refuse(self.key, item, f"the sum would have more than {DIGITS_MAX} digits")
-        return context.put(self.key, Raw(b"%d" % total), item, is_told=True)
+        return context.put(self.key, Raw(b"%d" % total), item, context.end_of(self.ttl, item), is_told=True)
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:
         """Tell the key and the sum."""

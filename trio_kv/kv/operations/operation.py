@@ -5,12 +5,14 @@ An operation is one class in one file. The same object is decoded from a client'
 and tells a client by them what was wrong.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
+from trio_kv.kv.expiry import Expiry, Unnoted
 from trio_kv.kv.reply import Item, Origin, Reply
 
 KEY_BYTES_MAX: Final = 4096
@@ -27,6 +29,11 @@ KeyText = Annotated[str, Meta(examples=[""])]
 """What is compared with keys, and is no longer than one may be."""
 Value = Annotated[Raw, Meta(examples=["chips"])]
 """Any JSON value, as the text that was sent."""
+TTL_MIN_S: Final = 0.1
+TTL_MAX_S: Final = 31_536_000
+"""A year: far from where microseconds do not fit into an entry any more."""
+Ttl = Annotated[float, Meta(ge=TTL_MIN_S, le=TTL_MAX_S, examples=[60])]
+"""Seconds for which a key is kept at least; without it for good."""
 Revision = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
 
 
@@ -44,6 +51,13 @@ class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Index of the entry."""
     previous: int
     """The revision that the key had before; 0 if it did not exist."""
+
+
+class TimedSet(Change, frozen=True, gc=False, array_like=True):
+    """A key was given a value, and a time to live."""
+
+    due_us: int
+    """Cluster time at which it ends."""
 
 
 class SessionChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -67,11 +81,11 @@ class NoChange(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Context:
     """Where an operation is applied: the keys, its place in the log, and the record of what was done."""
 
-    __slots__ = ("changes", "compared_bytes", "index", "items", "known", "origin", "time_us")
+    __slots__ = ("changes", "compared_bytes", "expiry", "index", "items", "known", "origin", "time_us")
 
     def __init__(self) -> None:
         """Use `begin` before the first entry."""
-        self.begin({}, None)
+        self.begin({}, Expiry())
         self.index = 0
         """Index of the entry: the revision of what it writes."""
         self.time_us = 0
@@ -80,58 +94,98 @@ class Context:
         """Where the value of the last answer that holds one comes from."""
 
     def begin(
-        self, items: MutableMapping[str, Item], known: Callable[[str], Item | None] | None = None
+        self,
+        items: MutableMapping[str, Item],
+        expiry: Expiry,
+        known: Callable[[str], Item | None] | None = None,
     ) -> None:
         """Begin a run of entries.
 
         Args:
             items: all keys: a plain dict, or the two layers of a machine that was frozen (`kv.layers`).
+            expiry: which of them end, and when.
             known: what a machine of the process holds that has applied these entries already, if there is one.
 
         """
         self.items = items
+        self.expiry = expiry
         self.known = known
         self.changes: list[Change | SessionChange | NoChange] = []
         """What the run has done so far, in order."""
         self.compared_bytes = 0
         """JSON that the run has compared so far."""
 
-    def put(self, key: str, value: Raw, before: Item | None, *, is_told: bool = False) -> Reply:
+    def put(
+        self,
+        key: str,
+        value: Raw,
+        before: Item | None,
+        due_us: int | None = None,
+        *,
+        is_told: bool = False,
+    ) -> Reply:
         """Give a key a value.
 
         Args:
             key: the key.
             value: what it holds from here on.
             before: what it holds; None if it does not exist.
+            due_us: cluster time at which the key ends, see `end_of`; None: never.
             is_told: whether the answer tells the value.
 
         """
-        item = self._make_item(key, value, before)
+        item, previous = self._make_item(key, value, before, due_us), 0 if before is None else before.revision
         # Under the text that is shared: a dict takes over the key that it is given first.
         self.items[item.key] = item
-        self.changes.append(Change("set", key, value, self.index, 0 if before is None else before.revision))
+        if due_us is None:
+            if before is not None and before.due is not None:
+                self.expiry.replace(before, item)
+            self.changes.append(Change("set", key, value, self.index, previous))
+        else:
+            self.expiry.replace(before, item)
+            self.changes.append(TimedSet("set", key, value, self.index, previous, due_us))
         if is_told:
             self.origin = item.key, self.index
         return Reply("ok", item.value if is_told else None, self.index)
 
-    def _make_item(self, key: str, value: Raw, before: Item | None) -> Item:
+    def end_of(self, ttl: float | UnsetType, kept: Item | None = None) -> int | None:
+        """Return the cluster time at which a key ends that is given so many seconds; without them, when `kept` ends."""
+        if ttl is not UNSET:
+            return self.time_us + math.ceil(ttl * 1_000_000)
+        return None if kept is None or kept.due is None else kept.due[0]
+
+    def _make_item(self, key: str, value: Raw, before: Item | None, due_us: int | None) -> Item:
         """Return what a key holds from here on: what the machine that is ahead has, if that is the same."""
         if self.known is not None:
             known = self.known(key)
             # One revision of a key has one value in all of a cluster's history; but a machine that is wrong must stay
             # so alone.
             if known is not None and known.revision == self.index and known.value == value:
-                return known
+                known_us = None if known.due is None else known.due[0]
+                if known_us == due_us:
+                    return known
             before = before or known
+        if before is not None:
+            key = before.key
         # Copied, if it is a part of something larger that would stay in memory with it.
-        return Item(value.copy(), self.index, key if before is None else before.key)
+        if due_us is None:
+            return Item(value.copy(), self.index, key)
+        return Item(value.copy(), self.index, key, (due_us, key))
 
     def remove(self, key: str, item: Item) -> Reply:
         """Remove a key; `item` is what it holds."""
         del self.items[key]
+        if item.due is not None:
+            self.expiry.replace(item, None)
         self.changes.append(Change("delete", key, None, self.index, item.revision))
         self.origin = key, item.revision
         return Reply("ok", item.value, self.index)
+
+    def expire(self, key: str) -> None:
+        """Remove a key whose time has come."""
+        item = self.items.pop(key)
+        self.expiry.replace(item, None)
+        self.changes.append(Change("expire", key, None, self.index, item.revision))
 
     def refuse(self, key: str, item: Item | None, message: str) -> Reply:
         """Return the answer to a write whose condition does not hold; `item` is what the key holds."""
@@ -153,7 +207,7 @@ class Context:
     def make_inner(self, items: MutableMapping[str, Item]) -> "Context":
         """Return a context of the same entry, for what is applied to other keys first, as to a draft of these."""
         inner = Context()
-        inner.begin(items, self.known)
+        inner.begin(items, Unnoted(), self.known)
         inner.index, inner.time_us = self.index, self.time_us
         return inner
 
@@ -182,6 +236,10 @@ class State(Protocol):
     def applied(self) -> int:
         """Index of the last applied entry."""
 
+    @property
+    def known_time_us(self) -> int:
+        """Cluster time, as far as the node knows that answers."""
+
     def take_order(self) -> Order | None:
         """Return the order of the keys; None if whoever asks has to wait for it, and to ask again."""
 
@@ -190,7 +248,8 @@ class Operation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_f
     """What a client can ask for. Its fields are the members of its JSON object."""
 
     words: ClassVar[str] = ""
-    """Its members as words of a command line, in their order; those in brackets may be left out."""
+    """Its members as words of a command line, in their order; those in brackets may be left out. One that
+    begins with hyphens is an option, behind the operation's own word."""
     purpose: ClassVar[str]
     """What it does, for a list of commands."""
     has_result: ClassVar[bool] = False

@@ -8,6 +8,7 @@ from trio_kv.kv.operations.operation import (
     Context,
     KeyWrite,
     Revision,
+    Ttl,
     Value,
     encode_key_and_value,
     explain_revisions,
@@ -18,12 +19,14 @@ from trio_kv.kv.reply import Item, Reply
 class Set(KeyWrite, frozen=True, gc=False, tag="set"):
     """Give a key a value."""
 
-    words = "KEY VALUE"
+    words = "[--ttl=TTL] KEY VALUE"
     purpose = "VALUE is JSON; what is no JSON is taken as a string, spaces included"
 
     value: Value
     if_revision: Revision | UnsetType = UNSET
     """Only if this is the key's revision; 0: only if the key does not exist."""
+    ttl: Ttl | UnsetType = UNSET
+    """Seconds for which the key is kept; left out: for good."""
 
     @property
     def size_bytes(self) -> int:
@@ -41,7 +44,8 @@ class Set(KeyWrite, frozen=True, gc=False, tag="set"):
         wanted = self.if_revision
         if wanted is not UNSET and wanted != previous:
             return context.refuse(self.key, item, explain_revisions(previous, wanted))
-        return context.put(self.key, self.value, item)
+        due_us = None if self.ttl is UNSET else context.end_of(self.ttl)
+        return context.put(self.key, self.value, item, due_us)
 
     def encode_members(self, reply: Reply) -> Sequence[bytes | Raw]:  # noqa: ARG002 - as the other operations
         """Tell the key and what was written."""

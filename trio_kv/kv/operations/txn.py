@@ -193,6 +193,7 @@ class Txn(WriteOperation, frozen=True, gc=False, tag="txn"):
     def _take_effect(self, context: Context, draft: _Draft, inner: Context, reply: Reply) -> Reply:
         items = context.items
         for key, item in draft.changed.items():
+            context.expiry.replace(items.get(key), item)
             if item is not None:
                 items[key] = item
             elif key in items:

@@ -60,7 +60,9 @@ class WholeInjector(Injector):
                     world.cluster.snapshot(node)
             case faults.Drift():
                 world.cluster.faults.skew_clock(fault.node, fault.rate)
+                world.judges.expiry.clock_may_run(fault.rate)
             case faults.Jump():
+                world.judges.expiry.clock_leapt()
                 world.cluster.faults.jump_clock(self._pick(fault.node), fault.by_s)
 
     def _hurt_nodes(self, fault: faults.NodeFault) -> None:
