@@ -19,9 +19,9 @@ from trio_kv.wire.requests import encode_request, parse_chunk, parse_line
 COMMON = {"id", "timeout", "consistency", "meta"}
 TAKEN = {
     "get": {"key"},
-    "set": {"key", "value", "if_revision"},
+    "set": {"key", "value", "if_revision", "ttl"},
     "delete": {"key", "if_revision"},
-    "cas": {"key", "value", "expected"},
+    "cas": {"key", "value", "expected", "ttl"},
     "ping": set[str](),
     "status": set[str](),
 }
@@ -83,11 +83,12 @@ def reference(line: bytes) -> dict[str, Any]:
     op = request.get("op", "set" if "value" in request else "get")
     if type(op) is not str or op not in TAKEN or not request.keys() <= TAKEN[op] | COMMON | {"op"}:
         raise RefusedError("unknown op or member")
-    if not TAKEN[op] - {"if_revision", "expected"} <= request.keys():
+    if not TAKEN[op] - {"if_revision", "expected", "ttl"} <= request.keys():
         raise RefusedError("a member is missing")
     checks: dict[str, Callable[[Any], object]] = {
         "key": lambda key: type(key) is str and 1 <= len(key.encode()) <= 4096,
         "timeout": lambda timeout: type(timeout) is Number and 0 < float(timeout) <= 60,
+        "ttl": lambda ttl: type(ttl) is Number and 0.1 <= float(ttl) <= 31_536_000,
         "consistency": lambda word: type(word) is str and word in ("linearizable", "stale"),
         "meta": lambda meta: type(meta) is bool,
         "if_revision": lambda text: (
@@ -260,6 +261,8 @@ def check_request(line: bytes, request: Request, expected: dict[str, Any]) -> No
     assert request.meta == expected.get("meta", False)
     revision = getattr(operation, "if_revision", UNSET)
     assert revision == (int(expected["if_revision"]) if "if_revision" in expected else UNSET)
+    ttl = getattr(operation, "ttl", UNSET)
+    assert ttl == (float(expected["ttl"]) if "ttl" in expected else UNSET)
     for name, text in (
         ("id", request.id),
         ("value", getattr(operation, "value", UNSET)),

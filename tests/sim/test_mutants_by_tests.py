@@ -20,7 +20,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     path: Path = tmp_path_factory.mktemp("mutants") / "results.json"
     command = [sys.executable, "-m", "tests.mutants.by_tests", str(path)]
     faulthandler.cancel_dump_traceback_later()  # These are many tests, and have a time-out of their own.
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     results: dict[str, str | None] = json.loads(path.read_text())
     return results

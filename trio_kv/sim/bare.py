@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from trio_kv.check.answers import Answers
 from trio_kv.check.watch import Watch
+from trio_kv.check.watch_order import Event, WatchOrder
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.messages import Message
@@ -44,6 +45,30 @@ class _Blind(Watch):
         pass
 
 
+class _Gullible(WatchOrder):
+    """Notes how far a watch is told to be, and believes it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__("nobody", "", is_prefix=True, chronicle=world.chronicle)
+        self._world = world
+
+    @property
+    def is_complete(self) -> bool:
+        histories = [each.feed.history for each in self._world.living()]
+        known = [each for each in histories if each.after <= self.position]
+        return not any(each.read(self.position, 1)[1] for each in known)
+
+    def told(self, revision: int, events: Sequence[Event]) -> None:
+        self.position = revision
+        self.told_count += len(events)
+
+    def progressed(self, revision: int) -> None:
+        self.position = revision
+
+    def jumped(self, oldest: int) -> None:
+        self.position = oldest - 1
+
+
 class BareWorld(World):
     """A world in which nobody looks."""
 
@@ -52,6 +77,8 @@ class BareWorld(World):
         super().__init__(plan, tell)
         self.watch = _Blind()
         self.answers = self.judges.answers = _Believer(self.chronicle, self.durability)
+        for watcher in self.watchers.values():
+            watcher.order = _Gullible(self)
 
     def _judge_end(self) -> None:
         """Believe that all is well."""
