@@ -72,9 +72,9 @@ def _(patch: Patch) -> None:
     patch.setattr(Session, "_take_plain", take_plain)
 
 
-@mutant("access: a reader may do what is not known to write", tests=unit("test_a_reader_may_not_write"))
+@mutant("C8 access: a reader may do what is not known to write", tests=unit("test_C8_a_reader_may_not_write"))
 def _(patch: Patch) -> None:
-    kinds = {"set", "delete", "cas", "incr", "txn"}
+    kinds = {"set", "delete", "cas", "incr"}
     patch.setattr(access, "only_reads", lambda operation: operation.name not in kinds)
 
 

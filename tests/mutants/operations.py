@@ -21,7 +21,7 @@ def replay_tests(*names: str) -> tuple[str, ...]:
 RULES = replay_tests("test_the_rules_are_those_of_the_state_machine")
 
 
-@mutant("C9 an incr counts twice", world="core", tests=RULES)
+@mutant("an incr counts twice", world="core", tests=RULES)
 def _(patch: Patch) -> None:
     real = Incr.apply
 
@@ -32,7 +32,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Incr, "apply", apply)
 
 
-@mutant("C9 an incr takes effect a second time, under a seq of its own", world="whole")
+@mutant("an incr takes effect a second time, under a seq of its own", world="whole")
 def _(patch: Patch) -> None:
     real = RaftStore.start_write
 
@@ -81,7 +81,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Set, "apply", apply)
 
 
-@mutant("C9 a page of a scan is torn between two states", world="core")
+@mutant("a page of a scan is torn between two states", world="core")
 def _(patch: Patch) -> None:
     real = Scan.answer
     before: dict[int, tuple[Any, Any]] = {}
@@ -143,7 +143,7 @@ def _(patch: Patch) -> None:
 # Transactions
 
 
-@mutant("C9 a txn that can't be carried out leaves what it did before that", world="core", tests=RULES)
+@mutant("a txn that can't be carried out leaves what it did before that", world="core", tests=RULES)
 def _(patch: Patch) -> None:
     real = Txn.apply
 
@@ -160,7 +160,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Txn, "apply", apply)
 
 
-@mutant("C9 a txn does half of its work", world="core", tests=RULES)
+@mutant("a txn does half of its work", world="core", tests=RULES)
 def _(patch: Patch) -> None:
     real = Txn._take_effect
 
@@ -172,11 +172,11 @@ def _(patch: Patch) -> None:
     patch.setattr(Txn, "_take_effect", take_effect)
 
 
-@mutant("C9 a txn looks at no condition", world="core", tests=RULES)
+@mutant("a txn looks at no condition", world="core", tests=RULES)
 def _(patch: Patch) -> None:
     patch.setattr(txn.Condition, "holds", lambda self, items, budget: True)
 
 
-@mutant("C9 the operations of a txn do not see the ones before", world="core", tests=RULES)
+@mutant("the operations of a txn do not see the ones before", world="core", tests=RULES)
 def _(patch: Patch) -> None:
     patch.setattr(txn._Draft, "get", lambda self, key, default=None: self._below.get(key, default))

@@ -10,6 +10,7 @@ import pytest
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.operations import Delete
 from trio_kv.kv.operations.scan import Scan
+from trio_kv.kv.operations.txn import Txn
 from trio_kv.kv.reply import Reply
 from trio_kv.proxy.access import (
     DELAY_MAX_S,
@@ -40,6 +41,8 @@ WRITES = [
     b'{"op":"session"}\n',
     b'{"op":"session","session":"s"}\n',
     b'{"key":"a","value":1,"session":"s","seq":1}\n',
+    b'{"op":"txn","if":[],"then":[{"op":"set","key":"a","value":1}]}\n',
+    b'{"op":"txn","if":[],"then":[{"op":"get","key":"a"}],"else":[{"op":"delete","key":"a"}]}\n',
 ]
 READS = [
     GET,
@@ -47,11 +50,13 @@ READS = [
     b'{"op":"status"}\n',
     b'{"key":"a","consistency":"stale"}\n',
     b'{"op":"scan","prefix":"a"}\n',
+    b'{"op":"txn","if":[{"key":"a","exists":true}],"then":[{"op":"get","key":"a"}],"else":[{"op":"get","key":"b"}]}\n',
     b'{"op":"watch","prefix":"a","id":1}\n',
     b'{"op":"unwatch","id":1}\n',
 ]
 ANSWERS: dict[type, bytes] = {
     Scan: b'"items": [], "more": false, ',
+    Txn: b'[true, [["ok", 1]]]',
     OpenOrRenew: b'{"session": "s", "timeout": 1}',
 }
 """What the store says, where it is no value."""
@@ -200,7 +205,7 @@ def test_lines_that_are_no_requests_say_nothing_new() -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_reader_may_not_write(write: bytes) -> None:
+def test_C8_a_reader_may_not_write(write: bytes) -> None:
     """Reads, signs of life and the status are answered; a write of any kind is not, alone or in a pipeline."""
     client = Door().client()
     client.say(auth(ROB))

@@ -20,11 +20,10 @@ IDS = [
 NOT_YET = {
     "C4": "no locks yet",
     "C5": "no leases yet",
-    "C8": "no permissions yet",
-    "C9": "no transactions yet",
     "N3": "no changes of membership yet",
 }
 NOT_HERE = {
+    "C9": "nothing is asked at an old revision, so what a node has forgotten decides nothing",
     "R5": "no read rests on a lease: each one takes a round of heartbeats, whatever the clocks say",
     "E5": "there is one version, and pre-vote can't be turned off",
     "E7": "what must not happen is an answer of another kind: a transfer to itself is refused",

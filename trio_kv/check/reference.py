@@ -71,6 +71,8 @@ class Reference:
         """Hold nothing."""
         self.items: dict[str, tuple[bytes, int]] = {}
         self.history: dict[str, list[tuple[int, tuple[bytes, int] | None]]] = {}
+        self.changes: list[tuple[int, str, tuple[bytes, int] | None]] = []
+        """The same of all keys, in the order of the log."""
         """key -> (index, item since then or None), rising."""
         self.ends: dict[str, int] = {}
         """key -> cluster time at which it ends, in microseconds; those that are for good are not in it."""
@@ -246,6 +248,7 @@ class Reference:
     def _note(self, key: str, item: tuple[bytes, int] | None, index: int, end_us: int | None) -> None:
         """Note what a key holds from entry `index` on, and when it ends."""
         self.history.setdefault(key, []).append((index, item))
+        self.changes.append((index, key, item))
         self.ends.pop(key, None)
         if item is None:
             del self.items[key]
@@ -258,6 +261,7 @@ class Reference:
         del self.items[key]
         self.ends.pop(key, None)
         self.history[key].append((index, None))
+        self.changes.append((index, key, None))
 
 
 def _may_take_effect(operation: Set | Delete | Cas | Incr, held: tuple[bytes, int] | None) -> bool:

@@ -8,6 +8,7 @@ says so.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Protocol
 
 from trio_kv.check.reference import Reference
@@ -18,6 +19,8 @@ from trio_kv.raft.entry import Entry
 Event = tuple[str, str, bytes | None]
 """Kind, key, and value."""
 
+
+_index_of = _place_of = itemgetter(0)
 
 EVENTS_NAMED = 3
 """So many of those that are missing are named."""
@@ -134,15 +137,14 @@ class WatchOrder:
 
     def _due(self, after: int, upto: int) -> list[Event]:
         """Return all that was done to the watched keys in (after, upto], in the order in which it is to be told."""
-        due: list[tuple[int, str, Event]] = []
-        for key, history in self._chronicle.reference.history.items():
-            if key != self._text and not (self._is_prefix and key.startswith(self._text)):
-                continue
-            for index, item in history[bisect_right(history, after, key=lambda each: each[0]) :]:
-                if index > upto:
-                    break
-                due.append((index, key, self._event(index, key, item)))
-        return [event for _, _, event in sorted(due, key=lambda each: each[:2])]
+        changes = self._chronicle.reference.changes
+        first, end = (bisect_right(changes, index, key=_index_of) for index in (after, upto))
+        due: dict[tuple[int, str], Event] = {}
+        for index, key, item in changes[first:end]:
+            if key == self._text or (self._is_prefix and key.startswith(self._text)):
+                # What was done to a key last is what a revision did to it.
+                due[index, key] = self._event(index, key, item)
+        return [event for _, event in sorted(due.items(), key=_place_of)]
 
     def _event(self, index: int, key: str, item: tuple[bytes, int] | None) -> Event:
         if item is not None:
