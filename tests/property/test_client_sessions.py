@@ -86,6 +86,8 @@ def test_it_answers_by_the_judges_rules_before_and_after_a_snapshot(log: list[En
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sessions, "HELD_BYTES_MAX", 1_000)
         patch.setattr("trio_kv.check.reference.SESSION_TEXT_BYTES_MAX", 1_000)
+        patch.setattr(sessions, "CLIENT_HELD_BYTES_MAX", 1_500)
+        patch.setattr("trio_kv.check.reference.CLIENT_TEXT_BYTES_MAX", 1_500)
         machine, rule, twin = Machine(), Reference(), Machine()
         for number, entry in enumerate(log):
             if number == place:

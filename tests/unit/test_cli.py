@@ -686,6 +686,7 @@ def test_the_shell_takes_commands_and_raw_lines(
         ("set --ttl=60 k a b", {"key": "k", "value": "a b", "ttl": 60}),
         ("cas  --ttl=0.5 lock alice", {"op": "cas", "key": "lock", "value": "alice", "ttl": 0.5}),
         ("incr --ttl=1e2 k 5", {"op": "incr", "key": "k", "by": 5, "ttl": 100}),
+        ('set "--ttl" 1', {"key": "--ttl", "value": 1}),
         ('set "--ttl=60" 1', {"key": "--ttl=60", "value": 1}),
         (
             'txn [] [{"op":"get","key":"a"},{"key":"b","value":" "}]',
@@ -731,6 +732,10 @@ def test_the_shell_sends_what_stands_there(
         ("txn []", "THEN is missing"),
         ('txn [] [{"op":"cas","key":"a","value":1}]', '"then"[0] is a "cas"; in a txn there may be'),
         ("incr k many", "BY can't be many: Expected `int`, got `str`"),
+        (
+            "set --ttl 60 k 1",
+            'write --ttl=TTL, without a space; a key of that name is "--ttl", with the quotes',
+        ),
         ("set --ttl=soon k 1", "TTL can't be soon: Expected `float`, got `str`"),
         ("set --ttl=0 k 1", "TTL can't be 0: Expected `float` >= 0.1"),
         ("status now", "too much"),

@@ -194,6 +194,20 @@ def test_no_room_for_a_text_is_no_answer_for_ever(monkeypatch: pytest.MonkeyPatc
     assert code(machine, 4, Delete("k"), done=3) == "ok"
 
 
+def test_texts_of_clients_leave_room_for_those_who_have_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much clients let be kept for them, a write without a number is carried out."""
+    monkeypatch.setattr(sessions_module, "HELD_BYTES_MAX", 2_000)
+    monkeypatch.setattr(sessions_module, "CLIENT_HELD_BYTES_MAX", 1_000)
+    machine = started()
+    own = at(machine, 0, OpenSession(TIMEOUT_US)).revision
+    large = Set("k", msgspec.Raw(b'"' + b"x" * 1_000 + b'"'))
+    assert code(machine, 1, large) == "ok"
+    assert code(machine, 2, Delete("k")) == "ok"
+    assert code(machine, 3, large) == "ok"
+    assert code(machine, 4, Delete("k")) == "overloaded"
+    assert at(machine, 0, Write(own, 1, 0, Delete("k"))).code == "ok"
+
+
 def test_a_copy_changes_on_its_own() -> None:
     """A frozen or copied machine keeps the sessions that it has."""
     machine = started()

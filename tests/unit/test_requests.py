@@ -165,6 +165,7 @@ def test_requests(line: str, request_: Request) -> None:
         ('{"op":"ping","key":"a"}', '"key" belongs to get, set, delete, cas, incr, watch, not to ping'),
         ("{}", '"key" is missing: a get looks like {"key": "snack"} (byte 2 of the line)'),
         ('{"value":1}', '"key" is missing: a set looks like {"key": "snack", "value": "chips"}'),
+        ('{"op":"incr"}', '"key" is missing: an incr looks like {"op": "incr", "key": "snack"} (byte 13'),
         ('{"op":"cas","key":"a"}', 'looks like {"op": "cas", "key": "snack", "value": "chips"}'),
         ('{"key":5}', '"key" must be a string, not a number (byte 8 of the line)'),
         ('{"key":null}', '"key" must be a string, not null'),
@@ -333,6 +334,8 @@ LONG_LINES = [
     (filled(b"[", b'"abc",', b"1]"), "a request is one JSON object"),
     (filled(b"", b"[", b""), "a request is one JSON object"),
     (filled(b"", b"x", b""), "not JSON: invalid character (byte 1 of the line)"),
+    (filled(b'{"op":"txn","if":[', b"1,", b"1]}"), '"if" has more than 120 conditions'),
+    (filled(b'{"op":"txn","then":[', b"{},", b"{}]}"), '"then" has more than 120 operations'),
     (filled(b'{"key":"k"', b",", b"}"), "not JSON: object keys must be strings (byte 12 of the line)"),
 ]
 

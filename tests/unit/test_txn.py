@@ -268,6 +268,10 @@ def test_what_writes_and_what_only_reads() -> None:
         ('"if":[{"key":"a","is":1}]', '"if"[0]: a condition looks like'),
         ('"if":[{"key":"","exists":true}]', '"if"[0]: "key" is empty'),
         ('"if":[{"key":"a","revision":-1}]', '"if"[0]: a condition looks like'),
+        (
+            '"then":[{"key":"a","value":1,"session":"s","seq":1}]',
+            '"then"[0]: "session", "seq" and "done" belong to the whole txn',
+        ),
         ('"then":[],"then":[]', 'the member "then" stands twice'),
         ('"than":[]', 'unknown member "than"; a txn takes if, then, else'),
         ('"key":"a"', '"key" belongs to'),
@@ -290,7 +294,7 @@ def test_limits_of_its_lists() -> None:
     }
     for name, (element, what) in lists.items():
         parse_line(f'{{"op":"txn","{name}":[{",".join([element] * 120)}]}}'.encode())
-        with pytest.raises(BadRequestError, match=f'"{name}" has 121 {what}; it may have 120'):
+        with pytest.raises(BadRequestError, match=f'"{name}" has more than 120 {what}'):
             parse_line(f'{{"op":"txn","{name}":[{",".join([element] * 121)}]}}'.encode())
         long_key = element.replace('"a"', f'"{"k" * 4097}"')
         with pytest.raises(BadRequestError, match="has 4097 bytes; it may have 4096") as caught:
@@ -318,3 +322,13 @@ def test_meta_tells_the_revision_once() -> None:
         assert line == (
             b'{"succeeded": true, "results": [], "revision": 7, "status": "ok", "node": 2, "term": 5}\n'
         )
+
+
+def test_meta_tells_the_revision_of_what_a_conflict_is_about(log: Log) -> None:
+    """As every other conflict does."""
+    reply = log.ask('{"op":"txn","then":[{"op":"incr","key":"b"}],"meta":true}')
+    assert (reply["error"], reply["value"], reply["revision"]) == (
+        "conflict",
+        "x",
+        log.machine.items["b"].revision,
+    )

@@ -58,6 +58,8 @@ OVERLOADED = Outcome("overloaded")
 SESSION_TEXT_BYTES_MAX = 64 * 1024 * 1024
 ALL_TEXT_BYTES_MAX = 256 * 1024 * 1024
 """What outcomes of one session, and of all, may hold before nothing that may tell a large value is applied any more."""
+CLIENT_TEXT_BYTES_MAX = 192 * 1024 * 1024
+"""What those of all may hold before that is so in the sessions of clients."""
 SMALL_TEXT_BYTES_MAX = 512
 PAGE_TEXT_BYTES_MAX = 1024 * 1024
 
@@ -195,10 +197,11 @@ class Reference:
         return 0 if held is None else len(held[0])
 
     def _is_full(self, session: _Session) -> bool:
-        if self._text_bytes_max < min(SESSION_TEXT_BYTES_MAX, ALL_TEXT_BYTES_MAX):
+        all_max = CLIENT_TEXT_BYTES_MAX if session.secret else ALL_TEXT_BYTES_MAX
+        if self._text_bytes_max < min(SESSION_TEXT_BYTES_MAX, all_max):
             return False
         self._text_bytes_max = _held_bytes(self._sessions.values())
-        return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= ALL_TEXT_BYTES_MAX
+        return _held_bytes([session]) >= SESSION_TEXT_BYTES_MAX or self._text_bytes_max >= all_max
 
     def _take_effect(self, operation: AnyWrite, index: int, time_us: int) -> tuple[Outcome, tuple[str, int]]:
         """Return the outcome, and the key and revision that its value comes from, if it has one."""

@@ -226,7 +226,12 @@ def _read_members(kind: type[Operation], arguments: Arguments) -> dict[str, Any]
         name = word.strip("[]")
         if name.startswith("--"):
             flag, _, name = name.partition("=")
-            if arguments.rest.lstrip(BLANKS).startswith(f"{flag}="):
+            rest = arguments.rest.lstrip(BLANKS)
+            if rest.split(maxsplit=1)[:1] == [flag]:
+                raise CommandError(
+                    f'write {flag}={name}, without a space; a key of that name is "{flag}", with the quotes'
+                )
+            if rest.startswith(f"{flag}="):
                 text, arguments = arguments.take(name)
                 members[name.lower()] = _read_member(text.removeprefix(f"{flag}="), name, types[name.lower()])
             continue

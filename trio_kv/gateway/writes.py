@@ -37,7 +37,7 @@ OPENING_RETRY_S = 10.0
 """The same for the opening of a session, each attempt of which may open one."""
 FULL = "the disks of a majority are full: nothing was written"
 UNKNOWN = "no answer in time: the write may or may not take effect"
-LATE = "no leader took the write in time: nothing was written"
+LATE = "no leader took it in time: nothing was written"
 _LEADER_FULL = refuse("overloaded", "the leader's queue is full: try again later")
 
 

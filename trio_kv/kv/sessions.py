@@ -46,11 +46,15 @@ values would have to wait because of others, under the same session, who work wi
 ALL_HELD_BYTES_MAX = 256 << 20
 """The same for the answers of all sessions together."""
 
+CLIENT_HELD_BYTES_MAX = ALL_HELD_BYTES_MAX - HELD_BYTES_MAX
+"""The same where the session is a client's: they leave room for the gateways, so that nobody who gives his writes no
+numbers has to wait because of those who do."""
+
 SESSIONS_MAX = 65_536
 """Open sessions. When there are that many, a new one is not opened and its owner hears `overloaded`."""
 
 CLIENT_SESSIONS_MAX = SESSIONS_MAX - 1024
-"""Those of clients among them: they leave room for the gateways, without which nobody could write."""
+"""Those of clients among them: they leave room for the gateways, too, without which nobody could write."""
 
 CLIENT_REPLIES_MAX = 4_194_304
 """Answers that all sessions of clients keep together: they take a few hundred bytes of memory each. When there are that
@@ -66,7 +70,7 @@ FULL_OF_REPLIES = Reply(
     "overloaded", message="sessions keep too many answers: say more often, by `done`, which ones you have"
 )
 TOO_MANY_SESSIONS = Reply(
-    "overloaded", message=f"{SESSIONS_MAX} sessions are open, and there may not be more"
+    "overloaded", message=f"{CLIENT_SESSIONS_MAX} sessions are open, and there may not be more"
 )
 
 
@@ -200,7 +204,8 @@ class Sessions:
         """Tell whether an answer of a session may come to hold a value of that size; one of none may always."""
         if size_bytes <= SMALL_TEXT_BYTES_MAX:
             return True
-        return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < ALL_HELD_BYTES_MAX
+        all_max = CLIENT_HELD_BYTES_MAX if session.secret else ALL_HELD_BYTES_MAX
+        return session.held_bytes < HELD_BYTES_MAX and self.held_bytes < all_max
 
     def forget_first(self) -> int:
         """Forget the session that is due first; return its id. Asked right after `expires_at_us`, which told one."""

@@ -5,14 +5,18 @@ from typing import Any, Final, get_args
 
 import msgspec
 from msgspec import UNSET, Raw
+from msgspec.structs import astuple
 
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX, name_of
 from trio_kv.kv.operations.txn import CONDITIONS_MAX, OPERATIONS_MAX, BranchOperation, Condition
+from trio_kv.wire.client_sessions import Numbered
 from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import BadRequestError, Request
 
 PARTS: Final = ("if", "then", "else")
+
+ELEMENTS_MAX: Final = max(CONDITIONS_MAX, OPERATIONS_MAX)
 
 CONDITION_LOOKS_LIKE: Final = (
     'a condition looks like {"key": "snack", "equals": "chips"}, {"key": "snack", "revision": 7} or '
@@ -22,6 +26,12 @@ CONDITION_LOOKS_LIKE: Final = (
 _ALLOWED: Final[tuple[type[Any], ...]] = get_args(BranchOperation)
 
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
+_Longest = msgspec.defstruct(
+    "_Longest", [(f"element_{place}", Raw, Raw()) for place in range(ELEMENTS_MAX + 1)], array_like=True
+)
+_decode_longest = msgspec.json.Decoder(_Longest).decode
+"""Skips what is behind the first element too many: a line has room for half a million, each an object if it is kept."""
+
 _decode_condition = msgspec.json.Decoder(Condition).decode
 
 
@@ -59,12 +69,15 @@ def _elements(members: Mapping[str, Any], name: str) -> list[tuple[int, bytes]]:
     if not len(text):
         return []
     try:
-        elements = _decode_list(text)
+        if bytes(text).count(b",") < ELEMENTS_MAX:
+            elements = _decode_list(text)
+        else:
+            elements = [each for each in astuple(_decode_longest(text)) if len(each)]
     except ValueError:
         raise PartError(f'"{name}" must be an array') from None
     most, what = (CONDITIONS_MAX, "conditions") if name == "if" else (OPERATIONS_MAX, "operations")
     if len(elements) > most:
-        raise PartError(f'"{name}" has {len(elements)} {what}; it may have {most}')
+        raise PartError(f'"{name}" has more than {most} {what}')
     return list(enumerate(map(bytes, elements)))
 
 
@@ -97,6 +110,8 @@ def _read_operation(text: bytes, where: str, parse_line: Callable[[bytes], Reque
             f"{where}: {error.message.replace('of the line', f'of {where}')}", error.code
         ) from None
     operation: Any = request.operation
+    if type(operation) is Numbered:
+        raise PartError(f'{where}: "session", "seq" and "done" belong to the whole txn')
     if type(operation) not in _ALLOWED:
         names = ", ".join(map(name_of, _ALLOWED))
         raise PartError(f'{where} is a "{operation.name}"; in a txn there may be {names}')

@@ -244,18 +244,18 @@ def _find_member_problems(name: str, is_explicit: bool, given: Mapping[str, Memb
         if member.name in allowed:
             continue
         if member.name in NUMBERING:
-            yield Problem(f"{NUMBERS_WRITES} a {name} takes no {_quote(member.name)}", member.at)
+            yield Problem(f"{NUMBERS_WRITES} {with_article(name)} takes no {_quote(member.name)}", member.at)
             continue
         takers = [op for op, taken in FIELDS.items() if member.name in taken]
         if takers:
-            hint = "" if is_explicit else f'; this is a {name}, as it has no "op"'
+            hint = "" if is_explicit else f'; this is {with_article(name)}, as it has no "op"'
             yield Problem(
                 f"{_quote(member.name)} belongs to {', '.join(takers)}, not to {name}{hint}", member.at
             )
         elif member.name in MEMBERS_TO_COME:
             yield Problem(f"the member {_quote(member.name)} is not supported yet", member.at)
         else:
-            hint = f"; a {name} takes {', '.join(allowed)}{_guess(member.name, ALL_MEMBERS)}"
+            hint = f"; {with_article(name)} takes {', '.join(allowed)}{_guess(member.name, ALL_MEMBERS)}"
             yield Problem(f"unknown member {_quote(member.name)}{hint}", member.at)
 
 
@@ -263,7 +263,9 @@ def _find_missing(name: str, given: Mapping[str, Member], at: int) -> Iterator[P
     """Yield members without which this operation can't be."""
     for wanted in FIELDS[name].values():
         if wanted.required and wanted.encode_name not in given:
-            yield Problem(f'"{wanted.encode_name}" is missing: a {name} looks like {_show(name)}', at)
+            yield Problem(
+                f'"{wanted.encode_name}" is missing: {with_article(name)} looks like {_show(name)}', at
+            )
     if name in NUMBERED and any(member in given for member in NUMBERING):
         for member in ("session", "seq"):
             if member not in given:
@@ -320,6 +322,11 @@ def _find_key_problems(name: str, key: str, at: int) -> Iterator[Problem]:
 def _is_whole(text: str, least: int, most: int) -> bool:
     digits = text.removeprefix("-")
     return digits.isdecimal() and len(digits) <= len(str(most)) and least <= int(text) <= most
+
+
+def with_article(name: str) -> str:
+    """Return the name of an operation, with the article that it has in a sentence."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _show(name: str) -> str:

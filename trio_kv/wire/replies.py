@@ -217,6 +217,7 @@ def _encode_meta(request: Request, reply: Reply, node: int, term: int) -> bytes:
     meta = b', "node": %d, "term": %d' % (node, term)
     if isinstance(reply, TimedReply):
         meta += b', "ttl": %b' % _encode(reply.ttl_us / 1_000_000)
-    if getattr(request.operation, "operation", request.operation).tells_revision:
+    has_revision = getattr(request.operation, "operation", request.operation).tells_revision
+    if has_revision and reply.code == "ok":
         return meta
     return b', "revision": %d' % reply.revision + meta

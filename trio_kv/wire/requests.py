@@ -30,7 +30,7 @@ from trio_kv.wire.operations import (
     WriteMembers,
 )
 from trio_kv.wire.parts import PartError, read_parts
-from trio_kv.wire.refusals import NUMBERS_WRITES, explain
+from trio_kv.wire.refusals import NUMBERS_WRITES, explain, with_article
 
 GET_OVERHEAD_BYTES = len('{"key":""}')
 SET_OVERHEAD_BYTES = len('{"key":"","value":}')
@@ -281,7 +281,7 @@ def _number(line: bytes, operation: Any, members: WriteMembers) -> Any:
     if session is UNSET and seq is UNSET and done is UNSET:
         return operation
     if not isinstance(operation, WriteOperation):
-        raise explain(line, f"{NUMBERS_WRITES} a {operation.name} takes none")
+        raise explain(line, f"{NUMBERS_WRITES} {with_article(operation.name)} takes none")
     if session is UNSET or seq is UNSET:
         raise explain(line, "session and seq stand together")
     write: Any = operation
