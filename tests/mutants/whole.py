@@ -4,7 +4,6 @@ The core world has none of them; these are mistakes that only the whole world ca
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -178,8 +177,11 @@ def _(patch: Patch) -> None:
             view = self._view
             return store.start_read(queries, timeout_s=timeout_s, is_stale=False, view=view, done=read)
 
-        others_of_store = {"start_read": store.start_read, "cancel": store.cancel, "status": store.status}
-        shim = SimpleNamespace(start_write=start_write, **others_of_store)
+        class Shim:
+            def __getattr__(self, name: str) -> Any:
+                return start_write if name == "start_write" else getattr(store, name)
+
+        shim: Any = Shim()
         real(self, *streams, store=shim, **others)
 
     patch.setattr(Connection, "__init__", init)
