@@ -154,6 +154,7 @@ class Machine(MachineState):
         """Let what comes of the next entries happen, and add their replies."""
         first, last = outcome.entries[0], outcome.entries[-1]
         assert first.index == self.applied + 1, f"entry {first.index} applied after {self.applied}"
+        assert last.index == self.applied + len(outcome.entries), f"a gap between {first} and {last}"
         assert first.time_us >= self.time_us, (
             f"cluster time back from {self.time_us} to {first.time_us} at {first}"
         )

@@ -112,6 +112,7 @@ def foresee(entries: Sequence[LogEntry], items: Mapping[str, Item], sessions: Se
             break
         seq, operation = command.seq, command.operation
         done = max(done, command.done)
+        # `is_plain`, spelled out: it is asked of every write.
         if type(operation) is not Set or operation.if_revision is not UNSET or operation.ttl is not UNSET:
             break
         if seq < done or seq in replies or seq in known:
