@@ -145,12 +145,15 @@ async def shake_hands(
         secure = trio.SSLStream(
             ReplayStream(first, stream), cast("ssl.SSLContext", context), server_side=True
         )
+        failure: trio.BrokenResourceError | None = None
         try:
             await secure.do_handshake()
-        except trio.BrokenResourceError:
+        except trio.BrokenResourceError as error:
+            failure = error
+        if failure is not None:
             if alert := context.read_outgoing():
                 await stream.send_all(alert)
-            raise
+            raise failure
     except trio.BrokenResourceError as error:
         raise HandshakeError(f"the TLS handshake failed: {explain(error.__cause__)}") from error
     return secure
