@@ -224,6 +224,21 @@ def test_an_item_does_not_keep_its_entry_in_memory() -> None:
     assert msgspec.json.decode(item.value) == 1
 
 
+@pytest.mark.parametrize("size", [1, 4], ids=["one by one", "as a run"])
+def test_a_change_holds_the_texts_of_the_item(size: int) -> None:
+    """Changes are kept for those who watch: what they hold beside the items would be the values once more."""
+    (machine,) = machines(1)
+    entries = read_again(sets("a1", "b2", "c3"))
+    for place in range(0, len(entries), size):
+        machine.apply(entries[place : place + size])
+        for change in machine.changes:
+            if isinstance(change, Change):
+                item = machine.items[change.key]
+                assert change.value is item.value
+                assert change.key is item.key
+    assert list(machine.items) == ["a", "b", "c"]
+
+
 def test_a_machine_that_is_gone_is_not_kept_and_not_waited_for() -> None:
     """The one that was ahead may crash: the next one that starts takes its part."""
     siblings = Siblings()

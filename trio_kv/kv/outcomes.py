@@ -124,8 +124,9 @@ def foresee(entries: Sequence[LogEntry], items: Mapping[str, Item], sessions: Se
             if item is not None and item.due is not None:
                 break
             before[key] = item
-        after[key] = Item(value.copy(), index, key if item is None else item.key)
-        changes.append(Change("set", key, value, index, 0 if item is None else item.revision))
+        after[key] = new = Item(value.copy(), index, key if item is None else item.key)
+        # With the text of the item: changes are kept for those who watch, and would hold the text of the entry, too.
+        changes.append(Change("set", new.key, new.value, index, 0 if item is None else item.revision))
         replies[seq] = Reply("ok", None, index)
     if not replies:
         return None

@@ -135,8 +135,10 @@ class Context:
 
         """
         item, previous = self._make_item(key, value, before, due_us), 0 if before is None else before.revision
-        # Under the text that is shared: a dict takes over the key that it is given first.
-        self.items[item.key] = item
+        # Under the text that is shared: a dict takes over the key that it is given first. Changes are kept for who
+        # watches, so they have the texts of the item, and hold none of the entry's.
+        key, value = item.key, item.value
+        self.items[key] = item
         if due_us is None:
             if before is not None and before.due is not None:
                 self.expiry.replace(before, item)
@@ -145,8 +147,8 @@ class Context:
             self.expiry.replace(before, item)
             self.changes.append(TimedSet("set", key, value, self.index, previous, due_us))
         if is_told:
-            self.origin = item.key, self.index
-        return Reply("ok", item.value if is_told else None, self.index)
+            self.origin = key, self.index
+        return Reply("ok", value if is_told else None, self.index)
 
     def end_of(self, ttl: float | UnsetType, kept: Item | None = None) -> int | None:
         """Return the cluster time at which a key ends that is given so many seconds; without them, when `kept` ends."""
