@@ -16,15 +16,20 @@ from trio_kv.check.lost_writes import Part, UndecidedError, told_after, told_bef
 from trio_kv.check.replay import Change, Replay, Replayed
 from trio_kv.check.rules import Due, State, Version, carry_out, keys_of
 
+GONE_WITHIN_S = 6.0
+"""A key is gone so long after its time, as long as there is a leader: a second by the protocol, and more than enough
+for a machine that is busy."""
 
-def judge_replies(exchanges: Iterable[Exchange]) -> Replayed:
+
+def judge_replies(exchanges: Iterable[Exchange], *, calm_from_s: float = math.inf) -> Replayed:
     """Judge by what clients were told alone; writes have to be asked with `meta`.
 
     Args:
         exchanges: all that was asked of some keys, which were new then, in any order.
+        calm_from_s: from then on the store was whole, so that keys end when their time is over.
 
     """
-    return _RepliesReplay(exchanges).run()
+    return _RepliesReplay(exchanges, calm_from_s).run()
 
 
 @attrs.frozen
@@ -40,8 +45,9 @@ class _Seen:
 class _RepliesReplay(Replay):
     """A history that is judged by what clients were told alone."""
 
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+    def __init__(self, exchanges: Iterable[Exchange], calm_from_s: float) -> None:
         super().__init__(exchanges)
+        self._calm_from_s = calm_from_s
         self._seen = _seen_versions(self.exchanges)
 
     def revisions(self) -> Iterable[int]:
@@ -87,7 +93,7 @@ class _RepliesReplay(Replay):
         is_undecided = False
         for author, succeeded in _with_branches(authors):
             told = {key: each.value for key, each in seen.items() if each.value is not None}
-            for before in ({}, told_after(author, told)):
+            for before in ({}, told_after(author, told, succeeded)):
                 found = self._explain(author, before, revision, observer.return_s)
                 state = found.applied_to(self.timeline.state)
                 due = carry_out(author, state, revision, succeeded=succeeded)
@@ -95,7 +101,12 @@ class _RepliesReplay(Replay):
                 if _is_seen(due, seen):
                     self._believe(found)
                     self.lost.use(author, revision)
-                    return due.changes
+                    return {
+                        key: version
+                        if key in seen
+                        else self.lost.sums(key, state.get(key), version, observer.return_s or math.inf)
+                        for key, version in due.changes.items()
+                    }
         if not is_undecided:
             versions = ", ".join(
                 f"{key} = {(each.value or b'something').decode()}" for key, each in seen.items()
@@ -126,12 +137,37 @@ class _RepliesReplay(Replay):
         )
 
     def may_be_lost(self, exchange: Exchange) -> bool:
+        if exchange.revision and exchange.op != "txn":
+            return False  # It tells a version. A transaction that could not be tells that of one key alone.
         before_s = exchange.return_s or math.inf
-        state = self.timeline.state_at(exchange.keys, 1 << 62)
-        return not exchange.revision and any(
-            self.lost.may_touch(key, before_s) or (key in state and state[key].due_s <= before_s)
+        return any(
+            self.lost.may_touch(key, before_s) or self.timeline.first_due_s(key) <= before_s
             for key in exchange.keys
         )
+
+    def judge_rest(self, moments: Mapping[Exchange, int]) -> None:
+        """Find keys that outlived their time, though there was somebody to end them."""
+        super().judge_rest(moments)
+        for each in self.exchanges:
+            told = read_list(each.told, "items") if each.op == "scan" else [each.told]
+            if (
+                each.is_read
+                and each.outcome == "ok"
+                and not each.is_stale
+                and each.call_s > self._calm_from_s
+            ):
+                for item in told:
+                    self._judge_end(each, read(item, "key"), read(item, "revision", 0))
+
+    def _judge_end(self, reader: Exchange, key: str, revision: int) -> None:
+        held = self.timeline.state_at((key,), revision).get(key)
+        if held is None or held.revision != revision:
+            return
+        write = self.writes.get(revision)
+        began_s = self._calm_from_s if write is None else max(self._calm_from_s, write.return_s or 0.0)
+        gone_s = began_s + held.ttl_s + GONE_WITHIN_S
+        if reader.call_s > gone_s:
+            self.accuse(reader, f"though {key} of revision {revision} was to be gone at {gone_s:.6f} s")
 
     # Lost writes
 
@@ -153,8 +189,12 @@ class _RepliesReplay(Replay):
                 continue
             if parts is not None:
                 found.parts += parts
-                # Its own revision is not known, only that it stands before this one.
-                found.changes[key] = Version(revision - 1, target)
+                # Its own revision is not known, only that it stands before this one; nor when it ends, only when it
+                # may do so at the earliest.
+                dues = [part.due_s for part in parts]
+                if held is not None and not any(part.op in ("set", "cas") for part in parts):
+                    dues.append(held.due_s)
+                found.changes[key] = Version(revision - 1, target, min(dues, default=math.inf))
         return found
 
     def _has_room(self, key: str, revision: int) -> bool:

@@ -176,7 +176,12 @@ class PlannedWorld(Host):
         verdict = check_history(self.told())
         if not verdict.is_valid:
             raise Violation(verdict.words)
-        replayed = judge_log(self.told_of_family(), self.chronicle.changes_of(self.family.prefix))
+        replayed = judge_log(
+            self.told_of_family(),
+            self.chronicle.changes_of(self.family.prefix),
+            self.chronicle.expiries(),
+            rate=self.judges.expiry.rate,
+        )
         if replayed.outcome != "valid":
             raise Violation(replayed.words)
 

@@ -1,10 +1,10 @@
 """The judge: checks one key's operations after the other in a process of its own, so that the load is not disturbed.
 
-`python -m trio_kv.sim.chaos.judge FILE` reads questions from its standard input, one JSON array of [offset, size in
-bytes] pairs a line, which say where in FILE the operations stand; it answers each with one line. It ends with its
-input, so it never outlives who started it.
+`python -m trio_kv.sim.chaos.judge FILE` reads questions from its standard input, one JSON object a line (`Question`),
+and answers each with one line. It ends with its input, so it never outlives who started it.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -29,6 +29,15 @@ Ranges = Sequence[tuple[int, int]]
 """Where operations stand in a file: offset and size in bytes of some parts of it."""
 
 
+class Question(msgspec.Struct, frozen=True):
+    """What the judge is asked."""
+
+    operations: Ranges
+    """Where those on a key, or of a family, stand."""
+    calm_from_s: float | None = None
+    """From then on the store was whole, see `judge_replies`; None: it was not yet."""
+
+
 class Opinion(msgspec.Struct, frozen=True):
     """What the judge thinks of a key's operations."""
 
@@ -46,13 +55,13 @@ def read_operations(file: BinaryIO, ranges: Ranges) -> History:
     return decode_history(lines)
 
 
-def form_opinion(history: History) -> Opinion:
+def form_opinion(history: History, calm_from_s: float | None = None) -> Opinion:
     """Return whether the operations on a key, or those of a family, are linearizable, and if not, in words why not."""
     verdict = check_history(history.operations)
     if verdict.violations:
         broken = verdict.violations[0]
         return Opinion("violation", f"{broken.kind} of {broken.key}: {broken.words}")
-    replayed = judge_replies(history.exchanges)
+    replayed = judge_replies(history.exchanges, calm_from_s=_moment(calm_from_s))
     if replayed.violations:
         return Opinion("violation", replayed.violations[0])
     if verdict.undecided:
@@ -60,8 +69,18 @@ def form_opinion(history: History) -> Opinion:
     return Opinion(replayed.outcome, "; ".join(replayed.doubts))
 
 
+def _moment(at_s: float | None) -> float:
+    return math.inf if at_s is None else at_s
+
+
 def draw_picture(
-    path: Path, parts: Sequence[Ranges], guilty: Sequence[Ranges], faults: Sequence[Fault], title: str
+    path: Path,
+    parts: Sequence[Ranges],
+    guilty: Sequence[Ranges],
+    faults: Sequence[Fault],
+    *,
+    title: str,
+    calm_from_s: float | None,
 ) -> str:
     """Return a page that shows operations among the faults, and what is wrong with them.
 
@@ -71,6 +90,7 @@ def draw_picture(
         guilty: those of keys that are wrong.
         faults: of the whole run; those of another time are left out.
         title: of the page.
+        calm_from_s: see `Question`.
 
     """
     with path.open("rb") as file:
@@ -83,7 +103,7 @@ def draw_picture(
     begin_s = min((operation.call_s for operation in drawn), default=0.0)
     end_s = max((operation.end_s for operation in drawn), default=0.0)
     around = tuple(fault for fault in faults if fault.from_s <= end_s and (fault.to_s or end_s) >= begin_s)
-    replayed = judge_replies(accused.exchanges)
+    replayed = judge_replies(accused.exchanges, calm_from_s=_moment(calm_from_s))
     return draw_history(attrs.evolve(history, faults=around), verdict, title, replayed)
 
 
@@ -92,7 +112,8 @@ def main(path: str) -> None:
     os.nice(NICE)
     with Path(path).open("rb") as file:
         for question in sys.stdin.buffer:
-            opinion = form_opinion(read_operations(file, msgspec.json.decode(question)))
+            asked = msgspec.json.decode(question, type=Question)
+            opinion = form_opinion(read_operations(file, asked.operations), asked.calm_from_s)
             sys.stdout.buffer.write(msgspec.json.encode(opinion) + b"\n")
             sys.stdout.buffer.flush()
 
@@ -104,12 +125,12 @@ class Judge:
     _process: trio.Process
     _received: bytearray = attrs.field(factory=bytearray)
 
-    async def ask(self, *ranges: tuple[int, int]) -> Opinion:
-        """Return the judge's opinion of the operations in these parts of its file."""
+    async def ask(self, question: Question) -> Opinion:
+        """Return the judge's opinion of some operations."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            await self._process.stdin.send_all(msgspec.json.encode(ranges) + b"\n")
+            await self._process.stdin.send_all(msgspec.json.encode(question) + b"\n")
             while (end := self._received.find(b"\n")) < 0:
                 chunk = await self._process.stdout.receive_some()
                 if not chunk:

@@ -25,7 +25,7 @@ from trio_kv.check.history import Fault as HistoryFault
 from trio_kv.check.history import RisingClock
 from trio_kv.check.picture import VIOLATIONS_DRAWN_MAX
 from trio_kv.sim.chaos.config import COVERAGE_S, ChaosConfig
-from trio_kv.sim.chaos.judge import Judge, draw_picture, open_judge
+from trio_kv.sim.chaos.judge import Judge, Question, draw_picture, open_judge
 from trio_kv.sim.chaos.nemesis import Nemesis, possible_kinds, required_situations
 from trio_kv.sim.chaos.recorder import Group, Recorder
 from trio_kv.sim.chaos.recovery import NotWholeError, audit, find_nodes, mend, wait_whole
@@ -95,6 +95,8 @@ class Run:
         groups = config.out / "groups.jsonl"
         self._groups = groups
         self._recovery_s: float | None = None
+        self._calm_from_s: float | None = None
+        """Since when the store is whole again."""
         self._load_s = 0.0
 
     def now(self) -> float:
@@ -200,7 +202,7 @@ class Run:
         while True:
             while self._closed:
                 group = self._closed.pop(0)
-                opinion = await judge.ask((group.offset, group.size_bytes))
+                opinion = await judge.ask(Question(_ranges(group, {})))
                 if opinion.verdict == "violation":
                     self._stop.set()
             if self._stop.is_set():
@@ -214,6 +216,7 @@ class Run:
         try:
             await mend(target)
             self._recovery_s = await wait_whole(target, key, within_s=self._config.recovery_s)
+            self._calm_from_s = self.now()
             reads = await audit(target, recorder, AUDIT_CLIENT)
         except (NotWholeError, StartError) as error:
             self._accuse(str(error))
@@ -228,7 +231,7 @@ class Run:
         groups = list(recorder.groups.values())
         for number, group in enumerate(groups):
             self._on_progress(Progress("verdict", number, len(groups), recorder.recorded))
-            opinion = await judge.ask(*_ranges(group, reads))
+            opinion = await judge.ask(Question(_ranges(group, reads), self._calm_from_s))
             if opinion.verdict == "violation":
                 guilty.append(group)
                 self._accuse(opinion.reason)
@@ -256,7 +259,8 @@ class Run:
             shown,
             [_ranges(group, reads) for group in guilty[:VIOLATIONS_DRAWN_MAX]],
             faults,
-            title,
+            title=title,
+            calm_from_s=self._calm_from_s,
         )
         (self._config.out / "timeline.html").write_text(page, encoding="utf-8")
 
