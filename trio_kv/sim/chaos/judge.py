@@ -1,7 +1,7 @@
 """The judge: checks one key's operations after the other in a process of its own, so that the load is not disturbed.
 
-`python -m trio_kv.sim.chaos.judge FILE` reads questions from its standard input, one JSON object a line (`Question`),
-and answers each with one line. It ends with its input, so it never outlives who started it.
+`python -m trio_kv.sim.chaos.judge FILE WATCHED` reads questions from its standard input, one JSON object a line
+(`Question`), and answers each with one line. It ends with its input, so it never outlives who started it.
 """
 
 import math
@@ -21,6 +21,7 @@ from trio_kv.check.history import Drawn, Fault, History, decode_history, encode_
 from trio_kv.check.linearizability import check_history
 from trio_kv.check.picture import draw_history
 from trio_kv.check.replay_replies import judge_replies
+from trio_kv.check.streams import Line, Span, judge_streams
 
 NICE = 10
 
@@ -36,6 +37,12 @@ class Question(msgspec.Struct, frozen=True):
     """Where those on a key, or of a family, stand."""
     calm_from_s: float | None = None
     """From then on the store was whole, see `judge_replies`; None: it was not yet."""
+    watched: Ranges = ()
+    """Where it stands what watches were told of it."""
+    spans: Sequence[Span] = ()
+    """Of these watches; none if they are not to be judged yet."""
+    last_revision: int = 0
+    """Of what was written when all else had been answered."""
 
 
 class Opinion(msgspec.Struct, frozen=True):
@@ -44,6 +51,8 @@ class Opinion(msgspec.Struct, frozen=True):
     verdict: str
     """valid, violation or unknown"""
     reason: str = ""
+    is_watched: bool = False
+    """Whether a watch was told all of it, and all was carried out once more by that."""
 
 
 def read_operations(file: BinaryIO, ranges: Ranges) -> History:
@@ -55,17 +64,30 @@ def read_operations(file: BinaryIO, ranges: Ranges) -> History:
     return decode_history(lines)
 
 
-def form_opinion(history: History, calm_from_s: float | None = None) -> Opinion:
-    """Return whether the operations on a key, or those of a family, are linearizable, and if not, in words why not."""
+def form_opinion(history: History, lines: Sequence[Line], question: Question) -> Opinion:
+    """Return whether the operations on a key, or those of a family, are linearizable, and if not, in words why not.
+
+    Args:
+        history: these operations.
+        lines: what watches were told of them.
+        question: what else is known.
+
+    """
+    is_watched, found = judge_streams(history, lines, question.spans, question.last_revision)
+    if found:
+        return Opinion("violation", found[0])
     verdict = check_history(history.operations)
     if verdict.violations:
         broken = verdict.violations[0]
         return Opinion("violation", f"{broken.kind} of {broken.key}: {broken.words}")
-    replayed = judge_replies(history.exchanges, calm_from_s=_moment(calm_from_s))
+    replayed = judge_replies(history.exchanges, calm_from_s=_moment(question.calm_from_s))
     if replayed.violations:
         return Opinion("violation", replayed.violations[0])
     if verdict.undecided:
         return Opinion("unknown", "too many orders to try")
+    if is_watched:
+        # What replies alone leave open is known then.
+        return Opinion("valid", is_watched=True)
     return Opinion(replayed.outcome, "; ".join(replayed.doubts))
 
 
@@ -107,13 +129,23 @@ def draw_picture(
     return draw_history(attrs.evolve(history, faults=around), verdict, title, replayed)
 
 
-def main(path: str) -> None:
+def read_lines(file: BinaryIO, ranges: Ranges) -> list[Line]:
+    """Return what watches were told, as it stands in these parts of a file."""
+    lines: list[bytes] = []
+    for offset, size_bytes in ranges:
+        file.seek(offset)
+        lines += file.read(size_bytes).splitlines()
+    return [msgspec.json.decode(line, type=Line) for line in lines]
+
+
+def main(path: str, watched_path: str) -> None:
     """Answer questions until the input ends."""
     os.nice(NICE)
-    with Path(path).open("rb") as file:
+    with Path(path).open("rb") as file, Path(watched_path).open("rb") as watched:
         for question in sys.stdin.buffer:
             asked = msgspec.json.decode(question, type=Question)
-            opinion = form_opinion(read_operations(file, asked.operations), asked.calm_from_s)
+            history, lines = read_operations(file, asked.operations), read_lines(watched, asked.watched)
+            opinion = form_opinion(history, lines, asked)
             sys.stdout.buffer.write(msgspec.json.encode(opinion) + b"\n")
             sys.stdout.buffer.flush()
 
@@ -144,10 +176,10 @@ class Judge:
 
 
 @asynccontextmanager
-async def open_judge(path: Path) -> AsyncIterator[Judge]:
-    """Run a judge of a file for as long as the block does."""
+async def open_judge(path: Path, watched: Path) -> AsyncIterator[Judge]:
+    """Run a judge of two files for as long as the block does: operations, and what watches were told of them."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_kv.sim.chaos.judge", str(path)],
+        [sys.executable, "-m", "trio_kv.sim.chaos.judge", str(path), str(watched)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -161,4 +193,4 @@ async def open_judge(path: Path) -> AsyncIterator[Judge]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -113,6 +113,24 @@ async def _what_is_missing(target: Target, key: str) -> str:
     return compare_nodes(msgspec.json.decode(reply.line))
 
 
+async def write_last(target: Target, key: str) -> int:
+    """Write something behind all else; return its revision.
+
+    Raises:
+        NotWholeError: the store, whole a moment ago, does not take it.
+
+    """
+    try:
+        with trio.fail_after(ATTEMPT_S):
+            async with _open(target) as stream:
+                reply = await _ask(stream, Request(Set(key, msgspec.Raw(b'"last"')), meta=True))
+    except LOST_ERRORS as error:
+        raise NotWholeError(f"the last write had no answer: {error}") from error
+    if reply.code != "ok" or not reply.revision:
+        raise NotWholeError(f"the last write was answered with {reply.line!r}")
+    return reply.revision
+
+
 def compare_nodes(status: dict[str, Any]) -> str:
     """Return what keeps the nodes from being whole and alike, or nothing."""
     nodes = status.get("nodes", [])
