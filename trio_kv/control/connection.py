@@ -9,9 +9,19 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from trio_kv.cluster.cluster import Cluster
-from trio_kv.control.commands import Command, CommandError, Events, Status, carry_out, describe, parse_command
+from trio_kv.control.commands import (
+    COMMANDS,
+    Command,
+    CommandError,
+    Describe,
+    Events,
+    Status,
+    describe,
+    parse_command,
+)
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.events import EventQueue
+from trio_kv.control.operation import carry_out
 from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ControlCommanded
@@ -93,6 +103,9 @@ class ControlConnection:
             # The reply goes first, so that a client knows events from the reply it waits for.
             await self._send(_reply(command, {}))
             self._listen()
+            return
+        if isinstance(command, Describe):
+            await self._send(_reply(command, {"commands": [each.described() for each in COMMANDS]}))
             return
         if not isinstance(command, Status):
             self._trace.emit(ControlCommanded(command.name(), describe(command)))
