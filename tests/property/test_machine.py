@@ -13,8 +13,8 @@ from msgspec import UNSET
 from trio_kv.check import reference
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.kv import sessions
-from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write, decode_command
 from trio_kv.kv.asking import Asked
+from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write, decode_command
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
