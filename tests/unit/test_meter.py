@@ -22,7 +22,7 @@ def test_nothing_is_known_before_somebody_has_looked() -> None:
 def test_figures_are_over_the_last_second() -> None:
     """However often somebody looks: what ended before is forgotten, what ended since is not."""
     meter = Meter()
-    meter.look(0.0)
+    rates = meter.look(0.0)
     for tenth in range(1, 31):
         meter.note_reads(10 if tenth <= 15 else 20, 0.002)
         rates = meter.look(tenth / 10)
