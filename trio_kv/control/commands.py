@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Meta
 
 MS_MAX = 60_000
+PAGE_FRAMES_MAX = 200
+"""Frames that are sent at once."""
 NODE_MAX = 9
 
 Node = Annotated[int, Meta(ge=1, le=NODE_MAX)]
@@ -89,7 +91,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @classmethod
     def described(cls) -> dict[str, object]:
         """Return all that a page needs to offer it."""
-        members = [name for name in cls.__struct_fields__ if name != "id"]
+        members = [name for name in cls.__struct_encode_fields__ if name != "id"]
         undo = None if cls.undo is None else cls.undo.told()
         return {"command": cls.name(), "what": " ".join(cls.what().split()), "members": members, "undo": undo}
 
@@ -100,6 +102,33 @@ class Status(Command, frozen=True, tag="status"):
 
 class Events(Command, frozen=True, tag="events"):
     """Send all further events to this connection."""
+
+
+class Frames(Command, frozen=True, tag="frames"):
+    """Send the newest frame to this connection, and further ones as fast as it takes them.
+
+    A frame is all that is to be seen of the cluster at one moment.
+    """
+
+
+class FramesKept(Command, frozen=True, tag="frames-kept"):
+    """Tell which frames of the last ten minutes there are."""
+
+
+class FramesPage(Command, frozen=True, tag="frames-page"):
+    """Send frames of the last ten minutes: those from a number on, as many as there is room for."""
+
+    example = ', "from": 1200, "count": 100'
+    first: Annotated[int, Meta(ge=0)] = msgspec.field(name="from")
+    count: Annotated[int, Meta(ge=1, le=PAGE_FRAMES_MAX)] = PAGE_FRAMES_MAX
+
+
+class StoreRequest(Command, frozen=True, tag="request"):
+    """Carry out one request of a client, and tell the way that it went."""
+
+    example = ', "request": {"key": "snack"}'
+    is_slow = True
+    request: msgspec.Raw
 
 
 class Describe(Command, frozen=True, tag="describe"):
@@ -267,8 +296,9 @@ class Backup(Command, frozen=True, tag="backup"):
 
 
 COMMANDS: tuple[type[Command], ...] = (
-    Status, Events, Describe, Crash, Stop, Restart, Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk,
-    StallDisk, FillDisk, FailDisk, HealDisk, Transfer, Snapshot, Rebuild, Backup,
+    Status, Events, Frames, FramesKept, FramesPage, StoreRequest, Describe, Crash, Stop, Restart, Pause, Resume,
+    Partition, Cut, Heal, Delay, Drop, SlowDisk, StallDisk, FillDisk, FailDisk, HealDisk, Transfer, Snapshot, Rebuild,
+    Backup,
 )  # fmt: skip
 BY_NAME: dict[str, type[Command]] = {command.name(): command for command in COMMANDS}
 

@@ -150,6 +150,11 @@ class RaftStore(AwaitedCalls):
         """Return what the cluster looks like. See `Store`."""
         return self._directory.status()
 
+    @property
+    def watch_count(self) -> int:
+        """How many watches there are."""
+        return self._watching.count
+
     # What happens
 
     def deliver(self, answer: NodeAnswer) -> None:

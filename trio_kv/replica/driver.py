@@ -96,7 +96,6 @@ class Driver:
         self.replica = replica
         self.turns = turns
         self._is_continuing = False
-        self._wants_debug = replica.raft.wants_debug
         self._events: list[Event] = []
         """What came of the items, to be told before what came of the pass."""
 
@@ -118,7 +117,7 @@ class Driver:
         replica.apply(ready)
         replica.take_turn(shared_now, self.turns)
         events: Sequence[Event] = ready.events
-        if self._wants_debug and replica.applied_now:
+        if replica.raft.wants_debug and replica.applied_now:
             events = [*events, *replica.applied_events()]
         if self._events:
             events = [*self._events, *events]
