@@ -1,18 +1,21 @@
-"""The control door: one loopback port, WebSocket behind a token, commands in and events out.
+"""The control door: one loopback port. A WebSocket behind a token, commands in and events out; and plain HTTP.
 
 Each client is a task with everything of its own: its time limits, its bounded queue of events, and a
 boundary for whatever goes wrong. Commands of one client are carried out one after the other. The head of a
 request is read and judged here before any of it reaches the WebSocket library, so what is not for `/ws`
-costs nothing further.
+costs nothing further: it gets one response, and that is the end of its connection.
 """
 
 import contextlib
+import hmac
 import os
 import socket
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import attrs
+import h11
 import trio
 import trio_websocket
 from wsproto.utilities import ProtocolError
@@ -20,7 +23,10 @@ from wsproto.utilities import ProtocolError
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.connection import ControlConnection
-from trio_kv.control.head import Refusal, check_head, encode_refusal, parse_head
+from trio_kv.control.feed import FrameFeed
+from trio_kv.control.head import check_head, check_upgrade, is_for_websocket, parse_head
+from trio_kv.control.http import Routes, answer, is_local
+from trio_kv.control.response import Response, encode_response, refuse
 from trio_kv.control.token import (
     ControlFile,
     control_path,
@@ -29,6 +35,7 @@ from trio_kv.control.token import (
     remove_control_file,
     write_control_file,
 )
+from trio_kv.gateway.store import Store
 from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed, ClientRefused, ControlFileDelayed
@@ -41,6 +48,9 @@ FILE_RETRY_S = 1.0
 """How often a file that does not fit on a full disk is tried again."""
 MESSAGES_MAX = 16
 """Messages of one client that wait to be read; further ones wait in the client."""
+RECEIVE_BYTES = 65_536
+LINGER_S = 1.0
+"""How long a client is heard that still sends after its response: were it cut off, it might never see that."""
 
 GONE_ERRORS = (
     OSError,
@@ -64,6 +74,15 @@ class WrongDoor:
     """Stands for a client that begins with JSON, as no request of HTTP does."""
 
 
+@attrs.frozen
+class _Head:
+    """A request."""
+
+    data: bytes
+    """All that has come by now."""
+    request: h11.Request
+
+
 class ControlDoor:
     """The control door.
 
@@ -75,11 +94,24 @@ class ControlDoor:
         config: the door's limits.
         trace: where events go, and where clients listen to them.
         credentials: for TLS; None for plain TCP.
+        routes: what it serves beside the WebSocket.
+        opens: whether a token, which is not the door's own, lets somebody from elsewhere ask for these.
+        feed: the frames, if some are taken; it must be running.
+        store: what the console asks, if there is one.
 
     """
 
     def __init__(
-        self, cluster: Cluster, config: ControlConfig, trace: Trace, credentials: Credentials | None = None
+        self,
+        cluster: Cluster,
+        config: ControlConfig,
+        trace: Trace,
+        credentials: Credentials | None = None,
+        *,
+        routes: Routes | None = None,
+        opens: Callable[[str], bool] = lambda _: False,
+        feed: FrameFeed | None = None,
+        store: Store | None = None,
     ) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
@@ -89,6 +121,10 @@ class ControlDoor:
         self._trace = trace
         self._token = make_token()
         self._credentials = credentials
+        self._routes = {} if routes is None else routes
+        self._opens = opens
+        self._feed = feed
+        self._store = store
         self._path = Path()
         """Of the token file."""
         self._connection_count = 0
@@ -178,10 +214,13 @@ class ControlDoor:
             self._connection_count -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _serve_client(self, stream: trio.abc.Stream, client: int) -> None:
+    async def _serve_client(self, raw: trio.SocketStream, client: int) -> None:
+        stream: trio.abc.Stream = raw
         deadline_s = trio.current_time() + self._config.auth_timeout_s
-        head: bytes | Refusal | WrongDoor | None = None
+        head: _Head | Response | WrongDoor | None = None
+        is_trusted = is_local(raw.socket.getpeername()[0])
         if self._credentials is not None:
+            is_trusted = is_trusted or self._credentials.loaded.asks_for_certificates
             try:
                 with trio.fail_at(deadline_s):
                     stream = await shake_hands(stream, self._credentials, _answer_plain)
@@ -192,13 +231,39 @@ class ControlDoor:
             head = await self._read_head(stream)
         if head is None:
             return
-        if isinstance(head, Refusal | WrongDoor):
-            answer = WRONG_DOOR if isinstance(head, WrongDoor) else encode_refusal(head)
-            with trio.fail_after(self._config.send_timeout_s):
-                await stream.send_all(answer)
-                if isinstance(stream, trio.abc.HalfCloseableStream):
-                    await stream.send_eof()
-            return
+        if isinstance(head, WrongDoor):
+            await self._send_last(stream, WRONG_DOOR)
+        elif isinstance(head, Response):
+            await self._send_last(stream, encode_response(head))
+        elif refusal := self._judge(head.request):
+            await self._send_last(stream, encode_response(refusal, is_head=head.request.method == b"HEAD"))
+        elif is_for_websocket(head.request):
+            await self._serve_websocket(stream, head.data, deadline_s)
+        else:
+            await self._answer(stream, head.request, client, is_trusted=is_trusted)
+
+    async def _answer(
+        self, stream: trio.abc.Stream, request: h11.Request, client: int, *, is_trusted: bool
+    ) -> None:
+        """Answer a request of plain HTTP."""
+        timeout_s, failure = self._config.command_timeout_s, None
+        try:
+            response = await answer(
+                request, self._routes, is_trusted=is_trusted, opens=self._is_token, timeout_s=timeout_s
+            )
+        except Exception as error:  # noqa: BLE001 - raised as soon as the client is told
+            response, failure = refuse(500, "a bug of trio_kv: its log has more"), error
+        if response.status == 401:
+            reason = "no token, or a wrong one"
+            self._trace.emit(ClientRefused(client=client, address="control door", reason=reason))
+        await self._send_last(stream, encode_response(response, is_head=request.method == b"HEAD"))
+        if failure is not None:
+            raise failure
+
+    def _is_token(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._token.encode()) or self._opens(token)
+
+    async def _serve_websocket(self, stream: trio.abc.Stream, head: bytes, deadline_s: float) -> None:
         async with trio.open_nursery() as nursery:
             with trio.fail_at(deadline_s):
                 request = await trio_websocket.wrap_server_stream(
@@ -209,15 +274,39 @@ class ControlDoor:
                 )
                 websocket = await request.accept()
             connection = ControlConnection(
-                websocket, nursery, self._token, self._cluster, self._config, self._trace
+                websocket,
+                nursery,
+                self._token,
+                self._cluster,
+                self._config,
+                self._trace,
+                self._feed,
+                self._store,
             )
             await connection.serve(deadline_s)
             nursery.cancel_scope.cancel()
 
-    async def _read_head(self, stream: trio.abc.Stream) -> bytes | Refusal | WrongDoor | None:
-        """Return the bytes of an acceptable request, why it is not, or None if the client left."""
+    async def _send_last(self, stream: trio.abc.Stream, data: bytes) -> None:
+        """Send what is the last of a connection, and let it arrive.
+
+        What the client still sends is taken: bytes that nobody has read would make the system cut the connection off,
+        and what is on its way to the client would be lost.
+        """
+        with trio.fail_after(self._config.send_timeout_s):
+            await stream.send_all(data)
+        with trio.move_on_after(LINGER_S):
+            if isinstance(stream, trio.abc.HalfCloseableStream):
+                await stream.send_eof()
+            else:
+                await stream.aclose()
+                return
+            while await stream.receive_some(RECEIVE_BYTES):
+                pass
+
+    async def _read_head(self, stream: trio.abc.Stream) -> _Head | Response | WrongDoor | None:
+        """Return a request, what is said to one who sent none, or None if the client left."""
         if self._connection_count > self._config.connections_max:
-            return Refusal(503, f"{self._config.connections_max} connections are open, which is the limit")
+            return refuse(503, f"{self._config.connections_max} connections are open, which is the limit")
         data = b""
         while True:
             chunk = await stream.receive_some()
@@ -230,12 +319,17 @@ class ControlDoor:
             head = data[: self._config.head_bytes_max]
             if b"\n\r\n" in head or b"\n\n" in head:
                 request = parse_head(data)
-                if isinstance(request, Refusal):
-                    return request
                 if request is not None:
-                    return check_head(request, is_secure=self._credentials is not None) or data
+                    return request if isinstance(request, Response) else _Head(data, request)
             elif len(data) > len(head):
-                return Refusal(431, f"the head of a request has at most {len(head)} bytes")
+                return refuse(431, f"the head of a request has at most {len(head)} bytes")
+
+    def _judge(self, request: h11.Request) -> Response | None:
+        """Return what is said to who may not ask, or not so."""
+        refusal = check_head(request, is_secure=self._credentials is not None)
+        if refusal is None and is_for_websocket(request):
+            refusal = check_upgrade(request)
+        return refusal
 
 
 def _show(host: str, port: int) -> str:
@@ -246,7 +340,7 @@ def _answer_plain(first: bytes) -> bytes:
     """Return what is said to who speaks no TLS: in HTTP, unless it begins like a client of the store."""
     if first.startswith(b"{"):
         return WRONG_DOOR
-    return encode_refusal(Refusal(400, "this port speaks TLS: https and wss"))
+    return encode_response(refuse(400, "this port speaks TLS: https and wss"))
 
 
 def _fits(path: Path, content: ControlFile) -> bool:

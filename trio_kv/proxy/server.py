@@ -11,6 +11,7 @@ import resource
 import socket
 import traceback
 from collections.abc import Sequence
+from itertools import islice
 
 import trio
 
@@ -19,6 +20,7 @@ from trio_kv.proxy.access import Doorkeeper, Tokens
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.meter import RequestMeter
 from trio_kv.proxy.sockets import SocketListener, open_listeners
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, Listen, Listener
 from trio_kv.proxy.tls_stream import TlsStream
@@ -83,18 +85,44 @@ class Proxy:
         self._keeper = Doorkeeper(tokens, config.limits, trio.current_time, trace.emit)
         self._halves = HalfLines(config.pending_bytes_max)
         self._unsent = UnsentReplies(config.unsent_bytes_max)
-        self._connections: set[Connection] = set()
+        self.meter = RequestMeter()
+        """Counts the requests."""
+        self._connections: dict[Connection, tuple[int, str]] = {}
+        """Each with its client's number and address, in the order in which they came."""
         self._is_occupied = trio.Event()
         self._doors = trio.CancelScope()
         self._ended = trio.Event()
         self._is_stopping = False
         self._connections_max = config.connections_max
-        self._client_count = 0
+        self.client_count = 0
+        """How many clients came, those that were sent away among them."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no new connections are taken any more."""
+        return self._is_stopping
+
+    @property
+    def watch_count(self) -> int:
+        """How many watches are open."""
+        return sum(connection.watch_count for connection in self._connections)
 
     @property
     def connection_count(self) -> int:
         """How many connections are open."""
         return len(self._connections)
+
+    def clients(self, count_max: int) -> list[dict[str, object]]:
+        """Return who is connected: at most so many, those first that have been for the longest time."""
+        return [
+            {
+                "client": client,
+                "address": address,
+                "name": connection.holder_name,
+                "requests": connection.session.request_count,
+            }
+            for connection, (client, address) in islice(self._connections.items(), count_max)
+        ]
 
     @property
     def half_bytes(self) -> int:
@@ -162,6 +190,10 @@ class Proxy:
                 connection.stop(deadline_s)
         await self._ended.wait()
 
+    def knows_token(self, token: str) -> bool:
+        """Return whether a token opens this door, if only to read; in constant time."""
+        return self._keeper.find(token) is not None
+
     def change_tokens(self, tokens: Tokens) -> None:
         """Let other tokens open the door from now on; who has shown one that does no more is sent away."""
         self._keeper.tokens = tokens
@@ -193,17 +225,18 @@ class Proxy:
                 config=self._config,
                 halves=self._halves,
                 unsent=self._unsent,
+                meter=self.meter,
                 now=now,
                 admission=self._keeper.admit(client, stream.peer),
             )
-            self._connections.add(connection)
+            self._connections[connection] = (client, stream.peer)
             self._is_occupied.set()
             connections.start_soon(self._serve_connection, connection, client, stream)
 
     def _count(self) -> int:
         """Return the number of the next client."""
-        self._client_count += 1
-        return self._client_count
+        self.client_count += 1
+        return self.client_count
 
     async def _refuse(self, stream: ByteStream) -> None:
         """Tell a client that the door is full."""
@@ -232,7 +265,7 @@ class Proxy:
             self._trace.emit(ClientFailed(client=client, address=address, traceback=text))
         finally:
             await connection.aclose()
-            self._connections.discard(connection)
+            del self._connections[connection]
         if session.is_refused:
             self._trace.emit(ClientRefused(client=client, address=address, reason=session.reason))
         if self._trace.level <= DEBUG:

@@ -13,6 +13,7 @@ from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import Event, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import ChunkWasRead, Write
+from trio_kv.replica.commit_times import CommitTimes
 from trio_kv.replica.jobs import (
     ChunkAdded,
     Completion,
@@ -27,7 +28,13 @@ from trio_kv.replica.jobs import (
 from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
-from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
+from trio_kv.trace.vocabulary import (
+    DiskRoomChanged,
+    EntriesApplied,
+    SessionsForgotten,
+    SnapshotGivenUp,
+    SnapshotTaken,
+)
 from trio_kv.wire.node_port import Answer, Propose, Pull, Read, ReplyTo, Request
 
 
@@ -95,8 +102,8 @@ class Driver:
         """Do nothing yet: the first call of `step` has no items."""
         self.replica = replica
         self.turns = turns
+        self.commit_times = CommitTimes()
         self._is_continuing = False
-        self._wants_debug = replica.raft.wants_debug
         self._events: list[Event] = []
         """What came of the items, to be told before what came of the pass."""
 
@@ -117,9 +124,11 @@ class Driver:
         ready = replica.ready(now)
         replica.apply(ready)
         replica.take_turn(shared_now, self.turns)
+        if replica.raft.is_leader:
+            self.commit_times.note(now, replica.raft)
         events: Sequence[Event] = ready.events
-        if self._wants_debug and replica.applied_now:
-            events = [*events, *replica.applied_events()]
+        if replica.raft.wants_debug and replica.applied_now:
+            events = [*events, *self._applied_events()]
         if self._events:
             events = [*self._events, *events]
             self._events.clear()
@@ -151,6 +160,20 @@ class Driver:
         """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""
         self.turns.give_back(self.replica.id)
         return self.replica.stop()
+
+    def _applied_events(self) -> list[Event]:
+        """Return the events that tell what the pass has applied, as it has applied something."""
+        first, last, machine = (
+            self.replica.applied_now[0].index,
+            self.replica.applied_now[-1],
+            self.replica.machine,
+        )
+        events: list[Event] = [
+            EntriesApplied(first, last.index, last.term, machine.entries_digest, machine.state_digest)
+        ]
+        if machine.forgotten:
+            events.append(SessionsForgotten(last.index, tuple(machine.forgotten)))
+        return events
 
     def _take(self, now: float, items: Sequence[Input]) -> None:
         replica = self.replica

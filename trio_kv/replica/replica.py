@@ -14,7 +14,6 @@ from trio_kv.kv.paging import MANY
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import Event
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
@@ -24,7 +23,6 @@ from trio_kv.replica.pages import PAGES_IN_A_PASS_MAX, Pages, has_page
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
 from trio_kv.replica.waiter import Waiter, asked_between
-from trio_kv.trace.vocabulary import EntriesApplied, SessionsForgotten
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
 SETTLE_ITEMS_MAX = 500
@@ -79,6 +77,8 @@ class Replica:
         self._waiters: deque[Waiter] = deque()
         self.uncommitted_bytes = 0
         """What the proposals weigh that this node has taken and that are not committed yet."""
+        self.proposals_failed = 0
+        """How many were refused, or given up without a result."""
         self.applied_now: tuple[Entry, ...] = ()
         """The entries that the last call of `apply` applied."""
         self._unapplied: tuple[Entry, ...] = ()
@@ -198,7 +198,12 @@ class Replica:
     @property
     def requests_waiting(self) -> int:
         """How many requests have no answer yet."""
-        return len(self._proposals) + len(self._pages.proposals) + len(self._waiters) + self._reads_waiting
+        return self.proposals_waiting + self._reads_waiting
+
+    @property
+    def proposals_waiting(self) -> int:
+        """How many of these are proposals."""
+        return len(self._proposals) + len(self._pages.proposals) + len(self._waiters)
 
     @property
     def has_more(self) -> bool:
@@ -261,17 +266,6 @@ class Replica:
         """Note that the disk had no room for a snapshot."""
         self.snapshots.failed(self.machine, snapshot)
 
-    def applied_events(self) -> list[Event]:
-        """Return the events that tell what `apply` did in this pass, if there was anything to apply."""
-        first, last = self.applied_now[0].index, self.applied_now[-1]
-        machine = self.machine
-        events: list[Event] = [
-            EntriesApplied(first, last.index, last.term, machine.entries_digest, machine.state_digest)
-        ]
-        if machine.forgotten:
-            events.append(SessionsForgotten(last.index, tuple(machine.forgotten)))
-        return events
-
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""
         requests: list[Propose | Read] = [*self._proposals, *self._new_reads, *self._stale_reads]
@@ -298,6 +292,7 @@ class Replica:
                 self._waiters.append(Waiter(propose, term, first, last))
                 first = last + 1
         else:
+            self.proposals_failed += len(self._proposals)
             for propose in self._proposals:
                 self.uncommitted_bytes -= propose.size_bytes
                 self._answers.append((propose.reply_to, self._refusal(propose, appended)))
@@ -318,8 +313,7 @@ class Replica:
                 # Another term has this index: the commands may have been dropped (scenario C10). The
                 # last entry is the one to look at: a newer leader may have kept the first ones and put
                 # others behind them.
-                self._end_first()
-                self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
+                self._give_up_first()
                 continue
             waiter.replies.extend(replies[begin:end])
             repeated = self.machine.repeated
@@ -335,8 +329,13 @@ class Replica:
     def _give_up_lost(self) -> None:
         """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""
         while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
-            waiter = self._end_first()
-            self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
+            self._give_up_first()
+
+    def _give_up_first(self) -> None:
+        """Let the oldest proposal wait no more, as nobody here can know what becomes of it."""
+        propose = self._end_first().propose
+        self.proposals_failed += 1
+        self._answers.append((propose.reply_to, Unknown(propose.number, self.id)))
 
     def _end_first(self) -> Waiter:
         """Let the oldest proposal wait no more; return it."""

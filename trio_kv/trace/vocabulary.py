@@ -191,6 +191,11 @@ class DiskStalled(Event):
     """A node's disk stands still, on request."""
 
 
+@event("disk.healed")
+class DiskHealed(Event):
+    """A node's disk is made sound again, on request."""
+
+
 @event("disk.hung", WARNING)
 class DiskHung(Event):
     """A node's disk gives neither an answer nor an error; its node waits, and the others don't."""
@@ -259,17 +264,22 @@ class LinksPartitioned(Event):
 
 @event("link.healed")
 class LinksHealed(Event):
-    """All links are sound again."""
+    """Links are sound again."""
+
+    link: tuple[int, int] | None = None
+    """The one that is; None: all of them."""
 
 
 @event("link.faulted")
 class LinkFaulted(Event):
-    """All links behave so from now on; zeros are sound."""
+    """Links behave so from now on; zeros are sound."""
 
     delay_s: float
     jitter_s: float
     drop_percent: float
     duplicate_percent: float
+    link: tuple[int, int] | None = None
+    """The one that does; None: all of them that have no fault of their own."""
 
 
 @event("client.connected", DEBUG)

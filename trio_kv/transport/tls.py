@@ -48,6 +48,11 @@ class Loaded:
     certificate: str
     """The server's own certificate in PEM, which is no secret."""
 
+    @property
+    def asks_for_certificates(self) -> bool:
+        """Whether each client has to show a certificate of its own."""
+        return self.context.verify_mode is ssl.CERT_REQUIRED
+
 
 class Credentials:
     """What a server shows, and asks of its clients, from now on."""
