@@ -76,7 +76,7 @@ def reply_of(exchange: Exchange, due: Mapping[str, Any]) -> bytes:
     for name, told in due.items():
         if name == "items":
             members["items"] = [
-                {"key": key, "value": json.loads(value), "revision": revision}
+                {"key": key, "revision": revision} | ({} if value is None else {"value": json.loads(value)})
                 for key, value, revision in told
             ]
         elif name == "results":
@@ -163,7 +163,9 @@ class Draw:
         """Return a scan of one of its forms."""
         random = self.random
         scan: dict[str, Any] = {"op": "scan", "prefix": "s/"}
-        scan |= random.choice(({}, {}, {"limit": 2}, {"reverse": True}, {"count": True}, {"after": "s/b"}))
+        scan |= random.choice(
+            ({}, {}, {"limit": 2}, {"reverse": True}, {"count": True}, {"after": "s/b"}, {"values": False})
+        )
         return scan
 
     def value(self) -> str:

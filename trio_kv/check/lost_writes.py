@@ -79,7 +79,9 @@ class LostWrites:
         """Tell whether one of them may have changed a key by then."""
         return any(part.exchange.call_s < before_s for part in self._parts.get(key, ()))
 
-    def sums(self, key: str, held: Version | None, version: Version, before_s: float) -> Version:
+    def sums(
+        self, key: str, held: Version | None, version: Version, before_s: float, but: Exchange
+    ) -> Version:
         """Return what a lost write left of a counter that nobody saw: it may have begun with nothing."""
         if (
             held is None
@@ -90,7 +92,7 @@ class LostWrites:
             return version
         assert version.value is not None
         by = int(version.value) - int(held.value)
-        parts = self._open(key, before_s)
+        parts = [part for part in self._open(key, before_s) if part.exchange is not but]
         may_be_gone = held.due_s <= before_s or any(
             part.op == "delete" or part.due_s <= before_s for part in parts
         )

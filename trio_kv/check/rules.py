@@ -31,6 +31,8 @@ class Version:
     """How long it was to live, as far as that is known."""
     others: frozenset[bytes] = frozenset()
     """What else it may hold, as it was added to something that may have been gone by then."""
+    is_guess: bool = False
+    """Whether it is not known since when it does: this is the last revision that may be."""
 
 
 State = Mapping[str, Version]

@@ -53,6 +53,11 @@ class Timeline:
                 found[key] = version
         return found
 
+    def is_guess(self, keys: Iterable[str], revision: int) -> bool:
+        """Tell whether what any of these keys held after a revision may have been so before."""
+        places = [(key, bisect_right(self._revisions.get(key, ()), revision)) for key in keys]
+        return any(place and self._versions[key][place - 1].is_guess for key, place in places)
+
     def next_change(self, keys: Iterable[str], revision: int) -> int | None:
         """Return the first revision behind one that changed any of these keys; None if there is none."""
         found = []
