@@ -33,7 +33,7 @@ from trio_kv.cli.status import show_status
 from trio_kv.client import control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError
-from trio_kv.trace.file import read_trace
+from trio_kv.trace.reading import read_trace
 from trio_kv.trace.trace import Trace
 
 Answer = Callable[[dict[str, object]], dict[str, object] | None]

@@ -16,6 +16,7 @@ from trio_kv.cli.failures import explain_misuse
 from trio_kv.cli.main import app, main
 from trio_kv.cli.output import ExitCode
 from trio_kv.cli.parsing import CONTRADICTIONS, READERS, read_host, read_number, read_whole, scalar_of
+from trio_kv.cli.trace import feed
 from trio_kv.sim import campaign
 
 
@@ -419,9 +420,9 @@ def test_the_largest_number_is_read_exactly() -> None:
 def test_no_finding_has_the_code_of_an_unexpected_error(capsys: pytest.CaptureFixture[str]) -> None:
     """70 and 74 mean the same for all commands, and every help that tells codes tells them."""
     assert (ExitCode.FAILED, ExitCode.NOT_TOLD) == (70, 74)
-    for verdicts in (chaos_options.Verdict, wal.Verdict, campaign.Verdict):
+    for verdicts in (chaos_options.Verdict, wal.Verdict, campaign.Verdict, feed.Finding):
         assert not {int(verdict) for verdict in verdicts} & {70, 74}
-    for words in ([], ["chaos"], ["sim"], ["wal"], ["wal", "verify"]):
+    for words in ([], ["chaos"], ["sim"], ["trace"], ["trace", "check"], ["wal"], ["wal", "verify"]):
         assert main([*words, "--help"]) == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert "70 an unexpected error" in shown

@@ -23,9 +23,10 @@ from trio_kv.raft.events import (
     VoteRefused,
 )
 from trio_kv.trace import schema
-from trio_kv.trace.file import TraceFormatError, encode_line, read_trace, start_record, trace_file
+from trio_kv.trace.file import encode_line, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log, render_console
+from trio_kv.trace.reading import TraceFormatError, read_trace
 from trio_kv.trace.schema import OFF, event_classes
 from trio_kv.trace.trace import Record, Trace, format_time, parse_time
 from trio_kv.trace.vocabulary import (
@@ -406,10 +407,13 @@ def test_an_event_of_a_newer_version_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b"{}\n", "no member 'event'"),
+        (b"{}\n", "missing required field `time`"),
         (b"[]\n", "Expected `object`"),
         (b"noise\n", "malformed"),
-        (b'{"event":"link.cut","nodes":["a"]}\n', "Expected"),
+        (
+            b'{"time":"2026-01-01T00:00:00Z","mono":1,"seq":1,"event":"link.cut","nodes":["a"]}\n',
+            "Expected `int`",
+        ),
         (b'{"event":"link.cut","nodes":[1,2],"time":"noon","mono":1,"seq":1}\n', "noon"),
     ],
 )

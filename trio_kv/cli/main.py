@@ -38,6 +38,7 @@ from trio_kv.cli.parsing import (
 )
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
+from trio_kv.cli.trace import command as trace
 from trio_kv.cli.way import WayOptions
 from trio_kv.cli.words import examples
 from trio_kv.client.asker import DEFAULT_PORT
@@ -48,7 +49,8 @@ from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, S
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
     " place of a word · 3 not done: no connection, or no leader · 4 outcome unknown · 70 an unexpected error · 74 done,"
-    " but the output could not be written · 130 interrupted. Those of chaos, sim and wal stand in their own help."
+    " but the output could not be written · 130 interrupted. Those of chaos, sim, trace and wal stand in their own"
+    " help."
 )
 
 
@@ -70,12 +72,8 @@ app = App(
         more=EXIT_CODES,
     ),
 )
-app.command(bench.app)
-app.command(chaos.app)
-app.command(config.app)
-app.command(control.app)
-app.command(wal.app)
-app.command(sim.app)
+for each in (bench, chaos, config, control, wal, sim, trace):
+    app.command(each.app)
 
 
 def _check_timeout(_type: object, timeout_s: float) -> None:

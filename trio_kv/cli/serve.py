@@ -34,9 +34,10 @@ from trio_kv.cli.words import count
 from trio_kv.client.asker import DEFAULT_PORT
 from trio_kv.client.control import DEFAULT_CONTROL_PORT
 from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING
-from trio_kv.trace.file import TraceFormatError, start_record, trace_file
+from trio_kv.trace.file import start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
+from trio_kv.trace.reading import TraceFormatError
 from trio_kv.trace.text import printable_lines
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ServerStarted, ServerStopped, ServerStopping, TraceFailed

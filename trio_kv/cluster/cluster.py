@@ -19,7 +19,7 @@ from trio_kv.replica import jobs
 from trio_kv.replica.driver import TakeSnapshot, Transfer
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import DiskFailed, RebuildStarted
+from trio_kv.trace.vocabulary import ClusterStarted, DiskFailed, RebuildStarted
 from trio_kv.transport.network import Network
 from trio_kv.wire.node_status import State
 
@@ -75,6 +75,7 @@ class Cluster:
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
+        self._trace.emit(ClusterStarted(self._disks.cluster, (*self._members.all,), self._disks.nodes))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._network.run)

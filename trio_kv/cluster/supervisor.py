@@ -24,6 +24,7 @@ from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import DiskFailedError
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.telling import node_started
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.storage.errors import DamagedError, GoneError
 from trio_kv.trace.text import encodable
@@ -38,7 +39,6 @@ from trio_kv.trace.vocabulary import (
     NodeDamaged,
     NodeRebuildNeeded,
     NodeRestarted,
-    NodeStarted,
     NodeStopped,
     WalTornTailCut,
 )
@@ -290,11 +290,7 @@ class Supervisor:
         status.role = "follower"
         self._registry.attach(LocalHandle(status, inbox.post_request, member.node.refresh_status))
         self.set_state(member, State.UP, "")
-        self._trace.emit(
-            NodeStarted(log.base_index + 1, log.last_index, found.directory.incarnation),
-            node=node,
-            term=recovered.hard_state.term,
-        )
+        self._trace.emit(node_started(raft, machine), node=node, term=raft.term)
         await member.node.run()
 
 

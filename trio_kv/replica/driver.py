@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from trio_kv.raft.entry import LogPosition
-from trio_kv.raft.events import Event, TransferEnded
+from trio_kv.raft.events import Told, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import ChunkWasRead, Write
 from trio_kv.replica.jobs import (
@@ -26,6 +26,7 @@ from trio_kv.replica.jobs import (
 )
 from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.telling import applied_events
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
 from trio_kv.wire.node_port import Answer, Propose, Pull, Read, ReplyTo, Request
@@ -70,7 +71,7 @@ class Work(msgspec.Struct, gc=False):
     """It goes to the disk; writes become durable in the order in which they are given."""
     jobs: list[Job]
     """They go to the disk, behind the write."""
-    events: Sequence[Event]
+    events: Sequence[Told]
     """They are told to whoever listens."""
     answers: list[tuple[ReplyTo, Answer]]
     """(reply_to, answer): each goes to who asked, and who may ask anew at once."""
@@ -97,8 +98,6 @@ class Driver:
         self.turns = turns
         self._is_continuing = False
         self._wants_debug = replica.raft.wants_debug
-        self._events: list[Event] = []
-        """What came of the items, to be told before what came of the pass."""
 
     def step(self, now: float, shared_now: float, items: Sequence[Input]) -> Work:
         """Take what came; return what has to be done.
@@ -117,12 +116,9 @@ class Driver:
         ready = replica.ready(now)
         replica.apply(ready)
         replica.take_turn(shared_now, self.turns)
-        events: Sequence[Event] = ready.events
+        events: Sequence[Told] = ready.events
         if self._wants_debug and replica.applied_now:
-            events = [*events, *replica.applied_events()]
-        if self._events:
-            events = [*self._events, *events]
-            self._events.clear()
+            events = [*events, *map(replica.raft.told, applied_events(replica))]
         wants_pass = replica.has_more and not self._is_continuing
         if wants_pass:
             self._is_continuing = True
@@ -137,7 +133,7 @@ class Driver:
             Patience(replica.raft),
         )
 
-    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Event]] | None:
+    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Take what lets messages leave and asks for nothing else, without a pass.
 
         Returns:
@@ -187,13 +183,13 @@ class Driver:
                 replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
                 replica.snapshot_stored(LogPosition(item.index, item.term), item.size_bytes)
-                self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
+                replica.raft.emit(SnapshotTaken(item.index, item.term, item.size_bytes))
             case SnapshotFailed():
                 replica.snapshot_failed(LogPosition(item.index, item.term))
-                self._events.append(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
+                replica.raft.emit(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
             case LogSpaceChanged():
                 replica.raft.set_free_log_bytes(item.free_log_bytes)
-                self._events.append(DiskRoomChanged(item.free_log_bytes))
+                replica.raft.emit(DiskRoomChanged(item.free_log_bytes))
             case Transfer():
                 self._transfer(now, item.target)
             case TakeSnapshot():
@@ -209,4 +205,4 @@ class Driver:
         try:
             self.replica.raft.transfer(now, target)
         except ValueError as error:
-            self._events.append(TransferEnded(target, str(error)))
+            self.replica.raft.emit(TransferEnded(target, str(error)))

@@ -14,7 +14,6 @@ from trio_kv.kv.paging import MANY
 from trio_kv.kv.reply import Reply
 from trio_kv.raft.entry import LOG_START, Entry, LogPosition
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import Event
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
@@ -24,7 +23,6 @@ from trio_kv.replica.pages import PAGES_IN_A_PASS_MAX, Pages, has_page
 from trio_kv.replica.snapshots import Snapshots
 from trio_kv.replica.turns import Turns
 from trio_kv.replica.waiter import Waiter, asked_between
-from trio_kv.trace.vocabulary import EntriesApplied, SessionsForgotten
 from trio_kv.wire.node_port import Answer, Done, Full, Propose, Read, Refused, ReplyTo, Unknown
 
 SETTLE_ITEMS_MAX = 500
@@ -80,6 +78,8 @@ class Replica:
         self.uncommitted_bytes = 0
         """What the proposals weigh that this node has taken and that are not committed yet."""
         self.applied_now: tuple[Entry, ...] = ()
+        self.answered_now = (0, 0)
+        """Up to which index writes were answered in this pass, and how many requests."""
         """The entries that the last call of `apply` applied."""
         self._unapplied: tuple[Entry, ...] = ()
         """Committed entries that wait for a pass with time for them."""
@@ -163,6 +163,7 @@ class Replica:
         if committed:
             asked = asked_between(self._waiters, committed[-1].index) if self._waiters else ()
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
+            self.answered_now = (0, 0)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
             size_bytes = sum([len(entry.encoded) for entry in committed])
@@ -261,17 +262,6 @@ class Replica:
         """Note that the disk had no room for a snapshot."""
         self.snapshots.failed(self.machine, snapshot)
 
-    def applied_events(self) -> list[Event]:
-        """Return the events that tell what `apply` did in this pass, if there was anything to apply."""
-        first, last = self.applied_now[0].index, self.applied_now[-1]
-        machine = self.machine
-        events: list[Event] = [
-            EntriesApplied(first, last.index, last.term, machine.entries_digest, machine.state_digest)
-        ]
-        if machine.forgotten:
-            events.append(SessionsForgotten(last.index, tuple(machine.forgotten)))
-        return events
-
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""
         requests: list[Propose | Read] = [*self._proposals, *self._new_reads, *self._stale_reads]
@@ -331,6 +321,7 @@ class Replica:
             self._end_first()
             done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.all_replies())
             self._answers.append((waiter.propose.reply_to, done))
+            self.answered_now = waiter.last, self.answered_now[1] + 1
 
     def _give_up_lost(self) -> None:
         """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""

@@ -15,7 +15,7 @@ OFF = 100
 SCHEMA_VERSION = 1
 """Of the members and names in a trace file; adding an event or a member does not change it."""
 
-COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role")
+COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role", "process")
 """What a line of a trace may carry beside the event's own members, in this order."""
 
 _MEMBER_NAMES: dict[type[Event], tuple[str, ...]] = {}

@@ -34,6 +34,8 @@ class Record:
     node: int | None = None
     term: int | None = None
     role: str | None = None
+    process: int | None = None
+    """Which process told it, in a trace that was merged of several."""
 
     def members(self) -> dict[str, Any]:
         """Return what a line of JSON shows of it; node, term and role are left out where they don't apply."""
@@ -51,6 +53,8 @@ class Record:
             members["term"] = self.term
         if self.role is not None:
             members["role"] = self.role
+        if self.process is not None:
+            members["process"] = self.process
         for name in member_names(event_class):
             members[name] = getattr(self.event, name)
         return members

@@ -83,13 +83,33 @@ class ServerStopped(Event):
     """The store is down, as it was told."""
 
 
+@event("cluster.started")
+class ClusterStarted(Event):
+    """A process begins to run nodes of a cluster."""
+
+    cluster: str
+    """Its id: drawn when the cluster was made, and kept over restarts."""
+    nodes: tuple[int, ...]
+    """All that have a vote."""
+    here: tuple[int, ...]
+    """Those that run in this process."""
+
+
 @event("node.started")
 class NodeStarted(Event):
-    """A node runs, with what its disk held."""
+    """A node runs, with what its disk held: a snapshot up to before `log_first`, and the log behind it."""
 
     log_first: int
     log_last: int
     incarnation: int
+    log_terms: tuple[tuple[int, int], ...] = ()
+    """(index, term): where each term begins in its log, and before them the place where its snapshot ends. Of the
+    newest ones only, if there are very many."""
+    entries_digest: int | None = None
+    """Of the snapshot, as in `entries.applied`."""
+    state_digest: int | None = None
+    is_rebuilding: bool = False
+    """It lost its disk, and neither votes nor counts until `rebuild.ended`."""
 
 
 @event("node.crashed", WARNING)
@@ -161,6 +181,15 @@ class EntriesApplied(Event):
     last_term: int
     entries_digest: int
     state_digest: int
+
+
+@event("writes.answered", DEBUG)
+class WritesAnswered(Event):
+    """Requests with writes are answered now: what stands in the log up to `last` has happened, and must last."""
+
+    last: int
+    count: int
+    """Of the requests."""
 
 
 @event("sessions.forgotten", DEBUG)
