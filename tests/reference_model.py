@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET
 
 from trio_kv.kv import commands
-from trio_kv.kv.entries import Asked
+from trio_kv.kv.asking import Asked
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyQuery, AnyWrite, Cas, Delete, Get, Incr, Scan, Set, Txn
 from trio_kv.kv.operations.txn import BranchOperation, Condition

@@ -6,8 +6,8 @@ from trio_kv.sim.core_kind import KIND
 from trio_kv.sim.world import World
 from trio_kv.sim.worlds import Draw
 from trio_kv.trace.file import encode_line, start_record
+from trio_kv.trace.marks import TraceEnded
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import TraceEnded
 
 BEGAN_S = 1_800_000_000.0
 """When simulated runs begin, in seconds since 1970."""

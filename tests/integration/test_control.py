@@ -16,6 +16,7 @@ import trio_websocket
 from tests.doubles import MemorySink
 from trio_kv.client import control as client
 from trio_kv.control import server, token
+from trio_kv.control.commands import BY_NAME
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.server import ControlDoor
 from trio_kv.control.token import ControlFile, control_path, read_control_file, write_control_file
@@ -158,11 +159,17 @@ async def test_status(door: Door) -> None:
         ({"command": "resume", "node": 2}, ("resume", 2)),
         ({"command": "partition", "groups": [[1, 2], [3, 4, 5]]}, ("partition", [[1, 2], [3, 4, 5]])),
         ({"command": "cut", "link": [1, 2]}, ("cut", 1, 2)),
-        ({"command": "heal"}, ("heal",)),
-        ({"command": "delay", "ms": 50}, ("delay", 0.05)),
-        ({"command": "drop", "percent": 12.5}, ("drop", 0.125)),
+        ({"command": "heal"}, ("heal", None)),
+        ({"command": "heal", "link": [1, 2]}, ("heal", (1, 2))),
+        ({"command": "delay", "ms": 50}, ("delay", 0.05, None)),
+        ({"command": "delay", "ms": 50, "link": [3, 1]}, ("delay", 0.05, (3, 1))),
+        ({"command": "drop", "percent": 12.5}, ("drop", 0.125, None)),
+        ({"command": "drop", "percent": 100, "link": [1, 2]}, ("drop", 1.0, (1, 2))),
         ({"command": "slow-disk", "node": 3, "ms": 20}, ("slow_disk", 3, 0.02)),
+        ({"command": "stall-disk", "node": 3}, ("stall_disk", 3)),
+        ({"command": "fill-disk", "node": 3}, ("fill_disk", 3)),
         ({"command": "fail-disk", "node": 3}, ("fail_disk", 3)),
+        ({"command": "heal-disk", "node": 3}, ("heal_disk", 3)),
         ({"command": "transfer", "node": 3}, ("transfer", 3)),
         ({"command": "transfer", "target": 3}, ("transfer", 3)),
         ({"command": "snapshot", "node": 3}, ("snapshot", 3)),
@@ -188,7 +195,7 @@ async def test_a_command_is_carried_out(
         ("nonsense", '"command": "status"'),
         ("[1]", '"command": "status"'),
         ('{"id":7}', "`command` is missing"),
-        ('{"id":7,"command":"explode"}', "the commands are status, events, crash"),
+        ('{"id":7,"command":"explode"}', "the commands are status, events, frames, frames-kept"),
         ('{"id":7,"command":"crash"}', '{"command": "crash", "node": 2}'),
         ('{"id":7,"command":"crash","node":"2"}', '{"command": "crash", "node": 2}'),
         ('{"id":7,"command":"crash","node":2.5}', '{"command": "crash", "node": 2}'),
@@ -198,6 +205,7 @@ async def test_a_command_is_carried_out(
         ('{"id":7,"command":"partition","groups":[[1,2],[2,3]]}', "two groups"),
         ('{"id":7,"command":"partition","groups":[[1,2]]}', '"groups": [[1, 2], [3, 4, 5]]'),
         ('{"id":7,"command":"cut","link":[1,1]}', "two different ends"),
+        ('{"id":7,"command":"heal","link":[2,2]}', "two different ends"),
         ('{"id":7,"command":"drop","percent":101}', '"percent": 10'),
         ('{"id":7,"command":"delay","ms":-1}', '"ms": 50'),
         ('{"id":7,"command":"transfer"}', "name one node"),
@@ -382,6 +390,27 @@ async def test_garbage_after_the_handshake(door: Door) -> None:
     for garbage in (b"\xff" * 100, b"\x83\x00", b"\xc1\x7f" + b"\xff" * 20, b"\x81\x81\0\0\0\0\xff"):
         reply = await door.raw(head + garbage)
         assert reply.startswith(b"HTTP/1.1 101 ")
+
+
+async def test_each_command_is_described(door: Door) -> None:
+    """A page learns what each command will do, its members, and what takes it back: a command that takes these."""
+    async with door.open() as websocket:
+        await door.enter(websocket)
+        told = (await ask(websocket, id=1, command="describe"))["commands"]
+    by_name = {each["command"]: each for each in told}
+    assert set(by_name) == set(BY_NAME)
+    assert all(each["what"].split(".")[0] for each in told)
+    assert by_name["pause"]["members"] == ["node"]
+    assert by_name["pause"]["undo"] == {"command": "resume", "with": ["node"], "members": {}}
+    assert by_name["delay"]["undo"] == {"command": "delay", "with": ["link"], "members": {"ms": 0}}
+    assert by_name["crash"]["undo"] is None
+    for each in told:
+        undo = each["undo"]
+        if undo is not None:
+            assert set(undo["with"]) <= set(each["members"])
+            taken = by_name[undo["command"]]["members"]
+            assert {*undo["with"], *undo["members"]} <= set(taken)
+    assert not door.sink.events(ControlCommanded)
 
 
 @pytest.mark.parametrize("limits", [{"slow_command_timeout_s": 0.05}])

@@ -13,7 +13,8 @@ from trio_kv.cluster import backup
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.members import FaultError
-from trio_kv.control.commands import carry_out, parse_command
+from trio_kv.control.commands import parse_command
+from trio_kv.control.operation import carry_out
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.replica.replica import Replica
 from trio_kv.trace.trace import Trace
@@ -72,6 +73,23 @@ async def test_the_status_names_what_is_wrong_until_it_is_healed(tmp_path: Path)
         cluster.faults.heal()
         assert faults(cluster) == [{"fault": "clock", "node": 4, "rate": 1.5}]
         cluster.faults.skew_clock(4, 1.0)
+        cluster.faults.delay(0.02)
+        cluster.faults.delay(0.05, (2, 1))
+        cluster.faults.drop(0.5, (1, 2))
+        assert faults(cluster) == [
+            {"fault": "delay", "ms": 20.0},
+            {"fault": "delay", "ms": 50.0, "link": (1, 2)},
+            {"fault": "drop", "percent": 50.0, "link": (1, 2)},
+        ]
+        cluster.faults.heal((2, 1))
+        assert faults(cluster) == [{"fault": "delay", "ms": 20.0}]
+        cluster.faults.heal()
+        cluster.faults.slow_disk(1, 0.05)
+        cluster.faults.slow_disk(2, 0.05)
+        cluster.faults.stall_disk(1)
+        cluster.faults.heal_disk(1)
+        assert faults(cluster) == [{"fault": "slow-disk", "node": 2, "ms": 50.0}]
+        cluster.faults.heal()
         cluster.faults.fill_disk(1)
         assert faults(cluster) == [{"fault": "fill-disk", "node": 1}]
         cluster.faults.heal()

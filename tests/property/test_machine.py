@@ -13,8 +13,8 @@ from msgspec import UNSET
 from trio_kv.check import reference
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.kv import sessions
+from trio_kv.kv.asking import Asked
 from trio_kv.kv.commands import Command, Expire, OpenSession, RenewSession, Write, decode_command
-from trio_kv.kv.entries import Asked
 from trio_kv.kv.equality import is_equal_json
 from trio_kv.kv.layers import Layers
 from trio_kv.kv.machine import Machine
@@ -481,7 +481,7 @@ def test_a_run_does_what_its_entries_do_one_by_one(log: list[Entry], data: st.Da
 
 @given(logs_of_runs(), st.data())
 def test_questions_in_a_run_see_what_stands_before_them(log: list[Entry], data: st.DataObject) -> None:
-    """Also if what comes of the run is foreseen for the other machines."""
+    """Also if what comes of the run is foreseen for the other machines, which hold the very same items then."""
     alone = Machine()
     places = sorted(data.draw(st.sets(st.integers(0, len(log)), max_size=4), "places"))
     keys = [Get("a"), Get("b")]
@@ -496,3 +496,4 @@ def test_questions_in_a_run_see_what_stands_before_them(log: list[Entry], data: 
     assert asking.apply(log, asked=asked) == other.apply(log)
     assert [each.replies for each in asked] == [wanted[place] for place in places]
     assert asking.state_digest == other.state_digest == alone.state_digest
+    assert all(asking.items[key] is item for key, item in other.items.items())

@@ -176,7 +176,8 @@ def test_all_commands_of_the_protocol_are_there() -> None:
     """`ctl` knows each command of the control door, by the name it has there."""
     expected = {
         *("status", "crash", "stop", "restart", "pause", "resume", "partition", "cut", "heal", "delay"),
-        *("drop", "slow-disk", "fail-disk", "transfer", "snapshot", "rebuild"),
+        *("drop", "slow-disk", "stall-disk", "fill-disk", "fail-disk", "heal-disk", "transfer", "snapshot"),
+        "rebuild",
     }
     assert {name for name in control_commands.app if not name.startswith("-")} == expected
     assert {command[0] for command in COMMANDS} == {name for name in app if not name.startswith("-")}

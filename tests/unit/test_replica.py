@@ -275,7 +275,7 @@ def test_the_first_read_of_a_run_sees_what_came_just_before(three: Cluster) -> N
 def test_a_run_keeps_its_places_over_many_passes(three: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether comparing values or answering queries takes too long: where a pass ends makes no difference."""
     monkeypatch.setattr("trio_kv.replica.replica.COMPARED_IN_A_PASS_BYTES_MAX", 0)
-    monkeypatch.setattr("trio_kv.kv.machine.QUERIES_IN_A_CALL_MAX", 1)
+    monkeypatch.setattr("trio_kv.kv.asking.QUERIES_IN_A_CALL_MAX", 1)
     three.passes.clear()
     three.settle(
         1, run_of(three, 1, "k", Cas("k", value(1)), "k", "k", Cas("k", value(2), value(1)), "k", put(3), "k")

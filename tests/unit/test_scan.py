@@ -8,8 +8,8 @@ import pytest
 
 from trio_kv.check.reference import Reference, page_of
 from trio_kv.check.state_machine_safety import outcome_of
+from trio_kv.kv.asking import Asked
 from trio_kv.kv.commands import Command, OpenSession, Write
-from trio_kv.kv.entries import Asked
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import Get, Scan, Set
 from trio_kv.kv.operations.scan import PAGE_BYTES_MAX, PAGE_ITEMS_MAX

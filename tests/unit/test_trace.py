@@ -26,6 +26,7 @@ from trio_kv.trace import schema
 from trio_kv.trace.file import encode_line, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log, render_console
+from trio_kv.trace.marks import TraceEnded, TraceLost, TraceStarted, UnknownEvent
 from trio_kv.trace.reading import TraceFormatError, read_trace
 from trio_kv.trace.schema import OFF, event_classes
 from trio_kv.trace.trace import Record, Trace, format_time, parse_time
@@ -36,10 +37,6 @@ from trio_kv.trace.vocabulary import (
     NodeCrashed,
     NodeStarted,
     ServerStarted,
-    TraceEnded,
-    TraceLost,
-    TraceStarted,
-    UnknownEvent,
 )
 
 WAIT_S = 30.0

@@ -27,16 +27,9 @@ from trio_kv.raft.events import (
     TermAdvanced,
     VoteGranted,
 )
+from trio_kv.trace.marks import TraceEnded, TraceLost
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import (
-    ClusterStarted,
-    EntriesApplied,
-    NodeCrashed,
-    NodeStarted,
-    TraceEnded,
-    TraceLost,
-    WritesAnswered,
-)
+from trio_kv.trace.vocabulary import ClusterStarted, EntriesApplied, NodeCrashed, NodeStarted, WritesAnswered
 
 SEED, KINDS = 8, ("crash", "partition", "wipe")
 

@@ -14,6 +14,27 @@ from trio_kv.cli.parsing import DATA_DIR_DEFAULT, ListenPort, Node, ReplyOutput,
 from trio_kv.cli.status import show_status
 from trio_kv.cli.way import TlsOptions
 from trio_kv.cli.words import examples
+from trio_kv.control.commands import (
+    Crash,
+    Cut,
+    Delay,
+    Drop,
+    FailDisk,
+    FillDisk,
+    Heal,
+    HealDisk,
+    NodeCommand,
+    Partition,
+    Pause,
+    Rebuild,
+    Restart,
+    Resume,
+    SlowDisk,
+    Snapshot,
+    StallDisk,
+    Stop,
+    Transfer,
+)
 
 READS = frozenset({"status"})
 """Commands that change nothing: without an answer such a command was just not done."""
@@ -81,6 +102,10 @@ Milliseconds = Annotated[
     float, Parameter(validator=Number(gte=0, lte=MILLISECONDS_MAX), help="Milliseconds; 0 ends it.")
 ]
 
+OneLink = Annotated[
+    str | None, Parameter(help="Two nodes, as 1-2: their link alone, both ways. [default: all links]")
+]
+
 
 def _examples(*lines: str) -> str:
     return examples(*(f"trio-kv ctl {line}" for line in lines))
@@ -133,87 +158,95 @@ def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
     return _send("status", {}, door)
 
 
-def _add_node_command(name: str, help: str, *lines: str) -> None:
+def _add_node_command(command: type[NodeCommand], *lines: str) -> None:
     """Add a command that takes a node and nothing else."""
+    name = command.name()
 
     def send(node: NodeOrLeader, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
         return _send(name, {"node": _named(node)}, door)
 
-    app.command(send, name=name, help=help, help_epilogue=_examples(*lines))
+    app.command(send, name=name, help=command.what(), help_epilogue=_examples(*lines))
 
 
-_add_node_command("crash", "Kill a node; it comes back by itself.", "crash 2", "crash leader")
-_add_node_command("stop", "Kill a node; it stays down until `restart`.", "stop 2")
-_add_node_command(
-    "restart", "Start a node from what its disk holds, at once; one that runs is killed first.", "restart 2"
-)
-_add_node_command("pause", "Let a node do nothing, as a process under SIGSTOP.", "pause 2")
-_add_node_command("resume", "Let a paused node go on.", "resume 2")
-_add_node_command("fail-disk", "Let a node's next write to its disk fail: the node stops.", "fail-disk 2")
-_add_node_command("snapshot", "Let a node take a snapshot and drop the log behind it.", "snapshot 2")
+_add_node_command(Crash, "crash 2", "crash leader")
+_add_node_command(Stop, "stop 2")
+_add_node_command(Restart, "restart 2")
+_add_node_command(Pause, "pause 2")
+_add_node_command(Resume, "resume 2")
+_add_node_command(StallDisk, "stall-disk 2")
+_add_node_command(FillDisk, "fill-disk 2")
+_add_node_command(FailDisk, "fail-disk 2")
+_add_node_command(HealDisk, "heal-disk 2")
+_add_node_command(Snapshot, "snapshot 2")
 
 
-@app.command(help_epilogue=_examples("partition 1,2/3,4,5", "partition 1/2,3"))
+@app.command(help=Partition.what(), help_epilogue=_examples("partition 1,2/3,4,5", "partition 1/2,3"))
 def partition(
     groups: Annotated[str, Parameter(help="Groups of nodes, as 1,2/3,4,5.")],
     /,
     *,
     door: DoorOptions = DEFAULT_DOOR,
 ) -> ExitCode:
-    """Let messages pass only inside each group."""
+    """Cut the groups off from one another."""
     return _send("partition", {"groups": parse_groups(groups)}, door)
 
 
-@app.command(help_epilogue=_examples("cut 1-2"))
+@app.command(help=Cut.what(), help_epilogue=_examples("cut 1-2"))
 def cut(
     link: Annotated[str, Parameter(help="Two nodes, as 1-2.")], /, *, door: DoorOptions = DEFAULT_DOOR
 ) -> ExitCode:
-    """Let no message pass between two nodes."""
+    """Cut a link."""
     return _send("cut", {"link": parse_link(link)}, door)
 
 
-@app.command(help_epilogue=_examples("heal"))
-def heal(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """End every partition, cut, delay and drop, and make slow and full disks sound again."""
-    return _send("heal", {}, door)
+@app.command(help=Heal.what(), help_epilogue=_examples("heal", "heal 1-2"))
+def heal(link: OneLink = None, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Make links and disks sound."""
+    return _send("heal", _on_link(link), door)
 
 
-@app.command(help_epilogue=_examples("delay 20", "delay 0"))
-def delay(ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Delay every message between nodes."""
-    return _send("delay", {"ms": ms}, door)
+@app.command(help=Delay.what(), help_epilogue=_examples("delay 20", "delay 20 1-2", "delay 0"))
+def delay(ms: Milliseconds, link: OneLink = None, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+    """Delay messages."""
+    return _send("delay", {"ms": ms, **_on_link(link)}, door)
 
 
-@app.command(help_epilogue=_examples("drop 10", "drop 0"))
+@app.command(help=Drop.what(), help_epilogue=_examples("drop 10", "drop 10 1-2", "drop 0"))
 def drop(
     percent: Annotated[float, Parameter(validator=Number(gte=0, lte=100), help="0 to 100; 0 ends it.")],
+    link: OneLink = None,
     /,
     *,
     door: DoorOptions = DEFAULT_DOOR,
 ) -> ExitCode:
-    """Lose messages between nodes by chance."""
-    return _send("drop", {"percent": percent}, door)
+    """Lose messages."""
+    return _send("drop", {"percent": percent, **_on_link(link)}, door)
 
 
-@app.command(help_epilogue=_examples("slow-disk 2 50", "slow-disk 2 0"))
+@app.command(help=SlowDisk.what(), help_epilogue=_examples("slow-disk 2 50", "slow-disk 2 0"))
 def slow_disk(node: NodeOrLeader, ms: Milliseconds, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Make every sync of a node's disk take longer."""
+    """Slow a disk down."""
     return _send("slow-disk", {"node": _named(node), "ms": ms}, door)
 
 
-@app.command(help_epilogue=_examples("transfer 3"))
+@app.command(help=Transfer.what(), help_epilogue=_examples("transfer 3"))
 def transfer(target: NodeNumber, /, *, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
-    """Hand leadership over to a node."""
+    """Let another lead."""
     return _send("transfer", {"target": target}, door)
 
 
-@app.command(help_epilogue=_examples("stop 2", "rebuild 2"))
+@app.command(
+    help=f"{Rebuild.what()} Without a running server: `trio-kv rebuild`.",
+    help_epilogue=_examples("stop 2", "rebuild 2"),
+)
 def rebuild(node: NodeOrLeader, /, *, door: SlowDoorOptions = DEFAULT_SLOW_DOOR) -> ExitCode:
-    """Give a node that is down, because its files are lost or damaged, a new copy from the others.
-
-    Its old directory is moved aside. Without a running server: `trio-kv rebuild`.
-    """
+    """Fill a node anew."""
     return _send("rebuild", {"node": _named(node)}, door)
+
+
+def _on_link(link: str | None) -> dict[str, object]:
+    """Return the members that name a link, if one is named."""
+    return {} if link is None else {"link": parse_link(link)}
 
 
 def parse_groups(text: str) -> list[list[int]]:

@@ -19,7 +19,9 @@ from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.control.config import ControlConfig
+from trio_kv.control.feed import FrameFeed
 from trio_kv.control.server import ControlDoor
+from trio_kv.control.static import page_routes
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.limits import VALUE_BYTES_LIMIT, Limits
@@ -117,7 +119,17 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
                 port=options.control_port,
                 data_dir=None if options.is_ephemeral else path,
             )
-            door = ControlDoor(local.cluster, config, trace, access.credentials)
+            feed = FrameFeed(local.cluster, local.store, proxy, trace)
+            await nursery.start(feed.run)
+            door = ControlDoor(
+                local.cluster,
+                config,
+                trace,
+                access.credentials,
+                routes=await trio.to_thread.run_sync(page_routes, abandon_on_cancel=True),
+                feed=feed,
+                store=local.store,
+            )
             _listen(client_sockets, options, "--port")
             _listen(control_sockets, options, "--control-port")
             port: int = await nursery.start(proxy.serve, client_sockets)

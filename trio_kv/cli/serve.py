@@ -37,10 +37,11 @@ from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING
 from trio_kv.trace.file import start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
+from trio_kv.trace.marks import TraceFailed
 from trio_kv.trace.reading import TraceFormatError
 from trio_kv.trace.text import printable_lines
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ServerStarted, ServerStopped, ServerStopping, TraceFailed
+from trio_kv.trace.vocabulary import ServerStarted, ServerStopped, ServerStopping
 
 LEADER_WAIT_S = 5.0
 """How long start-up waits for a leader, when all nodes have read their disks, before it says that there is none yet."""

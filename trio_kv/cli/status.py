@@ -55,19 +55,28 @@ damaged, the reason says what to do."""
 
 FAULTS: Final[Mapping[object, str]] = {
     "partition": "partitioned, {sides}: no message passes between the groups; `trio-kv ctl heal` ends it",
-    "cut": "cut, {link[0]}-{link[1]}: no message passes between these two; `trio-kv ctl heal` ends it",
     "delay": "delayed: each message between nodes takes {ms:g} ms longer; `trio-kv ctl delay 0` ends it",
     "drop": "dropped: {percent:g} % of the messages between nodes; `trio-kv ctl drop 0` ends it",
     "duplicate": "duplicated: {percent:g} % of the messages between nodes; `trio-kv ctl heal` ends it",
     "reorder": "reordered: messages between nodes come up to {ms:g} ms late; `trio-kv ctl heal` ends it",
     "slow-disk": "n{node} has a slow disk: a sync takes {ms:g} ms longer; `trio-kv ctl slow-disk {node} 0` ends it",
-    "stall-disk": "n{node} has a disk that is made to stand still; `trio-kv ctl heal` ends it",
-    "fill-disk": "n{node} has a disk that is made full; `trio-kv ctl heal` ends it",
+    "stall-disk": "n{node} has a disk that is made to stand still; `trio-kv ctl heal-disk {node}` ends it",
+    "fill-disk": "n{node} has a disk that is made full; `trio-kv ctl heal-disk {node}` ends it",
     "fail-disk": "n{node} has a disk that will fail its next write; `trio-kv ctl restart {node}` ends it",
     "full-disk": "n{node} has a full disk: make room there, and it goes on by itself",
     "clock": "n{node} has a clock that runs {rate:g} times as fast, until the server is started again",
 }
 """Each kind of fault that the status reply names, in words with its members."""
+
+_ENDS = "; `trio-kv ctl heal {link[0]}-{link[1]}` ends it"
+LINK_FAULTS: Final[Mapping[object, str]] = {
+    "cut": "cut, {link[0]}-{link[1]}: no message passes between these two" + _ENDS,
+    "delay": "delayed, {link[0]}-{link[1]}: a message between these two takes {ms:g} ms longer" + _ENDS,
+    "drop": "dropped, {link[0]}-{link[1]}: {percent:g} % of the messages between these two" + _ENDS,
+    "duplicate": "duplicated, {link[0]}-{link[1]}: {percent:g} % of the messages between these two" + _ENDS,
+    "reorder": "reordered, {link[0]}-{link[1]}: messages between these two come up to {ms:g} ms late" + _ENDS,
+}
+"""The same for faults of one link."""
 
 
 def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
@@ -89,7 +98,8 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
     """Return an active fault in plain words, with the command that ends it."""
     try:
         sides = "/".join(",".join(map(str, group)) for group in fault.get("groups", ()))
-        return FAULTS[fault["fault"]].format(**fault, sides=sides)
+        words = FAULTS[fault["fault"]] if "link" not in fault else LINK_FAULTS[fault["fault"]]
+        return words.format(**fault, sides=sides)
     except (LookupError, TypeError, ValueError):
         # A newer server may know more faults than we do, or other members of them.
         return msgspec.json.encode(fault).decode()

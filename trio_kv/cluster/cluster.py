@@ -11,16 +11,18 @@ from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
 from trio_kv.cluster.faults import Faults
+from trio_kv.cluster.looks import look_at_links, look_at_node
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import Registry
 from trio_kv.cluster.supervisor import Supervisor
+from trio_kv.raft.messages import Message
 from trio_kv.replica import jobs
 from trio_kv.replica.driver import TakeSnapshot, Transfer
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClusterStarted, DiskFailed, RebuildStarted
-from trio_kv.transport.network import Network
+from trio_kv.transport.network import Network, Tap
 from trio_kv.wire.node_status import State
 
 REBUILD_S = 10.0
@@ -70,18 +72,23 @@ class Cluster:
         )
         self._members = self._supervisor.members
         self._nursery: trio.Nursery | None = None
+        self._taps: tuple[Tap, ...] = ()
         self.faults = Faults(self._supervisor, network.links, trace)
         self.registry.faults = self.faults.active
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
         self._trace.emit(ClusterStarted(self._disks.cluster, (*self._members.all,), self._disks.nodes))
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._network.run)
-            nursery.start_soon(self._supervisor.run)
-            for node in self._members.all:
-                nursery.start_soon(self._watch_place, node)
+        self._trace.on_level.append(self._supervisor.tell_level)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._network.run)
+                nursery.start_soon(self._supervisor.run)
+                for node in self._members.all:
+                    nursery.start_soon(self._watch_place, node)
+        finally:
+            self._trace.on_level.remove(self._supervisor.tell_level)
 
     async def _watch_place(self, node: int) -> None:
         """Stop a node whose directory is not where it was: as a disk that failed, it would keep nothing."""
@@ -110,6 +117,30 @@ class Cluster:
     def status(self) -> dict[str, object]:
         """Return the members of the protocol's status reply."""
         return self.registry.status()
+
+    def look(self) -> dict[str, object]:
+        """Return what is to be seen of nodes and links just now; see `looks`."""
+        leader = self.registry.leader()
+        return {
+            "leader": leader.status.node if leader else None,
+            "term": max(status.term for status in self.registry.nodes.values()),
+            "nodes": [look_at_node(member, self.faults) for member in self._members.all.values()],
+            "links": look_at_links(self._network.links, self._members.all),
+            "faults": self.faults.active(),
+        }
+
+    def add_tap(self, tap: Tap) -> None:
+        """Tell each message between nodes that is sent from now on to `tap`, too."""
+        self._set_taps((*self._taps, tap))
+
+    def remove_tap(self, tap: Tap) -> None:
+        """Tell it no more."""
+        self._set_taps(tuple(other for other in self._taps if other is not tap))
+
+    def _set_taps(self, taps: tuple[Tap, ...]) -> None:
+        # With one of them, or with none, nothing stands between it and the network.
+        self._taps = taps
+        self._network.tap = partial(_tell_all, taps) if len(taps) > 1 else taps[0] if taps else None
 
     def leader(self) -> int:
         """Return the node that leads.
@@ -250,3 +281,8 @@ class _Rebuilding:
     is_awaited: bool = True
     moved_to: str | None = None
     error: Exception | None = None
+
+
+def _tell_all(taps: tuple[Tap, ...], message: Message, is_lost: bool) -> None:
+    for tap in taps:
+        tap(message, is_lost)

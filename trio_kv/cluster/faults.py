@@ -11,6 +11,7 @@ from trio_kv.cluster.members import FaultError
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import (
+    DiskHealed,
     DiskSlowed,
     DiskStalled,
     LinkCut,
@@ -20,7 +21,7 @@ from trio_kv.trace.vocabulary import (
     NodePaused,
     NodeResumed,
 )
-from trio_kv.transport.links import LinkFault, Links
+from trio_kv.transport.links import Links
 from trio_kv.wire.node_status import State
 
 
@@ -56,9 +57,7 @@ class Faults:
                 faults.append(
                     {"fault": "slow-disk", "node": node, "ms": round(1000 * member.disk_delay_s, 6)}
                 )
-            done = [
-                name for (name, to), disk in self._disk_faults.items() if to == node and disk is member.disk
-            ]
+            done = self.disk_faults(node)
             faults += [{"fault": name, "node": node} for name in done]
             if "fill-disk" not in done and member.node is not None and member.node.is_disk_full:
                 faults.append({"fault": "full-disk", "node": node})
@@ -99,41 +98,42 @@ class Faults:
 
     def cut(self, source: int, target: int) -> None:
         """Cut the link between two nodes, both ways."""
-        self._members.named(source)
-        self._members.named(target)
-        if source == target:
-            raise FaultError("a link joins two nodes")
-        self.links.cut(source, target)
-        self.links.cut(target, source)
+        for each in self._both_ways((source, target)):
+            self.links.cut(*each)
         self._trace.emit(LinkCut((source, target)))
 
-    def heal(self) -> None:
-        """Make all links and disks sound again (a disk that failed stays failed)."""
-        self.links.heal()
-        for node, member in self._members.all.items():
-            self._set_disk_delay(node, 0.0)
-            if member.disk is not None:
-                member.disk.unstall()
-                member.disk.unfill()
-        for fault in [fault for fault in self._disk_faults if fault[0] != "fail-disk"]:
-            del self._disk_faults[fault]
-        self._trace.emit(LinksHealed())
+    def heal(self, link: tuple[int, int] | None = None) -> None:
+        """Make one link sound again, both ways; without one, all links and disks (a disk that failed stays failed)."""
+        if link is None:
+            self.links.heal()
+            for node in self._members.all:
+                self._heal_disk(node)
+        else:
+            for each in self._both_ways(link):
+                self.links.heal_link(*each)
+        self._trace.emit(LinksHealed(link))
 
-    def delay(self, delay_s: float) -> None:
-        """Let every message take this long."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), delay_s=delay_s))
+    def heal_disk(self, node: int) -> None:
+        """Make a node's disk sound again (one that failed stays failed)."""
+        self._members.named(node)
+        self._heal_disk(node)
+        self._trace.emit(DiskHealed(), node=node)
 
-    def drop(self, fraction: float) -> None:
-        """Lose this share of all messages."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), drop=fraction))
+    def delay(self, delay_s: float, link: tuple[int, int] | None = None) -> None:
+        """Let every message take this long, or those of one link, both ways."""
+        self._set_link_fault(link, delay_s=delay_s)
+
+    def drop(self, fraction: float, link: tuple[int, int] | None = None) -> None:
+        """Lose this share of all messages, or of those of one link, both ways."""
+        self._set_link_fault(link, drop=fraction)
 
     def duplicate(self, fraction: float) -> None:
         """Let this share of all messages arrive twice."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), duplicate=fraction))
+        self._set_link_fault(duplicate=fraction)
 
     def reorder(self, jitter_s: float) -> None:
         """Delay each message by up to this much more, so that messages overtake one another."""
-        self._set_link_fault(attrs.evolve(self.links.fault(), jitter_s=jitter_s))
+        self._set_link_fault(jitter_s=jitter_s)
 
     def slow_disk(self, node: int, delay_s: float) -> None:
         """Let every write of a node take this much longer; 0 ends it."""
@@ -168,9 +168,35 @@ class Faults:
         if member.node is not None:
             member.node.clock_changed()
 
-    def _set_link_fault(self, fault: LinkFault) -> None:
-        self.links.set_fault(fault)
-        self._trace.emit(LinkFaulted(fault.delay_s, fault.jitter_s, 100 * fault.drop, 100 * fault.duplicate))
+    def _set_link_fault(self, link: tuple[int, int] | None = None, **changes: float) -> None:
+        for each in [None] if link is None else self._both_ways(link):
+            self.links.set_fault(attrs.evolve(self.links.fault(each), **changes), each)
+        fault = self.links.fault(link)
+        numbers = (fault.delay_s, fault.jitter_s, 100 * fault.drop, 100 * fault.duplicate)
+        self._trace.emit(LinkFaulted(*numbers, link))
+
+    def _both_ways(self, link: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the directions of a link that somebody has named."""
+        source, target = link
+        self._members.named(source)
+        self._members.named(target)
+        if source == target:
+            raise FaultError("a link joins two nodes")
+        return [(source, target), (target, source)]
+
+    def _heal_disk(self, node: int) -> None:
+        self._set_disk_delay(node, 0.0)
+        disk = self._members.all[node].disk
+        if disk is not None:
+            disk.unstall()
+            disk.unfill()
+        for fault in ("stall-disk", "fill-disk"):
+            self._disk_faults.pop((fault, node), None)
+
+    def disk_faults(self, node: int) -> list[str]:
+        """Return what was made wrong with the disk that a node has now, beside its delay."""
+        disk = self._members.all[node].disk
+        return [name for (name, to), broken in self._disk_faults.items() if to == node and broken is disk]
 
     def _set_disk_delay(self, node: int, delay_s: float) -> None:
         member = self._members.all[node]

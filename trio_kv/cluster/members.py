@@ -37,6 +37,8 @@ class Member:
     disk_delay_s: float = 0.0
     scope: trio.CancelScope | None = None
     paused_at: float = 0.0
+    has_disk_failed: bool = False
+    """It stopped because of its disk, and was not started since."""
     hung_reason: str = ""
     """What is told of its disk, while that hangs."""
     wake: trio.Event = attrs.field(factory=trio.Event)

@@ -129,6 +129,11 @@ class Node:
             self._resumed = None
 
     @property
+    def is_paused(self) -> bool:
+        """Whether it does nothing until it is resumed."""
+        return self._resumed is not None
+
+    @property
     def is_disk_full(self) -> bool:
         """Whether the disk says that it has no room for more log than is reserved."""
         return self.replica.raft.persistence.free_log_bytes is not None

@@ -21,6 +21,7 @@ from trio_kv.cluster.loading import Loader
 from trio_kv.cluster.members import Member, Members
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.raft.events import DEBUG
 from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import DiskFailedError
 from trio_kv.replica.replica import Replica
@@ -98,6 +99,11 @@ class Supervisor:
     def _is_ended(self) -> bool:
         return not any(member.is_living for member in self.members.all.values())
 
+    def tell_level(self, level: int) -> None:
+        """Let nodes that run tell what somebody wants to hear from now on, and no more than that."""
+        for node in self.members.running():
+            node.replica.raft.wants_debug = level <= DEBUG
+
     def set_state(self, member: Member, state: State, reason: str, *, is_gone: bool = False) -> None:
         """Let everybody know how a node is."""
         member.status.state = state
@@ -117,7 +123,7 @@ class Supervisor:
             if member.attempts:
                 self._trace.emit(NodeRestarted(member.attempts), node=node)
             member.attempts += 1
-            member.is_restarting = False
+            member.is_restarting = member.has_disk_failed = False
             started_at = trio.current_time()
             member.is_living = True
             try:
@@ -176,6 +182,7 @@ class Supervisor:
             )
             self.set_state(member, State.DAMAGED, str(failure))
         elif failure is not None:
+            member.has_disk_failed = True
             is_gone = isinstance(failure, GoneError) or isinstance(failure.__cause__, GoneError)
             self._trace.emit(DiskFailedEvent("look" if is_gone else "write", str(failure)), node=node)
             self.set_state(

@@ -1,18 +1,22 @@
-"""The commands of the control door: what may be asked for, and how it is carried out.
+"""The commands of the control door: what may be asked for. How it is carried out stands in `operation`.
 
 Each command is a class with its arguments; the JSON names are the attributes. Decoding is strict (a number
 in quotes is no number), and an error tells what would be right, because a person has typed it.
+
+What will happen is said once, in the class docstring: the command line and the page take it from there.
 """
 
-import os
-from typing import Annotated, ClassVar, Literal
+import functools
+import inspect
+from typing import Annotated, Any, ClassVar, Literal
 
+import attrs
 import msgspec
 from msgspec import Meta
 
-from trio_kv.cluster.cluster import Cluster
-
 MS_MAX = 60_000
+PAGE_FRAMES_MAX = 200
+"""Frames that are sent at once."""
 NODE_MAX = 9
 
 Node = Annotated[int, Meta(ge=1, le=NODE_MAX)]
@@ -20,6 +24,7 @@ NodeOrLeader = Node | Literal["leader"]
 """A node by its number, or whichever leads at the moment."""
 Milliseconds = Annotated[float, Meta(ge=0, le=MS_MAX)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
+Link = tuple[Node, Node]
 
 
 class ArgumentsError(ValueError):
@@ -41,6 +46,21 @@ class CommandError(Exception):
         self.id = id
 
 
+@attrs.frozen
+class Undo:
+    """What takes a command back."""
+
+    command: str
+    copied: tuple[str, ...] = ()
+    """Members that it has in common with what it takes back."""
+    members: tuple[tuple[str, object], ...] = ()
+    """Its other members."""
+
+    def told(self) -> dict[str, object]:
+        """Return it as JSON tells it."""
+        return {"command": self.command, "with": list(self.copied), "members": dict(self.members)}
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="command"):
     """A command. Its reply echoes `id`."""
 
@@ -48,6 +68,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Arguments that it takes, for people."""
     is_slow: ClassVar[bool] = False
     """Whether it works through much data, and may take its time."""
+    undo: ClassVar[Undo | None] = None
+    """What takes it back; None: nothing has to, or nothing can."""
 
     id: msgspec.Raw = msgspec.Raw()
 
@@ -61,6 +83,18 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """Return how it looks, for people."""
         return f'{{"command": "{cls.name()}"{cls.example}}}'
 
+    @classmethod
+    def what(cls) -> str:
+        """Return what will happen, in words: a sentence, and a paragraph where that is not enough."""
+        return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(cls) or "").split("\n\n"))
+
+    @classmethod
+    def described(cls) -> dict[str, object]:
+        """Return all that a page needs to offer it."""
+        members = [name for name in cls.__struct_encode_fields__ if name != "id"]
+        undo = None if cls.undo is None else cls.undo.told()
+        return {"command": cls.name(), "what": " ".join(cls.what().split()), "members": members, "undo": undo}
+
 
 class Status(Command, frozen=True, tag="status"):
     """Tell what the cluster looks like."""
@@ -68,6 +102,37 @@ class Status(Command, frozen=True, tag="status"):
 
 class Events(Command, frozen=True, tag="events"):
     """Send all further events to this connection."""
+
+
+class Frames(Command, frozen=True, tag="frames"):
+    """Send the newest frame to this connection, and further ones as fast as it takes them.
+
+    A frame is all that is to be seen of the cluster at one moment.
+    """
+
+
+class FramesKept(Command, frozen=True, tag="frames-kept"):
+    """Tell which frames of the last ten minutes there are."""
+
+
+class FramesPage(Command, frozen=True, tag="frames-page"):
+    """Send frames of the last ten minutes: those from a number on, as many as there is room for."""
+
+    example = ', "from": 1200, "count": 100'
+    first: Annotated[int, Meta(ge=0)] = msgspec.field(name="from")
+    count: Annotated[int, Meta(ge=1, le=PAGE_FRAMES_MAX)] = PAGE_FRAMES_MAX
+
+
+class StoreRequest(Command, frozen=True, tag="request"):
+    """Carry out one request of a client, and tell the way that it went."""
+
+    example = ', "request": {"key": "snack"}'
+    is_slow = True
+    request: msgspec.Raw
+
+
+class Describe(Command, frozen=True, tag="describe"):
+    """Tell what each command does, and what takes it back."""
 
 
 class NodeCommand(Command, frozen=True):
@@ -78,19 +143,30 @@ class NodeCommand(Command, frozen=True):
 
 
 class Crash(NodeCommand, frozen=True, tag="crash"):
-    """Let a node die; it comes back by itself."""
+    """Kill a node; it comes back by itself.
+
+    It dies as if its power failed: what it had not written to its disk is gone. After a second, or longer if it has
+    died before, it starts again from what its disk holds.
+    """
 
 
 class Stop(NodeCommand, frozen=True, tag="stop"):
-    """Stop a node; it stays down."""
+    """Kill a node; it stays down until `restart`."""
+
+    undo = Undo("restart", ("node",))
 
 
 class Restart(NodeCommand, frozen=True, tag="restart"):
-    """Start a node that is down, or let one that runs die and start again, at once."""
+    """Start a node from what its disk holds, at once; one that runs is killed first."""
 
 
 class Pause(NodeCommand, frozen=True, tag="pause"):
-    """Let a node do nothing."""
+    """Let a node do nothing, as a process under SIGSTOP.
+
+    The others find that it is silent; when it goes on it still believes what it believed before.
+    """
+
+    undo = Undo("resume", ("node",))
 
 
 class Resume(NodeCommand, frozen=True, tag="resume"):
@@ -98,50 +174,100 @@ class Resume(NodeCommand, frozen=True, tag="resume"):
 
 
 class Partition(Command, frozen=True, tag="partition"):
-    """Cut all links between nodes of different groups."""
+    """Let messages pass only inside each group.
+
+    A group with a majority of the nodes goes on, after an election if the leader is not in it. The others answer
+    nobody until `heal`. A node in no group is alone.
+    """
 
     example = ', "groups": [[1, 2], [3, 4, 5]]'
+    undo = Undo("heal")
     groups: Annotated[list[Annotated[list[Node], Meta(min_length=1)]], Meta(min_length=2)]
 
 
 class Cut(Command, frozen=True, tag="cut"):
-    """Cut one link."""
+    """Let no message pass between two nodes."""
 
     example = ', "link": [1, 2]'
-    link: tuple[Node, Node]
+    undo = Undo("heal", ("link",))
+    link: Link
 
 
 class Heal(Command, frozen=True, tag="heal"):
-    """End all faults of links."""
+    """End every partition, cut, delay and drop, and make slow, stalled and full disks sound again.
+
+    With a link, that one alone becomes sound, also out of a partition.
+    """
+
+    link: Link | None = None
 
 
 class Delay(Command, frozen=True, tag="delay"):
-    """Delay every message."""
+    """Delay every message between nodes, or those of one link; 0 ends it."""
 
     example = ', "ms": 50'
+    undo = Undo("delay", ("link",), (("ms", 0),))
     ms: Milliseconds
+    link: Link | None = None
 
 
 class Drop(Command, frozen=True, tag="drop"):
-    """Lose a share of all messages."""
+    """Lose messages between nodes by chance, or those of one link; 0 ends it."""
 
     example = ', "percent": 10'
+    undo = Undo("drop", ("link",), (("percent", 0),))
     percent: Percent
+    link: Link | None = None
 
 
 class SlowDisk(NodeCommand, frozen=True, tag="slow-disk"):
-    """Let every sync of a node's disk take longer."""
+    """Make every sync of a node's disk take longer; 0 ends it.
+
+    Writes wait for the fastest majority of the disks: one slow disk of five is hardly felt.
+    """
 
     example = ', "node": 2, "ms": 50'
+    undo = Undo("heal-disk", ("node",))
     ms: Milliseconds
 
 
+class StallDisk(NodeCommand, frozen=True, tag="stall-disk"):
+    """Let a node's disk stand still: it gives neither an answer nor an error.
+
+    The node acknowledges nothing meanwhile. A leader hands over after two seconds.
+    """
+
+    undo = Undo("heal-disk", ("node",))
+
+
+class FillDisk(NodeCommand, frozen=True, tag="fill-disk"):
+    """Let a node's disk be full: no new log segment and no snapshot can be made.
+
+    What is reserved is used up first. The node still votes and answers reads; if a majority is full, writes are
+    refused with `read_only`.
+    """
+
+    undo = Undo("heal-disk", ("node",))
+
+
 class FailDisk(NodeCommand, frozen=True, tag="fail-disk"):
-    """Let a node's next write fail."""
+    """Let a node's next write to its disk fail: the node stops.
+
+    A failed sync is never tried again: what of it reached the disk is not known. `restart` reads what is there.
+    """
+
+    undo = Undo("restart", ("node",))
+
+
+class HealDisk(NodeCommand, frozen=True, tag="heal-disk"):
+    """Make a slow, stalled or full disk sound again."""
 
 
 class Transfer(Command, frozen=True, tag="transfer"):
-    """Hand leadership to a node, which is named `node` or `target`."""
+    """Hand leadership over to a node, which is named `node` or `target`.
+
+    The leader takes no writes until the other has all of its log, and lets it stand for election at once.
+    """
 
     example = ', "node": 2'
     node: Node | None = None
@@ -149,11 +275,14 @@ class Transfer(Command, frozen=True, tag="transfer"):
 
 
 class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
-    """Let a node take a snapshot, and drop the log behind it."""
+    """Let a node take a snapshot and drop the log behind it."""
 
 
 class Rebuild(NodeCommand, frozen=True, tag="rebuild"):
-    """Rebuild a node that is down from the others."""
+    """Give a node that is down, because its files are lost or damaged, a new copy from the others.
+
+    Its old directory is moved aside. It votes and counts again when it has all that was acknowledged.
+    """
 
     is_slow = True
 
@@ -167,8 +296,9 @@ class Backup(Command, frozen=True, tag="backup"):
 
 
 COMMANDS: tuple[type[Command], ...] = (
-    Status, Events, Crash, Stop, Restart, Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk,
-    FailDisk, Transfer, Snapshot, Rebuild, Backup,
+    Status, Events, Frames, FramesKept, FramesPage, StoreRequest, Describe, Crash, Stop, Restart, Pause, Resume,
+    Partition, Cut, Heal, Delay, Drop, SlowDisk, StallDisk, FillDisk, FailDisk, HealDisk, Transfer, Snapshot, Rebuild,
+    Backup,
 )  # fmt: skip
 BY_NAME: dict[str, type[Command]] = {command.name(): command for command in COMMANDS}
 
@@ -181,7 +311,12 @@ class _Named(msgspec.Struct):
 
 
 _decode_named = msgspec.json.Decoder(_Named).decode
-_decoders = {name: msgspec.json.Decoder(command) for name, command in BY_NAME.items()}
+
+
+@functools.cache
+def _decoder(kind: type[Command]) -> msgspec.json.Decoder[Any]:
+    # Made when it is needed: the command line takes words from here, and decodes nothing.
+    return msgspec.json.Decoder(kind)
 
 
 def parse_command(message: str | bytes) -> Command:
@@ -195,104 +330,15 @@ def parse_command(message: str | bytes) -> Command:
         named = _decode_named(message)
     except (ValueError, RecursionError) as error:
         raise CommandError(f'{error}; a command looks like {{"id": 1, "command": "status"}}') from None
-    decoder = _decoders.get(named.command)
-    if decoder is None:
+    kind = BY_NAME.get(named.command)
+    if kind is None:
         wrong = f"there is no command {named.command!r}" if named.command else "`command` is missing"
         raise CommandError(f"{wrong}; the commands are {', '.join(BY_NAME)}", named.id)
     try:
-        return decoder.decode(message)
+        command: Command = _decoder(kind).decode(message)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{error}; right would be {BY_NAME[named.command].usage()}", named.id) from None
-
-
-async def carry_out(command: Command, cluster: Cluster) -> dict[str, object]:
-    """Carry a command out; return the members of its reply, but for `id` and `status`.
-
-    Raises:
-        CommandError: it makes no sense now, or its arguments don't fit together.
-
-    """
-    try:
-        if not isinstance(command, NodeCommand):
-            return await _operate(command, cluster)
-        if command.node != "leader":
-            return await _operate_node(command, command.node, cluster)
-        node = cluster.leader()
-        return {"node": node, **await _operate_node(command, node, cluster)}
-    except ArgumentsError as error:
-        raise CommandError(f"{error}; a right one would be {command.usage()}", command.id) from error
-    except ValueError as error:
-        raise CommandError(str(error), command.id) from error
-
-
-async def _operate(command: Command, cluster: Cluster) -> dict[str, object]:
-    """Do what is for the cluster as a whole.
-
-    Raises:
-        ArgumentsError: the arguments don't fit together.
-        ValueError: it makes no sense now.
-
-    """
-    match command:
-        case Status():
-            return cluster.status()
-        case Partition(groups=groups):
-            nodes = [node for group in groups for node in group]
-            if len(set(nodes)) != len(nodes):
-                raise ArgumentsError("a node stands in two groups, or twice in one")
-            cluster.faults.partition(groups)
-        case Cut(link=(first, second)):
-            if first == second:
-                raise ArgumentsError("a link has two different ends")
-            cluster.faults.cut(first, second)
-        case Heal():
-            cluster.faults.heal()
-        case Delay(ms=ms):
-            cluster.faults.delay(ms / 1000)
-        case Drop(percent=percent):
-            cluster.faults.drop(percent / 100)
-        case Transfer():
-            named = [node for node in (command.node, command.target) if node is not None]
-            if len(named) != 1:
-                raise ArgumentsError("name one node to hand over to")
-            cluster.transfer(named[0])
-        case Backup():
-            members = await cluster.backup(command.without)
-            return {**members, "path": _absolute(str(members["path"]))}
-        case _:
-            raise AssertionError(command)
-    return {}
-
-
-async def _operate_node(command: NodeCommand, node: int, cluster: Cluster) -> dict[str, object]:
-    """Do what is for one node. Raises as `_operate`."""
-    match command:
-        case Crash():
-            cluster.faults.crash(node)
-        case Stop():
-            cluster.stop(node)
-        case Restart():
-            cluster.restart(node)
-        case Pause():
-            cluster.faults.pause(node)
-        case Resume():
-            cluster.faults.resume(node)
-        case SlowDisk(ms=ms):
-            cluster.faults.slow_disk(node, ms / 1000)
-        case FailDisk():
-            cluster.faults.fail_disk(node)
-        case Snapshot():
-            cluster.snapshot(node)
-        case Rebuild():
-            return await cluster.rebuild(node)
-        case _:
-            raise AssertionError(command)
-    return {}
-
-
-def _absolute(path: str) -> str:
-    """Return a path for others: they work in another directory than this process does. Asks no disk."""
-    return os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps what stands before a ".."
+        raise CommandError(f"{error}; right would be {kind.usage()}", named.id) from None
+    return command
 
 
 def describe(command: Command) -> str:

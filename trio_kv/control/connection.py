@@ -1,7 +1,7 @@
-"""One client of the control door, once it has a WebSocket: token first, then commands and events."""
+"""One client of the control door, once it has a WebSocket: token first, then commands, events and frames."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import attrs
 import msgspec
@@ -9,9 +9,26 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from trio_kv.cluster.cluster import Cluster
-from trio_kv.control.commands import Command, CommandError, Events, Status, carry_out, describe, parse_command
+from trio_kv.control.commands import (
+    COMMANDS,
+    Command,
+    CommandError,
+    Describe,
+    Events,
+    Frames,
+    FramesKept,
+    FramesPage,
+    Status,
+    StoreRequest,
+    describe,
+    parse_command,
+)
 from trio_kv.control.config import ControlConfig
+from trio_kv.control.console import ask_store
 from trio_kv.control.events import EventQueue
+from trio_kv.control.feed import FrameFeed
+from trio_kv.control.operation import carry_out
+from trio_kv.gateway.store import Store
 from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ControlCommanded
@@ -20,6 +37,10 @@ from trio_kv.wire.replies import encode_error
 CLOSE_S = 1.0
 """How long the closing handshake of a WebSocket may take."""
 POLICY_VIOLATION = 1008
+REQUESTS_MAX = 8
+"""Requests to the store that one client may have under way."""
+PAGE_BYTES_MAX = 128 << 10
+"""Frames of the past that are sent at once: a slow client has to take them before `send_timeout_s` is over."""
 
 
 class _Auth(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,6 +61,8 @@ class ControlConnection:
         cluster: what the commands are for.
         config: the door's limits.
         trace: where events go, and where this client may listen.
+        feed: the frames, if some are taken.
+        store: what the console asks, if there is one.
 
     """
 
@@ -49,7 +72,11 @@ class ControlConnection:
     _cluster: Cluster
     _config: ControlConfig
     _trace: Trace
+    _feed: FrameFeed | None = None
+    _store: Store | None = None
     _queue: EventQueue | None = None
+    _is_looking: bool = False
+    _request_count: int = 0
 
     async def serve(self, auth_deadline_s: float) -> None:
         """Serve the client until it leaves.
@@ -89,21 +116,80 @@ class ControlConnection:
         except CommandError as error:
             await self._send(_error("bad_request", str(error), error.id))
             return
-        if isinstance(command, Events):
-            # The reply goes first, so that a client knows events from the reply it waits for.
-            await self._send(_reply(command, {}))
-            self._listen()
-            return
-        if not isinstance(command, Status):
-            self._trace.emit(ControlCommanded(command.name(), describe(command)))
-        await self._send(await self._carry_out(command))
+        match command:
+            case Describe():
+                await self._send(_reply(command, {"commands": [each.described() for each in COMMANDS]}))
+            case Events():
+                # The reply goes first, so that a client knows events from the reply it waits for.
+                await self._send(_reply(command, {}))
+                self._listen()
+            case Frames() | FramesKept() | FramesPage():
+                await self._answer_on_frames(command)
+            case StoreRequest():
+                await self._begin_request(command)
+            case Status():
+                await self._send(await self._carry_out(command, carry_out(command, self._cluster)))
+            case _:
+                self._trace.emit(ControlCommanded(command.name(), describe(command)))
+                await self._send(await self._carry_out(command, carry_out(command, self._cluster)))
 
-    async def _carry_out(self, command: Command) -> str:
+    async def _answer_on_frames(self, command: Frames | FramesKept | FramesPage) -> None:
+        feed = self._feed
+        if feed is None:
+            await self._send(_error("bad_request", "no frames are taken here", command.id))
+            return
+        match command:
+            case Frames():
+                await self._send(_reply(command, {"run": feed.run_id}))
+                if not self._is_looking:
+                    self._is_looking = True
+                    self._nursery.start_soon(self._send_frames, feed)
+            case FramesKept():
+                await self._send(_reply(command, feed.kept_members()))
+            case FramesPage(first=first, count=count):
+                texts = await feed.page(first, count, PAGE_BYTES_MAX)
+                await self._send(_reply(command, {"frames": [msgspec.Raw(text) for text in texts]}))
+
+    async def _send_frames(self, feed: FrameFeed) -> None:
+        """Send the newest frame again and again: the next one when the client has the last.
+
+        That it was sent means little: megabytes of it may lie in buffers on the way, and each would be shown long after
+        its time. So the client is asked whether it has come that far.
+        """
+        number = 0
+        with feed.looking():
+            while True:
+                frame = await feed.wait_frame(number)
+                number = frame.number
+                await self._send(f'{{"frame":{frame.text.decode()}}}')
+                with trio.fail_after(self._config.send_timeout_s):
+                    await self._websocket.ping()
+
+    async def _begin_request(self, command: StoreRequest) -> None:
+        """Let a request to the store be under way: it may wait for a leader, and what ends that comes from here."""
+        store = self._store
+        if store is None:
+            await self._send(_error("bad_request", "there is no store behind this door", command.id))
+        elif self._request_count >= REQUESTS_MAX:
+            message = f"{REQUESTS_MAX} requests are under way, which is the limit"
+            await self._send(_error("overloaded", message, command.id))
+        else:
+            self._request_count += 1
+            self._nursery.start_soon(self._ask_store, command, store)
+
+    async def _ask_store(self, command: StoreRequest, store: Store) -> None:
+        try:
+            asking = ask_store(command, store, self._cluster, self._trace)
+            await self._send(await self._carry_out(command, asking))
+        finally:
+            self._request_count -= 1
+
+    async def _carry_out(self, command: Command, carrying: Awaitable[dict[str, object]]) -> str:
         config = self._config
         timeout_s = config.slow_command_timeout_s if command.is_slow else config.command_timeout_s
         try:
             with trio.fail_after(timeout_s):
-                members = await carry_out(command, self._cluster)
+                members = await carrying
         except CommandError as error:
             return _error("bad_request", str(error), error.id)
         except trio.TooSlowError:

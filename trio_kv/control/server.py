@@ -23,6 +23,7 @@ from wsproto.utilities import ProtocolError
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.connection import ControlConnection
+from trio_kv.control.feed import FrameFeed
 from trio_kv.control.head import check_head, check_upgrade, is_for_websocket, parse_head
 from trio_kv.control.http import Routes, answer, is_local
 from trio_kv.control.response import Response, encode_response, refuse
@@ -34,6 +35,7 @@ from trio_kv.control.token import (
     remove_control_file,
     write_control_file,
 )
+from trio_kv.gateway.store import Store
 from trio_kv.storage.errors import FULL
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import ClientFailed, ClientRefused, ControlFileDelayed
@@ -94,6 +96,8 @@ class ControlDoor:
         credentials: for TLS; None for plain TCP.
         routes: what it serves beside the WebSocket.
         opens: whether a token, which is not the door's own, lets somebody from elsewhere ask for these.
+        feed: the frames, if some are taken; it must be running.
+        store: what the console asks, if there is one.
 
     """
 
@@ -106,6 +110,8 @@ class ControlDoor:
         *,
         routes: Routes | None = None,
         opens: Callable[[str], bool] = lambda _: False,
+        feed: FrameFeed | None = None,
+        store: Store | None = None,
     ) -> None:
         """Prepare a door that is closed; see the class."""
         self.port = 0
@@ -117,6 +123,8 @@ class ControlDoor:
         self._credentials = credentials
         self._routes = {} if routes is None else routes
         self._opens = opens
+        self._feed = feed
+        self._store = store
         self._path = Path()
         """Of the token file."""
         self._connection_count = 0
@@ -266,7 +274,14 @@ class ControlDoor:
                 )
                 websocket = await request.accept()
             connection = ControlConnection(
-                websocket, nursery, self._token, self._cluster, self._config, self._trace
+                websocket,
+                nursery,
+                self._token,
+                self._cluster,
+                self._config,
+                self._trace,
+                self._feed,
+                self._store,
             )
             await connection.serve(deadline_s)
             nursery.cancel_scope.cancel()

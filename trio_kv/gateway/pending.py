@@ -26,6 +26,7 @@ class PendingRead:
     applied_min: int
     view: View
     hedge_at: float
+    began_at: float
     asked: list[int] = attrs.field(factory=list)
     _had_time: bool = False
 
@@ -50,6 +51,7 @@ class PendingWrite:
     deadline: float
     done: OnAnswer | None
     """None for the opening of a session."""
+    began_at: float = 0.0
     commands: Sequence[Command] = ()
     """Empty as long as it waits for a session."""
     of_clients: list[Asked] = attrs.field(factory=list)

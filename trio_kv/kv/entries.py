@@ -1,12 +1,6 @@
-"""What the state machine is given: entries of the log, and queries in the midst of them."""
+"""What the state machine is given: entries of the log."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
-
-import msgspec
-
-from trio_kv.kv.operations import AnyQuery
-from trio_kv.kv.reply import Reply
 
 
 class LogEntry(Protocol):
@@ -31,13 +25,3 @@ class LogEntry(Protocol):
     @property
     def encoded(self) -> bytes:
         """The entry's bytes."""
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """Queries in the midst of entries."""
-
-    index: int
-    """They are answered from the state after the entry with this index."""
-    queries: Sequence[AnyQuery]
-    replies: list[Reply]
-    """Their replies are added to this."""

@@ -18,20 +18,20 @@ without a gap, and cluster time never runs back.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import msgspec
 from crc32c import crc32c
 
+from trio_kv.kv.asking import Asked, Asking
 from trio_kv.kv.commands import ClientWrite, Expire, OpenSession, RenewSession, Write
-from trio_kv.kv.entries import Asked, LogEntry
+from trio_kv.kv.entries import LogEntry
 from trio_kv.kv.expiring import expire
 from trio_kv.kv.key_order import KeyOrder
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, Context, NoChange, SessionChange
 from trio_kv.kv.outcomes import RUN_ENTRIES_MAX, Outcome, count_others, foresee
-from trio_kv.kv.paging import MANY, Paging
+from trio_kv.kv.paging import Paging
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.sessions import FULL_OF_TEXTS, UNKNOWN_SESSION
 from trio_kv.kv.siblings import Siblings
@@ -39,12 +39,6 @@ from trio_kv.kv.state import MachineState
 
 NOTHING = Reply("ok")
 """The reply to an entry that answers nobody: the no-op of a term, an expiry."""
-
-QUERIES_IN_A_CALL_MAX = 16_384
-"""Queries answered in one call of `apply`, in some milliseconds; once it is more, further entries wait for the next."""
-
-QUERIES_A_PAGE = 4096
-"""As so many queries a page counts."""
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -107,20 +101,23 @@ class Machine(MachineState):
         self.changes, self.repeated = context.changes, []
         if self.forgotten:
             self.forgotten = []
-        stream = self._ask_between(entries, asked) if asked else None
+        asking = Asking(asked) if asked else None
         while len(replies) < len(entries):
+            if asking is not None and not asking.answer(self) and replies:
+                break
             rest = entries[len(replies) : len(replies) + RUN_ENTRIES_MAX] if len(entries) > 1 else entries
             outcome = self._outcome_of(rest)
-            if outcome is not None and stream is None:
-                self._take_over(outcome, replies)
-                continue
-            run = self._until_outcome(rest) if outcome is None else outcome.entries
-            if not self._apply_each(
-                run if stream is None else islice(stream, len(run)), compared_bytes_max, replies
-            ):
+            if outcome is not None:
+                is_over = not self._take_over(outcome, asking, replies)
+            else:
+                run = self._until_outcome(rest)
+                if asking is not None:
+                    run = run[: asking.entries_until(self, len(run))]
+                is_over = not self._apply_each(run, compared_bytes_max, replies)
+            if is_over:
                 break
-        if stream is not None and len(replies) == len(entries):
-            next(stream, None)  # answers what is asked behind the last entry
+        if asking is not None:
+            asking.answer(self)
         if self.applied > self.siblings.applied:
             self.siblings.lead(self)
         if self.pages.order is not None:
@@ -150,8 +147,20 @@ class Machine(MachineState):
         is_ahead = siblings.applied <= self.applied
         return entries[: count_others(entries) if is_ahead else siblings.outcomes.distance(index)]
 
-    def _take_over(self, outcome: Outcome, replies: list[Reply]) -> None:
-        """Let what comes of the next entries happen, and add their replies."""
+    def _take_over(self, outcome: Outcome, asking: Asking | None, replies: list[Reply]) -> bool:
+        """Let what comes of the next entries happen, and add their replies; return whether there is time for more."""
+        done, count = 0, len(outcome.entries)
+        while done < count:
+            stop = count
+            if asking is not None:
+                if done and not asking.answer(self):
+                    return False
+                stop = done + asking.entries_until(self, count - done)
+            self._let_happen(outcome if stop - done == count else outcome.part(done, stop), replies)
+            done = stop
+        return True
+
+    def _let_happen(self, outcome: Outcome, replies: list[Reply]) -> None:
         first, last = outcome.entries[0], outcome.entries[-1]
         assert first.index == self.applied + 1, f"entry {first.index} applied after {self.applied}"
         assert last.index == self.applied + len(outcome.entries), f"a gap between {first} and {last}"
@@ -164,7 +173,7 @@ class Machine(MachineState):
         self._note_applied(last, outcome.encoded, outcome.told)
 
     def _apply_each(
-        self, entries: Iterable[LogEntry], compared_bytes_max: float, replies: list[Reply]
+        self, entries: Sequence[LogEntry], compared_bytes_max: float, replies: list[Reply]
     ) -> bool:
         """Apply entries one by one, and add their replies; return whether there is time for more."""
         context, write = self._context, self._write
@@ -200,27 +209,6 @@ class Machine(MachineState):
         self.siblings = siblings
         if self.applied > siblings.applied or not siblings.is_led:
             siblings.lead(self)
-
-    def _ask_between(self, entries: Sequence[LogEntry], asked: Sequence[Asked]) -> Iterator[LogEntry]:
-        """Yield entries to be applied, and answer before each of them, and behind the last, what is asked there."""
-        done = count = 0
-        self.pages.left = MANY
-        for entry in entries:
-            if done < len(asked) and asked[done].index < entry.index:
-                self.applied = entry.index - 1
-                while done < len(asked) and asked[done].index < entry.index:
-                    each = asked[done]
-                    each.replies.extend(self.query(each.queries))
-                    done, count = done + 1, count + len(each.queries)
-                count += QUERIES_A_PAGE * (MANY - self.pages.left)
-                self.pages.left = MANY
-                if count > QUERIES_IN_A_CALL_MAX and entry is not entries[0]:
-                    return
-            yield entry
-        if done < len(asked):
-            self.applied = entries[-1].index
-        for each in asked[done:]:
-            each.replies.extend(self.query(each.queries))
 
     def take_order(self) -> KeyOrder | None:
         """Return the order of the keys for a page, if one may be made now: see `Paging`."""

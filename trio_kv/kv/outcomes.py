@@ -9,10 +9,11 @@ the entries one by one: a machine that is wrong must stay so, and alone.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import islice
 from operator import is_
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from trio_kv.kv.commands import Write
 from trio_kv.kv.entries import LogEntry
@@ -51,6 +52,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What the keys hold before the run."""
     items: dict[str, Item]
     """What they hold after it, in the order in which the run names them first."""
+    made: Sequence[Item]
+    """What each entry put under its key."""
     changes: Sequence[Change]
     told: bytes
     """The changes as they run over the state digest."""
@@ -69,6 +72,22 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         if not all(map(is_, map(items.get, before), before.values())):
             return False
         return session.replies.keys().isdisjoint(self.replies)
+
+    def part(self, first: int, stop: int) -> "Outcome":
+        """Return what comes of some of these entries, by their places, where that of those before them happened."""
+        entries, changes, made = self.entries[first:stop], self.changes[first:stop], self.made[first:stop]
+        return structs.replace(
+            self,
+            entries=entries,
+            done=max([entry.command.done for entry in entries]),
+            before={},
+            items={item.key: item for item in made},
+            made=made,
+            changes=changes,
+            told=_encode_lines(changes),
+            encoded=b"".join([entry.encoded for entry in entries]),
+            replies=dict(islice(self.replies.items(), first, stop)),
+        )
 
     def take_over(self, items: MutableMapping[str, Item], sessions: Sessions) -> None:
         """Let it happen."""
@@ -104,6 +123,7 @@ def foresee(entries: Sequence[LogEntry], items: Mapping[str, Item], sessions: Se
     done, known, room = owner.done, owner.replies, REPLIES_MAX - len(owner.replies)
     before: dict[str, Item | None] = {}
     after: dict[str, Item] = {}
+    made: list[Item] = []
     changes: list[Change] = []
     replies: dict[int, Reply] = {}
     for entry in entries[:room]:
@@ -125,6 +145,7 @@ def foresee(entries: Sequence[LogEntry], items: Mapping[str, Item], sessions: Se
                 break
             before[key] = item
         after[key] = new = Item(value.copy(), index, key if item is None else item.key)
+        made.append(new)
         # With the text of the item: changes are kept for those who watch, and would hold the text of the entry, too.
         changes.append(Change("set", new.key, new.value, index, 0 if item is None else item.revision))
         replies[seq] = Reply("ok", None, index)
@@ -138,6 +159,7 @@ def foresee(entries: Sequence[LogEntry], items: Mapping[str, Item], sessions: Se
         done=max([entry.command.done for entry in run]),
         before=before,
         items=after,
+        made=made,
         changes=changes,
         told=_encode_lines(changes),
         encoded=b"".join([entry.encoded for entry in run]),

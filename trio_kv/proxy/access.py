@@ -230,6 +230,13 @@ class Admission:
         keeper.emit(ClientAuthenticated(self._client, self._peer, holder.name, role))
         return Reply("ok")
 
+    @property
+    def holder_name(self) -> str | None:
+        """Whose token was shown; None: nobody's, or it opens nothing any more."""
+        tokens, digest = self._keeper.tokens, self._digest
+        holder = None if tokens is None or digest is None else tokens.get(digest)
+        return None if holder is None else holder.name
+
     def refuse(self, request: Request) -> Reply | None:
         """Return why a request must not be carried out; None if it may."""
         keeper, operation = self._keeper, request.operation

@@ -142,6 +142,11 @@ class Connection:
         self._call()
 
     @property
+    def holder_name(self) -> str | None:
+        """Whose token the client has shown, if it did."""
+        return None if self._admission is None else self._admission.holder_name
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is under way for the client: no request, and no watch."""
         return not self.is_busy and not self._watches

@@ -11,6 +11,7 @@ import resource
 import socket
 import traceback
 from collections.abc import Sequence
+from itertools import islice
 
 import trio
 
@@ -83,7 +84,8 @@ class Proxy:
         self._keeper = Doorkeeper(tokens, config.limits, trio.current_time, trace.emit)
         self._halves = HalfLines(config.pending_bytes_max)
         self._unsent = UnsentReplies(config.unsent_bytes_max)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, tuple[int, str]] = {}
+        """Each with its client's number and address, in the order in which they came."""
         self._is_occupied = trio.Event()
         self._doors = trio.CancelScope()
         self._ended = trio.Event()
@@ -95,6 +97,18 @@ class Proxy:
     def connection_count(self) -> int:
         """How many connections are open."""
         return len(self._connections)
+
+    def clients(self, count_max: int) -> list[dict[str, object]]:
+        """Return who is connected: at most so many, those first that have been for the longest time."""
+        return [
+            {
+                "client": client,
+                "address": address,
+                "name": connection.holder_name,
+                "requests": connection.session.request_count,
+            }
+            for connection, (client, address) in islice(self._connections.items(), count_max)
+        ]
 
     @property
     def half_bytes(self) -> int:
@@ -196,7 +210,7 @@ class Proxy:
                 now=now,
                 admission=self._keeper.admit(client, stream.peer),
             )
-            self._connections.add(connection)
+            self._connections[connection] = (client, stream.peer)
             self._is_occupied.set()
             connections.start_soon(self._serve_connection, connection, client, stream)
 
@@ -232,7 +246,7 @@ class Proxy:
             self._trace.emit(ClientFailed(client=client, address=address, traceback=text))
         finally:
             await connection.aclose()
-            self._connections.discard(connection)
+            del self._connections[connection]
         if session.is_refused:
             self._trace.emit(ClientRefused(client=client, address=address, reason=session.reason))
         if self._trace.level <= DEBUG:

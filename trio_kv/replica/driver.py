@@ -97,7 +97,6 @@ class Driver:
         self.replica = replica
         self.turns = turns
         self._is_continuing = False
-        self._wants_debug = replica.raft.wants_debug
 
     def step(self, now: float, shared_now: float, items: Sequence[Input]) -> Work:
         """Take what came; return what has to be done.
@@ -117,7 +116,7 @@ class Driver:
         replica.apply(ready)
         replica.take_turn(shared_now, self.turns)
         events: Sequence[Told] = ready.events
-        if self._wants_debug and replica.applied_now:
+        if replica.raft.wants_debug and replica.applied_now:
             events = [*events, *map(replica.raft.told, applied_events(replica))]
         wants_pass = replica.has_more and not self._is_continuing
         if wants_pass:

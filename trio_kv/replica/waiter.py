@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from trio_kv.kv.entries import Asked
+from trio_kv.kv.asking import Asked
 from trio_kv.kv.reply import Reply
 from trio_kv.wire.node_port import Propose
 

@@ -20,11 +20,11 @@ import attrs
 
 from trio_kv.raft.events import DEBUG
 from trio_kv.trace.lines import BUFFER_LINES_MAX, LineSink, LineWriter, lost_record
+from trio_kv.trace.marks import TraceEnded, TraceStarted
 from trio_kv.trace.reading import TraceFormatError, check_start, decode_record
 from trio_kv.trace.schema import SCHEMA_VERSION
 from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import TraceEnded, TraceStarted
 
 GATHER_S = 0.05
 """How long the thread lets records gather before it writes them."""

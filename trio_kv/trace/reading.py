@@ -15,9 +15,9 @@ from typing import IO, Any, BinaryIO, cast
 import msgspec
 
 from trio_kv.raft.events import Event
+from trio_kv.trace.marks import TraceStarted, UnknownEvent
 from trio_kv.trace.schema import COMMON_MEMBERS, SCHEMA_VERSION, event_classes
 from trio_kv.trace.trace import Record, parse_time
-from trio_kv.trace.vocabulary import TraceStarted, UnknownEvent
 
 GZIP_MAGIC = b"\x1f\x8b"
 LINE_BYTES_MAX = 1 << 24

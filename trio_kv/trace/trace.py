@@ -90,12 +90,14 @@ class Trace:
         wall_s: Callable[[], float] = time.time,
         mono_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._wall_s = wall_s
+        self.wall_s = wall_s
         self.mono_s = mono_s
         self._sinks: tuple[Sink, ...] = ()
         self._seq = 0
         self.level = OFF
         """The lowest level that any sink wants."""
+        self.on_level: list[Callable[[int], object]] = []
+        """Who is told when that has changed."""
         for sink in sinks:
             self.add_sink(sink)
 
@@ -116,7 +118,11 @@ class Trace:
 
     def _set_sinks(self, sinks: tuple[Sink, ...]) -> None:
         self._sinks = sinks
-        self.level = min((sink.level for sink in sinks), default=OFF)
+        level = min((sink.level for sink in sinks), default=OFF)
+        if level != self.level:
+            self.level = level
+            for told in self.on_level:
+                told(level)
 
     def emit(
         self, event: Event, *, node: int | None = None, term: int | None = None, role: str | None = None
@@ -134,7 +140,7 @@ class Trace:
         if level < self.level:
             return
         self._seq += 1
-        record = Record(self._wall_s(), self.mono_s(), self._seq, event, node, term, role)
+        record = Record(self.wall_s(), self.mono_s(), self._seq, event, node, term, role)
         for sink in self._sinks:
             if level >= sink.level:
                 sink.write(record)

@@ -5,55 +5,7 @@ An event's attributes must not be called like the members that the trace adds to
 (`schema.COMMON_MEMBERS`), and never hold a value that a client stored: that belongs to its owner, not into a log.
 """
 
-from typing import Any
-
 from trio_kv.raft.events import DEBUG, ERROR, WARNING, Event, event
-
-
-@event("trace.started")
-class TraceStarted(Event):
-    """The first line of a run in a trace file."""
-
-    schema: int
-    version: str
-    """Of trio_kv."""
-
-
-@event("trace.lost", WARNING)
-class TraceLost(Event):
-    """Events were dropped here, because they came faster than they were taken. What they told is unknown.
-
-    In a log, `count` is the number of its own lines, and `seq` that of all events.
-    """
-
-    count: int
-    first: int
-    """`seq` of the first event that was dropped."""
-    last: int
-
-
-@event("trace.ended")
-class TraceEnded(Event):
-    """The last line of a run in a trace file, if the store was stopped and not killed."""
-
-    lost: int
-    """How many events were dropped in all."""
-
-
-@event("trace.failed", WARNING)
-class TraceFailed(Event):
-    """The trace file can't be written: its events are lost until it can be again."""
-
-    file: str
-    reason: str
-
-
-@event("trace.unknown", DEBUG)
-class UnknownEvent(Event):
-    """An event of a newer version, as read from a file."""
-
-    original: str
-    members: dict[str, Any]
 
 
 @event("server.started")
@@ -220,6 +172,11 @@ class DiskStalled(Event):
     """A node's disk stands still, on request."""
 
 
+@event("disk.healed")
+class DiskHealed(Event):
+    """A node's disk is made sound again, on request."""
+
+
 @event("disk.hung", WARNING)
 class DiskHung(Event):
     """A node's disk gives neither an answer nor an error; its node waits, and the others don't."""
@@ -288,17 +245,22 @@ class LinksPartitioned(Event):
 
 @event("link.healed")
 class LinksHealed(Event):
-    """All links are sound again."""
+    """Links are sound again."""
+
+    link: tuple[int, int] | None = None
+    """The one that is; None: all of them."""
 
 
 @event("link.faulted")
 class LinkFaulted(Event):
-    """All links behave so from now on; zeros are sound."""
+    """Links behave so from now on; zeros are sound."""
 
     delay_s: float
     jitter_s: float
     drop_percent: float
     duplicate_percent: float
+    link: tuple[int, int] | None = None
+    """The one that does; None: all of them that have no fault of their own."""
 
 
 @event("client.connected", DEBUG)

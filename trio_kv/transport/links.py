@@ -55,16 +55,27 @@ class Links:
         self._note()
 
     def set_fault(self, fault: LinkFault, link: tuple[int, int] | None = None) -> None:
-        """Treat one link so, or all of them."""
+        """Treat one link so, or all of them that have no fault of their own."""
         if link is None:
             self._everywhere = fault
+        elif fault == self._everywhere:
+            self._faults.pop(link, None)
         else:
             self._faults[link] = fault
         self._note()
 
-    def fault(self) -> LinkFault:
-        """Return how links are treated that have no fault of their own."""
-        return self._everywhere
+    def fault(self, link: tuple[int, int] | None = None) -> LinkFault:
+        """Return how a link is treated that is not cut; without one, how those are that have no fault of their own."""
+        return self._everywhere if link is None else self._faults.get(link, self._everywhere)
+
+    def heal_link(self, source: int, target: int) -> None:
+        """Make one direction of a link sound. Of a partition the other cuts stay."""
+        if self._partition:
+            nodes = self._partition
+            self._cut |= {(one, other) for one in nodes for other in nodes if self.is_cut(one, other)}
+            self._partition = {}
+        self._cut.discard((source, target))
+        self.set_fault(_SOUND, (source, target))
 
     def heal(self) -> None:
         """Make all links sound."""
@@ -77,7 +88,7 @@ class Links:
     def active_faults(self) -> list[tuple[str, dict[str, object]]]:
         """Return what is wrong with the links: the name of each fault, and its members.
 
-        Links with faults of their own, which only simulators have, are left out.
+        A link has both directions here; what is wrong with one of them is told as if it were with both.
         """
         faults: list[tuple[str, dict[str, object]]] = []
         if self._partition:
@@ -86,14 +97,11 @@ class Links:
                 groups.setdefault(number, []).append(node)
             faults.append(("partition", {"groups": [groups[number] for number in sorted(groups)]}))
         faults += [("cut", {"link": link}) for link in sorted({tuple(sorted(cut)) for cut in self._cut})]
-        everywhere = self._everywhere
-        numbers = (
-            ("delay", "ms", 1000 * everywhere.delay_s),
-            ("reorder", "ms", 1000 * everywhere.jitter_s),
-            ("drop", "percent", 100 * everywhere.drop),
-            ("duplicate", "percent", 100 * everywhere.duplicate),
-        )
-        return faults + [(name, {unit: round(number, 6)}) for name, unit, number in numbers if number]
+        faults += _in_numbers(self._everywhere)
+        own = {tuple(sorted(link)): fault for link, fault in sorted(self._faults.items())}
+        for link, fault in own.items():
+            faults += [(name, {**members, "link": link}) for name, members in _in_numbers(fault)]
+        return faults
 
     def is_cut(self, source: int, target: int) -> bool:
         """Return whether nothing gets from one node to the other."""
@@ -116,3 +124,14 @@ class Links:
 
     def _note(self) -> None:
         self.is_faulty = bool(self._cut or self._partition or self._faults or self._everywhere != _SOUND)
+
+
+def _in_numbers(fault: LinkFault) -> list[tuple[str, dict[str, object]]]:
+    """Return what is wrong in how messages are treated: the name of each fault, and its members."""
+    numbers = (
+        ("delay", "ms", 1000 * fault.delay_s),
+        ("reorder", "ms", 1000 * fault.jitter_s),
+        ("drop", "percent", 100 * fault.drop),
+        ("duplicate", "percent", 100 * fault.duplicate),
+    )
+    return [(name, {unit: round(number, 6)}) for name, unit, number in numbers if number]

@@ -12,6 +12,7 @@ import trio
 
 from trio_kv.raft.messages import Message
 from trio_kv.transport.links import Links
+from trio_kv.transport.network import Tap
 
 DELAYED_MAX = 100_000
 """Messages on slow links at a time; what comes beyond it is lost and counted."""
@@ -25,6 +26,8 @@ class MemoryNetwork:
         self.links = links
         self.lost = 0
         """Messages that did not arrive: cut, dropped, nobody there, or no room."""
+        self.tap: Tap | None = None
+        """Is told each message that is sent, and whether it is lost, as long as somebody looks."""
         self._doors: dict[int, Callable[[Message], bool]] = {}
         self._delayed: list[tuple[float, int, Message]] = []
         self._order = itertools.count()
@@ -41,17 +44,9 @@ class MemoryNetwork:
 
     def send_nowait(self, message: Message) -> None:
         """Send a message to its target."""
-        if not self.links.is_faulty:
-            self._deliver(message)
-            return
-        delays = self.links.route(message.source, message.target)
-        if not delays:
-            self.lost += 1
-        for delay_s in delays:
-            if delay_s <= 0:
-                self._deliver(message)
-            else:
-                self._delay(message, delay_s)
+        is_lost = not (self._route(message) if self.links.is_faulty else self._deliver(message))
+        if self.tap is not None:
+            self.tap(message, is_lost)
 
     async def run(self) -> None:
         """Deliver delayed messages when their time has come."""
@@ -68,17 +63,30 @@ class MemoryNetwork:
                 if not self.links.is_cut(message.source, message.target):
                     self._deliver(message)
 
-    def _deliver(self, message: Message) -> None:
-        deliver = self._doors.get(message.target)
-        if deliver is None or not deliver(message):
+    def _route(self, message: Message) -> bool:
+        """Send a message over links that have faults; return whether a copy of it was delivered or is under way."""
+        delays = self.links.route(message.source, message.target)
+        if not delays:
             self.lost += 1
+        sent = [
+            self._delay(message, delay_s) if delay_s > 0 else self._deliver(message) for delay_s in delays
+        ]
+        return any(sent)
 
-    def _delay(self, message: Message, delay_s: float) -> None:
+    def _deliver(self, message: Message) -> bool:
+        deliver = self._doors.get(message.target)
+        is_delivered = deliver is not None and deliver(message)
+        if not is_delivered:
+            self.lost += 1
+        return is_delivered
+
+    def _delay(self, message: Message, delay_s: float) -> bool:
         if len(self._delayed) >= DELAYED_MAX:
             self.lost += 1
-            return
+            return False
         at = trio.current_time() + delay_s
         heapq.heappush(self._delayed, (at, next(self._order), message))
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, at)
         self._wake.set()
+        return True

@@ -6,6 +6,9 @@ from typing import Protocol
 from trio_kv.raft.messages import Message
 from trio_kv.transport.links import Links
 
+Tap = Callable[[Message, bool], object]
+"""Is told a message that is sent, and whether it is known to be lost. It must neither raise nor wait."""
+
 
 class Network(Protocol):
     """Carries messages of Raft: each arrives or is lost, and nobody waits for it. `run` must be running."""
@@ -14,6 +17,9 @@ class Network(Protocol):
     def links(self) -> Links:
         """What is wrong with the links."""
         ...
+
+    tap: Tap | None
+    """Told all that is sent, as long as it is there."""
 
     def attach(self, node: int, deliver: Callable[[Message], bool]) -> None:
         """Let messages to a node arrive at `deliver`, which says whether there was room."""

@@ -24,6 +24,7 @@ from trio_kv.raft.events import (
     SnapshotInstalled,
     VoteGranted,
 )
+from trio_kv.trace.marks import TraceEnded, TraceLost, TraceStarted
 from trio_kv.trace.vocabulary import (
     ClusterStarted,
     EntriesApplied,
@@ -32,9 +33,6 @@ from trio_kv.trace.vocabulary import (
     NodeStopped,
     RebuildStarted,
     SnapshotTaken,
-    TraceEnded,
-    TraceLost,
-    TraceStarted,
     WritesAnswered,
 )
 

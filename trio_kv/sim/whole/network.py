@@ -85,6 +85,6 @@ class SimulatedNetwork(MemoryNetwork):
                 message = self._random.choice(self._past)
                 self._after(self._random.random() * 0.2, super().send_nowait, message)
 
-    def _deliver(self, message: Message) -> None:
+    def _deliver(self, message: Message) -> bool:
         self.delivered += 1
-        super()._deliver(message)
+        return super()._deliver(message)
