@@ -124,7 +124,7 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
                 port=options.control_port,
                 data_dir=None if options.is_ephemeral else path,
             )
-            feed = FrameFeed(local.cluster, local.store, proxy, trace)
+            feed = FrameFeed(local.cluster, proxy, trace)
             await nursery.start(feed.run)
             lag = LoopLag()
             nursery.start_soon(lag.run)
