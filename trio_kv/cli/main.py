@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from msgspec import UNSET
 
 from trio_kv import __version__
-from trio_kv.cli import chaos, config, control, sim, wal
+from trio_kv.cli import chaos, config, control, sim, top, wal
 from trio_kv.cli.bench import command as bench
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
@@ -65,17 +65,14 @@ app = App(
         "python -m trio_kv                         # five nodes, clients on port 3001",
         "trio-kv set snack chips && trio-kv get snack",
         "trio-kv status",
+        "trio-kv top                               # the same as it changes, with rates and events",
         "trio-kv ctl crash 1",
         "trio-kv backup today.snap",
         more=EXIT_CODES,
     ),
 )
-app.command(bench.app)
-app.command(chaos.app)
-app.command(config.app)
-app.command(control.app)
-app.command(wal.app)
-app.command(sim.app)
+for command in (bench, chaos, config, control, wal, sim, top):
+    app.command(command.app)
 
 
 def _check_timeout(_type: object, timeout_s: float) -> None:
