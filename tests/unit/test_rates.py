@@ -29,6 +29,7 @@ def test_nothing_is_known_before_somebody_has_looked() -> None:
     assert window.look(10.0) == Rates()
     counts.note("set", 2, 0.001)
     counts.note("incr", 1, 0.001)
+    counts.note("watch", 9, 0.001)
     counts.errors.update(timeout=1, missing=7, conflict=2)
     rates = window.look(10.5)
     assert (rates.window_s, rates.writes_per_s, rates.reads_per_s, rates.failed_per_s) == (0.5, 6.0, 0.0, 2.0)

@@ -9,14 +9,16 @@ from itertools import takewhile
 import attrs
 
 from trio_kv.control.views import RequestCounts
-from trio_kv.kv.operations import Get, Scan
-from trio_kv.kv.operations.operation import name_of
+from trio_kv.kv.operations import OPERATIONS
+from trio_kv.kv.operations.operation import Query, WriteOperation, name_of
 from trio_kv.meter.histogram import Histogram
 
 WINDOW_S = 1.0
 """Figures are over what ended in so much time before they are taken, and over no less."""
 
-READS = (name_of(Get), name_of(Scan))
+READS = frozenset(name_of(kind) for kind in OPERATIONS if issubclass(kind, Query))
+WRITES = frozenset(name_of(kind) for kind in OPERATIONS if issubclass(kind, WriteOperation))
+"""What begins or ends a watch is neither."""
 
 NO_FAILURES = frozenset({"missing", "conflict"})
 """Answers that tell how a key is. All others but `ok` are errors of the protocol."""
@@ -91,7 +93,10 @@ class RateWindow:
     def _look(self, now: float) -> _Look:
         writes, reads = Histogram(), Histogram()
         for name, durations in self._counts.durations.items():
-            (reads if name in READS else writes).add(durations)
+            if name in READS:
+                reads.add(durations)
+            elif name in WRITES:
+                writes.add(durations)
         failed = sum(count for code, count in self._counts.errors.items() if code not in NO_FAILURES)
         return _Look(now, writes, reads, failed)
 
