@@ -171,6 +171,10 @@ async def test_a_handler_that_fails_or_hangs(port: int, sink: MemorySink) -> Non
     status, _, body = await ask(port, "/fail")
     assert status == 500
     assert b"a bug of ours" not in body
+    # The client is told first.
+    with trio.fail_after(5):
+        while not sink.events(ClientFailed):  # noqa: ASYNC110
+            await trio.sleep(0.01)
     (failed,) = sink.events(ClientFailed)
     assert "a bug of ours" in failed.traceback
     status, headers, _ = await ask(port, "/hang")

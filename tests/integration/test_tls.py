@@ -165,7 +165,7 @@ async def test_a_connection_that_is_kept_is_used_again(papers: Papers) -> None:
                     assert client.get("a").data == number
 
         await trio.to_thread.run_sync(run)
-        assert door.proxy._client_count == 1
+        assert door.proxy.client_count == 1
 
 
 async def test_a_client_that_speaks_plainly_is_told_so(papers: Papers) -> None:

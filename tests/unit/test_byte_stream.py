@@ -15,6 +15,7 @@ from trio_kv.kv.operations.operation import Change
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.meter import RequestMeter
 from trio_kv.proxy.stream import ConnectionLostError, TrioStream
 from trio_kv.wire.replies import CLOSE_OK, CLOSE_SHUTDOWN
 
@@ -47,6 +48,7 @@ class Pair:
             config=ProxyConfig(farewell_s=0.1),
             halves=HalfLines(1 << 20),
             unsent=UnsentReplies(1 << 30),
+            meter=RequestMeter(),
             now=trio.current_time,
         )
 

@@ -14,6 +14,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.meter import RequestMeter
 from trio_kv.proxy.session import REPLY_BYTES_MAX
 from trio_kv.proxy.stream import CHUNK_BYTES_MAX, ByteStream
 from trio_kv.wire.client_sessions import AnyAsked
@@ -124,6 +125,7 @@ def connect(
         config=ProxyConfig(),
         halves=halves or HalfLines(1 << 20),
         unsent=unsent or UnsentReplies(1 << 30),
+        meter=RequestMeter(),
         now=trio.current_time,
     )
 

@@ -12,6 +12,7 @@ from trio_kv.kv.operations.operation import Change
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.meter import RequestMeter
 from trio_kv.wire.replies import CLOSE_OK
 
 WATCH = b'{"op":"watch","prefix":"a","id":1}\n'
@@ -84,6 +85,7 @@ class Door:
             config=ProxyConfig(watches_max=watches_max),
             halves=HalfLines(1 << 20),
             unsent=self.unsent,
+            meter=RequestMeter(),
             now=trio.current_time,
         )
         nursery.start_soon(self._serve)

@@ -12,16 +12,21 @@ from pathlib import Path
 import attrs
 import trio
 
+from trio_kv import __version__
 from trio_kv.cli.access import Access, AccessError, open_access
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
+from trio_kv.control import seen
 from trio_kv.control.config import ControlConfig
 from trio_kv.control.feed import FrameFeed
+from trio_kv.control.http import Routes
+from trio_kv.control.lag import LoopLag
 from trio_kv.control.server import ControlDoor
 from trio_kv.control.static import page_routes
+from trio_kv.control.views import Server
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.limits import VALUE_BYTES_LIMIT, Limits
@@ -60,6 +65,15 @@ class House:
     def is_loading(self) -> bool:
         """Whether nodes still read what their disks hold."""
         return self._cluster.is_loading
+
+    def page_address(self, *, has_token: bool) -> str:
+        """Return the dashboard's address: with its token, or without."""
+        return self._door.page_address(has_token=has_token)
+
+    @property
+    def own_directory(self) -> Path:
+        """Where files lie that are for the server's user alone."""
+        return self._door.file_directory
 
     async def wait_leader(self) -> int:
         """Wait until a node leads, and return it."""
@@ -119,14 +133,18 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
                 port=options.control_port,
                 data_dir=None if options.is_ephemeral else path,
             )
-            feed = FrameFeed(local.cluster, local.store, proxy, trace)
+            feed = FrameFeed(local.cluster, proxy, trace)
             await nursery.start(feed.run)
+            lag = LoopLag()
+            nursery.start_soon(lag.run)
+            server = Server(__version__, proxy, local.cluster.statistics, lag, trace)
             door = ControlDoor(
                 local.cluster,
                 config,
                 trace,
                 access.credentials,
-                routes=await trio.to_thread.run_sync(page_routes, abandon_on_cancel=True),
+                routes=await _routes(server),
+                opens=proxy.knows_token,
                 feed=feed,
                 store=local.store,
             )
@@ -140,6 +158,12 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
             nodes = len(local.cluster.registry.nodes)
             yield House(local.cluster, proxy, door, access, trace, nodes, port, control_port)
             nursery.cancel_scope.cancel()
+
+
+async def _routes(server: Server) -> Routes:
+    """Return all that the control door serves beside its WebSocket."""
+    page = await trio.to_thread.run_sync(page_routes, abandon_on_cancel=True)
+    return {**page, **seen.routes(server)}
 
 
 async def _bind(

@@ -15,6 +15,7 @@ from trio_kv.cluster.looks import look_at_links, look_at_node
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.registry import Registry
+from trio_kv.cluster.statistics import ClusterStatistics, look_at
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.raft.messages import Message
 from trio_kv.replica import jobs
@@ -141,6 +142,11 @@ class Cluster:
         # With one of them, or with none, nothing stands between it and the network.
         self._taps = taps
         self._network.tap = partial(_tell_all, taps) if len(taps) > 1 else taps[0] if taps else None
+
+    def statistics(self) -> ClusterStatistics:
+        """Return how all nodes are, in numbers."""
+        members = tuple([look_at(member) for member in self._members.all.values()])
+        return ClusterStatistics(members, self.registry.voters, self._network.lost, len(self.faults.active()))
 
     def leader(self) -> int:
         """Return the node that leads.

@@ -29,6 +29,7 @@ from trio_kv.storage.opening import Opened
 from trio_kv.storage.place import Place
 from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 from trio_kv.storage.recovery import Recovered
+from trio_kv.storage.wal import Wal
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import NodeLoading
 
@@ -53,6 +54,10 @@ class Disk(Storage, Protocol):
 
     delay_s: float
     """Fault: each batch, and each job, waits this long first."""
+
+    @property
+    def wal(self) -> Wal:
+        """The log on it, for who reads what it has counted."""
 
     def fail_next(self) -> None:
         """Fault: the next batch fails with an input/output error."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import trio
 
-from trio_kv.raft.messages import Message
+from trio_kv.raft.messages import HeartbeatReply, Message
 from trio_kv.replica.driver import Control
 from trio_kv.replica.patience import Patience
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Propose, Request
@@ -59,6 +59,8 @@ class Inbox:
         """Is called when something is left lying where nothing lay; whoever is called calls `look` before long."""
         self.pass_on: Callable[[Control], bool] = _never
         """Takes what needs no pass of the node, and says whether it did."""
+        self.on_heartbeat_reply: Callable[[HeartbeatReply], object] = _nothing
+        """Is told when one arrives, which may be a while before the node takes it."""
         self.uncommitted_bytes = 0
         """What the node has taken from here that still waits for its commit. It keeps this up to date."""
         self.lost = 0
@@ -75,6 +77,8 @@ class Inbox:
             self.lost += 1
             return False
         self._peers += 1
+        if type(message) is HeartbeatReply:
+            self.on_heartbeat_reply(message)
         self._put(message)
         return True
 
@@ -126,7 +130,7 @@ class Inbox:
         return items
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Do nothing."""
 
 

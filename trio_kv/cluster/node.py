@@ -10,8 +10,10 @@ import attrs
 import trio
 
 from trio_kv.cluster.inbox import Inbox
+from trio_kv.meter.histogram import Histogram
 from trio_kv.raft.events import RebuildEnded, Told
-from trio_kv.raft.messages import Message
+from trio_kv.raft.leader import Leader
+from trio_kv.raft.messages import HeartbeatReply, Message
 from trio_kv.replica.driver import Continue, Control, Driver, Input, TimerFired
 from trio_kv.replica.patience import PATIENCE_S
 from trio_kv.replica.replica import Replica
@@ -94,6 +96,7 @@ class Node:
         self.clock = clock
         self.inbox = inbox
         inbox.on_left_lying, inbox.pass_on = self._look_later, self._pass_on
+        inbox.on_heartbeat_reply = self._note_round_trip
         self.replica = replica
         self.driver = Driver(replica, turns)
         self._disk = disk
@@ -113,6 +116,11 @@ class Node:
         """When the inbox is to be looked into, by Trio's clock."""
         self._timer_taken = trio.Event()
         self._told: tuple[str, int, int | None] | None = None
+        self._last_leader: int | None = None
+        self.leader_changes = 0
+        """How often it heard of a leader that was not the last one that it had heard of."""
+        self.round_trips: dict[int, Histogram] = {}
+        """From a heartbeat, while it leads, until the reply of each peer has arrived here, in seconds."""
         self._batch: list[Input] = []
         """The items of this pass. Their askers are answered even if the pass kills the node."""
 
@@ -209,7 +217,17 @@ class Node:
         if told != self._told:
             self._told = told
             self._status.role, self._status.term, self._status.leader = told
+            if raft.leader not in (None, self._last_leader):
+                self._last_leader = raft.leader
+                self.leader_changes += 1
             self._publish()
+
+    def _note_round_trip(self, reply: HeartbeatReply) -> None:
+        """Note how long a peer's reply took, whenever this node is going to take it."""
+        role = self.replica.raft.role
+        if isinstance(role, Leader) and reply.round == role.timed_round:
+            trips = self.round_trips.setdefault(reply.source, Histogram())
+            trips.note(self.clock.now() - role.timed_round_at)
 
     @property
     def write_waits_s(self) -> float:

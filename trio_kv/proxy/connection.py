@@ -11,9 +11,7 @@ own task is woken for all else: a client that takes its replies slowly, a turn f
 """
 
 import contextlib
-import enum
 from collections.abc import Callable
-from typing import Final
 
 import trio
 
@@ -21,32 +19,12 @@ from trio_kv.gateway.store import Answer, Store, View
 from trio_kv.proxy.access import Admission
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
+from trio_kv.proxy.meter import RequestMeter
 from trio_kv.proxy.outbox import Outbox
 from trio_kv.proxy.session import Session
-from trio_kv.proxy.states import READ, WAIT, WATCH, WRITE, Step
+from trio_kv.proxy.states import ANSWER, BYTES, READ, WAIT, WATCH, WRITE, Need, Step
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, lost
 from trio_kv.proxy.watches import Watches
-
-
-class Need(enum.Enum):
-    """What has to come before a connection can go on."""
-
-    BYTES = "bytes"
-    """More of the client."""
-    ANSWER = "answer"
-    """The store's, to the run that it was given."""
-    ROOM = "room"
-    """The client takes what it was sent."""
-    TURN = "turn"
-    """Others had their turn."""
-    TIME = "time"
-    """Some time has passed."""
-    NOTHING = "nothing"
-    """It hears no more, and owes nothing."""
-
-
-BYTES: Final = Need.BYTES
-ANSWER: Final = Need.ANSWER
 
 
 class Connection:
@@ -62,6 +40,7 @@ class Connection:
         config: the door's limits.
         halves: the books of half lines over all connections.
         unsent: the books of replies that wait for their clients, over all connections.
+        meter: counts what the store answers.
         now: the clock of the run, in seconds.
         admission: looks at the client's requests; None if there is nothing to look at.
 
@@ -75,6 +54,7 @@ class Connection:
         config: ProxyConfig,
         halves: HalfLines,
         unsent: UnsentReplies,
+        meter: RequestMeter,
         now: Callable[[], float],
         admission: Admission | None = None,
     ) -> None:
@@ -95,6 +75,9 @@ class Connection:
         self._half_bytes = 0
         self._farewell_s = config.farewell_s
         self._now = now
+        self._note_run = meter.note_run
+        self._began_s = 0.0
+        """When the run that is under way was given to the store."""
         self._stop_deadline_s = float("inf")
         self._scope = trio.CancelScope()
         self._is_called = False
@@ -150,6 +133,11 @@ class Connection:
     def is_idle(self) -> bool:
         """Whether nothing is under way for the client: no request, and no watch."""
         return not self.is_busy and not self._watches
+
+    @property
+    def watch_count(self) -> int:
+        """How many watches are open."""
+        return len(self._watches or ())
 
     def evict(self) -> None:
         """Drop the half line, which is one too many over all connections, and close."""
@@ -217,6 +205,7 @@ class Connection:
     def _begin_run(self, step: Step) -> Answer | None:
         """Give a run to the store; return the answer if it is known at once."""
         session, store, done = self.session, self._store, self._on_answer
+        self._began_s = self._now()
         operations, timeout_s = session.operations, session.timeout_s
         if step is READ:
             call = store.start_read(
@@ -225,17 +214,19 @@ class Connection:
         else:
             call = store.start_write(operations, timeout_s=timeout_s, done=done)
         if isinstance(call, Answer):
-            self._view.note(call)
+            self._note_answer(call)
             return call
         self._run = call
         return None
 
     def _begin_watch(self) -> Answer | None:
         """Let a watch begin or end; return the answer if it is known at once."""
+        self._began_s = self._now()
         if self._watches is None:
             self._watches = Watches(self._store, self._watches_max, self._on_more)
         call = self._watches.start(self.session.first_request, self._on_answer)
         if isinstance(call, Answer):
+            self._note_answer(call)
             return call
         self._run = call
         return None
@@ -257,8 +248,12 @@ class Connection:
 
     def _take_answer(self, answer: Answer) -> Need:
         self._run = None
-        self._view.note(answer)
+        self._note_answer(answer)
         return self._go_on(self.session.take_answer(answer))
+
+    def _note_answer(self, answer: Answer) -> None:
+        self._view.note(answer)
+        self._note_run(self.session.operations, answer.replies, self._now() - self._began_s)
 
     def _take_bytes(self) -> Need:
         """Go on with what has come, if something has."""

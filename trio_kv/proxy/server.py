@@ -20,6 +20,7 @@ from trio_kv.proxy.access import Doorkeeper, Tokens
 from trio_kv.proxy.books import HalfLines, UnsentReplies
 from trio_kv.proxy.config import ProxyConfig
 from trio_kv.proxy.connection import Connection
+from trio_kv.proxy.meter import RequestMeter
 from trio_kv.proxy.sockets import SocketListener, open_listeners
 from trio_kv.proxy.stream import ByteStream, ConnectionLostError, Listen, Listener
 from trio_kv.proxy.tls_stream import TlsStream
@@ -84,6 +85,8 @@ class Proxy:
         self._keeper = Doorkeeper(tokens, config.limits, trio.current_time, trace.emit)
         self._halves = HalfLines(config.pending_bytes_max)
         self._unsent = UnsentReplies(config.unsent_bytes_max)
+        self.meter = RequestMeter()
+        """Counts the requests."""
         self._connections: dict[Connection, tuple[int, str]] = {}
         """Each with its client's number and address, in the order in which they came."""
         self._is_occupied = trio.Event()
@@ -91,7 +94,18 @@ class Proxy:
         self._ended = trio.Event()
         self._is_stopping = False
         self._connections_max = config.connections_max
-        self._client_count = 0
+        self.client_count = 0
+        """How many clients came, those that were sent away among them."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no new connections are taken any more."""
+        return self._is_stopping
+
+    @property
+    def watch_count(self) -> int:
+        """How many watches are open."""
+        return sum(connection.watch_count for connection in self._connections)
 
     @property
     def connection_count(self) -> int:
@@ -176,6 +190,10 @@ class Proxy:
                 connection.stop(deadline_s)
         await self._ended.wait()
 
+    def knows_token(self, token: str) -> bool:
+        """Return whether a token opens this door, if only to read; in constant time."""
+        return self._keeper.find(token) is not None
+
     def change_tokens(self, tokens: Tokens) -> None:
         """Let other tokens open the door from now on; who has shown one that does no more is sent away."""
         self._keeper.tokens = tokens
@@ -207,6 +225,7 @@ class Proxy:
                 config=self._config,
                 halves=self._halves,
                 unsent=self._unsent,
+                meter=self.meter,
                 now=now,
                 admission=self._keeper.admit(client, stream.peer),
             )
@@ -216,8 +235,8 @@ class Proxy:
 
     def _count(self) -> int:
         """Return the number of the next client."""
-        self._client_count += 1
-        return self._client_count
+        self.client_count += 1
+        return self.client_count
 
     async def _refuse(self, stream: ByteStream) -> None:
         """Tell a client that the door is full."""

@@ -1,4 +1,4 @@
-"""How far a session is and what may come next, and what its steps ask for."""
+"""How far a session is and what may come next, what its steps ask for, and what its connection then needs."""
 
 import enum
 from collections.abc import Mapping
@@ -116,3 +116,24 @@ class Life:
         if state not in NEXT_STATES[self.state]:
             raise IllegalStateError(f"a session that is {self.state.value} can't be {state.value}")
         self.state = state
+
+
+class Need(enum.Enum):
+    """What has to come before a connection can go on."""
+
+    BYTES = "bytes"
+    """More of the client."""
+    ANSWER = "answer"
+    """The store's, to the run that it was given."""
+    ROOM = "room"
+    """The client takes what it was sent."""
+    TURN = "turn"
+    """Others had their turn."""
+    TIME = "time"
+    """Some time has passed."""
+    NOTHING = "nothing"
+    """It hears no more, and owes nothing."""
+
+
+BYTES: Final = Need.BYTES
+ANSWER: Final = Need.ANSWER

@@ -48,6 +48,9 @@ class Replicator(Role):
         self.rounds = HeartbeatRounds()
         self._addressed: set[int] = set()
         """Followers to whom this pass sends an append or an answer."""
+        self.timed_round, self.timed_round_at = 0, 0.0
+        """The last heartbeat round that went to all followers, and when: whoever sees their replies can tell how far
+        away they are."""
         self.tell_commit_at = float("inf")
         """When a commit index is told that has ridden on nothing until then."""
 
@@ -164,6 +167,8 @@ class Replicator(Role):
         # While no entry of this term is committed, questions wait, but the heartbeat goes out (scenario R1).
         commit = raft.commit if raft.commit >= self.first_index else None
         round_number, time_us = self.rounds.begin(commit), self.time_us(now)
+        if is_timer:
+            self.timed_round, self.timed_round_at = round_number, now
         for peer in self.progress if is_timer else self._enough_followers():
             progress = self.progress[peer]
             if is_timer or not progress.is_replicating:

@@ -13,6 +13,7 @@ from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import Told, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import ChunkWasRead, Write
+from trio_kv.replica.commit_times import CommitTimes
 from trio_kv.replica.jobs import (
     ChunkAdded,
     Completion,
@@ -28,7 +29,11 @@ from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.telling import applied_events
 from trio_kv.replica.turns import Turns
-from trio_kv.trace.vocabulary import DiskRoomChanged, SnapshotGivenUp, SnapshotTaken
+from trio_kv.trace.vocabulary import (
+    DiskRoomChanged,
+    SnapshotGivenUp,
+    SnapshotTaken,
+)
 from trio_kv.wire.node_port import Answer, Propose, Pull, Read, ReplyTo, Request
 
 
@@ -96,6 +101,7 @@ class Driver:
         """Do nothing yet: the first call of `step` has no items."""
         self.replica = replica
         self.turns = turns
+        self.commit_times = CommitTimes()
         self._is_continuing = False
 
     def step(self, now: float, shared_now: float, items: Sequence[Input]) -> Work:
@@ -115,6 +121,8 @@ class Driver:
         ready = replica.ready(now)
         replica.apply(ready)
         replica.take_turn(shared_now, self.turns)
+        if replica.raft.is_leader:
+            self.commit_times.note(now, replica.raft)
         events: Sequence[Told] = ready.events
         if replica.raft.wants_debug and replica.applied_now:
             events = [*events, *map(replica.raft.told, applied_events(replica))]

@@ -64,9 +64,8 @@ class Replica:
             snapshot_log_bytes_min: see `Snapshots`.
 
         """
-        self.id = raft.id
+        self.id, self.raft = raft.id, raft
         self.machine = Machine() if machine is None else machine
-        self.raft = raft
         self.feed = Feed(raft, self.machine.applied)
         self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
@@ -77,10 +76,11 @@ class Replica:
         self._waiters: deque[Waiter] = deque()
         self.uncommitted_bytes = 0
         """What the proposals weigh that this node has taken and that are not committed yet."""
+        self.proposals_failed = 0
+        """How many were refused, or given up without a result."""
         self.applied_now: tuple[Entry, ...] = ()
         self.answered_now = (0, 0)
-        """Up to which index writes were answered in this pass, and how many requests."""
-        """The entries that the last call of `apply` applied."""
+        """The entries that the last call of `apply` applied; up to where it answered writes, and how many requests."""
         self._unapplied: tuple[Entry, ...] = ()
         """Committed entries that wait for a pass with time for them."""
         self._reads: list[tuple[int, list[Read]]] = []
@@ -199,7 +199,12 @@ class Replica:
     @property
     def requests_waiting(self) -> int:
         """How many requests have no answer yet."""
-        return len(self._proposals) + len(self._pages.proposals) + len(self._waiters) + self._reads_waiting
+        return self.proposals_waiting + self._reads_waiting
+
+    @property
+    def proposals_waiting(self) -> int:
+        """How many of these are proposals."""
+        return len(self._proposals) + len(self._pages.proposals) + len(self._waiters)
 
     @property
     def has_more(self) -> bool:
@@ -288,6 +293,7 @@ class Replica:
                 self._waiters.append(Waiter(propose, term, first, last))
                 first = last + 1
         else:
+            self.proposals_failed += len(self._proposals)
             for propose in self._proposals:
                 self.uncommitted_bytes -= propose.size_bytes
                 self._answers.append((propose.reply_to, self._refusal(propose, appended)))
@@ -308,8 +314,7 @@ class Replica:
                 # Another term has this index: the commands may have been dropped (scenario C10). The
                 # last entry is the one to look at: a newer leader may have kept the first ones and put
                 # others behind them.
-                self._end_first()
-                self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
+                self._give_up_first()
                 continue
             waiter.replies.extend(replies[begin:end])
             repeated = self.machine.repeated
@@ -326,8 +331,13 @@ class Replica:
     def _give_up_lost(self) -> None:
         """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""
         while self._waiters and not (self.raft.is_leader and self._waiters[0].term == self.raft.term):
-            waiter = self._end_first()
-            self._answers.append((waiter.propose.reply_to, Unknown(waiter.propose.number, self.id)))
+            self._give_up_first()
+
+    def _give_up_first(self) -> None:
+        """Let the oldest proposal wait no more, as nobody here can know what becomes of it."""
+        propose = self._end_first().propose
+        self.proposals_failed += 1
+        self._answers.append((propose.reply_to, Unknown(propose.number, self.id)))
 
     def _end_first(self) -> Waiter:
         """Let the oldest proposal wait no more; return it."""

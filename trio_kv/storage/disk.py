@@ -81,7 +81,8 @@ class DiskThread:
         """Start the threads."""
         self.delay_s = 0.0
         """Fault: each batch, and each job, waits this long first."""
-        self._wal = wal
+        self.wal = wal
+        """The log. It belongs to the thread; what it has counted may be read by others."""
         self._post = post
         self._token = trio.lowlevel.current_trio_token()
         self._ended = trio.Event()
@@ -162,7 +163,7 @@ class DiskThread:
         self._set_filled(is_filled=False)
 
     def _set_filled(self, *, is_filled: bool) -> None:
-        self._wal.is_filled = self._jobs.is_filled = is_filled
+        self.wal.is_filled = self._jobs.is_filled = is_filled
 
     # What follows runs in the threads.
 
@@ -180,7 +181,7 @@ class DiskThread:
             self._helper.stop()
             # Whatever was acknowledged was synced, so closing can't lose anything.
             with contextlib.suppress(OSError):
-                self._wal.close()
+                self.wal.close()
             with contextlib.suppress(OSError):
                 self._jobs.close()
             self._call(_set, self._ended)
@@ -194,7 +195,7 @@ class DiskThread:
             if self._fault is not None:
                 raise self._fault
             if batch:
-                for _ in self._wal.appending(batch):
+                for _ in self.wal.appending(batch):
                     self._wait_for_space()
                 self.batches += 1
                 self.writes += len(batch)
@@ -202,7 +203,7 @@ class DiskThread:
                 self._helper.appended()
                 self._report(Stored(batch[-1].ticket))
             if self._compact_index is not None:
-                self._wal.compact(self._compact_index)
+                self.wal.compact(self._compact_index)
                 self._compact_index = None
 
     def _next_batch(self) -> list[Write]:

@@ -29,9 +29,11 @@ The log holds no entries in memory, only its shape, against which each batch is 
 
 import contextlib
 import errno
+import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+from trio_kv.meter.histogram import Histogram
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.storage.ballast import Ballast, ballast_bytes
 from trio_kv.storage.batches import encode, merge, size_bytes, split
@@ -107,6 +109,10 @@ class Wal:
         """Whether a batch waits for space: all before it is as it was."""
         self.frames = 0
         """How many were written since the log was opened: each is one sync."""
+        self.bytes_written = 0
+        """What these took."""
+        self.syncs = Histogram()
+        """How long their syncs took, in seconds."""
 
     @classmethod
     def create(cls, files: Files, identity: Identity, *, segment_bytes: int = SEGMENT_BYTES) -> Self:
@@ -305,6 +311,7 @@ class Wal:
         data = encode_frame(kind, parts, self._seed, self.offset)
         yield from self._put(data)
         self.offset += len(data)
+        self.bytes_written += len(data)
         self.frames += 1
 
     def _put(self, data: bytes) -> Iterator[OSError]:
@@ -321,7 +328,9 @@ class Wal:
                     self._take_space(len(data) + KEPT_BYTES)
                 else:
                     yield from self._wait(error)
+        began_s = time.perf_counter()
         self._files.sync(self._name)
+        self.syncs.note(time.perf_counter() - began_s)
 
     def _take_space(self, size_bytes: int) -> None:
         """Take what the ballast left before somebody else does: for what is under way, and for votes after it.

@@ -65,7 +65,7 @@ def trace_file(
         _open_file(path),
         encode_line,
         lost_record,
-        name=f"trace {path.name}",
+        name="trace",
         lines_max=lines_max,
         gather=gather or _wait_a_little,
         on_failed=on_failed,

@@ -93,6 +93,8 @@ class LineWriter(Generic[T]):
         self._on_failed = on_failed
         self._make_end = make_end
         self._is_owner = is_owner
+        self.name = name
+        """Of what it writes."""
         self._lock = threading.Lock()
         self._waiting: deque[T | Gap[T]] = deque()
         self._latest: T | None = None

@@ -101,6 +101,16 @@ class Trace:
         for sink in sinks:
             self.add_sink(sink)
 
+    @property
+    def event_count(self) -> int:
+        """How many events were told to somebody."""
+        return self._seq
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Who is told."""
+        return self._sinks
+
     def add_sink(self, sink: Sink) -> None:
         """Hand all further events of its level to this sink, too."""
         self._set_sinks((*self._sinks, sink))

@@ -21,6 +21,11 @@ class Network(Protocol):
     tap: Tap | None
     """Told all that is sent, as long as it is there."""
 
+    @property
+    def lost(self) -> int:
+        """How many messages did not arrive."""
+        ...
+
     def attach(self, node: int, deliver: Callable[[Message], bool]) -> None:
         """Let messages to a node arrive at `deliver`, which says whether there was room."""
         ...

@@ -141,6 +141,7 @@ class SimulatedDisk:
         """Begin to work; `post` takes completions."""
         self._drive = drive
         self._post = post
+        self.wal = opened.wal
         self.timed = drive.begin_life(opened, self._completed, self._failed)
         self.hard_state: HardState = opened.recovered.hard_state
         """What this life began with."""
