@@ -194,13 +194,17 @@ async def test_nobody_connects_before_the_store_is_open() -> None:
 def test_the_banner_names_commands_that_can_be_pasted() -> None:
     """Paths are quoted, and IPv6 addresses stand in brackets where a port follows."""
     started = ServerStarted("::1", 4001, 4002, 1, "my data", 1, 1)
-    shown = banner(ServeOptions(host="::1", data_dir=Path("my data")), started)
+    page = "http://[::1]:4002/"
+    shown = banner(ServeOptions(host="::1", data_dir=Path("my data")), started, page)
     assert "  clients  [::1]:4001   try: python -m trio_kv client --host ::1 --port 4001\n" in shown
     assert "try: python -m trio_kv ctl status --data-dir 'my data'\n" in shown
-    usual = banner(ServeOptions(), ServerStarted("127.0.0.1", 3001, 3002, 5, "trio_kv-data", 1, 1))
+    assert "  page     http://[::1]:4002/\n" in shown
+    usual = banner(ServeOptions(), ServerStarted("127.0.0.1", 3001, 3002, 5, "trio_kv-data", 1, 1), page)
     assert "client\n" in usual
     assert "ctl status\n" in usual
-    ephemeral = banner(ServeOptions(is_ephemeral=True), ServerStarted("127.0.0.1", 1, 4002, 5, "", 1, 1))
+    ephemeral = banner(
+        ServeOptions(is_ephemeral=True), ServerStarted("127.0.0.1", 1, 4002, 5, "", 1, 1), page
+    )
     assert "ctl status --control-port 4002\n" in ephemeral
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_kv.trace.file import read_trace
+from trio_kv.trace.reading import read_trace
 
 READY_S = 30.0
 STOP_S = READY_S

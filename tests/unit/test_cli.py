@@ -33,7 +33,7 @@ from trio_kv.cli.status import show_status
 from trio_kv.client import control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError
-from trio_kv.trace.file import read_trace
+from trio_kv.trace.reading import read_trace
 from trio_kv.trace.trace import Trace
 
 Answer = Callable[[dict[str, object]], dict[str, object] | None]
@@ -145,6 +145,7 @@ COMMANDS = [
     ["keys"],
     ["cas"],
     ["status"],
+    ["top"],
     ["backup"],
     ["chaos"],
     ["bench"],
@@ -995,6 +996,9 @@ class FakeHouse:
     def is_loading(self) -> bool:
         return False
 
+    def page_address(self, *, has_token: bool) -> str:
+        return "http://127.0.0.1:4002/" + ("#token=SECRET" if has_token else "")
+
     async def wait_leader(self) -> int:
         if self.leader is None:
             await trio.sleep_forever()
@@ -1044,6 +1048,8 @@ async def test_start_up_tells_a_person_where_and_who_and_a_signal_ends_it_in_ord
     assert "5 nodes, n2 leads" in shown
     assert "127.0.0.1:4001" in shown
     assert "127.0.0.1:4002" in shown
+    assert "http://127.0.0.1:4002/\n" in shown
+    assert "SECRET" not in shown, "it may go into a log that others read"
     assert str(tmp_path) in shown
     names = [type(record.event).name for record in read_trace(tmp_path / "trace.jsonl")]
     assert names == ["trace.started", "server.started", "server.stopping", "server.stopped", "trace.ended"]

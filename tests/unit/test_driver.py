@@ -93,7 +93,7 @@ def test_a_further_pass_is_wanted_once_at_a_time(node: Node, monkeypatch: pytest
 def test_what_came_is_told_before_what_came_of_it(node: Node) -> None:
     """The room on the disk, and a transfer that can't be, are told in the order in which they came."""
     events = node.step(LogSpaceChanged(100_000), Transfer(1), LogSpaceChanged(None)).events
-    kinds = [type(event) for event in events]
+    kinds = [type(told.event) for told in events]
     assert kinds[0] is DiskRoomChanged
     assert [kind for kind in kinds if kind is TransferEnded or kind is DiskRoomChanged][-1] is DiskRoomChanged
     assert node.step().events == ()

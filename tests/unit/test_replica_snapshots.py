@@ -115,7 +115,7 @@ class Node:
         """Give the node what came, and carry out what it wants, but for the disk's work."""
         work = self.driver.step(now, now, items)
         self.sent += work.messages
-        self.events += work.events
+        self.events += [told.event for told in work.events]
         if work.write is not None:
             self.writes.append(work.write)
         self.jobs += work.jobs

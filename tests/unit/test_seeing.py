@@ -14,7 +14,6 @@ from trio_kv.control.frames import EVENTS_MAX, EventTally, Frame
 from trio_kv.control.hops import Observer
 from trio_kv.control.kept_frames import PACKED_FRAMES, Kept, KeptFrames, pack, texts
 from trio_kv.control.sampling import KINDS, MESSAGES_MAX, MessageSampler, note_of
-from trio_kv.gateway.meter import Meter
 from trio_kv.gateway.store import Answer
 from trio_kv.kv.commands import Write
 from trio_kv.kv.operations import Set
@@ -66,18 +65,9 @@ class SeenCluster:
         self.taps.remove(tap)
 
 
-class Store:
-    """Stands for a gateway that is looked at."""
-
-    watch_count = 3
-
-    def __init__(self) -> None:
-        self.meter = Meter()
-
-
 async def open_feed(nursery: trio.Nursery) -> tuple[FrameFeed, SeenCluster, Trace]:
     cluster, trace = SeenCluster(), Trace(mono_s=trio.current_time)
-    feed = FrameFeed(cluster, Store(), None, trace)  # type: ignore[arg-type]
+    feed = FrameFeed(cluster, None, trace)  # type: ignore[arg-type]
     await nursery.start(feed.run)
     return feed, cluster, trace
 

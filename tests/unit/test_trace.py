@@ -6,11 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.doubles import MemorySink
 from trio_kv.raft.events import (
@@ -23,9 +26,11 @@ from trio_kv.raft.events import (
     VoteRefused,
 )
 from trio_kv.trace import schema
-from trio_kv.trace.file import TraceFormatError, encode_line, read_trace, start_record, trace_file
+from trio_kv.trace.file import encode_line, start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log, render_console
+from trio_kv.trace.marks import TraceEnded, TraceLost, TraceStarted, UnknownEvent
+from trio_kv.trace.reading import TraceFormatError, read_trace
 from trio_kv.trace.schema import OFF, event_classes
 from trio_kv.trace.trace import Record, Trace, format_time, parse_time
 from trio_kv.trace.vocabulary import (
@@ -35,10 +40,6 @@ from trio_kv.trace.vocabulary import (
     NodeCrashed,
     NodeStarted,
     ServerStarted,
-    TraceEnded,
-    TraceLost,
-    TraceStarted,
-    UnknownEvent,
 )
 
 WAIT_S = 30.0
@@ -126,6 +127,16 @@ def test_times_are_utc_with_microseconds_and_come_back() -> None:
     """A time survives the trip through text to the microsecond."""
     assert format_time(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"
     assert parse_time("2023-11-14T22:13:20.250000Z") == 1_700_000_000.25
+
+
+@given(st.floats(0, 4e9))
+@example(1_700_000_000.9999997)
+@example(1_700_000_000.0000005)
+@example(0.9999995)
+def test_times_are_written_as_the_standard_library_does(time_s: float) -> None:
+    """A second is made a text once for all its events; what comes of it, rounded at its ends too, is the same."""
+    text = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="microseconds")
+    assert format_time(time_s) == text.replace("+00:00", "Z")
 
 
 # --- the console --------------------------------------------------------------------------------------------
@@ -406,10 +417,13 @@ def test_an_event_of_a_newer_version_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        (b"{}\n", "no member 'event'"),
+        (b"{}\n", "missing required field `time`"),
         (b"[]\n", "Expected `object`"),
         (b"noise\n", "malformed"),
-        (b'{"event":"link.cut","nodes":["a"]}\n', "Expected"),
+        (
+            b'{"time":"2026-01-01T00:00:00Z","mono":1,"seq":1,"event":"link.cut","nodes":["a"]}\n',
+            "Expected `int`",
+        ),
         (b'{"event":"link.cut","nodes":[1,2],"time":"noon","mono":1,"seq":1}\n', "noon"),
     ],
 )

@@ -66,6 +66,15 @@ class House:
         """Whether nodes still read what their disks hold."""
         return self._cluster.is_loading
 
+    def page_address(self, *, has_token: bool) -> str:
+        """Return the dashboard's address: with its token, or without."""
+        return self._door.page_address(has_token=has_token)
+
+    @property
+    def own_directory(self) -> Path:
+        """Where files lie that are for the server's user alone."""
+        return self._door.file_directory
+
     async def wait_leader(self) -> int:
         """Wait until a node leads, and return it."""
         return await self._cluster.wait_leader()
@@ -124,7 +133,7 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
                 port=options.control_port,
                 data_dir=None if options.is_ephemeral else path,
             )
-            feed = FrameFeed(local.cluster, local.store, proxy, trace)
+            feed = FrameFeed(local.cluster, proxy, trace)
             await nursery.start(feed.run)
             lag = LoopLag()
             nursery.start_soon(lag.run)

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from msgspec import UNSET
 
 from trio_kv import __version__
-from trio_kv.cli import chaos, config, control, sim, wal
+from trio_kv.cli import chaos, config, control, sim, top, wal
 from trio_kv.cli.bench import command as bench
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
@@ -38,6 +38,7 @@ from trio_kv.cli.parsing import (
 )
 from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
+from trio_kv.cli.trace import command as trace
 from trio_kv.cli.way import WayOptions
 from trio_kv.cli.words import examples
 from trio_kv.client.asker import DEFAULT_PORT
@@ -48,7 +49,7 @@ from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, S
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
     " place of a word · 3 not done: no connection, or no leader · 4 outcome unknown · 70 an unexpected error · 74 done,"
-    " but the output could not be written · 130 interrupted. Those of chaos, sim and wal stand in their own help."
+    " but the output could not be written · 130 interrupted. Those of chaos, sim, trace and wal are in their help."
 )
 
 
@@ -65,17 +66,14 @@ app = App(
         "python -m trio_kv                         # five nodes, clients on port 3001",
         "trio-kv set snack chips && trio-kv get snack",
         "trio-kv status",
+        "trio-kv top                               # the same as it changes, with rates and events",
         "trio-kv ctl crash 1",
         "trio-kv backup today.snap",
         more=EXIT_CODES,
     ),
 )
-app.command(bench.app)
-app.command(chaos.app)
-app.command(config.app)
-app.command(control.app)
-app.command(wal.app)
-app.command(sim.app)
+for command in (bench, chaos, config, control, wal, sim, top, trace):
+    app.command(command.app)
 
 
 def _check_timeout(_type: object, timeout_s: float) -> None:

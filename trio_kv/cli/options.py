@@ -127,6 +127,7 @@ class ServeOptions:
             "LOG_LEVEL",
         ),
     ] = None
+    is_opened: Annotated[bool, flag("Open the dashboard in a browser.", "OPEN", "--open")] = False
     is_verbose: Annotated[
         bool, flag("Show what the nodes do, and not only what is wrong.", "VERBOSE", "--verbose", "-v")
     ] = False

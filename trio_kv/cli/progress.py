@@ -6,9 +6,15 @@ from contextlib import contextmanager
 
 from trio_kv.cli.terminal import is_terminal, open_console
 
-BYTES_STEPS = frozenset({"check", "copy"})
+BYTES_STEPS = frozenset({"check", "copy", "read"})
 """Steps that count bytes; the others count nodes."""
-LABELS = {"copy": "copying", "check": "checking", "sync": "making durable", "open": "opening"}
+LABELS = {
+    "copy": "copying",
+    "check": "checking",
+    "sync": "making durable",
+    "open": "opening",
+    "read": "reading",
+}
 
 
 @contextmanager

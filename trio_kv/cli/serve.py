@@ -24,22 +24,25 @@ import trio
 
 from trio_kv import __version__
 from trio_kv.cli.allocator import give_back_freed
+from trio_kv.cli.browser import open_page
 from trio_kv.cli.failures import leaves
 from trio_kv.cli.house import House, StartError, open_house
 from trio_kv.cli.line_stream import unblock_output
 from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.cli.output import ExitCode, say
-from trio_kv.cli.terminal import has_color
+from trio_kv.cli.terminal import has_color, is_terminal
 from trio_kv.cli.words import count
 from trio_kv.client.asker import DEFAULT_PORT
 from trio_kv.client.control import DEFAULT_CONTROL_PORT
 from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING
-from trio_kv.trace.file import TraceFormatError, start_record, trace_file
+from trio_kv.trace.file import start_record, trace_file
 from trio_kv.trace.lines import LineSink, close_writers
 from trio_kv.trace.log import console_log, json_log
+from trio_kv.trace.marks import TraceFailed
+from trio_kv.trace.reading import TraceFormatError
 from trio_kv.trace.text import printable_lines
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ServerStarted, ServerStopped, ServerStopping, TraceFailed
+from trio_kv.trace.vocabulary import ServerStarted, ServerStopped, ServerStopping
 
 LEADER_WAIT_S = 5.0
 """How long start-up waits for a leader, when all nodes have read their disks, before it says that there is none yet."""
@@ -97,7 +100,7 @@ async def run(
             guard.start_soon(stop.hear, signals, exit_now)
             with stop.opening:
                 async with open_house(options, trace) as house, trio.open_nursery() as nursery:
-                    nursery.start_soon(_announce, options, house, trace, log)
+                    nursery.start_soon(_announce, options, house, trace, log, nursery)
                     nursery.start_soon(_reload, reloads, house)
                     await stop.wait()
                     await house.stop()
@@ -151,7 +154,9 @@ def stop_signals() -> list[signal.Signals]:
     return [signal.SIGTERM, signal.SIGINT, *([] if is_hang_up_ignored else [signal.SIGHUP])]
 
 
-async def _announce(options: ServeOptions, house: House, trace: Trace, log: LineSink) -> None:
+async def _announce(
+    options: ServeOptions, house: House, trace: Trace, log: LineSink, nursery: trio.Nursery
+) -> None:
     """Tell people and programs that the store is open, once a leader is there."""
     leader = None
     is_waiting = True
@@ -163,9 +168,13 @@ async def _announce(options: ServeOptions, house: House, trace: Trace, log: Line
     started = ServerStarted(
         options.host, house.port, house.control_port, house.nodes, data_dir, os.getpid(), leader
     )
+    if options.is_opened:
+        nursery.start_soon(open_page, house.page_address(has_token=True), house.own_directory)
     if not options.is_log_json:
         trace.emit(started)
-        print(printable_lines(banner(options, started)), flush=True)
+        # Into a file or a pipe it goes without the token: that is not for whoever reads a log.
+        page = house.page_address(has_token=is_terminal(sys.stdout))
+        print(printable_lines(banner(options, started, page)), flush=True)
         return
     # A program waits for this line, whatever level it wants to read otherwise.
     ready_log = LineSink(log.writer, INFO) if log.level > INFO else None
@@ -176,8 +185,8 @@ async def _announce(options: ServeOptions, house: House, trace: Trace, log: Line
         trace.remove_sink(ready_log)
 
 
-def banner(options: ServeOptions, started: ServerStarted) -> str:
-    """Return what a person is told at the start."""
+def banner(options: ServeOptions, started: ServerStarted, page: str) -> str:
+    """Return what a person is told at the start; `page` is the dashboard's address."""
     leads = "no node leads yet" if started.leader is None else f"n{started.leader} leads"
     data = started.data_dir or "nothing is kept"
     safety = (
@@ -188,6 +197,7 @@ def banner(options: ServeOptions, started: ServerStarted) -> str:
         f"trio_kv {__version__}: {count(started.nodes, 'node')}, {leads}\n"
         f"  clients  {show_address(started.host, started.port)}   try: python -m trio_kv client{_way(started)}\n"
         f"  control  {control}   try: python -m trio_kv ctl status{_door(started)}\n"
+        f"  page     {page}\n"
         f"  data     {data}{safety}\n"
         f"  stop     Ctrl-C"
     )

@@ -116,3 +116,9 @@ def _wrap(stream: TextIO | None, descriptor: int) -> tuple[Sink, TextIO]:
         write_through=descriptor == 2,
     )
     return sink, text
+
+
+def is_lost(stream: TextIO) -> bool:
+    """Return whether what is written to a stream of `StandardStreams` arrives nowhere any more."""
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return isinstance(raw, Sink) and raw.loss is not None

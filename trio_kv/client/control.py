@@ -8,8 +8,8 @@ is what opens the door, and it goes into the first message and nowhere else.
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,10 +158,42 @@ def command(
         UnansweredError: somebody did, and the command went out, but no answer came.
 
     """
+    exchange = _Exchange(door, {"id": 1, "command": name, **arguments})
+    with closing(_exchange_messages(exchange, timeout_s, tls)) as messages:
+        return next(messages)
+
+
+def frames(door: Door, *, timeout_s: float, tls: "Tls | None" = None) -> Iterator[dict[str, Any]]:
+    """Yield frames, each of which is all that is to be seen of the cluster at one moment, and always the newest.
+
+    Args:
+        door: where they come from.
+        timeout_s: how long to wait for each word of the other side.
+        tls: how to know the server, and be known to it; None: by what the door file says.
+
+    Raises:
+        ValueError: the time-out is not above 0.
+        NoDoorError: nobody opens, or no further frame comes, in words for a person.
+
+    """
+    exchange = _Exchange(door, {"id": 1, "command": "frames"})
+    with closing(_exchange_messages(exchange, timeout_s, tls)) as messages:
+        reply = next(messages)
+        if reply.get("status") != "ok":
+            raise NoDoorError(f"the door at {door.address} gives no frames: {reply.get('message')}")
+        for message in messages:
+            if "frame" in message:
+                yield message["frame"]
+
+
+def _exchange_messages(
+    exchange: "_Exchange", timeout_s: float, tls: "Tls | None"
+) -> Generator[dict[str, Any], None, None]:
+    """Send a command, and yield its reply and what comes behind it. Raises as `command`."""
     if not timeout_s > 0:
         raise ValueError(f"timeout_s is {timeout_s}: a time-out is more than 0 seconds")
     timeout_s = min(timeout_s, WAIT_S_MAX)
-    exchange = _Exchange(door, {"id": 1, "command": name, **arguments})
+    door = exchange.door
     try:
         if tls is None and door.certificate is not None:
             from trio_kv.client.tls import Tls  # noqa: PLC0415 - `ssl` takes long to import
@@ -171,7 +203,7 @@ def command(
         plain = socket.create_connection((host, port), timeout_s)
         with plain if tls is None else tls.wrap(plain, host) as connection:
             connection.settimeout(timeout_s)
-            return exchange.carry_out(connection)
+            yield from exchange.carry_out(connection)
     except NoDoorError:
         raise
     except TimeoutError as error:
@@ -195,13 +227,15 @@ class _Exchange:
     request: dict[str, Any]
     is_sent: bool = False
     """Whether the command may have arrived."""
+    unread_bytes: int = 0
+    """What came since the last message that was of use."""
 
     def give_up(self, words: str) -> NoDoorError:
         """Return what to raise when the connection is of no use any more."""
         return UnansweredError(words) if self.is_sent else NoDoorError(words)
 
-    def carry_out(self, connection: socket.socket) -> dict[str, Any]:
-        """Send the command and return the reply's members.
+    def carry_out(self, connection: socket.socket) -> Iterator[dict[str, Any]]:
+        """Send the command, and yield the reply's members and what comes behind it, until that is enough.
 
         Raises:
             NoDoorError: there is no reply, in words for a person.
@@ -212,9 +246,20 @@ class _Exchange:
         host, port = self.door.endpoint()
         websocket = WSConnection(ConnectionType.CLIENT)
         connection.sendall(websocket.send(Request(host=f"{host}:{port}", target="/ws")))
-        address = self.door.address
+        try:
+            yield from self._messages(connection, websocket)
+        except GeneratorExit:
+            # What was answered stays so, though the other side may be gone by now.
+            with suppress(OSError, ProtocolError):
+                connection.sendall(websocket.send(CloseConnection(code=1000)))
+            raise
+        raise self.give_up(f"the door at {self.door.address} closed without an answer")
+
+    def _messages(self, connection: socket.socket, websocket: WSConnection) -> Iterator[dict[str, Any]]:
+        """Yield the reply, and what comes behind it. Raises as `carry_out`."""
+        address, is_answered = self.door.address, False
         text: list[str] = []
-        for event in _events(connection, websocket, self.door):
+        for event in _events(connection, websocket, self):
             match event:
                 case AcceptConnection():
                     connection.sendall(websocket.send(_encode({"auth": self.door.token})))
@@ -223,13 +268,12 @@ class _Exchange:
                 case TextMessage():
                     text.append(event.data)
                     if event.message_finished:
-                        reply = _read_reply("".join(text), self.request, self.door)
+                        message = _read_message("".join(text), self.door)
                         text.clear()
-                        if reply is not None:
-                            # What was answered stays so, though the other side may be gone by now.
-                            with suppress(OSError):
-                                connection.sendall(websocket.send(CloseConnection(code=1000)))
-                            return reply
+                        is_answered = is_answered or message.get("id") == self.request["id"]
+                        if is_answered:
+                            self.unread_bytes = 0
+                            yield message
                 case RejectConnection():
                     raise NoDoorError(f"the door at {address} refuses with HTTP status {event.status_code}")
                 case Ping():
@@ -238,7 +282,6 @@ class _Exchange:
                     raise self.give_up(f"the door at {address} closed: {event.reason or event.code}")
                 case _:
                     pass  # pongs and the bodies of refusals say nothing new
-        raise self.give_up(f"the door at {address} closed without an answer")
 
 
 def _encode(message: Mapping[str, Any]) -> TextMessage:
@@ -252,26 +295,25 @@ def _strange(door: Door) -> str:
     )
 
 
-def _events(connection: socket.socket, websocket: WSConnection, door: Door) -> Iterator[Event]:
-    received_bytes = 0
+def _events(connection: socket.socket, websocket: WSConnection, exchange: _Exchange) -> Iterator[Event]:
+    door, is_first = exchange.door, True
     while data := connection.recv(65_536):
-        if not received_bytes and data.startswith(b"{"):
+        if is_first and data.startswith(b"{"):
             raise NoDoorError(_strange(door))
-        received_bytes += len(data)
-        if received_bytes > MESSAGE_BYTES_MAX:
+        is_first = False
+        exchange.unread_bytes += len(data)
+        if exchange.unread_bytes > MESSAGE_BYTES_MAX:
             raise NoDoorError(f"the door at {door.address} says more than {MESSAGE_BYTES_MAX} bytes")
         websocket.receive_data(data)
         yield from websocket.events()
 
 
-def _read_reply(text: str, request: dict[str, Any], door: Door) -> dict[str, Any] | None:
-    """Return the reply to our request, or None if this message is another."""
+def _read_message(text: str, door: Door) -> dict[str, Any]:
+    """Return what a message says. A NoDoorError says that this is no door of ours, or that it refuses us."""
     try:
-        reply = msgspec.json.decode(text, type=dict[str, Any])
+        message = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
         raise NoDoorError(_strange(door)) from error
-    if reply.get("id") == request["id"]:
-        return reply
-    if reply.get("error") == "unauthorized":
+    if "id" not in message and message.get("error") == "unauthorized":
         raise NoDoorError(f"the door at {door.address} refuses the token")
-    return None
+    return message

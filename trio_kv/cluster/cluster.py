@@ -22,7 +22,7 @@ from trio_kv.replica import jobs
 from trio_kv.replica.driver import TakeSnapshot, Transfer
 from trio_kv.storage.errors import StorageError
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import DiskFailed, RebuildStarted
+from trio_kv.trace.vocabulary import ClusterStarted, DiskFailed, RebuildStarted
 from trio_kv.transport.network import Network, Tap
 from trio_kv.wire.node_status import State
 
@@ -79,6 +79,7 @@ class Cluster:
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
+        self._trace.emit(ClusterStarted(self._disks.cluster, (*self._members.all,), self._disks.nodes))
         self._trace.on_level.append(self._supervisor.tell_level)
         try:
             async with trio.open_nursery() as nursery:
@@ -124,6 +125,7 @@ class Cluster:
         return {
             "leader": leader.status.node if leader else None,
             "term": max(status.term for status in self.registry.nodes.values()),
+            "majority": self.registry.voters.majority_size(),
             "nodes": [look_at_node(member, self.faults) for member in self._members.all.values()],
             "links": look_at_links(self._network.links, self._members.all),
             "faults": self.faults.active(),

@@ -109,6 +109,10 @@ class Disks(Protocol):
     """
 
     @property
+    def cluster(self) -> str:
+        """The id of their cluster."""
+
+    @property
     def nodes(self) -> tuple[int, ...]:
         """All nodes, in order."""
 
@@ -173,6 +177,11 @@ class RealDisks:
         self._replacing = trio.Lock()
         self._places: dict[int, Place | None] = {}
         """Where the directory was found of each node that runs, or ran last."""
+
+    @property
+    def cluster(self) -> str:
+        """The id of their cluster."""
+        return self._directory.manifest.cluster
 
     @property
     def nodes(self) -> tuple[int, ...]:

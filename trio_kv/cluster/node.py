@@ -11,7 +11,7 @@ import trio
 
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.meter.histogram import Histogram
-from trio_kv.raft.events import Event, RebuildEnded
+from trio_kv.raft.events import RebuildEnded, Told
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import HeartbeatReply, Message
 from trio_kv.replica.driver import Continue, Control, Driver, Input, TimerFired
@@ -191,8 +191,8 @@ class Node:
         self.inbox.patience = work.patience
         for job in work.jobs:
             disk.submit(job)
-        for event in work.events:
-            self._emit(event)
+        for told in work.events:
+            self._emit(told)
         if work.wants_pass:
             self.inbox.post(Continue())
         self._note()
@@ -201,9 +201,9 @@ class Node:
             # Last, for whoever is answered may ask anew at once.
             self._deliver(work.answers)
 
-    def _emit(self, event: Event) -> None:
-        raft = self.replica.raft
-        self._trace.emit(event, node=raft.id, term=raft.term, role=raft.role.name)
+    def _emit(self, told: Told) -> None:
+        event = told.event
+        self._trace.emit(event, node=self.replica.id, term=told.term, role=told.role)
         if isinstance(event, RebuildEnded):
             assert self._nursery is not None
             self._nursery.start_soon(self._rebuilt)
@@ -268,8 +268,8 @@ class Node:
             messages, events = passed
             for message in messages:
                 self._send(message)
-            for event in events:
-                self._emit(event)
+            for told in events:
+                self._emit(told)
         except Exception as error:  # noqa: BLE001 - it ends this node
             nursery.start_soon(_raise, error)
         return True

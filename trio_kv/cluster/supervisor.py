@@ -25,6 +25,7 @@ from trio_kv.raft.events import DEBUG
 from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import DiskFailedError
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.telling import node_started
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.storage.errors import DamagedError, GoneError
 from trio_kv.trace.text import encodable
@@ -39,7 +40,6 @@ from trio_kv.trace.vocabulary import (
     NodeDamaged,
     NodeRebuildNeeded,
     NodeRestarted,
-    NodeStarted,
     NodeStopped,
     WalTornTailCut,
 )
@@ -297,11 +297,7 @@ class Supervisor:
         status.role = "follower"
         self._registry.attach(LocalHandle(status, inbox.post_request, member.node.refresh_status))
         self.set_state(member, State.UP, "")
-        self._trace.emit(
-            NodeStarted(log.base_index + 1, log.last_index, found.directory.incarnation),
-            node=node,
-            term=recovered.hard_state.term,
-        )
+        self._trace.emit(node_started(raft, machine), node=node, term=raft.term)
         await member.node.run()
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import trio
 
 from trio_kv.raft.events import INFO
+from trio_kv.trace.marks import TraceLost
 from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import TraceLost
 
 
 class EventQueue:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import trio
 
 from trio_kv.cluster.cluster import Cluster
-from trio_kv.control.frames import Clients, EventTally, Frame, FrameTaker, SeenStore
+from trio_kv.control.frames import Clients, EventTally, Frame, FrameTaker
 from trio_kv.control.kept_frames import KeptFrames, pack, texts
 from trio_kv.trace.trace import Trace, format_time
 
@@ -32,7 +32,6 @@ class FrameFeed:
 
     Args:
         cluster: nodes and links.
-        store: the gateway before them.
         clients: the client door, if there is one.
         trace: where events come from.
         kept: where frames are kept.
@@ -42,7 +41,6 @@ class FrameFeed:
     def __init__(
         self,
         cluster: Cluster,
-        store: SeenStore,
         clients: Clients | None,
         trace: Trace,
         kept: KeptFrames | None = None,
@@ -54,7 +52,7 @@ class FrameFeed:
         self._cluster = cluster
         self._trace = trace
         self._tally = EventTally(self._stir)
-        self._taker = FrameTaker(cluster, store, clients, tally=self._tally, trace=trace, run=self.run_id)
+        self._taker = FrameTaker(cluster, clients, tally=self._tally, trace=trace, run=self.run_id)
         self._newest: Frame | None = None
         self._looker_count = 0
         self._taken = trio.Event()
@@ -124,6 +122,11 @@ class FrameFeed:
             "count": kept.last - kept.first + 1,
             "bytes": self.kept.size_bytes,
         }
+
+    def marks_members(self) -> dict[str, object]:
+        """Return what stands out in the frames that are kept, as JSON tells it."""
+        kept = self.kept.kept()
+        return {"run": self.run_id, "marks": [] if kept is None else self._taker.marks.since(kept.first)}
 
     async def page(self, first: int, count: int, bytes_max: int) -> list[bytes]:
         """Return the JSON of kept frames.

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import attrs
-import msgspec
 
 from trio_kv.cluster.cluster import Cluster
+from trio_kv.control.marks import Marks
+from trio_kv.control.rates import Rates, RateWindow
 from trio_kv.control.sampling import MessageSampler
-from trio_kv.gateway.meter import Meter
+from trio_kv.control.views import ClientDoor
 from trio_kv.raft.events import INFO
 from trio_kv.trace.text import encode_json
 from trio_kv.trace.trace import Record, Trace, format_time
@@ -24,27 +25,11 @@ CLIENTS_MAX = 20
 """Clients that a frame names."""
 
 
-class Clients(Protocol):
+class Clients(ClientDoor, Protocol):
     """The client door, as far as it is looked at."""
-
-    @property
-    def connection_count(self) -> int:
-        """How many connections are open."""
 
     def clients(self, count_max: int) -> list[dict[str, object]]:
         """Return who is connected, so many at most."""
-
-
-class SeenStore(Protocol):
-    """The gateway, as far as it is looked at."""
-
-    @property
-    def meter(self) -> Meter:
-        """How many requests there are, and how long they take."""
-
-    @property
-    def watch_count(self) -> int:
-        """How many watches there are."""
 
 
 @attrs.frozen(eq=False)
@@ -100,7 +85,6 @@ class FrameTaker:
 
     Args:
         cluster: nodes and links.
-        store: the gateway before them.
         clients: the client door; None: there is none.
         tally: the events.
         trace: whose clocks are told.
@@ -111,7 +95,6 @@ class FrameTaker:
     def __init__(
         self,
         cluster: Cluster,
-        store: SeenStore,
         clients: Clients | None,
         *,
         tally: EventTally,
@@ -121,9 +104,11 @@ class FrameTaker:
         """Have taken none yet; see the class."""
         self.sampler = MessageSampler()
         """What is on its way, while somebody looks."""
+        self.marks = Marks()
+        """What stands out in the frames that were taken."""
         self._cluster = cluster
-        self._store = store
         self._clients = clients
+        self._rates = None if clients is None else RateWindow(clients.meter)
         self._trace = trace
         self._tally = tally
         self._run = run
@@ -147,10 +132,10 @@ class FrameTaker:
             "time": format_time(time_s),
             "mono": round(self._trace.mono_s(), 6),
             **self._cluster.look(),
-            "rates": msgspec.to_builtins(self._store.meter.look(now)),
+            "rates": attrs.asdict(Rates() if self._rates is None else self._rates.look(now)),
             "clients": {
                 "connections": 0 if clients is None else clients.connection_count,
-                "watches": self._store.watch_count,
+                "watches": 0 if clients is None else clients.watch_count,
                 "list": [] if clients is None else clients.clients(CLIENTS_MAX),
             },
             "messages": messages,
@@ -159,4 +144,5 @@ class FrameTaker:
             "events_left_out": events_left_out,
             "events_total": self._tally.total,
         }
+        self.marks.take(members)
         return Frame(self._number, time_s, encode_json(members))

@@ -171,6 +171,16 @@ class ControlDoor:
             with trio.move_on_after(FILE_REMOVED_S, shield=True):
                 await trio.to_thread.run_sync(remove_control_file, path, self._token, abandon_on_cancel=True)
 
+    def page_address(self, *, has_token: bool) -> str:
+        """Return the dashboard's address. With the token in it, whoever reads it may do all that can be done here."""
+        scheme = "http" if self._credentials is None else "https"
+        return f"{scheme}://{self._content().address}/" + (f"#token={self._token}" if has_token else "")
+
+    @property
+    def file_directory(self) -> Path:
+        """Where the token file is, which is no place for others."""
+        return self._path.parent
+
     def _content(self) -> ControlFile:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._config.host, self._config.host)  # noqa: S104
         certificate = None if self._credentials is None else self._credentials.loaded.certificate

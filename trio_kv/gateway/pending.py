@@ -26,7 +26,6 @@ class PendingRead:
     applied_min: int
     view: View
     hedge_at: float
-    began_at: float
     asked: list[int] = attrs.field(factory=list)
     _had_time: bool = False
 
@@ -51,7 +50,6 @@ class PendingWrite:
     deadline: float
     done: OnAnswer | None
     """None for the opening of a session."""
-    began_at: float = 0.0
     commands: Sequence[Command] = ()
     """Empty as long as it waits for a session."""
     of_clients: list[Asked] = attrs.field(factory=list)

@@ -18,7 +18,6 @@ import trio
 
 from trio_kv.gateway.calls import AwaitedCalls
 from trio_kv.gateway.drawn import Selector
-from trio_kv.gateway.meter import Meter
 from trio_kv.gateway.pending import PendingRead, PendingWrite
 from trio_kv.gateway.reads import Reads
 from trio_kv.gateway.runs import HEDGE_S, take_apart
@@ -63,15 +62,12 @@ class RaftStore(AwaitedCalls):
         next_number = itertools.count(1).__next__
         self._directory = directory
         self._reply_to = directory.join(self.deliver)
-        self.meter = Meter()
-        """How many requests there are, and how long they take."""
-        self._reads = Reads(self._reply_to, next_number, random, self.meter)
+        self._reads = Reads(self._reply_to, next_number, random)
         self._writes = Writes(
             directory,
             self._reply_to,
             next_number,
             self._reads,
-            self.meter,
             session_timeout_s=session_timeout_s,
             secrets=SystemRandom() if secrets is None else secrets,
         )
@@ -149,11 +145,6 @@ class RaftStore(AwaitedCalls):
     def status(self) -> dict[str, object]:
         """Return what the cluster looks like. See `Store`."""
         return self._directory.status()
-
-    @property
-    def watch_count(self) -> int:
-        """How many watches there are."""
-        return self._watching.count
 
     # What happens
 

@@ -11,7 +11,6 @@ from random import Random
 
 import trio
 
-from trio_kv.gateway.meter import Meter
 from trio_kv.gateway.pending import PendingRead
 from trio_kv.gateway.readers import Readers
 from trio_kv.gateway.runs import GONE, HEDGE_S, refuse
@@ -30,20 +29,16 @@ class Reads:
         reply_to: who asks.
         next_number: gives each request a number of its own.
         random: tosses the coin that picks a follower.
-        meter: counts requests.
 
     """
 
-    def __init__(
-        self, reply_to: ReplyTo, next_number: Callable[[], int], random: Random, meter: Meter
-    ) -> None:
+    def __init__(self, reply_to: ReplyTo, next_number: Callable[[], int], random: Random) -> None:
         """Have none under way; see the class."""
         self.pending: dict[int, PendingRead] = {}
         self.is_gone = False
         """Whether no leader can come: the directories of a majority are gone."""
         self._reply_to = reply_to
         self._next_number = next_number
-        self._meter = meter
         self._readers = Readers(random)
 
     def update(self, handles: Sequence[NodeHandle]) -> None:
@@ -54,23 +49,14 @@ class Reads:
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
     ) -> Answer | PendingRead:
         """Let a follower answer queries. See `Store`."""
-        if len(self.pending) >= READS_MAX or (self.is_gone and not is_stale):
-            self._meter.note_failed(len(queries))
-            if self.is_gone and not is_stale:
-                return refuse("unavailable", GONE, len(queries))
+        if len(self.pending) >= READS_MAX:
             return refuse("overloaded", "too many requests are waiting: try again later", len(queries))
+        if self.is_gone and not is_stale:
+            return refuse("unavailable", GONE, len(queries))
         now = trio.current_time()
         applied_min, kept = (view.applied, view.node) if is_stale else (0, 0)
         read = PendingRead(
-            self._next_number(),
-            queries,
-            now + timeout_s,
-            done,
-            is_stale,
-            applied_min,
-            view,
-            now + HEDGE_S,
-            now,
+            self._next_number(), queries, now + timeout_s, done, is_stale, applied_min, view, now + HEDGE_S
         )
         self.pending[read.number] = read
         self._readers.earn_hedge()
@@ -88,10 +74,6 @@ class Reads:
     def end(self, read: PendingRead, answer: Answer) -> None:
         """Tell the answer to whoever waits for it."""
         del self.pending[read.number]
-        if answer.node:
-            self._meter.note_reads(len(read.queries), trio.current_time() - read.began_at)
-        else:
-            self._meter.note_failed(len(read.queries))
         read.view.note(answer)
         if read.is_stale and answer.node:
             read.view.node = answer.node

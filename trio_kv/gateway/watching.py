@@ -151,8 +151,7 @@ class Watching:
         """Up to where watches are told now. It moves on with each round, so that all are told the same."""
         self._stream: Pulling | None = None
         self._topics = Topics()
-        self.count = 0
-        """How many watches there are."""
+        self._count = 0
         self._stirred: dict[Topic, None] = {}
         self._due: list[tuple[float, int, Watch]] = []
         self._order = 0
@@ -177,7 +176,7 @@ class Watching:
 
     def start(self, beginning: Beginning) -> Answer | Beginning:
         """Begin a watch; see `Store.start_watch`."""
-        if self.count >= WATCHES_MAX:
+        if self._count >= WATCHES_MAX:
             return Answer([Reply("overloaded", message=f"{WATCHES_MAX} watches is what a server can have")])
         left_s = beginning.deadline - trio.current_time()
 
@@ -244,7 +243,7 @@ class Watching:
         topic = self._topics.find(beginning.selector, self._window.upto)
         watch = Watch(self, topic, after, beginning.progress_s, beginning.on_more)
         topic.watches[watch] = None
-        self.count += 1
+        self._count += 1
         beginning.watch = watch
         if self._told < self._window.upto:
             # What is told in the next round may concern it, and was not noted for it.
@@ -287,7 +286,7 @@ class Watching:
         self._wake.set()
 
     def _maybe_stop(self) -> None:
-        if not self.count and self._stream is not None:
+        if not self._count and self._stream is not None:
             self._pulls.cancel(self._stream)
             self._stream = self._window = None
 
@@ -338,7 +337,7 @@ class Watching:
         """Forget a watch."""
         if watch.pulling is not None:
             self._pulls.cancel(watch.pulling)
-        self.count -= 1
+        self._count -= 1
         del watch.topic.watches[watch]
         if not watch.topic.watches:
             self._topics.remove(watch.topic)

@@ -21,7 +21,6 @@ from typing import Any
 import trio
 
 from trio_kv.gateway.client_sessions import Asked, ClientSessions, retell
-from trio_kv.gateway.meter import Meter
 from trio_kv.gateway.own_session import OwnSession
 from trio_kv.gateway.pending import Opening, PendingRead, PendingWrite
 from trio_kv.gateway.reads import Reads
@@ -50,7 +49,6 @@ class Writes:
         reply_to: who asks.
         next_number: gives each request a number of its own.
         reads: where the reads of a run go on whose writes are refused.
-        meter: counts requests.
         session_timeout_s: after how much cluster time without a write the cluster forgets a session.
         secrets: draws what nobody can guess.
 
@@ -62,7 +60,6 @@ class Writes:
         reply_to: ReplyTo,
         next_number: Callable[[], int],
         reads: Reads,
-        meter: Meter,
         *,
         session_timeout_s: float,
         secrets: Random,
@@ -80,23 +77,18 @@ class Writes:
         self._reply_to = reply_to
         self._next_number = next_number
         self._reads = reads
-        self._meter = meter
         self._opening: Opening | None = None
         self._size_bytes = 0
         """What those weigh that are under way, and those that wait for a session."""
 
     def start(self, run: Run, timeout_s: float, done: OnAnswer) -> Answer | object:
         """Carry out a run with writes in it. See `Store`."""
-        now = trio.current_time()
-        write = PendingWrite(self._next_number(), run, now + timeout_s, done, now)
+        write = PendingWrite(self._next_number(), run, trio.current_time() + timeout_s, done)
         for place, place_of_write in run.of_clients:
             operation: Any = run.operations[place]
             write.of_clients.append(Asked(place, place_of_write, self._clients.command_of(operation)))
         refusal = self._take_in(write)
-        if refusal is None:
-            return write
-        self._meter.note_failed(len(run.writes))
-        return self._conclude(write, refusal)
+        return write if refusal is None else self._conclude(write, refusal)
 
     def cancel(self, write: PendingWrite) -> None:
         """Let nobody hear the answer to a run. See `Store`."""
@@ -111,23 +103,11 @@ class Writes:
         if write.done is None:
             self._end_opening(answer.replies[0])
             return
-        self._note(write, answer)
         concluded = self._conclude(write, answer)
         if isinstance(concluded, Answer):
             write.done(concluded)
         else:
             write.reads = concluded
-
-    def _note(self, write: PendingWrite, answer: Answer) -> None:
-        """Let a run that ends be counted."""
-        run, meter = write.run, self._meter
-        if not answer.node:
-            meter.note_failed(len(run.writes))
-            return
-        latency_s = trio.current_time() - write.began_at
-        meter.note_writes(len(run.writes), latency_s)
-        if run.places:
-            meter.note_reads(len(run.operations) - len(run.writes), latency_s)
 
     def on_no_result(self, now: float, write: PendingWrite, answer: NoResult) -> None:
         """Deal with a node that could not do what it was asked."""
@@ -171,7 +151,7 @@ class Writes:
 
     def _open_session(self) -> Answer | None:
         """Begin to open a session, also if no client waits for it any more; return the refusal if that can't be."""
-        write = PendingWrite(self._next_number(), OPENING, math.inf, None, commands=[self._session.opening])
+        write = PendingWrite(self._next_number(), OPENING, math.inf, None, [self._session.opening])
         if not self._hand_over(write):
             return _LEADER_FULL
         self._opening = Opening(trio.current_time())

@@ -35,6 +35,35 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += count
         self.total += value * count
 
+    @property
+    def count(self) -> int:
+        """How many were noted."""
+        return sum(self.counts)
+
+    def add(self, other: "Histogram") -> None:
+        """Note all that another one, of the same buckets, has noted."""
+        self.counts = [mine + its for mine, its in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    def since(self, earlier: "Histogram") -> "Histogram":
+        """Return what was noted since this one was as it was `earlier`."""
+        new = Histogram(self.bounds)
+        new.counts = [now - then for now, then in zip(self.counts, earlier.counts, strict=True)]
+        new.total = self.total - earlier.total
+        return new
+
+    def quantile(self, share: float) -> float | None:
+        """Return what this share of the values did not exceed; None if there are none.
+
+        It is right to its bucket, in which values count as evenly spread; behind the last bound it is that bound.
+        """
+        rank, below, lower = share * self.count, 0, 0.0
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            if count and below + count >= rank:
+                return lower + (bound - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return lower if self.count else None
+
     def copy(self) -> "Histogram":
         """Return what is noted now, for who reads it in several steps."""
         twin = Histogram(self.bounds)

@@ -1,11 +1,12 @@
 """What happened, in the past tense: the facts that the core tells of itself.
 
 One frozen class an event, each with a stable dotted name and a level (the numbers of the logging
-module). Who tells it (node, term, role, time) is added by the trace.
+module). The core says with which term and role it told one (`Told`), for a pass may see several; node and time are
+added by the trace.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar, dataclass_transform
+from typing import ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import attrs
 
@@ -21,6 +22,14 @@ class Event:
 
     name: ClassVar[str]
     level: ClassVar[int] = INFO
+
+
+class Told(NamedTuple):
+    """An event, with the term and the role that its node had then."""
+
+    event: Event
+    term: int
+    role: str
 
 
 EventClass = TypeVar("EventClass", bound=type[Event])
@@ -137,6 +146,8 @@ class EntriesAppended(Event):
     last_term: int
     crc: int
     """CRC-32C over the bytes of these entries."""
+    size_bytes: int = 0
+    """Of these entries; with it the CRCs of neighbours can be joined."""
 
 
 @event("log.truncated")
@@ -171,6 +182,7 @@ class EntriesCommitted(Event):
     last: int
     last_term: int
     crc: int
+    size_bytes: int = 0
 
 
 @event("reads.confirmed", DEBUG)

@@ -85,6 +85,14 @@ class Log:
             return self.base_index if term == self.base_term else None
         return self._first_indexes[run + 1] - 1 if run + 1 < len(self._first_indexes) else self.last_index
 
+    def term_starts(self) -> list[tuple[int, int]]:
+        """Return (index, term): where each term begins, and before them the place behind which the log begins."""
+        starts = list(zip(self._first_indexes, self._terms, strict=True))
+        if not self.base_index:
+            return starts
+        is_split = bool(starts) and starts[0][1] == self.base_term
+        return [(self.base_index, self.base_term), *starts[is_split:]]
+
     def has(self, index: int, term: int) -> bool:
         """Return whether the entry at `index` has this term (the consistency check of paper §5.3)."""
         return self.term_at(index) == term

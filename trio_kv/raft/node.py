@@ -14,13 +14,13 @@ from trio_kv.raft.errors import NotLeader, ReadOnly
 from trio_kv.raft.events import (
     ElectionStarted,
     EntriesStored,
-    Event,
     LeaderElected,
     LeaderSteppedDown,
     LogCompacted,
     PreVoteStarted,
     SnapshotInstalled,
     SnapshotRefused,
+    Told,
 )
 from trio_kv.raft.follower import Follower
 from trio_kv.raft.leader import Leader
@@ -176,6 +176,11 @@ class Raft(NodeState):
         self.role = Follower(self, now)
 
     @property
+    def role_name(self) -> str:
+        """What this node is just now: follower, candidate, leader."""
+        return self.role.name
+
+    @property
     def is_leader(self) -> bool:
         """Whether this node leads its term, as far as it knows."""
         return isinstance(self.role, Leader)
@@ -217,9 +222,9 @@ class Raft(NodeState):
         if self.is_leader:
             self.hear_time((self.term, self.role.time_us(now)))
             self.emit(LeaderSteppedDown(reason))
+        self.role = Follower(self, now)
         self.enter(term)
         self.forget_leader()
-        self.role = Follower(self, now)
 
     def become_candidate(
         self, now: float, reason: str, *, is_pre_vote: bool, is_transfer: bool = False
@@ -231,8 +236,8 @@ class Raft(NodeState):
             self.enter(self.term + 1)
             self.vote = self.id
             self.standing_term = self.term
-        self.emit(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
         self.role = role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
+        self.emit(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
         role.ask()
         self._change_role(now, role.maybe_stand())
 
@@ -243,10 +248,9 @@ class Raft(NodeState):
         assert self.standing_term == self.term
         self.standing_term = None
         first = self.log.last_index + 1
-        role = Leader(self, now, first)
-        self.emit(LeaderElected(tuple(sorted(self.votes)), first))
-        self.role = role
+        self.role = role = Leader(self, now, first)
         self.leader = self.id
+        self.emit(LeaderElected(tuple(sorted(self.votes)), first))
         self.append([make_entry(first, self.term, role.time_us(now), None)])
 
     # What goes out
@@ -300,7 +304,7 @@ class Raft(NodeState):
             self.emit(EntriesStored(self.log.durable))
         self._change_role(now, self.role.on_stored(now))
 
-    def stored_and_done(self, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Event]] | None:
+    def stored_and_done(self, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Note that this write, and all before it, are durable, if that lets messages leave and does nothing else.
 
         So it is with most of a follower's writes.
@@ -315,7 +319,7 @@ class Raft(NodeState):
         durable = self.log.durable
         messages = self.persistence.stored(ticket)
         is_told = self.log.durable > durable and self.wants_debug
-        return messages, (EntriesStored(self.log.durable),) if is_told else ()
+        return messages, (self.told(EntriesStored(self.log.durable)),) if is_told else ()
 
     def set_free_log_bytes(self, free_log_bytes: int | None) -> None:
         """Note how much zero-filled log space is left on this node's full disk; None: it is not full."""

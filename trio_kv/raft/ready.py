@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 
 from trio_kv.raft.entry import Entry, LogPosition
-from trio_kv.raft.events import Event
+from trio_kv.raft.events import Told
 from trio_kv.raft.messages import Message
 
 
@@ -99,7 +99,7 @@ class Ready:
     reads: tuple[tuple[Any, int], ...] = ()
     chunks: tuple[Chunk, ...] = ()
     chunk_reads: tuple[ChunkRead, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[Told, ...] = ()
 
 
 @attrs.define
@@ -110,7 +110,7 @@ class Effects:
     reads: list[tuple[Any, int]] = attrs.field(factory=list)
     chunks: list[Chunk] = attrs.field(factory=list)
     chunk_reads: list[ChunkRead] = attrs.field(factory=list)
-    events: list[Event] = attrs.field(factory=list)
+    events: list[Told] = attrs.field(factory=list)
 
     def copy(self) -> "Effects":
         """Return equal effects for a copy of the node."""

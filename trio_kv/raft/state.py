@@ -24,6 +24,7 @@ from trio_kv.raft.events import (
     ReadsConfirmed,
     RebuildEnded,
     TermAdvanced,
+    Told,
 )
 from trio_kv.raft.install import Incoming
 from trio_kv.raft.log import Log
@@ -151,9 +152,18 @@ class NodeState:
         else:
             self.effects.messages.append(message)
 
+    @property
+    def role_name(self) -> str:
+        """What this node is just now: follower, candidate, leader."""
+        raise NotImplementedError
+
     def emit(self, event: Event) -> None:
-        """Let listeners know what happened."""
-        self.effects.events.append(event)
+        """Let listeners know what happened, in the term and the role that the node has now."""
+        self.effects.events.append(self.told(event))
+
+    def told(self, event: Event) -> Told:
+        """Return an event as this node tells it now."""
+        return Told(event, self.term, self.role_name)
 
     # The log and the commit index
 
@@ -162,7 +172,7 @@ class NodeState:
         self.log.append(entries)  # type: ignore[arg-type]
         if self.wants_debug and entries:
             last = entries[-1]
-            self.emit(EntriesAppended(entries[0].index, last.index, last.term, _crc(entries)))
+            self.emit(EntriesAppended(entries[0].index, last.index, last.term, *_crc(entries)))
 
     def truncate(self, first: int) -> None:
         """Drop all entries from `first` on, as the leader's log has others there (paper §5.3)."""
@@ -178,7 +188,7 @@ class NodeState:
         assert index <= self.log.last_index
         if self.wants_debug:
             entries = self.log.slice(self.commit + 1, index)
-            self.emit(EntriesCommitted(self.commit + 1, index, entries[-1].term, _crc(entries)))
+            self.emit(EntriesCommitted(self.commit + 1, index, entries[-1].term, *_crc(entries)))
         self.commit = index
 
     def note_leader_commit(self, index: int) -> None:
@@ -254,10 +264,10 @@ class NodeState:
         """Enter a term, in which no vote is given yet. For the own term there is nothing to do."""
         assert term >= self.term
         if term > self.term:
-            if self.wants_debug:
-                self.emit(TermAdvanced(self.term))
-            self.term, self.vote = term, None
+            previous, self.term, self.vote = self.term, term, None
             self.votes = set()
+            if self.wants_debug:
+                self.emit(TermAdvanced(previous))
 
     # Disks that are gone
 
@@ -288,5 +298,6 @@ class NodeState:
         return self._incarnations[peer]
 
 
-def _crc(entries: Sequence[Entry]) -> int:
-    return int(crc32c.crc32c(b"".join([entry.encoded for entry in entries])))
+def _crc(entries: Sequence[Entry]) -> tuple[int, int]:
+    data = b"".join([entry.encoded for entry in entries])
+    return int(crc32c.crc32c(data)), len(data)

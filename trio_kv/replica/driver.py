@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from trio_kv.raft.entry import LogPosition
-from trio_kv.raft.events import Event, TransferEnded
+from trio_kv.raft.events import Told, TransferEnded
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import ChunkWasRead, Write
 from trio_kv.replica.commit_times import CommitTimes
@@ -27,11 +27,10 @@ from trio_kv.replica.jobs import (
 )
 from trio_kv.replica.patience import Patience
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.telling import applied_events
 from trio_kv.replica.turns import Turns
 from trio_kv.trace.vocabulary import (
     DiskRoomChanged,
-    EntriesApplied,
-    SessionsForgotten,
     SnapshotGivenUp,
     SnapshotTaken,
 )
@@ -77,7 +76,7 @@ class Work(msgspec.Struct, gc=False):
     """It goes to the disk; writes become durable in the order in which they are given."""
     jobs: list[Job]
     """They go to the disk, behind the write."""
-    events: Sequence[Event]
+    events: Sequence[Told]
     """They are told to whoever listens."""
     answers: list[tuple[ReplyTo, Answer]]
     """(reply_to, answer): each goes to who asked, and who may ask anew at once."""
@@ -104,8 +103,6 @@ class Driver:
         self.turns = turns
         self.commit_times = CommitTimes()
         self._is_continuing = False
-        self._events: list[Event] = []
-        """What came of the items, to be told before what came of the pass."""
 
     def step(self, now: float, shared_now: float, items: Sequence[Input]) -> Work:
         """Take what came; return what has to be done.
@@ -126,12 +123,9 @@ class Driver:
         replica.take_turn(shared_now, self.turns)
         if replica.raft.is_leader:
             self.commit_times.note(now, replica.raft)
-        events: Sequence[Event] = ready.events
+        events: Sequence[Told] = ready.events
         if replica.raft.wants_debug and replica.applied_now:
-            events = [*events, *self._applied_events()]
-        if self._events:
-            events = [*self._events, *events]
-            self._events.clear()
+            events = [*events, *map(replica.raft.told, applied_events(replica))]
         wants_pass = replica.has_more and not self._is_continuing
         if wants_pass:
             self._is_continuing = True
@@ -146,7 +140,7 @@ class Driver:
             Patience(replica.raft),
         )
 
-    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Event]] | None:
+    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Take what lets messages leave and asks for nothing else, without a pass.
 
         Returns:
@@ -160,20 +154,6 @@ class Driver:
         """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""
         self.turns.give_back(self.replica.id)
         return self.replica.stop()
-
-    def _applied_events(self) -> list[Event]:
-        """Return the events that tell what the pass has applied, as it has applied something."""
-        first, last, machine = (
-            self.replica.applied_now[0].index,
-            self.replica.applied_now[-1],
-            self.replica.machine,
-        )
-        events: list[Event] = [
-            EntriesApplied(first, last.index, last.term, machine.entries_digest, machine.state_digest)
-        ]
-        if machine.forgotten:
-            events.append(SessionsForgotten(last.index, tuple(machine.forgotten)))
-        return events
 
     def _take(self, now: float, items: Sequence[Input]) -> None:
         replica = self.replica
@@ -210,13 +190,13 @@ class Driver:
                 replica.snapshots.moved(item.index, item.term)
             case SnapshotStored():
                 replica.snapshot_stored(LogPosition(item.index, item.term), item.size_bytes)
-                self._events.append(SnapshotTaken(item.index, item.term, item.size_bytes))
+                replica.raft.emit(SnapshotTaken(item.index, item.term, item.size_bytes))
             case SnapshotFailed():
                 replica.snapshot_failed(LogPosition(item.index, item.term))
-                self._events.append(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
+                replica.raft.emit(SnapshotGivenUp(f"snapshot {item.index}@{item.term}: {item.reason}"))
             case LogSpaceChanged():
                 replica.raft.set_free_log_bytes(item.free_log_bytes)
-                self._events.append(DiskRoomChanged(item.free_log_bytes))
+                replica.raft.emit(DiskRoomChanged(item.free_log_bytes))
             case Transfer():
                 self._transfer(now, item.target)
             case TakeSnapshot():
@@ -232,4 +212,4 @@ class Driver:
         try:
             self.replica.raft.transfer(now, target)
         except ValueError as error:
-            self._events.append(TransferEnded(target, str(error)))
+            self.replica.raft.emit(TransferEnded(target, str(error)))

@@ -64,9 +64,8 @@ class Replica:
             snapshot_log_bytes_min: see `Snapshots`.
 
         """
-        self.id = raft.id
+        self.id, self.raft = raft.id, raft
         self.machine = Machine() if machine is None else machine
-        self.raft = raft
         self.feed = Feed(raft, self.machine.applied)
         self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
@@ -80,7 +79,8 @@ class Replica:
         self.proposals_failed = 0
         """How many were refused, or given up without a result."""
         self.applied_now: tuple[Entry, ...] = ()
-        """The entries that the last call of `apply` applied."""
+        self.answered_now = (0, 0)
+        """The entries that the last call of `apply` applied; up to where it answered writes, and how many requests."""
         self._unapplied: tuple[Entry, ...] = ()
         """Committed entries that wait for a pass with time for them."""
         self._reads: list[tuple[int, list[Read]]] = []
@@ -163,6 +163,7 @@ class Replica:
         if committed:
             asked = asked_between(self._waiters, committed[-1].index) if self._waiters else ()
             replies = self.machine.apply(committed, COMPARED_IN_A_PASS_BYTES_MAX, asked)
+            self.answered_now = (0, 0)
             if self._unapplied or len(replies) < len(committed):
                 committed, self._unapplied = committed[: len(replies)], committed[len(replies) :]
             size_bytes = sum([len(entry.encoded) for entry in committed])
@@ -325,6 +326,7 @@ class Replica:
             self._end_first()
             done = Done(waiter.propose.number, self.id, waiter.term, last_applied, waiter.all_replies())
             self._answers.append((waiter.propose.reply_to, done))
+            self.answered_now = waiter.last, self.answered_now[1] + 1
 
     def _give_up_lost(self) -> None:
         """Answer *unknown* at once to what was proposed in a term that this node no longer leads."""

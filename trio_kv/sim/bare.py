@@ -75,7 +75,7 @@ class BareWorld(World):
     def __init__(self, plan: Plan, tell: Callable[[str], None] | None = None) -> None:
         """Prepare a run; arguments as for `World`."""
         super().__init__(plan, tell)
-        self.watch = _Blind()
+        self.watch, self.jury = _Blind(), None
         self.answers = self.judges.answers = _Believer(self.chronicle, self.durability)
         for watcher in self.watchers.values():
             watcher.order = _Gullible(self)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from trio_kv.check.told.jury import Jury
 from trio_kv.check.violation import Violation
-from trio_kv.raft.events import DEBUG, INFO
+from trio_kv.raft.events import DEBUG, INFO, Event
 from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.coverage import Coverage
@@ -17,6 +18,7 @@ from trio_kv.sim.judges import Judges
 from trio_kv.sim.pipes import PipedLinks
 from trio_kv.sim.plan import INBOX_MAX, Plan
 from trio_kv.sim.result import Result
+from trio_kv.trace.trace import Record
 from trio_kv.transport.links import LinkFault
 from trio_kv.wire.node_port import Answer
 
@@ -63,6 +65,9 @@ class Host(ABC):
         self.trace = hashlib.blake2b(digest_size=16)
         """Takes all steps."""
         self._tell = tell
+        self.jury = None if tell is None else Jury()
+        """Judges the events, where they are told."""
+        self._events_told = 0
         judges = self.judges = Judges(
             self.members,
             is_tied=plan.is_tied,
@@ -116,6 +121,23 @@ class Host(ABC):
         """Tell a person what happens."""
         if self._tell is not None:
             self._tell(f"{self.now:.6f} {line}")
+
+    def tell_event(
+        self, event: Event, node: int | None = None, term: int | None = None, role: str | None = None
+    ) -> None:
+        """Tell a person, and the judges of events, what the cluster tells of itself.
+
+        Raises:
+            Violation: it can't be.
+
+        """
+        if self._tell is None:
+            return
+        self._events_told += 1
+        who = "" if node is None else f"n{node}@{term or 0} "
+        self.say(f"{who}{event.name} {event}")
+        if self.jury is not None:
+            self.jury.hear(Record(self.now, self.now, self._events_told, event, node, term, role))
 
     # Nodes
 

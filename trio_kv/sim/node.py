@@ -5,17 +5,18 @@ crash is not a cancellation: the node is simply no more, and its disk keeps what
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
 import attrs
 
-from trio_kv.raft.events import RebuildEnded
+from trio_kv.raft.events import RebuildEnded, Told
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import Continue, Input, TimerFired, Transfer
 from trio_kv.replica.replica import Replica
+from trio_kv.replica.telling import node_started
 from trio_kv.replica.turns import Turns
 from trio_kv.sim.clock import Clock
 from trio_kv.sim.drive import START_AGAIN_S, Drive
@@ -26,6 +27,7 @@ from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.memory import MemoryFiles
 from trio_kv.storage.opening import Opened, open_node
 from trio_kv.storage.wal import Wal
+from trio_kv.trace.vocabulary import RebuildStarted
 from trio_kv.wire.frames import Identity
 from trio_kv.wire.node_port import Answer, ReplyTo, Request
 
@@ -125,6 +127,7 @@ class SimulatedNode:
         self._timer_at = float("inf")
         hard_state = opened.recovered.hard_state
         world.watch.started(replica.raft, replica.machine, hard_state, is_rebuilding=self.drive.is_rebuilding)
+        world.tell_event(node_started(replica.raft, replica.machine), self.id, replica.raft.term)
         self._step()
 
     def _open(self) -> Opened:
@@ -178,6 +181,7 @@ class SimulatedNode:
         """Get a new directory in place of the one that is lost: empty, of a higher incarnation, to be rebuilt."""
         self.incarnation += self.world.random.randint(1, 1 << 20)
         self.identity = attrs.evolve(self.identity, incarnation=self.incarnation)
+        self.world.tell_event(RebuildStarted(""), self.id)
         self.drive.replace(self._make_files())
         self.life += 1
 
@@ -232,6 +236,7 @@ class SimulatedNode:
         if passed is not None:
             for message in passed[0]:
                 self.world.network.send(message)
+            self._tell(passed[1])
             return
         self._inbox.append(item)
         if self.is_paused:
@@ -334,15 +339,17 @@ class SimulatedNode:
             world.answer(self.id, reply_to, answer)
         for job in work.jobs:
             disk.submit(job)
-        for event in work.events:
-            if isinstance(event, RebuildEnded):
-                world.after(world.plan.disk_s, self._end_rebuild, self.life)
-            if world.is_told:
-                world.say(f"n{self.id}@{driver.replica.raft.term} {event.name} {event}")
+        self._tell(work.events)
         if work.wants_pass:
             world.after(_TICK_S, self._continue, self.life)
         world.stepped(driver.replica, world.turns)
         self._set_timer(work.deadline)
+
+    def _tell(self, events: Sequence[Told]) -> None:
+        for event, term, role in events:
+            if isinstance(event, RebuildEnded):
+                self.world.after(self.world.plan.disk_s, self._end_rebuild, self.life)
+            self.world.tell_event(event, self.id, term, role)
 
     def _continue(self, life: int) -> None:
         if life == self.life:

@@ -7,7 +7,7 @@ import attrs
 
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import INFO, Event
+from trio_kv.raft.events import INFO, Event, Told
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
@@ -348,8 +348,8 @@ class World:
         self.judge.check(self.nodes)
 
     def _carry_out(self, node: ScriptNode, ready: Ready) -> None:
-        for event in ready.events:
-            self._print_event(node, event)
+        for told in ready.events:
+            self._print_event(node, told)
         for message in ready.messages:
             self.judge.sent(message)
             is_cut = self.wire.is_cut(message)
@@ -370,9 +370,9 @@ class World:
         if not self._is_quiet:
             self._lines.append(line)
 
-    def _print_event(self, node: ScriptNode, event: Event) -> None:
-        if not self._is_quiet or event.level >= INFO:
-            self._lines.append(f"n{node.id}@{node.raft.term} {describe_event(event)}")
+    def _print_event(self, node: ScriptNode, told: Told) -> None:
+        if not self._is_quiet or told.event.level >= INFO:
+            self._lines.append(f"n{node.id}@{told.term} {describe_event(told.event)}")
 
 
 def _expand(argument: str) -> list[str]:
@@ -381,11 +381,11 @@ def _expand(argument: str) -> list[str]:
 
 
 def describe_event(event: Event) -> str:
-    """Return an event in one line, without the checksums, which say nothing to a reader."""
+    """Return an event in one line, without checksums and sizes, which say nothing to a reader."""
     members = [
         f"{field.name}={_show(getattr(event, field.name))}"
         for field in attrs.fields(type(event))
-        if field.name != "crc"
+        if field.name not in {"crc", "size_bytes"}
     ]
     return " ".join([event.name, *members])
 

@@ -13,6 +13,7 @@ from trio_kv.raft.events import (
     LogTruncated,
     RebuildEnded,
     SnapshotInstalled,
+    Told,
     TransferStarted,
 )
 from trio_kv.raft.leader import Leader
@@ -64,12 +65,12 @@ class WatchedDriver(Driver):
         watch.stepped(replica.id, replica.machine)
         for job in work.jobs:
             self._see_job(job)
-        for event in work.events:
-            self._see_event(event)
+        for told in work.events:
+            self._see_event(told.event)
         self._see_state()
         return work
 
-    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Event]] | None:
+    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Take what needs no step, before everybody's eyes."""
         passed = super().pass_on(item)
         if passed is not None:

@@ -25,6 +25,7 @@ from trio_kv.sim.node import NodeHost, SimulatedNode
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.result import Result
 from trio_kv.sim.watchers import WATCHERS, Watcher, WatcherPort
+from trio_kv.trace.vocabulary import ClusterStarted
 from trio_kv.wire.node_port import Answer, Propose, Read, ReplyTo
 
 EVENTS_MAX = 400_000
@@ -98,6 +99,7 @@ class World(NodeHost):
 
     def begin(self) -> None:
         """Start all nodes and clients, and plan the faults."""
+        self.tell_event(ClusterStarted(self.cluster, self.members, self.members))
         for node in self.nodes.values():
             node.start()
         self.clients[0].stop()

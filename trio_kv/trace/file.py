@@ -1,4 +1,4 @@
-"""Trace files: one JSON object a line, appended in batches by a thread, read back as records.
+"""Trace files: one JSON object a line, appended in batches by a thread. They are read by `reading`.
 
 A file holds one run of the store after another: the trace of a run that crashed is what its reader wants to see after
 the restart. Each run begins with `trace.started`, which has the version of the schema, and ends with `trace.ended`; one
@@ -12,19 +12,19 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import attrs
-import msgspec
 
-from trio_kv.raft.events import DEBUG, Event
+from trio_kv.raft.events import DEBUG
 from trio_kv.trace.lines import BUFFER_LINES_MAX, LineSink, LineWriter, lost_record
-from trio_kv.trace.schema import COMMON_MEMBERS, SCHEMA_VERSION, event_classes
+from trio_kv.trace.marks import TraceEnded, TraceStarted
+from trio_kv.trace.reading import TraceFormatError, check_start, decode_record
+from trio_kv.trace.schema import SCHEMA_VERSION
 from trio_kv.trace.text import encode_json
-from trio_kv.trace.trace import Record, parse_time
-from trio_kv.trace.vocabulary import TraceEnded, TraceStarted, UnknownEvent
+from trio_kv.trace.trace import Record
 
 GATHER_S = 0.05
 """How long the thread lets records gather before it writes them."""
@@ -117,10 +117,10 @@ def _continue_file(path: Path, descriptor: int) -> None:
 
 def _check_first(line: bytes, path: Path) -> None:
     try:
-        record = _parse_line(line, f"{path}:1")
-    except TraceFormatError as error:
+        record = decode_record(line)
+    except ValueError as error:
         raise TraceFormatError(f"{path} holds something else than a trace") from error
-    _check_start(record, f"{path}:1")
+    check_start(record, f"{path}:1")
 
 
 def _lock(descriptor: int) -> None:
@@ -145,10 +145,6 @@ def _whole_bytes(file: BinaryIO) -> int:
     return 0
 
 
-class TraceFormatError(ValueError):
-    """A file is not a trace, or not one that this version can read."""
-
-
 def start_record(version: str, *, time_s: float, mono_s: float) -> Record:
     """Return the record that opens a trace file."""
     return Record(time_s, mono_s, 0, TraceStarted(SCHEMA_VERSION, version))
@@ -159,59 +155,4 @@ def encode_line(record: Record) -> bytes:
     return encode_json(record.members()) + b"\n"
 
 
-def read_trace(path: Path) -> Iterator[Record]:
-    r"""Yield the records of a trace file, run after run: each begins with `trace.started`.
-
-    With each run `seq` begins anew, and `mono` may be that of another boot. Events that this version doesn't know come
-    as `UnknownEvent`. A last line without \n is what a killed process left of a batch, and is passed over.
-
-    Raises:
-        OSError: the file can't be read.
-        TraceFormatError: a line is not a record, or the schema is another one; says which line.
-
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            where = f"{path}:{number}"
-            record = _parse_line(line, where)
-            if number == 1 or isinstance(record.event, TraceStarted):
-                _check_start(record, where)
-            yield record
-
-
-def _check_start(record: Record, where: str) -> None:
-    start = record.event
-    if not isinstance(start, TraceStarted):
-        raise TraceFormatError(f"{where}: the first line is {type(start).name}, not trace.started")
-    if start.schema != SCHEMA_VERSION:
-        raise TraceFormatError(f"{where}: has schema {start.schema}, this version reads {SCHEMA_VERSION}")
-
-
-def _parse_line(line: bytes, where: str) -> Record:
-    try:
-        members = _decode(line)
-        event_name = members["event"]
-        own = {name: value for name, value in members.items() if name not in COMMON_MEMBERS}
-        event_class = event_classes().get(event_name)
-        event: Event = (
-            UnknownEvent(event_name, own) if event_class is None else msgspec.convert(own, event_class)
-        )
-        return Record(
-            parse_time(members["time"]),
-            float(members["mono"]),
-            members["seq"],
-            event,
-            members.get("node"),
-            members.get("term"),
-            members.get("role"),
-        )
-    except KeyError as error:
-        raise TraceFormatError(f"{where}: no member {error}") from error
-    except (ValueError, TypeError) as error:
-        raise TraceFormatError(f"{where}: {error}") from error
-
-
 _LINE_START = b'{"time":"'
-_decode = msgspec.json.Decoder(dict[str, Any]).decode

@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from trio_kv.trace.marks import TraceLost
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import TraceLost
 
 T = TypeVar("T")
 

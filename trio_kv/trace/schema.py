@@ -7,7 +7,7 @@ import attrs
 
 from trio_kv.raft import events as core
 from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING, Event
-from trio_kv.trace import vocabulary
+from trio_kv.trace import marks, vocabulary
 
 OFF = 100
 """Above every level: what a sink that wants nothing, or a trace without sinks, has."""
@@ -15,7 +15,7 @@ OFF = 100
 SCHEMA_VERSION = 1
 """Of the members and names in a trace file; adding an event or a member does not change it."""
 
-COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role")
+COMMON_MEMBERS = ("time", "mono", "seq", "level", "event", "node", "term", "role", "process")
 """What a line of a trace may carry beside the event's own members, in this order."""
 
 _MEMBER_NAMES: dict[type[Event], tuple[str, ...]] = {}
@@ -27,7 +27,7 @@ def event_classes() -> dict[str, type[Event]]:
     """Return every event class by its name."""
     return {
         member.name: member
-        for module in (core, vocabulary)
+        for module in (core, marks, vocabulary)
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Event) and member is not Event
     }

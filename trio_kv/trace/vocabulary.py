@@ -5,55 +5,7 @@ An event's attributes must not be called like the members that the trace adds to
 (`schema.COMMON_MEMBERS`), and never hold a value that a client stored: that belongs to its owner, not into a log.
 """
 
-from typing import Any
-
 from trio_kv.raft.events import DEBUG, ERROR, WARNING, Event, event
-
-
-@event("trace.started")
-class TraceStarted(Event):
-    """The first line of a run in a trace file."""
-
-    schema: int
-    version: str
-    """Of trio_kv."""
-
-
-@event("trace.lost", WARNING)
-class TraceLost(Event):
-    """Events were dropped here, because they came faster than they were taken. What they told is unknown.
-
-    In a log, `count` is the number of its own lines, and `seq` that of all events.
-    """
-
-    count: int
-    first: int
-    """`seq` of the first event that was dropped."""
-    last: int
-
-
-@event("trace.ended")
-class TraceEnded(Event):
-    """The last line of a run in a trace file, if the store was stopped and not killed."""
-
-    lost: int
-    """How many events were dropped in all."""
-
-
-@event("trace.failed", WARNING)
-class TraceFailed(Event):
-    """The trace file can't be written: its events are lost until it can be again."""
-
-    file: str
-    reason: str
-
-
-@event("trace.unknown", DEBUG)
-class UnknownEvent(Event):
-    """An event of a newer version, as read from a file."""
-
-    original: str
-    members: dict[str, Any]
 
 
 @event("server.started")
@@ -83,13 +35,33 @@ class ServerStopped(Event):
     """The store is down, as it was told."""
 
 
+@event("cluster.started")
+class ClusterStarted(Event):
+    """A process begins to run nodes of a cluster."""
+
+    cluster: str
+    """Its id: drawn when the cluster was made, and kept over restarts."""
+    nodes: tuple[int, ...]
+    """All that have a vote."""
+    here: tuple[int, ...]
+    """Those that run in this process."""
+
+
 @event("node.started")
 class NodeStarted(Event):
-    """A node runs, with what its disk held."""
+    """A node runs, with what its disk held: a snapshot up to before `log_first`, and the log behind it."""
 
     log_first: int
     log_last: int
     incarnation: int
+    log_terms: tuple[tuple[int, int], ...] = ()
+    """(index, term): where each term begins in its log, and before them the place where its snapshot ends. Of the
+    newest ones only, if there are very many."""
+    entries_digest: int | None = None
+    """Of the snapshot, as in `entries.applied`."""
+    state_digest: int | None = None
+    is_rebuilding: bool = False
+    """It lost its disk, and neither votes nor counts until `rebuild.ended`."""
 
 
 @event("node.crashed", WARNING)
@@ -161,6 +133,15 @@ class EntriesApplied(Event):
     last_term: int
     entries_digest: int
     state_digest: int
+
+
+@event("writes.answered", DEBUG)
+class WritesAnswered(Event):
+    """Requests with writes are answered now: what stands in the log up to `last` has happened, and must last."""
+
+    last: int
+    count: int
+    """Of the requests."""
 
 
 @event("sessions.forgotten", DEBUG)

@@ -28,6 +28,11 @@ class SimulatedDisks:
         self._host = host
 
     @property
+    def cluster(self) -> str:
+        """The id of their cluster."""
+        return self.root.directory.manifest.cluster
+
+    @property
     def incarnations(self) -> Mapping[int, int]:
         """Each node's incarnation, as it is now."""
         return self.root.directory.manifest.incarnations

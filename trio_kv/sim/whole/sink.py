@@ -17,8 +17,9 @@ class WorldSink:
     def write(self, record: Record) -> None:
         """Take a record."""
         event = record.event
-        if self._host.is_told:
-            node = "" if record.node is None else f"n{record.node}@{record.term or 0} "
-            self._host.say(f"{node}{event.name} {event}")
+        try:
+            self._host.tell_event(event, record.node, record.term, record.role)
+        except Violation as violation:
+            self._host.fail(violation)
         if isinstance(event, ClientFailed) or (isinstance(event, NodeCrashed) and not event.is_injected):
             self._host.fail(Violation(f"it raised: {event.traceback}"))
