@@ -6,6 +6,7 @@ virtualenv elsewhere.
 
 import os
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,13 +15,15 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 # What is missing is skipped with a word, and not fetched from anywhere.
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "layers", "tests", "lowest"]
+nox.options.sessions = ["lint", "types", "layers", "tests", "browser", "lowest"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ONLY_OURS = ("cli_rules", "crash_states", "gateway_fates", "json_equality", "snapshots", "voters", "wal")
 """Long unit tests that go through very many cases of our own code, and use what it depends on as all others do."""
 OLDEST, *NEWER = nox.project.python_versions(PYPROJECT, max_version="3.15")
 """From `requires-python` on. Those that came after the classifiers were written are tried as soon as they are found."""
+AXE = "4.14.1"
+"""Of axe-core, which judges whether everybody can use the page."""
 ON_ALL_CORES = ("--numprocesses=auto", "--dist=loadgroup")
 """Tests that look at what others have reached are marked as a group: groups stay together, and come first."""
 PYTHON_PATHS = ("trio_kv", "tests", "bench", "noxfile.py", "docs/conf.py")
@@ -103,6 +106,29 @@ def thorough(session: nox.Session) -> None:
     """Run what the default run takes samples of, to the full, with chance drawn anew; arguments go to pytest."""
     install(session, "tests", is_with_project=True)
     session.run("pytest", *ON_ALL_CORES, "--thorough", *(session.posargs or ["tests/unit", "tests/property"]))
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Use the dashboard in a real browser, Debian's Chromium; arguments after `--` go to pytest.
+
+    `-- --page-minutes 15 tests/browser` looks for a quarter of an hour whether the page's memory stays flat, and
+    `-- --pictures tests/browser` makes the pictures of the documentation anew.
+    """
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            session.skip("there is no chromium with its chromedriver, and only root on Debian can install it")
+        session.run("apt-get", "-qq", "update", external=True)
+        install_packages = ("apt-get", "-qq", "install", "-y", "--no-install-recommends")
+        session.run(*install_packages, "chromium", "chromium-driver", external=True, silent=True)
+    install(session, "browser", is_with_project=True)
+    environment = {"TRIO_KV_BROWSER": "required"}
+    if shutil.which("npm"):
+        folder = session.create_tmp()
+        npm = ("npm", "install", "--silent", "--no-save", "--ignore-scripts")
+        session.run(*npm, "--prefix", folder, f"axe-core@{AXE}", external=True)
+        environment["AXE"] = str(Path(folder, "node_modules", "axe-core", "axe.min.js").absolute())
+    session.run("pytest", *(session.posargs or ["tests/browser"]), env=environment)
 
 
 @nox.session(python=OLDEST)
