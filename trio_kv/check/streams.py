@@ -161,7 +161,9 @@ def _judge_values(operations: Sequence[Operation], told: Mapping[int, tuple[Even
         return
     events = [event for events in told.values() for event in events]
     times = Counter(value for kind, _, value in events if kind == SET)
-    authors = {each.value: each for each in operations if each.value is not None}
+    authors: dict[bytes | None, Operation] = {
+        each.value: each for each in operations if each.value is not None
+    }
     for value, count in times.items():
         author = authors.get(value)
         if author is None or author.outcome not in ("ok", "unknown"):
