@@ -4,6 +4,10 @@ Each session installs into a virtual environment of its own, made with uv where 
 virtualenv elsewhere.
 """
 
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -11,13 +15,17 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 # What is missing is skipped with a word, and not fetched from anywhere.
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "layers", "tests", "lowest"]
+nox.options.sessions = ["lint", "types", "layers", "tests", "browser", "lowest"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+ONLY_OURS = ("cli_rules", "crash_states", "gateway_fates", "json_equality", "snapshots", "voters", "wal")
+"""Long unit tests that go through very many cases of our own code, and use what it depends on as all others do."""
 OLDEST, *NEWER = nox.project.python_versions(PYPROJECT, max_version="3.15")
 """From `requires-python` on. Those that came after the classifiers were written are tried as soon as they are found."""
-ON_ALL_CORES = ("--numprocesses=auto", "--dist=loadfile")
-"""A file's tests stay together: some of them look at what those before them have reached."""
+AXE = "4.14.1"
+"""Of axe-core, which judges whether everybody can use the page."""
+ON_ALL_CORES = ("--numprocesses=auto", "--dist=loadgroup")
+"""Tests that look at what others have reached are marked as a group: groups stay together, and come first."""
 PYTHON_PATHS = ("trio_kv", "tests", "bench", "noxfile.py", "docs/conf.py")
 
 # ruff has some of these, too; those of 900 and above are off unless they are named in full. Left out are 114
@@ -27,10 +35,24 @@ FLAKE8_ASYNC_RULES = (
     "ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC111,ASYNC112,ASYNC113,ASYNC118,ASYNC119,ASYNC120,ASYNC121,"
     "ASYNC122,ASYNC123,ASYNC125,ASYNC300,ASYNC913"
 )
+ASYNC_WORDS = re.compile(r"\b(async|await|trio|asyncio|\w*ExceptionGroup|BaseException)\b|except\s*[*:]")
+"""What a file has if one of these rules can have to do with it: each is about something that is written so."""
+
+
+def keep_bytecode(session: nox.Session) -> None:
+    """Let what is run keep its bytecode beside the session's environment, and the working tree clean.
+
+    The tests start hundreds of processes. Where PYTHONDONTWRITEBYTECODE is set each of them would compile all that it
+    imports, which takes longer than what most of them do.
+    """
+    session.env.update(
+        PYTHONDONTWRITEBYTECODE="", PYTHONPYCACHEPREFIX=str(Path(session.virtualenv.location, "bytecode"))
+    )
 
 
 def install(session: nox.Session, *groups: str, is_with_project: bool = False) -> None:
     """Install dependency groups and, on demand, the project itself."""
+    keep_bytecode(session)
     requirements = nox.project.dependency_groups(PYPROJECT, *groups)
     project = ("-e", ".") if is_with_project else ()
     session.install("--quiet", *requirements, *project)
@@ -42,8 +64,20 @@ def lint(session: nox.Session) -> None:
     install(session, "lint")
     session.run("ruff", "check", *PYTHON_PATHS)
     session.run("ruff", "format", "--check", *PYTHON_PATHS)
-    files = [str(path) for folder in ("trio_kv", "tests") for path in sorted(Path(folder).rglob("*.py"))]
-    session.run("flake8-async", f"--enable={FLAKE8_ASYNC_RULES}", *files)
+    paths = [path for folder in ("trio_kv", "tests") for path in Path(folder).rglob("*.py")]
+    texts = {str(path): path.read_text(encoding="utf-8") for path in paths}
+    files = sorted(
+        (file for file in texts if ASYNC_WORDS.search(texts[file])), key=lambda file: len(texts[file])
+    )
+    # It uses one processor, for half a second a file.
+    parts = os.cpu_count() or 1
+    with ThreadPoolExecutor(parts) as pool:
+        runs = [
+            pool.submit(session.run, "flake8-async", f"--enable={FLAKE8_ASYNC_RULES}", *files[part::parts])
+            for part in range(parts)
+        ]
+    for run in runs:
+        run.result()
 
 
 @nox.session
@@ -64,22 +98,55 @@ def layers(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` go to pytest."""
     install(session, "tests", is_with_project=True)
-    if session.posargs:
-        session.run("pytest", *session.posargs)
-        return
-    # The long files first. What keeps to simulated time may share the processor; what runs whole servers may not.
-    session.run("pytest", *ON_ALL_CORES, "tests/sim", "tests/property", "tests/unit")
-    session.run("pytest", "tests/integration")
+    session.run("pytest", *(session.posargs or ON_ALL_CORES))
+
+
+@nox.session
+def thorough(session: nox.Session) -> None:
+    """Run what the default run takes samples of, to the full, with chance drawn anew; arguments go to pytest."""
+    install(session, "tests", is_with_project=True)
+    session.run("pytest", *ON_ALL_CORES, "--thorough", *(session.posargs or ["tests/unit", "tests/property"]))
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Use the dashboard in a real browser, Debian's Chromium; arguments after `--` go to pytest.
+
+    `-- --page-minutes 15 tests/browser` looks for a quarter of an hour whether the page's memory stays flat, and
+    `-- --pictures tests/browser` makes the pictures of the documentation anew.
+    """
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        if os.geteuid() != 0 or not shutil.which("apt-get"):
+            session.skip("there is no chromium with its chromedriver, and only root on Debian can install it")
+        session.run("apt-get", "-qq", "update", external=True)
+        install_packages = ("apt-get", "-qq", "install", "-y", "--no-install-recommends")
+        session.run(*install_packages, "chromium", "chromium-driver", external=True, silent=True)
+    install(session, "browser", is_with_project=True)
+    environment = {"TRIO_KV_BROWSER": "required"}
+    if shutil.which("npm"):
+        folder = session.create_tmp()
+        npm = ("npm", "install", "--silent", "--no-save", "--ignore-scripts")
+        session.run(*npm, "--prefix", folder, f"axe-core@{AXE}", external=True)
+        environment["AXE"] = str(Path(folder, "node_modules", "axe-core", "axe.min.js").absolute())
+    session.run("pytest", *(session.posargs or ["tests/browser"]), env=environment)
 
 
 @nox.session(python=OLDEST)
 def lowest(session: nox.Session) -> None:
-    """Run the unit tests with the lowest versions that pyproject.toml declares; arguments after `--` go to pytest."""
+    """Run tests of each dependency with the lowest versions that are declared; arguments after `--` go to pytest."""
+    keep_bytecode(session)
     session.install("--quiet", "uv")  # pip always takes the highest
     requirements = nox.project.dependency_groups(PYPROJECT, "tests")
     lowest_direct = ("--quiet", "--resolution", "lowest-direct")
     session.run_install("uv", "pip", "install", *lowest_direct, "-e", ".", *requirements)
-    session.run("pytest", *(session.posargs or [*ON_ALL_CORES, "tests/unit", "-q"]))
+    ours = (f"--ignore=tests/unit/test_{name}.py" for name in ONLY_OURS)
+    # h11, wsproto and trio-websocket are those of the control door; cattrs is that of plans on file.
+    others = (
+        "tests/integration/test_control.py",
+        "tests/integration/test_control_http.py",
+        "tests/sim/test_plan_file.py",
+    )
+    session.run("pytest", *(session.posargs or [*ON_ALL_CORES, "-q", "tests/unit", *ours, *others]))
 
 
 @nox.session(python=NEWER)

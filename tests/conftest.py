@@ -5,15 +5,46 @@ from collections.abc import Generator
 import hypothesis
 import pytest
 
+# A run of the tests says something about the code, and nothing about the machine: what is drawn is the same each time,
+# and neither a slow processor nor what was found on it before counts. `nox -s thorough` draws anew.
 # One failure says what is wrong. Several come as a group, in which the line that tests of mutants read is not seen.
-hypothesis.settings.register_profile("one failure", report_multiple_bugs=False)
-hypothesis.settings.load_profile("one failure")
+hypothesis.settings.register_profile(
+    "repeatable",
+    report_multiple_bugs=False,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "thorough",
+    hypothesis.settings.get_profile("repeatable"),
+    derandomize=False,
+    max_examples=1000,
+    print_blob=True,
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what makes a test run for longer."""
+    parser.addoption(
+        "--thorough", action="store_true", help="try all that is else tried in samples, and draw anew"
+    )
     parser.addoption("--kills", type=int, default=5, help="how often the real process is killed under load")
+    parser.addoption("--page-minutes", type=float, default=0.1, help="how long the dashboard's memory is looked at")
+    parser.addoption("--pictures", action="store_true", help="make the pictures of the documentation anew")
     parser.addoption("--kills-seed", type=int, default=1, help="draws the moments of the kills")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw examples as was asked for."""
+    hypothesis.settings.load_profile("thorough" if config.getoption("--thorough") else "repeatable")
+
+
+@pytest.fixture
+def stride(pytestconfig: pytest.Config) -> int:
+    """Return which part of very many cases is tried: one of so many; it has no factor in common with any structure."""
+    return 1 if pytestconfig.getoption("--thorough") else 7
 
 
 @pytest.hookimpl(wrapper=True)

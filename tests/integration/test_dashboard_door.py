@@ -256,8 +256,28 @@ async def test_the_rewind_is_there_after_a_reload(site: Site) -> None:
         assert [by_number[frame["number"]] for frame in shown] == shown
         assert list(by_number) == list(range(1, len(found) + 1))
         assert (await page.ask("frames-page", **{"from": 10**9}))["frames"] == []
+        marks = await page.ask("frames-marks")
+        told = [(each["number"], each["term"], each["leader"], each["events"]) for each in marks["marks"]]
+        assert (marks["run"], told) == (
+            kept["run"],
+            marks_of([*by_number.values()], found[-1]["number"], told),
+        )
         refused = await page.ask("frames-page", **{"from": 1, "count": 201})
         assert refused["error"] == "bad_request"
+
+
+def marks_of(frames: list[dict[str, Any]], last: int, told: list[Any]) -> list[Any]:
+    """Return what stands out in frames by their own account, and what was told of later ones."""
+    marks = []
+    before = None
+    for frame in frames:
+        names = dict.fromkeys(event["event"] for event in frame["events"])
+        seen = (frame["term"], frame["leader"])
+        if names or seen != before:
+            marks.append((frame["number"], *seen, list(names)))
+        before = seen
+    assert any("leader.elected" in mark[3] for mark in marks)
+    return marks + [mark for mark in told if mark[0] > last]
 
 
 async def test_a_request_of_the_console_shows_its_way(site: Site) -> None:

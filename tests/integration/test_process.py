@@ -19,7 +19,7 @@ import pytest
 from trio_kv.client.control import NoDoorError, command, find_door
 
 READY_S = 30.0
-STOPPED_S = 5.0
+STOPPED_S = 10.0
 KEYS = 2000
 RUN = "import runpy; runpy.run_module('trio_kv', run_name='__main__', alter_sys=True)"
 HANG = """

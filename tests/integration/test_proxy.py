@@ -51,7 +51,7 @@ class Client:
 
     async def line(self) -> bytes:
         """Return the next line; fail when none comes."""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await trio.lowlevel.checkpoint()
             while b"\n" not in self.received:
                 chunk = await self.stream.receive_some(65536)
@@ -62,7 +62,7 @@ class Client:
 
     async def rest(self) -> bytes:
         """Return all that comes before the door closes the connection."""
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while chunk := await self.stream.receive_some(65536):
                 self.received += chunk
         rest, self.received = self.received, b""
@@ -100,7 +100,7 @@ async def open_door(nursery: trio.Nursery) -> AsyncGenerator[OpenDoor]:
 
 async def wait_until(is_so: Callable[[], object]) -> None:
     """Let the other tasks run until a condition holds."""
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         await trio.lowlevel.checkpoint()
         while not is_so():  # noqa: ASYNC110 -- the door has no event for what only a test waits for
             await trio.sleep(0.001)

@@ -240,6 +240,6 @@ async def begin_watch(local: LocalCluster, first: int) -> tuple[Answer, Watch | 
         done=done,
     )
     assert not isinstance(call, Answer)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await begun.wait()
     return answers[0], call.watch

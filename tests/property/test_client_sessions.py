@@ -79,7 +79,7 @@ def restored(machine: Machine) -> Machine:
 
 
 @given(logs(), st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_it_answers_by_the_judges_rules_before_and_after_a_snapshot(log: list[Entry], data: Any) -> None:
     """Entry by entry, and a machine that is restored in the midst of them goes on in the same way."""
     place = data.draw(st.integers(0, len(log)))

@@ -94,12 +94,10 @@ class LogAgainstList(RuleBasedStateMachine):
 
 
 TestLogAgainstList = LogAgainstList.TestCase
-TestLogAgainstList.settings = settings(
-    max_examples=80, stateful_step_count=25, deadline=None, derandomize=True
-)
+TestLogAgainstList.settings = settings(max_examples=80, stateful_step_count=25)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 5), max_size=30), st.lists(st.integers(1, 5), max_size=30))
 def test_up_to_date_is_a_total_preorder(one: list[int], other: list[int]) -> None:
     """Of any two logs at least one is as up to date as the other, so that some node of a majority can win."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -195,7 +195,6 @@ def test_what_was_not_applied_for_its_first_time_is_told(log: list[Entry]) -> No
         assert machine.repeated == ([] if is_new else [entry.index])
 
 
-@settings(deadline=None)
 @given(
     logs(),
     st.lists(st.tuples(st.integers(0, 33), st.lists(KEYS, min_size=1, max_size=3)), max_size=12),

@@ -139,7 +139,7 @@ def live(wal: Wal, files: MemoryFiles, log: Log, random: Random) -> list[Log]:
     return possible
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32), st.integers(1, 6))
 def test_what_was_acknowledged_comes_back(seed: int, lives: int) -> None:
     """Acknowledged is durable, through any power cuts, dead processes and failures, in recovery too."""
@@ -162,7 +162,7 @@ def test_what_was_acknowledged_comes_back(seed: int, lives: int) -> None:
         log = Log.of(again)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32))
 def test_simulated_disk_keeps_what_it_told_of(seed: int) -> None:
     """A simulated disk gives back after a power cut all that it completed, and so does its twin."""
@@ -250,7 +250,7 @@ def open_full(files: MemoryFiles, random: Random) -> tuple[Wal, Recovered]:
                 files.capacity_bytes = None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32), st.integers(1, 6))
 def test_D12_what_was_acknowledged_comes_back_from_a_full_disk(seed: int, lives: int) -> None:
     """Wherever room ends, in reserved places too, at starts too: acknowledged is durable, and what was read stays."""

@@ -115,7 +115,7 @@ def test_a_copy_is_its_own() -> None:
     assert (progress.match, list(progress.in_flight)) == (1, [2])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(["send", "accept", "reject"]), st.integers(0, 20)), max_size=40))
 def test_whatever_comes_in_whatever_order(steps: list[tuple[str, int]]) -> None:
     """`match < next` and `match` only rises, for every order of sends, acknowledgements and rejections."""

@@ -6,11 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.doubles import MemorySink
 from trio_kv.raft.events import (
@@ -124,6 +127,16 @@ def test_times_are_utc_with_microseconds_and_come_back() -> None:
     """A time survives the trip through text to the microsecond."""
     assert format_time(1_700_000_000.25) == "2023-11-14T22:13:20.250000Z"
     assert parse_time("2023-11-14T22:13:20.250000Z") == 1_700_000_000.25
+
+
+@given(st.floats(0, 4e9))
+@example(1_700_000_000.9999997)
+@example(1_700_000_000.0000005)
+@example(0.9999995)
+def test_times_are_written_as_the_standard_library_does(time_s: float) -> None:
+    """A second is made a text once for all its events; what comes of it, rounded at its ends too, is the same."""
+    text = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="microseconds")
+    assert format_time(time_s) == text.replace("+00:00", "Z")
 
 
 # --- the console --------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def test_who_is_no_voter_counts_for_nothing() -> None:
     assert 7 not in voters
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(VOTERS, st.data())
 def test_two_majorities_always_meet(voters: Voters, data: st.DataObject) -> None:
     """Any two majorities share a voter, also of the old set alone: all of Raft stands on that."""
@@ -54,7 +54,7 @@ def test_two_majorities_always_meet(voters: Voters, data: st.DataObject) -> None
             assert not Voters(half).has_majority(half - some), "each half is met"
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(VOTERS, VALUES)
 def test_what_is_reached_is_reached_by_a_majority_and_no_more_is(
     voters: Voters, values: dict[int, int]
@@ -77,7 +77,7 @@ def test_all_small_cases_by_counting(count: int) -> None:
         assert voters.reached(values, 0) == by_hand
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(VOTERS, VALUES, st.integers(1, 9), st.integers(0, 5))
 def test_progress_of_one_never_lowers_what_is_reached(
     voters: Voters, values: dict[int, int], node: int, more: int

@@ -125,6 +125,7 @@ class Cluster:
         return {
             "leader": leader.status.node if leader else None,
             "term": max(status.term for status in self.registry.nodes.values()),
+            "majority": self.registry.voters.majority_size(),
             "nodes": [look_at_node(member, self.faults) for member in self._members.all.values()],
             "links": look_at_links(self._network.links, self._members.all),
             "faults": self.faults.active(),

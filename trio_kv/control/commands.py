@@ -115,6 +115,10 @@ class FramesKept(Command, frozen=True, tag="frames-kept"):
     """Tell which frames of the last ten minutes there are."""
 
 
+class FramesMarks(Command, frozen=True, tag="frames-marks"):
+    """Tell at which of these frames term or leader became others, or something was told."""
+
+
 class FramesPage(Command, frozen=True, tag="frames-page"):
     """Send frames of the last ten minutes: those from a number on, as many as there is room for."""
 
@@ -296,9 +300,9 @@ class Backup(Command, frozen=True, tag="backup"):
 
 
 COMMANDS: tuple[type[Command], ...] = (
-    Status, Events, Frames, FramesKept, FramesPage, StoreRequest, Describe, Crash, Stop, Restart, Pause, Resume,
-    Partition, Cut, Heal, Delay, Drop, SlowDisk, StallDisk, FillDisk, FailDisk, HealDisk, Transfer, Snapshot, Rebuild,
-    Backup,
+    Status, Events, Frames, FramesKept, FramesMarks, FramesPage, StoreRequest, Describe, Crash, Stop, Restart,
+    Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk, StallDisk, FillDisk, FailDisk, HealDisk, Transfer,
+    Snapshot, Rebuild, Backup,
 )  # fmt: skip
 BY_NAME: dict[str, type[Command]] = {command.name(): command for command in COMMANDS}
 

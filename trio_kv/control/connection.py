@@ -17,6 +17,7 @@ from trio_kv.control.commands import (
     Events,
     Frames,
     FramesKept,
+    FramesMarks,
     FramesPage,
     Status,
     StoreRequest,
@@ -123,7 +124,7 @@ class ControlConnection:
                 # The reply goes first, so that a client knows events from the reply it waits for.
                 await self._send(_reply(command, {}))
                 self._listen()
-            case Frames() | FramesKept() | FramesPage():
+            case Frames() | FramesKept() | FramesMarks() | FramesPage():
                 await self._answer_on_frames(command)
             case StoreRequest():
                 await self._begin_request(command)
@@ -133,7 +134,7 @@ class ControlConnection:
                 self._trace.emit(ControlCommanded(command.name(), describe(command)))
                 await self._send(await self._carry_out(command, carry_out(command, self._cluster)))
 
-    async def _answer_on_frames(self, command: Frames | FramesKept | FramesPage) -> None:
+    async def _answer_on_frames(self, command: Frames | FramesKept | FramesMarks | FramesPage) -> None:
         feed = self._feed
         if feed is None:
             await self._send(_error("bad_request", "no frames are taken here", command.id))
@@ -146,6 +147,8 @@ class ControlConnection:
                     self._nursery.start_soon(self._send_frames, feed)
             case FramesKept():
                 await self._send(_reply(command, feed.kept_members()))
+            case FramesMarks():
+                await self._send(_reply(command, feed.marks_members()))
             case FramesPage(first=first, count=count):
                 texts = await feed.page(first, count, PAGE_BYTES_MAX)
                 await self._send(_reply(command, {"frames": [msgspec.Raw(text) for text in texts]}))

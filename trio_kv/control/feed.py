@@ -123,6 +123,11 @@ class FrameFeed:
             "bytes": self.kept.size_bytes,
         }
 
+    def marks_members(self) -> dict[str, object]:
+        """Return what stands out in the frames that are kept, as JSON tells it."""
+        kept = self.kept.kept()
+        return {"run": self.run_id, "marks": [] if kept is None else self._taker.marks.since(kept.first)}
+
     async def page(self, first: int, count: int, bytes_max: int) -> list[bytes]:
         """Return the JSON of kept frames.
 

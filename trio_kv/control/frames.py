@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import attrs
 
 from trio_kv.cluster.cluster import Cluster
+from trio_kv.control.marks import Marks
 from trio_kv.control.rates import Rates, RateWindow
 from trio_kv.control.sampling import MessageSampler
 from trio_kv.control.views import ClientDoor
@@ -103,6 +104,8 @@ class FrameTaker:
         """Have taken none yet; see the class."""
         self.sampler = MessageSampler()
         """What is on its way, while somebody looks."""
+        self.marks = Marks()
+        """What stands out in the frames that were taken."""
         self._cluster = cluster
         self._clients = clients
         self._rates = None if clients is None else RateWindow(clients.meter)
@@ -141,4 +144,5 @@ class FrameTaker:
             "events_left_out": events_left_out,
             "events_total": self._tally.total,
         }
+        self.marks.take(members)
         return Frame(self._number, time_s, encode_json(members))

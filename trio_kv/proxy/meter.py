@@ -34,21 +34,22 @@ class RequestMeter:
             if replies[0].code != "ok":
                 self.errors[replies[0].code] += 1
             return
-        kinds = Counter(map(type, operations))
+        kinds = set(map(type, operations))
         if len(kinds) == 1 and Numbered not in kinds:
             self._of(operations[0]).note(duration_s, len(operations))
         else:
-            self._note_mixed(operations, kinds, duration_s)
+            self._note_mixed(operations, duration_s)
         if failed := [reply.code for reply in replies if reply.code != "ok"]:
             self.errors.update(failed)
 
-    def _note_mixed(self, operations: Sequence[Any], kinds: Counter[type], duration_s: float) -> None:
-        for operation in operations:
-            kind = type(operation)
-            if kind is Numbered:
+    def _note_mixed(self, operations: Sequence[Any], duration_s: float) -> None:
+        kinds, known = Counter(map(type, operations)), self._by_kind
+        if kinds.keys() <= known.keys():
+            for kind, count in kinds.items():
+                known[kind].note(duration_s, count)
+        else:
+            for operation in operations:
                 self._of(operation).note(duration_s)
-            elif count := kinds.pop(kind, 0):
-                self._of(operation).note(duration_s, count)
 
     def _of(self, operation: Any) -> Histogram:
         kind = type(operation)

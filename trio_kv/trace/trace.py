@@ -9,6 +9,8 @@ event first ask `trace.level`, so a level that nobody wants costs one branch:
 Not safe for threads: a trace belongs to the thread of the event loop.
 """
 
+import functools
+import math
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -158,7 +160,17 @@ class Trace:
 
 def format_time(time_s: float) -> str:
     """Return a point in time as ISO 8601 in UTC, with microseconds."""
-    return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    part_s, second = math.modf(time_s)
+    microsecond = round(part_s * 1_000_000)
+    if not 0 <= microsecond < 1_000_000:
+        second, microsecond = second + microsecond // 1_000_000, microsecond % 1_000_000
+    return f"{_format_second(int(second))}.{microsecond:06d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _format_second(second: int) -> str:
+    """Return a second as text. A trace has thousands of events in one."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_time(text: str) -> float:
