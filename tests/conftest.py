@@ -31,7 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--thorough", action="store_true", help="try all that is else tried in samples, and draw anew"
     )
     parser.addoption("--kills", type=int, default=5, help="how often the real process is killed under load")
-    parser.addoption("--page-minutes", type=float, default=0.1, help="how long the dashboard's memory is looked at")
+    parser.addoption(
+        "--page-minutes", type=float, default=0.1, help="how long the dashboard's memory is looked at"
+    )
     parser.addoption("--pictures", action="store_true", help="make the pictures of the documentation anew")
     parser.addoption("--kills-seed", type=int, default=1, help="draws the moments of the kills")
 

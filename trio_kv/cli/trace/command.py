@@ -1,13 +1,13 @@
 """The commands of `trace` and their options. What they do stands in the modules beside this one."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App
 
 from trio_kv.cli.parsing import OutputOption, option
 from trio_kv.cli.trace.feed import Finding
-from trio_kv.cli.trace.selection import DEFAULT_SELECTION, Selection
+from trio_kv.cli.trace.selection import DEFAULT_SELECTION, Format, Selection
 from trio_kv.cli.words import examples
 
 EXIT_CODES = (
@@ -31,7 +31,6 @@ app = App(
 
 TraceFile = Annotated[Path, option("A trace, packed by gzip or not; - for stdin.")]
 To = Annotated[Path | None, option("A new file; without it, stdout.")]
-Format = Literal["perfetto", "mermaid", "shiviz", "csv"]
 
 
 @app.command(
@@ -107,7 +106,7 @@ def export(
     file: TraceFile,
     /,
     *,
-    format: Annotated[Format, option("For which viewer.")],
+    format: Annotated[Format, option("For which viewer.")] = "perfetto",
     to: To = None,
     selection: Selection = DEFAULT_SELECTION,
 ) -> Finding:

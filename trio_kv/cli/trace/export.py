@@ -9,9 +9,8 @@ from typing import BinaryIO
 from trio_kv.cli.errors import NotDoneError, UsageError
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.terminal import is_terminal
-from trio_kv.cli.trace.command import Format
 from trio_kv.cli.trace.feed import Feed, Finding, is_heard
-from trio_kv.cli.trace.selection import Level, Selection
+from trio_kv.cli.trace.selection import Format, Level, Selection
 from trio_kv.trace.export.mermaid import export_mermaid
 from trio_kv.trace.export.perfetto import export_perfetto
 from trio_kv.trace.export.shiviz import export_shiviz

@@ -15,6 +15,8 @@ from trio_kv.trace.schema import event_classes
 from trio_kv.trace.trace import Record
 
 Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["perfetto", "mermaid", "shiviz", "csv"]
+"""What a trace can be exported to."""
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
 
 
