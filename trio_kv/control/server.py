@@ -33,6 +33,7 @@ from trio_kv.control.token import (
     kept_from_cleaners,
     make_token,
     remove_control_file,
+    token_of,
     write_control_file,
 )
 from trio_kv.gateway.store import Store
@@ -153,12 +154,15 @@ class ControlDoor:
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in opened]
         listeners = listeners or await trio.open_tcp_listeners(self._config.port, host=host)
         self.port = listeners[0].socket.getsockname()[1]
-        path = control_path(self._config.data_dir, self.port)
+        data_dir = self._config.data_dir
+        if data_dir is not None:
+            self._token = token_of(data_dir)
+        path = control_path(data_dir, self.port)
         self._path = path
         content = self._content()
         is_written = _fits(path, content)
         # A data directory is locked as a whole; this one is for all servers of a user.
-        kept = kept_from_cleaners(path.parent) if self._config.data_dir is None else contextlib.nullcontext()
+        kept = kept_from_cleaners(path.parent) if data_dir is None else contextlib.nullcontext()
         try:
             with kept, self._scope:
                 async with trio.open_nursery() as nursery:
@@ -169,7 +173,7 @@ class ControlDoor:
         finally:
             # A disk that hangs must not keep the process from ending; the file tells that its process is gone.
             with trio.move_on_after(FILE_REMOVED_S, shield=True):
-                await trio.to_thread.run_sync(remove_control_file, path, self._token, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(remove_control_file, path, content, abandon_on_cancel=True)
 
     def page_address(self, *, has_token: bool) -> str:
         """Return the dashboard's address. With the token in it, whoever reads it may do all that can be done here."""
@@ -376,4 +380,4 @@ def _elsewhere(port: int, content: ControlFile) -> Iterator[None]:
     try:
         yield
     finally:
-        remove_control_file(path, content.token)
+        remove_control_file(path, content)

@@ -3,11 +3,15 @@
 Whoever can read the file may break the cluster, so it is its owner's alone from the moment it exists, and
 is replaced as a whole: a reader finds an old file or a new one, never half of one. A crash may leave the
 file behind; the process id in it tells, and the next start replaces it.
+
+The token itself is that of the data directory, where it lies in a file of its own: a page that is open finds its way
+back to a server that was started again. A store that keeps nothing has a new one each time.
 """
 
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -20,7 +24,10 @@ import msgspec
 from trio_kv.storage.errors import FULL
 
 FILE_NAME = "control.json"
+TOKEN_NAME = "control.token"  # noqa: S105 - the name of a file
 TOKEN_BYTES = 32
+_token = re.compile(rb"([A-Za-z0-9_-]{43})\n", re.ASCII)
+"""A token of so many bytes, as it is kept."""
 
 
 @attrs.frozen
@@ -38,6 +45,26 @@ class ControlFile:
 def make_token() -> str:
     """Return a new secret."""
     return secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def token_of(data_dir: Path) -> str:
+    """Return the token of a data directory: the one that is kept there, or a new one, which is kept from now on.
+
+    One that others could have read is replaced. On a disk that is full a new one is not kept.
+    """
+    path = data_dir / TOKEN_NAME
+    with contextlib.suppress(OSError):
+        # Not to wait for a writer, if it is a pipe; nor is a link followed that somebody has put there.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            status, kept = os.fstat(file.fileno()), _token.fullmatch(file.read(100))
+        is_own = status.st_uid == os.getuid() and not status.st_mode & 0o077
+        if stat.S_ISREG(status.st_mode) and is_own and kept is not None:
+            return kept[1].decode()
+    token = make_token()
+    with contextlib.suppress(OSError):
+        _replace(path, token.encode() + b"\n")
+    return token
 
 
 def control_path(data_dir: Path | None, port: int) -> Path:
@@ -106,13 +133,16 @@ def write_control_file(path: Path, content: ControlFile) -> None:
 
 
 def _write(path: Path, content: ControlFile) -> None:
+    members = attrs.asdict(content, filter=lambda _, value: value is not None)
+    _replace(path, msgspec.json.encode(members) + b"\n")
+
+
+def _replace(path: Path, data: bytes) -> None:
     # A name that nobody has: with O_EXCL inside, so that a link put there is not followed, and mode 0600.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(
-                msgspec.json.encode(attrs.asdict(content, filter=lambda _, value: value is not None)) + b"\n"
-            )
+            file.write(data)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -134,8 +164,9 @@ def read_control_file(path: Path) -> ControlFile:
         raise ValueError(f"{path} is not a control file") from error
 
 
-def remove_control_file(path: Path, token: str) -> None:
-    """Remove the file if it is still the one with this token: a later server may have replaced it."""
+def remove_control_file(path: Path, content: ControlFile) -> None:
+    """Remove the file if it is still that of this server: a later one may have replaced it."""
     with contextlib.suppress(OSError, ValueError):
-        if read_control_file(path).token == token:
+        found = read_control_file(path)
+        if (found.address, found.token, found.pid) == (content.address, content.token, content.pid):
             path.unlink()

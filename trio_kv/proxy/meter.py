@@ -30,7 +30,9 @@ class RequestMeter:
 
         """
         if len(operations) == 1:
-            self._of(operations[0]).note(duration_s)
+            # As short as can be: most clients wait for each answer.
+            histogram = self._by_kind.get(type(operations[0])) or self._of(operations[0])
+            histogram.note(duration_s)
             if replies[0].code != "ok":
                 self.errors[replies[0].code] += 1
             return
