@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Measure what it costs to be seen: to count, to tell events, to write a trace, to be scraped.
+"""Measure what it costs to be seen: to count, to tell events, to write a trace, to be scraped, to be watched.
 
     python bench/seen.py --dir build/seen --slices 9
 
 Five stores of five nodes side by side, each loaded for a slice in turn, so that what else the machine does meets all of
-them: one as it is, one that was made to count and to tell nothing, one that writes a trace of all levels, and one whose
-metrics are read each second. Printed are the medians of speed against the plain one in the same round, and of the
-processor's time for a request, which does not depend on who else wants the processor.
+them: one as it is, one that was made to count and to tell nothing and to take no frames, one that writes a trace of all
+levels, one whose metrics are read each second, and one whose frames somebody takes, as the dashboard does. Printed are
+the medians of speed against the plain one in the same round, and of the processor's time for a request, which does not
+depend on who else wants the processor.
 
-To reach: with a trace 0.6 of the speed without; the plain one 0.97 of the silent one; scraped 0.97.
+To reach: with a trace 0.6 of the speed without; the plain one 0.97 of the silent one; scraped 0.97; watched 0.9.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import contextlib
 import pathlib
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -29,7 +31,10 @@ from trio_kv.meter.histogram import Histogram
 from trio_kv.proxy.meter import RequestMeter
 from trio_kv.raft.state import NodeState
 from trio_kv.replica.commit_times import CommitTimes
+from trio_kv.control import feed
 from trio_kv.trace.trace import Trace
+
+feed.ALONE_S = 1e9
 
 def nothing(*_, **__):
     pass
@@ -38,9 +43,23 @@ Histogram.note = RequestMeter.note_run = CommitTimes.note = NodeState.emit = Tra
 from trio_kv.cli.main import run
 run()
 """
+WATCH = """
+import sys
+from pathlib import Path
+from trio_kv.client.control import find_door, frames
+for frame in frames(find_door(Path(sys.argv[1]), None), timeout_s=30):
+    if frame["number"] and len(sys.argv) == 2:
+        print("ready", flush=True)
+        sys.argv.append("told")
+"""
 SCRAPE_S = 1.0
 TICKS_PER_S = 100
-TARGETS = {"traced": ("plain", 0.6), "scraped": ("plain", 0.97), "plain": ("silent", 0.97)}
+TARGETS = {
+    "traced": ("plain", 0.6),
+    "scraped": ("plain", 0.97),
+    "watched": ("plain", 0.9),
+    "plain": ("silent", 0.97),
+}
 
 
 class Server(LineServer):
@@ -49,8 +68,9 @@ class Server(LineServer):
     def __init__(self, folder: pathlib.Path, *options: str, code: str = "") -> None:
         """Start it."""
         self.port, self.control_port = free_ports(2)
+        self.data = folder / "data"
         start = ["-c", code] if code else ["-m", "trio_kv"]
-        command = [sys.executable, *start, "serve", "--data-dir", str(folder / "data"), *options]
+        command = [sys.executable, *start, "serve", "--data-dir", str(self.data), *options]
         command += ["--port", str(self.port), "--control-port", str(self.control_port)]
         self.process = Process(command, folder / "log", "  clients  " if not code else "")
         self.rates: list[float] = []
@@ -91,6 +111,22 @@ def scraping(server: Server) -> Iterator[None]:
         thread.join()
 
 
+@contextlib.contextmanager
+def watching(server: Server) -> Iterator[None]:
+    """Take a server's frames, in a process of its own."""
+    command = [sys.executable, "-c", WATCH, str(server.data)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+AROUND = {"scraped": scraping, "watched": watching}
+
+
 def measure(servers: dict[str, Server], point: Point, slices: int, seconds: float) -> None:
     """Load all servers in turn; each round begins with another one."""
     for number in range(slices):
@@ -98,7 +134,7 @@ def measure(servers: dict[str, Server], point: Point, slices: int, seconds: floa
         first = number % len(names)
         for name in [*names[first:], *names[:first]]:
             server = servers[name]
-            with scraping(server) if name == "scraped" else contextlib.nullcontext():
+            with AROUND[name](server) if name in AROUND else contextlib.nullcontext():
                 server.measure(point, seconds)
 
 
@@ -143,6 +179,7 @@ def main() -> int:
         servers["silent"] = Server(path / "silent", code=SILENT)
         servers["traced"] = Server(path / "traced", "--trace", str(path / "trace.jsonl"))
         servers["scraped"] = Server(path / "scraped")
+        servers["watched"] = Server(path / "watched")
         is_good = True
         for load in args.loads:
             mix, connections, pipeline = map(int, load.split(":"))

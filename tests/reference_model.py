@@ -1,7 +1,8 @@
 """The whole state machine once more, as plainly as it can be written, and a machine that is held against it.
 
-The model is a dict of values and a dict of sessions. It was written from the protocol, and shares no code with the
-state machine nor with the judges: of `kv` it knows the words in which something is asked, and nothing else.
+The model is a dict of values, one of the times at which keys end, and one of sessions. It was written from the
+protocol, and shares no code with the state machine nor with the judges: of `kv` it knows the words in which something
+is asked, and nothing else.
 
 Left out: the limits of sessions (how many, how much they hold), which no random run comes near.
 
@@ -12,12 +13,12 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from random import Random
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from trio_kv.kv import commands
 from trio_kv.kv.asking import Asked
@@ -51,7 +52,11 @@ class Model:
 
     def __init__(self) -> None:
         self.items: dict[str, Held] = {}
+        self.ends: dict[str, int] = {}
+        """Cluster times at which keys end, in microseconds."""
         self.sessions: dict[int, Session] = {}
+        self.ended = 0
+        """How many keys have ended because their time was over."""
 
     def apply(self, entry: Entry) -> Told:  # noqa: PLR0911 - one a command
         """Return what the next entry is answered with; of the use of a session, no value."""
@@ -75,15 +80,27 @@ class Model:
                     return EXPIRED
                 found.used_us = now_us
                 return ("ok", None, index)
-            case commands.Expire():
-                self.sessions = {
-                    name: each
-                    for name, each in self.sessions.items()
-                    if each.used_us + each.timeout_us > now_us
-                }
+            case commands.Expire(at_most):
+                self._expire(at_most, now_us)
             case _:
                 pass
         return ("ok", None, 0)
+
+    def next_end(self) -> int | None:
+        """Return when the next thing ends."""
+        sessions = [each.used_us + each.timeout_us for each in self.sessions.values()]
+        return min([*self.ends.values(), *sessions], default=None)
+
+    def _expire(self, at_most: int | None, now_us: int) -> None:
+        """Let end what is due: the earliest first, of equals keys before sessions, by name."""
+        due = [(end_us, 0, key, 0) for key, end_us in self.ends.items()]
+        due += [(each.used_us + each.timeout_us, 1, "", name) for name, each in self.sessions.items()]
+        for _, kind, key, session in sorted(each for each in due if each[0] <= now_us)[:at_most]:
+            if kind:
+                del self.sessions[session]
+            else:
+                del self.items[key], self.ends[key]
+                self.ended += 1
 
     def answer(self, query: AnyQuery, applied: int) -> Told:
         """Return what a query is answered with now."""
@@ -129,12 +146,12 @@ class Model:
             return EXPIRED
         if seq not in session.answers:
             session.used_us = now_us
-            session.answers[seq] = (self._carry_out(command.operation, index), digest)
+            session.answers[seq] = (self._carry_out(command.operation, index, now_us), digest)
         return session.answers[seq][0]
 
-    def _carry_out(self, operation: AnyWrite, index: int) -> Told:
+    def _carry_out(self, operation: AnyWrite, index: int, now_us: int) -> Told:
         if isinstance(operation, Txn):
-            return self._transact(operation, index)
+            return self._transact(operation, index, now_us)
         held = self.items.get(operation.key)
         if isinstance(operation, Cas):
             expected = operation.expected
@@ -147,9 +164,24 @@ class Model:
             is_met = wanted is UNSET or wanted == (0 if held is None else held[1])
         if not is_met:
             return ("conflict", None, 0) if held is None else ("conflict", *held)
-        return do(self.items, operation, index)
+        told = do(self.items, operation, index)
+        if told[0] == "ok":
+            self._note_end(operation, now_us)
+        return told
 
-    def _transact(self, txn: Txn, index: int) -> Told:
+    def _note_end(self, operation: BranchOperation | Cas, now_us: int) -> None:
+        """Note when a key ends that was used by an operation that could be carried out."""
+        if isinstance(operation, Get):
+            return
+        # Whoever counts leaves the time as it was, unless he says another one.
+        if not isinstance(operation, Incr):
+            self.ends.pop(operation.key, None)
+        if not isinstance(operation, Delete) and operation.ttl is not UNSET:
+            # Times are whole microseconds here, and a key lives no less than its time.
+            exact = Decimal(str(operation.ttl)) * 1_000_000
+            self.ends[operation.key] = now_us + int(exact.to_integral_value(ROUND_CEILING))
+
+    def _transact(self, txn: Txn, index: int, now_us: int) -> Told:
         holds = all(self._holds(condition) for condition in txn.conditions)
         after = dict(self.items)
         results: list[list[object]] = []
@@ -164,6 +196,10 @@ class Model:
                 self.items[key] = held
         for key in [key for key in self.items if key not in after]:
             del self.items[key]
+            self.ends.pop(key, None)
+        for operation in txn.then if holds else txn.otherwise:
+            if operation.key in self.items:
+                self._note_end(operation, now_us)
         return ("ok", msgspec.json.encode([holds, results]), index)
 
     def _holds(self, condition: Condition) -> bool:
@@ -284,7 +320,7 @@ class Drawing:
         if drawn < 0.01:
             return None
         if drawn < 0.02:
-            return commands.Expire()
+            return commands.Expire(random.choice((None, None, 1, 3)))
         session, secret = random.choice(list(self.sessions.items()))
         if drawn < 0.03:
             return commands.RenewSession(session, secret)
@@ -299,6 +335,10 @@ class Drawing:
         digest = len(operation.name)
         return commands.ClientWrite(session, max(seq, 0), done, operation, secret, digest)
 
+    def _ttl(self) -> float | UnsetType:
+        """Return how long a key lives: some end between two entries that let anything end, some at one moment."""
+        return self.random.choice((UNSET, UNSET, UNSET, 0.000_01, 0.000_010_1, 0.000_2, 0.001, 3600.0))
+
     def _value(self, key: str) -> msgspec.Raw:
         return msgspec.Raw(self.random.choice(NUMBERS if key.startswith("n") else VALUES).encode())
 
@@ -307,13 +347,13 @@ class Drawing:
         revision = random.choice((UNSET, UNSET, UNSET, 0, max(self.index - random.randrange(40), 0)))
         match random.choice("ssssdcciit"):
             case "s":
-                return Set(key, self._value(key), random.choice((UNSET, UNSET, revision)))
+                return Set(key, self._value(key), random.choice((UNSET, UNSET, revision)), self._ttl())
             case "d":
                 return Delete(key, revision)
             case "c":
-                return Cas(key, self._value(key), random.choice((UNSET, self._value(key))))
+                return Cas(key, self._value(key), random.choice((UNSET, self._value(key))), self._ttl())
             case "i":
-                return Incr(random.choice(("n", "n1", "n2", key)), random.randrange(-3, 4))
+                return Incr(random.choice(("n", "n1", "n2", key)), random.randrange(-3, 4), self._ttl())
             case _:
                 return Txn(tuple(self._conditions()), tuple(self._branch()), tuple(self._branch()))
 
@@ -338,9 +378,9 @@ class Drawing:
                 continue
             written.add(key)
             if drawn == "s":
-                yield Set(key, self._value(key))
+                yield Set(key, self._value(key), ttl=self._ttl())
             else:
-                yield Delete(key) if drawn == "d" else Incr(key, self.random.randrange(-3, 4))
+                yield Delete(key) if drawn == "d" else Incr(key, self.random.randrange(-3, 4), self._ttl())
 
 
 class Comparison:
@@ -391,6 +431,9 @@ class Comparison:
                 assert tell(reply) == told, f"{query} at {each.index}: {reply}, not {told}"
         held = {key: (bytes(item.value), item.revision) for key, item in self.machine.items.items()}
         assert list(held.items()) == list(self.model.items.items()), f"at {entries[-1]}"
+        ends = {key: item.due[0] for key, item in self.machine.items.items() if item.due is not None}
+        assert ends == self.model.ends, f"at {entries[-1]}"
+        assert self.machine.expires_at_us == self.model.next_end(), f"at {entries[-1]}"
         assert sorted(self.machine.sessions.by_id) == sorted(self.model.sessions)
         self.behind += entries
         if len(self.behind) > self.random.randrange(1000):

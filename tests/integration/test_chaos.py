@@ -81,8 +81,12 @@ def test_a_sound_store_is_valid(tmp_path: Path) -> None:
     assert len(registers) < summary["keys"], "families are among what was used"
     assert len(history.faults) == sum(summary["faults"].values())
     assert "<html" in (folder / "timeline.html").read_text()
+    assert summary["watched"]["watches"] == 3
+    assert summary["watched"]["events"] > 100
+    assert summary["watched"]["keys judged by all that was told"] > 0
     assert (folder / "traces" / "001.jsonl").exists()
     assert not (folder / "data").exists()
+    assert not (folder / "watched.jsonl").exists()
     assert_no_server_left(folder)
 
 

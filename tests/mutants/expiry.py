@@ -4,15 +4,17 @@ from typing import Any
 
 from tests.mutants.registry import Patch, mutant, scripts
 from trio_kv.kv import image, machine
+from trio_kv.kv.commands import Expire
 from trio_kv.kv.expiring import expire
 from trio_kv.kv.image import ItemRecord
-from trio_kv.kv.operations import Incr, Set
+from trio_kv.kv.operations import Get, Incr, Set
 from trio_kv.kv.operations.operation import Context
 from trio_kv.kv.reply import Item, Reply
 from trio_kv.kv.sessions import Sessions
 from trio_kv.raft.candidate import Candidate
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import TermTime
+from trio_kv.raft.node import Raft
 from trio_kv.raft.state import NodeState
 from trio_kv.replica.replica import Replica
 
@@ -35,7 +37,10 @@ def world_tests(*names: str) -> tuple[str, ...]:
 OVER_REIGNS = "test_C6_a_key_ends_in_its_time_over_reigns_without_a_write"
 
 
-@mutant("C6 a key ends before its time", tests=unit_tests("test_a_key_ends_by_an_entry_at_its_time_or_later"))
+@mutant(
+    "C6 a key ends before its time",
+    tests=unit_tests("test_a_key_ends_by_an_entry_at_its_time_or_later"),
+)
 def _(patch: Patch) -> None:
     def early(context: Context, sessions: Sessions, at_most: int | None) -> list[int]:
         context.time_us += 1
@@ -74,7 +79,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Context, "remove", remove)
 
 
-@mutant("C6 incr keeps a key for good", tests=unit_tests("test_the_last_write_decides"))
+@mutant("C6 incr keeps a key for good", world="core", tests=unit_tests("test_the_last_write_decides"))
 def _(patch: Patch) -> None:
     real = Incr.apply
 
@@ -96,7 +101,34 @@ def _(patch: Patch) -> None:
 
 
 @mutant(
+    "C6 a leader lets end all that is due by one proposal",
+    tests=world_tests("test_writes_go_between_the_entries_that_end_many_keys"),
+)
+def _(patch: Patch) -> None:
+    real = Raft.propose
+
+    def propose(self: Raft, now: float, commands: Any) -> Any:
+        return real(self, now, [*commands] * 4 if isinstance(commands[0], Expire) else commands)
+
+    patch.setattr(Raft, "propose", propose)
+
+
+@mutant(
+    "C6 nobody is told that a key ends",
+    world="whole",
+    tests=unit_tests("test_get_tells_how_long_a_key_lives_at_least"),
+)
+def _(patch: Patch) -> None:
+    def answer(self: Get, state: Any) -> Reply:
+        item = state.items.get(self.key)
+        return Reply("missing") if item is None else Reply("ok", item.value, item.revision)
+
+    patch.setattr(Get, "answer", answer)
+
+
+@mutant(
     "C6 a snapshot does not tell when keys end",
+    world="core",
     tests=(
         *unit_tests("test_snapshots_tell_when_keys_end"),
         *world_tests("test_C6_snapshots_and_a_restart_of_all_nodes_keep_the_time"),

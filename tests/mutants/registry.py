@@ -51,6 +51,11 @@ def scripts(*names: str) -> tuple[str, ...]:
     return tuple(f"tests/unit/test_raft_scripts.py::test_script[{name}]" for name in names)
 
 
+def door_scripts(*names: str) -> tuple[str, ...]:
+    """Return the tests that run these golden scripts of the door."""
+    return tuple(f"tests/sim/test_door_scripts.py::test_script[{name}]" for name in names)
+
+
 def scenarios(*names: str, file: str = "storage") -> tuple[str, ...]:
     """Return the tests of the scenarios with these names in the core world."""
     return tuple(f"tests/sim/test_scenarios_{file}.py::{name}" for name in names)

@@ -4,10 +4,12 @@ from typing import Any
 
 import trio
 
-from tests.mutants.registry import Patch, mutant
+from tests.mutants.registry import Patch, door_scripts, mutant
 from trio_kv.gateway.drawn import Drawn
+from trio_kv.gateway.pulls import Pulls
 from trio_kv.gateway.watching import Watch, Watching
 from trio_kv.kv.history import History
+from trio_kv.kv.operations.operation import Change, Context
 from trio_kv.proxy import watches as module
 from trio_kv.proxy.watches import Watches
 from trio_kv.replica.feed import Feed
@@ -68,13 +70,36 @@ def _answers_of(real: Any, read: Any) -> Any:
 @mutant(
     "C2 a node that installs a snapshot goes on with the history from before",
     world="core",
-    tests=(f"{FEED}::test_what_is_behind_the_history_is_gone",),
+    tests=(
+        f"{FEED}::test_what_is_behind_the_history_is_gone",
+        *door_scripts("watch_C2_snapshot_installed"),
+    ),
 )
 def _(patch: Patch) -> None:
     def restart(self: Feed, applied: int) -> None:
         self.history.note(applied, [], 0)
 
     patch.setattr(Feed, "restart", restart)
+
+
+@mutant("C2 a watch waits for a node that is gone", tests=door_scripts("watch_C2_leader_change"))
+def _(patch: Patch) -> None:
+    patch.setattr(Pulls, "_on_change", lambda _self: None)
+    patch.setattr(Feed, "stop", lambda _self: [])
+
+
+@mutant(
+    "C2 a watch is told of a deletion where a key ended",
+    world="whole",
+    tests=door_scripts("watch_C6_keys_that_end"),
+)
+def _(patch: Patch) -> None:
+    def expire(self: Context, key: str) -> None:
+        item = self.items.pop(key)
+        self.expiry.replace(item, None)
+        self.changes.append(Change("delete", key, None, self.index, item.revision))
+
+    patch.setattr(Context, "expire", expire)
 
 
 @mutant(
@@ -91,7 +116,10 @@ def _(patch: Patch) -> None:
 @mutant(
     "C2 a watch that is lost goes on behind the gap, and says nothing",
     world="whole",
-    tests=(f"{WATCHING}::test_C2_a_slow_watch_is_lost_and_resumes",),
+    tests=(
+        f"{WATCHING}::test_C2_a_slow_watch_is_lost_and_resumes",
+        *door_scripts("watch_C2_slow_reader"),
+    ),
 )
 def _(patch: Patch) -> None:
     real = Watching.draw
@@ -108,7 +136,10 @@ def _(patch: Patch) -> None:
 @mutant(
     "C2 a watch that was lost is told to go on too far",
     world="whole",
-    tests=(f"{WATCHES}::test_a_watch_that_is_lost_says_where_to_go_on",),
+    tests=(
+        f"{WATCHES}::test_a_watch_that_is_lost_says_where_to_go_on",
+        *door_scripts("watch_C2_slow_reader"),
+    ),
 )
 def _(patch: Patch) -> None:
     patch.setattr(module, "encode_lost", lambda name, revision: real_lost(name, revision + 1))
@@ -117,7 +148,7 @@ def _(patch: Patch) -> None:
 @mutant(
     "C3 progress is told of what was drawn from the nodes, and not of what was told",
     world="whole",
-    tests=(f"{WATCHING}::test_C3_progress_is_never_ahead",),
+    tests=(f"{WATCHING}::test_C3_progress_is_never_ahead", *door_scripts("watch_C3_progress")),
 )
 def _(patch: Patch) -> None:
     real = Watch.draw

@@ -1,6 +1,7 @@
 """The replay judge on random histories: what one copy of the data told is valid, and what it did not is found."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -30,6 +31,25 @@ class Copy:
     revision: int = 10
     changes: dict[int, dict[str, bytes | None]] = attrs.field(factory=dict)
     before: dict[int, dict[str, Version]] = attrs.field(factory=dict)
+    expiries: set[int] = attrs.field(factory=set)
+    is_early: bool = False
+    """It lets keys vanish before their time."""
+
+    def expire(self, now_s: float) -> None:
+        """Let keys vanish whose time is over: all of them at one revision."""
+        due = [key for key, each in self.state.items() if each.due_s <= now_s + 8.0 * self.is_early]
+        if due:
+            self.revision += 1
+            self.expiries.add(self.revision)
+            self.before[self.revision] = dict(self.state)
+            self.apply({key: Version(self.revision, None) for key in due})
+
+    def with_ttl(self, exchange: Exchange, told: Mapping[str, Any], now_s: float) -> Mapping[str, Any]:
+        """Return what a request is told, and when its key ends, if it does."""
+        held = self.state.get(exchange.keys[0]) if exchange.op == "get" else None
+        if held is None or held.due_s == math.inf:
+            return told
+        return {**told, "ttl": max(0.0, held.due_s - now_s)}
 
     def do(self, exchange: Exchange) -> Due:
         """Carry a request out."""
@@ -56,7 +76,7 @@ def reply_of(exchange: Exchange, due: Mapping[str, Any]) -> bytes:
     for name, told in due.items():
         if name == "items":
             members["items"] = [
-                {"key": key, "value": json.loads(value), "revision": revision}
+                {"key": key, "revision": revision} | ({} if value is None else {"value": json.loads(value)})
                 for key, value, revision in told
             ]
         elif name == "results":
@@ -85,6 +105,7 @@ class Draw:
         """Draw by this."""
         self.random = random
         self.values = 0
+        self.ttls = Random(random.random())
         self.known: dict[str, tuple[int, Any]] = {}
         """Versions of which somebody was told."""
 
@@ -110,7 +131,11 @@ class Draw:
             self.scan,
             lambda: self.transaction(key),
         ]
-        return random.choice(makers)()
+        request = random.choice(makers)()
+        for write in (request, *request.get("then", ())):
+            if write["op"] in ("set", "cas", "incr") and self.ttls.random() < 0.3:
+                write["ttl"] = self.ttls.choice((0.1, 2.0, 10.0, 1000.0))
+        return request
 
     def expected(self, key: str) -> dict[str, Any]:
         """Return what a cas expects."""
@@ -130,14 +155,17 @@ class Draw:
             "op": "txn",
             "if": [{"key": key, "exists": random.random() < 0.5}],
             "then": then,
-            "else": then[:2],
+            # Another amount: whoever is told a sum is to know which branch it comes of, as in `sim.families`.
+            "else": [{"op": "incr", "key": "s/n", "by": -by - 1}, {"op": "incr", "key": "s/m", "by": by + 1}],
         }
 
     def scan(self) -> dict[str, Any]:
         """Return a scan of one of its forms."""
         random = self.random
         scan: dict[str, Any] = {"op": "scan", "prefix": "s/"}
-        scan |= random.choice(({}, {}, {"limit": 2}, {"reverse": True}, {"count": True}, {"after": "s/b"}))
+        scan |= random.choice(
+            ({}, {}, {"limit": 2}, {"reverse": True}, {"count": True}, {"after": "s/b"}, {"values": False})
+        )
         return scan
 
     def value(self) -> str:
@@ -151,6 +179,7 @@ def run(
     *,
     lost_share: float = 0.1,
     spoil: Callable[[Copy, Exchange, Due, Random], Due] | None = None,
+    is_early: bool = False,
 ) -> tuple[list[Exchange], Copy]:
     """Let some clients ask one copy of the data, all at the same time; return what they were told.
 
@@ -158,14 +187,17 @@ def run(
         seed: of all that is drawn.
         lost_share: of the writes whose outcome nobody is told; half of them take effect, some of them late.
         spoil: changes what the copy does or tells.
+        is_early: it lets keys vanish before their time.
 
     """
     random = Random(seed)
-    draw, copy = Draw(random), Copy()
+    draw, copy = Draw(random), Copy(is_early=is_early)
     told, late = [], []
     now_s = 0.0
     for _ in range(120):
         now_s += random.random()
+        if random.random() < 0.5:
+            copy.expire(now_s)
         client = random.randrange(6)
         asked = Exchange(client, json.dumps(draw.request()).encode(), now_s - random.uniform(0, 3))
         if not asked.is_read and random.random() < lost_share:
@@ -181,26 +213,28 @@ def run(
                 due = spoil(copy, asked, due, random)
             if asked.op == "get" and due.told["code"] == "ok":
                 draw.known[asked.keys[0]] = due.told["revision"], json.loads(due.told["value"])
-            told.append(
-                attrs.evolve(asked, reply=reply_of(asked, due.told), return_s=now_s + random.uniform(0, 3))
-            )
+            reply = reply_of(asked, copy.with_ttl(asked, due.told, now_s))
+            told.append(attrs.evolve(asked, reply=reply, return_s=now_s + random.uniform(0, 3)))
         if late and random.random() < 0.1:
             copy.do(late.pop())
     for key in KEYS:
-        ask = Exchange(9, json.dumps({"op": "get", "key": key}).encode(), now_s + 10)
-        told.append(attrs.evolve(ask, reply=reply_of(ask, copy.do(ask).told), return_s=now_s + 11))
+        copy.expire(now_s + 30)
+        ask = Exchange(9, json.dumps({"op": "get", "key": key}).encode(), now_s + 30)
+        last = copy.with_ttl(ask, copy.do(ask).told, now_s + 30)
+        told.append(attrs.evolve(ask, reply=reply_of(ask, last), return_s=now_s + 31))
     random.shuffle(told)
     return told, copy
 
 
 def both(told: list[Exchange], copy: Copy) -> tuple[Replayed, Replayed]:
     """Return both verdicts."""
-    return judge_replies(told), judge_log(told, copy.changes)
+    calm_from_s = max(each.call_s for each in told) - 25.0
+    return judge_replies(told, calm_from_s=calm_from_s), judge_log(told, copy.changes, copy.expiries)
 
 
 @pytest.mark.parametrize("first", range(0, 100, 20))
 def test_what_one_copy_told_is_valid(first: int) -> None:
-    """Whatever was lost on the way, with the log and without it."""
+    """Whatever was lost on the way, and whatever ended meanwhile, with the log and without it."""
     for seed in range(first, first + 20):
         for verdict in both(*run(seed)):
             assert verdict.outcome == "valid", (seed, verdict.words)
@@ -267,14 +301,43 @@ def test_what_it_did_not_is_found(spoil: Callable[[Copy, Exchange, Due, Random],
     assert min(found) > 14, found
 
 
+def test_a_key_that_vanishes_too_early_is_found() -> None:
+    """Without the log, too: nobody removed it, and its time was not over."""
+    found = [0, 0]
+    for seed in range(20):
+        for number, verdict in enumerate(both(*run(seed, is_early=True))):
+            found[number] += verdict.outcome == "violation"
+    assert min(found) > 14, found
+
+
+def outlive(copy: Copy, asked: Exchange, due: Due, random: Random) -> Due:
+    """Forget when the key ends."""
+    for key, version in due.changes.items():
+        if version.ttl_s < 100.0:
+            copy.state[key] = attrs.evolve(version, due_s=math.inf)
+    return due
+
+
+def test_a_key_that_outlives_its_time_is_found() -> None:
+    """By its ttl that is not told, and in the end by itself."""
+    words = ""
+    for seed in range(20):
+        verdict, _ = both(*run(seed, spoil=outlive))
+        words += verdict.words
+    assert words.count("is said to end in None s") > 14
+    assert words.count("was to be gone") > 14
+
+
 @pytest.mark.parametrize("first", range(0, 50, 10))
 def test_the_rules_are_those_of_the_state_machine(first: int) -> None:
     """What the state machine does and tells, line by line, is what the rules of the judge say."""
     for seed in range(first, first + 10):
         random = Random(seed)
         copy, family, told = OneCopy(), Family("s/"), []
-        draw = FamilyDraw(random, iter(f"v{number}" for number in range(10_000)).__next__)
+        values = iter(f"v{number}" for number in range(10_000))
+        draw = FamilyDraw(random, Random(f"{seed}/ttls"), values.__next__)
         for number in range(150):
+            copy.pass_time(number + 0.25)
             members = draw.request(family)
             request = parse_line(json.dumps(members).encode())
             line = encode_reply(request, copy.answer(request), 1, 1)

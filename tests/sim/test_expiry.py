@@ -1,14 +1,17 @@
 """Keys that end, in the core world: leaders, clocks, snapshots and restarts change nothing of their time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import msgspec
 import pytest
 
 from tests.sim.test_scenarios_storage import leader_of, make_world, stop
 from trio_kv.kv.commands import Command, Expire, OpenSession, Write
+from trio_kv.kv.expiry import Expiry
 from trio_kv.kv.operations import Set
 from trio_kv.replica.driver import TakeSnapshot
+from trio_kv.replica.replica import Replica
 from trio_kv.sim.world import World
 from trio_kv.wire.node_port import Propose, ReplyTo
 
@@ -30,13 +33,32 @@ class Keys:
         self._seq += 1
         self._commit(Write(self.session, self._seq, 0, Set(key, msgspec.Raw(b"1"), ttl=ttl_s)))
 
+    def put_many(self, count: int, ttl_s: float) -> None:
+        """Set the keys m0, m1 and so on at once, and wait until the last of them is committed."""
+        commands = [
+            Write(self.session, self._seq + number, 0, Set(f"m{number - 1}", msgspec.Raw(b"1"), ttl=ttl_s))
+            for number in range(1, count + 1)
+        ]
+        self._seq += count
+        self._wait_for(commands)
+
+    def send(self) -> None:
+        """Let a write be on its way."""
+        self._seq += 1
+        write = Write(self.session, self._seq, 0, Set("other", msgspec.Raw(b"%d" % self._seq)))
+        self.world.request(leader_of(self.world).id, Propose(ME, self.world._next_number(), [write]))
+
     def _commit(self, command: Command) -> int:
+        return self._wait_for([command])
+
+    def _wait_for(self, commands: Sequence[Command]) -> int:
         world = self.world
         number = world._next_number()
-        world.request(leader_of(world).id, Propose(ME, number, [command]))
+        world.request(leader_of(world).id, Propose(ME, number, commands))
 
         def index() -> int:
-            return next((entry.index for entry in world.chronicle.entries if entry.command is command), 0)
+            entries = reversed(world.chronicle.entries)
+            return next((entry.index for entry in entries if entry.command is commands[-1]), 0)
 
         world.run_until_true("it is committed", 5.0, lambda: bool(index()))
         return index()
@@ -60,6 +82,11 @@ def pass_time(world: World, for_s: float, is_true: Callable[[], bool]) -> None:
     while world.now < end_s:
         world.run_until(min(end_s, world.now + 0.01))
         assert is_true(), f"not at {world.now:.2f} s"
+
+
+def expiry_of(replica: Replica) -> Expiry:
+    """Return which keys of a node end."""
+    return replica.machine.expiry
 
 
 def expiries(world: World) -> int:
@@ -142,4 +169,22 @@ def test_C6_a_key_written_again_in_time_lives_on_at_a_new_leader() -> None:
         change_leader(world)
         assert keys.holders("k")
     assert expiries(world) == 0
+    world.finish()
+
+
+def test_writes_go_between_the_entries_that_end_many_keys() -> None:
+    """Thousands of keys are due at one moment: an entry ends a thousand of them, and holds up nothing else."""
+    world = make_world(seed=95, clients=0, snapshot_log_bytes_min=1 << 30)
+    keys = Keys(world)
+    keys.put_many(3_500, 2.0)
+    due_s = world.now + 2.0
+    world.run_until(due_s - 0.1)
+    for number in range(300):
+        world.at(due_s - 0.1 + 0.001 * number, keys.send)
+    world.run_until_true("they are gone", 5.0, lambda: not any(map(len, map(expiry_of, world.living()))))
+    entries = world.chronicle.entries
+    places = [entry.index for entry in entries if isinstance(entry.command, Expire)]
+    ended = [len(world.chronicle.changes_of("m").get(index, {})) for index in places]
+    assert ended == [1_000, 1_000, 1_000, 500]
+    assert all(after - before > 1 for before, after in pairwise(places)), places
     world.finish()

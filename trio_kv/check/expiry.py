@@ -5,6 +5,7 @@ time, in cluster time. Here it is judged that cluster time is no faster than tim
 while nothing is due. That what is due does end is asked for in the end, when all is healed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from trio_kv.check.reference import Reference
@@ -36,6 +37,7 @@ class ExpiryRules(Judge):
         self._now = now
         self._leap_s = leap_s
         self._rate = 1.0
+        self._has_leapt = False
         self._passed_s = self._seen_s = 0.0
         self._appended: dict[LogPosition, float] = {}
         self._least_lead_s = float("inf")
@@ -45,6 +47,11 @@ class ExpiryRules(Judge):
         self.proposals = 0
         """How often it was proposed that something ends."""
 
+    @property
+    def rate(self) -> float:
+        """How much faster than time that of the cluster may have passed; without a bound if a clock leapt."""
+        return math.inf if self._has_leapt else self._rate
+
     def clock_may_run(self, rate: float) -> None:
         """Note that a clock runs at this rate from now on; it may do so to the end."""
         self._passed()
@@ -53,6 +60,7 @@ class ExpiryRules(Judge):
     def clock_leapt(self) -> None:
         """Note that a clock was put forward."""
         self._passed_s += self._leap_s
+        self._has_leapt = True
 
     def _passed(self) -> float:
         """Return how much time can have passed by the fastest of all clocks."""

@@ -6,6 +6,7 @@ held, though nobody saw that version itself. Each key of a lost write is looked 
 been overwritten before anybody saw it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -29,6 +30,11 @@ class Part:
     exchange: Exchange
     op: str
     members: Members
+
+    @property
+    def due_s(self) -> float:
+        """The moment from which on what it has written may vanish by itself."""
+        return self.exchange.call_s + float(read(self.members, "ttl", math.inf))
 
 
 class LostWrites:
@@ -73,6 +79,27 @@ class LostWrites:
         """Tell whether one of them may have changed a key by then."""
         return any(part.exchange.call_s < before_s for part in self._parts.get(key, ()))
 
+    def sums(
+        self, key: str, held: Version | None, version: Version, before_s: float, but: Exchange
+    ) -> Version:
+        """Return what a lost write left of a counter that nobody saw: it may have begun with nothing."""
+        if (
+            held is None
+            or held.value is None
+            or add(held.value, 0) is None
+            or add(version.value or b"", 0) is None
+        ):
+            return version
+        assert version.value is not None
+        by = int(version.value) - int(held.value)
+        parts = [part for part in self._open(key, before_s) if part.exchange is not but]
+        may_be_gone = held.due_s <= before_s or any(
+            part.op == "delete" or part.due_s <= before_s for part in parts
+        )
+        bases = {*held.others, *([b"0"] if may_be_gone else [])}
+        others = {total for base in bases if (total := add(base, by)) is not None}
+        return attrs.evolve(version, others=frozenset(others))
+
     def lead_to(
         self, key: str, held: Version | None, target: bytes | None, before_s: float, but: Exchange
     ) -> list[Part] | None:
@@ -91,14 +118,17 @@ class LostWrites:
         """
         parts = [part for part in self._open(key, before_s) if part.exchange is not but]
         removers = [part for part in parts if part.op == "delete"]
-        has_vanished = held is not None and held.due_s <= before_s
+        # What was written in between may have vanished, too: it counts as open still, as it may do its work later.
+        dues = [part.due_s for part in parts if part.due_s <= before_s]
+        has_vanished = bool(dues) or (held is not None and held.due_s <= before_s)
         if target is None:
             return [] if has_vanished else removers[:1] or None
         for part in parts:
             if part.op in ("set", "cas") and bytes(part.members["value"]) == target:
                 return [part]
         # A lost removal, or its time, may have let a counter begin anew.
-        bases = [b"0" if held is None else held.value or b"0", *([b"0"] if removers or has_vanished else [])]
+        bases = [b"0"] if held is None else [held.value or b"0", *sorted(held.others)]
+        bases += [b"0"] if removers or has_vanished else []
         summands = [part for part in parts if part.op == "incr"]
         for base in bases:
             if add(base, 0) is not None and add(target, 0) is not None:
@@ -140,10 +170,20 @@ def told_before(exchange: Exchange) -> Mapping[str, bytes | None]:
     return found
 
 
-def told_after(exchange: Exchange, after: Mapping[str, bytes]) -> Mapping[str, bytes | None]:
-    """Return what keys must have held before a write that left them so, as far as it tells."""
+def told_after(
+    exchange: Exchange, after: Mapping[str, bytes], succeeded: bool | None
+) -> Mapping[str, bytes | None]:
+    """Return what keys must have held before a write that left them so, as far as it tells.
+
+    Args:
+        exchange: the write.
+        after: what it left.
+        succeeded: whether the conditions of a transaction held; None: of one that is not known.
+
+    """
     found: dict[str, bytes | None] = {}
-    for part in _parts(exchange):
+    branches = () if succeeded is None else ("then",) if succeeded else ("else",)
+    for part in _parts(exchange, branches):
         key = read(part.members, "key")
         if key in after:
             if part.op == "incr":
@@ -171,11 +211,11 @@ def _told_before(op: str, asked: Members, told: Members, outcome: str) -> dict[s
             return {key: None} if outcome == "ok" and read(asked, "if_revision") == 0 else {}
 
 
-def _parts(exchange: Exchange) -> Iterator[Part]:
+def _parts(exchange: Exchange, branches: Sequence[str] = ("then", "else")) -> Iterator[Part]:
     if exchange.op != "txn":
         yield Part(exchange, exchange.op, exchange.asked)
         return
-    for branch in ("then", "else"):
+    for branch in branches:
         for operation in read_list(exchange.asked, branch):
             op = read(operation, "op", "set" if "value" in operation else "get")
             if op != "get":

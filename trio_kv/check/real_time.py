@@ -47,7 +47,9 @@ def find_moments(
             ceiling = ceilings.of(each)
             moment = _find_moment(each, timeline, floor, ceiling)
             if moment is not None:
-                moments[each] = moment
+                # Where it is a guess since when that holds, it bounds nothing that was asked later.
+                if moment == floor or not timeline.is_guess(each.keys, moment):
+                    moments[each] = moment
             elif not may_be_lost(each):
                 end = "on" if ceiling == math.inf else f"to {ceiling}"
                 accuse(each, f"is true of no state from revision {floor} {end}{because}")

@@ -18,10 +18,12 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from trio_kv.check.exchange import Exchange
+from trio_kv.check.exchange import Exchange, read
 from trio_kv.check.lost_writes import LostWrites
 from trio_kv.check.real_time import find_moments
 from trio_kv.check.timeline import Timeline
+
+ROUNDING_S = 1e-6
 
 Change = Mapping[str, bytes | None]
 """What an entry left of the keys that it changed; None: it removed them."""
@@ -130,6 +132,19 @@ class Replay(ABC):
     def judge_rest(self, moments: Mapping[Exchange, int]) -> None:
         """Judge what can only be judged in the end, when it is known at which moment each answer is true."""
         del moments
+        for each in self.exchanges:
+            if each.op == "get" and each.outcome == "ok" and each.revision in self.writes:
+                self._judge_ttl(each, self.writes[each.revision])
+
+    def _judge_ttl(self, reader: Exchange, write: Exchange) -> None:
+        """Judge whether a key is said to end, if it was written by a request for it alone."""
+        if write.op not in ("set", "cas"):
+            return
+        due_s, told_s = read(write.asked, "ttl"), read(reader.told, "ttl")
+        if (due_s is None) != (told_s is None) or (
+            due_s is not None and not 0 <= told_s <= due_s + ROUNDING_S
+        ):
+            self.accuse(reader, f"is said to end in {told_s} s, and was written with a ttl of {due_s} s")
 
 
 def describe_changes(changes: Change) -> str:

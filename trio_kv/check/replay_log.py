@@ -52,7 +52,7 @@ class _LogReplay(Replay):
 
     def take_effect(self, revision: int) -> None:
         changes = self._changes.get(revision, {})
-        versions = {key: Version(revision, value) for key, value in changes.items()}
+        versions = self._versions_of(revision, changes)
         write = self.writes.get(revision)
         if write is not None:
             due = carry_out(write, self.timeline.state, revision, rate=self._rate)
@@ -69,6 +69,20 @@ class _LogReplay(Replay):
                 )
         self.timeline.put(versions)
 
+    def _versions_of(self, revision: int, changes: Change) -> dict[str, Version]:
+        """Return what nobody was told to have written: it ends as soon as it would by any who may have done it."""
+        versions = {key: Version(revision, value) for key, value in changes.items()}
+        if not changes or revision in self.writes or revision in self._expiries:
+            return versions
+        for author in self.lost.authors(changes, math.inf):
+            due = carry_out(author, self.timeline.state, revision, rate=self._rate)
+            if {key: version.value for key, version in due.changes.items()} == changes:
+                versions = {
+                    key: min(version, versions[key], key=lambda each: each.due_s)
+                    for key, version in due.changes.items()
+                }
+        return versions
+
     def judge_scan(self, scan: Exchange, revision: int) -> None:
         difference = carry_out(scan, self.timeline.state, revision).find_difference(scan)
         if difference is not None:
@@ -76,6 +90,7 @@ class _LogReplay(Replay):
 
     def judge_rest(self, moments: Mapping[Exchange, int]) -> None:
         """Find who asked for each change: nobody's request takes effect twice, and no key vanishes too early."""
+        super().judge_rest(moments)
         earliest = _Earliest(moments)
         for revision, changes in sorted(self._changes.items()):
             if revision in self._expiries:

@@ -16,15 +16,20 @@ from trio_kv.check.lost_writes import Part, UndecidedError, told_after, told_bef
 from trio_kv.check.replay import Change, Replay, Replayed
 from trio_kv.check.rules import Due, State, Version, carry_out, keys_of
 
+GONE_WITHIN_S = 6.0
+"""A key is gone so long after its time, as long as there is a leader: a second by the protocol, and more than enough
+for a machine that is busy."""
 
-def judge_replies(exchanges: Iterable[Exchange]) -> Replayed:
+
+def judge_replies(exchanges: Iterable[Exchange], *, calm_from_s: float = math.inf) -> Replayed:
     """Judge by what clients were told alone; writes have to be asked with `meta`.
 
     Args:
         exchanges: all that was asked of some keys, which were new then, in any order.
+        calm_from_s: from then on the store was whole, so that keys end when their time is over.
 
     """
-    return _RepliesReplay(exchanges).run()
+    return _RepliesReplay(exchanges, calm_from_s).run()
 
 
 @attrs.frozen
@@ -40,8 +45,9 @@ class _Seen:
 class _RepliesReplay(Replay):
     """A history that is judged by what clients were told alone."""
 
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+    def __init__(self, exchanges: Iterable[Exchange], calm_from_s: float) -> None:
         super().__init__(exchanges)
+        self._calm_from_s = calm_from_s
         self._seen = _seen_versions(self.exchanges)
 
     def revisions(self) -> Iterable[int]:
@@ -83,25 +89,49 @@ class _RepliesReplay(Replay):
     def _find_author(self, revision: int, seen: Mapping[str, _Seen]) -> Mapping[str, Version]:
         """Return what a write did of which others were told, but not who asked for it."""
         observer = min((each.observer for each in seen.values()), key=lambda each: each.return_s or math.inf)
-        authors = self.lost.authors(seen, observer.return_s or math.inf)
+        is_known = all(each.value is not None for each in seen.values())
         is_undecided = False
-        for author, succeeded in _with_branches(authors):
-            told = {key: each.value for key, each in seen.items() if each.value is not None}
-            for before in ({}, told_after(author, told)):
-                found = self._explain(author, before, revision, observer.return_s)
-                state = found.applied_to(self.timeline.state)
-                due = carry_out(author, state, revision, succeeded=succeeded)
-                is_undecided |= found.is_undecided
-                if _is_seen(due, seen):
-                    self._believe(found)
-                    self.lost.use(author, revision)
-                    return due.changes
+        candidates: dict[tuple[Exchange, frozenset[tuple[str, bytes | None]]], _Candidate] = {}
+        for candidate in self._candidates(revision, seen, observer):
+            is_undecided |= candidate.found.is_undecided
+            if candidate.changes is not None:
+                left = frozenset((key, version.value) for key, version in candidate.changes.items())
+                candidates.setdefault((candidate.author, left), candidate)
+                if is_known:
+                    break
+        if len(candidates) == 1:
+            (candidate,) = candidates.values()
+            self._believe(candidate.found)
+            self.lost.use(candidate.author, revision)
+            return candidate.changes or {}
+        if candidates:
+            # Nobody was told enough to say which of them it was: whatever follows from any of them may follow.
+            return _any_of([each.changes or {} for each in candidates.values()], seen)
         if not is_undecided:
             versions = ", ".join(
                 f"{key} = {(each.value or b'something').decode()}" for key, each in seen.items()
             )
             self.accuse(observer, f"tells of {versions} at revision {revision}, which nobody wrote there")
         return {key: Version(revision, each.value or b"null") for key, each in seen.items()}
+
+    def _candidates(
+        self, revision: int, seen: Mapping[str, _Seen], observer: Exchange
+    ) -> Iterator["_Candidate"]:
+        """Yield lost writes that may have done of what others were told, and what they did if they have."""
+        before_s = observer.return_s or math.inf
+        told = {key: each.value for key, each in seen.items() if each.value is not None}
+        for author, succeeded in _with_branches(self.lost.authors(seen, before_s)):
+            for before in ({}, told_after(author, told, succeeded)):
+                found = self._explain(author, before, revision, observer.return_s)
+                state = found.applied_to(self.timeline.state)
+                due = carry_out(author, state, revision, succeeded=succeeded)
+                changes = {
+                    key: version
+                    if key in told
+                    else self.lost.sums(key, state.get(key), version, before_s, but=author)
+                    for key, version in due.changes.items()
+                }
+                yield _Candidate(author, found, changes if _is_seen(due, seen) else None)
 
     def judge_scan(self, scan: Exchange, revision: int) -> None:
         due = carry_out(scan, self.timeline.state, revision)
@@ -126,12 +156,37 @@ class _RepliesReplay(Replay):
         )
 
     def may_be_lost(self, exchange: Exchange) -> bool:
+        if exchange.revision and exchange.op != "txn":
+            return False  # It tells a version. A transaction that could not be tells that of one key alone.
         before_s = exchange.return_s or math.inf
-        state = self.timeline.state_at(exchange.keys, 1 << 62)
-        return not exchange.revision and any(
-            self.lost.may_touch(key, before_s) or (key in state and state[key].due_s <= before_s)
+        return any(
+            self.lost.may_touch(key, before_s) or self.timeline.first_due_s(key) <= before_s
             for key in exchange.keys
         )
+
+    def judge_rest(self, moments: Mapping[Exchange, int]) -> None:
+        """Find keys that outlived their time, though there was somebody to end them."""
+        super().judge_rest(moments)
+        for each in self.exchanges:
+            told = read_list(each.told, "items") if each.op == "scan" else [each.told]
+            if (
+                each.is_read
+                and each.outcome == "ok"
+                and not each.is_stale
+                and each.call_s > self._calm_from_s
+            ):
+                for item in told:
+                    self._judge_end(each, read(item, "key"), read(item, "revision", 0))
+
+    def _judge_end(self, reader: Exchange, key: str, revision: int) -> None:
+        held = self.timeline.state_at((key,), revision).get(key)
+        if held is None or held.revision != revision:
+            return
+        write = self.writes.get(revision)
+        began_s = self._calm_from_s if write is None else max(self._calm_from_s, write.return_s or 0.0)
+        gone_s = began_s + held.ttl_s + GONE_WITHIN_S
+        if reader.call_s > gone_s:
+            self.accuse(reader, f"though {key} of revision {revision} was to be gone at {gone_s:.6f} s")
 
     # Lost writes
 
@@ -153,17 +208,22 @@ class _RepliesReplay(Replay):
                 continue
             if parts is not None:
                 found.parts += parts
-                # Its own revision is not known, only that it stands before this one.
-                found.changes[key] = Version(revision - 1, target)
+                # Its own revision is not known, only that it stands before this one; nor when it ends, only when it
+                # may do so at the earliest.
+                dues = [part.due_s for part in parts]
+                if held is not None and not any(part.op in ("set", "cas") for part in parts):
+                    dues.append(held.due_s)
+                found.changes[key] = Version(revision - 1, target, min(dues, default=math.inf), is_guess=True)
         return found
 
     def _has_room(self, key: str, revision: int) -> bool:
         """Tell whether a lost write may have changed a key between its last version and a revision.
 
-        A version of which nobody was told is made up of all that was known before, and may be another one.
+        A version whose value nobody was told is made up of all that was known before, and may be another one.
         """
         last = self.timeline.last_change(key)
-        is_told = last in self.writes or key in self._seen.get(last, {})
+        seen = self._seen.get(last, {}).get(key)
+        is_told = last in self.writes or (seen is not None and seen.value is not None)
         return last < (revision - 1 if is_told else revision)
 
     def _believe(self, found: "_Explanation") -> None:
@@ -185,6 +245,32 @@ class _Explanation:
         return {key: version for key, version in both.items() if version.value is not None}
 
 
+@attrs.frozen
+class _Candidate:
+    """A lost write that may have done what others were told of."""
+
+    author: Exchange
+    found: _Explanation
+    """What must have taken effect before."""
+    changes: Mapping[str, Version] | None
+    """What it did; None: something else than they were told."""
+
+
+def _any_of(changes: Sequence[Mapping[str, Version]], seen: Mapping[str, _Seen]) -> Mapping[str, Version]:
+    """Return versions of keys that may hold what any of these say."""
+    found = {}
+    for key in seen:
+        first, *others = [each[key] for each in changes]
+        values = {version.value for version in others if version.value is not None} - {first.value}
+        found[key] = attrs.evolve(
+            first,
+            due_s=min(version.due_s for version in (first, *others)),
+            ttl_s=math.inf,
+            others=frozenset(values).union(*[version.others for version in (first, *others)]),
+        )
+    return found
+
+
 def _with_branches(authors: Sequence[Exchange]) -> Iterator[tuple[Exchange, bool | None]]:
     """Yield authors, and whether their conditions held: as the state says, and then as lost writes may have decided."""
     yield from ((author, None) for author in authors)
@@ -194,8 +280,9 @@ def _with_branches(authors: Sequence[Exchange]) -> Iterator[tuple[Exchange, bool
 
 def _is_seen(due: Due, seen: Mapping[str, _Seen]) -> bool:
     """Tell whether a write does what others were told of."""
+    left = {key: version.value for key, version in due.changes.items() if version.value is not None}
     return due.told["code"] == "ok" and all(
-        key in due.changes and each.value in (None, due.changes[key].value) for key, each in seen.items()
+        key in left and each.value in (None, left[key]) for key, each in seen.items()
     )
 
 

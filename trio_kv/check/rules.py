@@ -27,10 +27,27 @@ class Version:
     """None: there is no such key."""
     due_s: float = math.inf
     """It does not vanish by itself before this moment."""
+    ttl_s: float = math.inf
+    """How long it was to live, as far as that is known."""
+    others: frozenset[bytes] = frozenset()
+    """What else it may hold, as it was added to something that may have been gone by then."""
+    is_guess: bool = False
+    """Whether it is not known since when it does: this is the last revision that may be."""
 
 
 State = Mapping[str, Version]
 """The keys that exist."""
+
+
+@attrs.frozen
+class Limit:
+    """When a key ends, see `Version`."""
+
+    due_s: float = math.inf
+    ttl_s: float = math.inf
+
+
+FOR_GOOD = Limit()
 
 
 @attrs.frozen
@@ -79,7 +96,7 @@ def carry_out(
         return Due(_scan(exchange, state, revision), {})
     now_s = exchange.call_s
     held = {key: state[key] for key in exchange.keys if key in state}
-    work = _Work(held, revision, lambda ttl_s: now_s + ttl_s / rate)
+    work = _Work(held, revision, lambda ttl_s: Limit(now_s + ttl_s / rate, ttl_s))
     if exchange.op == "txn":
         try:
             told = work.transact(exchange.asked, succeeded)
@@ -126,10 +143,10 @@ def _value_of(told: Members) -> bytes | None:
 class _Work:
     """Keys while a request changes them."""
 
-    def __init__(self, state: dict[str, Version], revision: int, due: Callable[[float], float]) -> None:
+    def __init__(self, state: dict[str, Version], revision: int, limit: Callable[[float], Limit]) -> None:
         self._state = state
         self._revision = revision
-        self._due = due
+        self._limit = limit
         self.changes: dict[str, Version] = {}
 
     def do(self, op: str, members: Members) -> dict[str, Any]:
@@ -153,12 +170,12 @@ class _Work:
                 value = add(
                     b"0" if held is None or held.value is None else held.value, read(members, "by", 1)
                 )
-                due_s = math.inf if held is None else held.due_s
+                limit = FOR_GOOD if held is None else Limit(held.due_s, held.ttl_s)
             case _:
-                value, due_s = bytes(members["value"]), math.inf
+                value, limit = bytes(members["value"]), FOR_GOOD
         if "ttl" in members:
-            due_s = self._due(read(members, "ttl"))
-        self._put(key, value, due_s)
+            limit = self._limit(read(members, "ttl"))
+        self._put(key, value, limit)
         return {"code": "ok", "value": value, "revision": self._revision}
 
     def transact(self, members: Members, succeeded: bool | None) -> dict[str, Any]:
@@ -205,8 +222,8 @@ class _Work:
         wanted = read(members, "if_revision")
         return wanted is not None and wanted != (0 if held is None else held.revision)
 
-    def _put(self, key: str, value: bytes | None, due_s: float = math.inf) -> None:
-        version = self.changes[key] = Version(self._revision, value, due_s)
+    def _put(self, key: str, value: bytes | None, limit: Limit = FOR_GOOD) -> None:
+        version = self.changes[key] = Version(self._revision, value, limit.due_s, limit.ttl_s)
         if value is None:
             del self._state[key]
         else:

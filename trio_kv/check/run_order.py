@@ -16,8 +16,8 @@ from trio_kv.kv.reply import Reply
 Place = tuple[int, Sequence[AnyQuery]]
 """Queries in a run, and how many of its commands stand before them."""
 
-_NOT_APPLIED = frozenset({"session_expired", "overloaded"})
-"""Answers of the state machine that don't tell whether an earlier attempt was applied."""
+_NOT_APPLIED = frozenset({"session_expired", "overloaded", "bad_request"})
+"""Answers of the state machine that don't tell whether an earlier attempt was applied, or which one."""
 
 
 def take_apart(

@@ -6,14 +6,14 @@ alone, so nodes are compared at every index and not only where two of them happe
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import UNSET
 
 from trio_kv.check.reference import Outcome, Reference
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
-from trio_kv.kv.commands import ClientWrite, Command, Write
+from trio_kv.kv.commands import ClientWrite, Command, Expire, Write
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyOperation, Scan
 from trio_kv.kv.reply import Reply
@@ -80,6 +80,10 @@ class StateMachineSafety(Judge):
                 for index, item in versions:
                     changes[index][key] = None if item is None else item[0]
         return changes
+
+    def expiries(self) -> Collection[int]:
+        """Return the indexes at which keys ended because their time was over."""
+        return {entry.index for entry in self.entries if isinstance(entry.command, Expire)}
 
     def committed(self, view: View, first: int, last: int) -> None:
         """Compare with what was committed there before; go on with what is new."""

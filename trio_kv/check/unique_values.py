@@ -4,7 +4,7 @@ The (session, seq) of a command tells whether an entry is a repetition; that a r
 its own (session, seq), and no other, only shows in what it writes. For workloads without equal values.
 """
 
-from trio_kv.check.state_machine_safety import StateMachineSafety
+from trio_kv.check.state_machine_safety import SessionSeq, StateMachineSafety, name_of
 from trio_kv.check.violation import Violation
 from trio_kv.check.watch import Judge, View
 from trio_kv.kv.commands import Write
@@ -17,7 +17,7 @@ class UniqueValues(Judge):
     def __init__(self, chronicle: StateMachineSafety) -> None:
         """Go by what the chronicle knows of each entry's outcome."""
         self._chronicle = chronicle
-        self._written: dict[tuple[str, bytes], tuple[int, int]] = {}
+        self._written: dict[tuple[str, bytes], SessionSeq] = {}
         self._seen = 0
 
     def committed(self, view: View, first: int, last: int) -> None:
@@ -27,7 +27,7 @@ class UniqueValues(Judge):
             command = entry.command
             if not isinstance(command, Write) or not isinstance(command.operation, Set | Cas):
                 continue
-            name = command.session, command.seq
+            name = name_of(command)
             if self._chronicle.outcomes[name][-1].code != "ok":
                 continue
             written = command.operation.key, bytes(command.operation.value)

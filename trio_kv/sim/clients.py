@@ -1,5 +1,7 @@
 """Simulated clients: each is a gateway of its own, with a session, retries under the same seq, and reads anywhere.
 
+Half of them stand for gateways that pass on what a client of theirs asks under a session of its own.
+
 Everything a client does hangs on events: its timers and the answers that reach it. It knows nothing of the world but
 how to send a request and how to be called later.
 """
@@ -7,14 +9,16 @@ how to send a request and how to be called later.
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from random import Random
+from zlib import crc32
 
 import attrs
 import msgspec
 from msgspec import UNSET
 
 from trio_kv.check.run_order import take_apart
-from trio_kv.kv.commands import Command, OpenSession, Write
+from trio_kv.kv.commands import UNSAID, ClientWrite, Command, OpenSession, Write
 from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
+from trio_kv.kv.operations.operation import encode as encode_operation
 from trio_kv.sim.asked import Operation
 from trio_kv.sim.families import Family, FamilyRequests
 from trio_kv.sim.histories import exchanges_of
@@ -51,7 +55,12 @@ class Client:
         """Of its own: what is read between writes changes nothing else of a run."""
         self._port = port
         self._family = family
-        self._family_requests = FamilyRequests(random, family, f"c{name}")
+        self._family_requests = FamilyRequests(random, Random(f"{plan.seed}/{name}/ttls"), family, f"c{name}")
+        self._sessions = Random(f"{plan.seed}/{name}/sessions")
+        """Of its own, too."""
+        self._has_secrets = self._sessions.random() < 0.5
+        self._secret = ""
+        """That of the session, if it is one that a client opened."""
         self._session = 0
         self._opening: Operation | None = None
         self._seq = 0
@@ -103,7 +112,7 @@ class Client:
         if kind == "get":
             operation = Operation(kind, (key,), now, queries=(Get(key),))
         elif kind == "open":
-            operation = self._opening = Operation(kind, (), now, templates=(OpenSession(60_000_000),))
+            operation = self._opening = Operation(kind, (), now, templates=(self._draw_opening(60_000_000),))
         else:
             seq, self._seq = self._seq, self._seq + 1
             self._awaited.add(seq)
@@ -130,7 +139,7 @@ class Client:
         elif self._session:
             self._begin(self._draw_write(lane), 0)
         elif self._opening is None:
-            commands = (OpenSession(plan.session_timeout_us),)
+            commands = (self._draw_opening(plan.session_timeout_us),)
             self._opening = Operation("open", (), self._port.now(), templates=commands, lane=lane)
             self._begin(self._opening, 0)
         else:
@@ -153,7 +162,20 @@ class Client:
         self._begin(Operation("write", (), now, self._session, seqs, commands, places, lane=lane), 0)
 
     def _family_write(self, seq: int) -> Command:
-        return Write(self._session, seq, min(self._awaited), self._family_requests.write())
+        return self._numbered(seq, self._family_requests.write())
+
+    def _numbered(self, seq: int, operation: AnyWrite) -> Command:
+        done = min(self._awaited)
+        if not self._secret:
+            return Write(self._session, seq, done, operation)
+        digest = crc32(encode_operation(operation))
+        # Whoever tells no `done` awaits the last thousand.
+        done = UNSAID if self._sessions.random() < 0.2 else done
+        return ClientWrite(self._session, seq, done, operation, self._secret, digest)
+
+    def _draw_opening(self, timeout_us: int) -> OpenSession:
+        self._secret = f"{self._sessions.getrandbits(64):016x}" if self._has_secrets else ""
+        return OpenSession(timeout_us, self._secret)
 
     def _take_seqs(self, count: int) -> tuple[int, ...]:
         seqs = tuple(range(self._seq, self._seq + count))
@@ -181,7 +203,7 @@ class Client:
         )
 
     def _command(self, kind: str, key: str, seq: int) -> Command:
-        return Write(self._session, seq, min(self._awaited), self._write(kind, key))
+        return self._numbered(seq, self._write(kind, key))
 
     def _write(self, kind: str, key: str) -> AnyWrite:
         if kind == "delete":

@@ -92,6 +92,8 @@ DOOR_SITUATIONS = (
     "watch lost",
     "watch compacted",
     "progress told",
+    "request asked again under its seq",
+    "answer told twice",
     "requests pipelined",
     "chain of requests judged",
     "stale read",

@@ -153,7 +153,10 @@ class PlannedWorld(Host):
         # Attempts that were given up may still be on their way; they too are answered by whoever takes them.
         await self.wait_until("all requests are answered", within_s, lambda: not self.answers.under_way())
         await self.wait_until("all nodes hold the same, and nothing waits in them", within_s, self.is_at_rest)
-        await self.wait_until("what is due ends", 1.0 + within_s, self.has_nothing_due)
+        # Keys end one after the other: at a moment when nothing is due, all nodes must know it.
+        await self.wait_until(
+            "what is due ends", 1.0 + within_s, lambda: self.has_nothing_due() and self.is_at_rest()
+        )
         # Nobody deposes a leader that works, but for a transfer that was under way when all was healed. Where time-outs
         # are nearly equal on purpose, votes are split a few times.
         require_quiet([each.raft for each in self.living()], term, 8 if plan.is_tied else 2)
@@ -176,7 +179,12 @@ class PlannedWorld(Host):
         verdict = check_history(self.told())
         if not verdict.is_valid:
             raise Violation(verdict.words)
-        replayed = judge_log(self.told_of_family(), self.chronicle.changes_of(self.family.prefix))
+        replayed = judge_log(
+            self.told_of_family(),
+            self.chronicle.changes_of(self.family.prefix),
+            self.chronicle.expiries(),
+            rate=self.judges.expiry.rate,
+        )
         if replayed.outcome != "valid":
             raise Violation(replayed.words)
 

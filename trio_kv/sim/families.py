@@ -25,7 +25,12 @@ REGISTERS: Final = ("a", "b", "c")
 COUNTERS: Final = ("n", "m")
 BY_MAX: Final = 10**14
 """A thousand additions of this stay within the 18 digits that can be counted with."""
-KNOWN_MAX: Final = 64
+TTL_SHORT_S: Final = 2.0
+"""A key that lives no longer than this is to be seen to end."""
+TTLS_S: Final = (0.1, 0.5, TTL_SHORT_S, 3600.0)
+"""What keys live. The last one outlives every run: a key that has it must never be missed."""
+LIMITED: Final = 0.25
+"""Share of the writes that say how long their key lives."""
 KINDS: Final[Mapping[str, int]] = {
     "get": 4,
     "set": 3,
@@ -71,13 +76,15 @@ class FamilyDraw:
 
     Args:
         random: by this.
+        ttls: how long keys live by this: it changes nothing else that is drawn.
         next_value: returns a value that nobody has written.
 
     """
 
-    def __init__(self, random: Random, next_value: Callable[[], Any]) -> None:
+    def __init__(self, random: Random, ttls: Random, next_value: Callable[[], Any]) -> None:
         """See the class."""
         self._random = random
+        self._ttls = ttls
         self._next_value = next_value
         self._makers: Mapping[str, Callable[[Family], Members]] = {
             "get": self._get,
@@ -93,7 +100,11 @@ class FamilyDraw:
     def request(self, family: Family) -> Members:
         """Return the members of a request, which asks for its revision, too."""
         (kind,) = self._random.choices(list(KINDS), list(KINDS.values()))
-        return {**self._makers[kind](family), "meta": True}
+        members = self._makers[kind](family)
+        for write in (members, *members.get("then", ()), *members.get("else", ())):
+            if write["op"] in ("set", "cas", "incr") and self._ttls.random() < LIMITED:
+                write["ttl"] = self._ttls.choice(TTLS_S)
+        return {**members, "meta": True}
 
     def _register(self, family: Family) -> str:
         return family.prefix + self._random.choice(REGISTERS)
@@ -198,17 +209,18 @@ class FamilyRequests:
 
     Args:
         random: by this.
+        ttls: how long keys live by this.
         family: of it.
         name: of the client; its values begin with it.
 
     """
 
-    def __init__(self, random: Random, family: Family, name: str) -> None:
+    def __init__(self, random: Random, ttls: Random, family: Family, name: str) -> None:
         """See the class."""
         self._family = family
         self._name = name
         self._values = 0
-        self._draw = FamilyDraw(random, self._next_value)
+        self._draw = FamilyDraw(random, ttls, self._next_value)
 
     def query(self) -> AnyQuery:
         """Return something to read."""

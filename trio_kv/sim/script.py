@@ -17,7 +17,7 @@ from trio_kv.sim.script_world import World
 INDENT = "    "
 
 
-def _parse(text: str) -> Iterator[tuple[str, bool]]:
+def parse(text: str) -> Iterator[tuple[str, bool]]:
     """Yield lines, and whether each is a command or prose; outputs are left out, for they are made anew."""
     is_below_command = False
     for line in text.splitlines():
@@ -39,7 +39,7 @@ def run_script(text: str) -> str:
     """
     world = World()
     lines: list[str] = []
-    for line, is_command in _parse(text):
+    for line, is_command in parse(text):
         lines.append(line)
         if is_command:
             try:

@@ -11,7 +11,7 @@ const KEYS = [
 const ROLE_NOTES = {
   leader: "leader: the only one that takes writes; it has a crown",
   follower: "follower; the arc is the time until it loses patience",
-  pre_candidate: "asks whether it would win an election",
+  pre_candidate: "asks around whether it would win an election",
   candidate: "candidate: stands for election",
   down: "down, or paused",
 };

@@ -7,6 +7,7 @@ import { Controls } from "./controls.js";
 import { byId, isTyping, setAttribute, setShown, setText } from "./dom.js";
 import { Feed } from "./feed.js";
 import { areKeysOn, buildHelp, buildLegend, buildTheme } from "./help.js";
+import { groupsOf } from "./layout.js";
 import { Ring } from "./ring.js";
 import { Sides } from "./sides.js";
 import { Speed } from "./speed.js";
@@ -175,10 +176,18 @@ function renderWords(frame) {
 
 /** Say in a sentence what is to be seen. */
 function captionOf(frame) {
-  const asking = frame.nodes.filter((node) => node.state === "up" && (node.role === "candidate" || node.role === "pre_candidate")).map((node) => node.node);
+  const those = (isIt) => frame.nodes.filter(isIt).map((node) => node.node);
+  const standing = those((node) => node.state === "up" && node.role === "candidate");
+  const asking = those((node) => node.state === "up" && node.role === "pre_candidate");
   const parts = [];
   if (frame.leader !== null) parts.push(`${nodeName(frame.leader)} leads: every write goes through it${frame.majority ? `, and counts once ${frame.majority} of ${frame.nodes.length} have it on disk` : ""}.`);
-  else parts.push(asking.length ? `No leader: ${listed(asking)} ${asking.length === 1 ? "asks" : "ask"} the others for their votes.` : "No leader: writes wait until one is elected.");
+  else if (standing.length) parts.push(`No leader: ${listed(standing)} ${standing.length === 1 ? "asks" : "ask"} the others for their votes.`);
+  else if (asking.length) parts.push(`No leader: ${listed(asking)} ${asking.length === 1 ? "asks" : "ask"} around whether the others would vote for ${asking.length === 1 ? "it" : "them"}.`);
+  else parts.push("No leader: writes wait until one is elected.");
+  const away = those((node) => node.state !== "up");
+  if (away.length) parts.push(`${listed(away)} ${away.length === 1 ? "is" : "are"} down or paused.`);
+  const groups = groupsOf(frame.nodes.map((node) => node.node), frame.links);
+  if (groups.length > 1) parts.push(`No message passes between ${groups.map(listed).join(" | ")}.`);
   const late = Math.max(0, ...frame.links.map((link) => link.delay_ms ?? 0));
   const lost = Math.max(0, ...frame.links.map((link) => link.loss ?? 0));
   if (late) parts.push(`Messages are up to ${Math.round(late)} ms late.`);

@@ -29,7 +29,7 @@ export function clockTime(time) {
 }
 
 export const ROLES = {
-  leader: "leader", follower: "follower", candidate: "candidate", pre_candidate: "asks first",
+  leader: "leader", follower: "follower", candidate: "candidate", pre_candidate: "asks around",
 };
 
 export const STATES = {

@@ -21,33 +21,24 @@ from trio_kv.check.violation import Violation
 from trio_kv.sim.chaos.lines import LineStream, converse
 from trio_kv.sim.chaos.recorder import FamilyCall, Recorder
 from trio_kv.sim.families import Family, FamilyDraw, Members
+from trio_kv.sim.numbering import ANSWERS, NUMBERED, REPEATED, Numbered, Numbering
 from trio_kv.wire.replies import ReplyLine
 
 PIPELINE_MAX = 6
 """Fewer at a time than for registers: what gets lost together has to be told apart afterwards."""
 STALE = 0.2
-NUMBERED = 0.5
-"""Share of the writes with a place in a session."""
-REPEATED = 0.1
-"""Share of those that are asked twice."""
 REPLY_GRACE_S = 1.0
-SEQS_KEPT = 16
-"""So many seqs below the next one are still awaited, as far as the server is told: they may be asked again."""
 NONSENSE_CODES = frozenset({"bad_request", "too_large", "unauthorized", "compacted"})
 """No request here deserves these."""
-ANSWERS = frozenset({"ok", "missing", "conflict"})
-_REPEATED_MEMBERS = frozenset({"key", "value", "status", "error", "revision", "succeeded", "results"})
-"""What an answer says every time."""
 
 
 @attrs.define(eq=False)
-class _Numbered:
-    """A write with a place in a session, until it is answered."""
+class _Asked:
+    """A request."""
 
     call: FamilyCall
-    attempts: int = 0
-    exchange: Exchange | None = None
-    """What came of it, once it was answered."""
+    numbered: Numbered | None
+    """Its place in a session, if it has one."""
 
 
 class FamilyClient:
@@ -70,11 +61,8 @@ class FamilyClient:
         self._client = client
         self._on_nonsense = on_nonsense
         self._values = 0
-        self._draw = FamilyDraw(random, self._next_value)
-        self._session: str | None = None
-        self._seq = 0
-        self._owed: list[_Numbered] = []
-        """Writes that had no answer yet: they are asked again."""
+        self._draw = FamilyDraw(random, Random(random.getrandbits(64)), self._next_value)
+        self._numbering = Numbering()
         self.begin()
 
     def begin(self) -> None:
@@ -83,24 +71,20 @@ class FamilyClient:
 
     def end(self) -> None:
         """Ask nothing any more: what has no answer never gets one."""
-        for numbered in self._owed:
-            self._recorder.end_of_family(numbered.call, None)
-        self._owed = []
+        for asked in self._numbering.owed:
+            self._recorder.end_of_family(asked.call, None)
+        self._numbering.owed = []
 
     async def ask(self, stream: LineStream, count: int, timeout_s: float) -> bool:
         """Ask so many things at once, but for a limit; return whether the connection can still be used."""
         within_s = timeout_s + REPLY_GRACE_S
-        if self._session is None and not await converse(
+        if self._numbering.session is None and not await converse(
             stream, [b'{"op": "session"}\n'], within_s, lambda _, reply: self._open(reply)
         ):
             return False
-        owed, self._owed = self._owed, []
-        asked: list[FamilyCall | _Numbered] = [*owed]
+        asked: list[_Asked] = [*self._numbering.owed]
         asked += [self._call(timeout_s) for _ in range(min(count, PIPELINE_MAX))]
-        repeated = [
-            each for each in asked if isinstance(each, _Numbered) and self._random.random() < REPEATED
-        ]
-        asked += repeated
+        asked += [each for each in asked if each.numbered is not None and self._random.random() < REPEATED]
         lines = [self._line(each, number) for number, each in enumerate(asked)]
         return await converse(
             stream, lines, within_s, lambda number, reply: self._end(asked[number], number, reply)
@@ -108,63 +92,60 @@ class FamilyClient:
 
     def _open(self, reply: ReplyLine | None) -> None:
         if reply is not None and reply.code == "ok":
-            self._session, self._seq = read(decode_members(reply.line), "session"), 0
+            self._numbering.begin(read(decode_members(reply.line), "session"))
 
     def _next_value(self) -> str:
         self._values += 1
         return f"c{self._client}-{self._values}"
 
-    def _call(self, timeout_s: float) -> FamilyCall | _Numbered:
+    def _call(self, timeout_s: float) -> _Asked:
+        numbered: Numbered | None = None
+
         def draw(family: Family) -> Members:
+            nonlocal numbered
             members = {**self._draw.request(family), "timeout": timeout_s}
             is_read = members["op"] in READS
             if is_read and self._random.random() < STALE:
                 members["consistency"] = "stale"
-            elif not is_read and self._session is not None and self._random.random() < NUMBERED:
-                members |= {"session": self._session, "seq": self._seq, "done": self._done}
-                self._seq += 1
+            elif not is_read and self._numbering.session is not None and self._random.random() < NUMBERED:
+                numbered, place = self._numbering.place()
+                members |= place
             return members
 
         call = self._recorder.call_of_family(self._client, self._random, draw)
-        return _Numbered(call) if "seq" in call.members else call
+        return _Asked(call, numbered)
 
-    @property
-    def _done(self) -> int:
-        """The lowest seq that may still be asked."""
-        owed = [each.call.members["seq"] for each in self._owed]
-        return int(max(0, min([self._seq - SEQS_KEPT, *owed])))
+    def _line(self, asked: _Asked, number: int) -> bytes:
+        return json.dumps({**asked.call.members, "id": number}).encode() + b"\n"
 
-    def _line(self, asked: FamilyCall | _Numbered, number: int) -> bytes:
-        call = asked if isinstance(asked, FamilyCall) else asked.call
-        return json.dumps({**call.members, "id": number}).encode() + b"\n"
-
-    def _end(self, asked: FamilyCall | _Numbered, number: int, reply: ReplyLine | None) -> None:
+    def _end(self, asked: _Asked, number: int, reply: ReplyLine | None) -> None:
         is_wrong = reply is not None and reply.close is None and bytes(reply.id) != b"%d" % number
         if reply is not None and (reply.code in NONSENSE_CODES or is_wrong):
             self._on_nonsense(f"no such answer can be: {asked} was answered with {reply.line!r}")
-        if isinstance(asked, FamilyCall):
-            self._note(self._recorder.end_of_family(asked, reply), reply)
-        elif asked.exchange is None:
-            self._end_numbered(asked, reply)
-        elif reply is not None and reply.code in ANSWERS and asked.exchange.outcome in ANSWERS:
-            self._compare(asked.exchange, reply)
+        numbered = asked.numbered
+        if numbered is None:
+            self._note(self._recorder.end_of_family(asked.call, reply), reply)
+        elif numbered.exchange is None:
+            self._end_numbered(asked, numbered, reply)
+        elif reply is not None and reply.code in ANSWERS and numbered.exchange.outcome in ANSWERS:
+            self._recorder.repeated += 1
+            if numbered.differs(reply.line):
+                self._on_nonsense(f"{numbered.exchange} was told {reply.line!r} when it was asked again")
 
-    def _end_numbered(self, asked: _Numbered, reply: ReplyLine | None) -> None:
-        asked.attempts += 1
-        code = "" if reply is None else reply.code
+    def _end_numbered(self, asked: _Asked, numbered: Numbered, reply: ReplyLine | None) -> None:
+        code, owed = "" if reply is None else reply.code, self._numbering.owed
         if code == "session_expired":
-            self._session = None
-        # A definite error speaks of its own attempt: one before it may have taken effect, or may yet.
-        elif code not in ANSWERS and (asked.attempts > 1 or code in ("", "timeout", "closed")):
-            if asked not in self._owed:
-                self._owed.append(asked)
+            self._numbering.session = None
+        if not numbered.ends(code):
+            if asked not in owed:
+                owed.append(asked)
             return
-        if asked in self._owed:
-            self._owed.remove(asked)
-        asked.exchange = self._recorder.end_of_family(asked.call, reply)
-        self._recorder.retried += asked.attempts > 1
-        if asked.attempts == 1:
-            self._note(asked.exchange, reply)
+        if asked in owed:
+            owed.remove(asked)
+        numbered.exchange = self._recorder.end_of_family(asked.call, reply)
+        self._recorder.retried += numbered.attempts > 1
+        if numbered.attempts == 1:
+            self._note(numbered.exchange, reply)
 
     def _note(self, exchange: Exchange, reply: ReplyLine | None) -> None:
         """Judge an answer by those before it on its connection."""
@@ -173,11 +154,3 @@ class FamilyClient:
                 self._order.told(exchange)
             except Violation as violation:
                 self._on_nonsense(str(violation))
-
-    def _compare(self, first: Exchange, reply: ReplyLine) -> None:
-        """Judge the answer to a request that was answered before: it must be the same."""
-        self._recorder.repeated += 1
-        kept = {name: bytes(text) for name, text in first.told.items() if name in _REPEATED_MEMBERS}
-        again = decode_members(reply.line)
-        if kept != {name: bytes(text) for name, text in again.items() if name in _REPEATED_MEMBERS}:
-            self._on_nonsense(f"{first} was told {reply.line!r} when it was asked again")

@@ -39,6 +39,11 @@ class LineStream:
             ReplyError: the line is no reply of this protocol.
 
         """
+        line = await self.receive_line()
+        return None if line is None else parse_reply(line)
+
+    async def receive_line(self) -> bytes | None:
+        """Return the next line, or None at the end of the connection."""
         while (end := self._received.find(b"\n", self._searched)) < 0:
             self._searched = len(self._received)
             chunk = await self._stream.receive_some(RECEIVE_BYTES)
@@ -48,7 +53,7 @@ class LineStream:
         line = bytes(self._received[: end + 1])
         del self._received[: end + 1]
         self._searched = 0
-        return parse_reply(line)
+        return line
 
     def close(self) -> None:
         """Close the connection as a program does that ends."""

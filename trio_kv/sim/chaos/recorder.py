@@ -33,6 +33,12 @@ FAMILY_OPERATIONS = (300, 700)
 ACKNOWLEDGED = frozenset({"ok", "missing", "conflict"})
 
 
+def group_of(key: str) -> str:
+    """Return the name of the group that a key is of: itself, or what the keys of its family begin with."""
+    head, slash, _ = key.rpartition("/")
+    return head + slash if slash else key
+
+
 @attrs.frozen
 class Group:
     """All operations on one key, or of one family, as they stand in the file of the groups."""

@@ -6,6 +6,7 @@ that was lost long after its last use is missed all the same.
 """
 
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -14,14 +15,16 @@ import msgspec
 import trio
 
 from trio_kv.check.exchange import Exchange
+from trio_kv.check.exchange import read as read_member
 from trio_kv.check.history import Operation
+from trio_kv.check.replay_replies import GONE_WITHIN_S
 from trio_kv.client.control import NoDoorError
 from trio_kv.kv.operations import Get, Set
 from trio_kv.sim.chaos.lines import LineStream, connect
 from trio_kv.sim.chaos.outcomes import classify
 from trio_kv.sim.chaos.recorder import Recorder
 from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, StartError, Target
-from trio_kv.sim.families import Family
+from trio_kv.sim.families import TTL_SHORT_S, Family
 from trio_kv.wire.operations import Request, Status
 from trio_kv.wire.replies import ReplyError, ReplyLine
 from trio_kv.wire.requests import encode_request
@@ -110,6 +113,24 @@ async def _what_is_missing(target: Target, key: str) -> str:
     return compare_nodes(msgspec.json.decode(reply.line))
 
 
+async def write_last(target: Target, key: str) -> int:
+    """Write something behind all else; return its revision.
+
+    Raises:
+        NotWholeError: the store, whole a moment ago, does not take it.
+
+    """
+    try:
+        with trio.fail_after(ATTEMPT_S):
+            async with _open(target) as stream:
+                reply = await _ask(stream, Request(Set(key, msgspec.Raw(b'"last"')), meta=True))
+    except LOST_ERRORS as error:
+        raise NotWholeError(f"the last write had no answer: {error}") from error
+    if reply.code != "ok" or not reply.revision:
+        raise NotWholeError(f"the last write was answered with {reply.line!r}")
+    return reply.revision
+
+
 def compare_nodes(status: dict[str, Any]) -> str:
     """Return what keeps the nodes from being whole and alike, or nothing."""
     nodes = status.get("nodes", [])
@@ -128,6 +149,8 @@ def compare_nodes(status: dict[str, Any]) -> str:
 async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, list[Operation | Exchange]]:
     """Read every key that was used, those of families among them; return the reads by key, or by family.
 
+    A key that ends soon is read until it has ended, or should have: the judge knows when that is.
+
     Raises:
         NotWholeError: the store, whole a moment ago, does not answer.
 
@@ -135,10 +158,15 @@ async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, li
     keys = sorted(key for key, group in recorder.groups.items() if not group.is_family)
     families = sorted(key for key, group in recorder.groups.items() if group.is_family)
     reads: dict[str, list[Operation | Exchange]] = {}
+    gone_s = recorder.now() + TTL_SHORT_S + GONE_WITHIN_S
     try:
         async with _open(target) as stream:
             for prefix in families:
-                reads[prefix] = [*await _read_family(stream, prefix, recorder, client)]
+                while any(map(_ends_soon, read := await _read_family(stream, prefix, recorder, client))):
+                    if recorder.now() > gone_s:
+                        break
+                    await trio.sleep(POLL_S)
+                reads[prefix] = [*read]
             for start in range(0, len(keys), AUDIT_BATCH):
                 batch = keys[start : start + AUDIT_BATCH]
                 reads |= {read.key: [read] for read in await _read_batch(stream, batch, recorder, client)}
@@ -146,6 +174,10 @@ async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, li
     except LOST_ERRORS as error:
         raise NotWholeError(f"after {len(reads)} of {len(keys)} keys were read once more: {error}") from error
     return reads
+
+
+def _ends_soon(exchange: Exchange) -> bool:
+    return bool(read_member(exchange.told, "ttl", math.inf) <= TTL_SHORT_S)
 
 
 async def _read_family(stream: LineStream, prefix: str, recorder: Recorder, client: int) -> list[Exchange]:

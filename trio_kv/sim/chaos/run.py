@@ -3,6 +3,7 @@
 | file | what it holds |
 |---|---|
 | `history.jsonl` | every operation and every fault, as `docs/histories.md` says |
+| `watched.jsonl` | what watches were told of each key, kept unless the run is valid |
 | `timeline.html` | a picture of the key that is wrong, or of the most troubled one |
 | `summary.json` | the verdict and the figures |
 | `server.log`, `traces/` | what our own server said; every event of it, start by start |
@@ -25,12 +26,13 @@ from trio_kv.check.history import Fault as HistoryFault
 from trio_kv.check.history import RisingClock
 from trio_kv.check.picture import VIOLATIONS_DRAWN_MAX
 from trio_kv.sim.chaos.config import COVERAGE_S, ChaosConfig
-from trio_kv.sim.chaos.judge import Judge, draw_picture, open_judge
+from trio_kv.sim.chaos.judge import Judge, Question, draw_picture, open_judge
 from trio_kv.sim.chaos.nemesis import Nemesis, possible_kinds, required_situations
 from trio_kv.sim.chaos.recorder import Group, Recorder
-from trio_kv.sim.chaos.recovery import NotWholeError, audit, find_nodes, mend, wait_whole
+from trio_kv.sim.chaos.recovery import NotWholeError, audit, find_nodes, mend, wait_whole, write_last
 from trio_kv.sim.chaos.summary import Findings, Summary, count_situations
 from trio_kv.sim.chaos.target import OwnServer, StartError, Target
+from trio_kv.sim.chaos.watchers import StreamFile, Watchers
 from trio_kv.sim.chaos.workload import Workload
 
 AUDIT_CLIENT = 1_000_000_000
@@ -92,9 +94,14 @@ class Run:
         self._closed: list[Group] = []
         """Keys that were not checked yet."""
         self._closed_more = trio.Event()
-        groups = config.out / "groups.jsonl"
-        self._groups = groups
+        self._groups, self._watched = config.out / "groups.jsonl", config.out / "watched.jsonl"
+        self._watched_groups = 0
+        """Keys and families of which a watch was told all."""
         self._recovery_s: float | None = None
+        self._last_revision = 0
+        """Of what was written behind all else, and was told to all watches."""
+        self._calm_from_s: float | None = None
+        """Since when the store is whole again."""
         self._load_s = 0.0
 
     def now(self) -> float:
@@ -133,14 +140,20 @@ class Run:
         )
         kinds = config.faults & possible_kinds(target, has_command=config.fault_command is not None)
         nemesis = Nemesis(target, kinds, Random(f"{config.seed} faults"), self.now, config.fault_command)
-        async with open_judge(self._groups) as judge:
-            await self._load(target, recorder, nemesis, judge)
-            reads = await self._recover(target, recorder, f"{prefix}whole")
+        streams = StreamFile(self._watched, prefix)
+        watchers = Watchers(target, streams, Random(f"{config.seed} watchers"), self.now, self._reject)
+        async with open_judge(self._groups, self._watched) as judge:
+            async with trio.open_nursery() as watching:
+                await self._watch(watching, watchers, target)
+                await self._load(target, recorder, nemesis, judge)
+                reads = await self._recover(target, recorder, f"{prefix}whole", watchers)
+                watching.cancel_scope.cancel()
             if isinstance(target, OwnServer):
                 code = await target.stop()
                 if code != 0:
                     self._accuse(f"the server, asked to stop, ended with {code}")
-            guilty = await self._check_all(recorder, reads, judge)
+            guilty = await self._check_all(recorder, reads, judge, watchers)
+            streams.close()
         self.findings.doubts += nemesis.problems
         situations = count_situations(nemesis.faults, required_situations(kinds, nodes))
         if self._load_s >= COVERAGE_S:
@@ -150,7 +163,14 @@ class Run:
         faults = [HistoryFault(fault.name, fault.from_s, fault.to_s) for fault in nemesis.faults]
         await trio.to_thread.run_sync(self._draw, recorder, reads, guilty, faults)
         await trio.to_thread.run_sync(recorder.finish, config.out / "history.jsonl", faults)
-        return await self._sum_up(recorder, nemesis, nodes, situations)
+        return await self._sum_up(recorder, nemesis, nodes, situations, watchers)
+
+    async def _watch(self, nursery: trio.Nursery, watchers: Watchers, target: Target) -> None:
+        """Begin watches, if the server has them."""
+        if not self._config.has_families:
+            return
+        if not await nursery.start(watchers.run) and target.has_process:
+            self._accuse("our own server knows no watches")
 
     async def _load(self, target: Target, recorder: Recorder, nemesis: Nemesis, judge: Judge) -> None:
         config = self._config
@@ -200,7 +220,7 @@ class Run:
         while True:
             while self._closed:
                 group = self._closed.pop(0)
-                opinion = await judge.ask((group.offset, group.size_bytes))
+                opinion = await judge.ask(Question(_ranges(group, {})))
                 if opinion.verdict == "violation":
                     self._stop.set()
             if self._stop.is_set():
@@ -208,27 +228,40 @@ class Run:
             self._closed_more = trio.Event()
             await self._closed_more.wait()
 
-    async def _recover(self, target: Target, recorder: Recorder, key: str) -> dict[str, tuple[int, int]]:
+    async def _recover(
+        self, target: Target, recorder: Recorder, key: str, watchers: Watchers
+    ) -> dict[str, tuple[int, int]]:
         """Mend everything, see the store whole, read all keys; return where each one's last read stands."""
         self._on_progress(Progress("recovery", 0, self._config.recovery_s))
         try:
             await mend(target)
             self._recovery_s = await wait_whole(target, key, within_s=self._config.recovery_s)
+            self._calm_from_s = self.now()
             reads = await audit(target, recorder, AUDIT_CLIENT)
+            if watchers.orders and not self.findings.violations:
+                self._last_revision = await write_last(target, key)
+                await watchers.wait_told(self._last_revision, self._config.recovery_s)
         except (NotWholeError, StartError) as error:
             self._accuse(str(error))
             return {}
         return {key: recorder.append(read) for key, read in reads.items()}
 
     async def _check_all(
-        self, recorder: Recorder, reads: dict[str, tuple[int, int]], judge: Judge
+        self, recorder: Recorder, reads: dict[str, tuple[int, int]], judge: Judge, watchers: Watchers
     ) -> list[Group]:
         """Check all keys, their last reads included; return those that are wrong."""
         guilty: list[Group] = []
         groups = list(recorder.groups.values())
         for number, group in enumerate(groups):
             self._on_progress(Progress("verdict", number, len(groups), recorder.recorded))
-            opinion = await judge.ask(*_ranges(group, reads))
+            question = Question(_ranges(group, reads), self._calm_from_s)
+            if self._last_revision:
+                parts, spans = watchers.told_of(group.key)
+                question = msgspec.structs.replace(
+                    question, watched=parts, spans=spans, last_revision=self._last_revision
+                )
+            opinion = await judge.ask(question)
+            self._watched_groups += opinion.is_watched
             if opinion.verdict == "violation":
                 guilty.append(group)
                 self._accuse(opinion.reason)
@@ -256,12 +289,18 @@ class Run:
             shown,
             [_ranges(group, reads) for group in guilty[:VIOLATIONS_DRAWN_MAX]],
             faults,
-            title,
+            title=title,
+            calm_from_s=self._calm_from_s,
         )
         (self._config.out / "timeline.html").write_text(page, encoding="utf-8")
 
     async def _sum_up(
-        self, recorder: Recorder, nemesis: Nemesis, nodes: int, situations: dict[str, int]
+        self,
+        recorder: Recorder,
+        nemesis: Nemesis,
+        nodes: int,
+        situations: dict[str, int],
+        watchers: Watchers,
     ) -> Summary:
         config = self._config
         operations: dict[str, dict[str, int]] = {}
@@ -283,6 +322,7 @@ class Run:
             chains=recorder.chains,
             retried=recorder.retried,
             repeated=recorder.repeated,
+            watched=watchers.figures(self._watched_groups),
             operations=operations,
             replies=dict(recorder.codes.most_common()),
             faults=dict(Counter(fault.kind for fault in nemesis.faults).most_common()),
@@ -300,6 +340,7 @@ class Run:
         (self._config.out / "summary.json").write_bytes(text + b"\n")
         if summary.verdict == "valid":
             shutil.rmtree(self._config.out / "data", ignore_errors=True)
+            self._watched.unlink()
 
     def _reject(self, nonsense: str) -> None:
         """End the load: whoever answers nonsense will do so again."""

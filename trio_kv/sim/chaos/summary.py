@@ -59,6 +59,8 @@ class Summary:
     """Writes in a session of their client that were asked again until there was an answer."""
     repeated: int = 0
     """Answers to such writes that were told a second time."""
+    watched: dict[str, int] = attrs.field(factory=dict)
+    """What watches were told, and what became of them."""
     operations: dict[str, dict[str, int]]
     """By what was asked, and what became of it."""
     replies: dict[str, int]
@@ -103,7 +105,7 @@ class Summary:
                 "checked",
                 f"{self.checked:,} operations of {self.clients} clients on {self.keys:,} keys in {self.seconds:.0f} s",
             ),
-            *(("", f"{op:<7}{_counts(outcomes)}") for op, outcomes in sorted(self.operations.items())),
+            *(("", f"{op:<11}{_counts(outcomes)}") for op, outcomes in sorted(self.operations.items())),
             (
                 "judged",
                 f"{self.stale_reads:,} stale reads, {self.chains:,} chains of requests for a connection's own key",
@@ -112,6 +114,7 @@ class Summary:
                 "",
                 f"{self.retried:,} writes asked again under their seq, {self.repeated:,} answers told twice",
             ),
+            ("watched", _counts(self.watched) or "nothing"),
             ("faults", f"{self.kills} kills, {self.pauses} pauses, {self.partitions} partitions"),
             ("", _counts(self.faults) or "none"),
             (

@@ -8,6 +8,7 @@ import attrs
 
 from trio_kv.check.exchange import READS, Exchange
 from trio_kv.sim.families import Members
+from trio_kv.sim.numbering import Numbered
 
 
 @attrs.define(eq=False)
@@ -24,6 +25,8 @@ class Asked:
     is_stale: bool = False
     members: Members | None = None
     """All that is asked of a family of keys; None: it is about a register."""
+    numbered: Numbered | None = None
+    """Its place in a session of its client, if it has one."""
     lane: int = 0
     call_s: float = 0.0
     outcome: str = ""

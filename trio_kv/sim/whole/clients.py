@@ -15,6 +15,7 @@ import trio
 from trio_kv.check.violation import Violation
 from trio_kv.proxy.stream import ConnectionLostError
 from trio_kv.sim.families import FamilyDraw
+from trio_kv.sim.numbering import NUMBERED, REPEATED
 from trio_kv.sim.whole.asked import Asked
 from trio_kv.sim.whole.heard import Heard
 from trio_kv.sim.whole.host import WholeHost
@@ -51,9 +52,11 @@ class Client:
         self._end: Endpoint | None = None
         self._received = b""
         self._heard = Heard(number, host)
-        self._family = FamilyDraw(random, self._next_text)
+        self._family = FamilyDraw(random, Random(f"{host.plan.seed}/{number}/ttls"), self._next_text)
         self._bursts = Random(f"{host.plan.seed}/{number}/bursts")
         """Of its own: how alike the requests of a burst are changes nothing else of a run."""
+        self._sessions = Random(f"{host.plan.seed}/{number}/sessions")
+        """Of its own, too."""
         self._values = 0
         self._ids = 0
         self._under_way: list[Asked] = []
@@ -71,11 +74,13 @@ class Client:
                     await trio.sleep(RETRY_S)
                     continue
                 try:
+                    await self._maybe_open_session()
                     await self._ask(self._draw_burst())
                 except ConnectionLostError:
                     self._lose()
         finally:
             self._leave()
+            self._heard.end()
             self._left.set()
 
     def stop(self) -> None:
@@ -123,6 +128,12 @@ class Client:
     # What to ask
 
     def _draw_burst(self) -> list[Asked]:
+        """Return what to ask at once: what is owed an answer first, and some of that twice."""
+        burst = [*self._heard.numbering.owed[:_BURST_MAX], *self._draw_new()]
+        again = [each for each in burst if each.numbered is not None and self._sessions.random() < REPEATED]
+        return [*burst, *again]
+
+    def _draw_new(self) -> list[Asked]:
         random, plan = self._random, self._host.plan
         if plan.lanes == 1 or random.random() < 0.3:
             return [self._draw(f"k{random.randrange(plan.keys)}")]
@@ -157,6 +168,10 @@ class Client:
         random = self._random
         members = self._family.request(self._host.family)
         asked = Asked(members["op"], members=members, timeout_s=random.choice((0.2, 1.0, 3.0)))
+        numbering = self._heard.numbering
+        if asked.is_write and numbering.session is not None and self._sessions.random() < NUMBERED:
+            asked.numbered, place = numbering.place()
+            asked.members = {**members, **place}
         if random.random() < 0.5:
             asked.id = self._next_id()
         asked.is_stale = not asked.is_write and random.random() < 0.2
@@ -187,6 +202,27 @@ class Client:
         self._heard.begin()
         return True
 
+    async def _maybe_open_session(self) -> None:
+        """Open a session, if there is none and one is wanted.
+
+        Raises:
+            ConnectionLostError: the connection ended before.
+            Violation: the reply is wrong in itself, or does not come.
+
+        """
+        if self._heard.numbering.session is not None or self._sessions.random() < 0.5:
+            return
+        line = b'{"op": "session", "timeout": 1.0}\n'
+        self._host.line(self.number, ">", line)
+        with trio.move_on_after(1.0 + GRACE_S) as patience:
+            await self._send(line)
+            reply = self._heard.read(await self._receive_line(patience))
+            if "close" in reply:
+                raise ConnectionLostError("the door said good-bye")
+            self._heard.told_of_session(reply)
+            return
+        raise Violation(f"c{self.number}: no answer within {1.0 + GRACE_S} s to {line!r}")
+
     def _leave(self) -> None:
         if self._end is not None:
             self._end.close()
@@ -213,7 +249,8 @@ class Client:
         lines = [asked.encode(random) for asked in burst]
         for lane, (asked, line) in enumerate(zip(burst, lines, strict=True)):
             host.line(self.number, ">", line)
-            asked.lane, asked.call_s = lane, host.stamp()
+            if asked not in burst[:lane] and (asked.numbered is None or not asked.numbered.attempts):
+                asked.lane, asked.call_s = lane, host.stamp()
             self._heard.asked(asked)
         self._under_way = list(burst)
         if len(burst) > 1:

@@ -10,6 +10,7 @@ from trio_kv.check.own_key import OwnKey
 from trio_kv.check.program_order import ProgramOrder
 from trio_kv.check.revision_order import RevisionOrder
 from trio_kv.check.violation import Violation
+from trio_kv.sim.numbering import ANSWERS, Numbered, Numbering
 from trio_kv.sim.whole.asked import Asked
 from trio_kv.sim.whole.host import WholeHost
 
@@ -31,6 +32,8 @@ class Heard:
 
     def __init__(self, number: int, host: WholeHost) -> None:
         """Have been told nothing; see the class."""
+        self.numbering = Numbering()
+        """The session of the client, and what it owes an answer to."""
         self.known: dict[str, bytes] = {}
         """What was last seen of each register: what a cas expects."""
         self._number = number
@@ -81,17 +84,63 @@ class Heard:
         if asked.members is None:
             self._judge_reply(asked, reply)
             self._record(asked, returned_s)
-        else:
-            self._judge_code(asked, reply)
+            return
+        self._judge_code(asked, reply)
+        code = "ok" if reply.get("status") == "ok" else reply.get("error", "missing")
+        if asked.numbered is None or self._ends(asked, asked.numbered, code, line):
             self._record_exchange(asked, line, returned_s)
 
+    def told_of_session(self, reply: dict[str, Any]) -> None:
+        """Take the reply to who wants a session.
+
+        Raises:
+            Violation: it can't be.
+
+        """
+        if reply.get("status") == "ok":
+            self.numbering.begin(reply["session"])
+        elif reply.get("error") not in {*FAILED, *UNKNOWN}:
+            raise Violation(f"no such answer can be: c{self._number} opened a session and got {reply}")
+
     def lost(self, asked: Asked) -> None:
-        """Note that a request will not be answered any more."""
-        asked.outcome = "unknown" if asked.is_write else "failed"
+        """Note that a request is not answered over this connection any more: most are never."""
         if asked.members is None:
+            asked.outcome = "unknown" if asked.is_write else "failed"
             self._record(asked, None)
-        else:
+        elif asked.numbered is None or self._ends(asked, asked.numbered, "", None):
             self._record_exchange(asked, None, None)
+
+    def end(self) -> None:
+        """Note that nothing is asked again any more."""
+        for asked in self.numbering.owed:
+            self._record_exchange(asked, None, None)
+        self.numbering.owed = []
+
+    def _ends(self, asked: Asked, numbered: Numbered, code: str, line: bytes | None) -> bool:
+        """Judge what an attempt of a write in a session was told; tell whether it is the last word.
+
+        Raises:
+            Violation: it was told something else before.
+
+        """
+        if numbered.exchange is not None:
+            if line is not None and code in ANSWERS and numbered.exchange.outcome in ANSWERS:
+                self._host.coverage.reach("answer told twice")
+                if numbered.differs(line):
+                    raise Violation(f"{numbered.exchange} was told {line!r} when it was asked again")
+            return False
+        owed = self.numbering.owed
+        if code == "session_expired":
+            self.numbering.session = None
+        if not numbered.ends(code):
+            if asked not in owed:
+                owed.append(asked)
+            return False
+        if asked in owed:
+            owed.remove(asked)
+        if numbered.attempts > 1 and code in ANSWERS:
+            self._host.coverage.reach("request asked again under its seq")
+        return True
 
     def _judge_code(self, asked: Asked, reply: dict[str, Any]) -> None:
         """Refuse a code that a request for a family can't meet: the rest is for the judge of all of them."""
@@ -102,7 +151,10 @@ class Heard:
     def _record_exchange(self, asked: Asked, line: bytes | None, returned_s: float | None) -> None:
         exchange = asked.exchange(self._number * _LANES_MAX + asked.lane, line, returned_s)
         asked.outcome = exchange.outcome
-        self._pages.told(exchange)
+        if asked.numbered is None or asked.numbered.attempts == 1:
+            self._pages.told(exchange)
+        if asked.numbered is not None:
+            asked.numbered.exchange = exchange
         self._host.note_exchange(exchange)
 
     def _judge_reply(self, asked: Asked, reply: dict[str, Any]) -> None:

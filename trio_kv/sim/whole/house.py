@@ -129,7 +129,7 @@ class House(NodeHost):
             Random(random.getrandbits(64)),
             session_timeout_s=plan.session_timeout_us / 1_000_000,
             secrets=Random(f"{plan.seed}/secrets"),
-            watch_window=Random(f"{plan.seed}/window").choice((16, 64, 8192)),
+            watch_window=self.draw_watch_window(),
         )
         self.network = ClientNetwork(self.after, Random(random.getrandbits(64)), plan.latency_s / 4)
         self.door = Door(self, self.store, trace, idle_timeout_s=random.choice((0.3, 2.0, 10.0)))
@@ -138,6 +138,10 @@ class House(NodeHost):
         ]
         """Client 0 only probes."""
         self.watchers = [Watcher(number, self) for number in range(WATCHERS)]
+
+    def draw_watch_window(self) -> int:
+        """Return how many of the latest revisions the gateway tells watches of."""
+        return Random(f"{self.plan.seed}/window").choice((16, 64, 8192))
 
     @property
     def events(self) -> int:
