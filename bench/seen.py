@@ -72,7 +72,7 @@ class Server(LineServer):
         start = ["-c", code] if code else ["-m", "trio_kv"]
         command = [sys.executable, *start, "serve", "--data-dir", str(self.data), *options]
         command += ["--port", str(self.port), "--control-port", str(self.control_port)]
-        self.process = Process(command, folder / "log", "  clients  " if not code else "")
+        self.process = Process(command, folder / "log", "  clients  ")
         self.rates: list[float] = []
         self.cpu_us: list[float] = []
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.node import Node
-from trio_kv.raft.events import Event
+from trio_kv.raft.events import Told
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message, ReadIndex, ReadIndexReply
 from trio_kv.raft.node import Raft
@@ -79,7 +79,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Raft.stored_and_done
 
-    def stored_and_done(self: Raft, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Event]] | None:
+    def stored_and_done(self: Raft, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Told]] | None:
         passed = real(self, ticket)
         if passed is None:
             return None

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import crc32c
@@ -35,17 +36,17 @@ SEED, KINDS = 8, ("crash", "partition", "wipe")
 
 
 @functools.cache
-def _run() -> tuple[Record, ...]:
+def _run() -> tuple[Any, ...]:
     """A run with crashes, partitions and a node that lost its disk."""
     return tuple(run_core(SEED, *KINDS))
 
 
 @pytest.fixture
-def run() -> list[Record]:
+def run() -> list[Any]:
     return list(_run())
 
 
-def judge(records: list[Record]) -> Broken | None:
+def judge(records: list[Any]) -> Broken | None:
     """Return what the judges find, with the record as they name it."""
     jury = Jury()
     try:
@@ -58,19 +59,19 @@ def judge(records: list[Record]) -> Broken | None:
     return None
 
 
-def find(records: list[Record], kind: type[Event], is_it: Callable[[Record], bool] = bool) -> int:
+def find(records: list[Any], kind: type[Event], is_it: Callable[[Any], bool] = bool) -> int:
     """Return the place of an event in the middle of a trace."""
     places = [n for n, record in enumerate(records) if isinstance(record.event, kind) and is_it(record)]
     return places[len(places) // 2]
 
 
-def change(records: list[Record], at: int, **members: object) -> int:
+def change(records: list[Any], at: int, **members: object) -> int:
     """Alter an event of a trace; return where."""
     records[at] = attrs.evolve(records[at], event=attrs.evolve(records[at].event, **members))
     return at
 
 
-def test_a_run_with_crashes_and_partitions_is_sound(run: list[Record]) -> None:
+def test_a_run_with_crashes_and_partitions_is_sound(run: list[Any]) -> None:
     """What simulated nodes tell through crashes, partitions and a rebuild proves the run right."""
     events = [type(record.event) for record in run]
     assert events.count(NodeStarted) > 10
@@ -82,24 +83,24 @@ def test_a_run_with_crashes_and_partitions_is_sound(run: list[Record]) -> None:
 # Ten ways to alter it, each with the property that it breaks. Each returns where it breaks.
 
 
-def two_leaders(records: list[Record]) -> int:
+def two_leaders(records: list[Any]) -> int:
     at = find(records, LeaderElected)
     other = records[at].node % 3 + 1
     records.insert(at + 1, attrs.evolve(records[at], node=other))
     return at + 1
 
 
-def too_few_votes(records: list[Record]) -> int:
+def too_few_votes(records: list[Any]) -> int:
     at = find(records, LeaderElected)
     return change(records, at, votes=(records[at].node,))
 
 
-def a_vote_for_somebody_else(records: list[Record]) -> int:
+def a_vote_for_somebody_else(records: list[Any]) -> int:
     elected = find(records, LeaderElected)
     term, leader = records[elected].term, records[elected].node
     voter = next(voter for voter in records[elected].event.votes if voter != leader)
 
-    def is_that_vote(record: Record) -> bool:
+    def is_that_vote(record: Any) -> bool:
         return (record.term, record.node) == (term, voter)
 
     change(
@@ -110,16 +111,16 @@ def a_vote_for_somebody_else(records: list[Record]) -> int:
     return elected
 
 
-def other_contents(records: list[Record]) -> int:
+def other_contents(records: list[Any]) -> int:
     return change(records, _follower_appends(records), crc=4711)
 
 
-def another_term_in_a_log(records: list[Record]) -> int:
+def another_term_in_a_log(records: list[Any]) -> int:
     at = _follower_appends(records)
     return change(records, at, last_term=records[at].event.last_term - 1)
 
 
-def a_commit_that_no_majority_has(records: list[Record]) -> int:
+def a_commit_that_no_majority_has(records: list[Any]) -> int:
     at = find(
         records, EntriesCommitted, lambda record: record.role == "leader" and _is_quiet(records, record)
     )
@@ -134,17 +135,17 @@ def a_commit_that_no_majority_has(records: list[Record]) -> int:
     return at
 
 
-def a_commit_beyond_the_log(records: list[Record]) -> int:
+def a_commit_beyond_the_log(records: list[Any]) -> int:
     at = find(records, EntriesCommitted, lambda record: record.role == "leader")
     return change(records, at, last=records[at].event.last + 1000)
 
 
-def a_commit_that_goes_back(records: list[Record]) -> int:
+def a_commit_that_goes_back(records: list[Any]) -> int:
     at = find(records, EntriesCommitted, lambda record: record.role == "follower")
     return change(records, at, first=records[at].event.first - 1)
 
 
-def a_follower_that_commits_by_itself(records: list[Record]) -> int:
+def a_follower_that_commits_by_itself(records: list[Any]) -> int:
     commits = (n for n, each in enumerate(records) if isinstance(each.event, EntriesCommitted))
     for at in commits:
         record = records[at]
@@ -163,7 +164,7 @@ def a_follower_that_commits_by_itself(records: list[Record]) -> int:
     raise AssertionError
 
 
-def another_state(records: list[Record]) -> int:
+def another_state(records: list[Any]) -> int:
     seen: set[int] = set()
     for n, record in enumerate(records):
         if n > len(records) // 2 and isinstance(record.event, EntriesApplied):
@@ -173,24 +174,24 @@ def another_state(records: list[Record]) -> int:
     raise AssertionError
 
 
-def an_entry_applied_twice(records: list[Record]) -> int:
+def an_entry_applied_twice(records: list[Any]) -> int:
     at = find(records, EntriesApplied)
     return change(records, at, first=records[at].event.first - 1)
 
 
-def a_term_that_goes_back(records: list[Record]) -> int:
+def a_term_that_goes_back(records: list[Any]) -> int:
     at = find(records, EntriesAppended, lambda record: record.role == "follower")
     records[at] = attrs.evolve(records[at], term=records[at].term - 1)
     return at
 
 
-def an_answer_before_it_is_applied(records: list[Record]) -> int:
+def an_answer_before_it_is_applied(records: list[Any]) -> int:
     at = find(records, WritesAnswered)
     return change(records, at, last=records[at].event.last + 1)
 
 
-def a_log_that_is_shorter_after_a_restart(records: list[Record]) -> int:
-    def has_log(record: Record) -> bool:
+def a_log_that_is_shorter_after_a_restart(records: list[Any]) -> int:
+    def has_log(record: Any) -> bool:
         return record.event.log_last > record.event.log_first + 3 and not record.event.is_rebuilding
 
     at = find(records, NodeStarted, has_log)
@@ -199,7 +200,7 @@ def a_log_that_is_shorter_after_a_restart(records: list[Record]) -> int:
     return change(records, at, log_last=last)
 
 
-def _follower_appends(records: list[Record]) -> int:
+def _follower_appends(records: list[Any]) -> int:
     """Return where a follower appends what the leader of its term appended in it."""
     ends = {
         (record.term, record.event.last)
@@ -207,7 +208,7 @@ def _follower_appends(records: list[Record]) -> int:
         if isinstance(record.event, EntriesAppended) and record.role == "leader"
     }
 
-    def is_it(record: Record) -> bool:
+    def is_it(record: Any) -> bool:
         event = record.event
         is_alike = {(event.last_term, event.first - 1), (event.last_term, event.last)} <= ends
         return record.role == "follower" and is_alike and event.first > 3
@@ -215,7 +216,7 @@ def _follower_appends(records: list[Record]) -> int:
     return find(records, EntriesAppended, is_it)
 
 
-def _is_quiet(records: list[Record], record: Record) -> bool:
+def _is_quiet(records: list[Any], record: Any) -> bool:
     """Return whether an entry stood in the logs of three nodes when it was committed, and a snapshot in none."""
     at = records.index(record)
     starts = [n for n, each in enumerate(records[:at]) if isinstance(each.event, NodeStarted)]
@@ -247,9 +248,9 @@ ALTERATIONS = [
 
 @pytest.mark.parametrize(("alter", "broken"), ALTERATIONS, ids=[alter.__name__ for alter, _ in ALTERATIONS])
 def test_an_altered_trace_says_which_property_broke_and_where(
-    alter: Callable[[list[Record]], int],
+    alter: Callable[[list[Any]], int],
     broken: str,
-    run: list[Record],
+    run: list[Any],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -280,7 +281,7 @@ def verdict(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[s
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_trace_that_lost_events_is_unknown(
-    share: float, run: list[Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    share: float, run: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Wherever a buffer overflowed, what is left refutes nothing and proves nothing; the doubt says what is missing."""
     begin, end = int(share * len(run)), int(share * len(run)) + 40
@@ -294,7 +295,7 @@ def test_a_trace_that_lost_events_is_unknown(
 
 @pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8])
 def test_lines_that_were_cut_out_are_missed(
-    share: float, run: list[Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    share: float, run: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also without a word of it in the trace: events are counted."""
     begin = int(share * len(run))
@@ -306,7 +307,7 @@ def test_lines_that_were_cut_out_are_missed(
     ]
 
 
-def test_two_leaders_are_two_leaders_whatever_was_lost_between_them(run: list[Record]) -> None:
+def test_two_leaders_are_two_leaders_whatever_was_lost_between_them(run: list[Any]) -> None:
     """What the cluster once did stays true over a gap."""
     at = two_leaders(run)
     other = run.pop(at)
@@ -321,7 +322,7 @@ def test_two_leaders_are_two_leaders_whatever_was_lost_between_them(run: list[Re
 
 @pytest.mark.parametrize("share", [0.05, 0.35, 0.65, 0.95])
 def test_a_run_that_was_killed_is_sound_as_far_as_it_told(
-    share: float, run: list[Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    share: float, run: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A last line that is torn is passed over, and that there is no end is said."""
     end = int(share * len(run))
@@ -333,7 +334,7 @@ def test_a_run_that_was_killed_is_sound_as_far_as_it_told(
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
-def test_a_file_holds_run_after_run(share: float, run: list[Record]) -> None:
+def test_a_file_holds_run_after_run(share: float, run: list[Any]) -> None:
     """A restart of the whole store goes on with the same cluster, another one begins anew."""
     other = attrs.evolve(run[1].event, cluster="another")
     again = [run[0], attrs.evolve(run[1], event=other), *run[2:]]
@@ -358,23 +359,23 @@ def test_a_cluster_that_was_killed_and_went_on_is_sound(cut: int) -> None:
     assert judge([*records[: again - cut], records[0], cluster, *second, end]) is None
 
 
-def _all_start(records: list[Record], nodes: set[int | None]) -> bool:
+def _all_start(records: list[Any], nodes: set[int | None]) -> bool:
     """Return whether each of these nodes starts before it tells anything else."""
-    firsts = {}
+    firsts: dict[int | None, type[Event]] = {}
     for record in records:
         firsts.setdefault(record.node, type(record.event))
     return all(firsts.get(node) is NodeStarted for node in nodes)
 
 
 def test_a_trace_without_its_beginning_is_unknown(
-    run: list[Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The end of a file refutes nothing."""
     code, found = verdict(write_trace(tmp_path / "tail.jsonl", run[len(run) // 2 :]), capsys)
     assert (code, found["verdict"]) == (2, "unknown")
 
 
-def test_a_trace_of_one_process_of_several_is_unknown(run: list[Record]) -> None:
+def test_a_trace_of_one_process_of_several_is_unknown(run: list[Any]) -> None:
     """What the nodes of another process stored can't be known."""
     records = [record for record in run if record.node != 2]
     here = tuple(node for node in run[1].event.nodes if node != 2)
@@ -394,7 +395,7 @@ def test_a_trace_of_one_process_of_several_is_unknown(run: list[Record]) -> None
 
 
 def test_it_reads_packed_files_and_stdin(
-    run: list[Record], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gzip is known by its first bytes, whatever the file is called."""
     path = write_trace(tmp_path / "run", run)

@@ -142,6 +142,8 @@ def scalar_of(type_: Any) -> Any:
     """Return the type of a value that is there: without `None`, and without what cyclopts is told about it."""
     if get_origin(type_) is Annotated:
         return scalar_of(get_args(type_)[0])
+    if get_origin(type_) is tuple:
+        return scalar_of(get_args(type_)[0])  # of words that may be several
     if get_origin(type_) in {Union, types.UnionType}:
         (present,) = (each for each in get_args(type_) if each is not types.NoneType)
         return scalar_of(present)
