@@ -1,18 +1,25 @@
 """What a node leaves lying, what it holds together, and what leaves without a pass of it (decision 0024)."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import attrs
 
 from tests.mutants.registry import Patch, mutant
+from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.node import Node
 from trio_kv.raft.events import Told
+from trio_kv.raft.follower import Follower
 from trio_kv.raft.leader import Leader
-from trio_kv.raft.messages import Message, ReadIndex, ReadIndexReply
+from trio_kv.raft.messages import Heartbeat, Message, ReadIndex, ReadIndexReply
 from trio_kv.raft.node import Raft
 from trio_kv.raft.reads import Question
 from trio_kv.raft.ready import Ticket
 from trio_kv.raft.replicator import Replicator
+from trio_kv.replica.driver import Control
 from trio_kv.replica.replica import Replica
 
+NO_PASS = "tests/unit/test_no_pass.py::"
 PATIENCE = "tests/unit/test_patience.py::"
 REPLICA = "tests/unit/test_replica.py::"
 UNDER_WAY = "tests/unit/test_writes_under_way.py::"
@@ -162,3 +169,75 @@ def _(patch: Patch) -> None:
         self._timer_scope.deadline = self.clock.to_trio(self._timer_at)
 
     patch.setattr(Node, "clock_changed", clock_changed)
+
+
+@mutant(
+    "follower: a heartbeat that commits something is answered without a pass",
+    tests=(f"{NO_PASS}test_what_brings_news_to_a_follower_is_left_to_a_pass",),
+)
+def _(patch: Patch) -> None:
+    real = Follower.is_answer_all
+
+    def is_answer_all(self: Follower, message: Message) -> bool:
+        commit = self.raft.commit
+        return real(self, attrs.evolve(message, commit=commit) if isinstance(message, Heartbeat) else message)
+
+    patch.setattr(Follower, "is_answer_all", is_answer_all)
+
+
+@mutant(
+    "leader: a reply for which a question waits is taken without a pass",
+    tests=(f"{NO_PASS}test_a_reply_for_which_a_question_waits_needs_a_pass",),
+)
+def _(patch: Patch) -> None:
+    real = Replicator.is_answer_all
+
+    def is_answer_all(self: Replicator, message: Message) -> bool:
+        pending, self.rounds.pending = self.rounds.pending, []
+        try:
+            return real(self, message)
+        finally:
+            self.rounds.pending = pending
+
+    patch.setattr(Replicator, "is_answer_all", is_answer_all)
+
+
+@mutant(
+    "inbox: a message without news overtakes those that wait",
+    tests=(f"{NO_PASS}test_no_message_overtakes_another_one",),
+)
+def _(patch: Patch) -> None:
+    real = Inbox.post_peer
+
+    def post_peer(self: Inbox, message: Message) -> bool:
+        return self.pass_on(message) or real(self, message)
+
+    patch.setattr(Inbox, "post_peer", post_peer)
+
+
+@mutant(
+    "node: one that is paused answers heartbeats",
+    tests=(f"{NO_PASS}test_a_node_that_is_paused_answers_no_heartbeat",),
+)
+def _(patch: Patch) -> None:
+    real = Node._pass_on
+
+    def pass_on(self: Node, item: Control | Message) -> bool:
+        self._is_behind = False
+        return real(self, item)
+
+    patch.setattr(Node, "_pass_on", pass_on)
+
+
+@mutant(
+    "node: the timer is not told that it is due later, and fires in vain",
+    tests=(f"{NO_PASS}test_in_an_idle_cluster_the_leader_alone_has_passes",),
+)
+def _(patch: Patch) -> None:
+    real = Node.__init__
+
+    def init(self: Node, **parts: Any) -> None:
+        real(self, **parts)
+        self._soon_s = 0.0
+
+    patch.setattr(Node, "__init__", init)

@@ -25,7 +25,7 @@ from typing import Any
 import trio
 
 from trio_kv.raft.messages import HeartbeatReply, Message
-from trio_kv.replica.driver import Control
+from trio_kv.replica.driver import MAY_NEED_NO_PASS, Control
 from trio_kv.replica.patience import Patience
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Propose, Request
 
@@ -56,8 +56,8 @@ class Inbox:
         self.patience: Patience | None = None
         """Tells what the node can act on; None: on all. The node renews it at each pass."""
         self.on_left_lying: Callable[[], object] = _nothing
-        """Is called when something is left lying where nothing lay; whoever is called calls `look` before long."""
-        self.pass_on: Callable[[Control], bool] = _never
+        """Is called when something is left lying where nothing lay; whoever is called calls `drain` before long."""
+        self.pass_on: Callable[[Control | Message], bool] = _never
         """Takes what needs no pass of the node, and says whether it did."""
         self.on_heartbeat_reply: Callable[[HeartbeatReply], object] = _nothing
         """Is told when one arrives, which may be a while before the node takes it."""
@@ -72,13 +72,19 @@ class Inbox:
             self._put(item)
 
     def post_peer(self, message: Message) -> bool:
-        """Put a message of a peer into the second lane, if it has room."""
+        """Put a message of a peer into the second lane, if it has room, unless it is done with at once.
+
+        Nothing is done at once while something lies here, so no message overtakes another one.
+        """
+        if type(message) in MAY_NEED_NO_PASS:
+            if type(message) is HeartbeatReply:
+                self.on_heartbeat_reply(message)
+            if not self._items and self.pass_on(message):
+                return True
         if self._peers >= self._peers_max:
             self.lost += 1
             return False
         self._peers += 1
-        if type(message) is HeartbeatReply:
-            self.on_heartbeat_reply(message)
         self._put(message)
         return True
 
@@ -94,12 +100,6 @@ class Inbox:
         self._requests += 1
         self._put(request)
         return True
-
-    def look(self) -> None:
-        """Let the node take what lies here, whether it can act on it or not."""
-        if self._items and not self._is_sent:
-            self._is_sent = True
-            self._send.send_nowait(self._items)
 
     async def receive(self) -> list[Any]:
         """Wait until something is there; return all that is. Always lets other tasks run."""
@@ -134,7 +134,7 @@ def _nothing(*_: object) -> None:
     """Do nothing."""
 
 
-def _never(item: Control) -> bool:
+def _never(item: Control | Message) -> bool:
     """Take nothing."""
     del item
     return False

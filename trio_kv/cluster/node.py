@@ -111,10 +111,11 @@ class Node:
         self._is_behind = False
         """Whether there was a pause, and no pass since: what came in it is still to be taken."""
         self._timer_scope = trio.CancelScope()
-        self._timer_at = 0.0
+        self._timer_at = float("inf")
+        self._soon_s = 1.5 * replica.raft.config.heartbeat_interval_s
+        """A leader has something to do more often than that."""
         self._look_at = float("inf")
         """When the inbox is to be looked into, by Trio's clock."""
-        self._timer_taken = trio.Event()
         self._told: tuple[str, int, int | None] | None = None
         self._last_leader: int | None = None
         self.leader_changes = 0
@@ -160,35 +161,60 @@ class Node:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._pass(self.clock.now(), [])
-                self._nursery.start_soon(self._run_timer)
-                await self._run_inbox()
+                while True:
+                    await self._take_all(await self._work())
         finally:
             # From here on nothing is passed on: the disk may still tell of what it had begun.
             self._nursery = None
             self._answer_all()
 
-    async def _run_inbox(self) -> None:
-        while True:
-            self._batch = []
-            items = self._batch = await self.inbox.receive()
-            if self._resumed is not None:
-                await self._resumed.wait()
-                items += self.inbox.drain()
-            self._pass(self.clock.now(), items)
-            self._is_behind = self._resumed is not None
-            # One that fired is among the items: each pass takes all that there is.
-            self._timer_taken.set()
+    async def _work(self) -> list[Input]:
+        """Take what comes, until something is due or the node is paused; return what was received and not taken.
+
+        One scope goes for many passes. Its deadline follows what is due, and so the node waits for its inbox and its
+        timer at once.
+        """
+        at = min(self.clock.to_trio(self._timer_at), self._look_at)
+        with trio.CancelScope(deadline=at) as self._timer_scope:
+            while True:
+                items = self._batch = await self.inbox.receive()
+                if self._resumed is not None:
+                    return items
+                self._take(items)
+        return []
+
+    async def _take_all(self, items: list[Input]) -> None:
+        """Take what was received, all that lies in the inbox, and then what is due."""
+        if not self.replica.raft.is_leader:
+            # Whoever else is late has its turn first: a leader in this process, say, that was to be heard by now.
+            await trio.lowlevel.checkpoint()
+        if self._resumed is not None:
+            await self._resumed.wait()
+        items += self.inbox.drain()
+        self._timer_at = self._look_at = float("inf")
+        if self.replica.deadline <= self.clock.now():
+            items.append(TimerFired())
+        self._take(items)
+
+    def _take(self, items: list[Input]) -> None:
+        """Have a pass, with all that there is."""
+        self._batch = items
+        self._pass(self.clock.now(), items)
+        self._batch = []
+        self._is_behind = self._resumed is not None
 
     def _pass(self, now: float, items: list[Input]) -> None:
         """Let the driver take what came, and carry out what it wants."""
         work = self.driver.step(now, trio.current_time(), items)
         send, disk = self._send, self._disk
+        # A message may be answered before `send` returns.
+        self.inbox.patience = work.patience
+        self._set_timer(now, work.deadline)
         for message in work.messages:
             send(message)
         if work.write is not None:
             disk.submit(work.write)
         self.inbox.uncommitted_bytes = self.replica.uncommitted_bytes
-        self.inbox.patience = work.patience
         for job in work.jobs:
             disk.submit(job)
         for told in work.events:
@@ -196,7 +222,6 @@ class Node:
         if work.wants_pass:
             self.inbox.post(Continue())
         self._note()
-        self._set_timer(work.deadline)
         if work.answers:
             # Last, for whoever is answered may ask anew at once.
             self._deliver(work.answers)
@@ -244,15 +269,20 @@ class Node:
         status.log_last = raft.log.last_index
         status.digest = f"{machine.entries_digest:08x}{machine.state_digest:08x}"
 
-    # The timer: a task that sleeps in a cancel scope whose deadline follows the core's.
+    # The timer: a cancel scope whose deadline follows the core's
 
-    def _set_timer(self, deadline: float) -> None:
-        """Let the timer fire in time. A deadline that moved on is not told to it: it wakes, sees, sleeps again."""
-        if deadline < self._timer_at:
+    def _set_timer(self, now: float, deadline: float) -> None:
+        """Let the timer fire in time. A deadline that moved on is told to it shortly before it would fire in vain.
+
+        To tell it each time would cost a pass more than to wake in vain now and then; and in an idle process nothing
+        costs as much as to wake.
+        """
+        soon = now + self._soon_s
+        if deadline < self._timer_at or self._timer_at < soon <= deadline:
             self._timer_at = deadline
-            self._timer_scope.deadline = self.clock.to_trio(deadline)
+            self._timer_scope.deadline = min(self.clock.to_trio(deadline), self._look_at)
 
-    def _pass_on(self, item: Control) -> bool:
+    def _pass_on(self, item: Control | Message) -> bool:
         """Let messages leave that waited for this alone, without waking the node; return whether that is all of it.
 
         Nothing overtakes what came in a pause. It is called in callbacks of the event loop, which nobody outlives if
@@ -262,10 +292,12 @@ class Node:
         if nursery is None or self._is_behind:
             return False
         try:
-            passed = self.driver.pass_on(item)
+            now = self.clock.now()
+            passed = self.driver.pass_on(now, item)
             if passed is None:
                 return False
             messages, events = passed
+            self._set_timer(now, self.replica.deadline)
             for message in messages:
                 self._send(message)
             for told in events:
@@ -275,25 +307,9 @@ class Node:
         return True
 
     def _look_later(self) -> None:
-        """Let the timer see to it that what was left lying in the inbox does not lie for long."""
+        """See to it that what was left lying in the inbox does not lie for long."""
         self._look_at = trio.current_time() + PATIENCE_S
         self._timer_scope.deadline = min(self._timer_scope.deadline, self._look_at)
-
-    async def _run_timer(self) -> None:
-        while True:
-            self._timer_at = self.replica.deadline
-            at = min(self.clock.to_trio(self._timer_at), self._look_at)
-            with trio.CancelScope(deadline=at) as self._timer_scope:
-                await trio.sleep_forever()
-            if self._look_at <= trio.current_time():
-                self._look_at = float("inf")
-                self.inbox.look()
-            if self.replica.deadline <= self.clock.now():
-                # Fired: nothing more is due until the node has taken note of it, which moves the deadline.
-                self._timer_at = float("-inf")
-                self._timer_taken = trio.Event()
-                self.inbox.post(TimerFired())
-                await self._timer_taken.wait()
 
     def _answer_all(self) -> None:
         """Give the last answers: what was taken is unknown, what still lay in the inbox never happened."""

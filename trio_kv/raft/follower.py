@@ -11,6 +11,7 @@ from trio_kv.raft.messages import (
     HeartbeatReply,
     InstallReply,
     InstallSnapshot,
+    Message,
     TimeoutNow,
 )
 from trio_kv.raft.ready import Chunk
@@ -53,6 +54,19 @@ class Follower(Role):
             self.restart_timer(now)
             return None
         return Stand("heard no leader", is_pre_vote=True)
+
+    def is_answer_all(self, message: Message) -> bool:
+        """See `Role`: so it is with a heartbeat that brings no news."""
+        raft = self.raft
+        return (
+            isinstance(message, Heartbeat)
+            and message.source == raft.leader
+            and message.term == raft.term == raft.persistence.durable_term
+            and message.commit <= raft.commit
+            and raft.fresh_index is not None
+            and not message.rebuilding
+            and not raft.is_rebuilding
+        )
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
         """Join the leader's entries to the log, or say where they don't join."""

@@ -61,6 +61,10 @@ class Progress:
         """Whether the logs are known to join."""
         return self.sending is Sending.REPLICATE
 
+    def is_up_to_date(self, last_index: int) -> bool:
+        """Return whether a reply to a heartbeat can ask for nothing more: it has all of the log, and room for more."""
+        return self.match == last_index and self.install is None and self.free_log_bytes is None
+
     def is_window_open(self) -> bool:
         """Whether another AppendEntries may be sent now."""
         match self.sending:

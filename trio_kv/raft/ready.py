@@ -112,6 +112,11 @@ class Effects:
     chunk_reads: list[ChunkRead] = attrs.field(factory=list)
     events: list[Told] = attrs.field(factory=list)
 
+    def take_messages(self) -> list[Message]:
+        """Return the messages, which leave now."""
+        messages, self.messages = self.messages, []
+        return messages
+
     def copy(self) -> "Effects":
         """Return equal effects for a copy of the node."""
         return Effects(*map(list.copy, attrs.astuple(self, recurse=False)))

@@ -100,6 +100,20 @@ class Replicator(Role):
         """Forget what a follower acknowledged: it came back with another disk."""
         self.progress[peer].reset(self.raft.log.last_index + 1)
 
+    def is_answer_all(self, message: Message) -> bool:
+        """See `Role`: so it is with a reply for which no question waits, of a follower that has all of the log."""
+        raft, progress = self.raft, self.progress.get(message.source)
+        return (
+            isinstance(message, HeartbeatReply)
+            and message.term == raft.term
+            and not self.rounds.pending
+            and progress is not None
+            and progress.is_up_to_date(raft.log.last_index)
+            and progress.counts
+            and not message.is_rebuilding
+            and message.incarnation == raft.incarnation_of(message.source)
+        )
+
     # Sending
 
     def replicate(self, now: float) -> None:

@@ -98,6 +98,10 @@ class Role:
 
     # What happens
 
+    def is_answer_all(self, message: Message) -> bool:
+        """Return whether nothing comes of a message but an answer that may leave at once, or not even that."""
+        return False
+
     def on_timeout(self, now: float) -> Transition | None:
         """Do what is due."""
         return None

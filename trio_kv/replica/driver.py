@@ -5,13 +5,15 @@ one, and returns one `Work`. Pure: both clocks are arguments.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 import msgspec
 
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.events import Told, TransferEnded
-from trio_kv.raft.messages import Message
+from trio_kv.raft.messages import Heartbeat, HeartbeatReply, Message
+from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import ChunkWasRead, Write
 from trio_kv.replica.commit_times import CommitTimes
 from trio_kv.replica.jobs import (
@@ -63,6 +65,10 @@ Control = Completion | TimerFired | Continue | Transfer | TakeSnapshot
 Input = Message | Request | Control
 
 
+MAY_NEED_NO_PASS: Final = frozenset({Heartbeat, HeartbeatReply})
+"""Messages that bring no news most of the time."""
+
+
 class DiskFailedError(Exception):
     """The node's disk failed a write or a sync: the node must stop, and nothing is retried (scenario D11)."""
 
@@ -86,6 +92,14 @@ class Work(msgspec.Struct, gc=False):
     """When `TimerFired` is to be given, by the clock of the node."""
     patience: Patience
     """What of that which comes next may lie for a moment."""
+
+
+def heard_and_done(raft: Raft, now: float, message: Message) -> Sequence[Message] | None:
+    """Take a message if an answer, which leaves now, is all that comes of it; return that, or None: not taken."""
+    if not raft.role.is_answer_all(message):
+        return None
+    raft.receive(now, message)
+    return raft.effects.take_messages()
 
 
 class Driver:
@@ -140,15 +154,24 @@ class Driver:
             Patience(replica.raft),
         )
 
-    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
+    def pass_on(self, now: float, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Take what lets messages leave and asks for nothing else, without a pass.
 
+        Args:
+            now: the time of the node's own clock.
+            item: a completion, or a message behind which no other one waits for a pass.
+
         Returns:
-            the messages, which leave now, and events. None if this is not such an item, or not now: it was not taken,
-            and is to be given to `step`.
+            the messages, which leave now, and events; `Replica.deadline` may be another one then. None if this is not
+            such an item, or not now: it was not taken, and is to be given to `step`.
 
         """
-        return self.replica.raft.stored_and_done(item.ticket) if isinstance(item, Stored) else None
+        if isinstance(item, Stored):
+            return self.replica.raft.stored_and_done(item.ticket)
+        if isinstance(item, Heartbeat | HeartbeatReply):
+            messages = heard_and_done(self.replica.raft, now, item)
+            return None if messages is None else (messages, ())
+        return None
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Give up the turn; return the last answers of a node that dies: what it had taken is unknown."""

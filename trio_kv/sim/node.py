@@ -232,11 +232,14 @@ class SimulatedNode:
         """Take a message, a request or a completion, or lose it."""
         if self._driver is None or (isinstance(item, Message | Request) and not self.has_room):
             return
-        passed = None if self.is_paused else self._driver.pass_on(item)
+        passed = (
+            self._driver.pass_on(self.clock.at(self.world.now), item) if self._is_free_for(item) else None
+        )
         if passed is not None:
             for message in passed[0]:
                 self.world.network.send(message)
             self._tell(passed[1])
+            self._set_timer(self._driver.replica.deadline)
             return
         self._inbox.append(item)
         if self.is_paused:
@@ -246,6 +249,12 @@ class SimulatedNode:
             self._think_later(think_s)
         elif not self._is_thinking:
             self._step()
+
+    def _is_free_for(self, item: Input) -> bool:
+        """Return whether something may be taken at once: a message only if it overtakes none, and costs no time."""
+        if self.is_paused or not isinstance(item, Message):
+            return not self.is_paused
+        return not (self._inbox or self.step_s or self.world.plan.think_s)
 
     def transfer(self, target: int) -> None:
         """Let this leader hand over; another member or nobody."""

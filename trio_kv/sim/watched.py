@@ -70,10 +70,12 @@ class WatchedDriver(Driver):
         self._see_state()
         return work
 
-    def pass_on(self, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
+    def pass_on(self, now: float, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Take what needs no step, before everybody's eyes."""
-        passed = super().pass_on(item)
+        passed = super().pass_on(now, item)
         if passed is not None:
+            if isinstance(item, Message):
+                self._world.watch.took(self.replica.id, item)
             for message in passed[0]:
                 self._world.watch.sent(self.replica.id, message)
             self._world.stepped(self.replica, self.turns)
