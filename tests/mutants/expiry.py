@@ -1,5 +1,6 @@
 """Keys that end, and the time of the cluster (scenario C6)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.mutants.registry import Patch, mutant, scripts
@@ -8,8 +9,8 @@ from trio_kv.kv.commands import Expire
 from trio_kv.kv.expiring import expire
 from trio_kv.kv.image import ItemRecord
 from trio_kv.kv.operations import Get, Incr, Set
-from trio_kv.kv.operations.operation import Context
-from trio_kv.kv.reply import Item, Reply
+from trio_kv.kv.operations.operation import Change, Context
+from trio_kv.kv.reply import Due, Item, Reply
 from trio_kv.kv.sessions import Sessions
 from trio_kv.raft.candidate import Candidate
 from trio_kv.raft.leader import Leader
@@ -42,9 +43,9 @@ OVER_REIGNS = "test_C6_a_key_ends_in_its_time_over_reigns_without_a_write"
     tests=unit_tests("test_a_key_ends_by_an_entry_at_its_time_or_later"),
 )
 def _(patch: Patch) -> None:
-    def early(context: Context, sessions: Sessions, at_most: int | None) -> list[int]:
+    def early(context: Context, sessions: Sessions, at_most: int | None, told: Sequence[Change]) -> list[int]:
         context.time_us += 1
-        forgotten = expire(context, sessions, at_most)
+        forgotten = expire(context, sessions, at_most, told)
         context.time_us -= 1
         return forgotten
 
@@ -97,7 +98,9 @@ def _(patch: Patch) -> None:
     tests=unit_tests("test_an_entry_ends_the_first_thousand_of_keys_and_sessions"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(machine, "expire", lambda context, sessions, _at_most: expire(context, sessions, None))
+    patch.setattr(
+        machine, "expire", lambda context, sessions, _at_most, told: expire(context, sessions, None, told)
+    )
 
 
 @mutant(
@@ -227,3 +230,18 @@ def _(patch: Patch) -> None:
             self.machine.applied = applied
 
     patch.setattr(Replica, "_expiry_deadline", deadline)
+
+
+@mutant(
+    "kv: what another machine told of an expiry is believed",
+    tests=("tests/unit/test_sharing.py::test_a_machine_that_lacks_a_key_does_not_say_that_it_ended",),
+)
+def _(patch: Patch) -> None:
+    real = Context.expire
+
+    def expire_as_told(self: Context, dues: Sequence[Due], told: Sequence[Change]) -> None:
+        before = len(self.changes)
+        real(self, dues, told)
+        self.changes[before : before + len(told)] = told
+
+    patch.setattr(Context, "expire", expire_as_told)

@@ -11,7 +11,7 @@ from trio_kv.kv.asking import Asked, Asking
 from trio_kv.kv.commands import Write
 from trio_kv.kv.expiring import expire
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.operations.operation import Context
+from trio_kv.kv.operations.operation import Change, Context
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.session import Session
 from trio_kv.kv.sessions import Sessions
@@ -122,9 +122,9 @@ def _(patch: Patch) -> None:
     tests=session_tests("test_C6_session_dies_only_by_an_expire_entry_at_its_due_time"),
 )
 def _(patch: Patch) -> None:
-    def early(context: Context, sessions: Sessions, at_most: int | None) -> list[int]:
+    def early(context: Context, sessions: Sessions, at_most: int | None, told: Sequence[Change]) -> list[int]:
         context.time_us += 1_000_000
-        forgotten = expire(context, sessions, at_most)
+        forgotten = expire(context, sessions, at_most, told)
         context.time_us -= 1_000_000
         return forgotten
 

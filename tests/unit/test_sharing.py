@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw
 
-from trio_kv.kv.commands import OpenSession, Write, decode_command
+from trio_kv.kv.commands import Expire, OpenSession, Write, decode_command
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.operations import AnyWrite, Cas, Set
 from trio_kv.kv.operations.operation import Change
@@ -188,6 +188,52 @@ def test_machines_that_commit_in_other_steps_share_all_the_same() -> None:
     second.apply(entries[3:])
     require_shared(first, second, "abcdef")
     assert [mine is its for mine, its in zip(second.changes[1:], first.changes, strict=True)] == [True] * 3
+
+
+def ending(*keys: str) -> list[Entry]:
+    """Return a log that gives keys a second each, two entries that let two of them end, and one that ends the rest."""
+    log = log_of(*[Set(key, Raw(b"1"), ttl=1.0) for key in keys])
+    expires = [Expire(2), Expire(2), Expire(None)]
+    return [*log, *[make_entry(len(log) + n, 1, 5_000_000, each) for n, each in enumerate(expires, 1)]]
+
+
+def test_what_ends_is_told_once_for_all() -> None:
+    """Each machine decides what ends; the changes that they make of it are kept once."""
+    first, *others = machines(3)
+    entries = ending("e", "a", "c", "b", "d")
+    for machine in (first, *others):
+        machine.apply(entries[:6])
+        assert len(machine.items) == 5
+    for entry in entries[6:]:
+        for machine in (first, *others):
+            machine.apply([entry])
+        assert 1 <= len(first.changes) <= 2
+        for other in others:
+            assert len(other.changes) == len(first.changes)
+            assert all(one is another for one, another in zip(first.changes, other.changes, strict=True))
+    alone = Machine()
+    alone.apply(entries)
+    assert {machine.state_digest for machine in (first, *others)} == {alone.state_digest}
+    assert [len(machine.items) for machine in (first, *others, alone)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("missing", ["a", "e"])
+def test_a_machine_that_lacks_a_key_does_not_say_that_it_ended(missing: str) -> None:
+    """What another one told of the entry is not believed: each key and its revision are compared."""
+    first, second = machines(2)
+    entries = ending("e", "a", "c", "b", "d")
+    for machine in (first, second):
+        machine.apply(entries[:6])
+    second.expiry.replace(second.items.pop(missing), None)
+    second.items["c"] = msgspec.structs.replace(second.items["c"], revision=1)
+    for entry in entries[6:]:
+        for machine in (first, second):
+            machine.apply([entry])
+            told = {change.key: change.previous for change in machine.changes if isinstance(change, Change)}
+            assert missing not in told or machine is first
+            if "c" in told:
+                assert told["c"] == (4 if machine is first else 1)
+    assert first.state_digest != second.state_digest
 
 
 def test_a_wrong_revision_shows_in_the_digest_of_a_plain_set() -> None:

@@ -9,6 +9,7 @@ gives it the items one by one. A `Due` is one object, shared by the item and by 
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 from sortedcontainers import SortedList  # type: ignore[import-untyped]
@@ -43,6 +44,16 @@ class Expiry:
         dues = self._dues
         first: Due | None = dues[0] if dues else None
         return first
+
+    def take(self, upto_us: int, at_most: int) -> list[Due]:
+        """Take out what ends at a cluster time or before: at most so much, in order."""
+        dues = self._dues
+        count = 0
+        for due_us, _ in islice(dues, at_most):
+            if due_us > upto_us:
+                break
+            count += 1
+        return [dues.pop(0) for _ in range(count)]
 
     def replace(self, before: Item | None, after: Item | None) -> None:
         """Note that a key holds something else from here on; None: it does not exist."""

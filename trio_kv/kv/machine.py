@@ -261,6 +261,14 @@ class Machine(MachineState):
         self.sessions.applied(command, reply)
         return reply
 
+    def _expire(self, context: Context, at_most: int | None) -> None:
+        """Let keys and sessions end."""
+        expired, changes = self.siblings.expired, context.changes
+        begin, told = len(changes), expired.get(context.index)
+        self.forgotten += expire(context, self.sessions, at_most, told or ())
+        if told is None:
+            expired.note(context.index, [each for each in changes[begin:] if isinstance(each, Change)])
+
     def _control(self, command: object, context: Context) -> Reply:
         """Apply what no gateway writes for itself: the no-op of a term, the life of the sessions, writes of clients."""
         index, time_us = context.index, context.time_us
@@ -278,7 +286,7 @@ class Machine(MachineState):
                 change = SessionChange("renew", session)
                 reply = self.sessions.renew(session, time_us, index, secret)
             case Expire(at_most):
-                self.forgotten += expire(context, self.sessions, at_most)
+                self._expire(context, at_most)
                 return NOTHING
             case _:
                 raise AssertionError(f"entry {index} holds {command!r}, which is no command")

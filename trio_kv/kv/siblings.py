@@ -5,18 +5,43 @@ the first one foresees what comes of them, for all (`kv.outcomes`). A machine th
 the one that is ahead. What it gets it compares: a machine that is wrong must stay so, and alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 from weakref import ref
 
-from trio_kv.kv.operations.operation import State
+from trio_kv.kv.operations.operation import Change, State
 from trio_kv.kv.outcomes import Outcomes
 from trio_kv.kv.reply import Item
+
+EXPIRED_KEPT_MAX: Final = 8
+"""Entries of which it is kept what they let end. The other machines apply them within milliseconds."""
+
+
+class Expired:
+    """The changes of keys that the last `Expire` entries made, as one machine of the process made them."""
+
+    __slots__ = ("_by_index",)
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._by_index: dict[int, Sequence[Change]] = {}
+
+    def get(self, index: int) -> Sequence[Change] | None:
+        """Return what an entry did, if that is known."""
+        return self._by_index.get(index)
+
+    def note(self, index: int, changes: Sequence[Change]) -> None:
+        """Note what an entry did, in the place of what the oldest one did."""
+        kept = self._by_index
+        kept[index] = changes
+        if len(kept) > EXPIRED_KEPT_MAX:
+            del kept[next(iter(kept))]
 
 
 class Siblings:
     """Which machine of a process has applied most. It is not kept alive by that."""
 
-    __slots__ = ("_ahead", "applied", "outcomes")
+    __slots__ = ("_ahead", "applied", "expired", "outcomes")
 
     def __init__(self) -> None:
         """Know no machine."""
@@ -25,6 +50,7 @@ class Siblings:
         self._ahead: Callable[[], State | None] = _no_machine
         self.outcomes = Outcomes()
         """What the one that was ahead foresaw."""
+        self.expired = Expired()
 
     @property
     def is_led(self) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from trio_kv.kv.expiry import Expiry, Unnoted
-from trio_kv.kv.reply import Item, Origin, Reply
+from trio_kv.kv.reply import Due, Item, Origin, Reply
 
 KEY_BYTES_MAX: Final = 4096
 """Bytes of a key in UTF-8; it has at least one. A longer one hears `too_large`."""
@@ -183,11 +183,23 @@ class Context:
         self.origin = key, item.revision
         return Reply("ok", item.value, self.index)
 
-    def expire(self, key: str) -> None:
-        """Remove a key whose time has come."""
-        item = self.items.pop(key)
-        self.expiry.replace(item, None)
-        self.changes.append(Change("expire", key, None, self.index, item.revision))
+    def expire(self, dues: Sequence[Due], told: Sequence[Change]) -> None:
+        """Remove the keys whose time has come.
+
+        Args:
+            dues: these; the order of what ends has them no more.
+            told: the changes that another machine of the process made of them, as far as they are known: it is not
+                believed, but what is equal there need not be made again, nor kept twice.
+
+        """
+        items, index, changes = self.items, self.index, self.changes
+        known = iter(told)
+        for _, key in dues:
+            previous = items.pop(key).revision
+            change = next(known, None)
+            if change is None or change.key != key or change.previous != previous:
+                change = Change("expire", key, None, index, previous)
+            changes.append(change)
 
     def refuse(self, key: str, item: Item | None, message: str) -> Reply:
         """Return the answer to a write whose condition does not hold; `item` is what the key holds."""
