@@ -148,6 +148,12 @@ def make_rows(entries: int, keys: int) -> list[Row]:
             Subject("trio_kv-5 (2,000 connections)", (replace(mixed, connections=2000),)),
         ),
         _growth(
+            "watchers",
+            "SET, 64 x 1: 1,000 clients that watch all keys, and none",
+            Subject("trio_kv-5", (Point(),)),
+            Subject("trio_kv-5 (1,000 watchers)", (Point(watchers=1000),)),
+        ),
+        _growth(
             "values",
             f"{MIX}, 16 x 1: values of 1 MiB, and of 64 KiB",
             Subject("trio_kv-5", (replace(large_value, value_bytes=65_536),)),

@@ -143,7 +143,11 @@ def measure_memory(stores: Stores, row: Row, args: argparse.Namespace) -> dict[s
 
 def prepare(system: System, subject: Subject) -> None:
     """Fill a store, and make its log as long as it is to be."""
-    system.fill(subject.points[0])
+    point = subject.points[0]
+    system.fill(point)
+    if point.watchers:
+        assert isinstance(system, TrioKV)
+        system.watch(point.watchers)
     done = 0.0
     while done < subject.entries:
         figures = system.load(Point(connections=32, pipeline=64), 20.0, 0.0)

@@ -22,6 +22,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from watchers import Watchers
+
 HERE = pathlib.Path(__file__).parent
 START_S = 60.0
 GO_PATH = "/usr/share/gocode"
@@ -41,6 +43,8 @@ class Point:
     value_bytes: int = 100
     calls: int = 0
     """Calls under way, for a client that has no pipeline; 0: connections times pipeline."""
+    watchers: int = 0
+    """Clients that watch all keys meanwhile, and must be told all of it."""
 
     def options(self, *, has_pipeline: bool) -> list[str]:
         """Return it as options of a load."""
@@ -147,9 +151,24 @@ class TrioKV(LineServer):
         command += [f"--nodes={nodes}", f"--data-dir={folder / 'data'}"]
         self._python = python
         self.server = Process(command, folder / "log", "server.started")
+        self._watchers: Watchers | None = None
+
+    def watch(self, count: int) -> None:
+        """Let so many clients watch all keys from now on."""
+        self._watchers = Watchers(self.port, count)
+
+    def load(self, point: Point, seconds: float, warm_up: float = 0.5, *, fill: bool = False) -> Figures:
+        """Load it; whoever watches has to be told all that was written, the same and in order."""
+        figures = super().load(point, seconds, warm_up, fill=fill)
+        if self._watchers is not None:
+            figures["told_late_s"] = self._watchers.settle()
+            figures["told"] = self._watchers.check()
+        return figures
 
     def end(self) -> None:
         """End it."""
+        if self._watchers is not None:
+            self._watchers.close()
         self.server.end()
 
     def kill_leader(self) -> None:

@@ -6,6 +6,7 @@ import trio
 
 from tests.mutants.registry import Patch, door_scripts, mutant
 from trio_kv.gateway.drawn import Drawn
+from trio_kv.gateway.pace import Pace
 from trio_kv.gateway.pulls import Pulls
 from trio_kv.gateway.watching import Watch, Watching
 from trio_kv.kv.history import History
@@ -199,3 +200,11 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr("trio_kv.gateway.topics.Topic.forgotten", lambda self, begin: self.last)
+
+
+@mutant(
+    "C2 watches rest until what they were to tell is gone",
+    tests=(f"{WATCHING}::test_C2_no_watch_is_lost_by_a_rest",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Pace, "came", lambda self, revisions, size_bytes: None)

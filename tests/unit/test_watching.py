@@ -1,6 +1,7 @@
 """Watches of a store before nodes that are fakes: what they are told, by whom, and what their clients never see."""
 
 import math
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -11,6 +12,7 @@ import trio.testing
 
 from trio_kv.cluster.registry import LocalHandle, Registry
 from trio_kv.gateway.drawn import DRAWN_BYTES_MAX, Drawn, Selector
+from trio_kv.gateway.pace import REST_MAX_S, REST_SHARE, Pace
 from trio_kv.gateway.pulls import SILENCE_S
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer, Watch
@@ -110,7 +112,11 @@ class Cluster:
             await trio.testing.wait_all_tasks_blocked()
 
     async def watch(
-        self, selector: Selector = ALL, first: int | None = None, progress_s: float = math.inf
+        self,
+        selector: Selector = ALL,
+        first: int | None = None,
+        progress_s: float = math.inf,
+        on_more: Callable[[], object] = lambda: None,
     ) -> tuple[Answer, Watch | None]:
         """Begin a watch."""
         answers: list[Answer] = []
@@ -119,7 +125,7 @@ class Cluster:
             first=first,
             progress_s=progress_s,
             timeout_s=5.0,
-            on_more=lambda: None,
+            on_more=on_more,
             done=answers.append,
         )
         assert not isinstance(call, Answer)
@@ -278,6 +284,73 @@ async def test_C2_a_slow_watch_is_lost_and_resumes(
     for _ in range(10):
         revisions += [revision for revision, _ in await cluster.told(again)]
     assert revisions == list(range(1, 402))
+
+
+def test_who_has_told_many_rests() -> None:
+    """For a multiple of what that took, but not for long; and it goes on at once when much has come."""
+    pace = Pace(revisions_max=128, bytes_max=4000)
+    pace.rest(10.0, 0.02)
+    assert pace.due_at == pytest.approx(10.0 + REST_SHARE * 0.02)
+    pace.rest(10.0, 3.0)
+    assert pace.due_at == 10.0 + REST_MAX_S
+
+    def presses(revisions: int, size_bytes: int) -> bool:
+        pace.came(revisions, size_bytes)
+        return pace.is_pressing
+
+    assert [presses(31, 0), presses(1, 0)] == [False, True]
+    pace.told()
+    pace.rest(10.0, 3.0)
+    assert [presses(1, 999), presses(0, 1)] == [False, True]
+    # What came in the round itself is still to be told.
+    pace.rest(10.0, 3.0)
+    assert pace.is_pressing
+
+
+async def test_clients_of_several_speeds_share_what_is_made_for_them(cluster: Cluster) -> None:
+    """Two that are behind, and two that are not, draw in turn: for each place it is made once."""
+    watches = [await cluster.begin() for _ in range(4)]
+    cluster.change("a")
+    await cluster.settle()
+    await trio.sleep(0.5)
+    assert all(watch.draw() is not None for watch in watches[:2])
+    cluster.change("b")
+    await cluster.settle()
+    await trio.sleep(0.5)
+    fast_1, slow_1, fast_2, slow_2 = (watches[n].draw() for n in (0, 2, 1, 3))
+    assert fast_1 is fast_2
+    assert slow_1 is slow_2
+    assert fast_1 is not None
+    assert slow_1 is not None
+    assert (len(fast_1.revisions), len(slow_1.revisions)) == (1, 2)
+
+
+async def test_C2_no_watch_is_lost_by_a_rest(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a rest would be so long that what is to be told falls out of the window, there is none."""
+    cluster = Cluster(window=128)
+    await nursery.start(cluster.store.run)
+    told: list[int] = []
+
+    def on_more() -> None:
+        while (drawn := watch.draw()) is not None:
+            assert not drawn.is_lost
+            told.extend([each[0].revision for each in drawn.revisions])
+
+    watch = await cluster.begin(on_more=on_more)
+    real = Pace.rest
+    monkeypatch.setattr(Pace, "rest", lambda self, now, _took_s: real(self, now, 1e9))
+    monkeypatch.setattr("trio_kv.gateway.pace.REST_MAX_S", 3600.0)
+    for _ in range(400):
+        cluster.change("a")
+        if cluster.revision % 20 == 0:
+            await cluster.settle()
+    await trio.sleep(0.5)
+    assert told == list(range(1, len(told) + 1))
+    assert len(told) > 400 - 128
+    await trio.sleep(3600.0)
+    assert told == list(range(1, 401))
 
 
 async def test_C3_progress_is_never_ahead(cluster: Cluster) -> None:

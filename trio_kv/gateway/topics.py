@@ -5,11 +5,14 @@ A change costs one look for its key, and one for each length that a watched pref
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from trio_kv.gateway.drawn import Drawn, Selector, draw
 from trio_kv.kv.history import History
 from trio_kv.kv.operations.operation import Change
+
+DRAWN_KEPT_MAX: Final = 8
+"""Of each topic; clients that are further apart than that are told what is made for them alone."""
 
 
 class Watch(Protocol):
@@ -40,7 +43,8 @@ class Topic:
         """Revisions that concern them, and may still be in the window; those before stand behind `_forgotten`."""
         self.watches: dict[Watch, None] = {}
         """In the order in which they began."""
-        self._drawn: Drawn | None = None
+        self._drawn: dict[int, Drawn] = {}
+        """What was drawn last, by the place behind which it begins."""
 
     def stir(self, revision: int, begin: int) -> None:
         """Note that a revision concerns them; the window begins behind `begin`."""
@@ -62,10 +66,16 @@ class Topic:
         self._recent.clear()
 
     def draw(self, window: History, after: int, end: int) -> Drawn:
-        """Return what the window has to tell them of (after, end]: the same object for all that are there."""
-        drawn = self._drawn
-        if drawn is None or drawn.after != after or (drawn.upto < end and not drawn.is_cut):
-            self._drawn = drawn = draw(window, self.selector, after, end)
+        """Return what the window has to tell them of (after, end]: the same object for all that are there.
+
+        Where some clients are slower than others there are several places at a time, in any order.
+        """
+        drawn = self._drawn.get(after)
+        if drawn is None or (drawn.upto < end and not drawn.is_cut):
+            self._drawn.pop(after, None)
+            if len(self._drawn) >= DRAWN_KEPT_MAX:
+                del self._drawn[next(iter(self._drawn))]
+            self._drawn[after] = drawn = draw(window, self.selector, after, end)
         return drawn
 
 

@@ -10,9 +10,7 @@ lost, and can begin anew where it stood, for the nodes have that still.
 **A watch that begins in the past** draws by pulls of its own until it has come into the window. It is refused only if
 no node has what it asks for.
 
-**The pace.** Owners are told that there is something to draw in rounds. After a round of many, three times as long is
-left to others: what is told to a thousand goes out in fewer and larger pieces, and who writes keeps most of the
-processor.
+**The pace.** Owners are told that there is something to draw in rounds (`gateway.pace`).
 """
 
 import heapq
@@ -25,6 +23,7 @@ import attrs
 import trio
 
 from trio_kv.gateway.drawn import Drawn, Selector, draw
+from trio_kv.gateway.pace import Pace
 from trio_kv.gateway.pulls import Pulling, Pulls
 from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.gateway.topics import Topic, Topics
@@ -38,11 +37,8 @@ WINDOW_BYTES_MAX: Final = 16 << 20
 """An eighth and a quarter of what nodes keep: so much later a lost watch may begin anew."""
 WATCHES_MAX: Final = 65_536
 """Beyond it `overloaded`."""
-TURN_WATCHES: Final = 64
-"""So many owners are told before other tasks have their turn."""
-REST_SHARE: Final = 3.0
-REST_MAX_S: Final = 0.2
-"""After a round there is none for so many times as long as it took, and so long at most."""
+TURN_S: Final = 0.005
+"""So long owners are told before other tasks have their turn."""
 RETELL_S: Final = 0.1
 """An owner that had no room when it wanted to hear how far its watch is, is told again after so long."""
 PROGRESS_SHARE: Final = 0.8
@@ -147,6 +143,7 @@ class Watching:
         self._start_read = start_read
         self._window: History | None = None
         """None while nobody watches."""
+        self._pace = Pace(window_revisions, WINDOW_BYTES_MAX)
         self._told = 0
         """Up to where watches are told now. It moves on with each round, so that all are told the same."""
         self._stream: Pulling | None = None
@@ -161,15 +158,14 @@ class Watching:
         """Draw changes, and tell owners that there is something to draw."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._pulls.run)
-            rests_until = 0.0
             while True:
                 at = self._due[0][0] if self._due else math.inf
-                with trio.CancelScope(deadline=min(at, rests_until) if self._stirred else at):
+                with trio.CancelScope(deadline=min(at, self._pace.due_at) if self._stirred else at):
                     await self._wake.wait()
                 self._wake = trio.Event()
-                if self._stirred and trio.current_time() >= rests_until:
+                if self._stirred and trio.current_time() >= self._pace.due_at:
                     took_s = await self._go_round()
-                    rests_until = trio.current_time() + min(REST_SHARE * took_s, REST_MAX_S)
+                    self._pace.rest(trio.current_time(), took_s)
                 self._tell_due(trio.current_time())
 
     # Beginnings
@@ -271,9 +267,10 @@ class Watching:
         if batch.upto > batch.after:
             size_bytes = sum([len(each.key) + len(each.value or b"") for each in batch.changes])
             window.note(batch.upto, batch.changes, size_bytes)
+            self._pace.came(batch.upto - batch.after, size_bytes)
             stirred = self._topics.stir(batch.changes, window.after)
-            if stirred:
-                self._stirred |= stirred
+            self._stirred |= stirred
+            if stirred or (self._stirred and self._pace.is_pressing):
                 self._wake.set()
         self._stream = self._pulls.pull(window.upto, self._on_batch, self._on_gone, kept=batch.node)
 
@@ -351,17 +348,18 @@ class Watching:
         stirred, self._stirred = self._stirred, {}
         watches = [watch for topic in stirred for watch in topic.watches]
         took_s, began = 0.0, trio.current_time()
-        for number, watch in enumerate(watches, 1):
+        for watch in watches:
             if not watch.is_ended:
                 watch.on_more()
-            if number % TURN_WATCHES == 0:
-                took_s += trio.current_time() - began
+            if (turn_s := trio.current_time() - began) >= TURN_S:
+                took_s += turn_s
                 await trio.lowlevel.checkpoint()
                 began = trio.current_time()
         return took_s + trio.current_time() - began
 
     def _move_on(self) -> None:
         """Let watches be told of all that has come."""
+        self._pace.told()
         if self._window is not None:
             self._told = self._window.upto
 
