@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_writes_under_way import SET, Cluster
+from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.node import Node
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import make_entry
@@ -209,14 +210,14 @@ async def test_in_an_idle_cluster_the_leader_alone_has_passes(
 
     monkeypatch.setattr(Node, "_pass", note)
     woken = 0
-    wake = Node._take_all
+    wake = Inbox.wake
 
-    async def take_all(node: Node, items: list[Input]) -> None:
+    def count(inbox: Inbox) -> None:
         nonlocal woken
         woken += 1
-        await wake(node, items)
+        wake(inbox)
 
-    monkeypatch.setattr(Node, "_take_all", take_all)
+    monkeypatch.setattr(Inbox, "wake", count)
     cluster = Cluster()
     await nursery.start(cluster.run)
     await trio.sleep(1.0)

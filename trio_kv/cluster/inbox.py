@@ -56,7 +56,7 @@ class Inbox:
         self.patience: Patience | None = None
         """Tells what the node can act on; None: on all. The node renews it at each pass."""
         self.on_left_lying: Callable[[], object] = _nothing
-        """Is called when something is left lying where nothing lay; whoever is called calls `drain` before long."""
+        """Is called when something is left lying where nothing lay; whoever is called calls `wake` before long."""
         self.pass_on: Callable[[Control | Message], bool] = _never
         """Takes what needs no pass of the node, and says whether it did."""
         self.on_heartbeat_reply: Callable[[HeartbeatReply], object] = _nothing
@@ -101,8 +101,14 @@ class Inbox:
         self._put(request)
         return True
 
+    def wake(self) -> None:
+        """Let the node have a pass, with whatever lies here, whether it can act on it or not."""
+        if not self._is_sent:
+            self._is_sent = True
+            self._send.send_nowait(self._items)
+
     async def receive(self) -> list[Any]:
-        """Wait until something is there; return all that is. Always lets other tasks run."""
+        """Wait until something is there, or `wake`; return all that is there. Always lets other tasks run."""
         await self._receive.receive()
         return self._take()
 

@@ -112,6 +112,8 @@ class Node:
         """Whether there was a pause, and no pass since: what came in it is still to be taken."""
         self._timer_scope = trio.CancelScope()
         self._timer_at = float("inf")
+        self._has_fired = False
+        """Whether the timer has fired, and there was no pass since."""
         self._soon_s = 1.5 * replica.raft.config.heartbeat_interval_s
         """A leader has something to do more often than that."""
         self._look_at = float("inf")
@@ -161,45 +163,29 @@ class Node:
         try:
             async with trio.open_nursery() as self._nursery:
                 self._pass(self.clock.now(), [])
-                while True:
-                    await self._take_all(await self._work())
+                self._nursery.start_soon(self._run_timer)
+                await self._run_inbox()
         finally:
             # From here on nothing is passed on: the disk may still tell of what it had begun.
             self._nursery = None
             self._answer_all()
 
-    async def _work(self) -> list[Input]:
-        """Take what comes, until something is due or the node is paused; return what was received and not taken.
-
-        One scope goes for many passes. Its deadline follows what is due, and so the node waits for its inbox and its
-        timer at once.
-        """
-        at = min(self.clock.to_trio(self._timer_at), self._look_at)
-        with trio.CancelScope(deadline=at) as self._timer_scope:
-            while True:
-                items = self._batch = await self.inbox.receive()
-                if self._resumed is not None:
-                    return items
-                self._take(items)
-        return []
-
-    async def _take_all(self, items: list[Input]) -> None:
-        """Take what was received, all that lies in the inbox, and then what is due."""
-        if not self.replica.raft.is_leader:
-            # Whoever else is late has its turn first: a leader in this process, say, that was to be heard by now.
-            await trio.lowlevel.checkpoint()
-        if self._resumed is not None:
-            await self._resumed.wait()
-        items += self.inbox.drain()
-        self._timer_at = self._look_at = float("inf")
-        if self.replica.deadline <= self.clock.now():
-            items.append(TimerFired())
-        self._take(items)
+    async def _run_inbox(self) -> None:
+        while True:
+            items = self._batch = await self.inbox.receive()
+            if self._resumed is not None:
+                await self._resumed.wait()
+                items += self.inbox.drain()
+            self._take(items)
 
     def _take(self, items: list[Input]) -> None:
-        """Have a pass, with all that there is."""
-        self._batch = items
-        self._pass(self.clock.now(), items)
+        """Have a pass, with all that there is, and last with what the timer says if it is still due then."""
+        self._batch, now = items, self.clock.now()
+        if self._has_fired:
+            self._has_fired = False
+            if self.replica.deadline <= now:
+                items.append(TimerFired())
+        self._pass(now, items)
         self._batch = []
         self._is_behind = self._resumed is not None
 
@@ -269,7 +255,21 @@ class Node:
         status.log_last = raft.log.last_index
         status.digest = f"{machine.entries_digest:08x}{machine.state_digest:08x}"
 
-    # The timer: a cancel scope whose deadline follows the core's
+    # The timer: a task that sleeps in a cancel scope whose deadline follows the core's
+
+    async def _run_timer(self) -> None:
+        """Wake the node when something is due: an election, a heartbeat, a look at what was left lying."""
+        while True:
+            at = min(self.clock.to_trio(self._timer_at), self._look_at)
+            with trio.CancelScope(deadline=at) as self._timer_scope:
+                await trio.sleep_forever()
+            if not self.replica.raft.is_leader:
+                # Whoever else is late has its turn first: a leader in this process, say, that was to be heard by now.
+                await trio.lowlevel.checkpoint()
+            # The pass that follows sets it anew.
+            self._timer_at = self._look_at = float("inf")
+            self._has_fired = True
+            self.inbox.wake()
 
     def _set_timer(self, now: float, deadline: float) -> None:
         """Let the timer fire in time. A deadline that moved on is told to it shortly before it would fire in vain.
