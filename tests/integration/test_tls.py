@@ -236,7 +236,9 @@ async def test_handshakes_that_stall_cost_nobody_else(papers: Papers) -> None:
 
 async def test_a_door_that_stops_waits_for_no_handshake(papers: Papers) -> None:
     """Who has not come in yet is not owed anything."""
-    async with open_door(Files(*papers.issue("server")), stop_grace_s=1000.0) as door:
+    async with open_door(
+        Files(*papers.issue("server")), stop_grace_s=1000.0, handshake_timeout_s=1000.0
+    ) as door:
         stream = await door.open()
         await stream.send_all(b"\x16")
         with trio.fail_after(30):

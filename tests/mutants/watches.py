@@ -1,5 +1,6 @@
 """Watches: gapless, in order, none twice, and told when they are lost (scenarios C2, C3)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import trio
@@ -11,6 +12,7 @@ from trio_kv.gateway.pulls import Pulls
 from trio_kv.gateway.watching import Watch, Watching
 from trio_kv.kv.history import History
 from trio_kv.kv.operations.operation import Change, Context
+from trio_kv.kv.reply import Due
 from trio_kv.proxy import watches as module
 from trio_kv.proxy.watches import Watches
 from trio_kv.replica.feed import Feed
@@ -95,10 +97,10 @@ def _(patch: Patch) -> None:
     tests=door_scripts("watch_C6_keys_that_end"),
 )
 def _(patch: Patch) -> None:
-    def expire(self: Context, key: str) -> None:
-        item = self.items.pop(key)
-        self.expiry.replace(item, None)
-        self.changes.append(Change("delete", key, None, self.index, item.revision))
+    def expire(self: Context, dues: Sequence[Due], told: Sequence[Change]) -> None:
+        del told
+        for _, key in dues:
+            self.changes.append(Change("delete", key, None, self.index, self.items.pop(key).revision))
 
     patch.setattr(Context, "expire", expire)
 

@@ -1109,6 +1109,7 @@ async def test_a_second_signal_ends_the_process_at_once(
 
 async def test_a_terminal_that_closes_ends_it_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     """SIGHUP is an orderly stop, and one that comes twice (from the terminal and from its shell) hastens nothing."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # These tests may run under nohup.
     house = FakeHouse()
     codes: list[int] = []
     async with trio.open_nursery() as nursery:
@@ -1128,6 +1129,7 @@ async def test_a_terminal_that_closes_ends_it_in_order(capsys: pytest.CaptureFix
 
 def test_nohup_is_respected() -> None:
     """A SIGHUP that was to be ignored when the process began stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     assert signal.SIGHUP in serve_module.stop_signals()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
