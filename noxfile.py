@@ -24,8 +24,8 @@ OLDEST, *NEWER = nox.project.python_versions(PYPROJECT, max_version="3.15")
 """From `requires-python` on. Those that came after the classifiers were written are tried as soon as they are found."""
 AXE = "4.14.1"
 """Of axe-core, which judges whether everybody can use the page."""
-ON_ALL_CORES = ("--numprocesses=auto", "--dist=loadgroup")
-"""Tests that look at what others have reached are marked as a group: groups stay together, and come first."""
+ON_ALL_CORES = ("--numprocesses=auto", "--dist=loadscope")
+"""Some files stay together, and come first: see tests/conftest.py."""
 PYTHON_PATHS = ("trio_kv", "tests", "bench", "noxfile.py", "docs/conf.py")
 
 # ruff has some of these, too; those of 900 and above are off unless they are named in full. Left out are 114

@@ -4,6 +4,27 @@ from collections.abc import Generator
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+TOGETHER = frozenset(
+    {
+        "tests/browser/test_load.py",
+        "tests/browser/test_page.py",
+        "tests/sim/test_core_world.py",
+        "tests/sim/test_mutants_by_tests.py",
+        "tests/sim/test_whole_world.py",
+    }
+)
+"""Files whose tests look at what those before them have reached, or share what is dear: one process runs them all."""
+
+
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives tests one by one to whichever process is free; of some files all tests together, and these first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path in TOGETHER else nodeid
+
 
 # A run of the tests says something about the code, and nothing about the machine: what is drawn is the same each time,
 # and neither a slow processor nor what was found on it before counts. `nox -s thorough` draws anew.
@@ -41,6 +62,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Draw examples as was asked for."""
     hypothesis.settings.load_profile("thorough" if config.getoption("--thorough") else "repeatable")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler:
+    """Say how tests are shared out to several processes."""
+    return Scheduler(config, log)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 if TYPE_CHECKING:
     from tests.browser.page import Page
 
-pytestmark = pytest.mark.xdist_group("browser")
 
 FRAMES_A_SECOND = 50
 TRIES = 5

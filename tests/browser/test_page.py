@@ -17,7 +17,6 @@ import pytest
 if TYPE_CHECKING:
     from tests.browser.page import Page
 
-pytestmark = pytest.mark.xdist_group("browser")
 
 READY_S = 60.0
 IMAGES = Path(__file__).parents[2] / "docs" / "images"

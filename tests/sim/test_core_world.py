@@ -15,7 +15,6 @@ from trio_kv.sim.plan import KINDS, draw_plan
 from trio_kv.sim.worlds import SimulationFailedError
 
 run_seed = KIND.run_seed
-pytestmark = pytest.mark.xdist_group("core world")
 BATCHES = [range(first, first + 10) for first in range(1, 301, 10)]
 
 

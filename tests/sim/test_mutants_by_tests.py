@@ -11,7 +11,6 @@ import pytest
 from tests.mutants.all_mutants import MUTANTS
 from tests.mutants.registry import ROOT
 
-pytestmark = pytest.mark.xdist_group("mutants by tests")
 BY_TESTS = [(mutant.name, test) for mutant in MUTANTS.values() for test in mutant.tests]
 
 

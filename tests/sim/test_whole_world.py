@@ -22,7 +22,6 @@ from trio_kv.sim.whole.scheduling import StormError, run_seeded
 from trio_kv.sim.worlds import SimulationFailedError
 
 run_whole_seed = KIND.run_seed
-pytestmark = pytest.mark.xdist_group("whole world")
 BATCHES = [range(first, first + 10) for first in range(1, 41, 10)]
 
 

@@ -30,6 +30,7 @@ from trio_kv.cli.options import ServeOptions, is_loopback
 from trio_kv.cli.output import parse_value, show_value
 from trio_kv.cli.shell import Shell
 from trio_kv.cli.status import show_status
+from trio_kv.cli.trace import command as trace_commands
 from trio_kv.client import control
 from trio_kv.client.client import Client
 from trio_kv.client.control import Door, NoDoorError
@@ -157,6 +158,8 @@ COMMANDS = [
     *[["ctl", name] for name in control_commands.app if not name.startswith("-")],
     ["wal"],
     *[["wal", name] for name in wal_commands.app if not name.startswith("-")],
+    ["trace"],
+    *[["trace", name] for name in trace_commands.app if not name.startswith("-")],
 ]
 
 

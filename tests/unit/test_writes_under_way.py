@@ -230,8 +230,8 @@ async def test_what_lies_in_the_inbox_is_taken_before_long(
     for node, disk in cluster.disks.items():
         disk.is_stalled = node != leader
     # Behind a heartbeat: at the next one it is taken anyhow.
-    node = cluster.nodes[leader]
-    await trio.sleep_until(node.clock.to_trio(node.replica.deadline) + 0.001)
+    leading = cluster.nodes[leader]
+    await trio.sleep_until(leading.clock.to_trio(leading.replica.deadline) + 0.001)
     before = log.last_index
     for _ in range(2):
         nursery.start_soon(partial(cluster.store.write, [SET], timeout_s=10.0))
