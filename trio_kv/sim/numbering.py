@@ -4,8 +4,9 @@ One that gets no answer is owed: its client asks it again, over whichever connec
 all the while. One that was answered may be asked once more, and must be told the same.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from random import Random
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 
@@ -28,6 +29,8 @@ class Numbered:
 
     seq: int
     attempts: int = 0
+    is_asked_twice: bool = False
+    """Whether another attempt was made together with the first one."""
     exchange: Exchange | None = None
     """What came of it, once that is known."""
 
@@ -41,13 +44,34 @@ class Numbered:
         self.attempts += 1
         if code in ANSWERS or code == "session_expired":
             return True
-        # A definite error speaks of its own attempt: one before it may have taken effect, or may yet.
-        return self.attempts == 1 and code not in ("", "timeout", "closed")
+        # A definite error speaks of its own attempt: another one may have taken effect, or may yet.
+        return self.attempts == 1 and not self.is_asked_twice and code not in ("", "timeout", "closed")
 
     def differs(self, line: bytes) -> bool:
         """Tell whether another reply tells something else than the first."""
         assert self.exchange is not None
         return _repeated(self.exchange.told) != _repeated(decode_members(line))
+
+
+class Asked(Protocol):
+    """A request, as its client knows it."""
+
+    @property
+    def numbered(self) -> Numbered | None:
+        """Its place in a session, if it has one."""
+
+
+AnyAsked = TypeVar("AnyAsked", bound=Asked)
+
+
+def repeat(burst: Iterable[AnyAsked], random: Random) -> list[AnyAsked]:
+    """Return those of some requests that are asked together which are asked twice."""
+    again = []
+    for each in burst:
+        if each.numbered is not None and random.random() < REPEATED:
+            each.numbered.is_asked_twice = True
+            again.append(each)
+    return again
 
 
 @attrs.define

@@ -21,7 +21,7 @@ from trio_kv.check.violation import Violation
 from trio_kv.sim.chaos.lines import LineStream, converse
 from trio_kv.sim.chaos.recorder import FamilyCall, Recorder
 from trio_kv.sim.families import Family, FamilyDraw, Members
-from trio_kv.sim.numbering import ANSWERS, NUMBERED, REPEATED, Numbered, Numbering
+from trio_kv.sim.numbering import ANSWERS, NUMBERED, Numbered, Numbering, repeat
 from trio_kv.wire.replies import ReplyLine
 
 PIPELINE_MAX = 6
@@ -84,7 +84,7 @@ class FamilyClient:
             return False
         asked: list[_Asked] = [*self._numbering.owed]
         asked += [self._call(timeout_s) for _ in range(min(count, PIPELINE_MAX))]
-        asked += [each for each in asked if each.numbered is not None and self._random.random() < REPEATED]
+        asked += repeat(asked, self._random)
         lines = [self._line(each, number) for number, each in enumerate(asked)]
         return await converse(
             stream, lines, within_s, lambda number, reply: self._end(asked[number], number, reply)

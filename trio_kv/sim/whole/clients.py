@@ -15,7 +15,7 @@ import trio
 from trio_kv.check.violation import Violation
 from trio_kv.proxy.stream import ConnectionLostError
 from trio_kv.sim.families import FamilyDraw
-from trio_kv.sim.numbering import NUMBERED, REPEATED
+from trio_kv.sim.numbering import NUMBERED, repeat
 from trio_kv.sim.whole.asked import Asked
 from trio_kv.sim.whole.heard import Heard
 from trio_kv.sim.whole.host import WholeHost
@@ -130,8 +130,7 @@ class Client:
     def _draw_burst(self) -> list[Asked]:
         """Return what to ask at once: what is owed an answer first, and some of that twice."""
         burst = [*self._heard.numbering.owed[:_BURST_MAX], *self._draw_new()]
-        again = [each for each in burst if each.numbered is not None and self._sessions.random() < REPEATED]
-        return [*burst, *again]
+        return [*burst, *repeat(burst, self._sessions)]
 
     def _draw_new(self) -> list[Asked]:
         random, plan = self._random, self._host.plan
