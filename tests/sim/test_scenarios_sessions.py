@@ -94,6 +94,6 @@ def test_C1_a_snapshot_holds_what_a_client_was_answered() -> None:
         world.run_until(world.now + 0.5)
         leader.start()
         world.run_until(world.now + 0.5)
-        assert client.by_secret == {SECRET: client.session}
+        assert client.by_secret[SECRET] == client.session
     world.finish()
     assert client.value == b"1"
