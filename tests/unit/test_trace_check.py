@@ -191,13 +191,20 @@ def an_answer_before_it_is_applied(records: list[Any]) -> int:
 
 
 def a_log_that_is_shorter_after_a_restart(records: list[Any]) -> int:
+    def begins_last_term(event: Any) -> int:
+        return int(max(event.log_first, event.log_terms[-1][0]))
+
     def has_log(record: Any) -> bool:
-        return record.event.log_last > record.event.log_first + 3 and not record.event.is_rebuilding
+        """Tell whether the disk had said before that it has more than will be left."""
+        event, stored = record.event, 0
+        for each in records[: record.seq]:
+            if each.node == record.node and isinstance(each.event, EntriesStored):
+                stored = each.event.last
+        is_there = event.log_terms and not event.is_rebuilding
+        return bool(is_there) and begins_last_term(event) < stored <= event.log_last
 
     at = find(records, NodeStarted, has_log)
-    event = records[at].event
-    last = max(event.log_first, event.log_terms[-1][0])
-    return change(records, at, log_last=last)
+    return change(records, at, log_last=begins_last_term(records[at].event))
 
 
 def _follower_appends(records: list[Any]) -> int:
