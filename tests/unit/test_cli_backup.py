@@ -281,8 +281,9 @@ def test_what_a_killed_backup_left_is_removed_by_the_next(
 def test_a_backup_that_is_ended_leaves_nothing_for_long(tmp_path: Path, number: int) -> None:
     """Whatever signal ends it half-way, no file has the name; what only SIGKILL leaves is not locked any more."""
     script = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A job in the background begins with none.
 from trio_kv.cli.new_file import open_new_file
 with open_new_file(Path(sys.argv[1])) as new:
     new.file.write(b"half")
