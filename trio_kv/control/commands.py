@@ -349,4 +349,5 @@ def describe(command: Command) -> str:
     """Return a command's arguments as a person would write them."""
     members = msgspec.structs.asdict(command)
     members.pop("id")
-    return " ".join(f"{name}={value}" for name, value in members.items() if value is not None)
+    given = {name: sorted(each) if isinstance(each, frozenset) else each for name, each in members.items()}
+    return " ".join(f"{name}={value}" for name, value in given.items() if value not in (None, []))

@@ -5,6 +5,7 @@ from collections import Counter, deque
 
 import attrs
 
+from trio_kv.meter.histogram import Histogram
 from trio_kv.raft.events import (
     ElectionStarted,
     EntriesAppended,
@@ -22,6 +23,7 @@ from trio_kv.trace.words import describe
 SHOWN_MAX = 50
 """So many reigns, and faults, are listed: the first ones."""
 SLOWEST_MAX = 5
+PERCENTILES = (50.0, 99.0, 100.0)
 WAITING_MAX = 4096
 """So many runs of entries of a node may wait to be stored or committed; older ones are not measured."""
 FAULT_AREAS = ("link.", "disk.", "node.paused", "node.resumed", "node.damaged", "node.rebuild", "rebuild.")
@@ -40,37 +42,8 @@ class Reign:
     """How many entries it committed."""
 
 
-class Latencies:
-    """Times, counted: a bucket is as wide as a twentieth of its value."""
-
-    def __init__(self) -> None:
-        """Count nothing."""
-        self._counts: Counter[int] = Counter()
-        self.count = 0
-
-    def add(self, took_s: float) -> None:
-        """Count one."""
-        self.count += 1
-        self._counts[_bucket_of(max(0.0, took_s))] += 1
-
-    def percentile_ms(self, percent: float) -> float:
-        """Return the time that so many per cent don't exceed, in milliseconds."""
-        seen = 0
-        for bucket in sorted(self._counts):
-            seen += self._counts[bucket]
-            if seen >= percent / 100 * self.count:
-                return _GROWTH**bucket / 1000
-        return 0.0
-
-
-_GROWTH = 1.05
-
-
-def _bucket_of(took_s: float) -> int:
-    bucket, edge_us = 0, 1.0
-    while edge_us < took_s * 1e6:
-        bucket, edge_us = bucket + 1, edge_us * _GROWTH
-    return bucket
+LATENCIES_S = tuple(1e-6 * 1.05**power for power in range(400))
+"""Bounds of buckets, from 1 us to some minutes, each a twentieth above the one before."""
 
 
 Waiting = deque[tuple[int, float]]
@@ -88,7 +61,7 @@ class Sums:
         self.reigns: list[Reign] = []
         self.reigns_left_out = 0
         self.elections: Counter[str] = Counter()
-        self.commits, self.syncs = Latencies(), Latencies()
+        self.commits, self.syncs = Histogram(LATENCIES_S), Histogram(LATENCIES_S)
         self.faults: list[str] = []
         self.faults_left_out = 0
         self._reigns: dict[int, Reign] = {}
@@ -153,7 +126,7 @@ class Sums:
                     _wait(self._committed, node, appended.last, now_s)
             case EntriesStored() as stored:
                 for last, took_s in _end(self._stored, node, stored.last, now_s):
-                    self.syncs.add(took_s)
+                    self.syncs.note(max(0.0, took_s))
                     slow = (took_s, node, last, record.time_s - (self.began_s or 0.0))
                     if len(self._slowest) < SLOWEST_MAX:
                         heapq.heappush(self._slowest, slow)
@@ -163,7 +136,7 @@ class Sums:
                 self.committed = max(self.committed, committed.last)
                 if record.role == "leader":
                     for _, took_s in _end(self._committed, node, committed.last, now_s):
-                        self.commits.add(took_s)
+                        self.commits.note(max(0.0, took_s))
                     if node in self._reigns:
                         self._reigns[node].committed += committed.last - committed.first + 1
             case LogTruncated():
@@ -242,10 +215,14 @@ class Sums:
         }
 
 
-def _ranks(latencies: Latencies) -> dict[str, float]:
-    ranks = {
-        f"p{percent:g}_ms": round(latencies.percentile_ms(percent), 3) for percent in (50.0, 99.0, 100.0)
-    }
+def ranks_ms(latencies: Histogram) -> dict[str, float]:
+    """Return percentiles by their names, in milliseconds; nothing if there are no latencies."""
+    quantiles_s = {f"p{percent:g}": latencies.quantile(percent / 100) for percent in PERCENTILES}
+    return {name: 1000 * value_s for name, value_s in quantiles_s.items() if value_s is not None}
+
+
+def _ranks(latencies: Histogram) -> dict[str, float]:
+    ranks = {f"{name}_ms": round(value_ms, 3) for name, value_ms in ranks_ms(latencies).items()}
     return {"count": latencies.count, **ranks}
 
 

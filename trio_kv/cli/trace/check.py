@@ -79,9 +79,9 @@ def _show_text(feed: Feed, jury: Jury, broken: Broken | None, finding: Finding) 
 
 def _describe_size(feed: Feed, jury: Jury) -> str:
     story = jury.story
-    ends = (f"; {count(jury.killed, 'run')} ended without a word, or go on" if jury.killed else "") + (
-        "; the last line is torn, and was passed over" if feed.is_torn else ""
-    )
+    ends = (
+        f"; {count(jury.killed, 'run')} without an end: killed, or still going on" if jury.killed else ""
+    ) + ("; the last line is torn, and was passed over" if feed.is_torn else "")
     return (
         f"{count(jury.events, 'event')} of {count(jury.runs, 'run')} and {count(len(story.members), 'node')},"
         f" committed up to {story.committed}{ends}"

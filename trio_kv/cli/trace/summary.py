@@ -9,13 +9,11 @@ from trio_kv.cli.output import Output, show_json
 from trio_kv.cli.terminal import open_console
 from trio_kv.cli.trace.feed import Feed, Finding
 from trio_kv.cli.words import count
-from trio_kv.trace.sums import Sums
+from trio_kv.trace.sums import Sums, ranks_ms
 from trio_kv.trace.text import printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-PERCENTILES = (50.0, 99.0, 100.0)
 
 
 def summarize(path: Path, output: Output) -> Finding:
@@ -48,9 +46,7 @@ def _lines(name: str, sums: Sums) -> Iterator[str]:
         ("syncs, all nodes", sums.syncs),
     ):
         if latencies.count:
-            ranks = ", ".join(
-                f"p{percent:g} {latencies.percentile_ms(percent):.1f} ms" for percent in PERCENTILES
-            )
+            ranks = ", ".join(f"{name} {value_ms:.1f} ms" for name, value_ms in ranks_ms(latencies).items())
             yield f"{what}: {latencies.count:,}, {ranks}"
     yield from _section("slowest syncs", sums.describe_slowest())
     yield from _section("starts and ends of nodes", sums.describe_lives())
