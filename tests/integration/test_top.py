@@ -113,6 +113,8 @@ def test_it_shows_the_cluster_in_a_pipe_and_on_a_terminal_and_outlives_the_serve
     try:
         with serving(data):
             top = Terminal("top", "--data-dir", str(data))
+            # The doors are open before there is a leader.
+            top.wait_until(lambda shown: "n1 leads in term" in shown)
             check_lines(data, capsys)
             top.wait_until(lambda shown: shown.count("n1 leads in term") >= 2)
             assert "\x1b[?1049h" in top.shown
