@@ -25,32 +25,48 @@ if TYPE_CHECKING:
         UnauthorizedError,
         UnavailableError,
     )
+    from trio_kv.client.following import Event, Revision
+    from trio_kv.client.statistics import ClientStatistics
     from trio_kv.client.tls import Tls
+    from trio_kv.client.trio_client import TrioClient, open_client
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadRequestError",
     "Client",
+    "ClientStatistics",
     "CompactedError",
     "ConflictError",
+    "Event",
     "NotConnectedError",
     "OutcomeUnknownError",
     "OverloadedError",
     "ReadOnlyError",
     "RefusedError",
+    "Revision",
     "SessionExpiredError",
     "StoreError",
     "TimedOutError",
     "Tls",
     "TooLargeError",
+    "TrioClient",
     "UnauthorizedError",
     "UnavailableError",
     "__version__",
+    "open_client",
 ]
 
 
-_MODULES = {"Client": "client", "Tls": "tls"}
+_MODULES = {
+    "Client": "client",
+    "ClientStatistics": "statistics",
+    "Event": "following",
+    "Revision": "following",
+    "Tls": "tls",
+    "TrioClient": "trio_client",
+    "open_client": "trio_client",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -143,7 +143,7 @@ def test_C1_the_python_client_repeats_what_has_no_answer(tmp_path: Path) -> None
     writer = Thread(target=lambda: sums.append(client.incr("n").data))
     writer.start()
     with serving(tmp_path) as server:
-        client._port = server.ready["port"]
+        client._addresses = (("127.0.0.1", server.ready["port"]),)
         writer.join(READY_S)
         assert sums == [6]
         assert client.incr("n").data == 7

@@ -13,7 +13,7 @@ import trio
 
 from trio_kv.client.client import Client
 from trio_kv.client.errors import CompactedError
-from trio_kv.client.watch import Revision
+from trio_kv.client.following import Revision
 from trio_kv.gateway.local import LocalCluster, open_cluster
 from trio_kv.kv.operations import Set
 from trio_kv.proxy.config import ProxyConfig

@@ -295,7 +295,7 @@ def test_a_key_or_a_revision_of_another_type_is_not_made_to_fit() -> None:
     """A revision of 0.9 is not 0, which would mean that the key must not exist."""
     client = Client(port=1)
     with pytest.raises(TypeError, match="a key is a str, not bytes"):
-        client.get(b"k")  # type: ignore[arg-type]
+        client.get(b"k")  # type: ignore[call-overload]
     for revision in (0.9, True, "7"):
         with pytest.raises(TypeError, match="a revision is an int"):
             client.set("k", 1, if_revision=revision)  # type: ignore[arg-type]

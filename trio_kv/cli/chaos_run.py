@@ -16,7 +16,7 @@ from trio_kv.cli.failures import explain_os_error, leaves
 from trio_kv.cli.output import say
 from trio_kv.cli.terminal import is_terminal, open_console
 from trio_kv.cli.words import count
-from trio_kv.client.asker import DEFAULT_PORT
+from trio_kv.client.addresses import DEFAULT_PORT
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.sim.chaos.config import ChaosConfig
 from trio_kv.sim.chaos.run import OnProgress, Progress, run_chaos

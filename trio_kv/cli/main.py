@@ -41,7 +41,7 @@ from trio_kv.cli.streams import StandardStreams
 from trio_kv.cli.trace import command as trace
 from trio_kv.cli.way import WayOptions
 from trio_kv.cli.words import examples
-from trio_kv.client.asker import DEFAULT_PORT
+from trio_kv.client.addresses import DEFAULT_PORT
 from trio_kv.client.client import Client
 from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, Status

@@ -32,7 +32,7 @@ from trio_kv.cli.options import ServeOptions, show_address
 from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.terminal import has_color, is_terminal
 from trio_kv.cli.words import count
-from trio_kv.client.asker import DEFAULT_PORT
+from trio_kv.client.addresses import DEFAULT_PORT
 from trio_kv.client.control import DEFAULT_CONTROL_PORT
 from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING
 from trio_kv.trace.file import start_record, trace_file

@@ -15,22 +15,31 @@ process that was forked leaves its parent's connection alone and opens its own.
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from trio_kv.client.connection import LineConnection, is_of_tls
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of
+from trio_kv.client.addresses import (
+    DEFAULT_PORT,
+    REPLY_GRACE_S,
+    Address,
+    check_addresses,
+    check_timeout,
+    format_address,
+)
+from trio_kv.client.connection import LineConnection
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, error_of, explain
 from trio_kv.client.numbering import Numbering, is_numbered
+from trio_kv.client.pipeline import CAN_NOT_SERVE, STRIKES_MAX
+from trio_kv.client.statistics import ClientStatistics
+from trio_kv.client.words import may_write_of
 from trio_kv.wire.operations import (
     TIMEOUT_S_DEFAULT,
-    TIMEOUT_S_MAX,
     Auth,
     Ping,
     Request,
     Status,
-    WriteOperation,
 )
 from trio_kv.wire.operations import BadRequestError as NoRequestError
 from trio_kv.wire.replies import ReplyError, ReplyLine, parse_reply
@@ -38,12 +47,6 @@ from trio_kv.wire.requests import encode_request, parse_line
 
 if TYPE_CHECKING:
     from trio_kv.client.tls import Tls
-
-DEFAULT_PORT = 3001
-PORT_MAX = 65_535
-
-REPLY_GRACE_S = 1.0
-"""How much longer than the request's time-out we wait: the server, whose clock it is, should speak first."""
 
 ATTEMPTS_MAX = 3
 """Connections tried in a row, each of them lost or closed before a reply came."""
@@ -60,6 +63,7 @@ class Asker:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         *,
+        fallbacks: Sequence[Address] = (),
         timeout_s: float = TIMEOUT_S_DEFAULT,
         on_reconnected: Callable[[str], None] | None = None,
         repeats_writes: bool = False,
@@ -71,6 +75,8 @@ class Asker:
         Args:
             host: of the server.
             port: of the server.
+            fallbacks: hosts and ports of other servers of the same cluster. When a server can't be reached, or says
+                again and again that it can't serve, the next one is asked.
             timeout_s: for each request, connecting included; sent along with the request. Above 0, at most 60.
             on_reconnected: called with a word for people when a lost connection is back.
             repeats_writes: whether a write that has no answer is sent again until the time-out is over. It goes out
@@ -82,25 +88,28 @@ class Asker:
             ValueError: the port or the time-out can't be.
 
         """
-        if not 0 < port <= PORT_MAX:
-            raise ValueError(f"port is {port}: a port is 1 to {PORT_MAX}")
-        if not 0 < timeout_s <= TIMEOUT_S_MAX:
-            raise ValueError(
-                f"timeout_s is {timeout_s}: a time-out is more than 0 and at most {TIMEOUT_S_MAX:g} seconds"
-            )
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._host = host
-        self._port = port
-        self._timeout_s = timeout_s
+        self._addresses = check_addresses(host, port, fallbacks)
+        self._place = 0
+        """Of the address that served last."""
+        self._timeout_s = check_timeout(timeout_s)
         self._on_reconnected = on_reconnected
         self._token = token
         self._tls = tls
         self._connection: LineConnection | None = None
         self._has_been_connected = False
+        self._strikes = 0
+        self._connections = self._requests = self._replies = self._repetitions = 0
+        self.watch_count = 0
+        """How many watches are open."""
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._is_busy = False
         self._numbering = Numbering(self._ask_once, timeout_s) if repeats_writes else None
+
+    @property
+    def address(self) -> str:
+        """Of the server that served last, or is asked next, for people."""
+        return format_address(self._addresses[self._place])
 
     @property
     def is_connected(self) -> bool:
@@ -154,6 +163,21 @@ class Asker:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
+    def statistics(self) -> ClientStatistics:
+        """Return what the client has done so far; calls of other threads that wait for this one's are not counted."""
+        numbering = self._numbering
+        return ClientStatistics(
+            address=self.address if self.is_connected or self._is_busy else None,
+            calls_waiting=0,
+            calls_in_flight=int(self._is_busy),
+            connections=self._connections,
+            requests=self._requests,
+            replies=self._replies,
+            replies_dropped=0,
+            repetitions=self._repetitions + (0 if numbering is None else numbering.repeat_count),
+            watches=self.watch_count,
+        )
+
     def _exchange(self, line: bytes, *, may_write: bool) -> ReplyLine:
         self._notice_fork()
         with self._lock:
@@ -169,13 +193,16 @@ class Asker:
 
     def _exchange_alone(self, line: bytes, *, may_write: bool) -> ReplyLine:
         lost: Exception | None = None
-        for _ in range(ATTEMPTS_MAX):
+        for attempt in range(ATTEMPTS_MAX):
             connection = self._take_connection()
             is_sound = False
+            self._requests += 1
+            self._repetitions += attempt > 0
             try:
                 connection.send(line, timeout_s=self._timeout_s)
                 reply = parse_reply(connection.receive_line(timeout_s=self._timeout_s + REPLY_GRACE_S))
                 is_sound = reply.close is None
+                self._replies += is_sound
             except (OSError, ReplyError) as error:
                 if may_write:
                     raise OutcomeUnknownError(
@@ -191,9 +218,21 @@ class Asker:
                 else:
                     connection.close()
             if is_sound:
+                self._weigh(reply)
                 return reply
         why = "it closes every connection" if lost is None else explain(lost)
         raise NotConnectedError(f"no answer from {self.address}: {why}") from lost
+
+    def _weigh(self, reply: ReplyLine) -> None:
+        """Leave a server that has said for some time that it can't serve, if there is another."""
+        self._strikes = self._strikes + 1 if reply.error in CAN_NOT_SERVE else 0
+        if self._strikes >= STRIKES_MAX and len(self._addresses) > 1:
+            self._drop_connection()
+            self._turn()
+
+    def _turn(self) -> None:
+        self._place = (self._place + 1) % len(self._addresses)
+        self._strikes = 0
 
     def _take_connection(self) -> LineConnection:
         """Return a connection that owes no reply. It is the caller's, to be put back or closed."""
@@ -210,12 +249,26 @@ class Asker:
         return connection
 
     def _open_connection(self) -> LineConnection:
-        """Return a new connection to a server that takes us."""
+        """Return a new connection to the first server that takes us."""
+        reasons: list[str] = []
+        while True:
+            try:
+                return self._open_one()
+            except NotConnectedError as error:
+                reasons.append(str(error))
+                self._turn()
+                if len(reasons) == len(self._addresses):
+                    raise NotConnectedError("; ".join(reasons)) from error
+
+    def _open_one(self) -> LineConnection:
+        host, port = self._addresses[self._place]
+        timeout_s = self._timeout_s / len(self._addresses)
         try:
-            connection = LineConnection(self._host, self._port, timeout_s=self._timeout_s, tls=self._tls)
+            connection = LineConnection(host, port, timeout_s=timeout_s, tls=self._tls)
         except OSError as error:
             raise NotConnectedError(f"no server at {self.address}: {explain(error)}") from error
         self._introduce(connection)
+        self._connections += 1
         return connection
 
     def _introduce(self, connection: LineConnection) -> None:
@@ -259,24 +312,6 @@ class Asker:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-
-def explain(error: Exception) -> str:
-    """Return what went wrong on the way to the store, in a few words."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if is_of_tls(error):
-        from trio_kv.client.tls import explain_tls  # noqa: PLC0415 - see `is_of_tls`
-
-        return explain_tls(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error)
-
-
-def may_write_of(request: Request | None) -> bool:
-    """Return whether a request may change something; a newer server may understand one that we don't."""
-    return request is None or isinstance(request.operation, WriteOperation)
 
 
 def _read_line(line: bytes) -> Request | None:

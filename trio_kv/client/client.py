@@ -4,40 +4,20 @@ A method returns what the store did, or raises: see `trio_kv.client.errors`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, TypeVar, overload
 
-import msgspec
-from msgspec import UNSET, UnsetType
-
-from trio_kv.client.answers import Page, read_count, read_page
-from trio_kv.client.asker import Asker, may_write_of
-from trio_kv.client.errors import error_of
-from trio_kv.client.numbering import SessionReply, opening_of, read_session
-from trio_kv.client.txns import Members, TxnReply, make_txn, read_txn
-from trio_kv.client.values import encode_value
-from trio_kv.client.watch import Revision, follow
-from trio_kv.wire.operations import (
-    TTL_MAX_S,
-    TTL_MIN_S,
-    Cas,
-    Delete,
-    Get,
-    Incr,
-    Ping,
-    Request,
-    Scan,
-    Set,
-    Status,
-    Watch,
-)
+from trio_kv.client import words
+from trio_kv.client.answers import Page
+from trio_kv.client.asker import Asker
+from trio_kv.client.following import Revision
+from trio_kv.client.numbering import SessionReply
+from trio_kv.client.txns import Members, TxnReply
+from trio_kv.client.watch import follow
+from trio_kv.client.words import NOTHING, Word
+from trio_kv.wire.operations import Watch
 from trio_kv.wire.replies import ReplyLine
 
-
-class _Nothing:
-    """Stands for a member that is left out, where None is a value."""
-
-
-NOTHING: Final = _Nothing()
+T = TypeVar("T")
 
 
 class Client(Asker):
@@ -56,16 +36,27 @@ class Client(Asker):
 
     """
 
-    def get(self, key: str, *, is_stale: bool = False, meta: bool = False) -> ReplyLine:
+    @overload
+    def get(self, key: str, *, is_stale: bool = False, meta: bool = False) -> ReplyLine: ...
+    @overload
+    def get(self, key: str, kind: type[T], *, is_stale: bool = False) -> T | None: ...
+    def get(
+        self, key: str, kind: Any = None, *, is_stale: bool = False, meta: bool = False
+    ) -> ReplyLine | Any:
         """Read a key; if it is missing the reply has the code `missing`, and None for `data`.
 
         Args:
             key: what to read.
+            kind: return the value as this, and None if the key is missing: a class of attrs, msgspec or dataclasses, or
+                a type such as `int` or `list[str]`; see `ReplyLine.to`.
             is_stale: be content with what one follower has applied.
             meta: ask for the revision, too.
 
+        Raises:
+            ValueError: the value is none of that kind.
+
         """
-        return self._done(Request(Get(_key(key)), is_stale=is_stale, meta=meta))
+        return self._done(words.get(key, kind, is_stale=is_stale, meta=meta))
 
     def set(
         self,
@@ -89,8 +80,7 @@ class Client(Asker):
             ConflictError: the key has another revision.
 
         """
-        revision = _revision(if_revision)
-        return self._done(Request(Set(_key(key), encode_value(value), revision, _ttl(ttl_s)), meta=meta))
+        return self._done(words.set(key, value, if_revision=if_revision, ttl_s=ttl_s, meta=meta))
 
     def delete(self, key: str, *, if_revision: int | None = None, meta: bool = False) -> ReplyLine:
         """Remove a key; the reply carries its old value, and has the code `missing` if there was none.
@@ -104,7 +94,7 @@ class Client(Asker):
             ConflictError: the key has another revision.
 
         """
-        return self._done(Request(Delete(_key(key), _revision(if_revision)), meta=meta))
+        return self._done(words.delete(key, if_revision=if_revision, meta=meta))
 
     def cas(
         self,
@@ -128,8 +118,7 @@ class Client(Asker):
             ConflictError: the key has another value, which the error carries.
 
         """
-        old = UNSET if isinstance(expected, _Nothing) else encode_value(expected)
-        return self._done(Request(Cas(_key(key), encode_value(value), old, _ttl(ttl_s)), meta=meta))
+        return self._done(words.cas(key, value, expected=expected, ttl_s=ttl_s, meta=meta))
 
     def incr(self, key: str, by: int = 1, *, ttl_s: float | None = None, meta: bool = False) -> ReplyLine:
         """Add to a whole number; the reply carries the sum. A missing key counts as 0.
@@ -144,7 +133,7 @@ class Client(Asker):
             ConflictError: the key holds something else than a whole number of at most 18 digits, or the sum is none.
 
         """
-        return self._done(Request(Incr(_key(key), _whole(by, "what to add"), _ttl(ttl_s)), meta=meta))
+        return self._done(words.incr(key, by, ttl_s=ttl_s, meta=meta))
 
     def txn(
         self,
@@ -167,7 +156,7 @@ class Client(Asker):
             ValueError: an element of a list can't be; nothing was sent.
 
         """
-        return read_txn(self._done(Request(make_txn(conditions, then, otherwise))))
+        return self._done(words.txn(then, conditions=conditions, otherwise=otherwise))
 
     def scan(
         self,
@@ -190,16 +179,20 @@ class Client(Asker):
             is_stale: be content with what one follower has applied.
 
         """
-        beyond = UNSET if after is None else _key(after)
-        scan = Scan(_key(prefix), beyond, reverse=is_reversed, values=has_values)
-        if limit is not None:
-            scan = msgspec.structs.replace(scan, limit=_whole(limit, "a limit"))
-        return read_page(self._done(Request(scan, is_stale=is_stale)))
+        return self._done(
+            words.scan(
+                prefix,
+                after=after,
+                limit=limit,
+                is_reversed=is_reversed,
+                has_values=has_values,
+                is_stale=is_stale,
+            )
+        )
 
     def count(self, prefix: str = "", *, is_stale: bool = False) -> int:
         """Return how many keys begin with this."""
-        scan = Scan(_key(prefix), count=True)
-        return read_count(self._done(Request(scan, is_stale=is_stale)))
+        return self._done(words.count(prefix, is_stale=is_stale))
 
     def watch(
         self, prefix: str | None = None, *, key: str | None = None, first: int | None = None
@@ -218,22 +211,23 @@ class Client(Asker):
             CompactedError: of the iterator: what comes next is gone; its `reply.revision` is the oldest to begin with.
 
         """
-        if (prefix is None) == (key is None):
-            raise TypeError("a watch takes either a prefix or a key")
-        operation = Watch(
-            key=UNSET if key is None else _key(key),
-            prefix=UNSET if prefix is None else _key(prefix),
-            first=_revision(first),
-        )
-        return follow(self._open_connection, operation, timeout_s=self._timeout_s)
+        operation = words.watch(prefix, key=key, first=first)
+        return self._follow(operation)
+
+    def _follow(self, operation: Watch) -> Iterator[Revision]:
+        self.watch_count += 1
+        try:
+            yield from follow(self._open_connection, operation, timeout_s=self._timeout_s)
+        finally:
+            self.watch_count -= 1
 
     def ping(self) -> ReplyLine:
         """Ask for a sign of life of the client door; no node is asked."""
-        return self._done(Request(Ping()))
+        return self._done(words.ping())
 
     def status(self) -> ReplyLine:
         """Ask for the state of the cluster; its members stand in the reply's `line`."""
-        return self._done(Request(Status()))
+        return self._done(words.status())
 
     def session(self, session: str | None = None) -> SessionReply:
         """Open a session, or renew one, for writes that are numbered by hand (`Numbered`, `send_line`).
@@ -245,40 +239,8 @@ class Client(Asker):
             SessionExpiredError: the store does not know it, or not any more.
 
         """
-        return read_session(self._done(opening_of(session)))
+        return self._done(words.session(session))
 
-    def _done(self, request: Request) -> ReplyLine:
-        """Return the reply to a request that was carried out."""
-        reply = self.ask(request)
-        error = error_of(reply, may_write=may_write_of(request))
-        if error is not None:
-            raise error
-        return reply
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"a key is a str, not {type(key).__name__}")
-    return key
-
-
-def _revision(revision: object) -> int | UnsetType:
-    return UNSET if revision is None else _whole(revision, "a revision")
-
-
-def _ttl(ttl_s: object) -> float | UnsetType:
-    if ttl_s is None:
-        return UNSET
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float):
-        raise TypeError(f"ttl_s is a number of seconds, not {type(ttl_s).__name__}")
-    if not TTL_MIN_S <= ttl_s <= TTL_MAX_S:
-        raise ValueError(
-            f"ttl_s is {ttl_s}: a key is kept for {TTL_MIN_S:g} to {TTL_MAX_S} seconds, or for good"
-        )
-    return ttl_s
-
-
-def _whole(number: object, name: str) -> int:
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f"{name} is an int, not {type(number).__name__}")
-    return number
+    def _done(self, word: Word[T]) -> T:
+        """Ask, and return what was asked for."""
+        return word.finish(self.ask(word.request))

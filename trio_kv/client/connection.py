@@ -6,24 +6,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from trio_kv.wire.operations import LINE_BYTES_LIMIT
+from trio_kv.client.errors import is_of_tls
+from trio_kv.client.pipeline import REPLY_BYTES_MAX
 
 if TYPE_CHECKING:
     from trio_kv.client.tls import Tls
-
-REPLY_BYTES_MAX = LINE_BYTES_LIMIT + (1 << 20)
-"""A longer reply is not ours: the connection is given up. It is the longest line that any server can be told to take,
-with room for what a reply says beside the value."""
 
 RECEIVE_BYTES = 65_536
 
 SSL_ERROR_WANT_READ = 2
 """`ssl.SSL_ERROR_WANT_READ`."""
-
-
-def is_of_tls(error: BaseException) -> bool:
-    """Return whether an error is an `ssl.SSLError`. To ask that needs no `ssl`, which takes long to import."""
-    return any(kind.__name__ == "SSLError" for kind in type(error).__mro__)
 
 
 class ConnectionEndedError(ConnectionError):

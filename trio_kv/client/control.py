@@ -27,7 +27,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
-from trio_kv.client.connection import is_of_tls
+from trio_kv.client.errors import is_of_tls
 
 if TYPE_CHECKING:
     from trio_kv.client.tls import Tls

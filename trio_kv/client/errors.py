@@ -116,3 +116,21 @@ def error_of(reply: ReplyLine, *, may_write: bool) -> StoreError | None:
         return None
     error_class = ERROR_CLASSES.get(code, OutcomeUnknownError if may_write else RefusedError)
     return error_class(f"{code}: {reply.message or 'the store says no more'}", reply)
+
+
+def explain(error: Exception) -> str:
+    """Return what went wrong on the way to the store, in a few words."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if is_of_tls(error):
+        from trio_kv.client.tls import explain_tls  # noqa: PLC0415 - see `is_of_tls`
+
+        return explain_tls(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)
+
+
+def is_of_tls(error: BaseException) -> bool:
+    """Return whether an error is an `ssl.SSLError`. To ask that needs no `ssl`, which takes long to import."""
+    return any(kind.__name__ == "SSLError" for kind in type(error).__mro__)

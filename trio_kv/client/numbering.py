@@ -1,24 +1,22 @@
 """Writes that a client repeats: under a session of its own, so that each takes effect once, however often it is sent.
 
-One write is under way at a time. Its seq is new, and says that all below has its answer. It is sent again, over further
+Each write has a new seq, and says which is the oldest one that has no answer yet. It is sent again, over further
 connections, until the store has answered it or the client's time-out is over.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, UnauthorizedError, error_of
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, StoreError
+from trio_kv.client.patience import Patience
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import ReplyLine
-
-PAUSE_S: Final = 0.05
-"""Before the second attempt; twice as long before each further one, up to `PAUSE_MAX_S`."""
-PAUSE_MAX_S: Final = 1.0
 
 
 class SessionReply(msgspec.Struct, frozen=True):
@@ -29,8 +27,63 @@ class SessionReply(msgspec.Struct, frozen=True):
     """Seconds after which it is forgotten, if nobody uses it."""
 
 
+class Seqs:
+    """A session of a client, and the seqs of its writes. It has no clock: its owner says what time it is."""
+
+    def __init__(self) -> None:
+        """Have no session yet."""
+        self._session: SessionReply | None = None
+        self._used_s = 0.0
+        self._seq = 0
+        self._awaited: OrderedDict[int, None] = OrderedDict()
+        """In the order of their numbers."""
+
+    def is_usable(self, now_s: float) -> bool:
+        """Return whether there is a session that the store has for sure.
+
+        After half of its time-out it may be forgotten; and what is sent under one that is gone has no known outcome.
+        """
+        session = self._session
+        return session is not None and now_s - self._used_s <= session.timeout / 2
+
+    def open(self, session: SessionReply, now_s: float) -> None:
+        """Number writes under this session from here on."""
+        self._session, self._used_s, self._seq = session, now_s, 0
+        self._awaited = OrderedDict()
+
+    def forget(self) -> None:
+        """Use another session from here on."""
+        self._session = None
+
+    def number(self, operation: Any) -> Numbered:
+        """Give a write the next seq, and say with it that all below the oldest one that is awaited has its answer."""
+        assert self._session is not None
+        self._seq += 1
+        self._awaited[self._seq] = None
+        return Numbered(operation, self._session.session, self._seq, next(iter(self._awaited)))
+
+    def settle(self, numbered: Numbered, begun_s: float, reply: ReplyLine | None) -> None:
+        """Await a write no more.
+
+        Args:
+            numbered: what was sent.
+            begun_s: when it was sent for the first time.
+            reply: the last word of the store; None if there is none.
+
+        """
+        if self._session is None or numbered.session != self._session.session:
+            return
+        self._awaited.pop(numbered.seq, None)
+        if reply is None:
+            return
+        if reply.code == "session_expired":
+            self._session = None
+        else:
+            self._used_s = max(self._used_s, begun_s)
+
+
 class Numbering:
-    """The session of a client, and which seq comes next. Its owner sees to it that one call is under way at a time.
+    """Repeats the writes of a blocking client. Its owner sees to it that one call is under way at a time.
 
     Args:
         exchange: sends a request once and returns the reply; raises as `Client.ask` does.
@@ -42,13 +95,13 @@ class Numbering:
         """Have no session yet; see the class."""
         self._exchange = exchange
         self._timeout_s = timeout_s
-        self._session: SessionReply | None = None
-        self._used_s = 0.0
-        self._seq = 0
+        self._seqs = Seqs()
+        self.repeat_count = 0
+        """How often something was sent again."""
 
     def forget(self) -> None:
         """Use another session from here on: this one is another process's."""
-        self._session = None
+        self._seqs.forget()
 
     def ask(self, request: Request) -> ReplyLine:
         """Send a write until there is an answer, and return that, whatever it says.
@@ -58,57 +111,37 @@ class Numbering:
 
         """
         deadline_s = time.monotonic() + self._timeout_s
-        session = self._session
-        if session is None or time.monotonic() - self._used_s > session.timeout / 2:
-            # It may be forgotten by now: and what is sent under a session that is gone has no known outcome.
+        if not self._seqs.is_usable(time.monotonic()):
             try:
                 reply = self._repeat(opening_of(None), deadline_s)
             except OutcomeUnknownError as error:
-                raise NotConnectedError(f"no session could be opened: {error}") from error
+                raise no_session(error) from error
             if reply.code != "ok":
                 return reply
-            session = self._session = read_session(reply)
-            self._used_s, self._seq = time.monotonic(), 0
-        self._seq += 1
-        operation: Any = request.operation
-        numbered = Numbered(operation, session.session, self._seq, self._seq)
-        begun_s = time.monotonic()
-        reply = self._repeat(msgspec.structs.replace(request, operation=numbered), deadline_s)
-        if reply.code == "session_expired":
-            self._session = None
-        else:
-            self._used_s = begun_s
-        return reply
+            self._seqs.open(read_session(reply), time.monotonic())
+        numbered = self._seqs.number(request.operation)
+        begun_s, final = time.monotonic(), None
+        try:
+            final = self._repeat(msgspec.structs.replace(request, operation=numbered), deadline_s)
+        finally:
+            self._seqs.settle(numbered, begun_s, final)
+        return final
 
     def _repeat(self, request: Request, deadline_s: float) -> ReplyLine:
         """Send a request until it has its answer, or it is too late."""
-        pause_s, is_unknown = PAUSE_S, False
+        patience = Patience(deadline_s, may_write=True, is_repeatable=True)
         while True:
-            reply, error = None, None
+            pause_s: float | None
             try:
                 reply = self._exchange(request)
-                error = error_of(reply, may_write=True)
-            except (NotConnectedError, OutcomeUnknownError) as raised:
-                error = raised
-            except UnauthorizedError as raised:
-                # The server does not take our token any more.
-                if is_unknown:
-                    raise OutcomeUnknownError(f"the write was sent, then: {raised}", raised.reply) from raised
-                raise
-            is_over = time.monotonic() + pause_s > deadline_s
-            is_unknown = is_unknown or isinstance(error, OutcomeUnknownError)
-            if reply is not None and (is_over or reply.code not in ("timeout", "unavailable")):
-                if is_unknown and reply.code in ("unavailable", "overloaded", "read_only", "unauthorized"):
-                    # That is true of the last attempt alone.
-                    raise OutcomeUnknownError(f"the write was sent, then: {error}", reply)
-                return reply
-            if is_over:
-                assert error is not None
-                if is_unknown and not isinstance(error, OutcomeUnknownError):
-                    raise OutcomeUnknownError(f"the write was sent, then: {error}") from error
-                raise error
+            except StoreError as error:
+                pause_s = patience.weigh_error(error, time.monotonic())
+            else:
+                pause_s = patience.weigh_reply(reply, time.monotonic())
+                if pause_s is None:
+                    return reply
+            self.repeat_count += 1
             time.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
 
 def is_numbered(request: Request) -> bool:
@@ -124,3 +157,8 @@ def opening_of(session: str | None) -> Request:
 def read_session(reply: ReplyLine) -> SessionReply:
     """Return what an answer that is ok says of a session."""
     return msgspec.json.decode(reply.line, type=SessionReply)
+
+
+def no_session(error: OutcomeUnknownError) -> NotConnectedError:
+    """Return what it means for a write that the session for it could not be opened: nothing happened."""
+    return NotConnectedError(f"no session could be opened: {error}")

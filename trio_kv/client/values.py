@@ -2,7 +2,8 @@
 
 What goes in is what comes out again. So an object is taken only if JSON has the same thing; what some encoder
 could make of it (null of nan, base64 of bytes, text of a date) is for the caller to say. And a text is JSON if it
-is JSON for the store, whatever a number in it would be in Python.
+is JSON for the store, whatever a number in it would be in Python. An instance of a class of attrs, msgspec or
+dataclasses is an object with its members, for its class makes the same of it again (`ReplyLine.to`).
 """
 
 import json
@@ -31,7 +32,10 @@ _HINTS: Final[dict[str, str]] = {
     "Decimal": "send msgspec.Raw(str(...).encode()) for the number with all its digits, or str(...)",
     "UUID": "send str(...)",
 }
-_OTHERWISE: Final = "send dicts, lists, str, int, float, bool and None, or a msgspec.Raw with the JSON text"
+_OTHERWISE: Final = (
+    "send dicts, lists, str, int, float, bool and None, an instance of a class of attrs, msgspec or dataclasses, "
+    "or a msgspec.Raw with the JSON text"
+)
 
 
 class NotStorableError(ValueError):
@@ -47,7 +51,8 @@ def encode_value(value: object) -> msgspec.Raw:
 
     Args:
         value: dicts with text as keys, lists (and tuples, which become lists), str, int, float, bool and None,
-            at most 128 deep. A `msgspec.Raw` with JSON text may stand anywhere, and is sent as it is.
+            at most 128 deep. A `msgspec.Raw` with JSON text may stand anywhere, and is sent as it is. So may an
+            instance of a class of attrs, msgspec or dataclasses, as an object with its members.
 
     Raises:
         NotJsonError: JSON has no such thing; says where, and what would be right.
@@ -119,8 +124,26 @@ def _plain(value: object, where: str, depth: int) -> object:
         if isinstance(value, kind):
             # The encoder takes no subclasses, such as numpy.float64.
             return _finite(kind(value), where)
+    if _is_record(value):
+        return _plain(_members(value, where), where, depth)
     name = type(value).__name__
     raise NotJsonError(f"{where} is of the type {name}, which JSON has not: {_HINTS.get(name, _OTHERWISE)}")
+
+
+def _is_record(value: object) -> bool:
+    """Tell whether a value is an object with named members, as a JSON object is."""
+    kind = type(value)
+    return issubclass(kind, msgspec.Struct) or any(
+        hasattr(kind, name) for name in ("__attrs_attrs__", "__dataclass_fields__")
+    )
+
+
+def _members(value: object, where: str) -> object:
+    """Return the members of a record; inside it msgspec's rules hold, by which its class reads them back."""
+    try:
+        return msgspec.to_builtins(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotJsonError(f"{where} is of the type {type(value).__name__}, and {error}") from error
 
 
 def _finite(value: str | float, where: str) -> str | float:

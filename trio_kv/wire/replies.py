@@ -5,13 +5,16 @@ out as the text that came in.
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
 from trio_kv.kv.reply import Reply, TimedReply
 from trio_kv.wire.operations import ABSENT, Request
+
+T = TypeVar("T")
 
 CLOSE_OK: Final = b'{"close": "ok"}\n'
 """Said to a connection that was idle for too long."""
@@ -116,6 +119,18 @@ class ReplyLine(_ReplyMembers, frozen=True, kw_only=True):
         """
         return None if self.value is None else msgspec.json.decode(self.value)
 
+    def to(self, kind: type[T]) -> T | None:
+        """Return the value as one of a kind; None for no value, and in an error.
+
+        Args:
+            kind: a class of attrs, msgspec or dataclasses, or a type such as `int` or `list[str]`.
+
+        Raises:
+            ValueError: it is none of that kind; says where.
+
+        """
+        return None if self.value is None or self.status != "ok" else read_as(self.value, kind)
+
     @property
     def code(self) -> str:
         """`ok`, `missing` for the error without a code, the code of an error, or `closed`."""
@@ -124,6 +139,17 @@ class ReplyLine(_ReplyMembers, frozen=True, kw_only=True):
         if self.status == "ok":
             return "ok"
         return self.error or "missing"
+
+
+def read_as(text: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Return JSON text as one of a kind. Raises ValueError: it is none."""
+    found: T = _decoder_of(cast(Hashable, kind)).decode(text)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _decoder_of(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
 
 
 STRANGE_BYTES = 80

@@ -21,7 +21,7 @@ from trio_kv.cli.parsing import (
     option,
 )
 from trio_kv.cli.way import WayOptions
-from trio_kv.client.asker import DEFAULT_PORT
+from trio_kv.client.addresses import DEFAULT_PORT
 
 CONNECTIONS_MAX = 65_536
 """More than a machine has ports for."""

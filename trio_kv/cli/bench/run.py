@@ -23,7 +23,7 @@ from trio_kv.cli.options import show_address
 from trio_kv.cli.output import ExitCode
 from trio_kv.cli.parsing import SECONDS_MAX
 from trio_kv.cli.terminal import is_terminal, open_console
-from trio_kv.client.asker import DEFAULT_PORT
+from trio_kv.client.addresses import DEFAULT_PORT
 from trio_kv.client.errors import NotConnectedError
 
 CONNECT_TIMEOUT_S = 5.0

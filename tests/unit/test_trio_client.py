@@ -1,0 +1,350 @@
+"""The client on Trio, against a door in memory: whose reply is whose, what is repeated, and when it gives up."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from trio_kv import (
+    Client,
+    ConflictError,
+    NotConnectedError,
+    OutcomeUnknownError,
+    TrioClient,
+    UnauthorizedError,
+    UnavailableError,
+    open_client,
+)
+
+
+@pytest.fixture
+def autojump_clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0)
+
+
+@attrs.frozen
+class Point:
+    x: int
+    y: int
+
+
+class Door:
+    """A store and its door, in memory. What it does with a line may be told to it.
+
+    It applies a write once by its session and seq, and keeps what it has applied.
+    """
+
+    def __init__(self, nursery: trio.Nursery, random: Random | None = None) -> None:
+        self.nursery = nursery
+        self.random = random
+        self.lines: list[dict[str, Any]] = []
+        self.values: dict[str, Any] = {}
+        self.answers: dict[tuple[str, int], dict[str, Any]] = {}
+        self.applied: list[Any] = []
+        self.script: list[Callable[[dict[str, Any]], dict[str, Any] | None]] = []
+        """What is done with the next lines; None: the connection ends."""
+        self.ends: list[trio.testing.MemoryReceiveStream] = []
+        self.is_open = True
+        self.dialled: list[tuple[str, int]] = []
+        self.shut_hosts: set[str] = set()
+
+    async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        self.dialled.append((host, port))
+        if not self.is_open or host in self.shut_hosts:
+            raise ConnectionRefusedError(111, "Connection refused")
+        ours, theirs = trio.testing.memory_stream_pair()
+        self.nursery.start_soon(self._serve, theirs)
+        return ours
+
+    async def _serve(self, stream: "trio.StapledStream[Any, Any]") -> None:
+        received = b""
+        async with stream:
+            async for data in stream:
+                received += data
+                *lines, received = received.split(b"\n")
+                for line in lines:
+                    if self.random is not None:
+                        await trio.sleep(self.random.choice((0, 0, 0, 0.001, 0.01)))
+                    reply = self._carry_out(json.loads(line))
+                    if reply is None:
+                        return
+                    await stream.send_all(json.dumps(reply).encode() + b"\n")
+                    if "close" in reply:
+                        return
+
+    def _carry_out(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        self.lines.append(asked)
+        if self.script:
+            return self.script.pop(0)(asked)
+        return self.apply(asked)
+
+    def apply(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Carry out a request, as a store does."""
+        if asked.get("op") == "session":
+            return {"session": f"{len(self.lines)}-00c0ffee00c0ffee", "timeout": 1000, "status": "ok"}
+        if asked.get("op") == "auth":
+            return OK if asked["token"] == "secret" else refusal("unauthorized")
+        key = asked["key"]
+        if "value" not in asked:
+            if key not in self.values:
+                return {"key": key, "value": None, "status": "error"}
+            return {"key": key, "value": self.values[key], "status": "ok"}
+        number = (asked["session"], asked["seq"]) if "session" in asked else None
+        if number in self.answers:
+            return self.answers[number]
+        self.values[key] = asked["value"]
+        self.applied.append(asked["value"])
+        reply = {"key": key, "value": asked["value"], "status": "ok"}
+        if number is not None:
+            self.answers[number] = reply
+        return reply
+
+    def apply_and_hang_up(self, asked: dict[str, Any]) -> None:
+        """Carry out a request, and die before the answer is out."""
+        self.apply(asked)
+
+
+OK = {"status": "ok"}
+
+
+def refusal(code: str) -> dict[str, Any]:
+    return {"key": "k", "value": None, "status": "error", "error": code, "message": "so it is"}
+
+
+def say(reply: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda _: reply
+
+
+def hang_up(_asked: dict[str, Any]) -> None:
+    return None
+
+
+@asynccontextmanager
+async def open_door(random: Random | None = None, **options: Any) -> AsyncIterator[tuple[Door, TrioClient]]:
+    """Open a door and a client of it."""
+    async with trio.open_nursery() as nursery:
+        door = Door(nursery, random)
+        async with open_client("a", 1, open_stream=door.open_stream, **options) as kv:
+            yield door, kv
+        nursery.cancel_scope.cancel()
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    """By name and by what they take; but that the one on Trio is closed with `aclose`."""
+
+    def methods(kind: type) -> dict[str, list[inspect.Parameter]]:
+        return {
+            name: list(inspect.signature(method).parameters.values())
+            for name, method in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_") and name not in ("close", "aclose", "send_line")
+        }
+
+    assert methods(Client) == methods(TrioClient)
+
+
+def test_the_blocking_client_does_without_trio() -> None:
+    """Who uses it alone does not pay for the import of the other."""
+    code = (
+        "import sys, trio_kv\n"
+        "try: trio_kv.Client(port=1).get('k')\n"
+        "except trio_kv.NotConnectedError: sys.exit('trio' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+async def test_a_value_comes_back_as_what_it_is_asked_for() -> None:
+    """As a class of attrs, as a type, or as the reply; a missing key is None, and what does not fit says so."""
+    async with open_door() as (_, kv):
+        await kv.set("p", Point(1, 2))
+        assert await kv.get("p", Point) == Point(1, 2)
+        assert (await kv.get("p")).data == {"x": 1, "y": 2}
+        assert await kv.get("p", dict[str, int]) == {"x": 1, "y": 2}
+        assert await kv.get("q", Point) is None
+        with pytest.raises(ValueError, match="Expected `str`"):
+            await kv.get("p", dict[str, str])
+
+
+async def test_many_tasks_share_one_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """What they ask at the same time goes out at once, and each gets its own."""
+    async with open_door() as (door, kv):
+
+        async def use(name: str) -> None:
+            for number in range(20):
+                await kv.set(f"{name}{number}", [name, number])
+                assert (await kv.get(f"{name}{number}")).data == [name, number]
+
+        async with trio.open_nursery() as nursery:
+            for place in range(50):
+                nursery.start_soon(use, f"t{place}-")
+        told = kv.statistics()
+    assert len(door.dialled) == 1
+    assert (told.requests, told.replies, told.repetitions) == (2001, 2001, 0)
+    assert (told.calls_in_flight, told.calls_waiting, told.address) == (0, 0, "a:1")
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_calls_that_are_cancelled_mix_up_no_replies(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Ten thousand calls of forty tasks, most of them cancelled at a random moment: each of the others has its own."""
+    random = Random(seed)
+    ends = {"cancelled": 0, "answered": 0}
+    async with open_door(Random(seed), repeats_writes=bool(seed % 2)) as (door, kv):
+
+        async def use(name: str) -> None:
+            for number in range(250):
+                key, value = f"{name}{number}", f"{name}/{number}"
+                with trio.move_on_after(random.choice((0, 0.0005, 0.005, 0.05, 9))) as scope:
+                    reply = await kv.set(key, value) if random.random() < 0.5 else await kv.get(key)
+                    assert reply.key == key
+                    assert reply.data in (None, value)
+                ends["cancelled" if scope.cancelled_caught else "answered"] += 1
+
+        async with trio.open_nursery() as nursery:
+            for place in range(40):
+                nursery.start_soon(use, f"t{place}-")
+        # Nothing is left over: the next call has its own reply, and all that was sent was read.
+        assert (await kv.get("last")).key == "last"
+        told = kv.statistics()
+    assert sum(ends.values()) == 10_000
+    assert min(ends.values()) > 1_000
+    assert told.replies_dropped > 100
+    assert told.requests == told.replies == len(door.lines)
+    assert len(door.dialled) == 1
+    assert len(set(door.applied)) == len(door.applied)
+
+
+async def test_C1_a_write_takes_effect_once_though_its_connection_broke(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is sent again under its seq, over the next connection, and gets the first answer (scenario C1)."""
+    async with open_door() as (door, kv):
+        await kv.set("k", 1)
+        door.script = [door.apply_and_hang_up, hang_up]
+        assert (await kv.set("k", 2)).code == "ok"
+        assert kv.statistics().connections == 3
+        assert kv.statistics().repetitions == 2
+    assert door.applied == [1, 2]
+
+
+async def test_a_write_without_a_number_is_unknown_when_its_connection_breaks(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It is not sent again; a read is, and so is a write that the server has not read."""
+    async with open_door(repeats_writes=False) as (door, kv):
+        door.script = [hang_up]
+        with pytest.raises(OutcomeUnknownError, match="may or may not"):
+            await kv.set("k", 1)
+        door.script = [hang_up]
+        assert (await kv.get("k")).code == "missing"
+        door.script = [say({"close": "shutdown"})]
+        assert (await kv.set("k", 2)).code == "ok"
+    assert door.applied == [2]
+
+
+async def test_what_a_server_can_not_do_now_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
+    """Until the time is over; what it will never do is not, and is an error of its own class."""
+    async with open_door(timeout_s=2.0) as (door, kv):
+        door.script = [say(refusal("unavailable"))] * 3
+        assert (await kv.get("k")).code == "missing"
+        door.script = [say(refusal("unavailable"))] * 100
+        with pytest.raises(UnavailableError):
+            await kv.get("k")
+        assert trio.current_time() <= 4.0
+        door.script = [say(refusal("conflict"))]
+        with pytest.raises(ConflictError, match="so it is"):
+            await kv.set("k", 1)
+
+
+async def test_a_server_that_is_gone_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    """As long as a call has time; nothing was sent, which is said."""
+    async with open_door(timeout_s=2.0) as (door, kv):
+        door.is_open = False
+        door.script = [hang_up]
+        with pytest.raises(NotConnectedError, match="no server at a:1: connection refused"):
+            await kv.get("k")
+        assert 1.0 < trio.current_time() <= 2.0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kv.set, "k", 1)
+            await trio.sleep(1.0)
+            door.is_open = True
+    assert door.applied == [1]
+
+
+async def test_a_server_that_says_nothing_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    """A call ends a second after its time, a cancel scope ends it earlier, and the next connection is a new one."""
+    async with open_door(timeout_s=2.0, repeats_writes=False) as (door, kv):
+
+        async def silent(host: str, port: int) -> trio.abc.Stream:
+            del host, port
+            await trio.lowlevel.checkpoint()
+            return trio.testing.memory_stream_pair()[0]
+
+        kv._dialler._open_stream, sound = silent, kv._dialler._open_stream
+        door.script = [hang_up]
+        with trio.move_on_after(1.0) as scope:
+            await kv.get("k")
+        assert scope.cancelled_caught
+        with pytest.raises(OutcomeUnknownError, match=r"no answer in time|does not answer"):
+            await kv.set("k", 1)
+        kv._dialler._open_stream = sound
+        assert (await kv.set("k", 2)).code == "ok"
+        assert trio.current_time() < 6.0
+    assert door.applied == [2]
+
+
+async def test_another_server_is_asked_when_one_is_gone_or_can_not_serve(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """In turn; what is under way at a server that can't serve is waited for first."""
+    async with open_door(fallbacks=[("b", 2), ("c", 3)]) as (door, kv):
+        door.shut_hosts = {"a", "b"}
+        door.script = [hang_up]
+        assert (await kv.get("k")).code == "missing"
+        assert door.dialled == [("a", 1), ("a", 1), ("b", 2), ("c", 3)]
+        door.shut_hosts = set()
+        door.script = [say(refusal("unavailable"))] * 3
+        assert (await kv.get("k")).code == "missing"
+        assert kv.statistics().address == "a:1"
+
+
+async def test_a_token_is_shown_on_each_connection(autojump_clock: trio.testing.MockClock) -> None:
+    """And one that the server does not know is told at once."""
+    async with open_door(token="secret") as (door, kv):
+        door.script = [hang_up]
+        assert (await kv.get("k")).code == "missing"
+        with pytest.raises(UnauthorizedError):
+            async with open_client("a", 1, token="wrong", open_stream=door.open_stream):
+                pass
+    assert [each["op"] for each in door.lines if "op" in each] == ["auth", "auth", "auth"]
+
+
+async def test_an_error_inside_comes_out_as_it_is(autojump_clock: trio.testing.MockClock) -> None:
+    """The client's own tasks are its own matter; and who waits for a client that is closed hears so."""
+    async with trio.open_nursery() as nursery:
+        door = Door(nursery)
+        with pytest.raises(ZeroDivisionError):
+            await use_badly(door)
+        async with open_client("a", 1, open_stream=door.open_stream) as kv:
+            door.script = [lambda _: nursery.start_soon(kv.aclose)]
+            with pytest.raises(trio.ClosedResourceError):
+                await kv.get("k")
+        with pytest.raises(trio.ClosedResourceError):
+            await kv.get("k")
+        nursery.cancel_scope.cancel()
+
+
+async def use_badly(door: Door) -> None:
+    async with open_client("a", 1, open_stream=door.open_stream) as kv:
+        await kv.get("k")
+        _ = 1 / 0
