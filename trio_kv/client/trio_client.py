@@ -177,7 +177,7 @@ class TrioClient:
         """Send a request and return the reply, whatever it says: look at its `code`.
 
         Args:
-            request: it gets the client's time-out, or what is left of that of the cancel scopes around.
+            request: it gets the client's time-out, or what is left of it when it is sent again.
 
         Raises:
             NotConnectedError: the store can't be reached; nothing was changed.
@@ -274,7 +274,7 @@ class TrioClient:
         """Return a request with what time it has."""
         if isinstance(request.operation, Ping | Status | Auth):
             return request
-        left_s = min(deadline_s, trio.current_effective_deadline()) - trio.current_time()
+        left_s = deadline_s - trio.current_time()
         steps = -(-left_s // TIMEOUT_STEP_S)
         timeout_s = min(self._timeout_s, max(steps, 1.0) * TIMEOUT_STEP_S)
         return (
