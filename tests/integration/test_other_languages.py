@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.integration.test_readme import open_store
+from tests.real_store import open_store
 from trio_kv.wire.operations import OPERATIONS
 
 CLIENTS = Path(__file__).parents[1] / "clients"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.integration.test_readme import open_store
+from tests.real_store import open_store
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 

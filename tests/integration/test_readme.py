@@ -3,34 +3,15 @@
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from trio_kv.gateway.local import LocalCluster, open_cluster
-from trio_kv.proxy.config import ProxyConfig
-from trio_kv.proxy.server import Proxy
-from trio_kv.trace.trace import Trace
+from tests.real_store import open_store
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
-
-
-@asynccontextmanager
-async def open_store(path: Path) -> AsyncIterator[tuple[LocalCluster, int]]:
-    """Open a cluster and its client door; give its port."""
-    async with (
-        open_cluster(path, nodes=3, is_synced=False) as local,
-        trio.open_nursery() as nursery,
-    ):
-        await local.cluster.wait_leader()
-        proxy = Proxy(local.store, ProxyConfig(port=0), Trace())
-        port: int = await nursery.start(proxy.serve)
-        yield local, port
-        nursery.cancel_scope.cancel()
 
 
 def python_example(page: Path) -> str:

@@ -143,8 +143,14 @@ COMMANDS = [
     ["get"],
     ["set"],
     ["delete"],
-    ["keys"],
     ["cas"],
+    ["incr"],
+    ["scan"],
+    ["watch"],
+    ["txn"],
+    ["export"],
+    ["import"],
+    ["completion"],
     ["status"],
     ["top"],
     ["backup"],
@@ -508,7 +514,7 @@ def test_variables_stand_in_for_options(
     monkeypatch.setenv("TRIO_KV_PORT", str(server.port))
     monkeypatch.setenv("TRIO_KV_OUTPUT", "json")
     assert main(["get", "k"]) == 0
-    assert main(["get", "k", "--output", "table"]) == 0
+    assert main(["get", "k", "--output", "text"]) == 0
     assert capsys.readouterr().out.splitlines() == ['{"key": "k", "value": "chips", "status": "ok"}', "chips"]
     assert main(["get", "k", "--port", "1"]) == 3
 
@@ -538,7 +544,7 @@ def shown_in(columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "dumb")
-    show_status(STATUS, "table")
+    show_status(STATUS, "text")
     return capsys.readouterr().out
 
 
@@ -587,7 +593,7 @@ def test_status_names_what_is_broken_and_what_ends_it(
     fault: dict[str, object], words: str, way_out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line for each active fault, in plain words; one of a newer server is shown as it came."""
-    show_status({**STATUS, "faults": [fault]}, "table")
+    show_status({**STATUS, "faults": [fault]}, "text")
     [line] = [line for line in capsys.readouterr().out.splitlines() if words in line]
     assert way_out in line
 
@@ -599,7 +605,7 @@ def test_status_says_how_a_node_comes_back(capsys: pytest.CaptureFixture[str]) -
         {"node": 2, "role": None, "state": "stopped", "reason": "asked to stop"},
         {"node": 3, "role": "follower", "state": "paused"},
     ]
-    show_status({"leader": None, "term": 5, "nodes": nodes, "faults": []}, "table")
+    show_status({"leader": None, "term": 5, "nodes": nodes, "faults": []}, "text")
     shown = capsys.readouterr().out
     assert "n2: asked to stop; `trio-kv ctl restart 2` brings it back" in shown
     assert "n3: it is paused; `trio-kv ctl resume 3` brings it back" in shown

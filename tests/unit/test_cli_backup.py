@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from trio_kv.cli import backup as backup_module
 from trio_kv.cli import progress
@@ -54,8 +55,8 @@ def snapshot(tmp_path: Path) -> Path:
     machine = Machine()
     machine.apply([make_entry(1, 4, 0, OpenSession(1_000_000))])
     for index in (2, 3, 4):
-        value = msgspec.Raw(b'"v"')
-        machine.apply([make_entry(index, 4, index, Write(1, index, index, Set(f"k{index}", value)))])
+        operation = Set(f"k{index}", msgspec.Raw(b'"v"'), ttl=1.5 if index == 4 else UNSET)
+        machine.apply([make_entry(index, 4, index, Write(1, index, index, operation))])
     (tmp_path / "node-2").mkdir()
     writer = SnapshotStore(RealFiles(tmp_path / "node-2", is_synced=False), IDENTITY).begin(4, 4)
     for number, chunk in enumerate(machine.freeze().chunks()):
@@ -346,33 +347,6 @@ def test_backup_without_a_server_and_with_one_that_can_not(
     assert names(tmp_path) == set()
 
 
-def test_keys_are_listed_in_order_out_of_a_fresh_snapshot(
-    serve: Serve, snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One state of the store, asked for anew if its file is gone; a limit is told, and nothing is left behind."""
-    asked = serve(tmp_path / "gone.snap", snapshot)
-    assert main(["keys"]) == 0
-    assert len(asked) == 2
-    assert capsys.readouterr() == ("k2\nk3\nk4\n", "")
-    assert main(["keys", "k", "--limit", "2", "-o", "json"]) == 0
-    out, err = capsys.readouterr()
-    assert [json.loads(line) for line in out.splitlines()] == [
-        {"key": "k2", "revision": 2},
-        {"key": "k3", "revision": 3},
-    ]
-    assert "the first 2 keys of 3" in err
-    assert main(["keys", "k3", "--limit", "0"]) == 0
-    assert capsys.readouterr() == ("k3\n", "")
-    assert main(["keys", "x"]) == 0
-    assert capsys.readouterr() == ("", "")
-    assert names(tmp_path) == set()
-    data = bytearray(snapshot.read_bytes())
-    data[-40] ^= 1
-    snapshot.write_bytes(data)
-    assert main(["keys"]) == 1
-    assert "damaged at byte" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("key", "shown"),
     [
@@ -391,10 +365,48 @@ def test_a_key_is_shown_as_the_shell_takes_it(key: str, shown: str) -> None:
     assert Arguments(shown).take_text("KEY")[0] == key
 
 
-def test_keys_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
-    """No door is exit code 3."""
-    assert main(["keys"]) == 3
+EXPORTED = [
+    '{"key":"k2","value":"v","revision":2}',
+    '{"key":"k3","value":"v","revision":3}',
+    '{"key":"k4","value":"v","revision":4,"ttl":1.5}',
+]
+
+
+def test_an_export_is_one_state_in_order_out_of_a_fresh_snapshot(
+    serve: Serve, snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is asked for anew if its file is gone, tells when keys end, and a file gets its name when it is whole."""
+    asked = serve(tmp_path / "gone.snap", snapshot)
+    assert main(["export"]) == 0
+    assert len(asked) == 2
+    out, err = capsys.readouterr()
+    assert (out.splitlines(), err) == (EXPORTED, "trio-kv: 3 keys, everything up to entry 4\n")
+    assert main(["export", "--prefix", "k3", "-q"]) == 0
+    assert capsys.readouterr() == (f"{EXPORTED[1]}\n", "")
+    assert main(["export", "all.jsonl"]) == 0
+    assert (tmp_path / "all.jsonl").read_text().splitlines() == EXPORTED
+    assert main(["export", "all.jsonl"]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert main(["export", "all.jsonl", "--force", "--prefix", "none"]) == 0
+    assert (tmp_path / "all.jsonl").read_text() == ""
+    assert names(tmp_path) == {"all.jsonl"}
+    with snapshot.open("r+b") as file:
+        file.seek(-40, os.SEEK_END)
+        (byte,) = file.read(1)
+        file.seek(-40, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    assert main(["export"]) == 1
+    assert "damaged at byte" in capsys.readouterr().err
+
+
+def test_an_export_of_a_backup_asks_no_server(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a server there is no other export."""
+    assert main(["export"]) == 3
     assert "does a server run" in capsys.readouterr().err
+    assert main(["export", "--from-backup", str(snapshot)]) == 0
+    assert capsys.readouterr().out.splitlines() == EXPORTED
+    assert main(["export", "--from-backup", "none.snap"]) == 1
+    assert "none.snap" in capsys.readouterr().err
 
 
 def test_restore_makes_a_cluster(snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

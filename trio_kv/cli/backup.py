@@ -16,7 +16,7 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any, BinaryIO
 
-from trio_kv.cli.control import DoorOptions
+from trio_kv.cli.control import DoorOptions, DoorWay
 from trio_kv.cli.errors import NotDoneError, UsageError
 from trio_kv.cli.new_file import open_new_file
 from trio_kv.cli.output import ExitCode, say, show, show_json
@@ -45,7 +45,7 @@ def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCod
 
     """
     try:
-        place = _find_place(file, is_forced=is_forced)
+        place = find_place(file, is_forced=is_forced)
         with show_progress() as on_progress:
             content = _back_up(place, door_options, on_progress, is_forced=is_forced)
     except client.NoDoorError:
@@ -63,7 +63,7 @@ def backup(file: Path, door_options: DoorOptions, *, is_forced: bool) -> ExitCod
     return ExitCode.OK
 
 
-def _find_place(file: Path, *, is_forced: bool) -> Path:
+def find_place(file: Path, *, is_forced: bool) -> Path:
     """Return the file that `file` names, links followed; refuse what can't be written before the cluster works."""
     if str(file) == "-":
         raise UsageError(
@@ -154,9 +154,7 @@ def _copy(source: Path, target: BinaryIO, on_progress: Progress) -> None:
         sync_descriptor(target.fileno())
 
 
-def ask_for_snapshot(
-    door: client.Door, door_options: DoorOptions, without: Sequence[int] = ()
-) -> dict[str, Any]:
+def ask_for_snapshot(door: client.Door, door_options: DoorWay, without: Sequence[int] = ()) -> dict[str, Any]:
     """Have the running cluster take a snapshot of all that was acknowledged; return the reply's members.
 
     Raises:

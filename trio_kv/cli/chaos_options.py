@@ -95,7 +95,7 @@ class ChaosOptions:
         str | None,
         option("A command that breaks something when `start` stands behind it, and mends it with `stop`."),
     ] = None
-    output: OutputOption = "table"
+    output: OutputOption = "text"
 
     @property
     def is_on_running(self) -> bool:

@@ -33,7 +33,7 @@ app = App(
 def config(
     *,
     options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_OPTIONS,
-    output: Annotated[Output, option("For people, or as JSON.", "", "--output", "-o")] = "table",
+    output: Annotated[Output, option("For people, or as JSON.", "", "--output", "-o")] = "text",
     is_json: Annotated[bool, flag("The same as --output json.", "", "--json")] = False,
 ) -> ExitCode:
     """Show every option of `serve`, its value, and where that comes from; nothing is started."""

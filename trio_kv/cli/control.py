@@ -56,7 +56,7 @@ app = App(
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
-class DoorOptions(TlsOptions):
+class DoorWay(TlsOptions):
     """How to find the door."""
 
     data_dir: Annotated[Path, option("The server's data directory.", "DATA_DIR")] = DATA_DIR_DEFAULT
@@ -65,7 +65,14 @@ class DoorOptions(TlsOptions):
         option("The server's control port; 0: whatever its directory says.", "CONTROL_PORT"),
     ] = None
     timeout_s: Timeout = 5.0
-    output: ReplyOutput = "table"
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class DoorOptions(DoorWay):
+    """The same, and how to tell what it said."""
+
+    output: ReplyOutput = "text"
 
 
 @Parameter(name="*")
@@ -76,8 +83,17 @@ class SlowDoorOptions(DoorOptions):
     timeout_s: Timeout = 100.0
 
 
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class SlowDoorWay(DoorWay):
+    """How to find the door, for what may take its time and has one output."""
+
+    timeout_s: Timeout = 100.0
+
+
 DEFAULT_DOOR = DoorOptions()
 DEFAULT_SLOW_DOOR = SlowDoorOptions()
+DEFAULT_SLOW_WAY = SlowDoorWay()
 
 LEADER = "leader"
 

@@ -22,8 +22,9 @@ from cyclopts import (
 
 from trio_kv.cli.command_line import explain_option
 from trio_kv.cli.errors import NotDoneError, UsageError
-from trio_kv.cli.output import ExitCode, say
-from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError
+from trio_kv.cli.output import ExitCode, exit_code, say
+from trio_kv.client.errors import NotConnectedError, OutcomeUnknownError, RefusedError
+from trio_kv.wire.replies import ReplyLine
 
 DEBUG_VARIABLE = "TRIO_KV_DEBUG"
 """If it is set, every unexpected error is told with its traceback."""
@@ -61,7 +62,9 @@ def _foreseen_code(error: BaseException) -> ExitCode | None:
             return ExitCode.NOT_CONNECTED
         case OutcomeUnknownError():
             return ExitCode.OUTCOME_UNKNOWN
-        case NotDoneError() | StorageError():
+        case RefusedError(reply=ReplyLine() as reply):
+            return exit_code(reply)
+        case NotDoneError() | StorageError() | RefusedError():
             return ExitCode.NOT_DONE
         case _:
             return None

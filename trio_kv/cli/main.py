@@ -5,46 +5,33 @@ One-shot commands don't import Trio: a script that calls them in a loop feels ev
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
-import attrs
-import msgspec
 from cyclopts import App, Parameter
-from cyclopts.validators import Number
-from msgspec import UNSET
 
 from trio_kv import __version__
-from trio_kv.cli import chaos, config, control, sim, top, wal
+from trio_kv.cli import chaos, config, control, sim, store, top, wal
 from trio_kv.cli.bench import command as bench
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
 from trio_kv.cli.options import ServeOptions
-from trio_kv.cli.output import ExitCode, Output, parse_value, read_value, say, show_answer
+from trio_kv.cli.output import ExitCode, say
 from trio_kv.cli.parsing import (
     DATA_DIR_DEFAULT,
     PARAMETER,
-    Host,
-    NaturalNumber,
     Node,
     ReplyOutput,
-    ServerPort,
-    TimeToLive,
     flag,
     option,
     read_variables,
 )
-from trio_kv.cli.status import show_status
 from trio_kv.cli.streams import StandardStreams
+from trio_kv.cli.target import Quiet, Target
 from trio_kv.cli.trace import command as trace
-from trio_kv.cli.way import WayOptions
 from trio_kv.cli.words import examples
-from trio_kv.client.addresses import DEFAULT_PORT
-from trio_kv.client.client import Client
-from trio_kv.kv.operations import Cas, Delete, Get, Set
-from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX, Request, Status
 
 EXIT_CODES = (
     "Exit codes: 0 done · 1 not done: not found, refused, or a condition did not hold · 2 usage, also help in the"
@@ -74,49 +61,14 @@ app = App(
 )
 for command in (bench, chaos, config, control, wal, sim, top, trace):
     app.command(command.app)
-
-
-def _check_timeout(_type: object, timeout_s: float) -> None:
-    if timeout_s > TIMEOUT_S_MAX:
-        raise ValueError(f"over the protocol's limit of {TIMEOUT_S_MAX:g}")
-
-
-@Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class Target(WayOptions):
-    """Which server to ask, and how long to wait."""
-
-    host: Annotated[Host, option("Address of the server.", "HOST")] = "127.0.0.1"
-    port: Annotated[ServerPort, option("Its port for clients.", "PORT")] = DEFAULT_PORT
-    timeout_s: Annotated[
-        float,
-        option(
-            "Seconds to wait, at most 60.",
-            *("TIMEOUT", "--timeout"),
-            validator=[Number(gt=0), _check_timeout],
-        ),
-    ] = TIMEOUT_S_DEFAULT
-
-    def connect(self, on_reconnected: Callable[[str], None] | None = None) -> Client:
-        """Return a client; it connects when it is first used."""
-        return Client(
-            self.host,
-            self.port,
-            timeout_s=self.timeout_s,
-            on_reconnected=on_reconnected,
-            token=self.token(),
-            tls=self.tls(),
-        )
-
-
-Key = Annotated[str, option("1 to 4096 bytes; behind -- if it begins with a hyphen.")]
-Value = Annotated[str, option("JSON; what is no JSON is taken as a string; - takes all of stdin.")]
-Revision = Annotated[NaturalNumber | None, option("Only if the key has this revision; 0: must not exist.")]
+app.command(store.app, name="*")
 
 DataDir = Annotated[Path, option("Where the nodes keep their logs and snapshots.", "DATA_DIR")]
 
-DEFAULT_TARGET = Target()
 DEFAULT_OPTIONS = ServeOptions()
+DEFAULT_TARGET = Target()
+STREAM = Path("-")
+"""Stands for stdin, or stdout."""
 
 
 @app.default
@@ -138,158 +90,6 @@ def serve(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_OPT
     from trio_kv.cli.serve import serve as run_server
 
     return run_server(options)
-
-
-@app.command(
-    help_epilogue=examples(
-        "trio-kv client                            # a shell; `help` inside tells the commands",
-        "echo 'get snack' | trio-kv client",
-        'echo \'{"op":"status"}\' | trio-kv client',
-    )
-)
-def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
-    """Open a shell that takes commands and raw lines of the protocol."""
-    from trio_kv.cli.shell import run_shell
-
-    return run_shell(target.connect(on_reconnected=say))
-
-
-@app.command(
-    help_epilogue=examples(
-        "trio-kv get snack",
-        "trio-kv get snack --output json          # with revision, node and term",
-        "trio-kv get snack --stale                # from one follower, at once",
-        "trio-kv get notes --raw >notes.txt       # a string as it is, to the byte",
-    )
-)
-def get(
-    key: Key,
-    /,
-    *,
-    stale: Annotated[bool, flag("Be content with what one follower knows.")] = False,
-    raw: Annotated[
-        bool,
-        flag("Print a string as the text that it is, to the byte, with no line end added; all else as JSON."),
-    ] = False,
-    output: ReplyOutput = "table",
-    target: Target = DEFAULT_TARGET,
-) -> ExitCode:
-    """Print the value of a key: a string as bare text where that is not ambiguous, all else as JSON."""
-    if raw and output == "json":
-        raise UsageError("--raw prints the value alone, and --output json all of the answer: leave out one")
-    return _ask(Get(key), output, target, is_stale=stale, is_raw=raw)
-
-
-@app.command(
-    help_epilogue=examples(
-        "trio-kv set snack chips",
-        "trio-kv set limits '{\"retries\": 3}'",
-        "trio-kv set snack nuts --if-revision 17",
-        "trio-kv set code 4711 --ttl 60",
-        "trio-kv set notes - <notes.txt",
-        'trio-kv set copy -- "$(trio-kv get snack)"',
-    )
-)
-def set(
-    key: Key,
-    value: Value,
-    /,
-    *,
-    if_revision: Revision = None,
-    ttl: TimeToLive = None,
-    output: ReplyOutput = "table",
-    target: Target = DEFAULT_TARGET,
-) -> ExitCode:
-    """Give a key a value."""
-    text, revision = read_value(value), UNSET if if_revision is None else if_revision
-    return _ask(Set(key, text, revision, UNSET if ttl is None else ttl), output, target)
-
-
-@app.command(
-    help_epilogue=examples("trio-kv delete snack", "trio-kv delete snack --if-revision 17"),
-)
-def delete(
-    key: Key,
-    /,
-    *,
-    if_revision: Revision = None,
-    output: ReplyOutput = "table",
-    target: Target = DEFAULT_TARGET,
-) -> ExitCode:
-    """Remove a key and print the value it had."""
-    return _ask(Delete(key, UNSET if if_revision is None else if_revision), output, target)
-
-
-@app.command(
-    help_epilogue=examples(
-        "trio-kv cas lock alice                    # only if there is no lock",
-        "trio-kv cas lock bob --expected alice",
-    )
-)
-def cas(
-    key: Key,
-    value: Value,
-    /,
-    *,
-    expected: Annotated[
-        str | None,
-        option("The value it must have now; left out: the key must not exist."),
-    ] = None,
-    ttl: TimeToLive = None,
-    output: ReplyOutput = "table",
-    target: Target = DEFAULT_TARGET,
-) -> ExitCode:
-    """Give a key a value if it now has the expected one."""
-    old = UNSET if expected is None else parse_value(expected)
-    text = read_value(value)
-    return _ask(Cas(key, text, old, UNSET if ttl is None else ttl), output, target)
-
-
-def _ask(
-    operation: Get | Set | Delete | Cas,
-    output: Output,
-    target: Target,
-    *,
-    is_stale: bool = False,
-    is_raw: bool = False,
-) -> ExitCode:
-    with target.connect() as store:
-        answer = store.ask(Request(operation, is_stale=is_stale, meta=output == "json"))
-    return show_answer(answer, output, has_value=operation.has_result, is_raw=is_raw)
-
-
-@app.command(
-    help_epilogue=examples("trio-kv status", "trio-kv status --output json"),
-)
-def status(*, output: ReplyOutput = "table", target: Target = DEFAULT_TARGET) -> ExitCode:
-    """Show every node, the leader with a star: role, state, term, how far its log goes; and what is wrong.
-
-    Below the nodes stands, in words, why one is not up, what is broken on purpose, and what ends it.
-    """
-    with target.connect() as store:
-        answer = store.ask(Request(Status()))
-    if answer.code != "ok":
-        return show_answer(answer, output, has_value=False)
-    return show_status(msgspec.json.decode(answer.line), output)
-
-
-@app.command(
-    help_epilogue=examples("trio-kv keys", "trio-kv keys user/ --limit 0", "trio-kv keys --output json"),
-)
-def keys(
-    prefix: Annotated[str, option("What the keys begin with.")] = "",
-    /,
-    *,
-    limit: Annotated[NaturalNumber, option("How many to show at most; 0 for all.")] = 1000,
-    door: control.SlowDoorOptions = control.DEFAULT_SLOW_DOOR,
-) -> ExitCode:
-    """List the keys of a running cluster on this machine, in order: those of one moment after the command began.
-
-    A node takes a snapshot for it, as for a backup. Keys that could be misread are shown as JSON strings.
-    """
-    from trio_kv.cli.keys import keys as list_keys
-
-    return list_keys(prefix, door, limit=limit)
 
 
 @app.command(
@@ -323,7 +123,7 @@ def restore(
     *,
     data_dir: DataDir = DATA_DIR_DEFAULT,
     nodes: Annotated[Node, option("Nodes of the new cluster, 1 to 9.", "NODES")] = 5,
-    output: ReplyOutput = "table",
+    output: ReplyOutput = "text",
 ) -> ExitCode:
     """Make a new cluster, in a new data directory, that begins with what a backup holds."""
     from trio_kv.cli.backup import restore as run_restore
@@ -339,7 +139,7 @@ def rebuild(
     /,
     *,
     data_dir: DataDir = DATA_DIR_DEFAULT,
-    output: ReplyOutput = "table",
+    output: ReplyOutput = "text",
 ) -> ExitCode:
     """Give a node whose files are lost or damaged a new directory, while no server runs.
 
@@ -349,6 +149,77 @@ def rebuild(
     from trio_kv.cli.rebuild import rebuild as run_rebuild
 
     return run_rebuild(node, data_dir, output)
+
+
+@app.command(
+    name="export",
+    help_epilogue=examples(
+        "trio-kv export >today.jsonl",
+        "trio-kv export today.jsonl --prefix user/",
+        "trio-kv export --from-backup today.snap | jq .key",
+        more='A line a key, in the order of the keys: {"key":"lock","value":"alice","revision":7,"ttl":12.5}; "ttl", in'
+        " seconds, for keys alone that end.",
+    ),
+)
+def export_lines(
+    file: Annotated[
+        Path, option("Where to put it: a file, which gets its name when it is whole, or -.")
+    ] = STREAM,
+    /,
+    *,
+    prefix: Annotated[str, option("Only keys that begin so.")] = "",
+    from_backup: Annotated[Path | None, option("Take what a backup holds, and ask no server.")] = None,
+    force: Annotated[bool, flag("Replace a file that is there.")] = False,
+    is_quiet: Quiet = False,
+    door: control.SlowDoorWay = control.DEFAULT_SLOW_WAY,
+) -> ExitCode:
+    """Write keys and values of a running cluster on this machine as JSON lines: one state, all of the same moment.
+
+    A node takes a snapshot for it, as for a backup: every write acknowledged before is in it.
+    """
+    from trio_kv.cli.transfer import export_keys
+
+    source = door if from_backup is None else from_backup
+    return export_keys(source, file, prefix, is_forced=force, is_quiet=is_quiet)
+
+
+@app.command(
+    name="import",
+    help_epilogue=examples(
+        "trio-kv import today.jsonl",
+        "trio-kv export | trio-kv import --port 4001",
+        "jq -c '{key: .name, value: .}' people.jsonl | trio-kv import",
+        more='A line is {"key":"lock","value":"alice"}, and may have a "ttl" in seconds; a "revision" is passed over.'
+        " Keys that are there are overwritten, others stay.",
+    ),
+)
+def import_lines(
+    file: Annotated[Path, option("What to read: a file of JSON lines, or - for stdin.")] = STREAM,
+    /,
+    *,
+    output: ReplyOutput = "text",
+    is_quiet: Quiet = False,
+    target: Target = DEFAULT_TARGET,
+) -> ExitCode:
+    """Give keys the values that JSON lines say, in their order, many in one transaction."""
+    from trio_kv.cli.transfer import import_keys
+
+    return import_keys(file, target, output, is_quiet=is_quiet)
+
+
+@app.command(
+    help_epilogue=examples(
+        'eval "$(trio-kv completion bash)"         # for this shell',
+        "trio-kv completion fish >~/.config/fish/completions/trio-kv.fish",
+        'trio-kv completion zsh >"${fpath[1]}/_trio-kv"',
+    )
+)
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], option("The shell.")], /) -> ExitCode:
+    """Print a script by which a shell completes commands and options."""
+    from trio_kv.cli.output import show
+
+    show(app.generate_completion(prog_name="trio-kv", shell=shell))
+    return ExitCode.OK
 
 
 def main(tokens: Sequence[str] | None = None) -> int:

@@ -1,14 +1,16 @@
 """How results look: data to stdout, messages to stderr, an exit code that a script can act on.
 
-`table`, the default, is for people and simple scripts; `json` prints what the server said. A value is
-printed as one would type it: a string that is no JSON by itself as bare text, all else as JSON. So the output
-of `get`, given to `set`, writes the same value again, and no stored text can speak to the terminal.
+`text`, the default, is for people and simple scripts, and the same on a terminal and in a pipe; `table` has columns
+with names; `json` prints what the server said, a line each. A value is printed as one would type it: a string that is
+no JSON by itself as bare text, all else as JSON. So the output of `get`, given to `set`, writes the same value again,
+and no stored text can speak to the terminal.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -19,11 +21,13 @@ from trio_kv.client.values import NotStorableError, read_json
 from trio_kv.trace.text import encode_json, printable_json, printable_lines
 from trio_kv.wire.replies import ReplyLine
 
-Output = Literal["table", "json"]
+Output = Literal["text", "table", "json"]
 
 NULL = msgspec.Raw(b"null")
 
-STDIN_BYTES_MAX = 1 << 30
+STREAM = "-"
+"""Stands for stdin."""
+VALUE_BYTES_MAX = 1 << 30
 """A longer value is not even read: no server can be told to take such a line."""
 
 
@@ -84,24 +88,56 @@ def parse_value(text: str) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(text)) if value is None else value
 
 
-def read_value(word: str) -> msgspec.Raw:
-    """Return the value that an argument means: `-` stands for what comes from stdin, to the last byte.
+def read_value(word: str | None, file: Path | None = None) -> msgspec.Raw:
+    """Return the value that an argument means; see `read_text` for where it may come from.
 
     Raises:
-        UsageError: stdin is closed or holds no UTF-8, or the value is JSON that the store does not take.
+        UsageError: there is none, or it is JSON that the store does not take.
 
     """
-    if word != "-":
-        return parse_value(word)
+    return parse_value(read_text(word, file, "VALUE"))
+
+
+def read_text(word: str | None, file: Path | None, name: str) -> str:
+    """Return what was typed, or what is to be read in its place, to the last byte.
+
+    Args:
+        word: what was typed: itself, or `-` for stdin.
+        file: a file to read instead, or `-` for stdin.
+        name: what the word is called.
+
+    Raises:
+        UsageError: neither is there, or both are; or what is to be read can't be, or is no UTF-8.
+
+    """
+    if word is not None and file is not None:
+        raise UsageError(f"{name} stands there, and --file, too: leave out one of them")
+    if word is None and file is None:
+        raise UsageError(f"{name} is missing: type it, or name a --file; - is stdin")
+    if word is not None and word != STREAM:
+        return word
+    source = "stdin" if file is None or str(file) == STREAM else str(file)
+    data = _read_stdin() if source == "stdin" else _read_file(Path(source))
+    if len(data) > VALUE_BYTES_MAX:
+        raise UsageError(f"{source}: no server takes a value of more than {VALUE_BYTES_MAX} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"what comes from {source} is no UTF-8: byte {error.start + 1}") from error
+
+
+def _read_stdin() -> bytes:
     if sys.stdin is None:
         raise UsageError("the value is to come from stdin, which is closed")
-    data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
-    if len(data) > STDIN_BYTES_MAX:
-        raise UsageError(f"no server takes a value of more than {STDIN_BYTES_MAX} bytes")
+    return sys.stdin.buffer.read(VALUE_BYTES_MAX + 1)
+
+
+def _read_file(path: Path) -> bytes:
     try:
-        return parse_value(data.decode())
-    except UnicodeDecodeError as error:
-        raise UsageError(f"what comes from stdin is no UTF-8: byte {error.start + 1}") from error
+        with path.open("rb") as opened:
+            return opened.read(VALUE_BYTES_MAX + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def show_value(value_text: msgspec.Raw) -> str:
@@ -152,28 +188,70 @@ def exit_code(answer: ReplyLine) -> ExitCode:
             return ExitCode.NOT_DONE
 
 
-def show_answer(answer: ReplyLine, output: Output, *, has_value: bool, is_raw: bool = False) -> ExitCode:
+def show_answer(
+    answer: ReplyLine, output: Output, *, has_value: bool, is_raw: bool = False, is_quiet: bool = False
+) -> ExitCode:
     """Print an answer and return its exit code.
 
     Args:
         answer: what the store said.
-        output: as a table, or as it came.
+        output: as text, as a table, or as it came.
         has_value: whether the value is what was asked for; else `ok` is printed.
         is_raw: print the value to the byte.
+        is_quiet: print no `ok`, and nothing of a key that is missing or a condition that did not hold.
 
     """
     value = answer.value or NULL
     if output == "json":
         show(answer.line.decode().rstrip())
+    elif answer.code == "ok" and output == "table":
+        show_rows([_members(answer)])
+    elif answer.code == "ok" and is_raw:
+        show_raw(value)
+    elif answer.code == "ok" and has_value:
+        show(show_value(value))
     elif answer.code == "ok":
-        if is_raw:
-            show_raw(value)
-        else:
-            show(show_value(value) if has_value else "ok")
-    elif answer.code == "conflict":
-        say(f"conflict: {answer.message} (the value is {show_value(value)})")
-    elif answer.code == "missing":
-        say("there is no such key")
-    else:
-        say(f"{answer.code}: {answer.message}")
+        if not is_quiet:
+            show("ok")
+    elif not (is_quiet and answer.code in ("conflict", "missing")):
+        say(explain_answer(answer))
     return exit_code(answer)
+
+
+def explain_answer(answer: ReplyLine) -> str:
+    """Return in words why an answer is not what was asked for."""
+    if answer.code == "conflict":
+        return f"conflict: {answer.message} (the value is {show_value(answer.value or NULL)})"
+    return "there is no such key" if answer.code == "missing" else f"{answer.code}: {answer.message}"
+
+
+def _members(answer: ReplyLine) -> dict[str, object]:
+    """Return the members of an answer that a table has columns for."""
+    members: dict[str, object] = {"key": answer.key and show_key(answer.key)}
+    members |= {
+        "value": None if answer.value is None else show_value(answer.value),
+        "revision": answer.revision,
+    }
+    members |= {"ttl": answer.ttl, "node": answer.node, "term": answer.term}
+    return {name: value for name, value in members.items() if value is not None} or {"status": "ok"}
+
+
+def show_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows as a table: a column for each member, numbers to the right; on a terminal it is as wide as that."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from trio_kv.cli.terminal import open_console
+
+    console = open_console(sys.stdout)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    names = dict.fromkeys(name for row in rows for name in row)
+    for name in names:
+        is_number = all(isinstance(row.get(name, 0), int | float) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(printable_lines(str(row.get(name, ""))).replace("\n", " ")) for name in names))
+    if not is_terminal(sys.stdout):
+        console.width = max(console.measure(table).maximum, 1)  # in a pipe nothing is cut off
+    console.print(table)

@@ -5,15 +5,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trio_kv.cli.terminal import is_terminal, open_console
+from trio_kv.cli.words import count
 
-BYTES_STEPS = frozenset({"check", "copy", "read"})
-"""Steps that count bytes; the others count nodes."""
+BYTES_STEPS = frozenset({"check", "copy", "read", "import"})
+"""Steps that count bytes."""
+KEYS_STEPS = frozenset({"export"})
+"""Steps that count keys; the others count nodes."""
 LABELS = {
     "copy": "copying",
     "check": "checking",
     "sync": "making durable",
     "open": "opening",
     "read": "reading",
+    "export": "exporting",
+    "import": "importing",
 }
 
 
@@ -37,22 +42,26 @@ def show_progress() -> Iterator[Callable[[str, int, int], None]]:
         def show(step: str, done: int, total: int) -> None:
             if step not in tasks:
                 tasks[step] = progress.add_task(LABELS[step], total=total, amount="")
-            is_bytes = step in BYTES_STEPS
-            amount = f"{show_bytes(done)} of {show_bytes(total)}" if is_bytes else f"node {done} of {total}"
-            progress.update(tasks[step], completed=done, total=total, amount=amount)
+            progress.update(tasks[step], completed=done, total=total, amount=_amount(step, done, total))
 
         yield show
 
 
-def show_bytes(count: int) -> str:
+def _amount(step: str, done: int, total: int) -> str:
+    if step in BYTES_STEPS:
+        return f"{show_bytes(done)} of {show_bytes(total)}"
+    return f"{done:,} of {count(total, 'key')}" if step in KEYS_STEPS else f"node {done} of {total}"
+
+
+def show_bytes(number: int) -> str:
     """Return a number of bytes as people say it.
 
     >>> show_bytes(999), show_bytes(1_234_567)
     ('999 bytes', '1.2 MB')
     """
-    if count < 1000:
-        return f"{count} byte" if count == 1 else f"{count} bytes"
-    size = float(count)
+    if number < 1000:
+        return count(number, "byte")
+    size = float(number)
     for unit in ("kB", "MB", "GB"):
         size /= 1000
         if size < 999.95:

@@ -172,7 +172,7 @@ class Shell:
 def _show(operation: Any, answer: ReplyLine) -> ExitCode:
     """Show what came of a command."""
     if isinstance(operation, Status) and answer.code == "ok":
-        return show_status(msgspec.json.decode(answer.line), "table")
+        return show_status(msgspec.json.decode(answer.line), "text")
     if isinstance(operation, Scan) and answer.code == "ok":
         return _show_page(answer)
     if isinstance(operation, Txn) and answer.code == "ok":
@@ -181,7 +181,7 @@ def _show(operation: Any, answer: ReplyLine) -> ExitCode:
     if isinstance(operation, OpenOrRenew) and answer.code == "ok":
         show(read_session(answer).session)
         return ExitCode.OK
-    return show_answer(answer, "table", has_value=operation.has_result)
+    return show_answer(answer, "text", has_value=operation.has_result)
 
 
 def _show_page(answer: ReplyLine) -> ExitCode:

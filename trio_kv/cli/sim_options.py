@@ -56,7 +56,7 @@ class SimOptions:
             *("SIM_VERBOSE", "--verbose", "-v"),
         ),
     ] = False
-    output: OutputOption = "table"
+    output: OutputOption = "text"
     out: Annotated[
         Path | None,
         option(

@@ -83,7 +83,7 @@ def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, Worl
         def on_outcome(outcome: Outcome) -> None:
             if outcome.figures is None:
                 say(f"{describe_outcome(outcome)}\nreplay it: {replay_command(outcome.task)}")
-            elif options.output == "table" and (options.is_verbose or order.seeds.is_one):
+            elif options.output != "json" and (options.is_verbose or order.seeds.is_one):
                 print(describe_outcome(outcome))
             show_step()
 

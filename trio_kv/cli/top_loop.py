@@ -38,7 +38,7 @@ def run(door: DoorOptions, *, interval_s: float | None, count: int) -> ExitCode:
         count: how many to show; 0: no end.
 
     """
-    is_screen = door.output == "table" and count == 0 and is_terminal(sys.stdout)
+    is_screen = door.output != "json" and count == 0 and is_terminal(sys.stdout)
     if interval_s is None:
         interval_s = SCREEN_INTERVAL_S if is_screen else LINES_INTERVAL_S
     try:

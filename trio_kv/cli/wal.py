@@ -51,7 +51,7 @@ Directory = Annotated[Path, Parameter(help="A data directory, or the directory o
         more=EXIT_CODES,
     )
 )
-def verify(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:
+def verify(directory: Directory, /, *, output: OutputOption = "text") -> Verdict:
     """Read every byte that a start would read, compare every check, and explain what is found."""
     from trio_kv.storage import inspect
     from trio_kv.storage.errors import StorageError
@@ -76,7 +76,7 @@ def verify(directory: Directory, /, *, output: OutputOption = "table") -> Verdic
         more=EXIT_CODES,
     )
 )
-def dump(directory: Directory, /, *, output: OutputOption = "table") -> Verdict:
+def dump(directory: Directory, /, *, output: OutputOption = "text") -> Verdict:
     """Print every record of the logs, and what the snapshots are, one line each, with file and offset."""
     from trio_kv.storage import inspect
     from trio_kv.storage.errors import StorageError

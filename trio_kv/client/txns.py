@@ -46,7 +46,9 @@ def make_txn(conditions: Sequence[Members], then: Sequence[Members], otherwise: 
 
 def parse_txn(texts: Mapping[str, bytes]) -> Txn:
     """Return a transaction of lists in JSON, by their names. Raises the same as `make_txn`."""
-    members = [b'"%b":%b' % (name.encode(), text) for name, text in texts.items()]
+    # A line break between the tokens of a value would end the request in the middle.
+    lines = {name: text.replace(b"\n", b" ").replace(b"\r", b" ") for name, text in texts.items()}
+    members = [b'"%b":%b' % (name.encode(), text) for name, text in lines.items()]
     try:
         operation = parse_line(b'{"op":"txn",%b}' % b",".join(members)).operation
     except BadRequestError as error:

@@ -81,7 +81,7 @@ class BenchOptions(WayOptions):
     duration_s: Annotated[Seconds, option("Seconds of load that count.", "", "--duration")] = 5.0
     seed: Annotated[NaturalNumber, option("Draws the requests.")] = 1
     has_histogram: Annotated[bool, flag("Also show how the latencies are spread.", "", "--histogram")] = False
-    output: OutputOption = "table"
+    output: OutputOption = "text"
     is_json: Annotated[bool, flag("The same as --output json: one object.", "", "--json")] = False
 
     @property

@@ -40,7 +40,7 @@ To = Annotated[Path | None, option("A new file; without it, stdout.")]
         more=EXIT_CODES,
     )
 )
-def check(file: TraceFile, /, *, output: OutputOption = "table") -> Finding:
+def check(file: TraceFile, /, *, output: OutputOption = "text") -> Finding:
     """Prove or refute from the events alone that the run was right: leaders, logs, commits, states, durability.
 
     It names the first event that can't be, and what led to it. A trace that lost events proves nothing: unknown.
@@ -56,7 +56,7 @@ def check(file: TraceFile, /, *, output: OutputOption = "table") -> Finding:
         "trio-kv trace summary run.jsonl --output json | jq .commits",
     )
 )
-def summary(file: TraceFile, /, *, output: OutputOption = "table") -> Finding:
+def summary(file: TraceFile, /, *, output: OutputOption = "text") -> Finding:
     """Sum it up: who led and why no longer, elections, how long commits and syncs took, restarts, faults."""
     from trio_kv.cli.trace.summary import summarize
 
@@ -70,7 +70,7 @@ def summary(file: TraceFile, /, *, output: OutputOption = "table") -> Finding:
     )
 )
 def timeline(
-    file: TraceFile, /, *, selection: Selection = DEFAULT_SELECTION, output: OutputOption = "table"
+    file: TraceFile, /, *, selection: Selection = DEFAULT_SELECTION, output: OutputOption = "text"
 ) -> Finding:
     """Show what happened to each node, side by side: events of level info and above, unless asked for more."""
     from trio_kv.cli.trace.timeline import show_timeline
@@ -86,7 +86,7 @@ def timeline(
     )
 )
 def show(
-    file: TraceFile, /, *, selection: Selection = DEFAULT_SELECTION, output: OutputOption = "table"
+    file: TraceFile, /, *, selection: Selection = DEFAULT_SELECTION, output: OutputOption = "text"
 ) -> Finding:
     """Print events, all or those that are asked for: as the console shows them, or as they stand in the file."""
     from trio_kv.cli.trace.show import show_events
