@@ -13,7 +13,7 @@ import trio
 from tests.real_store import open_store
 from trio_kv.cli.main import main
 from trio_kv.client.client import Client
-from trio_kv.client.watch import Event, Revision
+from trio_kv.client.following import Event, Revision
 from trio_kv.proxy.config import ProxyConfig
 
 

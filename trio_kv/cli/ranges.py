@@ -25,8 +25,8 @@ from trio_kv.cli.streams import is_lost
 from trio_kv.cli.target import Asking
 from trio_kv.client.answers import Item
 from trio_kv.client.client import Client
+from trio_kv.client.following import Revision
 from trio_kv.client.txns import parse_txn, read_txn
-from trio_kv.client.watch import Revision
 from trio_kv.trace.text import printable_json
 from trio_kv.wire.operations import Request, Scan, Txn
 from trio_kv.wire.replies import ReplyLine
