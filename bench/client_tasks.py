@@ -4,9 +4,9 @@
     python bench/client_tasks.py --dir build/client --rounds 7 --seconds 3
 
 One server of three nodes serves both, slice by slice in turn; the same keys, values and mix. The load of `trio-kv
-bench` sends ready-made bytes and reads a sample of the answers; the client encodes each request, gives each answer to the task
-that waits for it, and numbers its writes (`--plain`: it does not). The median of the ratios of two slices counts, since
-the machine may be busy with other things.
+bench` sends ready-made bytes and reads a sample of the answers; the client encodes each request, gives each answer to
+the task that waits for it, and numbers its writes (`--plain`: it does not). The median of the ratios of two slices
+counts, since the machine may be busy with other things.
 """
 
 import argparse

@@ -14,10 +14,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
 
 
-def python_example(page: Path) -> str:
-    found = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
+def python_examples(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def protocol_example(page: Path) -> tuple[str, str, str]:
@@ -37,7 +35,7 @@ async def run(command: list[str], text: str = "") -> subprocess.CompletedProcess
 
 async def run_example(page: Path, port: int) -> subprocess.CompletedProcess[str]:
     """Run the page's Python example against a server on this port."""
-    code = python_example(page)
+    code = python_examples(page)[0]
     assert "with Client() as store:" in code
     return await run([sys.executable, "-c", code.replace("Client()", f"Client(port={port}, timeout_s=1)")])
 
@@ -58,6 +56,23 @@ async def test_the_python_example_works_and_fails_aloud(page: Path, tmp_path: Pa
         assert "UnavailableError" in done.stderr
         assert done.stdout == ""
         local.cluster.faults.heal()
+
+
+async def test_the_examples_of_both_clients_and_of_the_recipes_run(tmp_path: Path) -> None:
+    """Each as it stands there, but for the port, in a module of its own; and they print what they say."""
+    pages = [ROOT / "README.md", ROOT / "docs" / "clients.md", ROOT / "docs" / "recipes.md"]
+    examples = [example for page in pages for example in python_examples(page)]
+    assert sum("import Client" in example for example in examples) == 3
+    assert sum("import open_client" in example for example in examples) == 3
+    async with open_store(tmp_path) as (_, port):
+        moved = [re.sub(r"\b(Client|open_client)\([^)]*\)", rf"\1(port={port})", each) for each in examples]
+        run_all = f"for example in {moved!r}: exec(example, {{'__name__': 'example'}})"
+        done = await run([sys.executable, "-c", run_all])
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["{'name': 'chips'}", "100"]
+    assert {"Point(x=3, y=4)", "{'x': 3, 'y': 4}", "host-1", "{'print': 'report'}"} <= {*lines}
+    assert lines[-1] == "1"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

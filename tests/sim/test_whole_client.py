@@ -6,16 +6,12 @@ import attrs
 import pytest
 import trio
 
-from tests.world_client import TrioWorldClient
+from tests.world_client import TrioWorldClient, run_with
 from trio_kv import OutcomeUnknownError, StoreError, TrioClient
 from trio_kv.check.violation import Violation
 from trio_kv.sim.faults import CrashAll, Fault
 from trio_kv.sim.plan import Plan
-from trio_kv.sim.whole import house
-from trio_kv.sim.whole.clients import Client
 from trio_kv.sim.whole.faults import RestartDoor
-from trio_kv.sim.whole.host import WholeHost
-from trio_kv.sim.whole.kind import KIND
 from trio_kv.sim.whole.plan import draw_whole_plan
 from trio_kv.sim.worlds import SimulationFailedError
 
@@ -69,17 +65,10 @@ class Counting:
             self.ends["counted"] += 1
 
 
-def run(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Counting:
+def run(plan: Plan, monkeypatch: pytest.MonkeyPatch, others: int = 1) -> Counting:
     """Run a plan, in which one client counts by way of `open_client`."""
     counting = Counting()
-
-    def make_client(number: int, random: Random, host: WholeHost) -> Client:
-        if number != host.plan.clients:
-            return Client(number, random, host)
-        return TrioWorldClient(number, random, host, counting.use)
-
-    monkeypatch.setattr(house, "Client", make_client)
-    KIND.run(plan)
+    run_with(plan, [counting.use], monkeypatch, others)
     return counting
 
 
@@ -113,12 +102,11 @@ def test_C1_a_server_that_is_killed_a_hundred_times_counts_nothing_twice(
         faults.append(RestartDoor(at_s, 0.1, is_graceful=False))
     plan = attrs.evolve(
         plan,
-        clients=1,
         faults=tuple(faults),
         fault_phase_s=1.0 + KILLS * KILL_EVERY_S,
         session_timeout_us=60_000_000,
     )
-    counting = run(plan, monkeypatch)
+    counting = run(plan, monkeypatch, others=0)
     assert counting.connections > 0.9 * KILLS
     assert counting.repetitions > KILLS
     assert counting.ends["counted"] > 2 * KILLS

@@ -5,9 +5,9 @@ their entries. Where a write behind the read had been applied before, by an earl
 effect already: then the read has no place any more, and must not be told anything.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from trio_kv.check.state_machine_safety import SessionSeq, StateMachineSafety, name_of, outcome_of
+from trio_kv.check.state_machine_safety import StateMachineSafety, name_of, outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.kv.commands import Command, Write
 from trio_kv.kv.operations import AnyQuery
@@ -82,7 +82,10 @@ class RunOrder:
     def _attempts(self, commands: Sequence[Command], commit: int, applied: int) -> Iterator[int]:
         """Yield where the run begins in the log, behind all that was committed when it was asked."""
         entries, names = self._chronicle.entries, [_name(command) for command in commands]
-        for first in self._chronicle.places.get(names[0], ()):
+        firsts: Iterable[int] = range(commit + 1, applied + 1)
+        if isinstance(commands[0], Write):
+            firsts = self._chronicle.places.get(name_of(commands[0]), ())
+        for first in firsts:
             run = entries[first - 1 : first - 1 + len(names)]
             if (
                 commit < first <= applied - len(names) + 1
@@ -112,14 +115,17 @@ class RunOrder:
         return None
 
     def _is_new(self, index: int) -> bool:
-        """Return whether an entry is the first with its (session, seq)."""
-        return self._chronicle.places[_name(self._chronicle.entries[index - 1].command)][0] == index
+        """Return whether an entry is the first with its (session, seq); no read tells of one that has none."""
+        command = self._chronicle.entries[index - 1].command
+        return not isinstance(command, Write) or self._chronicle.places[name_of(command)][0] == index
 
     def _is_refused(self, index: int) -> bool:
-        name = _name(self._chronicle.entries[index - 1].command)
-        return any(outcome.code in _NOT_APPLIED for outcome in self._chronicle.outcomes[name])
+        command = self._chronicle.entries[index - 1].command
+        return isinstance(command, Write) and any(
+            outcome.code in _NOT_APPLIED for outcome in self._chronicle.outcomes[name_of(command)]
+        )
 
 
-def _name(command: object) -> SessionSeq:
-    """Return (session, seq); of what is no write, one that no write has."""
-    return name_of(command) if isinstance(command, Write) else (0, -1)
+def _name(command: object) -> object:
+    """Return (session, seq); what opens or renews a session is its own name."""
+    return name_of(command) if isinstance(command, Write) else command

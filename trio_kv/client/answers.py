@@ -1,12 +1,14 @@
 """Answers that tell more than the value of one key, as Python objects."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
 
 from trio_kv.wire.operations import ABSENT
-from trio_kv.wire.replies import ReplyError, ReplyLine
+from trio_kv.wire.replies import ReplyError, ReplyLine, read_as
+
+T = TypeVar("T")
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -26,6 +28,10 @@ class Item(msgspec.Struct, frozen=True):
 
         """
         return msgspec.json.decode(self.value) if len(self.value) else None
+
+    def to(self, kind: type[T]) -> T | None:
+        """Return the value as one of a kind, see `ReplyLine.to`; None if values were not asked for."""
+        return read_as(self.value, kind) if len(self.value) else None
 
 
 @attrs.frozen

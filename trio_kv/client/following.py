@@ -105,7 +105,7 @@ class Following:
         self.is_on = True
 
     def take(self, line: bytes) -> Revision | None:
-        """Return what a line tells of a revision, if it does."""
+        """Return what a line tells of a revision, if it does; without events it says that there is no more up to it."""
         told = _decode(line)
         if not told.revision:
             self.is_on = False
@@ -115,7 +115,7 @@ class Following:
             self.is_on = False
             return None
         self._operation = msgspec.structs.replace(self._operation, first=told.revision + 1)
-        return Revision(told.revision, told.events) if told.events else None
+        return Revision(told.revision, told.events)
 
     def fail(self, error: Exception) -> None:
         """Count what went wrong.

@@ -20,7 +20,8 @@ from trio_kv.client.addresses import (
     check_timeout,
 )
 from trio_kv.client.answers import Page
-from trio_kv.client.dialler import Dialler, OpenStream, open_tcp
+from trio_kv.client.background import running_beside
+from trio_kv.client.dialler import Dialled, Dialler, OpenStream, open_tcp
 from trio_kv.client.errors import OutcomeUnknownError, StoreError
 from trio_kv.client.link import Link
 from trio_kv.client.numbering import Seqs, SessionReply, is_numbered, no_session, opening_of, read_session
@@ -209,6 +210,10 @@ class TrioClient:
             watches=len(self._watchers),
         )
 
+    async def run(self, dialled: Dialled) -> None:
+        """Keep the connection, beginning with this one, until cancelled. For `open_client`."""
+        await self._link.run(dialled)
+
     async def aclose(self) -> None:
         """Close the connection, and all watches. Calls under way, and later ones, raise `trio.ClosedResourceError`."""
         self._link.close()
@@ -321,17 +326,9 @@ async def open_client(
     )
     dialled = await dialler.dial()
     client = TrioClient(dialler, timeout_s=timeout_s, repeats_writes=repeats_writes)
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(client._link.run, dialled)  # noqa: SLF001 - two parts of one thing
+    async with running_beside(lambda: client.run(dialled)):
         try:
             yield client
-        except BaseException as error:  # noqa: BLE001 - raised below
-            # Out of the nursery, of which the caller knows nothing, it would come in a group.
-            failure = error
         finally:
             with trio.CancelScope(shield=True):
                 await client.aclose()
-            nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure

@@ -40,9 +40,14 @@ class Watcher:
         self._following = Following(operation)
         self._timeout_s = timeout_s
         self._lines: LineReader | None = None
-        self._is_busy = self._is_closed = False
+        self._is_busy = self._is_closed = self._has_progress = False
         self._watchers = watchers
         watchers.add(self)
+
+    def with_progress(self) -> Self:
+        """Hand out revisions without events, too: all up to such a one was told. One comes every few seconds."""
+        self._has_progress = True
+        return self
 
     def __aiter__(self) -> Self:
         return self
@@ -87,7 +92,7 @@ class Watcher:
                 continue
             if not following.is_on:
                 await self._hang_up()
-            if revision is not None:
+            if revision is not None and (revision.events or self._has_progress):
                 return revision
 
     async def _connect(self) -> LineReader:

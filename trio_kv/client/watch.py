@@ -33,7 +33,7 @@ def follow(
             following.begin(connection.receive_line(timeout_s=timeout_s + RETRY_S))
             while following.is_on:
                 revision = following.take(connection.receive_line(timeout_s=SILENCE_S))
-                if revision is not None:
+                if revision is not None and revision.events:
                     yield revision
         except PASSING as error:
             following.fail(error)

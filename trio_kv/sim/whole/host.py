@@ -27,10 +27,12 @@ class WholeHost(PlannedWorld):
     running: Mapping[int, Node]
     """The nodes that live, paused or not."""
     slack_s = 5.0
+    are_values_unique = True
+    """Whether no client writes a value twice; others than the world's own may."""
 
     def __init__(self, plan: Plan, tell: Callable[[str], None] | None) -> None:
         """Let nothing happen yet; arguments as for `Host`."""
-        super().__init__(plan, tell, are_values_unique=True)
+        super().__init__(plan, tell, are_values_unique=self.are_values_unique)
         self.history: list[Operation] = []
         self.exchanges: list[Exchange] = []
         """All that was asked of the family."""

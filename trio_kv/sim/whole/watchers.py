@@ -6,6 +6,7 @@ Each has a random source of its own: they change nothing that the other clients 
 """
 
 import json
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -173,5 +174,7 @@ class Watcher:
 
 
 def _event(event: dict[str, Any]) -> Event:
-    value = json.dumps(event["value"], ensure_ascii=False).encode() if "value" in event else None
+    # As clients have written it: without spaces.
+    compact = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    value = compact(event["value"]).encode() if "value" in event else None
     return event["event"], event["key"], value

@@ -1,0 +1,285 @@
+"""The recipes in the whole world: what each promises, over crashes, pauses, partitions and doors that are restarted."""
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from tests.world_client import TrioWorldClient, Use, run_with
+from trio_kv import StoreError, TrioClient, recipes
+from trio_kv.check.violation import Violation
+from trio_kv.recipes import cache as cache_module
+from trio_kv.sim.plan import Plan
+from trio_kv.sim.whole.plan import draw_whole_plan
+
+TTL_S = 0.3
+PATIENCE_S = 3.0
+TASKS = 2
+"""Of a client, which share its connection."""
+
+
+def plan_of(seed: int | None) -> Plan:
+    """Return the plan of a seed; without one nothing goes wrong."""
+    if seed is not None:
+        return draw_whole_plan(seed)
+    return attrs.evolve(draw_whole_plan(1, ()), fault_phase_s=6.0, nodes=3)
+
+
+def patiently(use: Use) -> Use:
+    """Let a client give up what takes long, or goes wrong for a reason that is the store's; and then go on."""
+
+    async def try_it(kv: TrioClient, client: TrioWorldClient) -> None:
+        while not client.is_stopping:
+            try:
+                with trio.move_on_after(PATIENCE_S):
+                    await use(kv, client)
+            except (StoreError, recipes.LockLostError):
+                pass
+            await trio.sleep(client.random.expovariate(20))
+
+    async def try_them(kv: TrioClient, client: TrioWorldClient) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(TASKS):
+                nursery.start_soon(try_it, kv, client)
+
+    return try_them
+
+
+def make_ids(client: TrioWorldClient) -> Any:
+    return lambda: f"{client.number}-{client.random.getrandbits(64):x}"
+
+
+# --- the lock -----------------------------------------------------------------------------------------------
+
+
+class Writers:
+    """Holders of one lock who write, as long as the store lets them, and the judge of what they wrote.
+
+    Half of them stand still while they hold it, as a process does that is stopped: they renew nothing, and go on as if
+    nothing had been.
+    """
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, int]] = []
+        """Revision and token of each write."""
+        self.overlaps = 0
+        """How often somebody got the lock while another one believed to hold it."""
+        self.outlived = 0
+        """How often a holder that had lost it was kept from writing."""
+        self._believers = 0
+
+    async def use(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Hold the lock once, and write."""
+        lock = recipes.Lock(kv, "lock", ttl_s=TTL_S, make_id=make_ids(client))
+        if client.random.random() < 0.5:
+            async with lock.hold() as held:
+                await self._write(held, client)
+            return
+        held_late = await lock.acquire_nowait()
+        if held_late is not None:
+            await self._write(held_late, client)
+            await held_late.release()
+
+    async def _write(self, held: recipes.Held, client: TrioWorldClient) -> None:
+        self.overlaps += self._believers > 0
+        self._believers += 1
+        try:
+            for _ in range(client.random.randint(1, 4)):
+                await trio.sleep(client.random.choice((0.0, 0.01, 0.03, 2 * TTL_S)))
+                reply = await held.txn([{"op": "set", "key": "written", "value": held.token}])
+                self.written.append((reply.revision, held.token))
+        except recipes.LockLostError:
+            self.outlived += 1
+        finally:
+            self._believers -= 1
+
+    def judge(self) -> None:
+        """See that nobody wrote behind a later holder."""
+        tokens = [token for _, token in sorted(self.written)]
+        if tokens != sorted(tokens):
+            raise Violation(f"a former holder wrote behind a later one: {tokens}")
+
+
+def run_lock(seed: int | None, monkeypatch: pytest.MonkeyPatch) -> Writers:
+    writers = Writers()
+    run_with(plan_of(seed), [patiently(writers.use)] * 3, monkeypatch)
+    return writers
+
+
+def test_a_lock_never_lets_two_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has lost it is kept from writing, though it believes to hold it still."""
+    overlaps = outlived = 0
+    for seed in (None, 504, 505, 1012):
+        writers = run_lock(seed, monkeypatch)
+        writers.judge()
+        overlaps, outlived = overlaps + writers.overlaps, outlived + writers.outlived
+    assert overlaps > 5
+    assert outlived > 5
+
+
+def test_without_the_check_two_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock alone keeps nobody from writing who does not know that it is over: that takes the store's look at it."""
+    always = {"key": "no such key", "exists": False}
+    monkeypatch.setattr(recipes.Held, "condition", always)
+    with pytest.raises(Violation, match="a former holder wrote"):
+        run_lock(None, monkeypatch).judge()
+
+
+# --- elections ----------------------------------------------------------------------------------------------
+
+
+class Candidates:
+    """Who stands for election, and followers who ask who leads."""
+
+    def __init__(self) -> None:
+        self.reigns: list[tuple[int, str]] = []
+        """Token and name of each leader."""
+        self.followed: list[str] = []
+
+    async def stand(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Lead for a while."""
+        election = recipes.Election(kv, "leader", f"c{client.number}", ttl_s=TTL_S, make_id=make_ids(client))
+        async with election.lead() as held:
+            self.reigns.append((held.token, f"c{client.number}"))
+            await trio.sleep(client.random.choice((0.0, 0.05, 2 * TTL_S)))
+
+    async def follow(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Wait for one leader after the other."""
+        election = recipes.Election(kv, "leader", "nobody", ttl_s=TTL_S)
+        last = self.followed[-1] if self.followed else None
+        self.followed.append(await election.wait_leader(other_than=last))
+        assert await election.leader() in {None, "c1", "c2"}
+
+
+@pytest.mark.parametrize("seed", [None, 512])
+def test_one_leads_at_a_time_and_others_hear_of_it(seed: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reign has a token above all before; a follower hears of one leader after the other."""
+    candidates = Candidates()
+    uses = [patiently(candidates.stand), patiently(candidates.stand), patiently(candidates.follow)]
+    run_with(plan_of(seed), uses, monkeypatch)
+    tokens = [token for token, _ in candidates.reigns]
+    assert len(tokens) > 5
+    assert len({*tokens}) == len(tokens)
+    assert {name for _, name in candidates.reigns} == {"c1", "c2"}
+    assert {*candidates.followed} == {"c1", "c2"}
+
+
+# --- the queue ----------------------------------------------------------------------------------------------
+
+
+class Workers:
+    """Who puts things into a queue, and who takes them out."""
+
+    def __init__(self) -> None:
+        self.put: list[str] = []
+        """What is in it for sure, in order."""
+        self.maybe_put: set[str] = set()
+        self.begun: list[str] = []
+        self.finished: list[str] = []
+        self.maybe_finished: set[str] = set()
+        self._numbers = 0
+
+    async def produce(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Put in one thing."""
+        self._numbers += 1
+        text = f"t{self._numbers}"
+        self.maybe_put.add(text)
+        await recipes.Queue(kv, "work").put(text)
+        self.put.append(text)
+
+    async def work(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Take one thing and work on it; some give up in the midst of it."""
+        queue = recipes.Queue(kv, "work", ttl_s=TTL_S, make_id=make_ids(client))
+        async with queue.take() as taken:
+            self.begun.append(taken.data)
+            await trio.sleep(client.random.choice((0.0, 0.01, 2 * TTL_S)))
+            if client.random.random() < 0.2:
+                raise recipes.LockLostError("it gives up")
+            self.maybe_finished.add(taken.data)
+            try:
+                await taken.finish([{"op": "incr", "key": f"done/{taken.data}"}])
+            except recipes.LockLostError:
+                self.maybe_finished.discard(taken.data)
+                raise
+            self.finished.append(taken.data)
+
+    def judge(self) -> None:
+        """See that nothing was lost, and nothing finished twice."""
+        if len({*self.finished}) != len(self.finished):
+            raise Violation(f"something was finished twice: {self.finished}")
+        if strangers := {*self.begun} - self.maybe_put:
+            raise Violation(f"nobody put in {strangers}")
+
+    async def empty(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """See that what was put in and not finished is in it still."""
+        left = {item.data for item in (await kv.scan("work/items/")).items}
+        if lost := {*self.put} - {*self.finished} - self.maybe_finished - left:
+            raise Violation(f"{lost} were lost")
+        for text in self.finished:
+            if await kv.get(f"done/{text}", int) != 1:
+                raise Violation(f"{text} was finished more than once")
+
+
+@pytest.mark.parametrize("seed", [None, 522])
+def test_a_queue_loses_nothing_and_ends_each_thing_once(
+    seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes a thing and is cut off, or gives up: it comes out again, and is finished by one alone."""
+    workers = Workers()
+    uses = [patiently(workers.produce), patiently(workers.work), patiently(workers.work)]
+    run_with(plan_of(seed), uses, monkeypatch, at_end=workers.empty)
+    workers.judge()
+    assert len(workers.finished) > 5
+
+
+# --- the cache ----------------------------------------------------------------------------------------------
+
+
+class Readers:
+    """Writers of numbers that rise, and caches of them."""
+
+    def __init__(self) -> None:
+        self.reads = self.fillings = 0
+        self._last = 0
+
+    async def write(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Write a higher number under one of a few keys, or remove one."""
+        key = f"numbers/{client.random.randrange(9)}"
+        if client.random.random() < 0.2:
+            await kv.delete(key)
+        else:
+            self._last += 1
+            await kv.set(key, self._last)
+
+    async def read(self, kv: TrioClient, client: TrioWorldClient) -> None:
+        """Keep a cache for a while, and see that it goes with the store."""
+        self.fillings += 1
+        async with recipes.open_cache(kv, "numbers/") as cache:
+            seen: dict[str, int] = {}
+            for _ in range(30):
+                await trio.sleep(client.random.expovariate(50))
+                for key, number in cache.items():
+                    if number < seen.get(key, 0):
+                        raise Violation(f"{key} went from {seen[key]} back to {number}")
+                    seen[key] = number
+                    self.reads += 1
+            reply = await kv.set("numbers/own", client.number, meta=True)
+            await cache.wait_revision(reply.revision or 0)
+            assert cache["numbers/own"] == client.number
+            page = await kv.scan("numbers/")
+            await cache.wait_revision(page.revision)
+            for item in page.items:
+                kept = cache.item(item.key)
+                assert kept is None or kept.revision >= item.revision
+
+
+@pytest.mark.parametrize("seed", [None, 532])
+def test_a_cache_goes_with_the_store_and_never_back(
+    seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is filled page by page while others write, and takes what changes over whatever happens."""
+    monkeypatch.setattr(cache_module, "PAGE_ITEMS", 2)
+    readers = Readers()
+    run_with(plan_of(seed), [patiently(readers.write), patiently(readers.read)], monkeypatch)
+    assert readers.reads > 100

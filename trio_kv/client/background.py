@@ -1,0 +1,40 @@
+"""A task that runs beside the body of a context, which knows nothing of it: what the body raises comes out as it is."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+
+
+@asynccontextmanager
+async def running_beside(task: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Run a task until the body ends; a task that raises cancels the body, and its error comes out instead.
+
+    Args:
+        task: an asynchronous function.
+
+    """
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(task)
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - raised below
+                # Out of the nursery it would come in a group.
+                failure = error
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if failure is None or isinstance(failure, trio.Cancelled):
+            raise _first(group) from None
+        raise failure from group
+    if failure is not None:
+        raise failure
+
+
+def _first(group: "BaseExceptionGroup[BaseException]") -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
