@@ -1,26 +1,16 @@
 """`top` against a real server: into a pipe, on a terminal, and when the server ends."""
 
 import json
-import os
-import pty
-import select
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.real_terminal import WAIT_S, Terminal, command
 from trio_kv.cli.main import main
-
-WAIT_S = 60.0
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "trio_kv", *words]
 
 
 @contextmanager
@@ -65,40 +55,6 @@ def test_without_a_server_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     told = capsys.readouterr()
     assert told.out == ""
     assert "does a server run" in told.err
-
-
-class Terminal:
-    """A terminal, and what is shown on it."""
-
-    def __init__(self, *words: str) -> None:
-        self.shown = ""
-        ours, theirs = pty.openpty()
-        self._ours = ours
-        environ = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30"}
-        self.process = subprocess.Popen(
-            command(*words), stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
-        )
-        os.close(theirs)
-
-    def wait_until(self, is_so: Callable[[str], bool]) -> None:
-        """Read until what was shown satisfies a condition."""
-        deadline_s = time.monotonic() + WAIT_S
-        while not is_so(self.shown):
-            assert time.monotonic() < deadline_s, self.shown[-3000:]
-            if select.select([self._ours], [], [], 0.1)[0]:
-                try:
-                    self.shown += os.read(self._ours, 65536).decode(errors="replace")
-                except OSError:  # the other side is closed
-                    assert is_so(self.shown), self.shown[-3000:]
-                    return
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._ours)
 
 
 def test_it_shows_the_cluster_in_a_pipe_and_on_a_terminal_and_outlives_the_server(

@@ -24,7 +24,7 @@ from trio_kv.cli import progress
 from trio_kv.cli.main import main
 from trio_kv.cli.new_file import open_new_file
 from trio_kv.cli.output import show_key
-from trio_kv.cli.shell import Arguments
+from trio_kv.cli.shell_words import Arguments
 from trio_kv.client import control
 from trio_kv.client.control import Door, NoDoorError
 from trio_kv.kv.commands import OpenSession, Write

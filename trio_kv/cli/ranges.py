@@ -1,6 +1,5 @@
 """What the commands `scan`, `watch` and `txn` print: more than one key each."""
 
-import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -86,7 +85,7 @@ def show_range(client: Client, wanted: Range, asking: Asking) -> ExitCode:
     for item in reading.items():
         last = item.key
         if asking.output == "table":
-            rows.append(_row(item))
+            rows.append(item_row(item))
         elif asking.output == "json":
             show(encode_item(item))
         else:
@@ -128,25 +127,25 @@ def encode_item(item: Item) -> str:
     return _encode({**members, "revision": item.revision})
 
 
-def _row(item: Item) -> dict[str, object]:
+def item_row(item: Item) -> dict[str, object]:
+    """Return an item as a row of a table."""
     value = {"value": show_value(item.value)} if len(item.value) else {}
     return {"key": show_key(item.key), **value, "revision": item.revision}
 
 
 def show_changes(changes: Iterable[Revision], output: Output, count: int | None = None) -> ExitCode:
-    """Print what changes until there were so many revisions, nobody reads any more, or Ctrl-C.
+    """Print what changes, until there were so many revisions or nobody reads any more.
 
     Raises:
         RefusedError, NotConnectedError: the watch can't go on.
 
     """
-    with contextlib.suppress(KeyboardInterrupt):  # this is how a watch ends
-        for number, revision in enumerate(changes, 1):
-            for line in _change_lines(revision, output):
-                show(line)
-            sys.stdout.flush()
-            if number == count or is_lost(sys.stdout):
-                break
+    for number, revision in enumerate(changes, 1):
+        for line in _change_lines(revision, output):
+            show(line)
+        sys.stdout.flush()
+        if number == count or is_lost(sys.stdout):
+            break
     return ExitCode.OK
 
 

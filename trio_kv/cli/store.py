@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 from msgspec import UNSET, UnsetType
 
 from trio_kv.cli.errors import UsageError
-from trio_kv.cli.output import ExitCode, parse_value, read_text, read_value, say, show_answer
+from trio_kv.cli.output import ExitCode, parse_value, read_text, read_value, show_answer
 from trio_kv.cli.parsing import NUMBER_MAX, Count, NaturalNumber, TimeToLive, flag, option
 from trio_kv.cli.status import show_status
 from trio_kv.cli.target import Asking, Target
@@ -52,7 +52,7 @@ def client(*, target: Target = DEFAULT_TARGET) -> ExitCode:
     """Open a shell that takes commands and raw lines of the protocol."""
     from trio_kv.cli.shell import run_shell
 
-    return run_shell(target.connect(on_reconnected=say))
+    return run_shell(target)
 
 
 @app.command(
@@ -243,7 +243,10 @@ def watch(
         raise UsageError("a watch is of one --key or of a PREFIX: leave out one of them")
     with asking.connect() as store:
         changes = store.watch(prefix if key is None else None, key=key, first=first)
-        return show_changes(changes, asking.output, count=count)
+        try:
+            return show_changes(changes, asking.output, count=count)
+        except KeyboardInterrupt:
+            return ExitCode.OK  # this is how a watch ends
 
 
 @app.command(

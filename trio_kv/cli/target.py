@@ -7,9 +7,10 @@ import attrs
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from trio_kv.cli.parsing import Host, ReplyOutput, ServerPort, flag, option
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.parsing import Host, ReplyOutput, ServerPort, flag, option, read_host, read_whole
 from trio_kv.cli.way import WayOptions
-from trio_kv.client.addresses import DEFAULT_PORT
+from trio_kv.client.addresses import DEFAULT_PORT, PORT_MAX
 from trio_kv.client.client import Client
 from trio_kv.wire.operations import TIMEOUT_S_DEFAULT, TIMEOUT_S_MAX
 
@@ -35,6 +36,27 @@ class Target(WayOptions):
         ),
     ] = TIMEOUT_S_DEFAULT
 
+    def at(self, host: str, port: str) -> "Target":
+        """Return the way to another server, by the same means; a token goes to another host by TLS alone.
+
+        Args:
+            host: of the server.
+            port: of the server; empty for the same one.
+
+        Raises:
+            UsageError: there can be no such server.
+
+        """
+        try:
+            number = read_whole(port) if port else self.port
+            other = attrs.evolve(self, host=read_host(host), port=number)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if not 1 <= number <= PORT_MAX:
+            raise UsageError(f"port is {number}: a port is 1 to {PORT_MAX}")
+        is_open = other.host != self.host and self.ca is None
+        return _Stranger(**attrs.asdict(other, recurse=False)) if is_open else other
+
     def connect(
         self, on_reconnected: Callable[[str], None] | None = None, *, repeats_writes: bool = False
     ) -> Client:
@@ -54,6 +76,15 @@ class Target(WayOptions):
             token=self.token(),
             tls=self.tls(),
         )
+
+
+@attrs.frozen(kw_only=True)
+class _Stranger(Target):
+    """A server that is shown no token: others could read it on the way, and it may be meant for nobody there."""
+
+    def token(self) -> str | None:
+        """Return none."""
+        return None
 
 
 Quiet = Annotated[
