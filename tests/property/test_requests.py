@@ -188,6 +188,8 @@ PLAIN_LINES = [
     b'{"value":"x","key":"c"}\r',
     b'{"key":"a:b","value":":"}',
     b'{ "key" : "a" }',
+    b'{"key": "d", "value": 1, "session": "7-00c0ffee00c0ffee", "seq": 9, "done": 0}',
+    b'{"value":2,"seq":3,"key":"e","session":"s"}',
 ]
 STRANGE_LINES = [
     b'{"key":"a","key":"b"}',
@@ -205,6 +207,12 @@ STRANGE_LINES = [
     b'{"key":""}',
     b'{"key":"' + b"k" * 1025 + b'"}',
     b'{"key":"a","op":"get"}',
+    b'{"key":"a","session":"s","seq":1}',
+    b'{"value":1,"key":"a","session":"s"}',
+    b'{"value":1,"key":"a","seq":1}',
+    b'{"value":1,"key":"a","session":"s","seq":1,"seq":2}',
+    b'{"value":1,"key":"a","session":"a:b","seq":-1}',
+    b'{"value":1,"key":"a","session":"a:b","seq":1}',
     b'{"key":"a","timeout":1}',
     b'{"key":"a","value":}',
     b'{"key":"a',

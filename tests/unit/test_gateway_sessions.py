@@ -18,7 +18,7 @@ from trio_kv.kv.commands import ClientWrite, Command, OpenSession, RenewSession,
 from trio_kv.kv.operations import Delete, Get, Incr, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.kv.session import OTHER_REQUEST
-from trio_kv.proxy.runs import cut_run
+from trio_kv.proxy.runs import cut_run, take_plain
 from trio_kv.proxy.states import READ, WRITE
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew, make_id
 from trio_kv.wire.node_port import Propose, Read, Unknown
@@ -210,3 +210,8 @@ def test_no_read_stands_before_a_write_of_a_clients_session() -> None:
     assert cut_run(requests[0], requests) == (WRITE, False, operations[:2])
     assert cut_run(requests[1], requests[1:]) == (WRITE, False, operations[1:])
     assert cut_run(requests[0], [requests[0], Request(OpenOrRenew())]) == (READ, False, operations[:1])
+    # The short way for plain lines is no way around that.
+    plain = [Request(Set("k", msgspec.Raw(b"1"))), requests[2], requests[4]]
+    assert take_plain(plain) == (WRITE, [each.operation for each in plain])
+    assert take_plain([*plain, plain[0]]) is not None
+    assert take_plain([*plain, plain[1]]) is None

@@ -9,6 +9,7 @@ MiB, and is made when it is answered.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from trio_kv.kv.operations import Get
 from trio_kv.kv.operations.operation import Query, WriteOperation
 from trio_kv.proxy.states import READ, WATCH, WRITE, Step
 from trio_kv.wire.client_sessions import OF_CLIENTS, Numbered
@@ -66,7 +67,15 @@ def cut_run(first: Request, items: Iterable[Any]) -> tuple[Step, bool, list[Any]
     return step, is_stale, run
 
 
-def take_plain(requests: Sequence[Request]) -> tuple[Step, list[Any]]:
-    """Return the step and the operations of a run of requests that have neither a time-out nor a consistency."""
+def take_plain(requests: Sequence[Request]) -> tuple[Step, list[Any]] | None:
+    """Return the step and the operations of a run of requests that have neither a time-out nor a consistency.
+
+    None: they are no run, for a read stands before a write that a client numbers.
+    """
     run: list[Any] = [request.operation for request in requests]
-    return (WRITE if WRITE in {STEP_OF_RUN[kind] for kind in set(map(type, run))} else READ), run
+    kinds = set(map(type, run))
+    if Numbered in kinds and Get in kinds:
+        order = [type(each) for each in run]
+        if Get in order[: len(order) - order[::-1].index(Numbered)]:
+            return None
+    return (WRITE if WRITE in {STEP_OF_RUN[kind] for kind in kinds} else READ), run

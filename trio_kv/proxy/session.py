@@ -316,10 +316,11 @@ class Session(Life):
         self.request_count += len(items)
         self.is_owing = True
         self._items, self._done, self._handed, self._work = items, 0, len(items), len(items)
-        if self._admission is not None:
+        taken = None if self._admission is not None else take_plain(items)
+        if taken is None:
             self._handed = 0
             return self.next_step()
-        step, self.operations = take_plain(items)
+        step, self.operations = taken
         self.timeout_s, self.is_stale = items[0].timeout, False
         return step
 

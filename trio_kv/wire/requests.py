@@ -17,7 +17,7 @@ from msgspec.structs import asdict, fields
 from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import Get, Set, Txn
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX, Operation, WriteOperation
-from trio_kv.wire.client_sessions import NUMBERING, Numbered, OpenOrRenew
+from trio_kv.wire.client_sessions import NUMBERING, Numbered, OpenOrRenew, Seq
 from trio_kv.wire.json_text import find_second
 from trio_kv.wire.operations import (
     ABSENT,
@@ -64,6 +64,9 @@ class _PlainLine(msgspec.Struct, forbid_unknown_fields=True):
     id: Raw = ABSENT
     consistency: Consistency | msgspec.UnsetType = UNSET
     meta: bool | msgspec.UnsetType = UNSET
+    session: str | msgspec.UnsetType = UNSET
+    seq: Seq | msgspec.UnsetType = UNSET
+    done: Seq | msgspec.UnsetType = UNSET
 
 
 def _make_line(kind: type[Operation], needed: Collection[str], **tag: Any) -> Any:
@@ -143,7 +146,7 @@ def parse_line(line: bytes) -> Request:
 def parse_chunk(chunk: bytes) -> list[Request] | None:
     r"""Return the requests of many whole lines, if each is a plain one; None: they have to be looked at one by one.
 
-    It is there for speed alone, for pipelines of the two base requests: what `parse_line` makes of each line is always
+    It is there for speed alone, for pipelines of the two base requests, numbered ones among them: what `parse_line` makes of each line is always
     right. Texts are copies here as well.
 
     Args:
@@ -159,10 +162,13 @@ def parse_chunk(chunk: bytes) -> list[Request] | None:
     requests, members = [], len(lines)
     for line in lines:
         key, value = line.key, line.value
-        operation: Set | Get
+        operation: Set | Get | Numbered
         if len(value):
             members += 1
             operation = Set(key, value.copy())
+            if line.session is not UNSET and line.seq is not UNSET:
+                members += 2 + (line.done is not UNSET)
+                operation = Numbered(operation, line.session, line.seq, line.done)
         else:
             operation = Get(key)
         if line.consistency is UNSET and line.meta is UNSET and not len(line.id):
