@@ -105,7 +105,8 @@ def tests(session: nox.Session) -> None:
 def thorough(session: nox.Session) -> None:
     """Run what the default run takes samples of, to the full, with chance drawn anew; arguments go to pytest."""
     install(session, "tests", is_with_project=True)
-    session.run("pytest", *ON_ALL_CORES, "--thorough", *(session.posargs or ["tests/unit", "tests/property"]))
+    chosen = session.posargs or ["tests/unit", "tests/property", "tests/sim"]
+    session.run("pytest", *ON_ALL_CORES, "--thorough", *chosen)
 
 
 @nox.session

@@ -61,7 +61,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Draw examples as was asked for."""
+    config.addinivalue_line("markers", "thorough: one of many like cases, which `--thorough` alone runs")
     hypothesis.settings.load_profile("thorough" if config.getoption("--thorough") else "repeatable")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out of a default run what is marked so."""
+    if config.getoption("--thorough"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell of mutants whose noted seeds find them no more: to search for others is what costs most of all."""
+    reports = [report for each in terminalreporter.stats.values() for report in each]
+    searched = [
+        value
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "searched anew"
+    ]
+    if searched:
+        terminalreporter.section("noted seeds that find their mutants no more")
+        for name in sorted(map(str, searched)):
+            terminalreporter.line(name)
+        terminalreporter.line("note others: python -m tests.mutants --record --only NAME")
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler:
@@ -70,9 +96,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler
 
 
 @pytest.fixture
-def stride(pytestconfig: pytest.Config) -> int:
+def is_thorough(pytestconfig: pytest.Config) -> bool:
+    """Return whether all is tried that is else tried in samples."""
+    return bool(pytestconfig.getoption("--thorough"))
+
+
+@pytest.fixture
+def stride(is_thorough: bool) -> int:
     """Return which part of very many cases is tried: one of so many; it has no factor in common with any structure."""
-    return 1 if pytestconfig.getoption("--thorough") else 7
+    return 1 if is_thorough else 7
 
 
 @pytest.hookimpl(wrapper=True)

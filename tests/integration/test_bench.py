@@ -62,7 +62,7 @@ def test_its_server_ends_with_it(tmp_path: Path) -> None:
         while not list(tmp_path.glob("trio_kv-bench-*/data/*")):
             assert process.poll() is None
         process.terminate()
-        assert process.wait(60) == 130
+        assert process.wait(30) == 130, "it must not wait for as long as the server may take to start"
     assert list(tmp_path.iterdir()) == []
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if os.fsencode(tmp_path) in read(path)]
     assert left == []

@@ -25,7 +25,7 @@ from trio_kv.trace.vocabulary import DiskHung, DiskMoved, NodeStarted, RebuildSt
 from trio_kv.wire.node_status import State
 
 WAIT_S = 30.0
-ENDED_S = 10.0
+ENDED_S = 5.0
 CONFIG = ClusterConfig(restart_delay_min_s=0.1)
 HANGING = ("read", "write", "create", "sync")
 """What of a disk hangs: all that goes to it but names."""

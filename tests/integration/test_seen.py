@@ -82,7 +82,8 @@ async def test_a_cluster_is_ready_as_long_as_a_majority_is(tmp_path: Path) -> No
     """A minority may be down; a majority may not, and whoever comes back is counted again. It lives all the while."""
     async with open_watched(tmp_path) as watched:
         cluster = watched.local.cluster
-        first, second = [node for node in range(1, NODES + 1) if node != cluster.leader()]
+        leader = await cluster.wait_leader()
+        first, second = [node for node in range(1, NODES + 1) if node != leader]
         cluster.stop(first)
         await watched.eventually(f"quorum ok: of 3 nodes, 2 run (node {first} is stopped)")
         assert await watched.is_ready()
@@ -144,7 +145,7 @@ async def test_what_nodes_do_is_counted(tmp_path: Path) -> None:
         )
         before = await watched.figures("trio_kv_server_leader_changes_seen_total")
         assert set(before) == {"1", "2", "3"}
-        cluster.transfer(next(node for node in range(1, NODES + 1) if node != cluster.leader()))
+        cluster.transfer(await cluster.wait_leader() % NODES + 1)
         await wait_for(
             lambda: watched.figures("trio_kv_server_leader_changes_seen_total"),
             lambda now: all(now[node] > before[node] for node in before),
@@ -155,7 +156,7 @@ async def test_proposals_that_fail_at_a_node_are_counted(tmp_path: Path) -> None
     """A leader that loses its lead with writes under way can't tell their fate; it is no error of the client."""
     async with open_watched(tmp_path) as watched:
         cluster = watched.local.cluster
-        leader = cluster.leader()
+        leader = await cluster.wait_leader()
         # Cut off, it takes writes and commits none, until it notices that it hears nobody.
         others = [node for node in range(1, NODES + 1) if node != leader]
         cluster.faults.partition([[leader], others])

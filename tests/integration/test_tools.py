@@ -138,9 +138,7 @@ async def test_a_restored_cluster_is_like_any_other(tmp_path: Path) -> None:
     for number in range(2):
         async with serving(tmp_path / "b") as local:
             await put(local, f"more{number}", number)
-            leader = local.cluster.registry.leader()
-            assert leader is not None
-            local.cluster.faults.crash(leader.status.node)
+            local.cluster.faults.crash(await local.cluster.wait_leader())
             await put(local, f"again{number}", number)
     async with serving(tmp_path / "b") as local:
         assert await run("backup", tmp_path / "2.snap", "--data-dir", tmp_path / "b") == 0

@@ -143,7 +143,7 @@ def _(patch: Patch) -> None:
     tests=(LIVE + "test_the_end_does_not_wait_for_a_disk_that_hangs",),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(hangs, "END_S", 15.0)
+    patch.setattr(hangs, "END_S", 6.0)
 
 
 @mutant(

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 import trio_kv
+from tests.samples import first_of
 from trio_kv.raft.leader import Leader
 from trio_kv.sim.core_kind import KIND
 from trio_kv.sim.coverage import SITUATIONS, Coverage
@@ -18,26 +20,41 @@ run_seed = KIND.run_seed
 BATCHES = [range(first, first + 10) for first in range(1, 301, 10)]
 
 
+@attrs.frozen
+class Runs:
+    """What was run, and what that reached."""
+
+    batches: set[range] = attrs.field(factory=set)
+    coverage: Coverage = attrs.field(factory=Coverage)
+
+    def run(self, seeds: range) -> None:
+        self.batches.add(seeds)
+        for seed in seeds:
+            self.coverage.update(run_seed(seed).coverage)
+
+    def missing(self) -> list[str]:
+        return [situation for situation in SITUATIONS if not self.coverage[situation]]
+
+
 @pytest.fixture(scope="module")
-def coverage() -> Coverage:
-    """What all runs of this module reached together."""
-    return Coverage()
+def runs() -> Runs:
+    """All runs of this module together."""
+    return Runs()
 
 
-@pytest.mark.parametrize("seeds", BATCHES, ids=lambda seeds: f"{seeds[0]}..{seeds[-1]}")
-def test_no_run_violates_anything(seeds: range, coverage: Coverage) -> None:
+@pytest.mark.parametrize("seeds", first_of(BATCHES, 10), ids=lambda seeds: f"{seeds[0]}..{seeds[-1]}")
+def test_no_run_violates_anything(seeds: range, runs: Runs) -> None:
     """Whatever happens, all of check's properties hold after each step, and once it ends the cluster serves again."""
-    for seed in seeds:
-        coverage.update(run_seed(seed).coverage)
+    runs.run(seeds)
 
 
-def test_the_runs_reached_every_situation(coverage: Coverage) -> None:
+def test_the_runs_reached_every_situation(runs: Runs) -> None:
     """The runs above were dangerous: each situation of the list occurred, so that the judges had something to judge."""
-    if not coverage:
-        for seeds in BATCHES:
-            for seed in seeds:
-                coverage.update(run_seed(seed).coverage)
-    assert [situation for situation in SITUATIONS if not coverage[situation]] == []
+    for seeds in BATCHES:
+        # As many more as it takes: plans change, and then another seed is the first to reach something.
+        if seeds not in runs.batches and runs.missing():
+            runs.run(seeds)
+    assert runs.missing() == []
 
 
 def test_a_seed_always_gives_the_same_run() -> None:
@@ -55,7 +72,7 @@ def test_being_watched_by_a_person_changes_nothing() -> None:
     assert any("leader.elected" in line for line in lines)
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+@pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_a_run_does_not_depend_on_the_order_of_sets(hash_seed: str) -> None:
     """Other processes with other PYTHONHASHSEEDs run the seed in the same way."""
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

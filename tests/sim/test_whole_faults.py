@@ -55,10 +55,10 @@ def test_a_kind_that_is_not_there_is_refused() -> None:
         draw_whole_plan(3, ("lost_answers",))
 
 
-def test_majorities_of_disks_may_be_lost() -> None:
+def test_majorities_of_disks_may_be_lost(is_thorough: bool) -> None:
     """However many disks are lost, nothing that was answered is taken back: at worst nothing is answered any more."""
     lost = []
-    for seed in (1, 3, 5, 7, 9, 10, 11, 12):
+    for seed in (1, 7, 10, 11, 12, 3, 5, 9)[: None if is_thorough else 5]:
         world = WholeWorld(draw_whole_plan(seed, is_beyond_budget=True))
         world.run()
         lost.append(sum(drive.is_lost for drive in world.disks.drives.values()) > (world.plan.nodes - 1) // 2)
@@ -191,8 +191,8 @@ def test_a_node_is_started_again_at_its_pace(monkeypatch: pytest.MonkeyPatch) ->
 def test_power_is_out_as_long_as_planned(for_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the supervisor waits for long, a node is down as long as the plan says."""
     plan = quiet_plan(faults.Crash(1.0, 2, for_s, False, False))
-    outages_s = [outage_s(attrs.evolve(plan, seed=seed), monkeypatch) for seed in range(1, 9)]
-    assert min(abs(each_s - for_s) for each_s in outages_s) < 0.1
+    outages_s = (outage_s(attrs.evolve(plan, seed=seed), monkeypatch) for seed in range(1, 9))
+    assert any(abs(each_s - for_s) < 0.1 for each_s in outages_s)
 
 
 def outage_s(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> float:

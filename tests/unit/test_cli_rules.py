@@ -10,6 +10,7 @@ import attrs
 import pytest
 from cyclopts import App, Argument, CycloptsError
 
+from tests.samples import one_of_each
 from trio_kv.cli import chaos_options, wal
 from trio_kv.cli.command_line import command_names, reorder
 from trio_kv.cli.failures import explain_misuse
@@ -161,7 +162,9 @@ def test_an_empty_variable_is_none(command: Command, monkeypatch: pytest.MonkeyP
     assert read(tokens) == expected
 
 
-@pytest.mark.parametrize(("command", "option"), WITH_VARIABLE, ids=name)
+@pytest.mark.parametrize(
+    ("command", "option"), one_of_each(WITH_VARIABLE, lambda case: (case[1].name, case[1].hint)), ids=name
+)
 def test_a_variable_says_what_the_option_does(
     command: Command, option: Argument, monkeypatch: pytest.MonkeyPatch
 ) -> None:

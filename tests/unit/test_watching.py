@@ -155,12 +155,15 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Cluster:
+    # A test has to take the clock itself, too: pytest-trio looks for it among the arguments of tests alone.
     made = Cluster()
     await nursery.start(made.store.run)
     return made
 
 
-async def test_it_begins_behind_what_was_acknowledged(cluster: Cluster) -> None:
+async def test_it_begins_behind_what_was_acknowledged(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
     """Or where it is told to; a revision is told once, its keys in their order, and what is about others is not."""
     cluster.change("a")
     cluster.change("b")
@@ -172,7 +175,9 @@ async def test_it_begins_behind_what_was_acknowledged(cluster: Cluster) -> None:
     assert await cluster.told(old) == [(1, ["a"]), (3, ["aa", "ab"])]
 
 
-async def test_from_beyond_the_next_revision_is_a_mistake(cluster: Cluster) -> None:
+async def test_from_beyond_the_next_revision_is_a_mistake(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
     """The next one is none."""
     cluster.change("a")
     answer, watch = await cluster.watch(first=3)
@@ -183,7 +188,7 @@ async def test_from_beyond_the_next_revision_is_a_mistake(cluster: Cluster) -> N
     assert await cluster.told(watch) == [(2, ["b"])]
 
 
-async def test_many_watches_are_one_stream(cluster: Cluster) -> None:
+async def test_many_watches_are_one_stream(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
     """A node is asked as often for a thousand as for one, and not at all once the last has ended."""
     watches = [await cluster.begin(Selector(f"k{number}", is_prefix=False)) for number in range(50)]
     same = [await cluster.begin(Selector("k1", is_prefix=False)) for _ in range(2)]
@@ -205,7 +210,9 @@ async def test_many_watches_are_one_stream(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("way", ["dies", "refuses", "says nothing"])
-async def test_C2_a_watch_goes_on_elsewhere(cluster: Cluster, way: str) -> None:
+async def test_C2_a_watch_goes_on_elsewhere(
+    cluster: Cluster, way: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """A node that can't go on is left for another one behind the last revision: no gap, and nothing twice."""
     watch = await cluster.begin()
     cluster.change("a")
@@ -224,7 +231,9 @@ async def test_C2_a_watch_goes_on_elsewhere(cluster: Cluster, way: str) -> None:
     assert await cluster.told(watch) == [(2, ["b"]), (3, ["c"])]
 
 
-async def test_C2_a_node_that_lost_its_history_is_no_loss(cluster: Cluster) -> None:
+async def test_C2_a_node_that_lost_its_history_is_no_loss(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
     """It was made of a snapshot: what is missing there is asked of another node, before anybody is told."""
     watch = await cluster.begin()
     cluster.change("a")
@@ -236,7 +245,7 @@ async def test_C2_a_node_that_lost_its_history_is_no_loss(cluster: Cluster) -> N
     assert await cluster.told(watch) == [(1, ["a"]), (2, ["b"]), (3, ["c"])]
 
 
-async def test_C2_what_no_node_has_is_told(cluster: Cluster) -> None:
+async def test_C2_what_no_node_has_is_told(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
     """A watch that is to begin there is `compacted`, with the oldest revision that would do; others are lost."""
     watch = await cluster.begin()
     cluster.change("a")
@@ -307,7 +316,9 @@ def test_who_has_told_many_rests() -> None:
     assert pace.is_pressing
 
 
-async def test_clients_of_several_speeds_share_what_is_made_for_them(cluster: Cluster) -> None:
+async def test_clients_of_several_speeds_share_what_is_made_for_them(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
     """Two that are behind, and two that are not, draw in turn: for each place it is made once."""
     watches = [await cluster.begin() for _ in range(4)]
     cluster.change("a")
@@ -353,7 +364,7 @@ async def test_C2_no_watch_is_lost_by_a_rest(
     assert told == list(range(1, 401))
 
 
-async def test_C3_progress_is_never_ahead(cluster: Cluster) -> None:
+async def test_C3_progress_is_never_ahead(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
     """It tells up to where all was told, at least as often as asked for, and only behind all that there was to tell."""
     watch = await cluster.begin(progress_s=2.0)
     at, last = 0, trio.current_time()
@@ -374,7 +385,7 @@ async def test_C3_progress_is_never_ahead(cluster: Cluster) -> None:
     assert trio.current_time() - last <= 2.0
 
 
-async def test_much_is_told_in_pieces(cluster: Cluster) -> None:
+async def test_much_is_told_in_pieces(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
     """Each ends with a revision; a single one is told whole, whatever its size."""
     watch = await cluster.begin()
     cluster.change("a", size=3 * DRAWN_BYTES_MAX)
@@ -388,7 +399,7 @@ async def test_much_is_told_in_pieces(cluster: Cluster) -> None:
     assert pieces == [[1], [2, 3, 4], [5]]
 
 
-async def test_a_beginning_can_be_cancelled(cluster: Cluster) -> None:
+async def test_a_beginning_can_be_cancelled(cluster: Cluster, autojump_clock: trio.testing.MockClock) -> None:
     """Nobody hears of it then, and nothing is left."""
     call = cluster.store.start_watch(
         ALL,
@@ -404,7 +415,9 @@ async def test_a_beginning_can_be_cancelled(cluster: Cluster) -> None:
     assert not any(node.pulled for node in cluster.nodes)
 
 
-async def test_without_a_node_no_watch_begins(cluster: Cluster) -> None:
+async def test_without_a_node_no_watch_begins(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
     """In time it hears that."""
     for node in cluster.nodes:
         node.stop()

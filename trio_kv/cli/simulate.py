@@ -84,7 +84,7 @@ def _run_campaign(options: SimOptions, campaign: Campaign, kinds: dict[str, Worl
             if outcome.figures is None:
                 say(f"{describe_outcome(outcome)}\nreplay it: {replay_command(outcome.task)}")
             elif options.output != "json" and (options.is_verbose or order.seeds.is_one):
-                print(describe_outcome(outcome))
+                print(describe_outcome(outcome), flush=True)  # whoever reads a pipe wants to see it now, too
             show_step()
 
         jobs = (

@@ -58,15 +58,17 @@ def _wait_ready(process: subprocess.Popen[bytes]) -> int:
     timer = threading.Timer(START_S, process.kill)
     timer.start()
     lines = []
-    for line in process.stderr:
-        with suppress(msgspec.DecodeError):
-            event = msgspec.json.decode(line, type=dict[str, object])
-            if event.get("event") == "server.started":
-                timer.cancel()
-                threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
-                return int(str(event["port"]))
-        lines.append(line.decode(errors="replace"))
-    timer.cancel()
+    try:
+        for line in process.stderr:
+            with suppress(msgspec.DecodeError):
+                event = msgspec.json.decode(line, type=dict[str, object])
+                if event.get("event") == "server.started":
+                    threading.Thread(target=_drain, args=(process.stderr,), daemon=True).start()
+                    return int(str(event["port"]))
+            lines.append(line.decode(errors="replace"))
+    finally:
+        # Also after a Ctrl-C: this process ends with the last of its threads.
+        timer.cancel()
     raise NotConnectedError(f"the server did not start: {''.join(lines[-LINES_MAX:]).strip()}")
 
 
