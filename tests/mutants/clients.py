@@ -164,9 +164,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Writes._take_in
 
-    def take_in(self: Writes, write: PendingWrite) -> Answer | None:
+    def take_in(self: Writes, now: float, write: PendingWrite) -> Answer | None:
         self._opening = None
-        return real(self, write)
+        return real(self, now, write)
 
     patch.setattr(Writes, "_take_in", take_in)
 

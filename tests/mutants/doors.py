@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
 import msgspec
 
 from tests.mutants.registry import Patch, mutant
@@ -40,12 +39,12 @@ def gateway_tests(*names: str) -> tuple[str, ...]:
 def _(patch: Patch) -> None:
     real = Writes._hand_over
 
-    def hand_over(self: Writes, write: Any) -> bool:
+    def hand_over(self: Writes, now: float, write: Any) -> bool:
         if write.unresolved and write.session is not None:
             first = self._session.seq + 1
             write.commands = [msgspec.structs.replace(each, seq=first) for each in write.commands]
             self._session.seq += len(write.commands)
-        return real(self, write)
+        return real(self, now, write)
 
     patch.setattr(Writes, "_hand_over", hand_over)
 
@@ -57,9 +56,9 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = Writes._begin
 
-    def begin(self: Writes, write: PendingWrite) -> Answer | None:
+    def begin(self: Writes, now: float, write: PendingWrite) -> Answer | None:
         self._session.seq = 0
-        return real(self, write)
+        return real(self, now, write)
 
     patch.setattr(Writes, "_begin", begin)
 
@@ -142,7 +141,7 @@ def _(patch: Patch) -> None:
             seen.setdefault(each.operation.key, reply) if isinstance(each.operation, Get) else reply
             for each, reply in pairs
         ]
-        answer = attrs.evolve(answer, replies=replies)
+        answer = msgspec.structs.replace(answer, replies=replies)
         return real(self, answer)
 
     patch.setattr(Session, "take_answer", take_answer)

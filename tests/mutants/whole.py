@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.node import Node
@@ -64,7 +65,7 @@ def _(patch: Patch) -> None:
     real = Session.take_answer
 
     def take_answer(self: Session, answer: Answer) -> Step | None:
-        return real(self, attrs.evolve(answer, replies=list(answer.replies)[::-1]))
+        return real(self, msgspec.structs.replace(answer, replies=list(answer.replies)[::-1]))
 
     patch.setattr(Session, "take_answer", take_answer)
 
@@ -150,7 +151,9 @@ def _(patch: Patch) -> None:
     real = RaftStore.start_write
 
     def start_write(self: RaftStore, *operations: Any, done: OnAnswer, **others: Any) -> Answer | object:
-        return real(self, *operations, done=lambda answer: done(attrs.evolve(answer, applied=0)), **others)
+        return real(
+            self, *operations, done=lambda answer: done(msgspec.structs.replace(answer, applied=0)), **others
+        )
 
     patch.setattr(RaftStore, "start_write", start_write)
 
@@ -168,7 +171,7 @@ def _(patch: Patch) -> None:
                 def wrote(late: Answer) -> None:
                     kinds = iter(early.replies), iter(late.replies)
                     replies = [next(kinds[not isinstance(each, Query)]) for each in run]
-                    done(attrs.evolve(late, replies=replies))
+                    done(msgspec.structs.replace(late, replies=replies))
 
                 store.start_write(writes, timeout_s=timeout_s, done=wrote)
 
@@ -217,7 +220,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     patch.setattr(OwnSession, "heard", lambda self, reply, used_at: None)
     # A session that nothing confirms is replaced by itself, after a while.
-    patch.setattr(OwnSession, "is_needed", lambda self, now, *, is_idle: not self.id)
+    patch.setattr(OwnSession, "is_old", lambda self, now: not self.id)
 
 
 @mutant(
@@ -231,6 +234,6 @@ def _(patch: Patch) -> None:
         real(self, now, answer)
         write = self._writes.pending.get(answer.number)
         if isinstance(answer, Refused) and write is not None:
-            self._writes._hand_over(write)
+            self._writes._hand_over(now, write)
 
     patch.setattr(RaftStore, "_on_no_result", on_no_result)

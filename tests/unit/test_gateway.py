@@ -287,6 +287,7 @@ async def test_a_session_that_cannot_be_opened_says_why(
     await nursery.start(store.run)
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "read_only"
     leader.registry.attach(LocalHandle(leader.registry.nodes[1], lambda _: False, lambda: None))
+    leader.registry.changed()
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "overloaded"
     nursery.cancel_scope.cancel()
 

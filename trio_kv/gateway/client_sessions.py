@@ -95,7 +95,7 @@ def retell(answer: Answer, asked: list[Asked], *, is_sure: bool) -> Answer:
     replies = list(answer.replies)
     for each in asked:
         replies[each.place] = each.retell(replies[each.place], is_sure=is_sure)
-    return attrs.evolve(answer, replies=replies)
+    return msgspec.structs.replace(answer, replies=replies)
 
 
 def _plain(number: float) -> int | float:

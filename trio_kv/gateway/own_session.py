@@ -32,15 +32,12 @@ class OwnSession:
         """The command that opens the next one."""
         return OpenSession(round(self._timeout_s * 1_000_000))
 
-    def is_needed(self, now: float, *, is_idle: bool) -> bool:
-        """Return whether to open one: there is none, or the cluster may have forgotten it, unused for so long.
+    def is_old(self, now: float) -> bool:
+        """Return whether there is none, or the cluster may have forgotten it: no write of it was answered for so long.
 
-        Args:
-            now: the time.
-            is_idle: whether no write of the session is under way.
-
+        One of which a write is under way is not forgotten yet.
         """
-        return not self.id or (is_idle and now - self._used_at > self._timeout_s / 2)
+        return not self.id or now - self._used_at > self._timeout_s / 2
 
     def opened(self, id: int, used_at: float) -> None:
         """Go on under a new session, which was used then at the latest."""

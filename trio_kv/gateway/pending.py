@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import attrs
+import msgspec
 
 from trio_kv.gateway.client_sessions import Asked
 from trio_kv.gateway.runs import Run
@@ -14,8 +15,7 @@ PAGE_HEDGE_S = 1.0
 """After so much longer than other reads one with a page is also given to another node."""
 
 
-@attrs.define(eq=False, slots=True)
-class PendingRead:
+class PendingRead(msgspec.Struct, eq=False):
     """A run of reads under way."""
 
     number: int
@@ -26,22 +26,22 @@ class PendingRead:
     applied_min: int
     view: View
     hedge_at: float
-    asked: list[int] = attrs.field(factory=list)
-    _had_time: bool = False
+    asked: list[int] = []
+    had_time: bool = False
+    """Whether it was given more time than others."""
 
     def is_given_time(self, now: float) -> bool:
         """Return whether it may take longer than others before another node is asked; then it is noted until when.
 
         Before a page is made the keys may have to be put in order: another node would have to do that, too.
         """
-        if self._had_time or not any(query.has_page for query in self.queries):
+        if self.had_time or not any(query.has_page for query in self.queries):
             return False
-        self._had_time, self.hedge_at = True, now + PAGE_HEDGE_S
+        self.had_time, self.hedge_at = True, now + PAGE_HEDGE_S
         return True
 
 
-@attrs.define(eq=False, slots=True)
-class PendingWrite:
+class PendingWrite(msgspec.Struct, eq=False):
     """A run with writes under way, or the opening of a session."""
 
     number: int
@@ -52,7 +52,7 @@ class PendingWrite:
     """None for the opening of a session."""
     commands: Sequence[Command] = ()
     """Empty as long as it waits for a session."""
-    of_clients: list[Asked] = attrs.field(factory=list)
+    of_clients: list[Asked] = []
     """What clients ask under sessions of their own."""
     session: int | None = None
     """Whose seqs these are; None of a run that opens one, or has only what is under sessions of clients."""

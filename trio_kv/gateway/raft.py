@@ -64,7 +64,6 @@ class RaftStore(AwaitedCalls):
         self._reply_to = directory.join(self.deliver)
         self._reads = Reads(self._reply_to, next_number, random)
         self._writes = Writes(
-            directory,
             self._reply_to,
             next_number,
             self._reads,
@@ -175,10 +174,7 @@ class RaftStore(AwaitedCalls):
         reads, writes = self._reads, self._writes
         reads.update(self._directory.readable())
         reads.is_gone = writes.is_gone = self._directory.is_majority_gone
-        leader = self._directory.leader()
-        identity = (leader.status.node, leader.status.term) if leader else None
-        if identity != writes.leader:
-            writes.leader = identity
+        if writes.update(self._directory.leader()):
             self._wake.set()
 
     def _look_after(self) -> None:

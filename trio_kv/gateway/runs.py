@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import msgspec
 
 from trio_kv.gateway.store import Answer
@@ -65,7 +64,7 @@ class Run(msgspec.Struct, frozen=True):
             answer = Answer([read] * (len(self.operations) - len(self.writes)))
         reads = iter(answer.replies)
         replies = [next(reads) if isinstance(each, Query) else refusal for each in self.operations]
-        return attrs.evolve(answer, replies=replies)
+        return msgspec.structs.replace(answer, replies=replies)
 
 
 def refuse(code: str, message: str, count: int = 1) -> Answer:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
+import msgspec
 
 from trio_kv.gateway.drawn import Drawn, Selector
 from trio_kv.kv.operations import AnyQuery
@@ -16,8 +17,7 @@ from trio_kv.kv.reply import Reply
 from trio_kv.wire.client_sessions import AnyAsked
 
 
-@attrs.frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What came of one run.
 
     Args:

@@ -20,6 +20,7 @@ from random import Random
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 from trio_kv.gateway.drawn import Drawn, Selector, draw
@@ -249,7 +250,7 @@ class Watching:
             watch.segment = _history_of(batch)
         if beginning.progress_s < math.inf:
             self._put_due(watch)
-        beginning.done(attrs.evolve(answer, replies=[Reply("ok", None, answer.applied)]))
+        beginning.done(msgspec.structs.replace(answer, replies=[Reply("ok", None, answer.applied)]))
 
     # The stream
 

@@ -28,7 +28,7 @@ from trio_kv.gateway.runs import GONE, HEDGE_S, OPENING, Run, refuse
 from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.kv.commands import Command
 from trio_kv.kv.reply import Reply
-from trio_kv.replica.port import Directory
+from trio_kv.replica.port import NodeHandle
 from trio_kv.wire.node_port import WRITE_BYTES_MAX, Full, NoResult, Propose, Refused, ReplyTo
 
 RETRY_S = 1.0
@@ -45,7 +45,6 @@ class Writes:
     """The runs with writes in them that are under way, and the session under which they go out.
 
     Args:
-        directory: who leads.
         reply_to: who asks.
         next_number: gives each request a number of its own.
         reads: where the reads of a run go on whose writes are refused.
@@ -56,7 +55,6 @@ class Writes:
 
     def __init__(
         self,
-        directory: Directory,
         reply_to: ReplyTo,
         next_number: Callable[[], int],
         reads: Reads,
@@ -69,11 +67,12 @@ class Writes:
         """By number, in the order of their seqs."""
         self.is_gone = False
         """Whether no leader can come: the directories of a majority are gone."""
-        self.leader: tuple[int, int] | None = None
-        """(node, term) of whom to hand them to."""
+        self._leader: NodeHandle | None = None
+        """Whom to hand them to."""
+        self._leader_term: tuple[int, int] | None = None
+        """(node, term) of it."""
         self._session = OwnSession(session_timeout_s)
         self._clients = ClientSessions(secrets, session_timeout_s)
-        self._directory = directory
         self._reply_to = reply_to
         self._next_number = next_number
         self._reads = reads
@@ -81,13 +80,20 @@ class Writes:
         self._size_bytes = 0
         """What those weigh that are under way, and those that wait for a session."""
 
+    def update(self, leader: NodeHandle | None) -> bool:
+        """Hand them to this node from now on; return whether it is another one, or leads another term."""
+        before, self._leader = self._leader_term, leader
+        self._leader_term = (leader.status.node, leader.status.term) if leader else None
+        return self._leader_term != before
+
     def start(self, run: Run, timeout_s: float, done: OnAnswer) -> Answer | object:
         """Carry out a run with writes in it. See `Store`."""
-        write = PendingWrite(self._next_number(), run, trio.current_time() + timeout_s, done)
+        now = trio.current_time()
+        write = PendingWrite(self._next_number(), run, now + timeout_s, done)
         for place, place_of_write in run.of_clients:
             operation: Any = run.operations[place]
             write.of_clients.append(Asked(place, place_of_write, self._clients.command_of(operation)))
-        refusal = self._take_in(write)
+        refusal = self._take_in(now, write)
         return write if refusal is None else self._conclude(write, refusal)
 
     def cancel(self, write: PendingWrite) -> None:
@@ -122,7 +128,7 @@ class Writes:
                 write.retry_at = min(write.retry_at, now + HEDGE_S)
             else:
                 write.handed_to = None
-                self._hand_over(write)
+                self._hand_over(now, write)
 
     def look_after(self, now: float) -> None:
         """End what is late, and hand over again what was lost, or what another node leads now."""
@@ -132,9 +138,9 @@ class Writes:
         for write in list(self.pending.values()):
             if now >= write.deadline:
                 self._end_late(write)
-            elif write.handed_to != self.leader or (write.handed_to and now >= write.retry_at):
+            elif write.handed_to != self._leader_term or (write.handed_to and now >= write.retry_at):
                 # Somebody else leads now, or there was no answer: ask (again), under the same seq.
-                self._hand_over(write)
+                self._hand_over(now, write)
 
     # The session
 
@@ -147,14 +153,14 @@ class Writes:
 
     def _needs_session(self, now: float) -> bool:
         # Of its own writes alone: the opening of the next one is a write, too.
-        return self._session.is_needed(now, is_idle=self._first_awaited() > self._session.seq)
+        return self._session.is_old(now) and self._first_awaited() > self._session.seq
 
-    def _open_session(self) -> Answer | None:
+    def _open_session(self, now: float) -> Answer | None:
         """Begin to open a session, also if no client waits for it any more; return the refusal if that can't be."""
         write = PendingWrite(self._next_number(), OPENING, math.inf, None, [self._session.opening])
-        if not self._hand_over(write):
+        if not self._hand_over(now, write):
             return _LEADER_FULL
-        self._opening = Opening(trio.current_time())
+        self._opening = Opening(now)
         self.pending[write.number] = write
         return None
 
@@ -162,16 +168,17 @@ class Writes:
         """Use the session that was opened, however long it took, or tell those who wait why there is none."""
         opening, self._opening = self._opening, None
         assert opening is not None
+        now = trio.current_time()
         if reply.code == "ok":
             self._session.opened(reply.revision, opening.used_at)
         for write in list(opening.waiting.values()):
-            answer = self._begin(write) if reply.code == "ok" else Answer([reply])
+            answer = self._begin(now, write) if reply.code == "ok" else Answer([reply])
             if answer is not None:
                 self.end(write, answer)
 
     # A run
 
-    def _take_in(self, write: PendingWrite) -> Answer | None:
+    def _take_in(self, now: float, write: PendingWrite) -> Answer | None:
         """Begin with a run, or let it wait for a session; return the refusal of its writes if it is refused."""
         run = write.run
         size_bytes = run.size_bytes
@@ -179,19 +186,19 @@ class Writes:
             return refuse("overloaded", "too many bytes are waiting: try again later")
         if self.is_gone:
             return refuse("unavailable", GONE)
-        if not (run.own and self._needs_session(trio.current_time())):
-            refusal = self._begin(write)
+        if not (run.own and self._needs_session(now)):
+            refusal = self._begin(now, write)
         else:
-            refusal = None if self._opening else self._open_session()
+            refusal = None if self._opening else self._open_session(now)
             if self._opening is not None:
                 self._opening.waiting[write.number] = write
         if refusal is None:
             self._size_bytes += size_bytes
         return refusal
 
-    def _begin(self, write: PendingWrite) -> Answer | None:
+    def _begin(self, now: float, write: PendingWrite) -> Answer | None:
         """Number the writes of a run and hand them over; return the refusal if they can't be."""
-        session, own, now = self._session, write.run.own, trio.current_time()
+        session, own = self._session, write.run.own
         if now >= write.deadline:
             return refuse("unavailable", LATE)
         commands: list[Command] = []
@@ -205,22 +212,22 @@ class Writes:
         for asked in write.of_clients:
             commands.insert(asked.place_of_write, asked.command)
         write.commands = commands
-        if not self._hand_over(write):
+        if not self._hand_over(now, write):
             return _LEADER_FULL
         self.pending[write.number] = write
         return None
 
-    def _hand_over(self, write: PendingWrite) -> bool:
+    def _hand_over(self, now: float, write: PendingWrite) -> bool:
         """Give a write to the leader, if one is known; return whether its queue had room."""
-        leader = self._directory.leader()
+        leader = self._leader
         if leader is None:
             return True
         run = write.run
         propose = Propose(self._reply_to, write.number, write.commands, run.size_bytes, run.places)
         if not leader.submit(propose):
             return False
-        write.handed_to = (leader.status.node, leader.status.term)
-        write.retry_at = trio.current_time() + (OPENING_RETRY_S if write.done is None else RETRY_S)
+        write.handed_to = self._leader_term
+        write.retry_at = now + (OPENING_RETRY_S if write.done is None else RETRY_S)
         write.unresolved += 1
         return True
 
