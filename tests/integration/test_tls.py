@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import trio.testing
 import trustme
 
 from tests.doubles import MemorySink, MemoryStore
+from trio_kv import open_client
 from trio_kv.client.client import Client
 from trio_kv.client.errors import NotConnectedError, UnauthorizedError
 from trio_kv.client.tls import Tls
@@ -166,6 +168,25 @@ async def test_a_connection_that_is_kept_is_used_again(papers: Papers) -> None:
 
         await trio.to_thread.run_sync(run)
         assert door.proxy.client_count == 1
+
+
+async def test_the_client_on_trio_over_tls(papers: Papers) -> None:
+    """It knows the server, shows its token and its certificate, and says what is wrong as the blocking one does."""
+    files = Files(*papers.issue("server"), client_ca=papers.ca_file)
+    async with open_door(files, TOKENS) as door:
+        tls = Tls.of_files(papers.ca_file, *papers.issue("client"))
+        open_it = partial(open_client, port=door.proxy.port, repeats_writes=False)
+        async with open_it(tls=tls, token=ALICE) as kv, trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(kv.set, f"a{number}", number)
+        with pytest.raises(UnauthorizedError):
+            await open_it(tls=tls, token="a-wrong-token-0123456789").__aenter__()
+        stranger = Tls.of_files(Papers(papers.directory).ca_file)
+        with pytest.raises(NotConnectedError, match="not what was expected"):
+            await open_it(tls=stranger, token=ALICE).__aenter__()
+        nobody = Tls.of_files(papers.ca_file)
+        with pytest.raises(NotConnectedError, match="wants a certificate"):
+            await open_it(tls=nobody, token=ALICE).__aenter__()
 
 
 async def test_a_client_that_speaks_plainly_is_told_so(papers: Papers) -> None:

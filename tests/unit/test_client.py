@@ -534,6 +534,26 @@ def test_a_server_that_never_answers_costs_a_read_its_time_out_and_a_write_its_o
             client.set("k", 1)
 
 
+def test_another_server_is_asked_when_one_is_gone_or_can_not_serve(serve: Callable[..., FakeServer]) -> None:
+    """In turn, and what the client did is told."""
+    unavailable = b'{"key":"k","value":null,"status":"error","error":"unavailable","message":"..."}\n'
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody: int = listener.getsockname()[1]
+    first, second = serve(answer(*[unavailable] * 3)), serve(answer(OK, OK))
+    fallbacks = [("127.0.0.1", first.port), ("127.0.0.1", second.port)]
+    with Client(port=nobody, fallbacks=fallbacks) as client:
+        for _ in range(3):
+            assert client.ask(operations.Request(operations.Get("k"))).code == "unavailable"
+        assert client.get("k").code == client.get("k").code == "ok"
+        done = client.statistics()
+    assert (done.address, done.connections, done.requests, done.replies) == (
+        f"127.0.0.1:{second.port}",
+        2,
+        5,
+        5,
+    )
+
+
 def test_nobody_there_is_told_with_the_address() -> None:
     """A refused connection is definite: nothing was sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -16,6 +16,7 @@ import trio.testing
 
 from trio_kv import (
     Client,
+    CompactedError,
     ConflictError,
     NotConnectedError,
     OutcomeUnknownError,
@@ -52,7 +53,8 @@ class Door:
         self.applied: list[Any] = []
         self.script: list[Callable[[dict[str, Any]], dict[str, Any] | None]] = []
         """What is done with the next lines; None: the connection ends."""
-        self.ends: list[trio.testing.MemoryReceiveStream] = []
+        self.watched: list[list[dict[str, Any] | None]] = []
+        """What each next watch is told; None: the connection ends."""
         self.is_open = True
         self.dialled: list[tuple[str, int]] = []
         self.shut_hosts: set[str] = set()
@@ -75,12 +77,18 @@ class Door:
                 for line in lines:
                     if self.random is not None:
                         await trio.sleep(self.random.choice((0, 0, 0, 0.001, 0.01)))
-                    reply = self._carry_out(json.loads(line))
+                    asked = json.loads(line)
+                    reply = self._carry_out(asked)
                     if reply is None:
                         return
                     await stream.send_all(json.dumps(reply).encode() + b"\n")
                     if "close" in reply:
                         return
+                    is_watched = asked.get("op") == "watch" and self.watched
+                    for line_of_watch in self.watched.pop(0) if is_watched else ():
+                        if line_of_watch is None:
+                            return
+                        await stream.send_all(json.dumps(line_of_watch).encode() + b"\n")
 
     def _carry_out(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         self.lines.append(asked)
@@ -90,10 +98,17 @@ class Door:
 
     def apply(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Carry out a request, as a store does."""
-        if asked.get("op") == "session":
-            return {"session": f"{len(self.lines)}-00c0ffee00c0ffee", "timeout": 1000, "status": "ok"}
-        if asked.get("op") == "auth":
-            return OK if asked["token"] == "secret" else refusal("unauthorized")
+        match asked.get("op"):
+            case "session":
+                return {"session": f"{len(self.lines)}-00c0ffee00c0ffee", "timeout": 1000, "status": "ok"}
+            case "watch":
+                return {"id": 1, "status": "ok", "revision": 7}
+            case "auth":
+                return OK if asked["token"] == "secret" else refusal("unauthorized")
+            case _:
+                return self._apply_to_key(asked)
+
+    def _apply_to_key(self, asked: dict[str, Any]) -> dict[str, Any]:
         key = asked["key"]
         if "value" not in asked:
             if key not in self.values:
@@ -348,3 +363,76 @@ async def use_badly(door: Door) -> None:
     async with open_client("a", 1, open_stream=door.open_stream) as kv:
         await kv.get("k")
         _ = 1 / 0
+
+
+# --- watches ------------------------------------------------------------------------------------------------
+
+
+def told(revision: int, *keys: str) -> dict[str, Any]:
+    return {
+        "watch": 1,
+        "revision": revision,
+        "events": [{"event": "set", "key": key, "value": revision} for key in keys],
+    }
+
+
+def asked_from(door: Door) -> list[int | None]:
+    return [each.get("from") for each in door.lines if each.get("op") == "watch"]
+
+
+async def test_a_watch_goes_on_behind_what_it_has_told(autojump_clock: trio.testing.MockClock) -> None:
+    """Over lost connections, and where it was too slow; lines without events are for who asks for them."""
+    async with open_door() as (door, kv):
+        door.watched = [
+            [told(8, "a"), told(9), None],
+            [told(10, "a", "b"), {"watch": 1, "event": "lost", "revision": 11}],
+            [told(12, "c"), told(13)],
+        ]
+        async with kv.watch("") as changes:
+            seen = [await anext(changes) for _ in range(3)]
+            assert kv.statistics().watches == 1
+            assert (await anext(changes.with_progress())).revision == 13
+        assert [each.revision for each in seen] == [8, 10, 12]
+        assert [(event.key, event.data, event.to(int)) for event in seen[1].events] == [
+            ("a", 10, 10),
+            ("b", 10, 10),
+        ]
+        assert asked_from(door) == [None, 10, 11]
+        assert kv.statistics().watches == 0
+        with pytest.raises(StopAsyncIteration):
+            await anext(changes)
+
+
+async def test_an_iteration_that_is_cancelled_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    """The next one is told what this one was not; two at a time are refused."""
+    async with open_door() as (door, kv):
+        door.watched = [[told(8, "a")]]
+        changes = kv.watch(key="a")
+        with trio.move_on_after(0):
+            await anext(changes)
+        assert (await anext(changes)).revision == 8
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(anext, changes)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await anext(changes)
+            nursery.cancel_scope.cancel()
+        await kv.aclose()
+        assert kv.statistics().watches == 0
+        with pytest.raises(trio.ClosedResourceError):
+            kv.watch("")
+
+
+async def test_a_watch_gives_up_what_can_not_be(autojump_clock: trio.testing.MockClock) -> None:
+    """History that is gone, at once; a server that is gone, after some attempts."""
+    async with open_door() as (door, kv):
+        door.script = [say({**refusal("compacted"), "revision": 40})]
+        with pytest.raises(CompactedError) as caught:
+            await anext(kv.watch("", first=1))
+        assert caught.value.reply is not None
+        assert caught.value.reply.revision == 40
+        door.is_open = False
+        with pytest.raises(NotConnectedError, match="connection refused"):
+            await anext(kv.watch(""))
+        with pytest.raises(TypeError, match="either a prefix or a key"):
+            kv.watch()

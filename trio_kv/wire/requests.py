@@ -146,8 +146,8 @@ def parse_line(line: bytes) -> Request:
 def parse_chunk(chunk: bytes) -> list[Request] | None:
     r"""Return the requests of many whole lines, if each is a plain one; None: they have to be looked at one by one.
 
-    It is there for speed alone, for pipelines of the two base requests, numbered ones among them: what `parse_line` makes of each line is always
-    right. Texts are copies here as well.
+    It is there for speed alone, for pipelines of the two base requests, numbered ones among them: what `parse_line`
+    makes of each line is always right. Texts are copies here as well.
 
     Args:
         chunk: some lines, each with its `\n`.
