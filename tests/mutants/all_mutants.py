@@ -19,6 +19,7 @@ from tests.mutants import (
     sharing,
     snapshots,
     storage,
+    trio_client,
     watches,
     whole,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "sharing",
     "snapshots",
     "storage",
+    "trio_client",
     "watches",
     "whole",
 ]

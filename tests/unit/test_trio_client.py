@@ -20,11 +20,14 @@ from trio_kv import (
     ConflictError,
     NotConnectedError,
     OutcomeUnknownError,
+    StoreError,
     TrioClient,
     UnauthorizedError,
     UnavailableError,
     open_client,
 )
+from trio_kv.client.numbering import Seqs, SessionReply
+from trio_kv.wire.replies import parse_reply
 
 
 @pytest.fixture
@@ -56,11 +59,13 @@ class Door:
         self.watched: list[list[dict[str, Any] | None]] = []
         """What each next watch is told; None: the connection ends."""
         self.is_open = True
+        self.dial_s = 0.0
+        """How long it takes to come to it."""
         self.dialled: list[tuple[str, int]] = []
         self.shut_hosts: set[str] = set()
 
     async def open_stream(self, host: str, port: int) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.dial_s)
         self.dialled.append((host, port))
         if not self.is_open or host in self.shut_hosts:
             raise ConnectionRefusedError(111, "Connection refused")
@@ -265,6 +270,64 @@ async def test_a_write_without_a_number_is_unknown_when_its_connection_breaks(
         door.script = [say({"close": "shutdown"})]
         assert (await kv.set("k", 2)).code == "ok"
     assert door.applied == [2]
+
+
+async def test_a_definite_error_does_not_deny_an_earlier_attempt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A write that may have taken effect has not failed, whatever becomes of the next attempts."""
+    async with open_door(timeout_s=2.0) as (door, kv):
+        await kv.set("k", 1)
+        door.script = [door.apply_and_hang_up, say(refusal("overloaded"))]
+        with pytest.raises(StoreError, match="overloaded: so it is") as caught:
+            await kv.set("k", 2)
+        assert isinstance(caught.value, OutcomeUnknownError)
+
+        def apply_and_die(asked: dict[str, Any]) -> None:
+            door.is_open = False
+            door.apply(asked)
+
+        door.script = [apply_and_die]
+        with pytest.raises(StoreError, match="no server") as caught:
+            await kv.set("k", 3)
+        assert isinstance(caught.value, OutcomeUnknownError)
+    assert door.applied == [1, 2, 3]
+
+
+async def test_a_call_that_is_cancelled_before_it_goes_out_never_does(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """While there is no connection, say; and one whose scope was cancelled before it began, neither."""
+    async with open_door() as (door, kv):
+        await kv.set("k", 0)
+        door.script = [hang_up]
+        door.dial_s = 1.0
+        with trio.move_on_after(0.2):
+            await kv.get("k")
+        with trio.move_on_after(0.2):
+            await kv.set("k", 1)
+        with trio.move_on_after(0):
+            await kv.set("k", 2)
+        await kv.set("k", 3)
+    assert door.applied == [0, 3]
+
+
+def test_a_seq_that_is_awaited_is_not_given_up() -> None:
+    """Each write tells the oldest one that has no answer; below that the store forgets."""
+    seqs = Seqs()
+    seqs.open(SessionReply("7-00c0ffee00c0ffee", 1000.0), 0.0)
+    reply = parse_reply(b'{"key":"k","value":1,"status":"ok"}')
+    first, second = seqs.number(None), seqs.number(None)
+    seqs.settle(second, 0.0, reply)
+    third = seqs.number(None)
+    seqs.settle(first, 0.0, None)
+    fourth = seqs.number(None)
+    assert [(each.seq, each.done) for each in (first, second, third, fourth)] == [
+        (1, 1),
+        (2, 1),
+        (3, 1),
+        (4, 3),
+    ]
 
 
 async def test_what_a_server_can_not_do_now_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
