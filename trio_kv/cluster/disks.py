@@ -18,7 +18,6 @@ import trio
 
 from trio_kv.kv.machine import Machine
 from trio_kv.kv.reply import Item
-from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Command
 from trio_kv.replica.jobs import Completion
 from trio_kv.storage.data_directory import DataDirectory
@@ -254,19 +253,19 @@ class RealDisks:
 
     def _restore(self, node: int, opened: Opened, known: Known | None, moves: "_Moves") -> Machine:
         info = opened.recovered.snapshot
-        if info is None:
-            return Machine()
-        restorer = Restorer(known)
         told_at, done_bytes = self._trace.mono_s(), 0
-        for chunk in opened.snapshots.chunks(info):
-            restorer.feed(chunk)
+
+        def on_chunk(chunk: bytes) -> None:
+            nonlocal told_at, done_bytes
+            assert info is not None
             moves()
             done_bytes += len(chunk)
             if self._trace.mono_s() - told_at >= LOADING_TOLD_S:
                 told_at = self._trace.mono_s()
                 loading = NodeLoading(100 * done_bytes // info.total_bytes, info.total_bytes)
                 trio.from_thread.run_sync(partial(self._trace.emit, loading, node=node))
-        return restorer.finish()
+
+        return opened.restore(known, on_chunk)
 
 
 def _find_gone(place: Place) -> OSError | None:

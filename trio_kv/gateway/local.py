@@ -12,7 +12,7 @@ import trio
 
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
-from trio_kv.cluster.disks import RealDisks
+from trio_kv.cluster.disks import Disks, RealDisks
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.sessions import check_timeout
 from trio_kv.storage.data_directory import open_data_directory
@@ -80,18 +80,39 @@ async def open_cluster(
         message = f"the data directory {path} can't be used: {error.strerror or error}"
         raise StorageError(message, "choose another one, or make it writable") from error
     trace = trace or Trace()
-    network = MemoryNetwork(Links(Random(source.getrandbits(64))))
-    cluster = Cluster(RealDisks(directory, trace), config or ClusterConfig(), trace, source, network)
+    made = make_local(
+        RealDisks(directory, trace),
+        config=config or ClusterConfig(),
+        session_timeout_s=session_timeout_s,
+        trace=trace,
+        random=source,
+    )
     try:
-        # The system's own source costs a system call for each toss of the coin: it seeds a quick one.
-        coin = Random(source.getrandbits(64))
-        store = RaftStore(cluster.registry, coin, session_timeout_s=session_timeout_s, secrets=source)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cluster.run)
-            await nursery.start(store.run)
-            yield LocalCluster(store, cluster)
-            nursery.cancel_scope.cancel()
+        async with running(made):
+            yield made
     finally:
         # A thread that was left behind may write when its disk moves again: the lock ends with it, and the process.
-        if not cluster.is_disk_abandoned:
+        if not made.cluster.is_disk_abandoned:
             directory.close()
+
+
+def make_local(
+    disks: Disks, *, config: ClusterConfig, session_timeout_s: float, trace: Trace, random: Random
+) -> LocalCluster:
+    """Make a cluster of nodes that have disks, and its store; neither runs yet. See `open_cluster`."""
+    network = MemoryNetwork(Links(Random(random.getrandbits(64))))
+    cluster = Cluster(disks, config, trace, random, network)
+    # The system's own source costs a system call for each toss of the coin: it seeds a quick one.
+    coin = Random(random.getrandbits(64))
+    store = RaftStore(cluster.registry, coin, session_timeout_s=session_timeout_s, secrets=random)
+    return LocalCluster(store, cluster)
+
+
+@contextlib.asynccontextmanager
+async def running(local: LocalCluster) -> AsyncIterator[None]:
+    """Let a cluster and its store run for as long as the context lasts."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(local.cluster.run)
+        await nursery.start(local.store.run)
+        yield
+        nursery.cancel_scope.cancel()

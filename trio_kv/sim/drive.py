@@ -5,7 +5,6 @@ from typing import Any
 
 from trio_kv.check.violation import Violation
 from trio_kv.kv.machine import Machine
-from trio_kv.kv.restorer import Restorer
 from trio_kv.replica.jobs import Completion
 from trio_kv.sim import faults
 from trio_kv.sim.disk import Condition, TimedDisk
@@ -120,14 +119,9 @@ class Drive:
 
     def restore(self, opened: Opened, *known: Any) -> Machine:
         """Return the state machine that the newest snapshot holds; `known` is for its `Restorer`."""
-        snapshot = opened.recovered.snapshot
-        if snapshot is None:
-            return Machine()
-        self.host.coverage.reach("restart from snapshot")
-        restorer = Restorer(*known)
-        for chunk in opened.snapshots.chunks(snapshot):
-            restorer.feed(chunk)
-        return restorer.finish()
+        if opened.recovered.snapshot is not None:
+            self.host.coverage.reach("restart from snapshot")
+        return opened.restore(*known)
 
     def found_damaged(self, error: Exception | str) -> None:
         """Let the node stay down, for what the disk holds can't be believed.

@@ -17,6 +17,9 @@ from collections.abc import Callable
 import attrs
 
 from trio_kv.kv.commands import decode_command as decode_kv_command
+from trio_kv.kv.machine import Machine
+from trio_kv.kv.reply import Item
+from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import Command
 from trio_kv.raft.runs import Entries
 from trio_kv.storage.errors import DamagedError
@@ -46,6 +49,28 @@ class Opened:
     """Its base is the newest snapshot's place, and its entries follow on that."""
     place: Place | None = None
     """Where its directory was found; None in memory."""
+
+    def restore(
+        self,
+        known: Callable[[str], Item | None] | None = None,
+        on_chunk: Callable[[bytes], object] | None = None,
+    ) -> Machine:
+        """Return the state machine that the newest snapshot holds; an empty one if there is none.
+
+        Args:
+            known: finds items that are in memory already, to share them.
+            on_chunk: called after each piece of the snapshot.
+
+        """
+        snapshot = self.recovered.snapshot
+        if snapshot is None:
+            return Machine()
+        restorer = Restorer(known)
+        for chunk in self.snapshots.chunks(snapshot):
+            restorer.feed(chunk)
+            if on_chunk is not None:
+                on_chunk(chunk)
+        return restorer.finish()
 
     def close(self) -> None:
         """Let go of the files."""
