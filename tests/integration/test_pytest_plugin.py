@@ -37,6 +37,11 @@ def test_options_reach_the_server(trio_kv_server):
     assert trio_kv_server.cluster.nodes == (1,)
 """
 
+MISTAKEN = """
+def test_that_waits(trio_kv_cluster):
+    pass
+"""
+
 
 def is_installed() -> bool:
     """Return whether pytest finds the plugin by itself: what was installed before there was one does not tell it."""
@@ -57,16 +62,17 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_examples_of_the_page_and_all_fixtures_work(tmp_path: Path) -> None:
-    """As a reader copies them, under pytest with warnings for errors."""
+    """As a reader copies them, with warnings for errors; the wrong fixture says which would be right."""
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert len(examples) == 2
     (tmp_path / "test_page.py").write_text("\n\n".join(examples))
     (tmp_path / "test_shared.py").write_text(SHARED)
     (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
+    (tmp_path / "test_mistaken.py").write_text(MISTAKEN)
     options = [] if is_installed() else ["-p", MODULE]
     done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", *options, folder=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 passed" in done.stdout
+    assert "9 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "A test that waits takes trio_kv_server." in done.stdout
 
 
 def test_where_they_are_not_used_they_cost_nothing(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ async def test_what_can_not_be_opened_says_why() -> None:
             pytest.fail("too many")
 
 
-async def test_an_hour_is_over_at_once(autojump_clock: MockClock) -> None:
+async def test_a_minute_is_over_at_once(autojump_clock: MockClock) -> None:
     """Time is the test's: a key of a minute ends in it, and an idle client keeps its connection."""
     async with open_cluster() as cluster:
         await cluster.client.set("short", 1, ttl_s=60)

@@ -5,6 +5,7 @@ server for all tests of a run, where each has a prefix of its own. `@pytest.mark
 options: those of `trio_kv.testing.open_cluster`.
 """
 
+import inspect
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,7 +35,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-async def trio_kv_cluster(request: pytest.FixtureRequest) -> "AsyncIterator[Cluster]":
+def _trio_kv_is_asynchronous(request: pytest.FixtureRequest) -> None:
+    """Refuse what pytest would refuse with less of a word. It is asked for first, so that it is made first."""
+    markers = (request.node.get_closest_marker(name) for name in ("trio", "anyio"))
+    if not any(markers) and not inspect.iscoroutinefunction(request.function):
+        pytest.fail(
+            "trio_kv_cluster is for tests on Trio: `async def` tests that pytest-trio runs."
+            " A test that waits takes trio_kv_server.",
+            pytrace=False,
+        )
+
+
+@pytest.fixture
+async def trio_kv_cluster(
+    _trio_kv_is_asynchronous: None, request: pytest.FixtureRequest
+) -> "AsyncIterator[Cluster]":
     """A cluster of this test alone, in its Trio and in memory. See `trio_kv.testing.open_cluster`."""
     from trio_kv.testing.cluster import open_cluster  # noqa: PLC0415 - for who uses it
 
