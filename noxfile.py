@@ -15,7 +15,7 @@ import nox
 nox.options.default_venv_backend = "uv|virtualenv"
 # What is missing is skipped with a word, and not fetched from anywhere.
 nox.options.download_python = "never"
-nox.options.sessions = ["lint", "types", "layers", "tests", "browser", "lowest"]
+nox.options.sessions = ["lint", "types", "layers", "docs", "tests", "browser", "lowest"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 ONLY_OURS = ("cli_rules", "crash_states", "gateway_fates", "json_equality", "snapshots", "voters", "wal")

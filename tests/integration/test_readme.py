@@ -3,26 +3,28 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
+import trustme
 
+from tests.page_examples import examples, open_commands, open_reader
 from tests.real_store import open_store
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md"]
+CONSOLES = [
+    page
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+    if any(example.is_run and not example.is_python for example in examples(page))
+]
+"""Pages with commands."""
 
 
 def python_examples(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def protocol_example(page: Path) -> tuple[str, str, str]:
-    """Return the lines that the page sends, the command they go to, and what is shown."""
-    found = re.search(r"\$ printf '(\{.*)' \| (.*)\n((?:\{.*\n)+)", page.read_text())
-    assert found is not None
-    return found[1].replace("\\n", "\n"), found[2], found[3]
 
 
 async def run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
@@ -40,18 +42,17 @@ async def run_example(page: Path, port: int) -> subprocess.CompletedProcess[str]
     return await run([sys.executable, "-c", code.replace("Client()", f"Client(port={port}, timeout_s=1)")])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-async def test_the_python_example_works_and_fails_aloud(page: Path, tmp_path: Path) -> None:
+async def test_the_python_example_works_and_fails_aloud(tmp_path: Path) -> None:
     """It prints what it stored; when a write is not done it ends with an exception that says so."""
     async with open_store(tmp_path) as (local, port):
-        done = await run_example(page, port)
+        done = await run_example(ROOT / "README.md", port)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines()[0] == "{'name': 'chips'}"
         local.cluster.faults.partition([[1], [2], [3]])
         with trio.fail_after(20):
             while local.cluster.registry.leader() is not None:  # noqa: ASYNC110 - it steps down in its own time
                 await trio.sleep(0.05)
-        done = await run_example(page, port)
+        done = await run_example(ROOT / "README.md", port)
         assert done.returncode == 1
         assert "UnavailableError" in done.stderr
         assert done.stdout == ""
@@ -75,16 +76,34 @@ async def test_the_examples_of_both_clients_and_of_the_recipes_run(tmp_path: Pat
     assert lines[-1] == "1"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-async def test_the_first_lines_of_the_protocol_are_answered_as_shown(page: Path, tmp_path: Path) -> None:
-    """With nothing but a shell's `printf` and what was installed."""
-    lines, command, shown = protocol_example(page)
-    assert command in ("python -m trio_kv client", "trio-kv client")
-    async with open_store(tmp_path) as (_, port):
-        words = [sys.executable, "-m", "trio_kv", "client", "--port", str(port)]
-        done = await run(words, lines)
-    assert done.stdout == shown
-    assert done.stderr == ""
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with open_commands(tmp_path_factory.mktemp("commands")) as folder:
+        yield folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streams of another process are found in /proc")
+@pytest.mark.parametrize("page", CONSOLES, ids=lambda page: page.name)
+async def test_commands_do_what_a_page_shows(
+    page: Path, commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after the other, in one directory, beside the server that the page starts."""
+    async with open_reader(tmp_path, commands) as reader:
+        monkeypatch.chdir(reader.directory)
+        prepare(reader.directory)
+        for example in examples(page):
+            await reader.carry_out(example)
+
+
+def prepare(directory: Path) -> None:
+    """Put the files there that pages take for given."""
+    (directory / "notes.txt").write_text("two\nlines\n")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(directory / "ca.pem")
+    for name, identity in (("server", "store.example.org"), ("me", "me")):
+        issued = ca.issue_cert(identity)
+        issued.private_key_pem.write_to_path(directory / f"{name}.key")
+        (directory / f"{name}.pem").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

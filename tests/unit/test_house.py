@@ -1,6 +1,8 @@
 """The house is as it says: functions of a screenful, files of an evening, contracts whose lists are whole."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +52,17 @@ def test_lines_of_code_count_and_docstrings_do_not(lines: int) -> None:
     body = "    pass\n" * (lines - 1)
     [(_, counted)] = functions(f'def f():\n    """Say\n\n    much.\n    """\n{body}')
     assert counted == lines
+
+
+def test_the_clients_need_little() -> None:
+    """Who installs nothing else has both clients and the recipes all the same; see decision 0045."""
+    code = (
+        "import sys; before = set(sys.modules); from trio_kv import Client, open_client, recipes;"
+        "print(*{name.partition('.')[0] for name in {*sys.modules} - before} - set(sys.stdlib_module_names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    of_trio = {"trio", "outcome", "sniffio", "idna", "typing_extensions"}
+    assert set(done.stdout.split()) <= {"trio_kv", "attr", "attrs", "msgspec", "sortedcontainers", *of_trio}
 
 
 def test_each_module_of_the_core_world_is_kept_from_trio() -> None:

@@ -55,6 +55,8 @@ UNKNOWN_CODES = frozenset({"timeout", "session_expired"})
 def say(message: str) -> None:
     """Tell a person something, on stderr; if that can't be written, nobody is told, and nothing else happens."""
     with suppress(OSError, ValueError):  # ValueError: it was closed
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what was printed before stands before it, where both go to the same place
         print(printable_lines(f"trio-kv: {message}"), file=sys.stderr)
 
 
@@ -71,7 +73,7 @@ def show_json(members: Mapping[str, Any]) -> None:
 def parse_value(text: str) -> msgspec.Raw:
     """Return the JSON text that a typed value means: itself if it is JSON, else a string.
 
-    >>> parse_value("7"), parse_value("chips")
+    >>> bytes(parse_value("7")), bytes(parse_value("chips"))
     (b'7', b'"chips"')
 
     Raises:

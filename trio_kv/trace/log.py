@@ -84,7 +84,7 @@ def _open_log(descriptor: int, renderer: structlog.typing.Processor) -> LineWrit
 def render_console(record: Record, *, has_color: bool = False) -> str:
     """Return a record as a line for people: local time, node@term, role, event, its members.
 
-    >>> 06:31:02.114 n2@5   leader        leader.elected votes=1,2,4 first_index=17
+    06:31:02.114 n2@5   leader        leader.elected votes=1,2,4 first_index=17
     """
     event_class = type(record.event)
     local = datetime.fromtimestamp(record.time_s).astimezone()
