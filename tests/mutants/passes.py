@@ -16,12 +16,15 @@ from trio_kv.raft.node import Raft
 from trio_kv.raft.reads import Question
 from trio_kv.raft.ready import Ticket
 from trio_kv.raft.replicator import Replicator
+from trio_kv.replica import group
 from trio_kv.replica.driver import Control
+from trio_kv.replica.group import Group
 from trio_kv.replica.replica import Replica
 
 NO_PASS = "tests/unit/test_no_pass.py::"
 PATIENCE = "tests/unit/test_patience.py::"
 REPLICA = "tests/unit/test_replica.py::"
+GROUP = "tests/unit/test_group.py::"
 UNDER_WAY = "tests/unit/test_writes_under_way.py::"
 
 
@@ -128,7 +131,24 @@ def _(patch: Patch) -> None:
     tests=(f"{REPLICA}test_commands_do_not_wait_for_a_commit_that_does_not_come",),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Replica, "_is_group_due", lambda self, now: not self.raft.is_committing)
+    patch.setattr(group, "GROUP_S", float("inf"))
+
+
+@mutant(
+    "group commit: a round begins without those who are answered by the commit of the last one",
+    tests=(f"{GROUP}test_the_next_round_begins_with_those_who_were_answered",),
+)
+def _(patch: Patch) -> None:
+    real = Group.is_due
+    patch.setattr(Group, "is_due", lambda self, now, raft, in_round: real(self, now, raft, -(1 << 20)))
+
+
+@mutant(
+    "group commit: those who were answered are waited for though others had their turns",
+    tests=(f"{GROUP}test_those_who_do_not_come_back_are_not_waited_for",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Group, "close", lambda self: None)
 
 
 @mutant(

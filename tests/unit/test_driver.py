@@ -84,10 +84,10 @@ def test_a_further_pass_is_wanted_once_at_a_time(node: Node, monkeypatch: pytest
     """As long as `Continue` was not given, no pass asks for it again; then the next one does, if work is left."""
     has_more = True
     monkeypatch.setattr(replica_module.Replica, "has_more", property(lambda _: has_more))
-    assert [node.step().wants_pass for _ in range(3)] == [True, False, False]
-    assert node.step(Continue()).wants_pass
+    assert [node.step().turns for _ in range(3)] == [1, 0, 0]
+    assert node.step(Continue()).turns == 1
     has_more = False
-    assert not node.step(Continue()).wants_pass
+    assert node.step(Continue()).turns == 0
 
 
 def test_what_came_is_told_before_what_came_of_it(node: Node) -> None:

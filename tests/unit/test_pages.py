@@ -53,7 +53,7 @@ class Node:
         if self.wants_pass:
             came.append(Continue())
         work = self.driver.step(self.now, self.now, came)
-        self.wants_pass = work.wants_pass
+        self.wants_pass = bool(work.turns)
         self.answers += [answer for _, answer in work.answers]
         if work.write is not None:
             self.stored.append(Stored(work.write.ticket))

@@ -17,9 +17,10 @@ from trio_kv.raft.log import Log
 from trio_kv.raft.messages import AppendEntries, Heartbeat, Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Write
-from trio_kv.replica.driver import Driver, Input, TimerFired
+from trio_kv.replica.driver import Continue, Driver, Input, TimerFired
+from trio_kv.replica.group import GROUP_S
 from trio_kv.replica.jobs import Stored
-from trio_kv.replica.replica import GROUP_S, Replica
+from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import Turns
 from trio_kv.wire.node_port import Answer, Done, Propose, Read, Refused, ReplyTo, Unknown
 
@@ -78,6 +79,8 @@ class Cluster:
                 self.passes.append((number, node.applied_now[-1].index))
             if self.queues[number] and number not in self.held:
                 items = (Stored(self.queues[number].pop(0).ticket),)
+            elif node.group.missing:
+                items = (Continue(),)
             elif not (work.messages or work.write or node.applied_now or node.is_behind):
                 return
 

@@ -17,9 +17,10 @@ from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.messages import Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ticket, Write
+from trio_kv.replica.group import GROUP_S
 from trio_kv.replica.jobs import Job, Stored
 from trio_kv.replica.patience import PATIENCE_S
-from trio_kv.replica.replica import GROUP_S, Replica
+from trio_kv.replica.replica import Replica
 from trio_kv.replica.turns import SNAPSHOT_LEASE_S, Turns
 from trio_kv.trace.trace import Trace
 from trio_kv.wire.node_status import State

@@ -101,6 +101,11 @@ class Inbox:
         self._put(request)
         return True
 
+    @property
+    def is_awake(self) -> bool:
+        """Whether there is something that the node can act on."""
+        return self._is_sent
+
     def wake(self) -> None:
         """Let the node have a pass, with whatever lies here, whether it can act on it or not."""
         if not self._is_sent:

@@ -124,6 +124,8 @@ class Node:
         """How often it heard of a leader that was not the last one that it had heard of."""
         self.round_trips: dict[int, Histogram] = {}
         """From a heartbeat, while it leads, until the reply of each peer has arrived here, in seconds."""
+        self._turns = 0
+        """So many turns others have before the driver goes on with what it left."""
         self._batch: list[Input] = []
         """The items of this pass. Their askers are answered even if the pass kills the node."""
 
@@ -172,11 +174,23 @@ class Node:
 
     async def _run_inbox(self) -> None:
         while True:
+            if self._turns:
+                await self._give_turns()
             items = self._batch = await self.inbox.receive()
             if self._resumed is not None:
                 await self._resumed.wait()
                 items += self.inbox.drain()
             self._take(items)
+
+    async def _give_turns(self) -> None:
+        """Let others run, as often as the driver wanted, unless there is something to act on before."""
+        while self._turns > 1 and not self.inbox.is_awake:
+            self._turns -= 1
+            await trio.lowlevel.checkpoint()
+        if self._turns == 1:
+            # To receive is a turn, too.
+            self._turns = 0
+            self.inbox.post(Continue())
 
     def _take(self, items: list[Input]) -> None:
         """Have a pass, with all that there is, and last with what the timer says if it is still due then."""
@@ -205,8 +219,8 @@ class Node:
             disk.submit(job)
         for told in work.events:
             self._emit(told)
-        if work.wants_pass:
-            self.inbox.post(Continue())
+        if work.turns:
+            self._turns = work.turns
         self._note()
         if work.answers:
             # Last, for whoever is answered may ask anew at once.

@@ -155,14 +155,14 @@ class RaftStore(AwaitedCalls):
             self._no_results.append(answer)
             self._wake.set()
             return
-        reads, number = self._reads, answer.number
-        reads.was_answered(answer.node)
+        reads = self._reads
+        reads.readers.was_answered(answer.node)
         found = Answer(answer.replies, answer.node, answer.term, answer.applied)
-        write = self._writes.pending.get(number)
-        if write is not None:
+        read = reads.pending.get(answer.number)
+        if read is not None:
+            reads.end(read, found)
+        elif (write := self._writes.pending.get(answer.number)) is not None:
             self._writes.end(write, found)
-        elif number in reads.pending:
-            reads.end(reads.pending[number], found)
 
     def _look_after_soon(self) -> None:
         """Let `run` know that there is something under way."""

@@ -82,7 +82,8 @@ class Readers:
 
     def earn_hedge(self) -> None:
         """Let one more read pay its share of a hedge."""
-        self._hedges = min(HEDGES_MAX, self._hedges + HEDGES_A_READ)
+        if self._hedges < HEDGES_MAX:
+            self._hedges += HEDGES_A_READ
 
     def may_hedge(self, now: float, node: int) -> bool:
         """Let a node rest that is too slow; return whether a hedge can be paid for, and if so it is."""

@@ -39,11 +39,12 @@ class Reads:
         """Whether no leader can come: the directories of a majority are gone."""
         self._reply_to = reply_to
         self._next_number = next_number
-        self._readers = Readers(random)
+        self.readers = Readers(random)
+        """Whom to ask."""
 
     def update(self, handles: Sequence[NodeHandle]) -> None:
         """Ask these nodes from now on. Called at each change of a node's role or state."""
-        self._readers.update(handles)
+        self.readers.update(handles)
 
     def start(
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
@@ -59,17 +60,13 @@ class Reads:
             self._next_number(), queries, now + timeout_s, done, is_stale, applied_min, view, now + HEDGE_S
         )
         self.pending[read.number] = read
-        self._readers.earn_hedge()
+        self.readers.earn_hedge()
         self._ask(now, read, kept)
         return read
 
     def forget(self, read: PendingRead) -> None:
         """Wait for a run no more."""
         self.pending.pop(read.number, None)
-
-    def was_answered(self, node: int) -> None:
-        """Note that a node is quick enough."""
-        self._readers.was_answered(node)
 
     def end(self, read: PendingRead, answer: Answer) -> None:
         """Tell the answer to whoever waits for it."""
@@ -100,16 +97,16 @@ class Reads:
 
     def _ask(self, now: float, read: PendingRead, kept: int = 0) -> None:
         """Ask one more node: the kept one, or any that was not asked yet and does not rest, followers first."""
-        chosen = self._readers.choose(now, read.asked, kept)
+        chosen = self.readers.choose(now, read.asked, kept)
         if chosen is None:
             return
         if chosen.submit(Read(self._reply_to, read.number, read.queries, read.is_stale, read.applied_min)):
             read.asked.append(chosen.status.node)
-            self._readers.was_asked(now, chosen.status.node)
+            self.readers.was_asked(now, chosen.status.node)
 
     def _hedge(self, now: float, read: PendingRead) -> None:
         """Ask another node too, and let the slow one rest."""
         read.hedge_at = now + HEDGE_S
-        if read.asked and (read.is_given_time(now) or not self._readers.may_hedge(now, read.asked[-1])):
+        if read.asked and (read.is_given_time(now) or not self.readers.may_hedge(now, read.asked[-1])):
             return
         self._ask(now, read)

@@ -48,7 +48,8 @@ class View:
 
     def note(self, answer: Answer) -> None:
         """Note what an answer lets this connection see. An error lets it see nothing."""
-        self.applied = max(self.applied, answer.applied)
+        if answer.applied > self.applied:  # noqa: PLR1730 - a call less for every answer
+            self.applied = answer.applied
 
 
 OnAnswer = Callable[[Answer], object]

@@ -16,6 +16,7 @@ from trio_kv.raft.messages import Heartbeat, HeartbeatReply, Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import ChunkWasRead, Write
 from trio_kv.replica.commit_times import CommitTimes
+from trio_kv.replica.group import GATHER_TURNS
 from trio_kv.replica.jobs import (
     ChunkAdded,
     Completion,
@@ -46,7 +47,7 @@ class TimerFired:
 
 @attrs.frozen
 class Continue:
-    """A `Work` said that it left something undone, so that others could run."""
+    """A `Work` said that it left something undone, so that others could run, and they did."""
 
 
 @attrs.frozen
@@ -86,8 +87,8 @@ class Work(msgspec.Struct, gc=False):
     """They are told to whoever listens."""
     answers: list[tuple[ReplyTo, Answer]]
     """(reply_to, answer): each goes to who asked, and who may ask anew at once."""
-    wants_pass: bool
-    """`Continue` is to be given soon: when others who wait for the processor had it."""
+    turns: int
+    """`Continue` is to be given when others who wait for the processor had so many turns; 0: it is not to be given."""
     deadline: float
     """When `TimerFired` is to be given, by the clock of the node."""
     patience: Patience
@@ -140,18 +141,19 @@ class Driver:
         events: Sequence[Told] = ready.events
         if replica.raft.wants_debug and replica.applied_now:
             events = [*events, *map(replica.raft.told, applied_events(replica))]
-        wants_pass = replica.has_more and not self._is_continuing
-        if wants_pass:
-            self._is_continuing = True
+        turns = 0
+        if not self._is_continuing:
+            turns = 1 if replica.has_more else GATHER_TURNS if replica.group.missing else 0
+            self._is_continuing = turns > 0
         return Work(
             ready.messages,
             ready.write,
             replica.take_jobs(),
             events,
             replica.take_answers(),
-            wants_pass,
+            turns,
             replica.deadline,
-            Patience(replica.raft),
+            Patience(replica.raft, replica.group.missing),
         )
 
     def pass_on(self, now: float, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
@@ -226,6 +228,7 @@ class Driver:
                 replica.snapshots.ask()
             case Continue():
                 self._is_continuing = False
+                replica.group.close()
             case DiskFailed():
                 raise DiskFailedError(str(item.error)) from item.error
             case _:

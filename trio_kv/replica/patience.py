@@ -25,6 +25,7 @@ class Patience:
 
     Args:
         raft: the node, after a pass.
+        proposals_missing: it gathers proposals, and can act on them when so many have come; 0: it does not.
 
     """
 
@@ -35,11 +36,13 @@ class Patience:
         "_is_asking",
         "_is_committing",
         "_is_questioned",
+        "_proposals",
         "_replies",
     )
 
-    def __init__(self, raft: Raft) -> None:
+    def __init__(self, raft: Raft, proposals_missing: int = 0) -> None:
         """Look at what the node waits for; see the class."""
+        self._proposals = proposals_missing
         role = raft.role
         self._delivered = raft.delivered
         self._acks = self._replies = 1
@@ -71,7 +74,8 @@ class Patience:
             self._acks -= 1
             return self._acks <= 0
         if kind is Propose:
-            return not self._is_committing
+            self._proposals -= 1
+            return self._proposals <= 0 and not self._is_committing
         if kind is Read:
             return item.is_stale or not self._is_asking
         if kind is Pull:

@@ -18,6 +18,7 @@ from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import Ready, Ticket
 from trio_kv.replica.feed import Feed
+from trio_kv.replica.group import Group
 from trio_kv.replica.jobs import Job
 from trio_kv.replica.pages import PAGES_IN_A_PASS_MAX, Pages, has_page
 from trio_kv.replica.snapshots import Snapshots
@@ -33,9 +34,6 @@ COMPARED_IN_A_PASS_BYTES_MAX = 65_536
 """JSON compared in one pass, in some milliseconds; once it is more, further entries wait for the next pass."""
 EXPIRY_RETRY_S = 1.0
 """What is due to expire waits so long when no entry could be appended: a transfer, or full disks."""
-GROUP_S = 0.01
-"""While a leader's entries are on their way to be committed, further commands wait for that, for so long at most, and
-then go out together: what a message, a pass and a sync cost is shared by more of them (group commit)."""
 READS_WAITING_MAX = 16_384
 """Reads that wait here at a time, for a leader or for entries; a further one is refused, and asked elsewhere."""
 
@@ -69,9 +67,7 @@ class Replica:
         self.feed = Feed(raft, self.machine.applied)
         self.snapshots = Snapshots(raft, stored_bytes=snapshot_bytes, log_bytes_min=snapshot_log_bytes_min)
         self._expiry_retry_at = float("-inf")
-        self._proposals: list[Propose] = []
-        self._proposed_at = 0.0
-        """When the first of these came."""
+        self.group = Group()
         self._new_reads: list[Read] = []
         self._waiters: deque[Waiter] = deque()
         self.uncommitted_bytes = 0
@@ -95,8 +91,7 @@ class Replica:
     @property
     def deadline(self) -> float:
         """When to call `timeout`, in seconds of the driver's clock."""
-        deadline = min(self.raft.deadline, self._expiry_deadline(), self.feed.deadline)
-        return min(deadline, self._proposed_at + GROUP_S) if self._proposals else deadline
+        return min(self.raft.deadline, self._expiry_deadline(), self.feed.deadline, self.group.deadline)
 
     @property
     def is_fresh(self) -> bool:
@@ -130,9 +125,7 @@ class Replica:
             # Entries behind it would have to wait for it, were it in the log already.
             self._pages.proposals.append(propose)
             return
-        if not self._proposals:
-            self._proposed_at = now
-        self._proposals.append(propose)
+        self.group.add(now, propose)
 
     def read(self, read: Read) -> None:
         """Take a read. All that come before the next `ready` share one question to the leader."""
@@ -147,7 +140,7 @@ class Replica:
 
     def ready(self, now: float) -> Ready:
         """Return what has to be done since the last call."""
-        if self._proposals and self._is_group_due(now):
+        if self.group.proposals and self.group.is_due(now, self.raft, len(self._waiters)):
             self._append_proposals(now)
         if self._new_reads:
             self.raft.read(self._new_reads)
@@ -204,7 +197,7 @@ class Replica:
     @property
     def proposals_waiting(self) -> int:
         """How many of these are proposals."""
-        return len(self._proposals) + len(self._pages.proposals) + len(self._waiters)
+        return len(self.group.proposals) + len(self._pages.proposals) + len(self._waiters)
 
     @property
     def has_more(self) -> bool:
@@ -269,7 +262,7 @@ class Replica:
 
     def stop(self) -> list[tuple[ReplyTo, Answer]]:
         """Return the last answers of a node that dies: what it had taken is unknown."""
-        requests: list[Propose | Read] = [*self._proposals, *self._new_reads, *self._stale_reads]
+        requests: list[Propose | Read] = [*self.group.proposals, *self._new_reads, *self._stale_reads]
         requests += [*self._pages.proposals, *self._pages.reads]
         requests += [waiter.propose for waiter in self._waiters]
         requests += [read for _, reads in self._reads for read in reads]
@@ -277,27 +270,23 @@ class Replica:
         unknown = [(request.reply_to, Unknown(request.number, self.id)) for request in requests]
         return [*self._answers, *unknown, *self.feed.stop()]
 
-    def _is_group_due(self, now: float) -> bool:
-        """Return whether the commands that wait are to be appended, or refused, now."""
-        return not self.raft.is_committing or now >= self._proposed_at + GROUP_S
-
     def _append_proposals(self, now: float) -> None:
+        proposals = self.group.take()
         commands: list[Command] = []
-        for propose in self._proposals:
+        for propose in proposals:
             commands.extend(propose.commands)
         appended = self.raft.propose(now, commands)
         if isinstance(appended, LogPosition):
             first, term = appended
-            for propose in self._proposals:
+            for propose in proposals:
                 last = first + len(propose.commands) - 1
                 self._waiters.append(Waiter(propose, term, first, last))
                 first = last + 1
         else:
-            self.proposals_failed += len(self._proposals)
-            for propose in self._proposals:
+            self.proposals_failed += len(proposals)
+            for propose in proposals:
                 self.uncommitted_bytes -= propose.size_bytes
                 self._answers.append((propose.reply_to, self._refusal(propose, appended)))
-        self._proposals = []
 
     def _refusal(self, propose: Propose, why: NotLeader | ReadOnly) -> Refused | Full:
         if isinstance(why, ReadOnly):
@@ -382,9 +371,7 @@ class Replica:
             self._answer([pages.reads.popleft()], MANY)
             left -= MANY - self.machine.pages.left
         if pages.proposals:
-            if not self._proposals:
-                self._proposed_at = 0.0
-            self._proposals += pages.proposals
+            self.group.add_late(pages.proposals)
             pages.proposals = []
 
     def _expiry_deadline(self) -> float:

@@ -349,7 +349,7 @@ class SimulatedNode:
         for job in work.jobs:
             disk.submit(job)
         self._tell(work.events)
-        if work.wants_pass:
+        if work.turns:
             world.after(_TICK_S, self._continue, self.life)
         world.stepped(driver.replica, world.turns)
         self._set_timer(work.deadline)
