@@ -12,6 +12,7 @@ import trustme
 
 from tests.page_examples import examples, open_commands, open_reader
 from tests.real_store import open_store
+from trio_kv.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md"]
@@ -93,6 +94,16 @@ async def test_commands_do_what_a_page_shows(
         prepare(reader.directory)
         for example in examples(page):
             await reader.carry_out(example)
+
+
+def test_files_of_options_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each that a page shows has options that there are, and that go together."""
+    pages = "".join(page.read_text() for page in ROOT.glob("docs/*.md"))
+    files = re.findall(r"```toml\n(.*?)```", pages, re.DOTALL)
+    assert len(files) > 1
+    for content in files:
+        (tmp_path / "store.toml").write_text(content)
+        assert main(["config", "--config", str(tmp_path / "store.toml")]) == 0, capsys.readouterr().err
 
 
 def prepare(directory: Path) -> None:

@@ -62,6 +62,20 @@ def test_documented_lines() -> None:
     assert judge_replies(history.exchanges).outcome == "valid"
 
 
+def test_the_programs_of_the_documentation_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One after the other, on the history that is shown there."""
+    page = (Path(__file__).parents[2] / "docs" / "histories.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "history.jsonl").write_text("".join(re.findall(r"```json\n(.*?)```", page, re.DOTALL)))
+    names: dict[str, object] = {}
+    for program in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(program, names)
+    assert capsys.readouterr().out == "4 operations on 1 keys: linearizable\n3 exchanges: one history\n"
+    assert "<svg" in (tmp_path / "history.html").read_text()
+
+
 EXCHANGE = Exchange(4, b'{"op":"incr","key":"n"}', 0.5, 0.75, b'{"key": "n", "value": 1, "status": "ok"}\n')
 
 

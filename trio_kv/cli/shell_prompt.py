@@ -71,7 +71,8 @@ def open_prompt(target: Target, environ: Mapping[str, str] = os.environ) -> Iter
             prompt_continuation=lambda *_: CONTINUATION,
             key_bindings=_bindings(),
             completer=ShellCompleter(client),
-            complete_in_thread=True,
+            # Not in a thread: Enter must not overtake Tab, and carry out what was to be completed first.
+            complete_in_thread=False,
             complete_while_typing=False,
             history=history,
             auto_suggest=AutoSuggestFromHistory(),
