@@ -2,6 +2,8 @@
 
 `python -m trio_kv` starts a whole cluster in one process; `trio_kv.Client` speaks to it. The packages are the rooms
 of a house: each uses only rooms on lower floors, and `docs/architecture.md` draws the plan.
+
+PYTEST_DONT_REWRITE: nor does it matter whether it was imported before pytest finds our plugin.
 """
 
 import importlib
