@@ -26,6 +26,7 @@ from trio_kv import (
     UnavailableError,
     open_client,
 )
+from trio_kv.client.background import running_beside
 from trio_kv.client.numbering import Seqs, SessionReply
 from trio_kv.wire.replies import parse_reply
 
@@ -420,6 +421,28 @@ async def test_an_error_inside_comes_out_as_it_is(autojump_clock: trio.testing.M
         with pytest.raises(trio.ClosedResourceError):
             await kv.get("k")
         nursery.cancel_scope.cancel()
+
+
+async def test_what_runs_beside_a_body_is_its_own_matter(autojump_clock: trio.testing.MockClock) -> None:
+    """An error of it ends the body and comes out, one of the body comes out, and both can be cancelled."""
+
+    async def fail() -> None:
+        await trio.sleep(1)
+        raise NotConnectedError("gone")
+
+    async def use(body_s: float) -> None:
+        async with running_beside(fail):
+            await trio.sleep(body_s)
+            raise ZeroDivisionError
+
+    with pytest.raises(NotConnectedError, match="gone"):
+        await use(9)
+    with pytest.raises(ZeroDivisionError):
+        await use(0)
+    with trio.move_on_after(0.5) as scope:
+        await use(9)
+    assert scope.cancelled_caught
+    assert trio.current_time() == 1.5
 
 
 async def use_badly(door: Door) -> None:

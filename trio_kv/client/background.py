@@ -26,9 +26,12 @@ async def running_beside(task: Callable[[], Awaitable[object]]) -> AsyncIterator
             finally:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        if failure is None or isinstance(failure, trio.Cancelled):
+        # Cancelled from outside, both are, and that is the body's to say.
+        _, errors = group.split(trio.Cancelled)
+        if errors is not None and (failure is None or isinstance(failure, trio.Cancelled)):
+            raise _first(errors) from None
+        if failure is None:
             raise _first(group) from None
-        raise failure from group
     if failure is not None:
         raise failure
 

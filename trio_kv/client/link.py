@@ -73,7 +73,8 @@ class Link:
         call = Call(line, may_write=may_write, deadline_s=deadline_s, owner=trio.lowlevel.current_task())
         self.pipeline.add(call)
         self._wanted.set()
-        self._alarm.deadline = min(self._alarm.deadline, deadline_s)
+        if deadline_s < self._alarm.deadline:  # noqa: PLR1730 - to set it costs more than to look at it
+            self._alarm.deadline = deadline_s
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self.pipeline.abandon(call)
