@@ -78,15 +78,19 @@ class Dialler:
 
         """
         reasons = []
-        for _ in self.addresses:
-            address = self.addresses[self._place]
+        first, count = self._place, len(self.addresses)
+        # Watches and calls connect at the same time: each goes round by itself.
+        for place in [number % count for number in range(first, first + count)]:
+            address = self.addresses[place]
             try:
-                with trio.fail_after(self._timeout_s / len(self.addresses)):
-                    return await self._dial_one(address)
+                with trio.fail_after(self._timeout_s / count):
+                    dialled = await self._dial_one(address)
             except (NotConnectedError, trio.TooSlowError) as error:
                 late = f"{format_address(address)} does not answer"
                 reasons.append(late if isinstance(error, trio.TooSlowError) else str(error))
-                self.turn()
+            else:
+                self._place = place
+                return dialled
         raise NotConnectedError("; ".join(reasons))
 
     async def _dial_one(self, address: Address) -> Dialled:
