@@ -353,7 +353,7 @@ def build_etcd_load(folder: pathlib.Path) -> pathlib.Path | str:
     source = HERE / "etcd_load.go"
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
         environment = {**os.environ, "GO111MODULE": "off", "GOPATH": GO_PATH, "GOFLAGS": ""}
-        environment["GOCACHE"] = str(folder.parent / "gocache")
+        environment["GOCACHE"] = str(folder.absolute().parent / "gocache")
         subprocess.run([go, "build", "-o", str(binary), str(source)], check=True, env=environment)
     return binary
 
