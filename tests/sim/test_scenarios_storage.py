@@ -252,9 +252,12 @@ def test_N6_a_crash_in_every_phase_of_a_snapshot_and_its_compaction(is_leader: b
     assert with_crash_at_every_step(prepare, 0.3, stride) > 20
 
 
-@pytest.mark.parametrize("factor", [1.0, 100.0, 400.0])
+@pytest.mark.parametrize("factor", [1.0, 100.0, 200.0])
 def test_N8_a_slow_receiver_under_aggressive_compaction_converges(factor: float) -> None:
-    """A snapshot takes longer to be received than many more take to be made: it is not taken away, and is enough."""
+    """A snapshot takes longer to be received than many more take to be made: it is not taken away, and is enough.
+
+    Each job of the receiver is shorter than the lease on the snapshot: a disk that takes longer for one could not follow.
+    """
     world = make_world(seed=7, snapshot_log_bytes_min=200)
     node = follower_of(world)
     fall_behind(world, node)
