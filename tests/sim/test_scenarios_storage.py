@@ -256,7 +256,7 @@ def test_N6_a_crash_in_every_phase_of_a_snapshot_and_its_compaction(is_leader: b
 def test_N8_a_slow_receiver_under_aggressive_compaction_converges(factor: float) -> None:
     """A snapshot takes longer to be received than many more take to be made: it is not taken away, and is enough.
 
-    Each job of the receiver is shorter than the lease on the snapshot: a disk that takes longer for one could not follow.
+    Each job of the receiver is shorter than the lease on the snapshot: a slower disk could not follow.
     """
     world = make_world(seed=7, snapshot_log_bytes_min=200)
     node = follower_of(world)
