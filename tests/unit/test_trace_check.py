@@ -141,14 +141,17 @@ def a_commit_beyond_the_log(records: list[Any]) -> int:
 
 
 def a_commit_that_goes_back(records: list[Any]) -> int:
+    # The same entries are committed twice.
     at = find(records, EntriesCommitted, lambda record: record.role == "follower")
-    return change(records, at, first=records[at].event.first - 1)
+    records.insert(at + 1, records[at])
+    return at + 1
 
 
 def a_follower_that_commits_by_itself(records: list[Any]) -> int:
-    commits = (n for n, each in enumerate(records) if isinstance(each.event, EntriesCommitted))
-    for at in commits:
-        record = records[at]
+    commits: dict[int, int] = {}
+    for at, record in enumerate(records):
+        if not isinstance(record.event, EntriesCommitted):
+            continue
         index = record.event.last
         holders = {
             each.node
@@ -156,11 +159,13 @@ def a_follower_that_commits_by_itself(records: list[Any]) -> int:
             if isinstance(each.event, EntriesAppended)
             and each.event.last >= index
             and each.role == "follower"
+            and commits.get(each.node) == record.event.first - 1
         }
         if at > len(records) // 3 and record.role == "leader" and holders:
             # As if one of them had known it before the leader did.
             records.insert(at, attrs.evolve(record, node=min(holders), role="follower"))
             return at
+        commits[record.node] = index
     raise AssertionError
 
 

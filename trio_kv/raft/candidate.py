@@ -10,9 +10,13 @@ from trio_kv.raft.state import NodeState
 class Candidate(Role):
     """Stands for election. As long as it is a pre-candidate it changes no term, neither its own nor others'."""
 
-    def __init__(self, raft: NodeState, now: float, *, is_pre_vote: bool, is_transfer: bool) -> None:
+    def __init__(
+        self, raft: NodeState, now: float, reason: str, *, is_pre_vote: bool, is_transfer: bool
+    ) -> None:
         """Begin to collect votes; an election that has no winner is begun anew after another time-out."""
         super().__init__(raft)
+        self.reason = reason
+        """Why it stands, or asks whether it would win: the election has the reason of its pre-vote."""
         self.is_pre_vote = is_pre_vote
         self.is_transfer = is_transfer
         self.pre_votes: set[int] = {raft.id}
@@ -66,7 +70,7 @@ class Candidate(Role):
     def maybe_stand(self) -> Transition | None:
         """Stand for election, if a majority would vote for this node."""
         if self.is_pre_vote and self.raft.voters.has_majority(self.pre_votes):
-            return Stand("would win", is_pre_vote=False)
+            return Stand(self.reason, is_pre_vote=False)
         return None
 
     def peer_was_replaced(self, peer: int) -> None:

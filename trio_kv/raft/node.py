@@ -236,7 +236,7 @@ class Raft(NodeState):
             self.enter(self.term + 1)
             self.vote = self.id
             self.standing_term = self.term
-        self.role = role = Candidate(self, now, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
+        self.role = role = Candidate(self, now, reason, is_pre_vote=is_pre_vote, is_transfer=is_transfer)
         self.emit(PreVoteStarted(reason) if is_pre_vote else ElectionStarted(reason))
         role.ask()
         self._change_role(now, role.maybe_stand())
