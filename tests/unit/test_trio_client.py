@@ -445,6 +445,32 @@ async def test_what_runs_beside_a_body_is_its_own_matter(autojump_clock: trio.te
     assert trio.current_time() == 1.5
 
 
+def test_what_ends_a_body_that_has_a_nursery_comes_out(autojump_clock: trio.testing.MockClock) -> None:
+    """Its tasks are cancelled with it, which is no error of the body; what they raise meanwhile is one."""
+
+    async def fail() -> None:
+        await trio.sleep(1)
+        raise NotConnectedError("gone")
+
+    async def give_up() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def use(*tasks: Callable[[], Any]) -> None:
+        async with running_beside(fail), trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task)
+
+    # As Trio runs by default: a single error of a nursery comes in a group, too.
+    with pytest.raises(NotConnectedError, match="gone"):
+        trio.run(use, trio.sleep_forever, trio.sleep_forever, clock=autojump_clock)
+    with pytest.raises(ExceptionGroup) as caught:
+        trio.run(use, trio.sleep_forever, give_up, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [type(each) for each in caught.value.exceptions] == [ZeroDivisionError]
+
+
 async def use_badly(door: Door) -> None:
     async with open_client("a", 1, open_stream=door.open_stream) as kv:
         await kv.get("k")

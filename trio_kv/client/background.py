@@ -28,12 +28,21 @@ async def running_beside(task: Callable[[], Awaitable[object]]) -> AsyncIterator
     except BaseExceptionGroup as group:
         # Cancelled from outside, both are, and that is the body's to say.
         _, errors = group.split(trio.Cancelled)
-        if errors is not None and (failure is None or isinstance(failure, trio.Cancelled)):
-            raise _first(errors) from None
+        if errors is not None:
+            failure = _without_cancelled(failure)
+            if failure is None:
+                raise _first(errors) from None
         if failure is None:
             raise _first(group) from None
     if failure is not None:
         raise failure
+
+
+def _without_cancelled(error: BaseException | None) -> BaseException | None:
+    """Return what is left of an error: a nursery in the body makes a group of what its tasks raise."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
 
 
 def _first(group: "BaseExceptionGroup[BaseException]") -> BaseException:
