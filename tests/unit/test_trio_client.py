@@ -331,6 +331,18 @@ def test_a_seq_that_is_awaited_is_not_given_up() -> None:
     ]
 
 
+@pytest.mark.parametrize("code", ["unavailable", "timeout", "overloaded", "bad_request", "too_large"])
+def test_what_was_refused_does_not_keep_a_session(code: str) -> None:
+    """The store was not told of its session, and forgets that: what would go out under it had no known outcome."""
+    seqs = Seqs()
+    seqs.open(SessionReply("7-00c0ffee00c0ffee", 10.0), 0.0)
+    seqs.settle(seqs.number(None), 4.0, parse_reply(json.dumps(refusal(code)).encode()))
+    assert seqs.is_usable(5.0)
+    assert not seqs.is_usable(6.0)
+    seqs.settle(seqs.number(None), 4.0, parse_reply(json.dumps(refusal("conflict")).encode()))
+    assert seqs.is_usable(6.0)
+
+
 async def test_what_a_server_can_not_do_now_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
     """Until the time is over; what it will never do is not, and is an error of its own class."""
     async with open_door(timeout_s=2.0) as (door, kv):
@@ -533,6 +545,23 @@ async def test_an_iteration_that_is_cancelled_loses_nothing(autojump_clock: trio
         assert kv.statistics().watches == 0
         with pytest.raises(trio.ClosedResourceError):
             kv.watch("")
+
+
+async def test_a_watch_that_is_closed_while_it_connects_ends(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever iterates over it hears so at once, and no connection is left."""
+    async with open_door() as (door, kv):
+        changes = kv.watch(key="a")
+        door.dial_s = 3.0
+        async with trio.open_nursery() as nursery:
+
+            async def close() -> None:
+                await trio.sleep(1)
+                await kv.aclose()
+
+            nursery.start_soon(close)
+            with trio.fail_after(2), pytest.raises(trio.ClosedResourceError):
+                await anext(changes)
+        assert not asked_from(door)
 
 
 async def test_a_watch_gives_up_what_can_not_be(autojump_clock: trio.testing.MockClock) -> None:

@@ -7,7 +7,7 @@ connections, until the store has answered it or the client's time-out is over.
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -17,6 +17,9 @@ from trio_kv.client.patience import Patience
 from trio_kv.wire.client_sessions import Numbered, OpenOrRenew
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import ReplyLine
+
+_APPLIED: Final = frozenset({"ok", "missing", "conflict"})
+"""Codes that only a write has that was applied: others may stand for one of which the session was not told."""
 
 
 class SessionReply(msgspec.Struct, frozen=True):
@@ -78,7 +81,7 @@ class Seqs:
             return
         if reply.code == "session_expired":
             self._session = None
-        else:
+        elif reply.code in _APPLIED:
             self._used_s = max(self._used_s, begun_s)
 
 

@@ -41,6 +41,8 @@ class Watcher:
         self._timeout_s = timeout_s
         self._lines: LineReader | None = None
         self._is_busy = self._is_closed = self._has_progress = False
+        self._iteration = trio.CancelScope()
+        """Around the one that is under way, which may wait for a connection."""
         self._watchers = watchers
         watchers.add(self)
 
@@ -60,14 +62,20 @@ class Watcher:
             raise trio.BusyResourceError("another task iterates over this watch")
         self._is_busy = True
         try:
-            return await self._next()
+            with trio.CancelScope() as self._iteration:
+                revision = await self._next()
+                if not self._is_closed:
+                    return revision
         finally:
             self._is_busy = False
+        await self._hang_up()
+        raise trio.ClosedResourceError("this watch was closed meanwhile")
 
     async def aclose(self) -> None:
         """Let the watch end; a second call does nothing."""
         self._is_closed = True
         self._watchers.discard(self)
+        self._iteration.cancel()
         await self._hang_up()
 
     async def __aenter__(self) -> Self:
