@@ -54,19 +54,22 @@ class Held:
         """What holds as long as the lock is held: a condition for transactions of one's own."""
         return {"key": self._key, "equals": self._value}
 
-    async def txn(self, then: Sequence[Members]) -> TxnReply:
+    async def txn(self, then: Sequence[Members], *, conditions: Sequence[Members] = ()) -> TxnReply:
         """Carry out operations together, if the lock is still held in that moment.
 
         Args:
             then: as for `Client.txn`.
+            conditions: what else must hold, as for `Client.txn`. If only that does not, the reply says so
+                (`has_succeeded`), and nothing was changed.
 
         Raises:
             LockLostError: it is not held, and nothing was changed.
             StoreError: see `Client.txn`.
 
         """
-        reply = await self._kv.txn(then, conditions=[self.condition])
-        if not reply.has_succeeded:
+        look = {"op": "get", "key": self._key}
+        reply = await self._kv.txn(then, conditions=[self.condition, *conditions], otherwise=[look])
+        if not reply.has_succeeded and reply.results[0].data != self._value:
             raise LockLostError(f"the lock {self._key} is not held any more: nothing was changed")
         return reply
 

@@ -10,12 +10,14 @@ there is no order.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import attrs
 
 from trio_kv.client.answers import Item
+from trio_kv.client.errors import CompactedError
+from trio_kv.client.following import Event
 from trio_kv.client.trio_client import TrioClient
 from trio_kv.client.txns import Members
 from trio_kv.recipes.lock import Held, Lock
@@ -42,6 +44,8 @@ class Taken:
     async def finish(self, also: Sequence[Members] = ()) -> None:
         """Take it out of the queue for good; the end of the context does, if this was not called.
 
+        If it is out already, as after an `OutcomeUnknownError` of an earlier call, nothing is carried out again.
+
         Args:
             also: operations to be carried out together with that, as for `Client.txn`: once, whoever else has
                 worked on it.
@@ -50,7 +54,8 @@ class Taken:
             LockLostError: somebody else may have it; nothing was changed.
 
         """
-        await self.held.txn([{"op": "delete", "key": self.item.key}, *also])
+        is_in = {"key": self.item.key, "exists": True}
+        await self.held.txn([{"op": "delete", "key": self.item.key}, *also], conditions=[is_in])
         self.is_finished = True
 
 
@@ -133,12 +138,17 @@ class Queue:
                         await held.release()
                 if is_there:
                     return lock, Taken(item, held)
-            await self._wait_change(first)
+            if not free:
+                # Else others were faster, and there may be more behind.
+                await self._wait_change(first)
 
     async def _look(self) -> tuple[list[Item], int]:
         """Return the oldest things that nobody has taken, and the first revision that may change that."""
-        claims = await self._kv.scan(self._taken, has_values=False)
+        claims = page = await self._kv.scan(self._taken, has_values=False)
         claimed = {each.key.removeprefix(self._taken) for each in claims.items}
+        while page.is_more:
+            page = await self._kv.scan(self._taken, after=page.items[-1].key, has_values=False)
+            claimed |= {each.key.removeprefix(self._taken) for each in page.items}
         after: str | None = None
         while True:
             page = await self._kv.scan(self._items, after=after, limit=LOOK_AT)
@@ -149,10 +159,14 @@ class Queue:
 
     async def _wait_change(self, first: int) -> None:
         """Wait until something may be taken that could not be before this revision."""
-        async with self._kv.watch(self._all, first=first) as changes:
-            async for change in changes:
-                for event in change.events:
-                    is_put = event.key.startswith(self._items) and event.event == "set"
-                    is_free = event.key.startswith(self._taken) and event.event != "set"
-                    if is_put or is_free:
+        # Where not all can be told that came since, there may be something.
+        with suppress(CompactedError):
+            async with self._kv.watch(self._all, first=first) as changes:
+                async for change in changes:
+                    if any(self._may_be_taken(event) for event in change.events):
                         return
+
+    def _may_be_taken(self, event: Event) -> bool:
+        """Return whether there is something to take now that was not there, or taken."""
+        is_item, is_claim = event.key.startswith(self._items), event.key.startswith(self._taken)
+        return (is_item and event.event == "set") or (is_claim and event.event != "set")

@@ -1,8 +1,10 @@
 """How recipes wait for one key: by what the store says now, and by all that changes from there on."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from trio_kv.client.answers import Item
+from trio_kv.client.errors import CompactedError
 from trio_kv.client.trio_client import TrioClient
 
 
@@ -23,9 +25,11 @@ async def wait_key(kv: TrioClient, key: str, is_enough: Callable[[Item | None], 
         item = next((each for each in page.items if each.key == key), None)
         if is_enough(item):
             return item
-        async with kv.watch(key=key, first=page.revision + 1) as changes:
-            async for change in changes:
-                (event,) = change.events
-                gone = event.event != "set"
-                if is_enough(None if gone else Item(key, change.revision, event.value)):
-                    break
+        # If it could not be told of all that came, it is looked at again.
+        with suppress(CompactedError):
+            async with kv.watch(key=key, first=page.revision + 1) as changes:
+                async for change in changes:
+                    (event,) = change.events
+                    gone = event.event != "set"
+                    if is_enough(None if gone else Item(key, change.revision, event.value)):
+                        break
