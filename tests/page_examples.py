@@ -182,6 +182,9 @@ class Reader:
             await self._house.wait_leader()
             # It answers once something of its term is committed: only then it is sure that it leads.
             await self._bash.run(f"trio-kv get nothing --port {self._house.port}")
+        assert self._house is not None
+        # Whoever types is slower than an election.
+        await self._house.wait_leader()
 
     def _moved(self, example: Example) -> str:
         """Return an example as it is for the ports of the server."""

@@ -272,7 +272,10 @@ async def test_a_watch_on_a_real_terminal_ends_with_ctrl_c(tmp_path: Path) -> No
             terminal.wait_until(lambda shown: PROMPT.strip() in shown)
             terminal.type('watch "" 1\r')
             terminal.wait_until(lambda shown: "set  user/1  here" in shown)
+            before = len(terminal.shown)
             terminal.process.send_signal(signal.SIGINT)
+            # What is typed before the next line begins is echoed by the terminal, and completes nothing.
+            terminal.wait_until(lambda shown: PROMPT.strip() in shown[before:])
             before = len(terminal.shown)
             terminal.type("delete us\t")
             # The menu has the whole key; what is put into the line is the rest of it, or the line is drawn anew.
