@@ -17,6 +17,7 @@ from trio_kv.cli.failures import explain_misuse
 from trio_kv.cli.main import app, main
 from trio_kv.cli.output import ExitCode
 from trio_kv.cli.parsing import CONTRADICTIONS, READERS, read_host, read_number, read_whole, scalar_of
+from trio_kv.cli.ranges import parse_document
 from trio_kv.cli.trace import feed
 from trio_kv.sim import campaign
 
@@ -247,6 +248,11 @@ def test_words_are_put_in_order(line: str, meaning: str) -> None:
     assert reorder(app, line.split()) == meaning.split()
 
 
+def test_a_transaction_of_no_lists_is_one_that_does_nothing() -> None:
+    """As on the wire, where each of the lists may be left out."""
+    assert parse_document("{}") == parse_document('{"if": [], "then": [], "else": []}')
+
+
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
@@ -259,6 +265,10 @@ def test_words_are_put_in_order(line: str, meaning: str) -> None:
         ("--port 1 ctl crash 2", "ctl crash: there is no option --port: did you mean --control-port?"),
         ("set snack --if-revison", "did you mean --if-revision?"),
         ("set snack nuts --if-revison 3", "did you mean --if-revision?"),
+        ("export --port 1", "did you mean --control-port?"),
+        ("get k --control-port 1", "there is no option --control-port: there are --ca, "),
+        ("get k -o", "-o needs a value: one of text, table, json"),
+        ("ctl partition 1,2", "at least two, as 1,2/3,4,5"),
         ("get --stal", "did you mean --stale?"),
         ("delete --dry-run", "data behind --"),
         ("delete -f", "there is no option -f"),

@@ -167,6 +167,12 @@ def explain_option(word: str, options: Sequence[Argument]) -> str:
     known = sorted({each for argument in options for each in argument.names if each.startswith("--")})
     if name in known:
         return f"{word} is one word too many: behind -- it is data; options stand in front of that"
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    near = _nearest_option(name.lstrip("-"), [each.lstrip("-") for each in known])
+    hint = f"did you mean --{near}?" if near else f"there are {', '.join(known)}"
     return f"there is no option {name}: {hint}"
+
+
+def _nearest_option(word: str, known: Sequence[str]) -> str | None:
+    """Return the option that has the word in it, or one that is spelled nearly so; the hyphens in front say nothing."""
+    holding = [each for each in known if word in each.split("-")]
+    return next(iter(holding or difflib.get_close_matches(word, known, 1)), None)

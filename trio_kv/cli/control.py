@@ -272,6 +272,8 @@ def parse_groups(text: str) -> list[list[int]]:
     except ValueError as error:
         raise UsageError(f"{text!r} are no groups of nodes; write 1,2/3,4,5") from error
     nodes = [node for group in groups for node in group]
+    if len(groups) < 2:
+        raise UsageError(f"{text!r} is one group; write at least two, as 1,2/3,4,5")
     if len(set(nodes)) != len(nodes):
         raise UsageError(f"{text!r} names a node twice")
     return groups

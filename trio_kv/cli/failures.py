@@ -8,6 +8,7 @@ import errno
 import os
 import traceback
 from collections.abc import Iterator
+from typing import Literal, get_args, get_origin
 
 from cyclopts import (
     Argument,
@@ -124,7 +125,9 @@ def explain_misuse(error: CycloptsError) -> str:
         case MissingArgumentError(argument=argument) if (
             argument is not None and argument.field_info.is_keyword
         ):
-            text = f"{error.keyword or argument.name} needs a value: {_uncapitalize(argument.parameter.help or '')}"
+            choices = get_args(argument.hint) if get_origin(argument.hint) is Literal else ()
+            what = f"one of {', '.join(choices)}" if choices else _uncapitalize(argument.parameter.help or "")
+            text = f"{error.keyword or argument.name} needs a value: {what}"
         case MissingArgumentError(argument=argument) if argument is not None:
             text = f"{_name_of(argument, None)} is missing; see {command} --help"
         case UnusedCliTokensError():

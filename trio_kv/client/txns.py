@@ -48,9 +48,9 @@ def parse_txn(texts: Mapping[str, bytes]) -> Txn:
     """Return a transaction of lists in JSON, by their names. Raises the same as `make_txn`."""
     # A line break between the tokens of a value would end the request in the middle.
     lines = {name: text.replace(b"\n", b" ").replace(b"\r", b" ") for name, text in texts.items()}
-    members = [b'"%b":%b' % (name.encode(), text) for name, text in lines.items()]
+    members = [b'"op":"txn"', *(b'"%b":%b' % (name.encode(), text) for name, text in lines.items())]
     try:
-        operation = parse_line(b'{"op":"txn",%b}' % b",".join(members)).operation
+        operation = parse_line(b"{%b}" % b",".join(members)).operation
     except BadRequestError as error:
         raise ValueError(error.message) from None
     assert isinstance(operation, Txn)

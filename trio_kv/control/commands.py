@@ -268,7 +268,7 @@ class HealDisk(NodeCommand, frozen=True, tag="heal-disk"):
 
 
 class Transfer(Command, frozen=True, tag="transfer"):
-    """Hand leadership over to a node, which is named `node` or `target`.
+    """Hand leadership over to a node.
 
     The leader takes no writes until the other has all of its log, and lets it stand for election at once.
     """
@@ -276,6 +276,7 @@ class Transfer(Command, frozen=True, tag="transfer"):
     example = ', "node": 2'
     node: Node | None = None
     target: Node | None = None
+    """The same by another name."""
 
 
 class Snapshot(NodeCommand, frozen=True, tag="snapshot"):
