@@ -722,7 +722,10 @@ def test_the_shell_sends_what_stands_there(
 
     def note(request: dict[str, object]) -> dict[str, object]:
         seen.append(request)
-        return {"key": "k", "value": 1, "items": [], "more": False, "revision": 1, "status": "ok"}
+        done = {"key": "k", "value": 1, "revision": 1, "status": "ok"}
+        then = request.get("then")
+        results = [done for _ in then] if isinstance(then, list) else []
+        return {**done, "items": [], "more": False, "succeeded": True, "results": results}
 
     server = serve_store(note)
     server.decode = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 9 else text).decode

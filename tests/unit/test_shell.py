@@ -23,7 +23,7 @@ from tests.real_terminal import WAIT_S, Terminal
 from trio_kv.cli import pretty, shell_prompt
 from trio_kv.cli.shell import Shell, converse
 from trio_kv.cli.shell_prompt import History, ShellCompleter, history_path, open_prompt
-from trio_kv.cli.shell_words import PROMPT, is_whole, split_commands
+from trio_kv.cli.shell_words import HELP, HELP_COLUMNS, PROMPT, is_whole, split_commands
 from trio_kv.cli.target import Target
 from trio_kv.client.client import Client
 from trio_kv.client.following import Event, Revision
@@ -80,12 +80,47 @@ async def test_what_is_typed_is_carried_out_and_remembered(
     assert "timing is on" in err
     assert " ms\n" in err
     assert "'none' is none of pretty, text, table, json" in err
-    assert "there is no command '\\\\frob'; see help" in err
+    assert "there is no command '\\frob'; see help" in err
     assert "there is no such key" in err
     remembered = list(History(history).load_history_strings())
     assert remembered[-2:] == ["set b 2\nincr b 5", 'set doc {"a":\n1.10}']
     assert not [line for line in remembered if "secret" in line or "delete" in line or "never" in line]
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
+
+
+async def test_a_transaction_looks_as_that_of_the_one_shot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line an operation, or a row; only as JSON it is the reply itself. An `else` is told, and is the exit code."""
+
+    def talk(port: int) -> list[int]:
+        lines = [
+            'txn [] [{"key":"a","value":2},{"op":"incr","key":"n"}]',
+            "\\output table",
+            'txn [{"key":"a","equals":1}] [] [{"op":"get","key":"a"}]',
+        ]
+        shell = open_shell(Target(port=port))
+        codes: list[int] = [shell.run_line(line) for line in lines]
+        shell.close()
+        return codes
+
+    async with open_store(tmp_path / "data", nodes=1) as (_, port):
+        assert await trio.to_thread.run_sync(talk, port) == [0, 0, 1]
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[:2] == ["set  a  ok", "incr  n  1"]
+    assert [line.split() for line in (lines[2], lines[4])] == [["op", "key", "result"], ["get", "a", "2"]]
+    assert "a condition did not hold: else was carried out" in err
+
+
+def test_help_has_two_columns() -> None:
+    """Words that are too long for theirs stand alone, and what they are for below."""
+    *lines, last = HELP.splitlines()
+    assert last.startswith("What has spaces")
+    for line in lines:
+        words, purpose = line[: HELP_COLUMNS + 2], line[HELP_COLUMNS + 2 :]
+        assert words.endswith(" ") != line.endswith("]"), line
+        assert not purpose.startswith(" "), line
 
 
 @pytest.mark.parametrize(

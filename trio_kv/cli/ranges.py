@@ -184,12 +184,12 @@ def parse_document(text: str) -> Txn:
         raise UsageError(str(error)) from error
 
 
-def show_txn(operation: Txn, answer: ReplyLine, asking: Asking) -> ExitCode:
+def show_txn(operation: Txn, answer: ReplyLine, output: Output, *, is_quiet: bool = False) -> ExitCode:
     """Print what came of a transaction, a line an operation; its code tells whether `then` was carried out."""
     if answer.code != "ok":
-        return show_answer(answer, asking.output, has_value=False, is_quiet=asking.is_quiet)
+        return show_answer(answer, output, has_value=False, is_quiet=is_quiet)
     done = read_txn(answer)
-    if asking.output == "json":
+    if output == "json":
         show(answer.line.decode().rstrip())
     else:
         operations = operation.then if done.has_succeeded else operation.otherwise
@@ -197,12 +197,12 @@ def show_txn(operation: Txn, answer: ReplyLine, asking: Asking) -> ExitCode:
             {"op": each.name, "key": show_key(each.key), "result": _result(each, reply)}
             for each, reply in zip(operations, done.results, strict=True)
         ]
-        if asking.output == "table":
+        if output == "table":
             show_rows(rows)
         else:
             for row in rows:
                 show("  ".join(row.values()))
-    if not done.has_succeeded and not asking.is_quiet:
+    if not done.has_succeeded and not is_quiet:
         say("a condition did not hold: else was carried out")
     return ExitCode.OK if done.has_succeeded else ExitCode.NOT_DONE
 

@@ -19,7 +19,7 @@ import msgspec
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_failure
 from trio_kv.cli.output import ExitCode, exit_code, say, show, show_answer, show_key, show_rows
-from trio_kv.cli.ranges import item_row, show_changes, show_item
+from trio_kv.cli.ranges import item_row, show_changes, show_item, show_txn
 from trio_kv.cli.shell_words import (
     COMMANDS,
     HELP,
@@ -131,7 +131,7 @@ class Shell:
         if word == WATCH:
             return self._watch(arguments)
         if word not in COMMANDS:
-            raise CommandError(f"there is no command {word!r}; see help")
+            raise CommandError(f"there is no command '{word}'; see help")
         kind = COMMANDS[word]
         operation: Any = read_txn_words(arguments) if kind is Txn else kind(**read_members(kind, arguments))
         answer = self._client.ask(Request(operation, meta=self._has_meta(operation)))
@@ -172,7 +172,9 @@ class Shell:
 
     def _watch(self, arguments: Arguments) -> ExitCode:
         """Show what changes, until interrupted."""
-        prefix, arguments = arguments.take_text("PREFIX")
+        prefix = ""
+        if not arguments.is_empty:
+            prefix, arguments = arguments.take_text("PREFIX")
         first: int | None = None
         if not arguments.is_empty:
             word, arguments = arguments.take("FROM")
@@ -208,7 +210,7 @@ def _explain_command(word: str) -> str:
         kind = Watch if word == WATCH else COMMANDS[word]
         name, words, purpose = word, kind.words, kind.purpose
     else:
-        raise CommandError(f"there is no command {word!r}; see help")
+        raise CommandError(f"there is no command '{word}'; see help")
     return f"{name} {words}".rstrip() + f"\n  {purpose}"
 
 
@@ -220,8 +222,7 @@ def _show(operation: Any, answer: ReplyLine, output: str) -> ExitCode:
         if isinstance(operation, Scan):
             return _show_page(answer, output)
         if isinstance(operation, Txn):
-            show(answer.line.decode().rstrip())
-            return ExitCode.OK
+            return show_txn(operation, answer, "table" if output == "table" else "text")
         if isinstance(operation, OpenOrRenew):
             show(read_session(answer).session)
             return ExitCode.OK

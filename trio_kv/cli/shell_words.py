@@ -39,13 +39,22 @@ OWN_WORDS: Final = {
 }
 """What speaks to the shell itself: what stands behind the word, and what it is for."""
 
+HELP_COLUMNS: Final = 29
+"""Of the words in `HELP`; what they are for stands behind them, or below longer ones."""
+
+
+def _help_line(words: str, purpose: str) -> str:
+    gap = " " if len(words) < HELP_COLUMNS else f"\n  {'':<{HELP_COLUMNS}}"
+    return f"  {words:<{HELP_COLUMNS - 1}}{gap}{purpose}"
+
+
 HELP: Final = "\n".join(
     [
-        *(f"  {f'{name} {kind.words}':<28} {kind.purpose}" for name, kind in COMMANDS.items()),
-        f"  {f'{WATCH} {Watch.words}':<28} {Watch.purpose}; Ctrl-C ends it",
-        '  {"key": ...}                 a line of the protocol, answered as it comes',
-        *(f"  {f'{name} {words}':<28} {purpose}" for name, (words, purpose) in OWN_WORDS.items()),
-        "  help, exit                   (Ctrl-D leaves, too)",
+        *(_help_line(f"{name} {kind.words}", kind.purpose) for name, kind in COMMANDS.items()),
+        _help_line(f"{WATCH} {Watch.words}", f"{Watch.purpose}; Ctrl-C ends it"),
+        _help_line('{"key": ...}', "a line of the protocol, answered as it comes"),
+        *(_help_line(f"{name} {words}", purpose) for name, (words, purpose) in OWN_WORDS.items()),
+        _help_line("help, exit", "as \\help and \\quit"),
         'What has spaces and is not the last word is written as a JSON string: get "my key".',
     ]
 )

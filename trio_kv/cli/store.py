@@ -274,7 +274,7 @@ def txn(
 
     operation = parse_document(read_text(txn, file, "TXN"))
     with asking.connect() as store:
-        return show_txn(operation, store.ask(Request(operation)), asking)
+        return show_txn(operation, store.ask(Request(operation)), asking.output, is_quiet=asking.is_quiet)
 
 
 @app.command(

@@ -16,7 +16,7 @@ PROGRESS_S_MAX = 3600.0
 class Watch(Operation, frozen=True, gc=False, tag="watch"):
     """Be told of all changes of a key, or of all keys that begin with something."""
 
-    words = "PREFIX [FROM]"
+    words = "[PREFIX] [FROM]"
     purpose = "what changes, as it comes, or from a revision on"
     needs_id = True
 
