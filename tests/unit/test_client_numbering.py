@@ -85,9 +85,15 @@ def test_each_write_has_a_seq_of_its_own(clock: Clock) -> None:
 
 
 def test_what_may_have_taken_effect_is_not_said_to_have_failed(clock: Clock) -> None:
-    """A definite error speaks of its attempt alone; a store that can't be reached says nothing of earlier ones."""
+    """A definite error speaks of its attempt alone; a store that can't be reached says nothing of earlier ones.
+
+    Another server may have other limits, as `--value-bytes-max`.
+    """
     del clock
-    for last in (error("unavailable"), error("overloaded"), NotConnectedError("no server")):
+    refusals: list[str | Exception] = [
+        error(code) for code in ("unavailable", "overloaded", "too_large", "bad_request")
+    ]
+    for last in (*refusals, NotConnectedError("no server")):
         store = Store(OPENED, error("timeout"), *[last] * 20)
         with pytest.raises(OutcomeUnknownError, match="the write was sent, then: "):
             Numbering(store.exchange, 5.0).ask(WRITE)

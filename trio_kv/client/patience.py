@@ -16,8 +16,11 @@ PAUSE_MAX_S: Final = 1.0
 
 _NOT_YET: Final = frozenset({"timeout", "unavailable"})
 """Codes of a store that may do better soon."""
-_OF_THIS_ATTEMPT: Final = frozenset({"unavailable", "overloaded", "read_only", "unauthorized"})
-"""Codes that say nothing of earlier attempts: those may have taken effect, or still do so."""
+_OF_THIS_ATTEMPT: Final = frozenset(
+    {"unavailable", "overloaded", "read_only", "unauthorized", "bad_request", "too_large"}
+)
+"""Codes that say nothing of earlier attempts: those may have taken effect, or still do so. Another server, or the same
+one after a restart, may have other tokens and other limits."""
 
 
 class Patience:
