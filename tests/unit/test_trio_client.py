@@ -435,6 +435,24 @@ async def test_an_error_inside_comes_out_as_it_is(autojump_clock: trio.testing.M
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("dial_s", [0.0, 3.0])
+async def test_a_client_that_is_closed_has_no_connection(
+    dial_s: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nor does it make one, also if it lives on in its context."""
+    async with open_door() as (door, kv):
+        await kv.get("k")
+        if dial_s:
+            door.script, door.dial_s = [hang_up], dial_s
+            with trio.move_on_after(1):
+                await kv.get("k")
+        await kv.aclose()
+        await trio.sleep(5)
+        assert kv.statistics().address is None
+        assert not door.nursery.child_tasks
+        assert len(door.dialled) == 1
+
+
 async def test_what_runs_beside_a_body_is_its_own_matter(autojump_clock: trio.testing.MockClock) -> None:
     """An error of it ends the body and comes out, one of the body comes out, and both can be cancelled."""
 

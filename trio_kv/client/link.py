@@ -50,6 +50,7 @@ class Link:
         """Around the connection."""
         self._why = ""
         """Why we ended the connection ourselves, if we did."""
+        self._life = trio.CancelScope()
         self.is_closed = False
 
     async def attempt(self, line: bytes, *, may_write: bool, deadline_s: float) -> ReplyLine:
@@ -88,22 +89,24 @@ class Link:
         return call.reply
 
     async def run(self, first: Dialled | None) -> None:
-        """Keep a connection while there are calls, until cancelled.
+        """Keep a connection while there are calls, until closed or cancelled.
 
         Args:
             first: a connection to begin with.
 
         """
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_time)
-                await self._keep_connected(first)
+            with self._life:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch_time)
+                    await self._keep_connected(first)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Carry no more: who waits hears so."""
+        """Carry no more, and end the connection: who waits hears so."""
         self.is_closed = True
+        self._life.cancel()
         self._end(self.pipeline.close())
 
     async def _keep_connected(self, dialled: Dialled | None) -> None:
