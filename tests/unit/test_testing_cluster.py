@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +19,7 @@ from trio.testing import MockClock
 import trio_kv
 from trio_kv.cluster.members import FaultError
 from trio_kv.storage.errors import NodesDifferError
-from trio_kv.testing import Cluster, Server, open_cluster, open_server
+from trio_kv.testing import Cluster, Server, background, open_cluster, open_server
 from trio_kv.wire.node_status import State
 
 TAKEN = os.strerror(errno.EADDRINUSE)
@@ -347,6 +348,32 @@ def test_a_server_that_can_not_be_opened_says_why() -> None:
         pytest.fail("it was taken")
     with pytest.raises(ZeroDivisionError), open_server(1):
         raise ZeroDivisionError
+    assert left_behind() == before
+
+
+def test_who_gives_up_while_it_opens_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a time-out of a test does, which interrupts it wherever it is."""
+
+    class LateError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise LateError
+
+    @contextlib.asynccontextmanager
+    async def never_open(*_: object, **_options: object) -> AsyncIterator[None]:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        await trio.Event().wait()
+        yield
+
+    main = threading.get_ident()
+    monkeypatch.setattr(background, "open_cluster", never_open)
+    before, handler = left_behind(), signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(LateError), open_server():
+            pytest.fail("it never opens")
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
     assert left_behind() == before
 
 

@@ -66,34 +66,46 @@ def open_server(nodes: int = 3, *, port: int = 0, **options: Any) -> Iterator[Se
         what `open_cluster` raises.
 
     """
-    opened: Future[tuple[Server, trio.CancelScope]] = Future()
+    begun: Future[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = Future()
+    opened: Future[Server] = Future()
     ended: Future[None] = Future()
+    is_given_up = threading.Event()
 
     async def main() -> None:
+        token = trio.lowlevel.current_trio_token()
         with trio.CancelScope() as scope:
+            begun.set_result((token, scope))
+            if is_given_up.is_set():
+                return
             async with open_cluster(nodes, port=port, **options) as cluster:
-                opened.set_result((Server(cluster, trio.lowlevel.current_trio_token()), scope))
+                opened.set_result(Server(cluster, token))
                 await trio.sleep_forever()
 
     def run() -> None:
         try:
             trio.run(main)
         except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
-            (ended if opened.done() else opened).set_exception(error)
-        else:
-            ended.set_result(None)
+            if opened.done():
+                ended.set_exception(error)
+                return
+            opened.set_exception(error)
+        ended.set_result(None)
 
     # A daemon: should it hang, the process can end all the same.
     thread = threading.Thread(target=run, name="trio_kv-cluster", daemon=True)
-    thread.start()
     try:
-        server, scope = opened.result()
-        try:
-            with server.client:
-                yield server
-        finally:
-            with contextlib.suppress(trio.RunFinishedError):
-                trio.from_thread.run_sync(scope.cancel, trio_token=server._token)  # noqa: SLF001 - it is our own
-            ended.result()
+        # A time-out of the test may interrupt any of this.
+        thread.start()
+        server = opened.result()
+        with server.client:
+            yield server
     finally:
-        thread.join()
+        is_given_up.set()
+        if begun.done():
+            token, scope = begun.result()
+            with contextlib.suppress(trio.RunFinishedError):
+                trio.from_thread.run_sync(scope.cancel, trio_token=token)
+        if thread.is_alive():
+            thread.join()
+        if ended.done():
+            ended.result()
