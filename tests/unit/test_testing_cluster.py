@@ -118,6 +118,26 @@ async def test_it_serves_and_leaves_nothing_behind() -> None:
             await cluster.client.get("snack")
 
 
+async def test_who_knocks_at_the_end_hears_of_it(autojump_clock: MockClock) -> None:
+    """A connection ends with the cluster, or is refused, also if nobody had let it in."""
+    ends: list[bytes] = []
+
+    async def read(stream: trio.abc.Stream) -> None:
+        ends.append(await stream.receive_some())
+
+    async def knock(cluster: Cluster) -> None:
+        with contextlib.suppress(ConnectionRefusedError):
+            while True:
+                nursery.start_soon(read, await cluster.open_stream())
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery, open_cluster(1) as cluster:
+            nursery.start_soon(knock, cluster)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+    assert len(ends) > 10
+
+
 async def test_on_disk_it_is_there_again(tmp_path: Path) -> None:
     """With a path it is a data directory as any other, and its threads end with it."""
     async with counting():

@@ -1,5 +1,6 @@
 """A client door without a port: its connections are streams in memory."""
 
+import contextlib
 import errno
 import math
 
@@ -7,6 +8,8 @@ import trio
 import trio.testing
 
 from trio_kv.proxy.stream import ByteStream, Listener, TrioStream
+
+_MemoryStream = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 
 class MemoryDoor:
@@ -16,7 +19,7 @@ class MemoryDoor:
 
     def __init__(self) -> None:
         """Be open, with nobody there yet."""
-        self._arrive, self._arrived = trio.open_memory_channel[trio.abc.Stream](math.inf)
+        self._arrive, self._arrived = trio.open_memory_channel[_MemoryStream](math.inf)
 
     async def listen(self, host: str, port: int) -> list[Listener]:
         """Return itself; see `proxy.stream.Listen`."""
@@ -49,5 +52,10 @@ class MemoryDoor:
         return TrioStream(await self._arrived.receive(), "memory")
 
     def close(self) -> None:
-        """Let nobody connect any more."""
+        """Let nobody connect any more; who has not been let in finds the connection ended, as a system does it."""
+        with contextlib.suppress(trio.WouldBlock):
+            while True:
+                stream = self._arrived.receive_nowait()
+                stream.send_stream.close()
+                stream.receive_stream.close()
         self._arrived.close()
