@@ -298,6 +298,8 @@ async def test_an_honest_server_is_valid(tmp_path: Path, has_meta: bool) -> None
     assert summary.chains > 0
     assert summary.stale_reads == summary.operations["stale"]["ok"]
     assert f"{summary.stale_reads} stale reads, {summary.chains} chains" in summary.in_words()
+    told = attrs.evolve(summary, faults={"kill": 1, "pause": 2}).in_words()
+    assert "faults   1 kill, 2 pauses, 0 partitions" in told
 
 
 async def test_a_server_without_stale_reads_is_valid(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def find_door(data_dir: Path, control_port: int | None) -> Door:
     found = {path: door for path in paths if (door := _read_door(path)) is not None}
     if not found:
         raise NoDoorError(
-            f"neither {paths[0]} nor {paths[1]} is there: does a server run, with this --data-dir?"
+            f"no server is found: neither {paths[0]} nor {paths[1]} is there; does a server run, with this --data-dir?"
         )
     living = {path: door for path, door in found.items() if _is_alive(door.pid)}
     if not living:

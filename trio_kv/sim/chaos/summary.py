@@ -98,6 +98,10 @@ class Summary:
         totals = {"kills": self.kills, "pauses": self.pauses, "partitions": self.partitions}
         return {**members, **totals, "folder": str(self.folder)}
 
+    def _faults_in_words(self) -> str:
+        totals = {"kill": self.kills, "pause": self.pauses, "partition": self.partitions}
+        return ", ".join(f"{count:,} {kind}{'' if count == 1 else 's'}" for kind, count in totals.items())
+
     def in_words(self) -> str:
         """Return it as a person wants to read it."""
         rows = [
@@ -115,8 +119,8 @@ class Summary:
                 f"{self.retried:,} writes asked again under their seq, {self.repeated:,} answers told twice",
             ),
             ("watched", _counts(self.watched) or "nothing"),
-            ("faults", f"{self.kills} kills, {self.pauses} pauses, {self.partitions} partitions"),
-            ("", _counts(self.faults) or "none"),
+            ("faults", self._faults_in_words()),
+            ("by kind", _counts(self.faults) or "none"),
             (
                 "gap",
                 f"{self.longest_gap_s:.1f} s without an acknowledged write, from {self.longest_gap_from_s:.1f} s on",
