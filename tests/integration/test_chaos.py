@@ -136,7 +136,7 @@ def test_an_interrupt_ends_in_order(tmp_path: Path) -> None:
         (["--port", "1", "--faults", "kill"], "leave --host and --port out"),
         (["--port", "1", "--faults", "crash"], "add --data-dir or --control-port"),
         (["--faults", "command"], "needs --fault-command"),
-        (["--clients", "0"], "Must be > 0"),
+        (["--clients", "0"], "must be > 0"),
     ],
 )
 def test_wrong_command_lines(capsys: pytest.CaptureFixture[str], options: list[str], words: str) -> None:

@@ -282,7 +282,7 @@ def test_a_transaction_of_no_lists_is_one_that_does_nothing() -> None:
         ("get k --host tcp://10.0.0.1", "is no host"),
         ("get k --host a..b", "can be no host's name"),
         ("get k --host=", "is no host"),
-        ("get k --port 0", "Must be >= 1"),
+        ("get k --port 0", "must be >= 1"),
         ("--data-dir=", "empty path"),
         ("backup ''", "empty path"),
         ("ctl partition 1,٢/3", "write 1,2/3,4,5"),

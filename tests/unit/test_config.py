@@ -87,7 +87,7 @@ def test_what_excludes_an_option_of_the_file_wins_over_it(
         ("port = 2020-01-01", "port is a date or a time"),
         ('port = "x"', "port: 'x' is no whole number"),
         ("port = 1.5", "port: '1.5' is no whole number"),
-        ("port = 70000", "port 70000: Must be <= 65535"),
+        ("port = 70000", "port 70000: must be <= 65535"),
         ("no-fsync = 3", "no-fsync: '3' is neither 1 nor 0"),
         ("port = ", "is not TOML"),
         ("port = 1\nport = 2", "is not TOML"),

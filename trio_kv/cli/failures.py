@@ -135,7 +135,7 @@ def explain_misuse(error: CycloptsError) -> str:
             text = f"{surplus} is too much; see {command} --help"
         case ValidationError(argument=argument) if argument is not None and argument.tokens:
             token = argument.tokens[0]
-            text = f"{_name_of(argument, token)} {token.value}: {error.exception_message.rstrip('.')}"
+            text = f"{_name_of(argument, token)} {token.value}: {_uncapitalize(error.exception_message.rstrip('.'))}"
         case CoercionError(argument=argument, msg=str()) if argument is not None:
             text = f"{_name_of(argument, error.token)}: {error.msg}"
         case _:
