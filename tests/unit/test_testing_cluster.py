@@ -123,7 +123,7 @@ async def test_who_knocks_at_the_end_hears_of_it(autojump_clock: MockClock) -> N
     ends: list[bytes] = []
 
     async def read(stream: trio.abc.Stream) -> None:
-        ends.append(await stream.receive_some())
+        ends.append(bytes(await stream.receive_some()))
 
     async def knock(cluster: Cluster) -> None:
         with contextlib.suppress(ConnectionRefusedError):
