@@ -55,7 +55,7 @@ async def test_what_is_typed_is_carried_out_and_remembered(
         "\\output json\rget b\r\\output text\r",
         '{"op":\r"ping"}\r',
         "auth secret\r delete doc\r",
-        "get doc\r\\help incr\r\\output none\r\\frob\rset k {oops\r\r",
+        "get doc\rcas doc 1 2\r\\help incr\r\\output none\r\\frob\rset k {oops\r\r",
     ]
     async with open_store(tmp_path / "data", nodes=1) as (_, port):
         target = Target(port=port)
@@ -82,6 +82,7 @@ async def test_what_is_typed_is_carried_out_and_remembered(
     assert "'none' is none of pretty, text, table, json" in err
     assert "there is no command '\\frob'; see help" in err
     assert "there is no such key" in err
+    assert "conflict: the key does not exist, but a value of it was expected\n" in err
     remembered = list(History(history).load_history_strings())
     assert remembered[-2:] == ["set b 2\nincr b 5", 'set doc {"a":\n1.10}']
     assert not [line for line in remembered if "secret" in line or "delete" in line or "never" in line]

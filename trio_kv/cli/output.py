@@ -223,7 +223,11 @@ def show_answer(
 def explain_answer(answer: ReplyLine) -> str:
     """Return in words why an answer is not what was asked for."""
     if answer.code == "conflict":
-        return f"conflict: {answer.message} (the value is {show_value(answer.value or NULL)})"
+        # Null also stands for no value, which the message tells.
+        value = answer.value or NULL
+        return f"conflict: {answer.message}" + (
+            f" (the value is {show_value(value)})" if value != NULL else ""
+        )
     return "there is no such key" if answer.code == "missing" else f"{answer.code}: {answer.message}"
 
 
