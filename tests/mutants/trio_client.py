@@ -142,3 +142,34 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     patch.setattr(Cache, "_known_of", lambda self, key: 0)
+
+
+@mutant(
+    "recipes: what goes with the end of a thing is carried out again with each call",
+    tests=("tests/unit/test_recipes.py::test_a_thing_is_finished_once",),
+)
+def _(patch: Patch) -> None:
+    real = Held.txn
+
+    async def txn(self: Held, then: Sequence[Members], **_conditions: Any) -> Any:
+        return await real(self, then)
+
+    patch.setattr(Held, "txn", txn)
+
+
+@mutant(
+    "client: what was refused keeps a session",
+    tests=client_tests("test_what_was_refused_does_not_keep_a_session"),
+)
+def _(patch: Patch) -> None:
+    applied = {
+        "ok",
+        "missing",
+        "conflict",
+        "unavailable",
+        "timeout",
+        "overloaded",
+        "bad_request",
+        "too_large",
+    }
+    patch.setattr("trio_kv.client.numbering._APPLIED", frozenset(applied))
