@@ -85,6 +85,23 @@ def _(patch: Patch) -> None:
     patch.setattr(Raft, "receive", receive)
 
 
+@mutant(
+    "D12 what is stored on a full disk overtakes what its space is to be asked of",
+    tests=(f"{REPLICA}test_D12_on_a_full_disk_what_is_stored_overtakes_nothing",),
+)
+def _(patch: Patch) -> None:
+    real = Raft.stored_and_done
+
+    def stored_and_done(self: Raft, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Told]] | None:
+        persistence = self.persistence
+        free_log_bytes, persistence.free_log_bytes = persistence.free_log_bytes, None
+        passed = real(self, ticket)
+        persistence.free_log_bytes = free_log_bytes
+        return passed
+
+    patch.setattr(Raft, "stored_and_done", stored_and_done)
+
+
 @mutant("D3 what waits for a later write leaves with an earlier one", world="core")
 def _(patch: Patch) -> None:
     real = Raft.stored_and_done

@@ -753,3 +753,20 @@ def test_commands_that_wait_are_refused_by_a_leader_that_is_deposed(three: Clust
     three.settle(1)
     assert set(three.taken()) >= {Unknown(1, 1), Refused(2, 1, 2)}
     assert node.uncommitted_bytes == 0
+
+
+@pytest.mark.parametrize("free_log_bytes", [None, 100_000])
+def test_D12_on_a_full_disk_what_is_stored_overtakes_nothing(
+    three: Cluster, free_log_bytes: int | None
+) -> None:
+    """Until it is known how much space it left, a write counts as under way; else its answer leaves at once."""
+    follower = three.nodes[2]
+    three.held = {2}
+    three.propose(1, 1, "k", session=session(three))
+    three.deliver()
+    (write,) = three.queues[2]
+    follower.raft.set_free_log_bytes(free_log_bytes)
+    left = follower.raft.persistence.free_log_bytes_left
+    passed = Driver(follower, Turns(1.0)).pass_on(three.now, Stored(write.ticket))
+    assert (passed is None) == (free_log_bytes is not None)
+    assert follower.raft.persistence.free_log_bytes_left == left

@@ -305,16 +305,18 @@ class Raft(NodeState):
         self._change_role(now, self.role.on_stored(now))
 
     def stored_and_done(self, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Told]] | None:
-        """Note that this write, and all before it, are durable, if that lets messages leave and does nothing else.
+        """Note that this write, and all before it, are durable, if that lets messages leave, and no more.
 
-        So it is with most of a follower's writes.
+        So it is with most of a follower's writes. On a full disk they keep their place behind what was told before them:
+        what they took counts as under way until it is known how much space is left.
 
         Returns:
             the messages, which leave now, and events. None: there is more to it, and nothing was noted.
 
         """
         is_follower = isinstance(self.role, Follower)
-        if not is_follower or self.is_rebuilding or self.persistence.is_backed_up:
+        is_full = self.persistence.free_log_bytes is not None
+        if not is_follower or is_full or self.is_rebuilding or self.persistence.is_backed_up:
             return None
         durable = self.log.durable
         messages = self.persistence.stored(ticket)
