@@ -307,8 +307,8 @@ class Raft(NodeState):
     def stored_and_done(self, ticket: Ticket) -> tuple[Sequence[Message], Sequence[Told]] | None:
         """Note that this write, and all before it, are durable, if that lets messages leave, and no more.
 
-        So it is with most of a follower's writes. On a full disk they keep their place behind what was told before them:
-        what they took counts as under way until it is known how much space is left.
+        So it is with most of a follower's writes. On a full disk they keep their place behind what was told before
+        them: what they took counts as under way until it is known how much space is left.
 
         Returns:
             the messages, which leave now, and events. None: there is more to it, and nothing was noted.
