@@ -218,4 +218,4 @@ async def open_reader(directory: Path, commands: Path) -> AsyncIterator[Reader]:
         try:
             yield reader
         finally:
-            await reader.stop()
+            await reader.stop()  # noqa: ASYNC102 - a server that is cancelled stops at once

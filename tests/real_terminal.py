@@ -9,6 +9,12 @@ import time
 from collections.abc import Callable
 
 WAIT_S = 60.0
+HEEDING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("trio_kv", run_name="__main__", alter_sys=True)
+"""
+"""A job in the background begins with Ctrl-C ignored, and hands that on: whoever is on a terminal heeds it."""
 
 
 def command(*words: str) -> list[str]:
@@ -24,7 +30,12 @@ class Terminal:
         self._ours = ours
         environ = {**os.environ, "TERM": "xterm", "COLUMNS": "90", "LINES": "30", **variables}
         self.process = subprocess.Popen(
-            command(*words), stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
+            [sys.executable, "-c", HEEDING, *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environ,
+            start_new_session=True,
         )
         os.close(theirs)
 

@@ -5,7 +5,6 @@ Prints its address, and serves until it is ended.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import sys
@@ -135,10 +134,12 @@ class Server:
         if path != "/ws":
             await stream.send_all(file_response("/index.html" if path == "/" else path))
             return
-        with contextlib.suppress(trio_websocket.ConnectionClosed, trio.BrokenResourceError):
+        try:
             async with trio.open_nursery() as nursery:
                 request = await trio_websocket.wrap_server_stream(nursery, ReplayStream(head, stream))
                 await self._talk(await request.accept(), nursery)
+        except* (trio_websocket.ConnectionClosed, trio.BrokenResourceError):
+            pass  # The page is gone.
 
     async def _talk(self, websocket: trio_websocket.WebSocketConnection, nursery: trio.Nursery) -> None:
         await websocket.get_message()

@@ -130,9 +130,10 @@ async def test_who_knocks_at_the_end_hears_of_it(autojump_clock: MockClock) -> N
             while True:
                 nursery.start_soon(read, await cluster.open_stream())
 
+    # Who knocks outlives the cluster.
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery, open_cluster(1) as cluster:
-            nursery.start_soon(knock, cluster)
+            nursery.start_soon(knock, cluster)  # noqa: ASYNC111 - see above
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
     assert len(ends) > 10

@@ -20,7 +20,7 @@ async def running_beside(task: Callable[[], Awaitable[object]]) -> AsyncIterator
             nursery.start_soon(task)
             try:
                 yield
-            except BaseException as error:  # noqa: BLE001 - raised below
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - raised below
                 # Out of the nursery it would come in a group.
                 failure = error
             finally:

@@ -178,7 +178,7 @@ class Lock:
             return None
         except (OutcomeUnknownError, trio.Cancelled):
             # It may be ours by now, and nobody would know.
-            await held.release()
+            await held.release()  # noqa: ASYNC102 - it shields, for a while
             raise
         assert reply.revision is not None
         held.token = reply.revision
@@ -196,4 +196,4 @@ class Lock:
             async with running_beside(lambda: held.keep(self._ttl_s)):
                 yield
         finally:
-            await held.release()
+            await held.release()  # noqa: ASYNC102 - it shields, for a while

@@ -135,7 +135,7 @@ class Queue:
                     is_there = (await self._kv.get(item.key)).code != "missing"
                 finally:
                     if not is_there:
-                        await held.release()
+                        await held.release()  # noqa: ASYNC102 - it shields, for a while
                 if is_there:
                     return lock, Taken(item, held)
             if not free:

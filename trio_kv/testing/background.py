@@ -84,10 +84,10 @@ def open_server(nodes: int = 3, *, port: int = 0, **options: Any) -> Iterator[Se
     def run() -> None:
         try:
             trio.run(main)
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - raised in the thread that waits for it
             if opened.done():
                 ended.set_exception(error)
-                return
+                return  # noqa: ASYNC104 - as above
             opened.set_exception(error)
         ended.set_result(None)
 
