@@ -47,7 +47,7 @@ class Group:
         self.proposals.append(propose)
 
     def add_late(self, proposals: list[Propose]) -> None:
-        """Let commands wait no more that have waited elsewhere."""
+        """Add commands that have waited elsewhere: none of the group waits any longer."""
         self._came_at = float("-inf")
         self.proposals += proposals
 
