@@ -5,11 +5,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import attrs
+
 from tests.mutants.registry import Patch, mutant
-from trio_kv.storage import data_directory, lock, making
+from trio_kv.storage import data_directory, host, lock, making, rebuild
 from trio_kv.storage.data_directory import UNFINISHED_NAME, DataDirectory
 from trio_kv.storage.errors import StorageError
-from trio_kv.storage.manifest import write_manifest
+from trio_kv.storage.manifest import Manifest, write_manifest
 from trio_kv.storage.node_directory import NodeDirectory, make_node, node_name
 from trio_kv.storage.place import Place
 from trio_kv.storage.recovery import Recovery
@@ -24,6 +26,11 @@ def states_tests(*names: str) -> tuple[str, ...]:
 def directory_tests(*names: str) -> tuple[str, ...]:
     """Return tests of the real data directory."""
     return tuple(f"tests/unit/test_data_directory.py::{name}" for name in names)
+
+
+def host_tests(*names: str) -> tuple[str, ...]:
+    """Return tests of the data directory of a host."""
+    return tuple(f"tests/unit/test_host_directory.py::{name}" for name in names)
 
 
 @mutant(
@@ -101,6 +108,40 @@ def _(patch: Patch) -> None:
     waiting: list[Any] = []
     patch.setattr(data_directory, "make_node", make_node_late)
     patch.setattr(data_directory, "write_manifest", write)
+
+
+@mutant(
+    "D8 a host's directory is started as that of a whole cluster",
+    tests=host_tests("test_a_host_and_a_whole_cluster_are_not_mixed_up"),
+)
+def _(patch: Patch) -> None:
+    real = data_directory._check_whole
+
+    def check_whole(path: Path, manifest: Manifest, nodes: int | None) -> None:
+        real(path, attrs.evolve(manifest, here=None), nodes)
+
+    patch.setattr(data_directory, "_check_whole", check_whole)
+
+
+@mutant(
+    "D8 a host takes whatever node's directory is there",
+    tests=host_tests("test_another_ones_directory_is_refused"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(host, "_check_host", lambda *_: None)
+
+
+@mutant(
+    "D8 a rebuild counts on nodes that it can't look at",
+    tests=host_tests("test_a_rebuild_needs_a_majority_that_is_known_to_be_sound"),
+)
+def _(patch: Patch) -> None:
+    real = rebuild._why_unsound
+
+    def why_unsound(directory: DataDirectory, node: int) -> str | None:
+        return real(directory, node) if node in directory.nodes_here else None
+
+    patch.setattr(rebuild, "_why_unsound", why_unsound)
 
 
 @mutant(

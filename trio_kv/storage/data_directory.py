@@ -3,7 +3,7 @@
 ::
 
     lock              holds the process id of whoever uses the directory, for people (see `storage.lock`)
-    manifest.json     format, cluster id, and every node with its incarnation
+    manifest.json     format, cluster id, every node with its incarnation, and who of them lives here
     node-N/           identity.json, the segments of the node's log, and its snapshots
 
 The manifest is written **last**, when all node directories are durable: from then on the cluster exists, and
@@ -22,6 +22,7 @@ A node that can't be opened does not keep the others from starting: it is `needs
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Self
@@ -32,13 +33,12 @@ from trio_kv.storage.errors import ManifestError, NodesDifferError, StorageError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files, remove
 from trio_kv.storage.folders import Folder, RealFolder
 from trio_kv.storage.manifest import (
-    CLUSTER_BITS,
     FORMAT,
     MANIFEST_NAME,
     NODES_DEFAULT,
     Manifest,
-    ManifestNode,
     check_nodes,
+    draw_manifest,
     read_manifest,
     write_manifest,
 )
@@ -57,8 +57,6 @@ from trio_kv.wire.frames import Identity
 UNFINISHED_NAME = "unfinished"
 """Stands in a directory that `storage.making` works on, until there is a manifest."""
 _TEMPORARY = frozenset(name + TEMPORARY_SUFFIX for name in (MANIFEST_NAME, UNFINISHED_NAME))
-_INCARNATION_BITS = 53
-"""Every JSON reader keeps a whole number of so many bits."""
 _REPLACED_BITS = 32
 """A replaced node's incarnation is higher than the one before, by a random number of at most so many bits."""
 
@@ -84,11 +82,17 @@ class DataDirectory:
 
     @property
     def nodes(self) -> tuple[int, ...]:
-        """All nodes, in order."""
+        """All nodes of the cluster, in order, wherever they live."""
         return tuple(sorted(self.manifest.incarnations))
 
+    @property
+    def nodes_here(self) -> tuple[int, ...]:
+        """The nodes that live here, in order. No other one is ever looked for in the directory."""
+        return self.manifest.nodes_here
+
     def identity(self, node: int) -> Identity:
-        """Return whose directory a node's must be."""
+        """Return whose directory a node's must be, which lives here."""
+        assert node in self.nodes_here, f"node {node} lives elsewhere"
         return Identity(self.cluster, node, self.manifest.incarnations[node])
 
     def node(self, node: int) -> NodeDirectory:
@@ -194,6 +198,40 @@ def open_folder(
 
     Arguments and errors are those of `open_data_directory`.
     """
+
+    def make(files: Files) -> Manifest:
+        if is_unfinished(files):
+            raise ManifestError(
+                f"{root.path} is not complete: what was to be put into it was interrupted.",
+                "Nothing was changed. Restore into it again, or remove it.",
+            )
+        draw = partial(draw_manifest, nodes or NODES_DEFAULT, random)
+        return make_cluster(root, draw, segment_bytes=segment_bytes)
+
+    return take(root, make, lambda manifest: _check_whole(root.path, manifest, nodes), segment_bytes)
+
+
+def take(
+    root: Folder,
+    make: Callable[[Files], Manifest],
+    check: Callable[[Manifest], object],
+    segment_bytes: int,
+) -> DataDirectory:
+    """Lock a folder and open the cluster that lives in it; the folder is closed with it, or when this raises.
+
+    Args:
+        root: the folder.
+        make: called where there is none: makes one, or raises.
+        check: raises if it is not the one that was meant.
+        segment_bytes: size of new log segments.
+
+    Raises:
+        LockedError: another process uses it.
+        ManifestError: it can't be understood.
+        StorageError: its file system can't lock it.
+        OSError: the disk refused.
+
+    """
     with contextlib.ExitStack() as undo:
         undo.callback(root.close)
         root.lock()
@@ -202,14 +240,9 @@ def open_folder(
         _remove(files, _TEMPORARY)
         manifest = read_manifest(files)
         if manifest is None:
-            if is_unfinished(files):
-                raise ManifestError(
-                    f"{root.path} is not complete: what was to be put into it was interrupted.",
-                    "Nothing was changed. Restore into it again, or remove it.",
-                )
-            manifest = make_cluster(root, nodes or NODES_DEFAULT, random, segment_bytes=segment_bytes)
+            manifest = make(files)
         else:
-            _check_count(root.path, manifest, nodes)
+            check(manifest)
             _believe(root, files)
             if manifest.format < FORMAT:
                 manifest = attrs.evolve(manifest, format=FORMAT)
@@ -239,8 +272,13 @@ def _remove(files: Files, left: Collection[str]) -> None:
         remove(files, name)
 
 
-def _check_count(path: Path, manifest: Manifest, nodes: int | None) -> None:
+def _check_whole(path: Path, manifest: Manifest, nodes: int | None) -> None:
     count = len(manifest.nodes)
+    if manifest.here is not None:
+        raise ManifestError(
+            f"{path} holds node {manifest.here} alone of a cluster of {count}: the others live on other hosts.",
+            "Without them it can be neither served nor rebuilt. Nothing was changed.",
+        )
     if nodes not in {None, count}:
         raise NodesDifferError(
             f"{path} holds a cluster of {count} nodes; it can't be started with {nodes}.",
@@ -250,13 +288,18 @@ def _check_count(path: Path, manifest: Manifest, nodes: int | None) -> None:
 
 def make_cluster(
     root: Folder,
-    nodes: int,
-    random: Random,
+    draw: Callable[[], Manifest],
     *,
     segment_bytes: int,
     fill: Callable[[Sequence[NodeDirectory]], object] | None = None,
 ) -> Manifest:
-    """Make a cluster's directories, let `fill` work on them, and last write the manifest: before that it isn't there.
+    """Make the nodes' directories, let `fill` work on them, and last write the manifest: before that it isn't there.
+
+    Args:
+        root: where they are made.
+        draw: returns the cluster, when it is known that there is none yet.
+        segment_bytes: size of the log segments.
+        fill: gives those who live here what they begin with, durably.
 
     Raises:
         ManifestError: there is a log already.
@@ -269,25 +312,18 @@ def make_cluster(
                 f"{root.path / name} holds a log, but {root.path / MANIFEST_NAME} is missing.",
                 "Nothing was changed. Put back the manifest, or move the directory away if it isn't needed.",
             )
-    cluster = f"{random.getrandbits(CLUSTER_BITS):032x}"
-    members = [
-        ManifestNode(node, random.randrange(1, 1 << _INCARNATION_BITS)) for node in range(1, nodes + 1)
+    manifest = draw()
+    identities = [
+        Identity(manifest.cluster, node, manifest.incarnations[node]) for node in manifest.nodes_here
     ]
     directories = [
-        NodeDirectory(
-            Identity(cluster, member.node, member.incarnation),
-            root,
-            node_name(member.node),
-            "ok",
-            segment_bytes=segment_bytes,
-        )
-        for member in members
+        NodeDirectory(identity, root, node_name(identity.node), "ok", segment_bytes=segment_bytes)
+        for identity in identities
     ]
     for each in directories:
         make_node(root, each.name, each.identity, segment_bytes=segment_bytes)
     if fill is not None:
         fill(directories)
-    manifest = Manifest(FORMAT, cluster, members)
     # The names of the node directories become durable before the one that speaks of them.
     root.sync()
     with contextlib.closing(root.files()) as files:

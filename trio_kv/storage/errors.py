@@ -46,6 +46,10 @@ class ManifestError(StorageError):
     """The manifest can't be read, or does not go with what lies beside it."""
 
 
+class LostError(StorageError):
+    """There is no data directory where a node's must be: that is a lost disk, and no first start."""
+
+
 class NodesDifferError(StorageError):
     """The cluster in the data directory has another number of nodes than was asked for."""
 

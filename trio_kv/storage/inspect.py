@@ -147,7 +147,7 @@ def _nodes_of(path: Path) -> Iterator[list[NodeDirectory]]:
                 continue
             root.lock(is_shared=True)
             directory = DataDirectory(root, manifest, segment_bytes=0)
-            nodes = [directory.node(node) for node in directory.nodes]
+            nodes = [directory.node(node) for node in directory.nodes_here]
             found = nodes if place is path else [node for node in nodes if node.path.resolve() == here]
             if found:
                 yield found

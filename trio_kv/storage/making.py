@@ -8,6 +8,7 @@ part of a cluster without one.
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from trio_kv.storage.errors import ManifestError
 from trio_kv.storage.files import TEMPORARY_SUFFIX, Files
 from trio_kv.storage.folders import Folder, RealFolder
 from trio_kv.storage.lock import LOCK_NAME
-from trio_kv.storage.manifest import check_nodes, write_json
+from trio_kv.storage.manifest import Manifest, check_nodes, draw_manifest, write_json
 from trio_kv.storage.node_directory import NodeDirectory
 from trio_kv.storage.segments import SEGMENT_BYTES
 
@@ -52,11 +53,22 @@ def make_data_directory(
 
     """
     check_nodes(nodes)
+    root = open_vacant(path, is_synced=is_synced)
+    return make_in_folder(root, nodes=nodes, random=random, fill=fill, segment_bytes=segment_bytes)
+
+
+def open_vacant(path: Path, *, is_synced: bool) -> RealFolder:
+    """Open a directory that may become a data directory; make it, if it isn't there.
+
+    Raises:
+        ManifestError: there is something in it.
+        OSError: the disk refused.
+
+    """
     if path.exists():
         with contextlib.closing(RealFolder.open(path)) as found, contextlib.closing(found.files()) as files:
             _check_vacant(found, files)
-    root = RealFolder.open_new(path, is_synced=is_synced)
-    return make_in_folder(root, nodes=nodes, random=random, fill=fill, segment_bytes=segment_bytes)
+    return RealFolder.open_new(path, is_synced=is_synced)
 
 
 def make_in_folder(
@@ -71,6 +83,26 @@ def make_in_folder(
 
     Arguments and errors are those of `make_data_directory`.
     """
+    return make_whole(root, partial(draw_manifest, nodes, random), fill, segment_bytes=segment_bytes)
+
+
+def make_whole(
+    root: Folder,
+    draw: Callable[[], Manifest],
+    fill: Callable[[Sequence[NodeDirectory]], object] | None = None,
+    *,
+    segment_bytes: int,
+) -> DataDirectory:
+    """Make what `draw` returns in a folder, as `make_cluster` does; it is there as a whole, or not at all.
+
+    The folder is closed with it, or when this raises.
+
+    Raises:
+        ManifestError: there is something already.
+        LockedError: another process makes one there.
+        OSError: the disk refused.
+
+    """
     with contextlib.ExitStack() as undo:
         undo.callback(root.close)
         root.lock()
@@ -78,9 +110,9 @@ def make_in_folder(
         _check_vacant(root, files)
         root.sync_above()
         _remove_unfinished(root, files)
-        write_json(files, UNFINISHED_NAME, {"nodes": nodes})
+        write_json(files, UNFINISHED_NAME, {})
         try:
-            manifest = make_cluster(root, nodes, random, segment_bytes=segment_bytes, fill=fill)
+            manifest = make_cluster(root, draw, segment_bytes=segment_bytes, fill=fill)
         except BaseException:
             if is_unfinished(files):
                 _remove_unfinished(root, files)

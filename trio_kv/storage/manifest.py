@@ -7,6 +7,7 @@ A directory of an earlier format that is read here is taken as it is. Its manife
 that the earlier version would not understand: from then on that one refuses it.
 """
 
+from random import Random
 from typing import TypeVar
 
 import attrs
@@ -25,6 +26,8 @@ MANIFEST_NAME = "manifest.json"
 IDENTITY_NAME = "identity.json"
 """Stands in a node's directory, and says whose that is."""
 CLUSTER_BITS = 128
+INCARNATION_BITS = 53
+"""Every JSON reader keeps a whole number of so many bits."""
 _PUT_BACK = "Nothing was changed. Put back the file as it was; it never changes while a cluster lives."
 _BACKUP_AND_RESTORE = (
     "An earlier version of trio_kv wrote it, and nothing was changed. The way over: `trio-kv serve` it with that"
@@ -39,16 +42,28 @@ class ManifestNode:
 
     node: int
     incarnation: int
+    """0 where it is not known: of a node that lives elsewhere."""
 
 
 @attrs.frozen
 class Manifest:
-    """The cluster that lives in the directory. Never changes, but for a node that is rebuilt, and for the format."""
+    """The cluster that lives in the directory, or a part of it.
+
+    Never changes, but for a node that is rebuilt, and for the format.
+    """
 
     format: int
     """Of the newest version that worked on the directory."""
     cluster: str
     nodes: list[ManifestNode]
+    """All of the cluster."""
+    here: int | None = None
+    """The one that lives in this directory, where each has a host of its own; None: all do."""
+
+    @property
+    def nodes_here(self) -> tuple[int, ...]:
+        """The nodes that live in this directory, in order."""
+        return tuple(sorted(self.incarnations)) if self.here is None else (self.here,)
 
     @property
     def incarnations(self) -> dict[int, int]:
@@ -77,6 +92,34 @@ def check_nodes(nodes: int) -> None:
         raise ValueError(f"a cluster has 1 to {NODES_MAX} nodes, not {nodes}")
 
 
+def is_cluster_id(text: str) -> bool:
+    """Return whether this can be a cluster's id: 32 hexadecimal digits, in small letters."""
+    return len(text) * 4 == CLUSTER_BITS and not text.strip("0123456789abcdef")
+
+
+def draw_cluster_id(random: Random) -> str:
+    """Return the id of a new cluster."""
+    return f"{random.getrandbits(CLUSTER_BITS):032x}"
+
+
+def draw_manifest(nodes: int, random: Random) -> Manifest:
+    """Return a new cluster of so many nodes, all of which live in one directory."""
+    cluster = draw_cluster_id(random)
+    members = [ManifestNode(node, _draw_incarnation(random)) for node in range(1, nodes + 1)]
+    return Manifest(FORMAT, cluster, members)
+
+
+def draw_host_manifest(cluster: str, nodes: int, here: int, random: Random) -> Manifest:
+    """Return a cluster of so many nodes, of which one lives in a directory of its own, and is new."""
+    incarnation = _draw_incarnation(random)
+    members = [ManifestNode(node, incarnation if node == here else 0) for node in range(1, nodes + 1)]
+    return Manifest(FORMAT, cluster, members, here)
+
+
+def _draw_incarnation(random: Random) -> int:
+    return random.randrange(1, 1 << INCARNATION_BITS)
+
+
 def read_manifest(files: Files) -> Manifest | None:
     """Return the cluster that lives in a directory; None if there is none.
 
@@ -89,11 +132,11 @@ def read_manifest(files: Files) -> Manifest | None:
         return None
     manifest = read_json(files, MANIFEST_NAME, Manifest)
     numbers = sorted(manifest.incarnations)
-    is_cluster = len(manifest.cluster) * 4 == CLUSTER_BITS and not manifest.cluster.strip("0123456789abcdef")
     if (
         numbers != list(range(1, len(manifest.nodes) + 1))
         or not 1 <= len(numbers) <= NODES_MAX
-        or not is_cluster
+        or not is_cluster_id(manifest.cluster)
+        or (manifest.here is not None and not manifest.incarnations.get(manifest.here))
     ):
         raise ManifestError(
             f"{files.location(MANIFEST_NAME)} does not describe a cluster of nodes 1 to N.", _PUT_BACK
@@ -103,7 +146,10 @@ def read_manifest(files: Files) -> Manifest | None:
 
 def write_manifest(files: Files, manifest: Manifest) -> None:
     """Let this be the cluster that lives in a directory, durably. Raises OSError."""
-    write_json(files, MANIFEST_NAME, attrs.asdict(manifest))
+    content = attrs.asdict(manifest)
+    if manifest.here is None:
+        del content["here"]
+    write_json(files, MANIFEST_NAME, content)
 
 
 def read_json(files: Files, name: str, kind: type[_T]) -> _T:

@@ -32,7 +32,7 @@ def rebuild_node(
         directory: the cluster's.
         node: whose directory.
         random: draws the new incarnation.
-        running: nodes that run with all of their data. They are not looked at.
+        running: nodes that run with all of their data, here or elsewhere. They are not looked at.
 
     Returns:
         where the old directory was moved, if there was one.
@@ -76,7 +76,9 @@ def rebuild_node(
 
 
 def _why_unsound(directory: DataDirectory, node: int) -> str | None:
-    """Return why a node has not all of its data; None if it has."""
+    """Return why a node has not all of its data, or may not have; None if it has."""
+    if node not in directory.nodes_here:
+        return "it lives elsewhere, and is not known to have all of its data"
     try:
         directory.node(node).check_sound()
     except StorageError as error:
