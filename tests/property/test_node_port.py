@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_kv.kv.commands import Command, OpenSession, Write
-from trio_kv.kv.operations import AnyWrite, Cas, Delete, Get, Set
+from tests.drawn_commands import COMMANDS, NUMBERS, TEXTS, VALUES
+from trio_kv.kv.operations import Get
 from trio_kv.kv.operations.operation import Change
 from trio_kv.kv.reply import Reply, TimedReply
 from trio_kv.wire.node_port import (
@@ -33,22 +33,7 @@ from trio_kv.wire.node_port import (
 )
 
 GET = b'{"op":"get","key":"k"}'
-NUMBERS = st.integers(0, 2**63 - 1)
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 ASKERS = st.builds(ReplyTo, NUMBERS, st.integers(0, 2**64 - 1))
-SPELLINGS = st.sampled_from(
-    [b"1.50", b"1e3", b'{"b": 1,\t"a": [ ]}', b'"\\u00e9"', '"\u20ac"'.encode(), b"null"]
-)
-VALUES = SPELLINGS.map(msgspec.Raw)
-UNSETS = st.just(msgspec.UNSET)
-WRITES: st.SearchStrategy[AnyWrite] = st.one_of(
-    st.builds(Set, TEXTS, VALUES, UNSETS | NUMBERS),
-    st.builds(Delete, TEXTS, UNSETS | NUMBERS),
-    st.builds(Cas, TEXTS, VALUES, UNSETS | VALUES),
-)
-COMMANDS: st.SearchStrategy[Command] = st.builds(Write, NUMBERS, NUMBERS, NUMBERS, WRITES) | st.builds(
-    OpenSession, NUMBERS
-)
 QUERIES = st.lists(st.builds(Get, TEXTS), min_size=1)
 
 

@@ -5,11 +5,25 @@ bytes. In it an operation stands as its own JSON object, and values keep the JSO
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
+from trio_kv.kv.nesting import NESTING_MAX, is_nested_deeper
 from trio_kv.kv.operations import AnyWrite
+from trio_kv.kv.operations.operation import REVISION_MAX
+
+UNSAID: Final = -1
+"""As `done`: the client does not say it. Then it is the highest seq of the session less `SEQS_UNSAID`."""
+
+_Number = Annotated[int, Meta(ge=0, le=REVISION_MAX)]
+"""A command may come from another process: a larger number in it would be beyond 64 bits in sums and snapshots."""
+
+COMMAND_NESTING_MAX: Final = NESTING_MAX + 4
+"""A value stands in an operation in a list in a transaction in a command."""
+
+NESTED_TOO_DEEP: Final = f"a value of the command is nested too deep: at most {NESTING_MAX} levels"
 
 
 class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
@@ -26,9 +40,9 @@ class Command(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=True):
 class Write(Command, frozen=True, gc=False, array_like=True, tag="write"):
     """An operation of a session. It takes effect at most once per seq."""
 
-    session: int
-    seq: int
-    done: int
+    session: _Number
+    seq: _Number
+    done: Annotated[int, Meta(ge=UNSAID, le=REVISION_MAX)]
     """The lowest seq of the session whose answer its owner still awaits."""
     operation: AnyWrite
 
@@ -41,18 +55,14 @@ class ClientWrite(Write, frozen=True, gc=False, array_like=True, tag="client"):
 
     secret: str
     """That of the session: whoever does not know it did not open it."""
-    digest: int
+    digest: _Number
     """Of the operation, made once by who took it from the client: the same seq with another one is a mistake."""
-
-
-UNSAID: Final = -1
-"""As `done`: the client does not say it. Then it is the highest seq of the session less `SEQS_UNSAID`."""
 
 
 class OpenSession(Command, frozen=True, gc=False, array_like=True, tag="open"):
     """Open a session: its id is the index of this entry (thesis §6.3)."""
 
-    timeout_us: int
+    timeout_us: _Number
     secret: str = ""
     """Random, of a session for a client: an index can be guessed. A repeated opening has the same one, and gives the
     same session. Empty: a gateway opens it for itself."""
@@ -65,7 +75,7 @@ class OpenSession(Command, frozen=True, gc=False, array_like=True, tag="open"):
 class RenewSession(Command, frozen=True, gc=False, array_like=True, tag="renew"):
     """Use a session without writing anything."""
 
-    session: int
+    session: _Number
     secret: str = ""
 
     def encode(self) -> bytes:
@@ -76,7 +86,7 @@ class RenewSession(Command, frozen=True, gc=False, array_like=True, tag="renew")
 class Expire(Command, frozen=True, gc=False, array_like=True, tag="expire"):
     """Let keys and sessions end that are due at this entry's cluster time, the earliest first."""
 
-    at_most: int | None = None
+    at_most: _Number | None = None
     """So many of them; None: all. It stands in the entry because logs of format 2 have entries without a limit."""
 
 
@@ -96,7 +106,14 @@ def decode_command(data: bytes) -> Command:
     """Return the command whose bytes these are.
 
     Raises:
-        ValueError: these are not the bytes of a command (msgspec's errors are ValueErrors).
+        ValueError: these are not the bytes of a command (msgspec's errors are ValueErrors), or of one that no door lets
+            in: a number in it, or the depth of a value, is beyond what the state machine and its snapshots can hold.
 
     """
-    return _decode(data)
+    try:
+        command = _decode(data)
+    except RecursionError:
+        raise ValueError(NESTED_TOO_DEEP) from None
+    if len(data) > 2 * COMMAND_NESTING_MAX and is_nested_deeper(data, COMMAND_NESTING_MAX):
+        raise ValueError(NESTED_TOO_DEEP)
+    return command
