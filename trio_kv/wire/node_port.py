@@ -16,8 +16,8 @@ Commands travel as the bytes that the log has, queries as their JSON objects, an
 JSON text that they are.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -26,6 +26,7 @@ from trio_kv.kv.commands import Command, decode_command
 from trio_kv.kv.operations import AnyQuery
 from trio_kv.kv.operations.operation import Change, ChangeKind
 from trio_kv.kv.reply import Reply, TimedReply
+from trio_kv.wire.packed import Kinds, Number, encode
 
 WRITE_BYTES_MAX = 256 << 20
 """What a leader takes of writes that are not committed yet, as `Propose.size_bytes` weighs them. One write is taken
@@ -161,11 +162,11 @@ def encode_request(request: Request) -> bytes:
     if isinstance(request, Propose):
         commands = [command.encode() for command in request.commands]
         places = [(place, _encode_queries(queries)) for place, queries in request.queries]
-        return b"P" + _encode((*head, commands, request.size_bytes, places))
+        return b"P" + encode((*head, commands, request.size_bytes, places))
     if isinstance(request, Pull):
-        return b"L" + _encode((*head, request.after))
+        return b"L" + encode((*head, request.after))
     queries = _encode_queries(request.queries)
-    return b"R" + _encode((*head, queries, request.is_stale, request.applied_min))
+    return b"R" + encode((*head, queries, request.is_stale, request.applied_min))
 
 
 def decode_request(data: bytes) -> Request:
@@ -175,16 +176,16 @@ def decode_request(data: bytes) -> Request:
         NodePortError: they are none of a request.
 
     """
-    kind, (process, nonce, number, *rest) = _decode(data, _REQUESTS)
+    kind, (process, nonce, number, *rest) = _REQUESTS.split(data)
     if kind == b"P":
         texts, size_bytes, places = rest
-        commands = _decode_inner(_decode_commands, texts)
+        commands = _REQUESTS.decode(_decode_commands, texts)
         queries = _decode_places(places, len(commands))
         return Propose(ReplyTo(process, nonce), number, commands, size_bytes, queries)
     if kind == b"L":
         return Pull(ReplyTo(process, nonce), number, *rest)
     texts, *others = rest
-    return Read(ReplyTo(process, nonce), number, _decode_inner(_decode_queries, texts), *others)
+    return Read(ReplyTo(process, nonce), number, _REQUESTS.decode(_decode_queries, texts), *others)
 
 
 def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
@@ -195,18 +196,18 @@ def encode_answer(reply_to: ReplyTo, answer: Answer) -> bytes:
             (reply.code, _bytes_of(reply.value), reply.revision, reply.message, _ttl_of(reply))
             for reply in answer.replies
         ]
-        return b"D" + _encode((*head, answer.term, answer.applied, replies))
+        return b"D" + encode((*head, answer.term, answer.applied, replies))
     if isinstance(answer, Batch):
         changes = [
             (each.kind, each.key, _bytes_of(each.value), each.revision, each.previous)
             for each in answer.changes
         ]
-        return b"B" + _encode((*head, answer.after, answer.upto, changes))
+        return b"B" + encode((*head, answer.after, answer.upto, changes))
     if isinstance(answer, Gone):
-        return b"G" + _encode((*head, answer.after))
+        return b"G" + encode((*head, answer.after))
     if isinstance(answer, Refused):
-        return b"N" + _encode((*head, answer.hint))
-    return (b"F" if isinstance(answer, Full) else b"U") + _encode(head)
+        return b"N" + encode((*head, answer.hint))
+    return (b"F" if isinstance(answer, Full) else b"U") + encode(head)
 
 
 def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
@@ -216,7 +217,7 @@ def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
         NodePortError: they are none of an answer.
 
     """
-    kind, (process, nonce, *rest) = _decode(data, _ANSWERS)
+    kind, (process, nonce, *rest) = _ANSWERS.split(data)
     if kind == b"D":
         rest[-1] = [_reply_of(*members) for members in rest[-1]]
     elif kind == b"B":
@@ -224,30 +225,30 @@ def decode_answer(data: bytes) -> tuple[ReplyTo, Answer]:
     return ReplyTo(process, nonce), _ANSWER_CLASSES[kind](*rest)
 
 
-def _decoder(members: Any) -> Callable[[bytes], tuple[Any, ...]]:
-    return msgspec.msgpack.Decoder(members).decode
-
-
-_Number = Annotated[int, Meta(ge=0)]
 _Texts = Annotated[list[bytes], Meta(min_length=1)]
-_Reply = tuple[str, bytes | None, _Number, str, _Number | None]
-_Change = tuple[ChangeKind, str, bytes | None, _Number, _Number]
-_encode = msgspec.msgpack.Encoder().encode
+_Reply = tuple[str, bytes | None, Number, str, Number | None]
+_Change = tuple[ChangeKind, str, bytes | None, Number, Number]
 _encode_query = msgspec.json.Encoder().encode
 _decode_query = msgspec.json.Decoder(AnyQuery).decode
-_REQUESTS = {
-    b"P": _decoder(tuple[_Number, _Number, _Number, _Texts, _Number, list[tuple[_Number, _Texts]]]),
-    b"R": _decoder(tuple[_Number, _Number, _Number, list[bytes], bool, _Number]),
-    b"L": _decoder(tuple[_Number, _Number, _Number, _Number]),
-}
-_ANSWERS = {
-    b"D": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Reply]]),
-    b"B": _decoder(tuple[_Number, _Number, _Number, _Number, _Number, _Number, list[_Change]]),
-    b"G": _decoder(tuple[_Number, _Number, _Number, _Number, _Number]),
-    b"N": _decoder(tuple[_Number, _Number, _Number, _Number, _Number | None]),
-    b"F": _decoder(tuple[_Number, _Number, _Number, _Number]),
-    b"U": _decoder(tuple[_Number, _Number, _Number, _Number]),
-}
+_REQUESTS = Kinds(
+    {
+        b"P": tuple[Number, Number, Number, _Texts, Number, list[tuple[Number, _Texts]]],
+        b"R": tuple[Number, Number, Number, list[bytes], bool, Number],
+        b"L": tuple[Number, Number, Number, Number],
+    },
+    NodePortError,
+)
+_ANSWERS = Kinds(
+    {
+        b"D": tuple[Number, Number, Number, Number, Number, Number, list[_Reply]],
+        b"B": tuple[Number, Number, Number, Number, Number, Number, list[_Change]],
+        b"G": tuple[Number, Number, Number, Number, Number],
+        b"N": tuple[Number, Number, Number, Number, Number | None],
+        b"F": tuple[Number, Number, Number, Number],
+        b"U": tuple[Number, Number, Number, Number],
+    },
+    NodePortError,
+)
 _ANSWER_CLASSES: dict[bytes, type[Answer]] = {
     b"D": Done,
     b"B": Batch,
@@ -256,24 +257,6 @@ _ANSWER_CLASSES: dict[bytes, type[Answer]] = {
     b"F": Full,
     b"U": Unknown,
 }
-
-
-def _decode(
-    data: bytes, decoders: dict[bytes, Callable[[bytes], tuple[Any, ...]]]
-) -> tuple[bytes, tuple[Any, ...]]:
-    """Return the kind and the members of a message."""
-    kind = bytes(data[:1])
-    decode = decoders.get(kind)
-    if decode is None:
-        raise NodePortError(f"no message begins with {kind!r}: right would be one of {sorted(decoders)}")
-    return kind, _decode_inner(decode, data[1:])
-
-
-def _decode_inner(decode: Callable[[Any], Any], data: Any) -> Any:
-    try:
-        return decode(data)
-    except (ValueError, RecursionError) as error:
-        raise NodePortError(f"malformed: {error}") from error
 
 
 def _reply_of(code: str, value: bytes | None, revision: int, message: str, ttl_us: int | None) -> Reply:
@@ -302,7 +285,7 @@ def _decode_places(places: Sequence[tuple[int, list[bytes]]], commands: int) -> 
     numbers = [place for place, _ in places]
     if numbers != sorted(set(numbers)) or (numbers and numbers[-1] > commands):
         raise NodePortError(f"malformed: places {numbers} of queries among {commands} commands")
-    return tuple([(place, _decode_inner(_decode_queries, texts)) for place, texts in places])
+    return tuple([(place, _REQUESTS.decode(_decode_queries, texts)) for place, texts in places])
 
 
 def _encode_queries(queries: Sequence[AnyQuery]) -> list[bytes]:
