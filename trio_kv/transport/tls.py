@@ -73,27 +73,54 @@ def load(files: Files) -> Loaded:
         CertificateError: they can't be read, or don't fit together.
 
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.options |= ssl.OP_NO_TICKET
-    context.num_tickets = 0
-    try:
-        text = files.certificate.read_text()
-        files.key.read_bytes()
-        context.load_cert_chain(files.certificate, files.key, password=_refuse_password)
-    except (OSError, ValueError) as error:
-        names = f"{files.certificate} and {files.key}"
-        raise CertificateError(f"{_name(error, names)}: {explain(error)}") from error
+    context = make_context(ssl.PROTOCOL_TLS_SERVER)
+    text = show_certificate(context, files.certificate, files.key)
     if files.client_ca is not None:
-        try:
-            context.load_verify_locations(files.client_ca)
-        except (OSError, ValueError) as error:
-            raise CertificateError(f"{files.client_ca}: {explain(error)}") from error
-        context.verify_mode = ssl.CERT_REQUIRED
+        ask_for_certificate(context, files.client_ca)
     begin = text.find(BEGIN_CERTIFICATE)
     end = text.find(END_CERTIFICATE, begin) + len(END_CERTIFICATE)
     return Loaded(context, text[begin:end] + "\n")
+
+
+def make_context(protocol: int) -> ssl.SSLContext:
+    """Return what the connections of one end begin with: `ssl.PROTOCOL_TLS_SERVER`, or `ssl.PROTOCOL_TLS_CLIENT`."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_TICKET
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0
+    return context
+
+
+def show_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> str:
+    """Let an end show a certificate; return what is in its file.
+
+    Raises:
+        CertificateError: the files can't be read, or don't fit together.
+
+    """
+    try:
+        text = certificate.read_text()
+        key.read_bytes()
+        context.load_cert_chain(certificate, key, password=_refuse_password)
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"{_name(error, f'{certificate} and {key}')}: {explain(error)}") from error
+    return text
+
+
+def ask_for_certificate(context: ssl.SSLContext, ca: Path) -> None:
+    """Let an end take only peers that show a certificate of this CA, or of one of those in the file.
+
+    Raises:
+        CertificateError: the file can't be read.
+
+    """
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"{ca}: {explain(error)}") from error
+    context.verify_mode = ssl.CERT_REQUIRED
 
 
 def _refuse_password() -> str:
@@ -112,7 +139,8 @@ def explain(error: BaseException | None) -> str:
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key is not that of the certificate"
         words = error.reason or (str(error.args[-1]) if error.args else "")
-        return words.lower().replace("_", " ") or "not in PEM, or not what it should be"
+        words = words.lower().replace("_", " ") or "not in PEM, or not what it should be"
+        return f"{words}: {message}" if (message := getattr(error, "verify_message", "")) else words
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) if error is not None else "the peer went away"
