@@ -5,17 +5,15 @@ the same rules read it. Cyclopts could read it as well, but passes over keys tha
 of an unknown one neither the file nor what would be right.
 """
 
-import difflib
-import os
-import tomllib
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Final
 
 from cyclopts import Argument, ArgumentCollection, CycloptsError, Token
 
+from trio_kv.cli.toml_file import hint_key, kind_of, read_toml
+
 CONFIG_OPTION: Final = "--config"
-FILE_BYTES_MAX: Final = 1 << 20
 
 ORIGINS: ContextVar[Mapping[str, str]] = ContextVar("ORIGINS")
 """Where the options of the command come from that is carried out, by their names in a file: those that are not
@@ -29,7 +27,8 @@ def read_config_file(arguments: ArgumentCollection) -> None:
         arguments: all parameters of a command, with what the command line and the variables say.
 
     Raises:
-        CycloptsError: the file can't be used; says which, which key, and what would be right.
+        UsageError: the file can't be read.
+        CycloptsError: a key in it can't be used; says which file, which key, and what would be right.
 
     """
     by_name = {name: argument for argument in arguments for name in argument.names}
@@ -37,13 +36,13 @@ def read_config_file(arguments: ArgumentCollection) -> None:
     if naming is None or not naming.tokens or not naming.tokens[0].value:
         return
     path = naming.tokens[0].value
-    for key, value in _load(path).items():
+    for key, value in read_toml(path).items():
         argument = by_name.get(f"--{key}")
         if argument is None or argument is naming or not argument.parameter.env_var:
             raise CycloptsError(msg=f"{path}: {_explain_key(key, by_name, naming)}")
         if not isinstance(value, str | int | float):
             raise CycloptsError(
-                msg=f"{path}: {key} is {_kind(value)}; right would be one value, as {key} = ..."
+                msg=f"{path}: {key} is {kind_of(value)}; right would be one value, as {key} = ..."
             )
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not argument.tokens:
@@ -73,37 +72,12 @@ def rank_of(token: Token) -> int:
     return {"": 0, "cli": 0, "env": 1}.get(token.source, 2)
 
 
-def _load(path: str) -> dict[str, object]:
-    try:
-        # Not to wait for a writer, if it is a pipe.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise CycloptsError(msg=f"{path}: {(error.strerror or str(error)).lower()}") from error
-    if len(content) > FILE_BYTES_MAX:
-        raise CycloptsError(msg=f"{path} has more than {FILE_BYTES_MAX} bytes, which is no file of options")
-    try:
-        return tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:
-        raise CycloptsError(msg=f"{path} is not TOML: {str(error) or 'nested too deep'}") from error
-
-
 def _explain_key(key: str, by_name: Mapping[str, Argument], naming: Argument) -> str:
-    known = sorted(
-        {
-            name_of(each)
-            for each in by_name.values()
-            if each is not naming and each.field_info.is_keyword and each.parameter.env_var
-        }
-    )
+    known = {
+        name_of(each)
+        for each in by_name.values()
+        if each is not naming and each.field_info.is_keyword and each.parameter.env_var
+    }
     if key == CONFIG_OPTION.removeprefix("--"):
         return "a file of options can't name another one: leave config out"
-    near = difflib.get_close_matches(key.lower().replace("_", "-"), known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return f"there is no option {key!r}: {hint}"
-
-
-def _kind(value: object) -> str:
-    return (
-        "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else "a date or a time"
-    )
+    return f"there is no option {key!r}: {hint_key(key, known)}"
