@@ -36,7 +36,7 @@ NOT_RUN = {
     r"^systemctl|^journalctl|^sudo|^docker|^install": "it changes the machine",
 }
 """Commands that are not carried out, and why."""
-TOOLS = ("curl", "jq")
+TOOLS = ("curl", "jq", "openssl")
 """What not every machine has. Where it is missing, what needs it is not carried out."""
 
 

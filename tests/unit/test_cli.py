@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from trio_kv import __version__
+from trio_kv.cli import cluster as cluster_commands
 from trio_kv.cli import control as control_commands
 from trio_kv.cli import serve as serve_module
 from trio_kv.cli import wal as wal_commands
@@ -162,6 +163,8 @@ COMMANDS = [
     ["config"],
     ["ctl"],
     *[["ctl", name] for name in control_commands.app if not name.startswith("-")],
+    ["cluster"],
+    *[["cluster", name] for name in cluster_commands.app if not name.startswith("-")],
     ["wal"],
     *[["wal", name] for name in wal_commands.app if not name.startswith("-")],
     ["trace"],

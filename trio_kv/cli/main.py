@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NoReturn
 from cyclopts import App, Parameter
 
 from trio_kv import __version__
-from trio_kv.cli import chaos, config, control, sim, store, top, wal
+from trio_kv.cli import chaos, cluster, config, control, sim, store, top, wal
 from trio_kv.cli.bench import command as bench
 from trio_kv.cli.command_line import explain_misplaced, is_only_help, reorder
 from trio_kv.cli.errors import UsageError
@@ -59,7 +59,7 @@ app = App(
         more=EXIT_CODES,
     ),
 )
-for command in (bench, chaos, config, control, wal, sim, top, trace):
+for command in (bench, chaos, cluster, config, control, wal, sim, top, trace):
     app.command(command.app)
 app.command(store.app, name="*")
 
