@@ -6,6 +6,8 @@ import io
 import json
 import re
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,20 @@ from tests.told import run_core, write_trace
 from trio_kv.check.told.jury import Jury
 from trio_kv.cli.main import main
 from trio_kv.cli.trace.timeline import _Timeline
-from trio_kv.raft.events import ElectionStarted, LeaderElected
+from trio_kv.raft.events import (
+    ElectionStarted,
+    EntriesAppended,
+    LeaderElected,
+    LeaderSteppedDown,
+    LogTruncated,
+)
 from trio_kv.trace.export.mermaid import CHARACTERS_MAX, escape, export_mermaid
+from trio_kv.trace.export.perfetto import export_perfetto
 from trio_kv.trace.marks import TraceEnded
 from trio_kv.trace.merge import merge_traces
 from trio_kv.trace.reading import read_trace
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import ClusterStarted, NodeCrashed, NodeStarted
+from trio_kv.trace.vocabulary import ClusterStarted, NodeCrashed, NodeStarted, SnapshotTaken
 
 HUGE = (1 << 63) - 1
 
@@ -215,38 +224,93 @@ def test_clocks_tell_who_knew_what(path: Path, capsys: pytest.CaptureFixture[str
     assert all(len(clock) >= 2 for clock in elected)
 
 
+def check_perfetto(slots: list[dict[str, Any]]) -> Counter[str]:
+    """Refuse what Perfetto's trace processor drops or never ends; return how many slots of each phase there are."""
+    lanes: defaultdict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    owners: dict[int, int] = {}
+    open_roles: Counter[tuple[int, int]] = Counter()
+    begun: dict[tuple[int, str, str], str] = {}
+    flows: Counter[int] = Counter()
+    for each in slots:
+        pid, tid = each["pid"], each["tid"]
+        if each["ph"] != "M":
+            assert isinstance(each["ts"], int)
+            assert owners.setdefault(tid, pid) == pid, "each node has lanes of its own"
+        match each["ph"]:
+            case "X":
+                lanes[pid, tid].append((each["ts"], each["dur"]))
+            case "B" | "E":
+                open_roles[pid, tid] += 1 if each["ph"] == "B" else -1
+                assert open_roles[pid, tid] in {0, 1}
+            case "b":
+                assert (
+                    begun.setdefault((pid, each["cat"], each["id2"]["local"]), each["name"]) == each["name"]
+                )
+            case "e":
+                # One that ends has to have the name of what began.
+                assert begun.pop((pid, each["cat"], each["id2"]["local"])) == each["name"]
+            case "s" | "f":
+                assert (each["ts"], 1) in lanes[pid, tid]
+                flows[each["id"]] += 1
+            case _:
+                pass
+    for slices in lanes.values():
+        slices.sort()
+        for (first, first_us), (second, second_us) in pairwise(slices):
+            assert second >= first + first_us or second + second_us <= first + first_us, "they overlap"
+    assert set(flows.values()) <= {2}
+    return Counter(each["ph"] for each in slots)
+
+
 @pytest.mark.parametrize("options", [[], ["--time", "0..4"], ["--level", "info"]])
 def test_perfetto_takes_its_slices(
     options: list[str], path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Slices nest, what is asynchronous is paired, arrows join slices that are there, big numbers are texts."""
+    """Slices nest, what is asynchronous ends, arrows join slices that are there, big numbers are texts."""
     found = json.loads(output(capsys, "export", str(path), "--format", "perfetto", *options))
     slots = found["traceEvents"]
-    slices = {(each["pid"], each["tid"], each["ts"]) for each in slots if each["ph"] == "X"}
-    depth: Counter[tuple[int, int]] = Counter()
-    begun: set[tuple[str, str]] = set()
-    flows: Counter[int] = Counter()
-    for each in slots:
-        match each["ph"]:
-            case "B" | "E":
-                depth[each["pid"], each["tid"]] += 1 if each["ph"] == "B" else -1
-                assert depth[each["pid"], each["tid"]] in {0, 1}
-            case "b":
-                begun.add((each["cat"], each["id"]))
-            case "e":
-                assert (each["cat"], each["id"]) in begun
-            case "s" | "f":
-                assert (each["pid"], each["tid"], each["ts"]) in slices
-                flows[each["id"]] += 1
-            case _:
-                pass
-    assert flows
-    assert set(flows.values()) == {2}
+    phases = check_perfetto(slots)
+    assert phases["s"]
+    assert phases["B"]
+    assert "--level" in options or phases["e"] > phases["b"] / 2
     assert f'"{HUGE}"' in json.dumps(slots) or options
     assert (
         len({each["pid"] for each in slots if each["name" if "name" in each else "ph"] == "process_name"})
         >= 3
     )
+
+
+def test_perfetto_shows_events_of_neighbouring_microseconds() -> None:
+    """Times of today, a microsecond apart: the slices touch each other, and none of them overlap."""
+    at_s = datetime(2026, 11, 30, 8, 27, 40, tzinfo=UTC).timestamp()
+    records = [Record(at_s + n / 1e6, n / 1e6, n, SnapshotTaken(n, 1, 1), 1) for n in range(1, 200)]
+    slots = json.loads("".join(export_perfetto(records, lambda _record: True)))["traceEvents"]
+    assert check_perfetto(slots)["X"] == 199
+
+
+@pytest.mark.parametrize(
+    ("ends", "still_open"),
+    [
+        (NodeCrashed("a bug", False, None), set()),
+        (NodeStarted(1, 1, 2), set()),
+        (LogTruncated(2, 3), {1}),
+        (LeaderSteppedDown("a newer term"), {1, 2}),
+    ],
+)
+def test_perfetto_ends_what_comes_to_nothing(ends: Any, still_open: set[int]) -> None:
+    """What a crash or another leader took is on its way to the disk no more, or does not wait to be committed."""
+    records = [Record(1.0, 1.0, 1, ClusterStarted("c", (1, 2, 3), (1,)))]
+    records += [
+        Record(2.0, 2.0, 2, EntriesAppended(1, 1, 1, 0), 1, 1, "leader"),
+        Record(3.0, 3.0, 3, EntriesAppended(2, 3, 1, 0), 1, 1, "leader"),
+        Record(4.0, 4.0, 4, ends, 1, 2, "follower"),
+    ]
+    slots = json.loads("".join(export_perfetto(records, lambda _record: True)))["traceEvents"]
+    check_perfetto(slots)
+    ended = {(each["cat"], each["id2"]["local"]) for each in slots if each["ph"] == "e"}
+    left = [each for each in slots if each["ph"] == "b" and (each["cat"], each["id2"]["local"]) not in ended]
+    assert {each["args"]["first"] for each in left} == still_open
+    assert all(each["cat"] == "disk" for each in left if isinstance(ends, LeaderSteppedDown))
 
 
 def test_mermaid_is_cut_and_escaped() -> None:
@@ -262,13 +326,15 @@ def test_mermaid_is_cut_and_escaped() -> None:
     assert len(text) < CHARACTERS_MAX + 200
     assert re.fullmatch(r"    Note over n1: [\d,]+ more events are left out here", lines[-1])
     assert escape("a;b") == "a#59;b"
+    # Mermaid takes these for a formula, for settings and for a character, wherever they stand.
+    assert escape("$$x$$ %%{init: {}}%% &lt;") == ("#36;#36;x#36;#36; #37;#37;{init: {}}#37;#37; #38;lt#59;")
 
 
 def test_mermaid_draws_causes(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A vote is an arrow from the candidate, an election one from each voter."""
+    """A vote is an arrow from the candidate, an election one from each voter; both say who does it."""
     text = output(capsys, "export", str(path), "--format", "mermaid")
-    assert re.search(r"^    n\d->>n\d: votes for n\d in term \d+$", text, re.MULTILINE)
-    assert re.search(r"^    n\d->>n\d: leads term \d+, elected by ", text, re.MULTILINE)
+    assert re.search(r"^    n(\d)->>n(\d): n\2 votes for n\1 in term \d+$", text, re.MULTILINE)
+    assert re.search(r"^    n\d->>n(\d): n\1 leads term \d+, elected by ", text, re.MULTILINE)
 
 
 def test_an_export_into_a_file(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """Mermaid: a sequence diagram to paste into an issue or a README.
 
 Mermaid takes 50,000 characters, and a reader far less: what comes after `CHARACTERS_MAX` is cut off, and said so.
-It ends a text at `#` and `;`, unless they are written as codes.
+It ends a text at `#` and `;`, and takes `$$`, `%%{` and `&` for orders of its own, unless they are written as codes.
+An arrow ends at who does what its text says, and readers look for that at its beginning: so the text names the node.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +46,7 @@ def _draw(record: Record, senders: list[int | None], nodes: list[int]) -> Iterat
     words = escape(describe(record))
     known = [node for node in dict.fromkeys(senders) if node is not None and node != record.node]
     if record.node is not None and known:
+        words = f"n{record.node} {words}"
         for node in known:
             yield f"    n{node}->>n{record.node}: {words}\n"
             words = "and"
@@ -56,6 +58,6 @@ def _draw(record: Record, senders: list[int | None], nodes: list[int]) -> Iterat
 
 
 def escape(text: str) -> str:
-    """Return a text as Mermaid takes it: in one line, with codes for what would end it."""
+    """Return a text as Mermaid takes it: in one line, with codes for what it would read as its own."""
     line = " ".join(text.split())
-    return "".join(f"#{ord(char)};" if char in "#;<>" else char for char in line)
+    return "".join(f"#{ord(char)};" if char in "#;<>$%&" else char for char in line)
