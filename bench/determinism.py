@@ -2,9 +2,11 @@
 """Prove that a seed decides everything: each seed is run in two processes, with different PYTHONHASHSEEDs.
 
     python bench/determinism.py                 # seeds 1..1000 of all worlds there are
+    python bench/determinism.py --seeds 1..200 --against ../before    # where nothing but the form of code was changed
 
 Compared are the hash over the steps of a run and the SHA-256 of its trace's text. What the core world gave is kept in
-build/determinism, and compared with what other versions of Python gave for the same sources.
+build/determinism, and compared with what other versions of Python gave for the same sources. `--against` compares with
+other sources instead, those in a folder.
 """
 
 import argparse
@@ -25,13 +27,19 @@ SAME_ON_ALL_VERSIONS = ("core",)
 """The whole world is Trio's, too: it is the same for one version of Python and Trio."""
 
 
-def hashes(world: str, seeds: range, jobs: int, hash_seed: int) -> dict[int, list[str]]:
-    """Run the seeds in processes with that PYTHONHASHSEED; return the hashes of each."""
+def hashes(
+    world: str, seeds: range, jobs: int, hash_seed: int, sources: pathlib.Path | None = None
+) -> dict[int, list[str]]:
+    """Run the seeds in processes with that PYTHONHASHSEED, and with those sources; return the hashes of each."""
+    environment = {"PYTHONHASHSEED": str(hash_seed)}
+    if sources is not None:
+        # Else the folder in which this is started would come first, and in it the sources of this version.
+        environment |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(sources.resolve(strict=True))}
 
     def tasks() -> Iterator[Task]:
         return (Task(world=world, seed=seed, is_traced=True) for seed in seeds)
 
-    outcomes = run_in_processes(tasks(), jobs, environment={"PYTHONHASHSEED": str(hash_seed)})
+    outcomes = run_in_processes(tasks(), jobs, environment=environment)
     return {outcome.task.seed: hashes_of(outcome) for outcome in outcomes}
 
 
@@ -51,6 +59,12 @@ def compare(what: str, first: dict[int, list[str]], second: dict[int, list[str]]
     if different:
         print(f"  different: {different[:20]}")
     return not different
+
+
+def compare_sources(what: str, found: dict[int, list[str]], other: dict[int, list[str]]) -> bool:
+    """Print how many seeds go the same way, and of how many all that is told is equal; return whether all are."""
+    steps = [{seed: each[:1] for seed, each in either.items()} for either in (found, other)]
+    return compare(f"{what}, steps alone", *steps) & compare(f"{what}, steps and words", found, other)
 
 
 def compare_versions(world: str, found: dict[int, list[str]], folder: pathlib.Path) -> bool:
@@ -81,6 +95,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="1..1000", type=parse_seeds)
     parser.add_argument("--world", choices=[*WORLDS], help="this one alone")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--against", type=pathlib.Path, help="the folder of another version's sources")
     parser.add_argument("--dir", type=pathlib.Path, default=pathlib.Path("build/determinism"))
     options = parser.parse_args()
     seeds = range(options.seeds.first, (options.seeds.last or options.seeds.first) + 1)
@@ -91,6 +106,10 @@ def main() -> int:
             world_kind(world)
         except LookupError as error:
             print(error)
+            continue
+        if options.against is not None:
+            here, there = (hashes(world, seeds, options.jobs, 1, each) for each in (None, options.against))
+            are_equal &= compare_sources(f"{world}, here and in {options.against}", here, there)
             continue
         found, again = (hashes(world, seeds, options.jobs, hash_seed) for hash_seed in (1, 2))
         are_equal &= compare(f"{world}, {VERSION}, in two processes", found, again)
