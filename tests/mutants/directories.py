@@ -128,7 +128,7 @@ def _(patch: Patch) -> None:
     tests=host_tests("test_another_ones_directory_is_refused"),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(host, "_check_host", lambda *_: None)
+    patch.setattr(host, "_check_is", lambda *_: None)
 
 
 @mutant(

@@ -1,7 +1,7 @@
 """Every state in which a power cut may leave a data directory, after a process that died at any step of making one.
 
-A name is durable when its directory was synced, and not before. So each of these is tried: a first start, a rebuild or
-a restore dies at one of its steps; a start follows, and writes are acknowledged on top of what it found; then the power
+A name is durable when its directory was synced, and not before. So each of these is tried: a first start, a rebuild,
+a restore or the making of a host's dies at one of its steps; a start follows, and writes are acknowledged on top of what it found; then the power
 fails, and each directory comes back as it was at its last sync or at any moment since.
 """
 
@@ -9,13 +9,15 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import Any
 
 import pytest
 
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.storage.data_directory import DataDirectory, open_folder
-from trio_kv.storage.errors import ManifestError, StorageError
+from trio_kv.storage.errors import LostError, ManifestError, StorageError
+from trio_kv.storage.host import make_host_folder, open_host_folder
 from trio_kv.storage.making import make_in_folder
 from trio_kv.storage.memory import MemoryFiles, PowerLossError
 from trio_kv.storage.memory_folder import MemoryFolder, all_directories
@@ -24,6 +26,13 @@ from trio_kv.storage.rebuild import end_rebuild, rebuild_node
 
 SEGMENT_BYTES = 4096
 NODES = 3
+
+HOST: dict[str, Any] = {
+    "cluster": "c0ffee" * 5 + "42",
+    "nodes": NODES,
+    "node": 2,
+    "segment_bytes": SEGMENT_BYTES,
+}
 
 Operation = Callable[[MemoryFiles], object]
 
@@ -58,10 +67,25 @@ def restore(content: MemoryFiles) -> None:
     make_in_folder(folder, nodes=NODES, random=Random(9), fill=fill, segment_bytes=SEGMENT_BYTES).close()
 
 
+def start_host(content: MemoryFiles) -> DataDirectory:
+    """Do what the server of a host does at its start."""
+    directory = open_host_folder(MemoryFolder(content), **HOST)
+    directory.settle(HOST["node"])
+    return directory
+
+
+def make_host(content: MemoryFiles) -> None:
+    make_host_folder(MemoryFolder(content), **HOST, random=Random(7)).close()
+
+
+def replace_host(content: MemoryFiles) -> None:
+    make_host_folder(MemoryFolder(content), **HOST, random=Random(7), replaces=5).close()
+
+
 def acknowledge(directory: DataDirectory) -> dict[int, int]:
     """Write something to the log of each node; return which entry is its last one."""
     last = {}
-    for node in directory.nodes:
+    for node in directory.nodes_here:
         with contextlib.closing(directory.node(node).open()) as opened:
             index, term = opened.wal.last_index + 1, opened.wal.hard_state.term + 1
             new = make_entry(index, term, 0, None)
@@ -73,7 +97,7 @@ def acknowledge(directory: DataDirectory) -> dict[int, int]:
 def kept(directory: DataDirectory) -> dict[int, int]:
     """Return the last entry of each node, and raise what keeps one from starting."""
     last = {}
-    for node in directory.nodes:
+    for node in directory.nodes_here:
         found = directory.node(node)
         assert found.state == "ok", found.reason
         with contextlib.closing(found.open()) as opened:
@@ -137,23 +161,32 @@ def unfinished() -> MemoryFiles:
     return durable
 
 
+REPEATED = (restore, make_host, replace_host)
+"""What is asked for again after it was interrupted: no start does it."""
 CASES: dict[str, tuple[Callable[[], MemoryFiles], Operation]] = {
     "first start": (lambda: MemoryFiles("data"), first_start),
     "restore": (lambda: MemoryFiles("data"), restore),
     "restore after one that was killed": (unfinished, restore),
     "rebuild": (made, rebuild),
+    "making of a host's": (lambda: MemoryFiles("data"), make_host),
+    "replacing of a host's": (lambda: MemoryFiles("data"), replace_host),
 }
 
 
 def start_after_all(content: MemoryFiles, operation: Operation, where: str) -> tuple[DataDirectory, bool]:
-    """Start, if need be after a restore that was interrupted is asked for again; return whether it was."""
+    """Start, if need be after what was interrupted is asked for again; return whether it was."""
+    is_host = operation in {make_host, replace_host}
+    start_it = start_host if is_host else start
     try:
-        return start(content), False
+        return start_it(content), False
     except ManifestError as error:
-        if operation is not restore or "interrupted" not in error.message:
+        if operation not in REPEATED or "interrupted" not in error.message:
             raise AssertionError(where) from error
-    restore(content)
-    return start(content), True
+    except LostError as error:
+        if not is_host:
+            raise AssertionError(where) from error
+    operation(content)
+    return start_it(content), True
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -169,18 +202,21 @@ def test_what_is_acknowledged_after_a_kill_survives_a_power_cut(
         repeated += is_repeated
         with directory:
             last = acknowledge(directory)
-            for node in directory.nodes:
+            for node in directory.nodes_here:
+                assert directory.node(node).is_rebuilding or operation is not replace_host, where
                 if directory.node(node).is_rebuilding:
                     end_rebuild(directory.node(node))
         for twin in power_cuts(content):
-            with start(twin) as again:
+            again, is_repeated = start_after_all(twin, operation, where)
+            with again:
+                assert not is_repeated, where
                 assert kept(again) == last, where
-                assert not any(again.node(node).is_rebuilding for node in again.nodes), where
+                assert not any(again.node(node).is_rebuilding for node in again.nodes_here), where
             states += 1
     with capsys.disabled():
         print(f" {states} states", end="")  # noqa: T201 - how much was tried is part of the claim
     assert states > 20
-    assert (repeated > 20) == (operation is restore)
+    assert (repeated > 20) == (operation in REPEATED)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -208,6 +208,27 @@ def test_a_rebuild_needs_a_majority_that_is_known_to_be_sound(data: Path) -> Non
         assert directory.manifest.here == 2
 
 
+def test_D8_what_takes_the_place_of_a_lost_one_counts_for_nothing_yet(tmp_path: Path) -> None:
+    """Its incarnation is higher than the last one that is known, and the others have to fill it."""
+    with make_host_directory(
+        tmp_path,
+        cluster=CLUSTER,
+        nodes=3,
+        node=2,
+        random=Random(1),
+        replaces=77,
+        segment_bytes=SEGMENT_BYTES,
+        is_synced=False,
+    ) as directory:
+        found = directory.node(2)
+        assert (found.state, found.is_rebuilding) == ("ok", True)
+        assert 77 < found.incarnation < 77 + (1 << 32)
+        with pytest.raises(StorageError, match="being rebuilt"):
+            found.check_sound()
+    with start(tmp_path) as directory:
+        assert directory.node(2).is_rebuilding
+
+
 class _StoppedError(OSError):
     """The process died here."""
 

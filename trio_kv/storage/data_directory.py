@@ -39,6 +39,7 @@ from trio_kv.storage.manifest import (
     Manifest,
     check_nodes,
     draw_manifest,
+    draw_successor,
     read_manifest,
     write_manifest,
 )
@@ -57,8 +58,6 @@ from trio_kv.wire.frames import Identity
 UNFINISHED_NAME = "unfinished"
 """Stands in a directory that `storage.making` works on, until there is a manifest."""
 _TEMPORARY = frozenset(name + TEMPORARY_SUFFIX for name in (MANIFEST_NAME, UNFINISHED_NAME))
-_REPLACED_BITS = 32
-"""A replaced node's incarnation is higher than the one before, by a random number of at most so many bits."""
 
 
 class DataDirectory:
@@ -120,7 +119,7 @@ class DataDirectory:
         """
         self.root.check_here()
         old = self.identity(node)
-        new = Identity(self.cluster, node, old.incarnation + random.randrange(1, 1 << _REPLACED_BITS))
+        new = Identity(self.cluster, node, draw_successor(old.incarnation, random))
         with self.root.home(node_name(node)) as (home, name):
             made = name + NEW_SUFFIX
             manifest = self.manifest.with_incarnation(node, new.incarnation)

@@ -11,6 +11,7 @@ Everything here blocks; call it in a thread.
 """
 
 import contextlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,9 +19,11 @@ from random import Random
 from trio_kv.storage.data_directory import UNFINISHED_NAME, DataDirectory, take
 from trio_kv.storage.errors import LostError, ManifestError
 from trio_kv.storage.files import Files
-from trio_kv.storage.folders import RealFolder
+from trio_kv.storage.folders import Folder, RealFolder
 from trio_kv.storage.making import make_whole, open_vacant
 from trio_kv.storage.manifest import MANIFEST_NAME, Manifest, check_nodes, draw_host_manifest, is_cluster_id
+from trio_kv.storage.node_directory import NodeDirectory
+from trio_kv.storage.rebuild import begin_rebuild
 from trio_kv.storage.segments import SEGMENT_BYTES
 
 
@@ -31,10 +34,11 @@ def make_host_directory(
     nodes: int,
     node: int,
     random: Random,
+    replaces: int | None = None,
     segment_bytes: int = SEGMENT_BYTES,
     is_synced: bool = True,
 ) -> DataDirectory:
-    """Make the data directory of one node, which never lived anywhere before.
+    """Make the data directory of one node.
 
     Args:
         path: where; nothing may be there, but for an empty directory or what an interrupted call left.
@@ -42,6 +46,8 @@ def make_host_directory(
         nodes: how many nodes the cluster has.
         node: who lives here.
         random: draws its incarnation: `random.SystemRandom()` outside of tests.
+        replaces: the highest incarnation that a majority of the other nodes knows of it, if its disk was lost: the new
+            one is higher, and votes for nobody until the others have filled it. None: it never lived anywhere before.
         segment_bytes: size of the log segments.
         is_synced: False leaves out every sync.
 
@@ -52,14 +58,36 @@ def make_host_directory(
         OSError: the disk refused.
 
     """
-    check_nodes(nodes)
-    if not 1 <= node <= nodes:
-        raise ValueError(f"of {nodes} nodes none has the number {node}")
-    if not is_cluster_id(cluster):
-        raise ValueError(f"{cluster!r} is no cluster's id: 32 hexadecimal digits")
+    check_host(cluster, nodes, node)
     root = open_vacant(path, is_synced=is_synced)
-    draw = partial(draw_host_manifest, cluster, nodes, node, random)
-    return make_whole(root, draw, segment_bytes=segment_bytes)
+    return make_host_folder(
+        root,
+        cluster=cluster,
+        nodes=nodes,
+        node=node,
+        random=random,
+        replaces=replaces,
+        segment_bytes=segment_bytes,
+    )
+
+
+def make_host_folder(
+    root: Folder,
+    *,
+    cluster: str,
+    nodes: int,
+    node: int,
+    random: Random,
+    replaces: int | None = None,
+    segment_bytes: int = SEGMENT_BYTES,
+) -> DataDirectory:
+    """Make the data directory of one node in a folder; it is closed with it, or when this raises.
+
+    Arguments and errors are those of `make_host_directory`.
+    """
+    draw = partial(draw_host_manifest, cluster, nodes, node, random, replaces)
+    fill = None if replaces is None else _begin_rebuild
+    return make_whole(root, draw, fill, segment_bytes=segment_bytes)
 
 
 def open_host_directory(
@@ -89,34 +117,58 @@ def open_host_directory(
         OSError: the disk refused.
 
     """
-    names = _names(path, node)
-    missing = _lost(path, node, f"holds no {MANIFEST_NAME}")
-
-    def refuse(_files: Files) -> Manifest:
-        raise missing
-
-    if UNFINISHED_NAME in names and MANIFEST_NAME not in names:
-        raise ManifestError(
-            f"{path} is not complete: its making was interrupted.",
-            "Nothing was changed. Carry out `trio-kv cluster create` once more.",
-        )
-    if MANIFEST_NAME not in names:
-        # Before it is locked, which would leave a file on whatever this is.
-        raise missing
-    root = RealFolder.open(path, is_synced=is_synced)
-    return take(root, refuse, partial(_check_host, path, cluster, nodes, node), segment_bytes)
-
-
-def _names(path: Path, node: int) -> list[str]:
-    """Return what is in a directory. Raises LostError: there is none."""
     try:
-        folder = RealFolder.open(path)
+        root = RealFolder.open(path, is_synced=is_synced)
     except FileNotFoundError as error:
         raise _lost(path, node, "is not there") from error
     except NotADirectoryError as error:
         raise _lost(path, node, "is no directory") from error
-    with contextlib.closing(folder):
-        return folder.names()
+    return open_host_folder(root, cluster=cluster, nodes=nodes, node=node, segment_bytes=segment_bytes)
+
+
+def open_host_folder(
+    root: Folder, *, cluster: str, nodes: int, node: int, segment_bytes: int = SEGMENT_BYTES
+) -> DataDirectory:
+    """Open the data directory of one node that is a folder; it is closed with it, or when this raises.
+
+    Arguments and errors are those of `open_host_directory`.
+    """
+
+    def refuse(_files: Files) -> Manifest:
+        raise _lost(root.path, node, f"holds no {MANIFEST_NAME}")
+
+    with contextlib.ExitStack() as undo:
+        undo.callback(root.close)
+        names = root.names()
+        if MANIFEST_NAME not in names:
+            # Before it is locked, which would leave a file on whatever this is.
+            if UNFINISHED_NAME not in names:
+                raise _lost(root.path, node, f"holds no {MANIFEST_NAME}")
+            raise ManifestError(
+                f"{root.path} is not complete: its making was interrupted.",
+                "Nothing was changed. Repeat the command that makes it.",
+            )
+        undo.pop_all()
+    return take(root, refuse, partial(_check_is, root.path, cluster, nodes, node), segment_bytes)
+
+
+def check_host(cluster: str, nodes: int, node: int) -> None:
+    """Check that there may be such a cluster with such a node.
+
+    Raises:
+        ValueError: there may not.
+
+    """
+    check_nodes(nodes)
+    if not 1 <= node <= nodes:
+        raise ValueError(f"of {nodes} nodes none has the number {node}")
+    if not is_cluster_id(cluster):
+        raise ValueError(f"{cluster!r} is no cluster's id: 32 hexadecimal digits")
+
+
+def _begin_rebuild(directories: Sequence[NodeDirectory]) -> None:
+    for each in directories:
+        begin_rebuild(each)
 
 
 def _lost(path: Path, node: int, what: str) -> LostError:
@@ -127,7 +179,7 @@ def _lost(path: Path, node: int, what: str) -> LostError:
     )
 
 
-def _check_host(path: Path, cluster: str, nodes: int, node: int, manifest: Manifest) -> None:
+def _check_is(path: Path, cluster: str, nodes: int, node: int, manifest: Manifest) -> None:
     """Raise ManifestError if this is not the node that was meant."""
     found = manifest.here
     if manifest.cluster != cluster:

@@ -28,6 +28,8 @@ IDENTITY_NAME = "identity.json"
 CLUSTER_BITS = 128
 INCARNATION_BITS = 53
 """Every JSON reader keeps a whole number of so many bits."""
+SUCCESSOR_BITS = 32
+"""A node's incarnation is higher than the one before by a random number of at most so many bits."""
 _PUT_BACK = "Nothing was changed. Put back the file as it was; it never changes while a cluster lives."
 _BACKUP_AND_RESTORE = (
     "An earlier version of trio_kv wrote it, and nothing was changed. The way over: `trio-kv serve` it with that"
@@ -109,11 +111,27 @@ def draw_manifest(nodes: int, random: Random) -> Manifest:
     return Manifest(FORMAT, cluster, members)
 
 
-def draw_host_manifest(cluster: str, nodes: int, here: int, random: Random) -> Manifest:
-    """Return a cluster of so many nodes, of which one lives in a directory of its own, and is new."""
-    incarnation = _draw_incarnation(random)
+def draw_host_manifest(
+    cluster: str, nodes: int, here: int, random: Random, replaces: int | None = None
+) -> Manifest:
+    """Return a cluster of so many nodes, of which one lives in a directory of its own.
+
+    Args:
+        cluster: its id.
+        nodes: how many.
+        here: the one.
+        random: draws its incarnation.
+        replaces: that of its former self; None: it is new.
+
+    """
+    incarnation = _draw_incarnation(random) if replaces is None else draw_successor(replaces, random)
     members = [ManifestNode(node, incarnation if node == here else 0) for node in range(1, nodes + 1)]
     return Manifest(FORMAT, cluster, members, here)
+
+
+def draw_successor(incarnation: int, random: Random) -> int:
+    """Return a node's incarnation, which is higher than the one before."""
+    return incarnation + random.randrange(1, 1 << SUCCESSOR_BITS)
 
 
 def _draw_incarnation(random: Random) -> int:

@@ -20,6 +20,7 @@ from random import Random
 from trio_kv.raft.voters import Voters
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.errors import FULL, GoneError, StorageError
+from trio_kv.storage.manifest import write_json
 from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
 
 
@@ -86,6 +87,12 @@ def _why_unsound(directory: DataDirectory, node: int) -> str | None:
     except OSError as error:
         return f"it can't be read: {error}"
     return None
+
+
+def begin_rebuild(directory: NodeDirectory) -> None:
+    """Note that a new directory, which nobody uses yet, is to be filled by the others, durably. Raises OSError."""
+    with directory.files() as files:
+        write_json(files, REBUILDING_NAME, {"since": directory.incarnation})
 
 
 def end_rebuild(directory: NodeDirectory) -> None:
