@@ -74,7 +74,7 @@ def draw_write(log: Log, random: Random) -> Write:
     term, hard_state, truncate_from, base = log.hard_state.term, None, None, None
     if term == 0 or random.random() < 0.3:
         term += random.randint(1, 2)
-        hard_state = HardState(term, random.choice((None, 1, 2, 3)))
+        hard_state = HardState(term, random.choice((None, 1, 2, 3)), draw_heard(log, random))
     last = log.last.index
     if random.random() < 0.05:
         base = LogPosition(random.randint(max(1, last - 20), last + 50), random.randint(1, term))
@@ -88,6 +88,15 @@ def draw_write(log: Log, random: Random) -> Write:
         for n in range(1, random.choice((1, 1, 2, 8)) + 1)
     ]
     return Write(Ticket(0, term, last), hard_state, truncate_from, tuple(entries), base)
+
+
+def draw_heard(log: Log, random: Random) -> tuple[tuple[int, int], ...]:
+    """Return what may be known of incarnations after what this log knows."""
+    heard = dict(log.hard_state.incarnations)
+    if random.random() < 0.5:
+        node = random.randint(1, 9)
+        heard[node] = heard.get(node, 0) + random.getrandbits(53)
+    return tuple(sorted(heard.items()))
 
 
 def _command(size_bytes: int) -> commands.Write:

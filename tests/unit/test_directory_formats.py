@@ -13,7 +13,7 @@ from trio_kv.kv.commands import Write
 from trio_kv.kv.operations import Set
 from trio_kv.kv.restorer import Restorer
 from trio_kv.raft.entry import make_entry
-from trio_kv.raft.ready import Ticket
+from trio_kv.raft.ready import HardState, Ticket
 from trio_kv.raft.ready import Write as DiskWrite
 from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import NodesDifferError
@@ -36,11 +36,20 @@ FORMAT_2 = (
 )
 """A directory, as an xz tar in base64, of the version that wrote format 2. A server with one node was asked to set `a`
 to 1.10, by `cas` to "two", took a snapshot, set `b` to null, and was killed."""
-SEGMENT = "wal-0000000000000001.log"
+FORMAT_3 = (
+    "/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM4Cf/AdBdADYbyI3Gs1mvAe5yIG8evS6E0kBZabbk7DmBA0Ytm8kRJG9wS445O1YQkRo1+JjH"
+    "Uv+0wEQ9O0Nr2DcdF6sMSwuEIuUSJtKesVFjLMNMiPMcgWT8NnaV0xj9cGo9Icg9p8MrgOJOQDwfjINauWK3VT50heM0uxQO0axgrmzZ"
+    "jR+5c/sNooHeLFKBBuzY5d1zoMaJ68cR7H4zGiN7lBDAiI+fhYrWPu68z8aAW/Phwt2/fRKiASWeaaOLeq1q9Trt6uO0CbdcdiNMxiRn"
+    "NV2wdAfQfaKP9cB8yzVqnIGx47uRozRuR6whGI6Yz2ZP7bku5x3iuUWv7wZTgxlR0Vip/qDwtJxMusm7gSWXSsYRQIBHGOlIEri8BsBf"
+    "XkOCL9hyi6Xe/RrdDqr7oAFbS2pSVBd/FIbNoexhmo8MwyTWCB2q5j/YfcV8LfPrzgCJPOPbC/o35BICHqBkGbQ27BBm9I/I6nqERLt+"
+    "2M5HKss9jj0QOSdbDyssA5qWMXadgtTrBA7xzX8dk0bHHo7GsidaDrhVdJTU2g3nII7r78ytF7SQ8NviNK5Lt96J6tcWvLfoODVyM7t5"
+    "HKxrWGyEbNLL4RBJCLCIl20nsBFWvsysL8gAAGDWLQBL9uG/AAHsA4BQAAB/7ZZkscRn+wIAAAAABFla"
+)
+"""The same of the version that wrote format 3: one node, in term 2, with a no-op and a write of `a`."""
 
 
-def unpack(path: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(FORMAT_2)), mode="r:xz") as archive:
+def unpack(path: Path, directory: str = FORMAT_2) -> None:
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(directory)), mode="r:xz") as archive:
         archive.extractall(path, filter="data")
 
 
@@ -81,14 +90,32 @@ def test_a_directory_of_format_2_is_opened_as_it_is(tmp_path: Path) -> None:
         assert again.recovered.entries == [*entries, new]
 
 
-def test_its_manifest_is_raised_when_it_is_opened(tmp_path: Path) -> None:
+def test_a_directory_of_format_3_is_opened_as_it_is(tmp_path: Path) -> None:
+    """Its hard states name no incarnations; those that follow in the same segment may."""
+    unpack(tmp_path, FORMAT_3)
+    heard = HardState(2, 1, ((2, 77), (3, (1 << 64) - 1)))
+    with open_directory(tmp_path) as directory:
+        opened = directory.node(1).open()
+        assert opened.recovered.hard_state == HardState(2, None)
+        entries = opened.recovered.entries
+        assert [str(entry) for entry in entries] == ["1@1", "2@1"]
+        opened.wal.append([DiskWrite(Ticket(1, 1, 2), heard)])
+        opened.close()
+    with open_directory(tmp_path) as directory:
+        again = directory.node(1).open()
+        again.close()
+        assert (again.recovered.hard_state, again.recovered.entries) == (heard, entries)
+
+
+@pytest.mark.parametrize(("directory", "found"), [(FORMAT_2, 2), (FORMAT_3, 3)])
+def test_its_manifest_is_raised_when_it_is_opened(tmp_path: Path, directory: str, found: int) -> None:
     """So an older program refuses it from then on; what the manifest says besides stays, and so does the identity."""
-    unpack(tmp_path)
+    unpack(tmp_path, directory)
     before = msgspec.json.decode((tmp_path / "manifest.json").read_bytes())
     identity = (tmp_path / "node-1" / "identity.json").read_bytes()
-    assert before["format"] == 2
+    assert before["format"] == found
     open_directory(tmp_path).close()
-    assert msgspec.json.decode((tmp_path / "manifest.json").read_bytes()) == before | {"format": 3}
+    assert msgspec.json.decode((tmp_path / "manifest.json").read_bytes()) == before | {"format": 4}
     assert (tmp_path / "node-1" / "identity.json").read_bytes() == identity
 
 

@@ -29,6 +29,8 @@ from trio_kv.wire.frames import (
 )
 
 HEADER = SegmentHeader(Identity("0123456789abcdef" * 2, 3, 2**53 - 1), 7, 16384)
+HEARD = HardState(5, 3, ((1, 7), (2, (1 << 64) - 1)))
+"""A hard state with incarnations."""
 
 
 def entries(count: int, *, first: int = 1, value: str = "chips") -> list[Entry]:
@@ -59,19 +61,20 @@ def test_segment_header_notices_every_wrong_byte() -> None:
             decode_segment_header(data[:offset])
 
 
-@pytest.mark.parametrize("version", [1, 4])
+@pytest.mark.parametrize("version", [1, 5])
 def test_segment_header_of_another_format_is_refused(version: int) -> None:
     """A log of an unknown format is not guessed at, and the message names both formats."""
     data = bytearray(HEADER.encode())
     data[8] = version
     data[-4:] = crc32c(bytes(data[:-4])).to_bytes(4, "little")
-    with pytest.raises(FrameError, match=f"format {version}, this program reads format 3"):
+    with pytest.raises(FrameError, match=f"format {version}, this program reads format 4"):
         decode_segment_header(bytes(data))
 
 
-def test_a_segment_of_the_format_before_keeps_its_checks() -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_segment_of_a_format_before_keeps_its_checks(version: int) -> None:
     """Its header says another format, so its frames' checks start from another seed; both are taken as they stand."""
-    old = attrs.evolve(HEADER, format=2)
+    old = attrs.evolve(HEADER, format=version)
     found = decode_segment_header(old.encode())
     assert found == old
     assert found.seed == old.seed != HEADER.seed
@@ -145,14 +148,14 @@ def test_a_run_of_zeros_is_refused() -> None:
 def test_records_round_trip() -> None:
     """All records come back in order; entries with the very bytes they were made with."""
     some = entries(5)
-    records: list[Record] = [HardState(4, None), Base(9, 2), HardState(5, 3), Truncate(8), Reset(70, 4), some]
+    records: list[Record] = [HardState(4, None), Base(9, 2), HEARD, Truncate(8), Reset(70, 4), some]
     assert list(decode_records(payload_of(records), decode_command)) == records
 
 
 def test_records_cut_short_are_refused() -> None:
     """A payload that ends inside a record is refused, whatever byte it ends at."""
-    payload = payload_of([HardState(5, 3), Truncate(8), Base(1, 1), Reset(2, 1), entries(2)])
-    whole = {0, 13, 22, 39, 56}
+    payload = payload_of([HardState(5, 3), Truncate(8), Base(1, 1), Reset(2, 1), HEARD, entries(2)])
+    whole = {0, 13, 22, 39, 56, 94}
     for length in set(range(len(payload))) - whole:
         with pytest.raises(ValueError, match="cut short"):
             list(decode_records(payload[:length], decode_command))

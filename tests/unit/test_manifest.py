@@ -150,17 +150,17 @@ def test_a_manifest_that_makes_no_sense_is_refused(tmp_path: Path, content: byte
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     """A directory of a later program is left alone, whatever else its manifest says."""
     make(tmp_path)
-    (tmp_path / "manifest.json").write_bytes(b'{"format": 4, "shards": 7}')
-    with pytest.raises(ManifestError, match="format 4, this program reads format 3"):
+    (tmp_path / "manifest.json").write_bytes(b'{"format": 5, "shards": 7}')
+    with pytest.raises(ManifestError, match="format 5, this program reads format 4"):
         open_directory(tmp_path)
 
 
 def test_format_1_is_refused_with_the_way_over(tmp_path: Path) -> None:
     """A directory of the first versions is left as it is, and whoever starts on it is told how to go on."""
     make(tmp_path)
-    old = (tmp_path / "manifest.json").read_bytes().replace(b'"format": 3', b'"format": 1')
+    old = (tmp_path / "manifest.json").read_bytes().replace(b'"format": 4', b'"format": 1')
     (tmp_path / "manifest.json").write_bytes(old)
-    with pytest.raises(ManifestError, match="format 1, this program reads format 3") as caught:
+    with pytest.raises(ManifestError, match="format 1, this program reads format 4") as caught:
         open_directory(tmp_path)
     assert "trio-kv backup FILE" in caught.value.way_out
     assert "trio-kv restore FILE --data-dir NEW" in caught.value.way_out
@@ -255,7 +255,7 @@ def test_what_is_written_is_plain_json(tmp_path: Path) -> None:
     manifest = msgspec.json.decode((tmp_path / "manifest.json").read_bytes())
     identity = msgspec.json.decode((tmp_path / "node-1" / "identity.json").read_bytes())
     assert manifest == {
-        "format": 3,
+        "format": 4,
         "cluster": identity["cluster"],
         "nodes": [{"node": 1, "incarnation": identity["incarnation"]}],
     }

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from tests.five import Five
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.messages import (
@@ -10,8 +11,6 @@ from trio_kv.raft.messages import (
     Message,
     ReadIndex,
     ReadIndexReply,
-    RequestVote,
-    TimeoutNow,
 )
 from trio_kv.raft.node import Raft
 
@@ -67,53 +66,6 @@ def test_D8_entries_of_a_deposed_leader_do_not_end_a_rebuild() -> None:
     assert not raft.is_rebuilding
 
 
-class Five:
-    """Five nodes whose messages arrive when a test says so."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.now = 0.0
-        self.wire: list[Message] = []
-        self.nodes = {node: self.start(node, 1) for node in range(1, 6)}
-
-    def start(self, node: int, incarnation: int) -> Raft:
-        """Return a node; one of a later incarnation is rebuilt."""
-        return Raft(
-            id=node,
-            peers=[peer for peer in range(1, 6) if peer != node],
-            config=RaftConfig(commit_delay_s=0.0),
-            random=Random(f"five {node}"),
-            incarnation=incarnation,
-            now=self.now,
-            is_rebuilding=incarnation > 1,
-        )
-
-    def hear(self, message: Message) -> None:
-        """Let a message arrive."""
-        raft = self.nodes[message.target]
-        raft.receive(self.now, message)
-        self.wire += settle(raft)
-
-    def deliver(self, *nodes: int) -> None:
-        """Let all messages between these nodes arrive, and what they lead to."""
-        while due := [each for each in self.wire if {each.source, each.target} <= set(nodes)]:
-            self.wire = [each for each in self.wire if each not in due]
-            for message in due:
-                self.hear(message)
-
-    def stand(self, node: int, leader: int) -> None:
-        """Let the leader ask a node to take over."""
-        raft = self.nodes[leader]
-        self.hear(TimeoutNow(leader, node, raft.term, raft.incarnation, False))
-
-    def beat(self, leader: int, *nodes: int) -> None:
-        """Let the leader's heartbeats arrive, and what they lead to."""
-        self.now = max(self.now, self.nodes[leader].deadline)
-        self.nodes[leader].timeout(self.now)
-        self.wire += settle(self.nodes[leader])
-        self.deliver(*nodes)
-
-
 def test_D8_a_vote_of_the_former_self_is_void() -> None:
     """D8: a candidate that was promised a vote by a disk that is gone learns of that from whoever votes next.
 
@@ -121,24 +73,11 @@ def test_D8_a_vote_of_the_former_self_is_void() -> None:
     that know nothing of term 2, and may then vote in it again: else term 2 had two leaders, each with a majority.
     """
     five = Five()
-    first = five.nodes[1]
-    five.now = first.deadline
-    first.timeout(five.now)
-    five.wire += settle(first)
-    five.deliver(1, 2, 3, 4, 5)
-    assert first.is_leader
-    five.beat(1, 1, 2, 3, 4, 5)
-    five.stand(5, leader=1)
-    five.deliver(3, 5)
-    assert five.nodes[3].vote == 5
+    five.elect(1)
+    late = five.let_vote_and_replace(3, 5, leader=1)
+    five.beats(1, 1, 2, 3, 4)
+    assert not five.is_rebuilding(3)
 
-    five.nodes[3] = five.start(3, 2)
-    five.wire = [each for each in five.wire if isinstance(each, RequestVote) and each.target != 3]
-    for _ in range(20):
-        five.beat(1, 1, 2, 3, 4)
-    assert not five.nodes[3].is_rebuilding
-
-    late, five.wire = five.wire, []
     five.stand(2, leader=1)
     five.deliver(2, 3, 4)
     assert five.nodes[2].is_leader

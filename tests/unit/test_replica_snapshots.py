@@ -98,6 +98,7 @@ class Node:
             config=CONFIG,
             random=Random("snapshots"),
             incarnation=1,
+            incarnations={2: 2, 3: 3},
             now=0.0,
             hard_state=HardState(5, None),
             log=log,

@@ -153,6 +153,8 @@ def test_size_of_segments_may_change(segment_bytes: int) -> None:
         pytest.param(write(entry(4, 4)), id="term not durable"),
         pytest.param(write(hard_state=HardState(2, 2)), id="term goes back"),
         pytest.param(write(hard_state=HardState(3, 1)), id="votes twice"),
+        pytest.param(write(hard_state=HardState(3, 2)), id="forgets an incarnation"),
+        pytest.param(write(hard_state=HardState(3, 2, ((1, 6),))), id="an incarnation goes back"),
         pytest.param(write(truncate_from=5), id="truncates nothing"),
         pytest.param(write(truncate_from=0), id="truncates the base"),
         pytest.param(write(base=LogPosition(9, 4)), id="reset to a term that isn't durable"),
@@ -162,7 +164,8 @@ def test_D7_a_write_that_does_not_follow_is_a_bug(wrong: Write) -> None:
     """No write that breaks a rule of the log reaches the disk, and none can follow it."""
     files = MemoryFiles()
     wal = Wal.create(files, IDENTITY, segment_bytes=SEGMENT_BYTES)
-    wal.append([write(entry(1), entry(2, 3), entry(3, 3), hard_state=HardState(3, 2))])
+    state = HardState(3, 2, ((1, 7),))
+    wal.append([write(entry(1), entry(2, 3), entry(3, 3), hard_state=state)])
     steps = files.steps
     with pytest.raises(AssertionError):
         wal.append([wrong])
@@ -447,6 +450,24 @@ def test_segments_that_a_snapshot_covers_are_deleted(files: Files) -> None:
     assert (wal.last_index, wal.term_at(400), recovered.hard_state) == (400, 2, HardState(2, 2))
     wal.append([write(entry(401, 2))])
     wal.close()
+
+
+def test_D8_incarnations_stand_at_the_beginning_of_each_segment() -> None:
+    """What was heard of nine nodes is there when all segments but the last are gone, however full each of them was."""
+    heard = tuple((node, (1 << 64) - node) for node in range(1, 10))
+    for size in (*range(1, 1100, 9), *range(3000, 5100, 27)):
+        files = MemoryFiles()
+        wal = Wal.create(files, IDENTITY, segment_bytes=4096)
+        wal.append([write(hard_state=HardState(1, 2, heard))])
+        while wal.segment < 4:
+            wal.append([write(entry(wal.last_index + 1, size_bytes=size))])
+        # Larger than a segment: it is cut into several frames, each of which has to fit behind what is restated.
+        last = wal.last_index
+        wal.append([write(*[entry(last + place, size_bytes=size) for place in range(1, 9)])])
+        assert recover(files).entries[-1].index == wal.last_index == last + 8
+        wal.compact(wal.last_index)
+        wal.reset(wal.last_index + 5, 2)
+        assert recover(files, wal.last_index).hard_state == wal.hard_state == HardState(2, None, heard)
 
 
 def log_before_a_beginning() -> MemoryFiles:

@@ -100,7 +100,7 @@ class Shadow:
             due = self.entries[index - self.base[0] :]
         elif term > due_state.term:
             # The log gave way to a snapshot that became durable before the term in which it came.
-            due_state = HardState(term, None)
+            due_state = attrs.evolve(due_state, term=term, vote=None)
         return hard_state == due_state and _is_equal(due, entries)
 
     def _term_at(self, index: int) -> int | None:

@@ -62,8 +62,7 @@ class Candidate(Role):
 
     def on_vote_reply(self, message: VoteReply) -> Transition | None:
         """Count a vote of this term, also when the next pre-vote has begun: on slow disks votes come late."""
-        for peer, incarnation in message.incarnations:
-            self.note_incarnation(peer, incarnation)
+        self.note_incarnations(message.incarnations)
         self.raft.hear_time(message.heard_time)
         return self._count_vote(message.source) if message.is_granted else None
 

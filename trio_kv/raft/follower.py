@@ -66,6 +66,7 @@ class Follower(Role):
             and raft.fresh_index is not None
             and not message.rebuilding
             and not raft.is_rebuilding
+            and raft.are_incarnations_durable
         )
 
     def on_append_entries(self, now: float, message: AppendEntries) -> None:
@@ -179,14 +180,19 @@ class Follower(Role):
         raft = self.raft
         raft.heard_from_leader(now, message.source)
         raft.note_leader_commit(message.commit)
-        for peer, incarnation in message.rebuilding:
-            self.note_incarnation(peer, incarnation)
+        self.note_incarnations(message.rebuilding)
         raft.hear_time((message.term, message.time_us))
         self.restart_timer(now)
         if raft.log.has(message.prev_index, message.prev_term):
             raft.commit_to(min(message.commit, message.prev_index))
         if message.round:
-            raft.send(HeartbeatReply(*raft.header(message.source), message.round))
+            header = raft.header(message.source)
+            is_news = not raft.are_incarnations_durable
+            if is_news:
+                raft.send(HeartbeatReply(*header, 0))  # It follows, however slow its disk is.
+            # Whoever answers a round that names a node tells with its votes which of that node's are void. A restart
+            # must not make it forget that: the next candidate might count them (decision 0048).
+            raft.send(HeartbeatReply(*header, message.round), waits_for_disk=is_news)
 
     def on_timeout_now(self, message: TimeoutNow) -> Transition | None:
         """Stand for election at once, without asking whether one would win: the leader wants it (thesis §3.10)."""

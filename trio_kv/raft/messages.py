@@ -8,7 +8,8 @@ it says so, and counts for no majority.
 A vote of the former self must be void, too, though nobody who rebuilds the node may have heard of its term. So a leader
 names in its heartbeats which nodes are being rebuilt, and a voter names with each vote the incarnations that it knows.
 The majority that confirmed the leader of the rebuild shares a member with each majority that a candidate gathers: that
-member tells the candidate which votes are void.
+member tells the candidate which votes are void. It knows that durably before it confirms anything; and if it loses its
+own disk, it learns it anew with the answer that ends its rebuild (decision 0048).
 """
 
 from typing import Final
@@ -145,7 +146,7 @@ class Heartbeat(Message):
     prev_term: int
     commit: int
     rebuilding: tuple[tuple[int, int], ...] = ()
-    """(node, incarnation) of those that are being rebuilt: who answers this round knows of them."""
+    """(node, incarnation) of those that are being rebuilt: who answers this round knows of them, durably."""
     time_us: int = 0
     """Cluster time. It goes on while nothing is written, and nobody else would know how far it has come."""
 
@@ -155,7 +156,11 @@ class Heartbeat(Message):
 
 @attrs.frozen(str=False)
 class HeartbeatReply(Message):
-    """I know of no newer term than yours. It promises nothing about the disk, and waits for no write."""
+    """I know of no newer term than yours, and durably of the incarnations that your round named.
+
+    Of the disk it promises nothing else: as long as no incarnation is news, it waits for no write. Round 0 only says
+    that the sender is there: to a leader of an older term, or while the answer to a round waits.
+    """
 
     round: int
 
@@ -187,6 +192,8 @@ class ReadIndexReply(Message):
     index: int
     index_term: int
     """Term of the entry there: a log that has it knows that it is committed. 0 if the leader has forgotten it."""
+    incarnations: tuple[tuple[int, int], ...] = ()
+    """To a node that is being rebuilt: (node, incarnation) of all that the leader knows."""
 
     def detail(self) -> str:
         return f" {self.nonce:x}/{self.counter} index={self.index}"

@@ -65,7 +65,7 @@ class Raft(NodeState):
         if message.incarnation != self._incarnations.get(message.source):
             if self.is_void(message):
                 return
-            self.role.note_incarnation(message.source, message.incarnation)
+            self.role.note_incarnations([(message.source, message.incarnation)])
         self.role.peer_said(message)
         if message.term > self.term and not self._enter_term_of(now, message):
             return
@@ -85,6 +85,7 @@ class Raft(NodeState):
             case ReadIndex():
                 role.on_read_index(now, message)
             case ReadIndexReply():
+                role.note_incarnations(message.incarnations)
                 if self.log.has(message.index, message.index_term):
                     self.commit_to(message.index)
                 self.confirm_reads(self.pending_reads.answered(message.nonce, message.counter), message.index)
@@ -260,7 +261,7 @@ class Raft(NodeState):
         if self.leader is not None and self.pending_reads.is_due:
             self.role.ask_leader(now)
         self.role.replicate(now)
-        write = self.persistence.next_write(now, HardState(self.term, self.vote))
+        write = self.persistence.next_write(now, HardState(self.term, self.vote, self.heard_incarnations))
         if self.persistence.held:
             self.effects.messages.extend(self.persistence.release())
         committed: tuple[Entry, ...] = ()

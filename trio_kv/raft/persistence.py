@@ -1,4 +1,4 @@
-"""What must be on the disk before anybody hears of it: the term, the vote and the log (paper figure 2).
+"""What must be on the disk before anybody hears of it: the term, the vote, the log (paper figure 2), and incarnations.
 
 The core does no I/O: it gives out writes, and is told when they are durable. Here stands how far the disk is behind the
 memory. A message that promises something is held until the write that backs it is durable.
@@ -43,6 +43,7 @@ class Persistence:
         """Begin with what the disk holds."""
         self.log = log
         self.durable_term = hard_state.term
+        self.durable_incarnations = hard_state.incarnations
         self.free_log_bytes: int | None = None
         """How much zero-filled log space is left on a full disk; None: it is not full."""
         self.held: list[Message] = []
@@ -138,6 +139,7 @@ class Persistence:
             done = self._pending.popleft()
             if done.write.hard_state is not None:
                 self.durable_term = done.write.hard_state.term
+                self.durable_incarnations = done.write.hard_state.incarnations
             messages.extend(done.messages)
         assert done is not None, f"{ticket} is not under way"
         # Entries that a later write is going to drop do not count, though they are on the disk now.

@@ -15,6 +15,8 @@ class HardState:
 
     term: int = 0
     vote: int | None = None
+    incarnations: tuple[tuple[int, int], ...] = ()
+    """(node, incarnation) of all that were heard of, by node: what an earlier disk of a node said must stay void."""
 
 
 @attrs.frozen

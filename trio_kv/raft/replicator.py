@@ -373,7 +373,14 @@ class Replicator(Role):
         index_term = raft.log.term_at(index) or 0
         if index_term and self.progress[source].is_replicating:
             self.progress[source].sent_commit(index)
-        raft.send(ReadIndexReply(*raft.header(source), question.nonce, question.counter, index, index_term))
+        # With this answer a node that is rebuilt votes again. It must know then all that its former self knew, and this
+        # leader, who confirmed that, must not forget of whom it was (decision 0048).
+        is_rebuilt = not self.progress[source].counts
+        known = raft.incarnations() if is_rebuilt else ()
+        reply = ReadIndexReply(
+            *raft.header(source), question.nonce, question.counter, index, index_term, known
+        )
+        raft.send(reply, waits_for_disk=is_rebuilt and not raft.are_incarnations_durable)
 
     def leave(self) -> None:
         """Keep the own reads for the next leader. Followers ask again by themselves."""

@@ -5,7 +5,7 @@ node does that doesn't lead.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import attrs
@@ -200,10 +200,11 @@ class Role:
         """Return whether a vote now would disturb a leader that works (thesis §6.4.1, §9.6)."""
         return now < self.raft.heard_leader_at + self.raft.config.election_timeout_min_s
 
-    def note_incarnation(self, peer: int, incarnation: int) -> None:
-        """Note a peer's incarnation, wherever it was heard of."""
-        if self.raft.note_incarnation(peer, incarnation):
-            self.peer_was_replaced(peer)
+    def note_incarnations(self, heard: Iterable[tuple[int, int]]) -> None:
+        """Note (node, incarnation) wherever it was heard of: in a message, or when a link was made."""
+        for peer, incarnation in heard:
+            if self.raft.note_incarnation(peer, incarnation):
+                self.peer_was_replaced(peer)
 
     def peer_was_replaced(self, peer: int) -> None:
         """Forget what a peer said before it came back with another disk."""

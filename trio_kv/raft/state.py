@@ -47,6 +47,8 @@ class NodeState:
 
     heard_time: TermTime = NO_TIME
     """The highest cluster time heard of the leader of the log's last term, and that term; see `hear_time`."""
+    heard_incarnations: tuple[tuple[int, int], ...]
+    """What the hard state says of incarnations from now on. Made anew when one changes."""
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class NodeState:
             random: draws election time-outs and this start's nonce, nothing else.
             incarnation: the random number made with this node's directory.
             now: the driver's clock, in seconds.
-            incarnations: those of all nodes, as far as they are known: messages of lower ones are void.
+            incarnations: those of all nodes, as far as the caller knows them for good. The hard state may know better.
             is_rebuilding: this node's directory was made anew in place of one that was lost. Until it has
                 again what a majority of the *others* confirms was committed when this start began, it votes
                 for nobody, stands for no election and counts for no majority: what its former self
@@ -89,8 +91,8 @@ class NodeState:
         self.random = random
         self.incarnation = incarnation
         self.wants_debug = events_level <= DEBUG
-        self.term = hard_state.term
-        self.vote = hard_state.vote
+        self.term, self.vote = hard_state.term, hard_state.vote
+        self.heard_incarnations = hard_state.incarnations
         self.votes: set[int] = set()
         """Who voted for this node in its term, itself included, as far as it knows."""
         self.standing_term: int | None = None
@@ -110,7 +112,7 @@ class NodeState:
         """How far committed entries were given to the driver, who applies them."""
         self.effects = Effects()
         """What the next `Ready` is going to hold."""
-        self._incarnations: dict[int, int] = dict(incarnations or {})
+        self._incarnations = _greatest([*(incarnations or {}).items(), *hard_state.incarnations])
         self.is_rebuilding = is_rebuilding
         self._rebuilt_index: int | None = None
         if is_rebuilding:
@@ -237,9 +239,12 @@ class NodeState:
         """Count and vote again, once all that was committed when the question was answered is durable here.
 
         A log that is long enough proves nothing: its end may have come from a leader that was deposed. What is known
-        here to be committed is what the others have committed.
+        here to be committed is what the others have committed. What they know of incarnations came with the answer, and
+        must be durable here too: the former self knew it, and may have told it to nobody yet.
         """
-        if self._rebuilt_index is not None and min(self.commit, self.log.durable) >= self._rebuilt_index:
+        if self._rebuilt_index is None or not self.are_incarnations_durable:
+            return
+        if min(self.commit, self.log.durable) >= self._rebuilt_index:
             self.is_rebuilding = False
             self.emit(RebuildEnded(self._rebuilt_index))
 
@@ -276,14 +281,18 @@ class NodeState:
 
         A node's incarnations rise, so it does not matter in which order its messages come.
         """
-        return message.incarnation < self._incarnations.get(message.source, 0)
+        return message.incarnation < self.incarnation_of(message.source)
 
     def note_incarnation(self, peer: int, incarnation: int) -> bool:
-        """Note a peer's incarnation; return whether its disk was replaced: what it said before is void then."""
+        """Note a peer's incarnation; return whether its disk was replaced: what it said before is void then.
+
+        The next write makes it durable. Until then this node must not answer a round that names it.
+        """
         known = self._incarnations.get(peer)
-        if peer == self.id or (known is not None and incarnation <= known):
+        if peer not in self.peers or (known is not None and incarnation <= known):
             return False
         self._incarnations[peer] = incarnation
+        self.heard_incarnations = self.incarnations()
         if known is None:
             return False
         self.votes.discard(peer)  # It may vote again, having forgotten for whom it did.
@@ -294,8 +303,19 @@ class NodeState:
         return tuple(sorted(self._incarnations.items()))
 
     def incarnation_of(self, peer: int) -> int:
-        """Return the incarnation of a peer that was heard."""
-        return self._incarnations[peer]
+        """Return the highest incarnation of a peer that was heard of, now or before a restart; 0: none was."""
+        return self._incarnations.get(peer, 0)
+
+    @property
+    def are_incarnations_durable(self) -> bool:
+        """Whether this node will still know all that it heard of incarnations when it is restarted (decision 0048)."""
+        return self.heard_incarnations == self.persistence.durable_incarnations
+
+
+def _greatest(incarnations: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """Return each node's greatest incarnation; one of 0 is none."""
+    known = dict(sorted(incarnations))
+    return {node: incarnation for node, incarnation in known.items() if incarnation}
 
 
 def _crc(entries: Sequence[Entry]) -> tuple[int, int]:

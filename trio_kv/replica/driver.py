@@ -58,11 +58,19 @@ class Transfer:
 
 
 @attrs.frozen
+class Heard:
+    """A peer said in its hello of which incarnation it is. A lower one than was heard of before changes nothing."""
+
+    node: int
+    incarnation: int
+
+
+@attrs.frozen
 class TakeSnapshot:
     """Take a snapshot, whatever the size of the log."""
 
 
-Control = Completion | TimerFired | Continue | Transfer | TakeSnapshot
+Control = Completion | TimerFired | Continue | Transfer | TakeSnapshot | Heard
 Input = Message | Request | Control
 
 
@@ -201,7 +209,7 @@ class Driver:
             # It is believed only after all else that came: a process that slept is no dead leader.
             replica.timeout(now)
 
-    def _take_rare(self, now: float, item: Input) -> None:
+    def _take_rare(self, now: float, item: Input) -> None:  # noqa: C901, PLR0912 - one case an input is the point
         """Take what comes seldom."""
         replica = self.replica
         match item:
@@ -226,6 +234,8 @@ class Driver:
                 self._transfer(now, item.target)
             case TakeSnapshot():
                 replica.snapshots.ask()
+            case Heard():
+                replica.raft.role.note_incarnations([(item.node, item.incarnation)])
             case Continue():
                 self._is_continuing = False
                 replica.group.close()

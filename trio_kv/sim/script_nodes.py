@@ -143,7 +143,7 @@ class ScriptNode:
         self.disk = Disk()
         self.is_up = False
         self.is_gathering = False
-        self.incarnation = number * 100
+        self.incarnation = _first_incarnation(number)
         self.raft: Raft
         self._config = config
         self._random = random
@@ -160,6 +160,8 @@ class ScriptNode:
             config=self._config,
             random=self._random,
             incarnation=self.incarnation,
+            # Where the cluster was made, all nodes were told of one another; of later ones they have to hear.
+            incarnations={peer: _first_incarnation(peer) for peer in self.peers},
             now=now,
             hard_state=self.disk.hard_state,
             log=Log(self.disk.entries),
@@ -175,7 +177,7 @@ class ScriptNode:
 
     def is_known_to(self, raft: Raft) -> bool:
         """Return whether that node has already heard of this incarnation."""
-        return raft._incarnations.get(self.id) == self.incarnation  # noqa: SLF001 - the judge sees everything
+        return raft.incarnation_of(self.id) == self.incarnation
 
     def describe(self) -> str:
         """Return the node's line of `status`."""
@@ -185,3 +187,7 @@ class ScriptNode:
         last = f"{raft.log.last_index}@{raft.log.last_term}"
         head = f"n{self.id} {raft.role.name} term={raft.term} vote={raft.vote} leader={raft.leader}"
         return f"{head} last={last} durable={raft.log.durable} commit={raft.commit}"
+
+
+def _first_incarnation(number: int) -> int:
+    return number * 100

@@ -294,8 +294,9 @@ def _dump_frame(location: str, frame: Frame, data: bytes) -> Iterator[Line]:
 
 def _show(record: Record) -> Iterator[tuple[str, str]]:
     match record:
-        case HardState(term, vote):
-            yield "hard_state", f"term {term}, vote {vote or 'none'}"
+        case HardState(term, vote, incarnations):
+            heard = "".join([f", node {node} is {incarnation:x}" for node, incarnation in incarnations])
+            yield "hard_state", f"term {term}, vote {vote or 'none'}{heard}"
         case Truncate(index):
             yield "truncate", f"from {index}"
         case Base(index, term):

@@ -27,7 +27,8 @@ class LogShape:
     Invariants: the entries' indexes follow on the base's without gaps; terms never decrease along the log; no
     entry is of a later term than the hard state (scenario D7: were an entry durable before its term, its node
     could come back into an older term and elect or follow a rival); the hard state's term never decreases,
-    and a vote that was given stays given for its term (scenario D1).
+    and a vote that was given stays given for its term (scenario D1); an incarnation that was heard of is never
+    forgotten, nor a lower one taken for it (scenario D8).
     """
 
     hard_state: HardState = attrs.field(factory=HardState)
@@ -124,6 +125,10 @@ class LogShape:
             raise ShapeError(f"term {new.term} follows on term {old.term}")
         if new.term == old.term and old.vote not in {None, new.vote}:
             raise ShapeError(f"the vote of term {new.term} changes from {old.vote} to {new.vote}")
+        heard = dict(new.incarnations)
+        for node, incarnation in old.incarnations:
+            if heard.get(node, 0) < incarnation:
+                raise ShapeError(f"incarnation {incarnation:x} of node {node} is forgotten")
         self.hard_state = new
 
     def _truncate(self, index: int) -> None:

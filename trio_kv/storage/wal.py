@@ -33,6 +33,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
+import attrs
+
 from trio_kv.meter.histogram import Histogram
 from trio_kv.raft.ready import HardState, Write
 from trio_kv.storage.ballast import Ballast, ballast_bytes
@@ -62,6 +64,7 @@ from trio_kv.wire.frames import (
     SegmentHeader,
     encode_frame,
     frame_bytes,
+    heard_bytes,
 )
 
 KEPT_BYTES = 64 << 10
@@ -131,7 +134,7 @@ class Wal:
 
     @property
     def hard_state(self) -> HardState:
-        """The durable term and vote."""
+        """The durable term and vote, and the incarnations that were heard of."""
         return self._shape.hard_state
 
     @property
@@ -183,7 +186,8 @@ class Wal:
         # A small segment keeps less.
         kept = min(KEPT_BYTES, self._header.size_bytes // 8)
         free = self._header.size_bytes - self.offset - frame_bytes(0)
-        return max(0, free + self._spare.records_bytes_max - kept)
+        restated = heard_bytes(self.hard_state)
+        return max(0, free + self._spare.records_bytes_max - kept - restated)
 
     def fits(self, records_bytes: int) -> bool:
         """Return whether a batch is written without making a segment: in the current one, or in the spare.
@@ -193,7 +197,8 @@ class Wal:
                 is cut into several frames, each of which has to fit.
 
         """
-        return self._fits_here(records_bytes) or self._spare.fits(records_bytes)
+        needed_bytes = records_bytes + heard_bytes(self.hard_state)
+        return self._fits_here(needed_bytes) or self._spare.fits(needed_bytes)
 
     def append(self, writes: Sequence[Write]) -> None:
         """Make a batch of writes durable, in their order.
@@ -215,10 +220,12 @@ class Wal:
         self._is_usable = False
         records = merge(writes)
         parts = encode(records)
-        if size_bytes(parts) <= records_bytes_max(self._segment_bytes):
+        states = [self.hard_state, *[record for record in records if isinstance(record, HardState)]]
+        room_bytes = records_bytes_max(self._segment_bytes) - max(map(heard_bytes, states))
+        if size_bytes(parts) <= room_bytes:
             yield from self._write(records, parts)
         else:
-            for piece in split(records, records_bytes_max(self._segment_bytes)):
+            for piece in split(records, room_bytes):
                 yield from self._write(piece, encode(piece))
         self._is_usable = True
 
@@ -226,7 +233,9 @@ class Wal:
         """Let a durable snapshot up to (index, term) take the place of the whole log, durably."""
         # The snapshot may have become durable before the term in which it came. To enter that term is safe: a vote in
         # it would be in this log, so none was given.
-        hard_state = self.hard_state if term <= self.hard_state.term else HardState(term, None)
+        hard_state = self.hard_state
+        if term > hard_state.term:
+            hard_state = attrs.evolve(hard_state, term=term, vote=None)
         records: list[Record] = [hard_state, Reset(index, term)]
         self._is_usable = False
         for error in self._write(records, encode(records)):
@@ -287,8 +296,9 @@ class Wal:
 
     def _write(self, records: Sequence[Record], parts: list[bytes]) -> Iterator[OSError]:
         """Make one frame durable."""
-        if not self._fits_here(size_bytes(parts)):
-            yield from self._roll(size_bytes(parts))
+        needed_bytes = size_bytes(parts) + heard_bytes(self.hard_state)
+        if not self._fits_here(needed_bytes):
+            yield from self._roll(needed_bytes)
         if self.offset == SECTOR_BYTES:
             restated = (self._shape.hard_state, self._shape.last)
             records, parts = [*restated, *records], [*encode(restated), *parts]

@@ -36,10 +36,10 @@ from trio_kv.raft.ready import HardState
 SECTOR_BYTES = 512
 """What a disk writes whole or not at all. Larger physical sectors only make tearing rarer."""
 ZERO_SECTOR = bytes(SECTOR_BYTES)
-FORMAT = 3
-"""Version of these bytes and of the commands in them. Version 2 has fewer members in its commands, version 1 had
-commands of another shape."""
-FORMATS_READ = (2, FORMAT)
+FORMAT = 4
+"""Version of these bytes and of the commands in them. Version 3 has no incarnations in its hard states, version 2 fewer
+members in its commands, and version 1 had commands of another shape."""
+FORMATS_READ = (2, 3, FORMAT)
 
 _MAGIC = b"trio_kv\n"
 _FILL = b"\xa5" * SECTOR_BYTES
@@ -51,12 +51,16 @@ _FRAME = struct.Struct("<IIB")
 _FRAME_HEADER_BYTES = _CHECK.size + _FRAME.size
 _HARD_STATE = struct.Struct("<BQI")
 """tag, term, vote (0 is none: nodes are counted from 1)."""
+_HEARD = struct.Struct("<BQIB")
+"""tag, term, vote, how many incarnations follow: a hard state that has some."""
+_INCARNATION = struct.Struct("<IQ")
+"""node, incarnation."""
 _TRUNCATE = struct.Struct("<BQ")
 _BASE = struct.Struct("<BQQ")
 """tag, index, term: a base or a reset."""
 _ENTRIES = struct.Struct("<BI")
 RESTATEMENT_BYTES = _HARD_STATE.size + _BASE.size
-"""What the first frame of a segment holds besides its records."""
+"""What the first frame of a segment holds besides its records; `heard_bytes` come on top."""
 
 
 class FrameError(ValueError):
@@ -77,6 +81,7 @@ class _Tag(IntEnum):
     BASE = 3
     ENTRIES = 4
     RESET = 5
+    HEARD = 6
 
 
 @attrs.frozen
@@ -229,9 +234,13 @@ Record = HardState | Truncate | Base | Reset | Sequence[Entry]
 def encode_record(record: Record) -> list[bytes]:
     """Return a record's bytes, in pieces: entries bring theirs along and are not packed again."""
     match record:
-        case HardState(term, vote):
+        case HardState(term, vote, ()):
             assert vote != 0, "nodes are counted from 1"
             return [_HARD_STATE.pack(_Tag.HARD_STATE, term, vote or 0)]
+        case HardState(term, vote, incarnations):
+            assert vote != 0, "nodes are counted from 1"
+            head = _HEARD.pack(_Tag.HEARD, term, vote or 0, len(incarnations))
+            return [head, *[_INCARNATION.pack(*each) for each in incarnations]]
         case Truncate(index):
             return [_TRUNCATE.pack(_Tag.TRUNCATE, index)]
         case Base(index, term):
@@ -247,6 +256,12 @@ def encode_record(record: Record) -> list[bytes]:
 
 ENTRIES_HEADER_BYTES = _ENTRIES.size
 """What a record of entries takes besides their own bytes."""
+
+
+def heard_bytes(hard_state: HardState) -> int:
+    """Return what a hard state takes more because of the incarnations in it."""
+    count = len(hard_state.incarnations)
+    return _HEARD.size - _HARD_STATE.size + count * _INCARNATION.size if count else 0
 
 
 def decode_records(payload: bytes, decode_command: Callable[[bytes], Command]) -> Iterator[Record]:
@@ -265,6 +280,15 @@ def decode_records(payload: bytes, decode_command: Callable[[bytes], Command]) -
                     _, term, vote = _HARD_STATE.unpack_from(payload, offset)
                     offset += _HARD_STATE.size
                     yield HardState(term, vote or None)
+                case _Tag.HEARD:
+                    _, term, vote, count = _HEARD.unpack_from(payload, offset)
+                    start = offset + _HEARD.size
+                    offset = start + count * _INCARNATION.size
+                    if offset > len(payload):
+                        raise FrameError(f"a hard state is cut short at byte {start} of its frame")
+                    yield HardState(
+                        term, vote or None, tuple(_INCARNATION.iter_unpack(payload[start:offset]))
+                    )
                 case _Tag.TRUNCATE:
                     yield Truncate(_TRUNCATE.unpack_from(payload, offset)[1])
                     offset += _TRUNCATE.size
