@@ -33,7 +33,7 @@ def _(patch: Patch) -> None:
         write = real(self, now, hard_state)
         if write is None or write.hard_state is None:
             return write
-        write = attrs.evolve(write, hard_state=HardState(write.hard_state.term, None))
+        write = attrs.evolve(write, hard_state=attrs.evolve(write.hard_state, vote=None))
         self._pending[-1] = attrs.evolve(self._pending[-1], write=write)
         return write
 

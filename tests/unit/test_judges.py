@@ -2,11 +2,13 @@
 
 from random import Random
 
+import attrs
 import pytest
 
 from trio_kv.check.admission import require_none_of_clients
 from trio_kv.check.durability import Shadow
 from trio_kv.check.history import Operation
+from trio_kv.check.incarnations import Incarnations
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.match_index import MatchIndex
 from trio_kv.check.own_key import OwnKey
@@ -24,7 +26,7 @@ from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.log import Log
-from trio_kv.raft.messages import RequestVote, VoteReply
+from trio_kv.raft.messages import Heartbeat, HeartbeatReply, RequestVote, VoteReply
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.replica import Replica
@@ -141,6 +143,47 @@ def test_a_match_that_goes_back_is_refused() -> None:
     judge.rebuilt(2)
     with pytest.raises(Violation, match="and up to 4 before"):
         judge.matched(view(term=3), 2, 4, 3)
+
+
+def test_an_incarnation_that_a_crash_would_make_it_forget_is_not_vouched_for() -> None:
+    """Who answers a round that names an incarnation, or names one itself, has it on disk."""
+    disks = {1: Shadow()}
+    judge = Incarnations(disks)
+    judge.started(view(), HardState())
+    judge.sent(2, Heartbeat(2, 1, 4, 2, False, 7, 0, 0, 0, ((3, 9),)))
+    judge.sent(1, HeartbeatReply(1, 2, 4, 1, False, 6))
+    with pytest.raises(Violation, match="would not know that n3 is 9"):
+        judge.sent(1, HeartbeatReply(1, 2, 4, 1, False, 7))
+    disks[1].hard_state = HardState(4, None, ((3, 9),))
+    judge.sent(1, HeartbeatReply(1, 2, 4, 1, False, 7))
+    judge.sent(1, attrs.evolve(yes(), incarnations=((1, 77), (3, 9))))
+    with pytest.raises(Violation, match="would not know that n3 is a"):
+        judge.sent(1, attrs.evolve(yes(), incarnations=((3, 10),)))
+
+
+def test_a_rebuild_that_ends_without_what_others_know_is_refused() -> None:
+    """Who counts again knows of each one that was rebuilt before."""
+    disks = {1: Shadow(), 2: Shadow()}
+    judge = Incarnations(disks)
+    other, node = view(), view()
+    other.id = 2
+    node.raft.is_rebuilding = True
+    judge.started(other, HardState())
+    judge.rebuilt(2)
+    for heard in ((), ((2, 1),)):
+        judge.started(node, HardState())
+        disks[1].hard_state = HardState(3, None, heard)
+        if heard:
+            judge.rebuilt(1)
+        else:
+            with pytest.raises(Violation, match="n1 ends its rebuild, and after a crash"):
+                judge.rebuilt(1)
+
+
+def test_a_start_that_forgets_an_incarnation_is_refused() -> None:
+    """What the disk holds of incarnations is known from the start."""
+    with pytest.raises(Violation, match="its disk knows of incarnation 9 of n3"):
+        Incarnations({}).started(view(), HardState(3, None, ((3, 9),)))
 
 
 def test_a_revision_that_goes_back_is_refused() -> None:

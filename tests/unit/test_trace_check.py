@@ -32,7 +32,7 @@ from trio_kv.trace.marks import TraceEnded, TraceLost
 from trio_kv.trace.trace import Record
 from trio_kv.trace.vocabulary import ClusterStarted, EntriesApplied, NodeCrashed, NodeStarted, WritesAnswered
 
-SEED, KINDS = 8, ("crash", "partition", "wipe")
+SEED, KINDS = 14, ("crash", "partition", "wipe")
 
 
 @functools.cache

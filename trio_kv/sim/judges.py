@@ -8,6 +8,7 @@ from trio_kv.check.commit_rule import CommitRule
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
 from trio_kv.check.expiry import ExpiryRules
+from trio_kv.check.incarnations import Incarnations
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.leader_append_only import LeaderAppendOnly
 from trio_kv.check.leader_completeness import LeaderCompleteness
@@ -76,6 +77,7 @@ class Judges:
             LogMatching(),
             LeaderCompleteness(),
             MatchIndex(self.durability.shadows),
+            Incarnations(self.durability.shadows),
             self._commit_rule,
             ReadRounds(members),
             self.chronicle,

@@ -45,6 +45,11 @@ class NodeHost(PlannedWorld):
     network: Network
     nodes: dict[int, "SimulatedNode"]
 
+    @property
+    def incarnations(self) -> dict[int, int]:
+        """What a manifest that all nodes share says."""
+        return {node.id: node.incarnation for node in self.nodes.values()}
+
     @abstractmethod
     def at(self, time_s: float, callback: Callable[..., None], *arguments: Any) -> None:
         """Let something happen at a time."""
@@ -144,7 +149,7 @@ class SimulatedNode:
             config=world.plan.raft,
             random=Random(world.random.getrandbits(64)),
             incarnation=self.incarnation,
-            incarnations={node.id: node.incarnation for node in world.nodes.values()},
+            incarnations={} if world.plan.is_on_hosts else world.incarnations,
             is_rebuilding=self.drive.is_rebuilding,
             now=self.clock.at(world.now),
             hard_state=recovered.hard_state,

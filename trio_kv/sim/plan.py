@@ -25,6 +25,8 @@ STANDING_KINDS = ("stragglers", "lost_answers", "forged_retries", "short_queues"
 """What is wrong all the time, or never."""
 KINDS = (*MAKERS, *STANDING_KINDS)
 INBOX_MAX = 4096
+HOSTS_SHARE = 0.5
+"""Share of the runs on hosts, of those in which a disk may be lost. In the others it makes no difference."""
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +68,8 @@ class Plan:
     """Messages and requests that wait at a node; what comes beyond it is lost."""
     is_beyond_budget: bool = False
     """Whether majorities of the disks may be lost; then only safety is judged."""
+    is_on_hosts: bool = False
+    """Whether no manifest is shared: a node knows of others' incarnations what it heard, and stored."""
     kinds: tuple[str, ...]
     faults: tuple[Fault, ...]
 
@@ -140,6 +144,7 @@ def draw_plan(seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budg
         forged_retries=random.choice((0.1, 0.5)) if "forged_retries" in kinds else 0.0,
         inbox_max=random.choice((8, 50)) if "short_queues" in kinds else INBOX_MAX,
         is_beyond_budget=is_beyond_budget,
+        is_on_hosts="wipe" in kinds and Random(f"{seed}/hosts").random() < HOSTS_SHARE,
         kinds=kinds,
         faults=draw_faults(random, kinds, nodes, fault_phase_s, is_beyond_budget=is_beyond_budget),
     )

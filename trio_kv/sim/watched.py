@@ -120,6 +120,7 @@ class WatchedDriver(Driver):
             case RebuildEnded():
                 world.watch.rebuilt(self.replica.id)
                 coverage.reach("rebuild finished")
+                coverage.reach("rebuild finished among hosts", int(world.plan.is_on_hosts))
             case SnapshotInstalled():
                 coverage.reach("snapshot installed")
             case SnapshotGivenUp():

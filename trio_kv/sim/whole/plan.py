@@ -62,6 +62,8 @@ def draw_whole_plan(
         think_s=0.0,
         answer_loss=0.0,
         forged_retries=0.0,
+        # All nodes are in one process, and have one data directory.
+        is_on_hosts=False,
         kinds=(*(kind for kind in plan.kinds if kind in CORE_KINDS), *door_kinds),
         faults=tuple(sorted(drawn, key=lambda fault: fault.at_s)),
     )
