@@ -1,8 +1,9 @@
 """Every state in which a power cut may leave a data directory, after a process that died at any step of making one.
 
-A name is durable when its directory was synced, and not before. So each of these is tried: a first start, a rebuild,
-a restore or the making of a host's dies at one of its steps; a start follows, and writes are acknowledged on top of what it found; then the power
-fails, and each directory comes back as it was at its last sync or at any moment since.
+A name is durable when its directory was synced, and not before. So each of these is tried: a first start, a rebuild, a
+restore or the making of a host's directory dies at one of its steps; a start follows, and writes are acknowledged on
+top of what it found; then the power fails, and each directory comes back as it was at its last sync or at any moment
+since.
 """
 
 import contextlib
