@@ -240,6 +240,7 @@ def _(patch: Patch) -> None:
 
 @mutant(
     "L8 what a former self acknowledged counts",
+    world="core",
     tests=scripts("incarnation_L8_new_disk_voids_acks"),
 )
 def _(patch: Patch) -> None:

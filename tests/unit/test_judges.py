@@ -7,6 +7,7 @@ import pytest
 
 from trio_kv.check.admission import require_none_of_clients
 from trio_kv.check.durability import Shadow
+from trio_kv.check.former_selves import FormerSelves
 from trio_kv.check.history import Operation
 from trio_kv.check.incarnations import Incarnations
 from trio_kv.check.index_order import IndexOrder
@@ -26,7 +27,7 @@ from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import Entry, LogPosition, make_entry
 from trio_kv.raft.log import Log
-from trio_kv.raft.messages import Heartbeat, HeartbeatReply, RequestVote, VoteReply
+from trio_kv.raft.messages import AppendAccepted, Heartbeat, HeartbeatReply, RequestVote, VoteReply
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import HardState, Ticket, Write
 from trio_kv.replica.replica import Replica
@@ -143,6 +144,41 @@ def test_a_match_that_goes_back_is_refused() -> None:
     judge.rebuilt(2)
     with pytest.raises(Violation, match="and up to 4 before"):
         judge.matched(view(term=3), 2, 4, 3)
+
+
+def accepted(match: int, incarnation: int, term: int = 3) -> AppendAccepted:
+    """Return what node 2 acknowledges to node 1."""
+    return AppendAccepted(2, 1, term, incarnation, False, match)
+
+
+def test_what_a_former_self_acknowledged_does_not_count() -> None:
+    """Neither what came before the leader heard of the new disk, nor what comes late; what the new one says does."""
+    judge, leader = FormerSelves(), view(term=3)
+    judge.started(leader, HardState())
+    judge.took(leader, accepted(5, incarnation=7))
+    judge.took(leader, accepted(9, incarnation=7, term=2))
+    judge.matched(leader, 2, 0, 5)
+    with pytest.raises(Violation, match="counts n2 up to 6"):
+        judge.matched(leader, 2, 5, 6)
+    judge.took(leader, accepted(2, incarnation=8))
+    judge.took(leader, accepted(5, incarnation=7))
+    judge.matched(leader, 2, 5, 2)
+    with pytest.raises(Violation, match="counts n2 up to 5"):
+        judge.matched(leader, 2, 2, 5)
+
+
+def test_a_vote_of_a_former_self_elects_nobody() -> None:
+    """Once the candidate has heard of the voter's new disk, that one must have voted itself."""
+    judge, candidate = FormerSelves(), view(term=3)
+    judge.started(candidate, HardState())
+    candidate.raft.votes = {1, 2}
+    judge.took(candidate, VoteReply(2, 1, 3, 7, False, True))
+    judge.elected(candidate)
+    judge.took(candidate, VoteReply(2, 1, 3, 8, False, False))
+    with pytest.raises(Violation, match="counts a vote of n2"):
+        judge.elected(candidate)
+    judge.took(candidate, VoteReply(2, 1, 3, 8, False, True))
+    judge.elected(candidate)
 
 
 def test_an_incarnation_that_a_crash_would_make_it_forget_is_not_vouched_for() -> None:

@@ -8,6 +8,7 @@ from trio_kv.check.commit_rule import CommitRule
 from trio_kv.check.durability import Durability
 from trio_kv.check.election_safety import ElectionSafety
 from trio_kv.check.expiry import ExpiryRules
+from trio_kv.check.former_selves import FormerSelves
 from trio_kv.check.incarnations import Incarnations
 from trio_kv.check.index_order import IndexOrder
 from trio_kv.check.leader_append_only import LeaderAppendOnly
@@ -78,6 +79,7 @@ class Judges:
             LeaderCompleteness(),
             MatchIndex(self.durability.shadows),
             Incarnations(self.durability.shadows),
+            FormerSelves(),
             self._commit_rule,
             ReadRounds(members),
             self.chronicle,
