@@ -3,7 +3,7 @@
 Pure: it only decides what becomes of a message. Directions count: a link may be cut one way.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 import attrs
@@ -25,6 +25,19 @@ class LinkFault:
 _SOUND = LinkFault()
 
 
+@attrs.frozen
+class LinksState:
+    """What is wrong with all links, for other processes to have it, too."""
+
+    version: int
+    """Of two states the one with the higher version is the later one."""
+    cut: tuple[tuple[int, int], ...] = ()
+    partition: tuple[tuple[int, int], ...] = ()
+    """(node, number of its group)."""
+    faults: tuple[tuple[tuple[int, int], LinkFault], ...] = ()
+    everywhere: LinkFault = _SOUND
+
+
 class Links:
     """The state of all links. `route` says when copies of a message arrive: not at all, once or twice."""
 
@@ -37,6 +50,9 @@ class Links:
         self._everywhere = _SOUND
         self.is_faulty = False
         """Whether any link has any fault: else messages need not ask."""
+        self.on_change: Callable[[], object] | None = None
+        """Is called when somebody has made something wrong, or sound, here."""
+        self._version = 0
 
     def cut(self, source: int, target: int) -> None:
         """Lose all that goes from one node to the other; the way back is another link."""
@@ -85,6 +101,25 @@ class Links:
         self._everywhere = _SOUND
         self._note()
 
+    def state(self) -> LinksState:
+        """Return what is wrong with all links."""
+        return LinksState(
+            self._version,
+            tuple(sorted(self._cut)),
+            tuple(sorted(self._partition.items())),
+            tuple(sorted(self._faults.items())),
+            self._everywhere,
+        )
+
+    def follow(self, state: LinksState) -> None:
+        """Let be wrong what another process says is, unless what is known here is as late."""
+        if state.version <= self._version:
+            return
+        self._cut, self._partition = set(state.cut), dict(state.partition)
+        self._faults, self._everywhere = dict(state.faults), state.everywhere
+        self._look()
+        self._version = state.version
+
     def active_faults(self) -> list[tuple[str, dict[str, object]]]:
         """Return what is wrong with the links: the name of each fault, and its members.
 
@@ -115,7 +150,7 @@ class Links:
         if self.is_cut(source, target):
             return ()
         fault = self._faults.get((source, target), self._everywhere)
-        if fault is _SOUND:
+        if fault == _SOUND:
             return (0.0,)
         if fault.drop and self._random.random() < fault.drop:
             return ()
@@ -123,6 +158,12 @@ class Links:
         return tuple(fault.delay_s + fault.jitter_s * self._random.random() for _ in range(copies))
 
     def _note(self) -> None:
+        self._look()
+        self._version += 1
+        if self.on_change is not None:
+            self.on_change()
+
+    def _look(self) -> None:
         self.is_faulty = bool(self._cut or self._partition or self._faults or self._everywhere != _SOUND)
 
 

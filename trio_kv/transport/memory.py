@@ -1,4 +1,4 @@
-"""The network of one process: messages go from node to node through memory channels.
+"""The network of a process: messages go from node to node through memory channels, or to a link that leads elsewhere.
 
 A message is delivered or lost, and nobody waits for it: Raft is made for that. A delayed one waits
 here, in a bounded heap, for the one task that delivers it.
@@ -19,7 +19,7 @@ DELAYED_MAX = 100_000
 
 
 class MemoryNetwork:
-    """Connects the nodes of one process. `run` must be running for delayed messages to arrive."""
+    """Connects the nodes of one process, and those that links lead to. `run` must be running for delayed messages."""
 
     def __init__(self, links: Links) -> None:
         """Connect nobody yet."""
@@ -44,7 +44,7 @@ class MemoryNetwork:
 
     def send_nowait(self, message: Message) -> None:
         """Send a message to its target."""
-        is_lost = not (self._route(message) if self.links.is_faulty else self._deliver(message))
+        is_lost = not (self._route(message) if self.links.is_faulty else self.deliver(message))
         if self.tap is not None:
             self.tap(message, is_lost)
 
@@ -61,19 +61,18 @@ class MemoryNetwork:
                 message = heapq.heappop(self._delayed)[2]
                 # A link that was cut meanwhile lets nothing through any more.
                 if not self.links.is_cut(message.source, message.target):
-                    self._deliver(message)
+                    self.deliver(message)
 
     def _route(self, message: Message) -> bool:
         """Send a message over links that have faults; return whether a copy of it was delivered or is under way."""
         delays = self.links.route(message.source, message.target)
         if not delays:
             self.lost += 1
-        sent = [
-            self._delay(message, delay_s) if delay_s > 0 else self._deliver(message) for delay_s in delays
-        ]
+        sent = [self._delay(message, delay_s) if delay_s > 0 else self.deliver(message) for delay_s in delays]
         return any(sent)
 
-    def _deliver(self, message: Message) -> bool:
+    def deliver(self, message: Message) -> bool:
+        """Give a message to its target, whatever is wrong with the links; return whether it took it."""
         deliver = self._doors.get(message.target)
         is_delivered = deliver is not None and deliver(message)
         if not is_delivered:

@@ -44,7 +44,7 @@ class FrameReader:
 
     def __init__(self, frame_bytes_max: int) -> None:
         """Refuse payloads of more bytes."""
-        self._payload_bytes_max = frame_bytes_max
+        self.frame_bytes_max = frame_bytes_max
         self._came = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -62,8 +62,8 @@ class FrameReader:
         if len(came) < FRAME.size:
             return None
         length, check = FRAME.unpack_from(came)
-        if not 0 < length <= self._payload_bytes_max:
-            raise PeerError(f"a frame of {length} bytes: right would be 1 to {self._payload_bytes_max}")
+        if not 0 < length <= self.frame_bytes_max:
+            raise PeerError(f"a frame of {length} bytes: right would be 1 to {self.frame_bytes_max}")
         end = FRAME.size + length
         if len(came) < end:
             return None

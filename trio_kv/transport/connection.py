@@ -1,0 +1,193 @@
+"""A connection between two processes: frames of items both ways, an outbox that nobody waits for, and a watch.
+
+Whoever has something to say puts it into the outbox and goes on. One task sends what has gathered since its last
+flush, so the items of a node's pass go out together. An outbox that is full takes nothing more: a message of Raft is
+lost then, and a request is not handed over.
+"""
+
+import math
+from collections.abc import Sequence
+
+import trio
+
+from trio_kv.wire.links import PING, PONG
+from trio_kv.wire.peer_frames import FrameReader, encode_frame
+
+RECEIVE_BYTES = 1 << 18
+FRAME_BYTES_MAX = 64 << 20
+"""The longest frame that is taken: an item with the largest run of writes that doors let in has room in it."""
+FLUSH_BYTES = 1 << 20
+"""A frame takes items until it has more bytes than this."""
+SIGNS_OF_LIFE = (PING, PONG)
+
+
+class LinkLostError(Exception):
+    """A connection to another process is of no use any more. The text says why."""
+
+
+class Outbox:
+    """What waits to be sent.
+
+    Args:
+        items_max: so many items may wait.
+        bytes_max: of so many bytes. An item that is larger is taken if it is alone.
+
+    """
+
+    def __init__(self, *, items_max: int, bytes_max: int) -> None:
+        """Have nothing to send yet; see the class."""
+        self._items_max = items_max
+        self._bytes_max = bytes_max
+        self._items: list[bytes] = []
+        self._bytes = 0
+        self._wake = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: bytes) -> bool:
+        """Take an item, if it fits."""
+        items, size = self._items, len(item)
+        if len(items) >= self._items_max or (items and self._bytes + size > self._bytes_max):
+            return False
+        items.append(item)
+        self._bytes += size
+        if len(items) == 1:
+            self._wake.set()
+        return True
+
+    async def take(self) -> list[bytes]:
+        """Wait until there is something, and return all of it."""
+        while not self._items:
+            self._wake = trio.Event()
+            await self._wake.wait()
+        items, self._items, self._bytes = self._items, [], 0
+        return items
+
+    def drop(self) -> int:
+        """Forget what waits; return how many items that were."""
+        count, self._items, self._bytes = len(self._items), [], 0
+        return count
+
+
+class Connection:
+    """Frames over a stream. One task receives; `write` and `watch` are tasks of their own.
+
+    Args:
+        stream: what carries the bytes. It is owned from now on.
+        outbox: what is to be sent.
+
+    """
+
+    def __init__(self, stream: trio.abc.Stream, outbox: Outbox) -> None:
+        """Have received nothing yet; see the class."""
+        self.outbox = outbox
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._stream = stream
+        self._frames = FrameReader(FRAME_BYTES_MAX)
+        self._heard_at = trio.current_time()
+        self._used_at = trio.current_time()
+
+    def limit_frames(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        """Take no longer frames than this from now on."""
+        self._frames.frame_bytes_max = frame_bytes_max
+
+    async def receive(self) -> list[bytes]:
+        """Return the items of the next frame.
+
+        Raises:
+            LinkLostError: the connection is at its end, or broken.
+            PeerError: what came is no frame.
+
+        """
+        while (items := self._frames.next()) is None:
+            try:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise LinkLostError(_why(error)) from error
+            if not data:
+                raise LinkLostError("the other process closed it")
+            self._heard_at = trio.current_time()
+            self.bytes_received += len(data)
+            self._frames.feed(data)
+        return items
+
+    async def send(self, items: Sequence[bytes]) -> None:
+        """Send items at once, before `write` runs.
+
+        Raises:
+            LinkLostError: the connection is broken.
+
+        """
+        data = b"".join(_frames_of(items))
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise LinkLostError(_why(error)) from error
+        self.bytes_sent += len(data)
+
+    async def write(self) -> None:
+        """Send what is put into the outbox, until cancelled. Raises as `send`."""
+        while True:
+            items = await self.outbox.take()
+            if len(items) > 1 or items[0][:1] not in SIGNS_OF_LIFE:
+                self._used_at = trio.current_time()
+            await self.send(items)
+
+    async def watch(self, silence_s: float, *, pings: bool = False, idle_s: float = math.inf) -> None:
+        """Look whether the other process lives, until cancelled.
+
+        Args:
+            silence_s: one from which nothing comes for so long does not.
+            pings: whether to ask four times in that time; else the other one does.
+            idle_s: after so long without use the connection is not needed.
+
+        Raises:
+            LinkLostError: it does not live, or is not needed.
+
+        """
+        while True:
+            if pings:
+                self.outbox.put(PING + _stamp(trio.current_time()))
+            due_at = trio.current_time() + silence_s / 4
+            await trio.sleep_until(due_at)
+            now = trio.current_time()
+            if now - due_at > silence_s / 4:
+                # This process stood still: what came meanwhile is still to be read.
+                self._heard_at = max(self._heard_at, now - silence_s / 2)
+            if now - self._heard_at > silence_s:
+                raise LinkLostError(f"nothing came for {silence_s:g} s")
+            if now - self._used_at > idle_s:
+                raise LinkLostError("")
+
+    async def aclose(self) -> None:
+        """Close it at once."""
+        await trio.aclose_forcefully(self._stream)
+
+
+def round_trip_s(pong: bytes) -> float:
+    """Return how long a ping and the pong that has come now were on their way."""
+    return max(0.0, trio.current_time() - int.from_bytes(pong[1:9], "little") / 1e6)
+
+
+def _stamp(at: float) -> bytes:
+    return round(at * 1e6).to_bytes(8, "little")
+
+
+def _frames_of(items: Sequence[bytes]) -> list[bytes]:
+    """Return the frames for items: as few as there can be."""
+    frames, first, size = [], 0, 0
+    for place, item in enumerate(items):
+        size += len(item)
+        if size > FLUSH_BYTES:
+            frames.append(encode_frame(items[first : place + 1]))
+            first, size = place + 1, 0
+    if first < len(items):
+        frames.append(encode_frame(items[first:]))
+    return frames
+
+
+def _why(error: Exception) -> str:
+    cause = error.__cause__
+    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(error) or "closed"

@@ -1,0 +1,287 @@
+"""A link: the connection that this process opens to another one, again and again, and what waits to go over it."""
+
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import attrs
+import trio
+
+from trio_kv.meter.histogram import Histogram
+from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import LinkConnected, LinkLost
+from trio_kv.transport.connection import Connection, LinkLostError, Outbox, round_trip_s
+from trio_kv.transport.hello import why_not_welcome
+from trio_kv.transport.peers import Address, Host, Identity, encode_faults
+from trio_kv.wire import links
+from trio_kv.wire.links import HELLO_BYTES_MAX, LinkFormatError, Refusal
+from trio_kv.wire.node_port import NodePortError, ReplyTo, Request, Unknown, decode_answer, encode_request
+from trio_kv.wire.peers import PeerError
+
+ITEMS_MAX = 4096
+"""So many items wait for a flush at most: as many as the inbox of a node takes."""
+BYTES_MAX = 64 << 20
+REDIAL_MIN_S = 0.05
+REDIAL_MAX_S = 1.0
+BULK_ITEMS_MAX = 32
+BULK_IDLE_S = 10.0
+"""A connection for snapshots is closed when none was sent for so long."""
+
+Dial = Callable[[Address, int], Awaitable[trio.abc.Stream]]
+"""Opens a connection to a process, given its address and number. Raises OSError or LinkLostError."""
+
+
+@attrs.define
+class LinkCounts:
+    """What happened on a link since the process started."""
+
+    connects: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    messages_lost: int = 0
+    """Messages of Raft that did not fit, or for which there was no connection."""
+    round_trips: Histogram = attrs.field(factory=Histogram)
+
+
+class Link:
+    """What this process says to another one. `run` must be running.
+
+    Args:
+        target: the other process.
+        dial: opens connections.
+        identity: who this process is.
+        host: takes what comes back.
+        trace: is told of connections that come and go.
+        silence_s: a process from which nothing comes for so long is not there.
+        is_bulk: whether it is for snapshots alone: its connection is opened when it is needed.
+
+    """
+
+    def __init__(
+        self,
+        target: int,
+        dial: Dial,
+        identity: Identity,
+        host: Host,
+        trace: Trace,
+        *,
+        silence_s: float,
+        is_bulk: bool = False,
+    ) -> None:
+        """Have no connection yet; see the class."""
+        self.target = target
+        self.counts = LinkCounts()
+        self.reason = "not connected yet"
+        """Why there is no connection; empty if there is one."""
+        self._dial = dial
+        self._identity = identity
+        self._host = host
+        self._trace = trace
+        self._silence_s = silence_s
+        self._is_bulk = is_bulk
+        self._outbox = Outbox(items_max=BULK_ITEMS_MAX if is_bulk else ITEMS_MAX, bytes_max=BYTES_MAX)
+        self._is_up = False
+        self._asked: dict[tuple[int, ReplyTo, int], None] = {}
+        """Requests that wait for their answers: node, asker, number."""
+        self._calls: dict[int, _Waiting] = {}
+        self._call_count = 0
+        self._stir = trio.Event()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection, over which both have said who they are."""
+        return self._is_up
+
+    def called(self) -> None:
+        """Try at once: the other process has just called."""
+        self._stir.set()
+
+    # What goes out
+
+    def post(self, item: bytes) -> bool:
+        """Take an item to be sent; return False if it is lost."""
+        if self._is_up or self._is_bulk:
+            if self._is_bulk:
+                self._stir.set()
+            if self._outbox.put(item):
+                return True
+        self.counts.messages_lost += 1
+        return False
+
+    def submit(self, node: int, request: Request) -> bool:
+        """Hand a request over; its answer, or `Unknown`, goes to `Host.take_answer`.
+
+        Returns:
+            False if it was not handed over, and has no effect.
+
+        """
+        key = (node, request.reply_to, request.number)
+        if not self._is_up or not self._outbox.put(links.wrap_request(node, encode_request(request))):
+            return False
+        self._asked[key] = None
+        return True
+
+    async def call(self, name: str, payload: bytes) -> bytes:
+        """Let the other process do something, and return what came of it.
+
+        Raises:
+            ValueError: it was not done; the text says why.
+            LinkLostError: there is no connection, or it was lost meanwhile: what came of it is unknown.
+
+        """
+        self._call_count += 1
+        number, waiting = self._call_count, _Waiting()
+        self._calls[number] = waiting
+        try:
+            if not self._is_up or not self._outbox.put(
+                links.CALL + links.encode(links.Call(number, name, payload))
+            ):
+                raise LinkLostError(
+                    f"process {self.target} can't be reached: {self.reason or 'too much waits'}"
+                )
+            await waiting.ended.wait()
+        finally:
+            del self._calls[number]
+        if waiting.result is None:
+            raise LinkLostError(f"process {self.target} was lost meanwhile: {self.reason}")
+        if waiting.result.error:
+            raise ValueError(waiting.result.error)
+        return waiting.result.payload
+
+    # The connection
+
+    async def run(self) -> None:
+        """Keep a connection, until cancelled."""
+        delay_s = REDIAL_MIN_S
+        while True:
+            self._stir = trio.Event()
+            if self._is_bulk and not len(self._outbox):
+                await self._stir.wait()
+            reason = await self._connect()
+            was_up, self._is_up = self._is_up, False
+            self.reason = reason or "idle"
+            self._lose()
+            if was_up:
+                delay_s = REDIAL_MIN_S
+                self._told(None if self._is_bulk else reason)
+            self._stir = trio.Event()
+            with trio.move_on_after(delay_s):
+                await self._stir.wait()
+            delay_s = min(2 * delay_s, REDIAL_MAX_S)
+
+    def _told(self, reason: str | None) -> None:
+        """Tell that the connection is gone, unless nobody needs it."""
+        if reason is not None:
+            self._trace.emit(LinkLost(self.target, reason))
+            self._host.link_changed(self.target, reason)
+
+    async def _connect(self) -> str:
+        """Have one connection; return why it ended."""
+        stream: trio.abc.Stream | None = None
+        try:
+            with trio.move_on_after(self._silence_s) as opening:
+                stream = await self._dial(self._identity.layout.addresses[self.target], self.target)
+            if stream is None or opening.cancelled_caught:
+                return "nobody answers"
+            return await self._use(Connection(stream, self._outbox))
+        except (OSError, LinkLostError) as error:
+            return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        finally:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
+
+    async def _use(self, connection: Connection) -> str:
+        reason = ""
+        try:
+            with trio.move_on_after(self._silence_s) as greeting:
+                await self._greet(connection)
+            if greeting.cancelled_caught:
+                return "it takes connections, and says nothing"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.write)
+                idle_s = BULK_IDLE_S if self._is_bulk else math.inf
+                nursery.start_soon(partial(connection.watch, self._silence_s, pings=True, idle_s=idle_s))
+                await self._receive(connection)
+        except* (LinkLostError, LinkFormatError, PeerError, NodePortError) as group:
+            reason = str(_first(group))
+        finally:
+            self.counts.bytes_sent += connection.bytes_sent
+            self.counts.bytes_received += connection.bytes_received
+        return reason
+
+    async def _greet(self, connection: Connection) -> None:
+        """Say who this process is, and hear whether the other one is the one that is meant."""
+        host, identity = self._host, self._identity
+        connection.limit_frames(HELLO_BYTES_MAX)
+        hello = identity.hello(host, self.target, is_bulk=self._is_bulk)
+        await connection.send([links.HELLO + links.encode(hello)])
+        items = await connection.receive()
+        welcome = links.decode_reply(items[0])
+        if len(items) > 1:
+            raise LinkFormatError("more than an answer to the hello")
+        if isinstance(welcome, Refusal):
+            raise LinkLostError(f"refused: {welcome.reason}")
+        why = why_not_welcome(welcome, self.target, identity, host)
+        if why is not None:
+            raise LinkLostError(f"not taken: {why}")
+        connection.limit_frames()
+        self._is_up, self.reason = True, ""
+        self.counts.connects += 1
+        if not self._is_bulk:
+            # A cut acts on what nodes say to one another, and never on this: `heal` always gets through.
+            self._outbox.put(links.encode_statuses(host.statuses()))
+            self._outbox.put(encode_faults(host.faults()))
+            self._trace.emit(LinkConnected(self.target, self.counts.connects))
+            host.link_changed(self.target, None)
+
+    async def _receive(self, connection: Connection) -> None:
+        while True:
+            for item in await connection.receive():
+                match item[:1]:
+                    case links.ANSWER:
+                        self._on_answer(item)
+                    case links.PONG:
+                        self.counts.round_trips.note(round_trip_s(item))
+                    case links.RESULT:
+                        result = links.decode_result(item)
+                        waiting = self._calls.get(result.number)
+                        if waiting is not None:
+                            waiting.end(result)
+                    case kind:
+                        raise LinkFormatError(f"an item {kind!r}, which is no answer")
+
+    def _on_answer(self, item: bytes) -> None:
+        reply_to, answer = decode_answer(item[1:])
+        key = (answer.node, reply_to, answer.number)
+        if key in self._asked:
+            del self._asked[key]
+            self._host.take_answer(reply_to, answer)
+
+    def _lose(self) -> None:
+        """Let all know who wait for something that was on the connection."""
+        self.counts.messages_lost += self._outbox.drop()
+        asked, self._asked = self._asked, {}
+        for node, reply_to, number in asked:
+            self._host.take_answer(reply_to, Unknown(number, node))
+        for waiting in list(self._calls.values()):
+            waiting.end(None)
+
+
+class _Waiting:
+    """Somebody who waits for the result of a call."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.result: links.Result | None = None
+
+    def end(self, result: links.Result | None) -> None:
+        """Tell it; None: the connection was lost."""
+        self.result = result
+        self.ended.set()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
