@@ -4,6 +4,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import trio
+
 from trio_kv.cluster.statistics import ClusterStatistics, MemberStatistics, NodeStatistics
 from trio_kv.control.lag import LoopLag
 from trio_kv.control.views import Server
@@ -80,4 +82,6 @@ def door(**members: Any) -> Any:
 
 
 def server(cluster: ClusterStatistics, client_door: Any = None, trace: Trace | None = None) -> Server:
-    return Server("1.2.3", client_door or door(), lambda: cluster, LoopLag(), trace or Trace())
+    return Server(
+        "1.2.3", client_door or door(), lambda: cluster, trio.lowlevel.checkpoint, LoopLag(), trace or Trace()
+    )

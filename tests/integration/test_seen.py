@@ -65,7 +65,7 @@ async def wait_for(ask: Callable[[], Awaitable[T]], is_it: Callable[[T], bool]) 
 async def open_watched(path: Path, nodes: int = NODES) -> AsyncIterator[Watched]:
     """Run a cluster that all nodes of take part in."""
     async with open_cluster(path, nodes=nodes, segment_bytes=SEGMENT_BYTES, is_synced=False) as local:
-        server = Server("1.2.3", door(), local.cluster.statistics, LoopLag(), Trace())
+        server = Server("1.2.3", door(), local.cluster.statistics, local.cluster.refresh, LoopLag(), Trace())
         watched = Watched(local, seen.routes(server))
         await watched.eventually(f"quorum ok: of {nodes} nodes, {nodes} run")
         await wait_for(watched.is_ready, bool)

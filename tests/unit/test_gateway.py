@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from trio_kv.cluster.inbox import Inbox
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.runs import HEDGE_S
 from trio_kv.gateway.store import View
@@ -28,7 +28,7 @@ def start(registry: Registry, node: int, inbox: Inbox, role: str) -> None:
     """Let a node run."""
     status = registry.nodes[node]
     status.role, status.term, status.state = role, 1, State.UP
-    registry.attach(LocalHandle(status, inbox.post_request, lambda: None))
+    registry.attach(Handle(status, inbox.post_request, lambda: None))
     registry.changed()
 
 
@@ -286,7 +286,7 @@ async def test_a_session_that_cannot_be_opened_says_why(
     nursery.start_soon(leader.run)
     await nursery.start(store.run)
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "read_only"
-    leader.registry.attach(LocalHandle(leader.registry.nodes[1], lambda _: False, lambda: None))
+    leader.registry.attach(Handle(leader.registry.nodes[1], lambda _: False, lambda: None))
     leader.registry.changed()
     assert (await store.write([SET], timeout_s=1.0)).replies[0].code == "overloaded"
     nursery.cancel_scope.cancel()

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.doubles import key_of
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.commands import Command, Expire, Write
 from trio_kv.kv.machine import Machine
@@ -64,7 +64,7 @@ class Chaos:
         self.calls: dict[str, Call] = {}
         for status in self.registry.nodes.values():
             status.state = State.UP
-            self.registry.attach(LocalHandle(status, partial(self.take, status.node), lambda: None))
+            self.registry.attach(Handle(status, partial(self.take, status.node), lambda: None))
 
     async def elect(self) -> None:
         """Let somebody else lead, or nobody, again and again; now and then all sessions are forgotten."""

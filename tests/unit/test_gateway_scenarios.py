@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.gateway.store import Answer, View
 from trio_kv.kv.commands import OpenSession, Write
@@ -72,7 +72,7 @@ async def nodes(nursery: trio.Nursery) -> Nodes:
     nodes = Nodes(registry, store, nursery)
     for status in registry.nodes.values():
         status.state = State.UP
-        registry.attach(LocalHandle(status, partial(nodes.take, status.node), lambda: None))
+        registry.attach(Handle(status, partial(nodes.take, status.node), lambda: None))
     nodes.lead(1, 1)
     await nursery.start(store.run)
     return nodes

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.unit.test_gateway_scenarios import Call, Nodes
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.commands import ClientWrite, Command, OpenSession, RenewSession, Write
 from trio_kv.kv.operations import Delete, Get, Incr, Set
@@ -55,7 +55,7 @@ async def nodes(nursery: trio.Nursery) -> Leader:
     nodes = Leader(registry, store, nursery)
     for status in registry.nodes.values():
         status.state = State.UP
-        registry.attach(LocalHandle(status, partial(nodes.take, status.node), lambda: None))
+        registry.attach(Handle(status, partial(nodes.take, status.node), lambda: None))
     nodes.lead(1, 1)
     await nursery.start(store.run)
     return nodes

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.gateway.drawn import DRAWN_BYTES_MAX, Drawn, Selector
 from trio_kv.gateway.pace import REST_MAX_S, REST_SHARE, Pace
 from trio_kv.gateway.pulls import SILENCE_S
@@ -44,7 +44,7 @@ class FakeNode:
     def start(self, role: str = "follower") -> None:
         status = self._registry.nodes[self.id]
         status.role, status.term, status.state = role, 1, State.UP
-        self._registry.attach(LocalHandle(status, self._submit, lambda: None))
+        self._registry.attach(Handle(status, self._submit, lambda: None))
         self._registry.changed()
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ import trio.testing
 
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.node import Clock, Node
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.operations import Set
 from trio_kv.raft.config import RaftConfig
@@ -73,7 +73,7 @@ class Cluster:
     def _make(self, number: int) -> Node:
         status = self.registry.nodes[number]
         status.state = State.UP
-        self.registry.attach(LocalHandle(status, self.inboxes[number].post_request, lambda: None))
+        self.registry.attach(Handle(status, self.inboxes[number].post_request, lambda: None))
         clock = Clock()
         raft = Raft(
             id=number,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import trio
 
 from trio_kv.cluster.members import FaultError, Member
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.replica.driver import TakeSnapshot
 from trio_kv.storage.snapshot_reading import snapshot_name
 from trio_kv.wire.node_port import Answer, Done, Read
@@ -32,7 +32,7 @@ async def take_backup(
 
     Args:
         registry: tells who runs, followers first.
-        members: all nodes.
+        members: the nodes of this process.
         without: nodes whose snapshots are of no use.
 
     Returns:
@@ -46,9 +46,9 @@ async def take_backup(
     with trio.move_on_after(BACKUP_S):
         while True:
             for handle in registry.readable():
-                member = members[handle.status.node]
-                running = member.node
-                if running is None or handle.status.node in without:
+                member = members.get(handle.status.node)
+                running = None if member is None else member.node
+                if member is None or running is None or handle.status.node in without:
                     continue
                 applied = await _wait_read(registry, handle)
                 if applied is None or member.node is not running:
@@ -65,7 +65,7 @@ async def take_backup(
     raise FaultError("no node heard a leader in time: are most nodes up, and connected? See the status")
 
 
-async def _wait_read(registry: Registry, handle: LocalHandle) -> int | None:
+async def _wait_read(registry: Registry, handle: Handle) -> int | None:
     """Return what a node had applied when a linearizable read there was confirmed; None if that took too long."""
     came = trio.Event()
     answers: list[Answer] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from functools import partial
+from operator import attrgetter, itemgetter
 from random import Random
 
 import attrs
@@ -10,12 +11,14 @@ import trio
 from trio_kv.cluster.backup import take_backup
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
+from trio_kv.cluster.elsewhere import Look
 from trio_kv.cluster.faults import Faults
-from trio_kv.cluster.looks import look_at_links, look_at_node
+from trio_kv.cluster.looks import look_at_absent, look_at_links, look_at_node
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import Registry
-from trio_kv.cluster.statistics import ClusterStatistics, look_at
+from trio_kv.cluster.others import Others
+from trio_kv.cluster.registry import FIRST_PROCESS, Registry
+from trio_kv.cluster.statistics import ClusterStatistics, MemberStatistics, look_at
 from trio_kv.cluster.supervisor import Supervisor
 from trio_kv.raft.messages import Message
 from trio_kv.replica import jobs
@@ -28,6 +31,10 @@ from trio_kv.wire.node_status import State
 
 REBUILD_S = 10.0
 """How long a command waits for a rebuild's first step, which takes milliseconds on a disk that works."""
+
+
+START_BITS = 32
+"""Of what tells the lives of a process from one another."""
 
 
 class Cluster:
@@ -45,6 +52,8 @@ class Cluster:
         network: Network,
         *,
         make_node: Callable[..., Node] = Node,
+        here: Collection[int] | None = None,
+        process: int = FIRST_PROCESS,
     ) -> None:
         """Make a cluster of the nodes that have disks.
 
@@ -55,9 +64,14 @@ class Cluster:
             random: seeds what the nodes draw.
             network: joins the nodes.
             make_node: makes a node of its parts, which are the arguments of `Node`.
+            here: the nodes that run in this process; None: all of them.
+            process: the number of this process.
 
         """
-        self.registry = Registry(list(disks.nodes))
+        nodes = disks.nodes
+        # A process that starts again must not hear what its former self had asked for.
+        start = 0 if here is None else random.getrandbits(START_BITS)
+        self.registry = Registry(list(nodes), process=process, start=start)
         self._network = network
         self._disks = disks
         self._trace = trace
@@ -70,16 +84,19 @@ class Cluster:
             trace=trace,
             random=random,
             make_node=make_node,
+            here=nodes if here is None else here,
         )
         self._members = self._supervisor.members
+        self.others: Others | None = None
+        """The nodes of other processes, if there are any."""
         self._nursery: trio.Nursery | None = None
         self._taps: tuple[Tap, ...] = ()
-        self.faults = Faults(self._supervisor, network.links, trace)
+        self.faults = Faults(self._supervisor, network.links, trace, nodes)
         self.registry.faults = self.faults.active
 
     async def run(self) -> None:
         """Run all nodes until cancelled."""
-        self._trace.emit(ClusterStarted(self._disks.cluster, (*self._members.all,), self._disks.nodes))
+        self._trace.emit(ClusterStarted(self._disks.cluster, self._disks.nodes, (*self._members.all,)))
         self._trace.on_level.append(self._supervisor.tell_level)
         try:
             async with trio.open_nursery() as nursery:
@@ -119,15 +136,37 @@ class Cluster:
         """Return the members of the protocol's status reply."""
         return self.registry.status()
 
+    async def refresh(self) -> None:
+        """Look anew at nodes of other processes, if there are any."""
+        if self.others is not None:
+            await self.others.refresh()
+
+    def look_here(self) -> Look:
+        """Return what is to be seen of the nodes of this process, for another one."""
+        members = self._members.all.values()
+        return Look(
+            [self.registry.nodes[node] for node in self._members.all],
+            [look_at_node(member, self.faults) for member in members],
+            tuple([look_at(member) for member in members]),
+            self._network.lost,
+        )
+
+    def _look_elsewhere(self) -> tuple[Look, ...]:
+        return () if self.others is None else tuple(self.others.looks.values())
+
     def look(self) -> dict[str, object]:
-        """Return what is to be seen of nodes and links just now; see `looks`."""
+        """Return what is to be seen of nodes and links just now; see `looks`. Other processes' as of `refresh`."""
         leader = self.registry.leader()
+        nodes = [look_at_node(member, self.faults) for member in self._members.all.values()]
+        nodes += [each for look in self._look_elsewhere() for each in look.nodes]
+        seen = {each["node"] for each in nodes}
+        nodes += [look_at_absent(status) for node, status in self.registry.nodes.items() if node not in seen]
         return {
             "leader": leader.status.node if leader else None,
             "term": max(status.term for status in self.registry.nodes.values()),
             "majority": self.registry.voters.majority_size(),
-            "nodes": [look_at_node(member, self.faults) for member in self._members.all.values()],
-            "links": look_at_links(self._network.links, self._members.all),
+            "nodes": sorted(nodes, key=itemgetter("node")),
+            "links": look_at_links(self._network.links, self.registry.nodes),
             "faults": self.faults.active(),
         }
 
@@ -146,8 +185,17 @@ class Cluster:
 
     def statistics(self) -> ClusterStatistics:
         """Return how all nodes are, in numbers."""
-        members = tuple([look_at(member) for member in self._members.all.values()])
-        return ClusterStatistics(members, self.registry.voters, self._network.lost, len(self.faults.active()))
+        looks = (self.look_here(), *self._look_elsewhere())
+        members = [each for look in looks for each in look.members]
+        seen = {each.node for each in members}
+        members += [
+            MemberStatistics(node, status.state, status.reason, is_loading=False, running=None)
+            for node, status in self.registry.nodes.items()
+            if node not in seen
+        ]
+        members.sort(key=attrgetter("node"))
+        lost = sum(look.messages_lost for look in looks)
+        return ClusterStatistics(tuple(members), self.registry.voters, lost, len(self.faults.active()))
 
     def leader(self) -> int:
         """Return the node that leads.
@@ -271,7 +319,9 @@ class Cluster:
 
     def transfer(self, node: int) -> None:
         """Ask the leader to hand over to a node."""
-        self._members.named_running(node)
+        self._members.check(node)
+        if self.registry.handle(node) is None:
+            raise FaultError(f"node {node} does not run: it is {self.registry.nodes[node].state}")
         leader = self.leader()
         if leader == node:
             raise FaultError(f"node {node} leads already")

@@ -233,6 +233,7 @@ class RealDisks:
     # What follows runs in threads.
 
     def _examine(self, node: int) -> Found:
+        self._directory.refresh()
         with contextlib.suppress(StorageError):
             self._directory.settle(node)
         directory = self._directory.node(node)

@@ -3,6 +3,8 @@
 They are one API, used by the control door, the dashboard, the chaos command and the simulator alike.
 """
 
+from collections.abc import Collection
+
 import attrs
 import trio
 
@@ -32,11 +34,13 @@ class Faults:
         supervisor: keeps the nodes running that are broken here.
         links: those between the nodes.
         trace: takes all events.
+        nodes: those of all processes.
 
     """
 
-    def __init__(self, supervisor: Supervisor, links: Links, trace: Trace) -> None:
+    def __init__(self, supervisor: Supervisor, links: Links, trace: Trace, nodes: Collection[int]) -> None:
         """Break nothing yet; see the class."""
+        self._nodes = nodes
         self.links = links
         self._supervisor = supervisor
         self._members = supervisor.members
@@ -90,10 +94,10 @@ class Faults:
         """Cut all links between the groups. A node in no group is alone."""
         named = [node for group in groups for node in group]
         for node in named:
-            self._members.named(node)
+            self._members.check(node)
         if len(set(named)) != len(named):
             raise FaultError("a node can be in one group only")
-        self.links.partition([*groups, *([node] for node in self._members.all if node not in named)])
+        self.links.partition([*groups, *([node] for node in self._nodes if node not in named)])
         self._trace.emit(LinksPartitioned(tuple(tuple(group) for group in groups)))
 
     def cut(self, source: int, target: int) -> None:
@@ -178,8 +182,8 @@ class Faults:
     def _both_ways(self, link: tuple[int, int]) -> list[tuple[int, int]]:
         """Return the directions of a link that somebody has named."""
         source, target = link
-        self._members.named(source)
-        self._members.named(target)
+        self._members.check(source)
+        self._members.check(target)
         if source == target:
             raise FaultError("a link joins two nodes")
         return [(source, target), (target, source)]

@@ -11,6 +11,7 @@ from trio_kv.cluster.faults import Faults
 from trio_kv.cluster.members import Member
 from trio_kv.cluster.node import Node
 from trio_kv.transport.links import LinkFault, Links
+from trio_kv.wire.node_status import NodeStatus
 
 SOUND = LinkFault()
 
@@ -47,6 +48,37 @@ def look_at_node(member: Member, faults: Faults) -> dict[str, object]:
         "clock_rate": member.clock.rate,
         "incarnation": None if running is None else f"{running.replica.raft.incarnation:x}",
         "starts": member.attempts,
+    }
+
+
+def look_at_absent(status: NodeStatus) -> dict[str, object]:
+    """Return what a node looks like whose process tells nothing: what was last known of it, and why."""
+    return {
+        "node": status.node,
+        "state": str(status.state),
+        "detail": status.reason,
+        "role": status.role,
+        "term": status.term,
+        "leader": None,
+        "vote": None,
+        "first": status.log_first,
+        "last": status.log_last,
+        "commit": status.commit,
+        "applied": status.applied,
+        "digest": status.digest,
+        "snapshot": None,
+        "election_ms": None,
+        "election_of_ms": None,
+        "disk": {
+            "delay_ms": 0.0,
+            "is_full": False,
+            "is_stalled": False,
+            "will_fail": False,
+            "is_failed": False,
+        },
+        "clock_rate": 1.0,
+        "incarnation": None,
+        "starts": 0,
     }
 
 

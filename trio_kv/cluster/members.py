@@ -1,6 +1,6 @@
 """The nodes of a cluster as those see them who keep them running, operate them and break them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import attrs
 import trio
@@ -60,27 +60,40 @@ class Member:
 
 
 class Members:
-    """All nodes of a cluster.
+    """The nodes of a cluster that run in this process.
 
     Args:
-        statuses: what is known of each; in their order.
+        statuses: what is known of all nodes; in their order.
+        here: those that run here.
 
     """
 
-    def __init__(self, statuses: Mapping[int, NodeStatus]) -> None:
+    def __init__(self, statuses: Mapping[int, NodeStatus], here: Collection[int]) -> None:
         """Want all of them to run; see the class."""
-        self.all = {node: Member(status) for node, status in statuses.items()}
+        self.all = {node: Member(status) for node, status in statuses.items() if node in here}
+        self._statuses = statuses
 
     def named(self, node: int) -> Member:
-        """Return a node that somebody has named.
+        """Return a node of this process that somebody has named.
+
+        Raises:
+            FaultError: there is none of that number, or it runs in another process.
+
+        """
+        self.check(node)
+        if node not in self.all:
+            raise FaultError(f"node {node} runs in another process")
+        return self.all[node]
+
+    def check(self, node: int) -> None:
+        """Check that there is a node, in whichever process.
 
         Raises:
             FaultError: there is none of that number.
 
         """
-        if node not in self.all:
-            raise FaultError(f"there is no node {node}: the nodes are {', '.join(map(str, self.all))}")
-        return self.all[node]
+        if node not in self._statuses:
+            raise FaultError(f"there is no node {node}: the nodes are {', '.join(map(str, self._statuses))}")
 
     def named_running(self, node: int) -> tuple[Member, Node]:
         """Return a node that somebody has named, and that must run.

@@ -13,13 +13,15 @@ from trio_kv.raft.voters import Voters
 from trio_kv.wire.node_port import Answer, ReplyTo, Request
 from trio_kv.wire.node_status import NodeStatus, State
 
-OWN_PROCESS = 0
-"""As this process names itself in the ids of askers. Other processes have other numbers."""
+ASKER_BITS = 30
+"""So many askers there can be in the life of a process, and half as many of its lives as a number has room for."""
+FIRST_PROCESS = 0
+"""As a process names itself in the ids of askers that is the only one, or the first."""
 
 
 @attrs.frozen(eq=False)
-class LocalHandle:
-    """A `NodeHandle` of a node that runs in this process."""
+class Handle:
+    """A `NodeHandle` of a node that runs."""
 
     status: NodeStatus
     submit: Callable[[Request], bool]
@@ -28,22 +30,30 @@ class LocalHandle:
 
 
 class Registry:
-    """All nodes of a cluster, who is told when one changes its role, term or state, and who waits for answers."""
+    """All nodes of a cluster, who is told when one changes its role, term or state, and who waits for answers.
 
-    def __init__(self, nodes: list[int]) -> None:
-        """Know the nodes, all stopped."""
+    Args:
+        nodes: of all processes.
+        process: the number of this one.
+        start: drawn for this life of the process: its former askers had other ids.
+
+    """
+
+    def __init__(self, nodes: list[int], *, process: int = FIRST_PROCESS, start: int = 0) -> None:
+        """Know the nodes, all stopped; see the class."""
         self.nodes = {node: NodeStatus(node) for node in sorted(nodes)}
         self.voters = Voters(nodes)
         self.faults: Callable[[], list[dict[str, object]]] = list
         """Tells what was made wrong with the cluster, and is wrong still."""
-        self._handles: dict[int, LocalHandle] = {}
+        self._handles: dict[int, Handle] = {}
         self._listeners: list[Callable[[], None]] = []
         self._askers: dict[ReplyTo, Callable[[Answer], None]] = {}
-        self._joined = 0
+        self._process = process
+        self._joined = start << ASKER_BITS
 
     # Nodes
 
-    def attach(self, handle: LocalHandle) -> None:
+    def attach(self, handle: Handle) -> None:
         """Let a node that runs be spoken to."""
         self._handles[handle.status.node] = handle
 
@@ -53,16 +63,16 @@ class Registry:
         self.nodes[node].role = None
         self.changed()
 
-    def handle(self, node: int) -> LocalHandle | None:
+    def handle(self, node: int) -> Handle | None:
         """Return the handle of a node, if it runs."""
         return self._handles.get(node)
 
-    def leader(self) -> LocalHandle | None:
+    def leader(self) -> Handle | None:
         """Return the live node that leads the highest term, if any says that it leads."""
         leaders = [handle for handle in self._handles.values() if handle.status.role == "leader"]
         return max(leaders, key=lambda handle: handle.status.term, default=None)
 
-    def readable(self) -> list[LocalHandle]:
+    def readable(self) -> list[Handle]:
         """Return the nodes that run, the leader last: they can be asked to read."""
         running = [handle for handle in self._handles.values() if handle.status.state is State.UP]
         return sorted(running, key=lambda handle: (handle.status.role == "leader", handle.status.node))
@@ -110,7 +120,7 @@ class Registry:
     def join(self, deliver: Callable[[Answer], None]) -> ReplyTo:
         """Let answers to a new asker of this process arrive at `deliver`, which must neither raise nor wait."""
         self._joined += 1
-        reply_to = ReplyTo(OWN_PROCESS, self._joined)
+        reply_to = ReplyTo(self._process, self._joined)
         self.route(reply_to, deliver)
         return reply_to
 

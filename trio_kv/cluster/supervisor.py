@@ -6,7 +6,7 @@ reason stands in its status. A node whose disk hangs, at its start or at its end
 """
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from random import Random
 
@@ -20,7 +20,7 @@ from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.loading import Loader
 from trio_kv.cluster.members import Member, Members
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import LocalHandle, Registry
+from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.raft.events import DEBUG
 from trio_kv.raft.node import Raft
 from trio_kv.replica.driver import DiskFailedError
@@ -61,6 +61,7 @@ class Supervisor:
         trace: takes all events.
         random: seeds what the nodes draw.
         make_node: makes a node of its parts.
+        here: the nodes of this process.
 
     """
 
@@ -74,9 +75,10 @@ class Supervisor:
         trace: Trace,
         random: Random,
         make_node: Callable[..., Node],
+        here: Collection[int],
     ) -> None:
         """Run nothing yet; see the class."""
-        self.members = Members(registry.nodes)
+        self.members = Members(registry.nodes, here)
         self._disks = disks
         self._registry = registry
         self._network = network
@@ -264,7 +266,7 @@ class Supervisor:
         log = recovered.log(machine.time_us)
         raft = Raft(
             id=node,
-            peers=self.members.all.keys() - {node},
+            peers=self._registry.nodes.keys() - {node},
             config=self._config.raft,
             random=Random(self._random.getrandbits(64)),
             incarnation=found.directory.incarnation,
@@ -295,7 +297,7 @@ class Supervisor:
         )
         self._network.attach(node, inbox.post_peer)
         status.role = "follower"
-        self._registry.attach(LocalHandle(status, inbox.post_request, member.node.refresh_status))
+        self._registry.attach(Handle(status, inbox.post_request, member.node.refresh_status))
         self.set_state(member, State.UP, "")
         self._trace.emit(node_started(raft, machine), node=node, term=raft.term)
         await member.node.run()

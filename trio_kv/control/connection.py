@@ -9,6 +9,7 @@ import trio
 from trio_websocket import WebSocketConnection
 
 from trio_kv.cluster.cluster import Cluster
+from trio_kv.control.anywhere import carry_out_anywhere
 from trio_kv.control.commands import (
     COMMANDS,
     Command,
@@ -28,7 +29,6 @@ from trio_kv.control.config import ControlConfig
 from trio_kv.control.console import ask_store
 from trio_kv.control.events import EventQueue
 from trio_kv.control.feed import FrameFeed
-from trio_kv.control.operation import carry_out
 from trio_kv.gateway.store import Store
 from trio_kv.trace.text import encodable, encode_json
 from trio_kv.trace.trace import Trace
@@ -129,10 +129,10 @@ class ControlConnection:
             case StoreRequest():
                 await self._begin_request(command)
             case Status():
-                await self._send(await self._carry_out(command, carry_out(command, self._cluster)))
+                await self._send(await self._carry_out(command, carry_out_anywhere(command, self._cluster)))
             case _:
                 self._trace.emit(ControlCommanded(command.name(), describe(command)))
-                await self._send(await self._carry_out(command, carry_out(command, self._cluster)))
+                await self._send(await self._carry_out(command, carry_out_anywhere(command, self._cluster)))
 
     async def _answer_on_frames(self, command: Frames | FramesKept | FramesMarks | FramesPage) -> None:
         feed = self._feed

@@ -70,6 +70,7 @@ class FrameFeed:
                 taken_at = -math.inf
                 while True:
                     await self._wait_due(taken_at)
+                    await self._cluster.refresh()
                     taken_at = trio.current_time()
                     self._newest = frame = self._taker.take(taken_at)
                     self.kept.add(frame)

@@ -161,6 +161,7 @@ async def answer(checks: Mapping[str, Check], server: Server, request: Request) 
     `?verbose` names each check; `?exclude=NAME` leaves one out, and may stand there several times.
     """
     await trio.lowlevel.checkpoint()
+    await server.refresh()
     excluded = set(request.query.get("exclude", ()))
     findings = {name: check(server) for name, check in checks.items() if name not in excluded}
     is_well = all(finding.health is Health.OK for finding in findings.values())

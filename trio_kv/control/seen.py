@@ -27,6 +27,7 @@ class Metrics:
             load = partial(importlib.import_module, "trio_kv.control.metrics")
             self._module = await trio.to_thread.run_sync(load)
             self._registry = self._module.make_registry(self._server)
+        await self._server.refresh()
         response: Response = await self._module.encode(self._registry, request.header("accept"))
         return response
 

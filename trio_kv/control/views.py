@@ -1,6 +1,6 @@
 """What there is to be seen of a server, wherever it stands: the port that metrics and health look through."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import attrs
@@ -61,5 +61,7 @@ class Server:
     version: str
     door: ClientDoor
     look_at_cluster: Callable[[], ClusterStatistics]
+    refresh: Callable[[], Awaitable[None]]
+    """Looks anew at nodes of other processes, if there are any."""
     lag: LoopLag
     trace: Trace

@@ -15,7 +15,7 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks, RealDisks
 from trio_kv.gateway.raft import RaftStore
 from trio_kv.kv.sessions import check_timeout
-from trio_kv.storage.data_directory import open_data_directory
+from trio_kv.storage.data_directory import DataDirectory, open_data_directory
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.segments import SEGMENT_BYTES, check_segment_bytes
 from trio_kv.trace.trace import Trace
@@ -65,21 +65,10 @@ async def open_cluster(
     check_timeout(session_timeout_s)
     check_segment_bytes(segment_bytes)
     source = SystemRandom() if random is None else random
-    opening = partial(
-        open_data_directory,
-        Path(path),
-        random=source,
-        nodes=nodes,
-        segment_bytes=segment_bytes,
-        is_synced=is_synced,
-    )
-    try:
-        # A disk that hangs keeps nobody from giving up: what the thread opened by then ends with the process.
-        directory = await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
-    except OSError as error:
-        message = f"the data directory {path} can't be used: {error.strerror or error}"
-        raise StorageError(message, "choose another one, or make it writable") from error
     trace = trace or Trace()
+    directory = await open_directory(
+        Path(path), random=source, nodes=nodes, segment_bytes=segment_bytes, is_synced=is_synced
+    )
     made = make_local(
         RealDisks(directory, trace),
         config=config or ClusterConfig(),
@@ -87,12 +76,44 @@ async def open_cluster(
         trace=trace,
         random=source,
     )
+    async with running_in(directory, made):
+        yield made
+
+
+async def open_directory(
+    path: Path, *, random: Random, nodes: int | None, segment_bytes: int, is_synced: bool
+) -> DataDirectory:
+    """Open a data directory in a thread; see `open_data_directory`.
+
+    Raises:
+        StorageError: it can't be used; the text says why and what to do.
+
+    """
+    opening = partial(
+        open_data_directory,
+        path,
+        random=random,
+        nodes=nodes,
+        segment_bytes=segment_bytes,
+        is_synced=is_synced,
+    )
     try:
-        async with running(made):
-            yield made
+        # A disk that hangs keeps nobody from giving up: what the thread opened by then ends with the process.
+        return await trio.to_thread.run_sync(opening, abandon_on_cancel=True)
+    except OSError as error:
+        message = f"the data directory {path} can't be used: {error.strerror or error}"
+        raise StorageError(message, "choose another one, or make it writable") from error
+
+
+@contextlib.asynccontextmanager
+async def running_in(directory: DataDirectory, local: LocalCluster) -> AsyncIterator[None]:
+    """Let a cluster run for as long as the context lasts, and then close its data directory."""
+    try:
+        async with running(local):
+            yield
     finally:
         # A thread that was left behind may write when its disk moves again: the lock ends with it, and the process.
-        if not made.cluster.is_disk_abandoned:
+        if not local.cluster.is_disk_abandoned:
             directory.close()
 
 

@@ -61,12 +61,19 @@ _TEMPORARY = frozenset(name + TEMPORARY_SUFFIX for name in (MANIFEST_NAME, UNFIN
 
 
 class DataDirectory:
-    """An open data directory: this process alone uses it until `close`."""
+    """An open data directory: this process alone uses it until `close`, and further ones that inherit it.
 
-    def __init__(self, root: Folder, manifest: Manifest, *, segment_bytes: int) -> None:
-        """Take over the folder, locked or not. Use `open_data_directory`."""
+    Each of several processes uses the directories of its own nodes.
+    """
+
+    def __init__(
+        self, root: Folder, manifest: Manifest, *, segment_bytes: int, is_shared: bool = False
+    ) -> None:
+        """Take over the folder, locked or not. Use `open_data_directory`, or `share_data_directory`."""
         self.root = root
         self.manifest = manifest
+        self.is_shared = is_shared
+        """Whether other processes may give their nodes new incarnations."""
         self._segment_bytes = segment_bytes
 
     @property
@@ -118,6 +125,7 @@ class DataDirectory:
 
         """
         self.root.check_here()
+        self.refresh()
         old = self.identity(node)
         new = Identity(self.cluster, node, draw_successor(old.incarnation, random))
         with self.root.home(node_name(node)) as (home, name):
@@ -141,6 +149,18 @@ class DataDirectory:
                 raise
         self.manifest = manifest
         return settle(self.root, new, old.incarnation)
+
+    def refresh(self) -> None:
+        """Learn which nodes got new incarnations from other processes.
+
+        Raises:
+            ManifestError: the manifest can't be understood any more.
+            OSError: the disk refused.
+
+        """
+        if self.is_shared:
+            with contextlib.closing(self.root.files()) as files:
+                self.manifest = read_manifest(files) or self.manifest
 
     def _read_again(self) -> Manifest | None:
         with contextlib.suppress(OSError, StorageError), contextlib.closing(self.root.files()) as files:
@@ -188,6 +208,30 @@ def open_data_directory(
         check_nodes(nodes)
     root = RealFolder.open_new(path, is_synced=is_synced)
     return open_folder(root, random=random, nodes=nodes, segment_bytes=segment_bytes)
+
+
+def share_data_directory(
+    descriptor: int, path: Path, *, segment_bytes: int = SEGMENT_BYTES, is_synced: bool = True
+) -> DataDirectory:
+    """Use a data directory that the first process of the server has opened, and made durable.
+
+    Args:
+        descriptor: of the directory, inherited from that process, and the lock with it.
+        path: how a person finds it.
+        segment_bytes: size of new log segments.
+        is_synced: as in `open_data_directory`.
+
+    Raises:
+        ManifestError: there is no cluster in it, or it can't be understood.
+        OSError: the disk refused.
+
+    """
+    root = RealFolder.inherited(descriptor, path, is_synced=is_synced)
+    with contextlib.closing(root.files()) as files:
+        manifest = read_manifest(files)
+    if manifest is None:
+        raise ManifestError(f"there is no cluster in {path}.", "Start the server again.")
+    return DataDirectory(root, manifest, segment_bytes=segment_bytes, is_shared=True)
 
 
 def open_folder(

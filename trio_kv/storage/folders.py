@@ -123,11 +123,26 @@ class RealFolder:
         return cls(descriptor, path, Place.of(descriptor, path), is_synced=is_synced)
 
     @classmethod
+    def inherited(cls, descriptor: int, path: Path, *, is_synced: bool = True) -> Self:
+        """Take over a directory that another process opened, and locked: the lock lasts as long as one of them has it.
+
+        Raises:
+            OSError: the descriptor is none of a directory.
+
+        """
+        return cls(descriptor, path, Place.of(descriptor, path), is_synced=is_synced)
+
+    @classmethod
     def open_new(cls, path: Path, *, is_synced: bool = True) -> Self:
         """Open a directory; make it, and those above it, if they aren't there. Raises OSError."""
         for missing in reversed([each for each in (path, *path.parents) if not each.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
         return cls.open(path, is_synced=is_synced)
+
+    @property
+    def descriptor(self) -> int:
+        """What a further process of the server inherits, and the lock with it."""
+        return self._descriptor
 
     # The port, in the order of `Folder`.
 

@@ -73,7 +73,19 @@ def trace_file(
         is_owner=True,
     )
     writer.put(first)
-    return LineSink(writer, DEBUG)
+    return _OwnSink(writer, DEBUG)
+
+
+class _OwnSink(LineSink):
+    """Writes what this process tells, and not what others told it: each of them has a file of its own.
+
+    One file is judged in its order, and what comes over links is not in the order in which it happened.
+    """
+
+    def write(self, record: Record) -> None:
+        """Take a record, or count it as lost."""
+        if record.process is None:
+            super().write(record)
 
 
 def _wait_a_little(is_closing: threading.Event) -> None:

@@ -157,6 +157,14 @@ class Trace:
             if level >= sink.level:
                 sink.write(record)
 
+    def relay(self, record: Record, process: int) -> None:
+        """Hand on what another process has stamped and told."""
+        level = type(record.event).level
+        record = attrs.evolve(record, process=process)
+        for sink in self._sinks:
+            if level >= sink.level:
+                sink.write(record)
+
 
 def format_time(time_s: float) -> str:
     """Return a point in time as ISO 8601 in UTC, with microseconds."""

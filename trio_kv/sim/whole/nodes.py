@@ -8,7 +8,7 @@ import msgspec
 from trio_kv.check.state_machine_safety import outcome_of
 from trio_kv.check.violation import Violation
 from trio_kv.cluster.node import Node
-from trio_kv.cluster.registry import OWN_PROCESS
+from trio_kv.cluster.registry import FIRST_PROCESS
 from trio_kv.replica.driver import DiskFailedError, Input
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.watched import WatchedDriver
@@ -155,7 +155,7 @@ class WatchedNode(Node):
     def _tap(self, request: Propose | Read) -> Propose | Read:
         world = self.world
         number = world.next_number()
-        tap = Tap(OWN_PROCESS, number, request.reply_to, request.number)
+        tap = Tap(FIRST_PROCESS, number, request.reply_to, request.number)
         members: dict[str, Any] = {"reply_to": tap, "number": number}
         if isinstance(request, Propose):
             if request.number in world.proposed:

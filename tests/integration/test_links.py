@@ -1,0 +1,284 @@
+"""Processes of a cluster that are joined by links, in virtual time."""
+
+import struct
+from random import Random
+
+import attrs
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from tests.linked import SECRET, Linked, linked
+from trio_kv.gateway.store import View
+from trio_kv.kv.operations import Get, Incr, Set
+from trio_kv.raft.messages import HeartbeatReply
+from trio_kv.trace.vocabulary import LinkConnected, LinkLost, LinkRefused
+from trio_kv.transport.link import ITEMS_MAX
+from trio_kv.wire import links
+from trio_kv.wire.links import Hello, Refusal, Welcome, decode_reply
+from trio_kv.wire.peer_frames import FrameReader, encode_frame
+from trio_kv.wire.peers import encode_message
+
+HOSTS: dict[int, tuple[int, ...]] = {1: (1,), 2: (2,), 3: (3,)}
+PAIR: dict[int, tuple[int, ...]] = {0: (1, 3, 5), 1: (2, 4)}
+
+
+@pytest.fixture
+def autojump_clock() -> trio.testing.MockClock:
+    return trio.testing.MockClock(autojump_threshold=0)
+
+
+async def write(cluster: Linked, process: int, key: str, value: bytes, timeout_s: float = 10.0) -> str:
+    store = cluster.all[process].store
+    answer = await store.write([Set(key, msgspec.Raw(value))], timeout_s=timeout_s)
+    return answer.replies[0].code
+
+
+async def read(cluster: Linked, process: int, key: str) -> bytes:
+    answer = await cluster.all[process].store.read([Get(key)], timeout_s=10.0, is_stale=False, view=View())
+    assert answer.replies[0].value is not None, answer
+    return bytes(answer.replies[0].value)
+
+
+@pytest.mark.parametrize("nodes", [HOSTS, PAIR])
+async def test_each_process_reads_what_another_one_wrote(
+    nodes: dict[int, tuple[int, ...]], autojump_clock: trio.testing.MockClock
+) -> None:
+    """Whichever process has the leader, a write by any of them is read at once by all."""
+    async with linked(nodes) as cluster:
+        await cluster.wait_leader()
+        for round_ in range(5):
+            for process in nodes:
+                assert await write(cluster, process, "k", b"%d" % (10 * round_ + process)) == "ok"
+                for other in nodes:
+                    assert await read(cluster, other, "k") == b"%d" % (10 * round_ + process)
+
+
+async def test_a_request_is_applied_once_though_its_connection_breaks_again_and_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A connection that dies with a request on it leaves it unknown; it is handed over again under its seq."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        process = next(each for each in HOSTS if each != leader)
+        store, count = cluster.all[process].store, 40
+        random = Random(5)
+        codes: list[str] = []
+
+        async def add() -> None:
+            answer = await store.write([Incr("n", by=1)], timeout_s=30.0)
+            codes.append(answer.replies[0].code)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(add)
+                if random.random() < 0.3:
+                    await trio.sleep(random.random() * 0.02)
+                    cluster.wires.break_all(*random.sample(list(HOSTS), 2))
+        assert codes == ["ok"] * count
+        assert await read(cluster, leader, "n") == b"%d" % count
+        assert any(one.heard.events(LinkLost) for one in cluster.all.values())
+
+
+async def test_a_process_that_is_away_is_unreachable_and_comes_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The others see it go, tell why, go on without it, and see it come."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        away = next(each for each in HOSTS if each != leader)
+        cluster.wires.is_dead = lambda source, target: away in {source, target}
+        for other in HOSTS:
+            cluster.wires.break_all(away, other)
+            cluster.wires.break_all(other, away)
+        await trio.sleep(1.0)
+        seen = cluster.all[leader].process.cluster.registry.nodes[away]
+        assert (str(seen.state), seen.role) == ("stopped", None)
+        assert f"its process {away} can't be reached" in seen.reason
+        assert await write(cluster, leader, "k", b"1") == "ok"
+        cluster.wires.is_dead = lambda source, target: False
+        with trio.fail_after(10):
+            registry = cluster.all[leader].process.cluster.registry
+            while registry.nodes[away].role is None:
+                await registry.wait_change()
+            assert await read(cluster, away, "k") == b"1"
+
+
+async def test_a_cut_link_lets_the_word_through_that_it_is_whole_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Faults act on what nodes say to one another, and on nothing else."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        others = [each for each in HOSTS if each != leader]
+        faults = cluster.all[leader].process.cluster.faults
+        faults.partition([[leader], others])
+        await trio.sleep(2.0)
+        # All processes know of it, so the others have another leader.
+        found = {process: cluster.all[process].process.cluster.registry.leader() for process in others}
+        assert all(each is not None and each.status.node in others for each in found.values())
+        faults.heal()
+        await trio.sleep(0.5)
+        assert await cluster.wait_leader() in others
+        for one in cluster.all.values():
+            assert not one.process.cluster.faults.active()
+
+
+@attrs.frozen
+class Caller:
+    """Somebody who calls a process, whoever he is."""
+
+    stream: trio.abc.Stream
+
+    async def hear(self) -> Welcome | Refusal | None:
+        """Return what is said to the caller; None if he is cut off."""
+        reader = FrameReader(1 << 20)
+        while (items := reader.next()) is None:
+            data = await self.stream.receive_some()
+            if not data:
+                return None
+            reader.feed(data)
+        return decode_reply(items[0])
+
+
+def hello(opened: Linked, /, **changes: object) -> bytes:
+    known = opened.disks.incarnations
+    right = Hello(
+        versions=links.VERSIONS,
+        cluster=opened.disks.cluster,
+        process=2,
+        target=1,
+        incarnations={2: known[2]},
+        start=99,
+        is_bulk=False,
+        secret=SECRET,
+    )
+    return encode_frame([links.HELLO + links.encode(msgspec.structs.replace(right, **changes))])
+
+
+async def is_going_on(cluster: Linked) -> bool:
+    """Return whether the cluster still works, all of it."""
+    with trio.fail_after(10):
+        await cluster.wait_leader()
+        codes = [await write(cluster, process, "on", b"1") for process in HOSTS]
+    return codes == ["ok"] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"cluster": "0" * 32}, "it belongs to cluster"),
+        ({"target": 3}, "it wants process 3"),
+        ({"process": 7}, "there is no other process 7"),
+        ({"process": 1}, "there is no other process 1"),
+        ({"versions": (2, 9)}, "it speaks versions 2 to 9"),
+        ({"incarnations": {2: 1}}, "a former self"),
+        ({"incarnations": {}}, "it has nodes []"),
+        ({"incarnations": {3: 2**60}}, "it has nodes [3]"),
+        ({"secret": "guessed"}, "it does not know the secret"),
+    ],
+)
+async def test_who_is_not_a_peer_is_refused_with_the_reason(
+    changes: dict[str, object], word: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The one who called hears why, the log tells it, and nobody else notices."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        caller = Caller(cluster.wires.open(9, 1))
+        await caller.stream.send_all(hello(cluster, **changes))
+        refusal = await caller.hear()
+        assert isinstance(refusal, Refusal)
+        assert word in refusal.reason
+        told = cluster.all[1].heard.events(LinkRefused)
+        assert [word in each.reason for each in told if isinstance(each, LinkRefused)] == [True]
+        assert await is_going_on(cluster)
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "a frame of"),
+        (struct.pack("<II", 2**32 - 1, 0), "a frame of 4294967295 bytes"),
+        (encode_frame([b"H\xc1"]), "malformed H"),
+        (encode_frame([b"S\x90"]), "where b'H' belongs"),
+        (b"", "did not say within"),
+    ],
+)
+async def test_what_is_no_hello_is_cut_off(
+    said: bytes, word: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Garbage, a frame of 4 GiB, nothing at all: an event names it, and the connection ends."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        caller = Caller(cluster.wires.open(9, 1))
+        if said:
+            await caller.stream.send_all(said)
+        with trio.fail_after(10):
+            assert await caller.hear() is None
+        told = cluster.all[1].heard.events(LinkRefused)
+        assert any(word in each.reason for each in told if isinstance(each, LinkRefused)), told
+        assert await is_going_on(cluster)
+
+
+@pytest.mark.parametrize(
+    ("items", "word"),
+    [
+        ([b"Z"], "nobody sends who calls"),
+        ([b"M\xff\xff"], "begins with"),
+        ([b"Q"], "a request without a node"),
+        ([b"Q\x01nonsense"], "begins with"),
+        ([b"S\xc0"], "malformed S"),
+        ([b"L\xc0"], "malformed state of links"),
+        ([b"C\xc0"], "malformed C"),
+        ([links.MESSAGE + encode_message(HeartbeatReply(3, 1, 1, 5, False, 1))], "which it does not have"),
+        ([links.MESSAGE + encode_message(HeartbeatReply(2, 1, 1, 5, False, 1))], "which it does not have"),
+    ],
+)
+async def test_a_peer_that_says_what_no_peer_says_is_cut_off(
+    items: list[bytes], word: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Also of one that was let in nothing is believed: nor that it speaks for another node, or for a former one."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        caller = Caller(cluster.wires.open(9, 1))
+        await caller.stream.send_all(hello(cluster))
+        assert isinstance(await caller.hear(), Welcome)
+        await caller.stream.send_all(encode_frame(items))
+        with trio.fail_after(10):
+            while await caller.stream.receive_some():
+                pass
+        told = cluster.all[1].heard.events(LinkRefused)
+        assert any(word in each.reason for each in told if isinstance(each, LinkRefused)), told
+        assert await is_going_on(cluster)
+
+
+async def test_a_peer_that_says_nothing_more_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
+    """A half-open connection is noticed within two election time-outs, and told by nobody: it was none."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        caller = Caller(cluster.wires.open(9, 1))
+        await caller.stream.send_all(hello(cluster, is_bulk=True))
+        assert isinstance(await caller.hear(), Welcome)
+        began_at = trio.current_time()
+        assert not await caller.stream.receive_some()
+        assert trio.current_time() - began_at < 1.5
+        assert await is_going_on(cluster)
+
+
+async def test_a_process_that_reads_nothing_costs_a_bounded_amount(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What does not fit into the outbox is lost and counted; the link is given up, and opened anew."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        deaf = next(each for each in HOSTS if each != leader)
+        link = cluster.all[leader].process.links.links[deaf]
+        message = HeartbeatReply(leader, deaf, 1, 1, False, 1)
+        item = links.MESSAGE + encode_message(message)
+        # Nothing of this is sent before this task waits.
+        taken = sum(link.post(item) for _ in range(2 * ITEMS_MAX))
+        assert 0 < taken <= ITEMS_MAX
+        assert link.counts.messages_lost == 2 * ITEMS_MAX - taken
+        assert await is_going_on(cluster)
+        assert cluster.all[leader].heard.events(LinkConnected)

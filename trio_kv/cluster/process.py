@@ -1,0 +1,93 @@
+"""One process of a cluster that has several: its nodes, and the links to the others."""
+
+from collections.abc import Sequence
+from functools import partial
+from random import Random
+from typing import Self
+
+import attrs
+import trio
+
+from trio_kv.cluster.cluster import Cluster
+from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.disks import Disks
+from trio_kv.cluster.elsewhere import encode_look
+from trio_kv.cluster.others import LOOK, Others
+from trio_kv.trace.trace import Trace
+from trio_kv.transport.link import Dial
+from trio_kv.transport.links import Links
+from trio_kv.transport.memory import MemoryNetwork
+from trio_kv.transport.peers import Identity, Layout
+from trio_kv.transport.tcp import Listener, TcpLinks, dial_tcp
+
+START_BITS = 62
+
+
+@attrs.frozen
+class ClusterProcess:
+    """The nodes of this process, and what joins them to those of others."""
+
+    cluster: Cluster
+    others: Others
+    links: TcpLinks
+
+    @classmethod
+    def make(
+        cls,
+        disks: Disks,
+        layout: Layout,
+        config: ClusterConfig,
+        trace: Trace,
+        random: Random,
+        *,
+        secret: str = "",
+        dial: Dial = dial_tcp,
+    ) -> Self:
+        """Make a process that does not run yet.
+
+        Args:
+            disks: where its nodes live.
+            layout: all processes, and which one this is.
+            config: time-outs and limits.
+            trace: takes all events.
+            random: seeds what the nodes draw.
+            secret: what all processes of the cluster know.
+            dial: opens connections to others.
+
+        """
+        network = MemoryNetwork(Links(Random(random.getrandbits(64))))
+        identity = Identity(
+            layout=layout, cluster=disks.cluster, start=random.getrandbits(START_BITS), secret=secret
+        )
+        cluster = Cluster(disks, config, trace, random, network, here=layout.here, process=layout.own)
+        others = Others(cluster.registry, network, identity, lambda: dict(disks.incarnations))
+        # A half-open connection is noticed within two election time-outs.
+        silence_s = 2 * config.raft.election_timeout_max_s
+        cluster.others = others
+        others.links = TcpLinks(identity, others, network, trace, silence_s=silence_s, dial=dial)
+        others.calls[LOOK] = partial(_show, cluster)
+        return cls(cluster, others, others.links)
+
+    async def run(self, listeners: Sequence[Listener]) -> None:
+        """Run the nodes and the links until cancelled.
+
+        Args:
+            listeners: where the other processes call. They are closed at the end.
+
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.cluster.run)
+            nursery.start_soon(self.run_links, listeners)
+
+    async def run_links(self, listeners: Sequence[Listener]) -> None:
+        """Run the links alone, for who runs the cluster by other ways."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.others.run)
+            nursery.start_soon(self.links.run, listeners)
+
+
+async def _show(cluster: Cluster, payload: bytes) -> bytes:
+    """Let another process look at the nodes here."""
+    del payload
+    await trio.lowlevel.checkpoint()
+    return encode_look(cluster.look_here())
