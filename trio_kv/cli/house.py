@@ -1,11 +1,12 @@
 """Opens the house from the ground up: directory, cluster, store, doors; and closes it from the top down."""
 
 import errno
+import importlib
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -137,7 +138,7 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
             await nursery.start(feed.run)
             lag = LoopLag()
             nursery.start_soon(lag.run)
-            server = Server(__version__, proxy, local.cluster.statistics, lag, trace)
+            server = Server(__version__, proxy, local.cluster.statistics, local.cluster.refresh, lag, trace)
             door = ControlDoor(
                 local.cluster,
                 config,
@@ -200,19 +201,29 @@ async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tu
     try:
         async with (
             _data_path(options) as path,
-            open_cluster(
-                path,
-                nodes=options.nodes,
-                config=ClusterConfig(raft=options.raft_config()),
-                session_timeout_s=options.session_timeout_s,
-                segment_bytes=options.segment_bytes,
-                is_synced=not (options.is_ephemeral or options.has_no_fsync),
-                trace=trace,
-            ) as local,
+            _open_nodes(path, options, trace) as local,
         ):
             yield local, path
     except StorageError as error:
         raise StartError(str(error)) from error
+
+
+def _open_nodes(path: Path, options: ServeOptions, trace: Trace) -> AbstractAsyncContextManager[LocalCluster]:
+    """Open the cluster in this process, or in this one and others."""
+    if options.processes > 1:
+        # Loaded when it is needed: most servers have one process.
+        processes = importlib.import_module("trio_kv.cli.processes")
+        spread: AbstractAsyncContextManager[LocalCluster] = processes.open_processes(path, options, trace)
+        return spread
+    return open_cluster(
+        path,
+        nodes=options.nodes,
+        config=ClusterConfig(raft=options.raft_config()),
+        session_timeout_s=options.session_timeout_s,
+        segment_bytes=options.segment_bytes,
+        is_synced=not (options.is_ephemeral or options.has_no_fsync),
+        trace=trace,
+    )
 
 
 @asynccontextmanager

@@ -61,6 +61,14 @@ class ServeOptions:
             "Nodes of the cluster, 1 to 9, fixed when the data directory is first used. [default: 5]", "NODES"
         ),
     ] = None
+    processes: Annotated[
+        int,
+        option(
+            "Processes to spread the nodes over; the first one alone has the doors.",
+            "PROCESSES",
+            validator=Number(gte=1, lte=9),
+        ),
+    ] = 1
     data_dir: Annotated[Path, option("Where the nodes keep their logs.", "DATA_DIR")] = DATA_DIR_DEFAULT
     is_ephemeral: Annotated[
         bool, flag("Keep nothing: the data goes with the process.", "EPHEMERAL", "--ephemeral")

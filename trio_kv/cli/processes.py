@@ -1,0 +1,174 @@
+"""`serve --processes`: the nodes spread over processes of one machine, which the first one starts, and starts again.
+
+The first process alone has the doors. The others inherit from it the lock of the data directory, the socket where their
+peers call, and a pipe whose end tells them that it is gone.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+
+import msgspec
+import trio
+
+from trio_kv.cli.options import ServeOptions
+from trio_kv.cli.worker import END_S, Spec
+from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.disks import RealDisks
+from trio_kv.cluster.process import ClusterProcess
+from trio_kv.gateway.local import LocalCluster, open_directory, running_in
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.raft.events import INFO
+from trio_kv.storage.data_directory import DataDirectory
+from trio_kv.storage.folders import RealFolder
+from trio_kv.trace.reading import decode_record
+from trio_kv.trace.trace import Trace
+from trio_kv.trace.vocabulary import ProcessEnded, ProcessStarted
+from trio_kv.transport.peers import Layout
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 128
+RESTART_MIN_S = 0.1
+RESTART_MAX_S = 30.0
+CALM_S = 60.0
+"""A process that lived so long has no deaths in a row behind it any more."""
+
+
+def spread(nodes: Sequence[int], processes: int) -> dict[int, tuple[int, ...]]:
+    """Return which process runs which nodes: as even as it goes, and the first process has no fewer than any other."""
+    return {process: tuple(nodes[process::processes]) for process in range(processes)}
+
+
+@contextlib.asynccontextmanager
+async def open_processes(path: Path, options: ServeOptions, trace: Trace) -> AsyncIterator[LocalCluster]:
+    """Run a cluster in several processes for as long as the context lasts.
+
+    Args:
+        path: its data directory; made at the first start.
+        options: how many nodes and processes, and how they are run.
+        trace: takes all events of this process, and those of the others for people.
+
+    Raises:
+        StorageError: the data directory can't be used.
+
+    """
+    is_synced = not (options.is_ephemeral or options.has_no_fsync)
+    random = SystemRandom()
+    directory = await open_directory(
+        path,
+        random=random,
+        nodes=options.nodes,
+        segment_bytes=options.segment_bytes,
+        is_synced=is_synced,
+    )
+    if True:
+        with contextlib.ExitStack() as stack:
+            nodes = spread(directory.nodes, min(options.processes, len(directory.nodes)))
+            sockets = {process: stack.enter_context(_listen()) for process in nodes}
+            addresses = {process: sock.getsockname()[:2] for process, sock in sockets.items()}
+            layout = Layout(0, nodes, addresses)
+            secret = secrets.token_hex(16)
+            process = ClusterProcess.make(
+                RealDisks(directory, trace),
+                layout,
+                ClusterConfig(raft=options.raft_config()),
+                trace,
+                random,
+                secret=secret,
+            )
+            process.others.on_event = partial(_tell, trace)
+            make_spec = partial(
+                Spec,
+                data_dir=str(path),
+                directory=_descriptor(directory),
+                nodes=nodes,
+                addresses=addresses,
+                secret=secret,
+                raft=options.raft_config(),
+                segment_bytes=options.segment_bytes,
+                is_synced=is_synced,
+                level=min(INFO, trace.level),
+            )
+            store = RaftStore(
+                process.cluster.registry,
+                Random(random.getrandbits(64)),
+                session_timeout_s=options.session_timeout_s,
+                secrets=random,
+            )
+            async with trio.open_nursery() as nursery:
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(sockets[0].dup()))
+                for number in layout.others:
+                    file = None if options.trace is None else f"{options.trace}.{number}"
+                    spec = make_spec(process=number, listener=sockets[number].fileno(), trace=file)
+                    nursery.start_soon(_keep, spec, trace)
+                nursery.start_soon(process.run_links, [listener])
+                local = LocalCluster(store, process.cluster)
+                async with running_in(directory, local):
+                    yield local
+                nursery.cancel_scope.cancel()
+
+
+def _listen() -> socket.socket:
+    sock = socket.socket()
+    sock.bind((LOOPBACK, 0))
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _descriptor(directory: DataDirectory) -> int:
+    assert isinstance(directory.root, RealFolder)
+    return directory.root.descriptor
+
+
+def _tell(trace: Trace, process: int, data: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        trace.relay(decode_record(data), process)
+
+
+async def _keep(spec: Spec, trace: Trace) -> None:
+    """Keep a further process going, until cancelled; then end it."""
+    deaths = 0
+    while True:
+        started_at = trio.current_time()
+        reason = await _live(spec, trace)
+        deaths = 0 if trio.current_time() - started_at >= CALM_S else deaths + 1
+        delay_s = min(RESTART_MIN_S * 2 ** (deaths - 1) if deaths else 0.0, RESTART_MAX_S)
+        trace.emit(ProcessEnded(spec.process, reason, delay_s))
+        await trio.sleep(delay_s)
+
+
+async def _live(spec: Spec, trace: Trace) -> str:
+    """Run a further process until it dies; return what it died of."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            child = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "trio_kv.cli.worker", str(reading)],
+                pass_fds=(reading, spec.directory, spec.listener),
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            os.close(reading)
+        trace.emit(ProcessStarted(spec.process, child.pid, spec.nodes[spec.process]))
+        try:
+            # A pipe has room for it: it takes a page, and nobody is waited for.
+            os.write(writing, msgspec.json.encode(spec) + b"\n")
+            code = await child.wait()
+        finally:
+            os.close(writing)
+            writing = -1
+            with trio.move_on_after(END_S, shield=True):
+                await child.wait()
+            if child.returncode is None:
+                child.kill()
+    finally:
+        if writing >= 0:
+            os.close(writing)
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
