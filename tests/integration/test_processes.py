@@ -117,7 +117,7 @@ class TestProcesses:
             connection.close()
 
     def test_commands_reach_nodes_of_both_processes(self, tmp_path: Path) -> None:
-        """Stop, restart, pause, faults of disks, snapshots, hand-over, rebuild, backup: it is not told where a node is."""
+        """It makes no difference to whoever stops, pauses, slows, hands over, rebuilds or backs up where a node is."""
         with spread(tmp_path) as cluster:
             connection = cluster.server.connect()
             write(connection, range(50))
