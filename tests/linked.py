@@ -15,8 +15,8 @@ from trio_kv.gateway.raft import RaftStore
 from trio_kv.raft.events import Event
 from trio_kv.testing.disks import MemoryDisks
 from trio_kv.trace.trace import Record, Trace
-from trio_kv.transport.link import Dial
 from trio_kv.transport.peers import Address, Layout
+from trio_kv.transport.secure import Plain
 
 CONFIG = ClusterConfig(restart_delay_min_s=0.1)
 SECRET = "known to all"
@@ -61,14 +61,8 @@ class Wires:
         """Whether nothing gets from one process to the other."""
         self._open: list[tuple[int, int, trio.StapledStream[Any, Any]]] = []
 
-    def dial_from(self, source: int) -> Dial:
-        async def dial(address: Address, target: int) -> trio.abc.Stream:
-            await trio.lowlevel.checkpoint()
-            if self.is_dead(source, target) or target not in self.ports:
-                raise OSError(111, "Connection refused")
-            return self.open(source, target)
-
-        return dial
+    def security_of(self, source: int) -> "Memory":
+        return Memory(self, source)
 
     def open(self, source: int, target: int) -> trio.StapledStream[Any, Any]:
         """Open a stream to a process, for whoever wants to speak as another one."""
@@ -84,6 +78,20 @@ class Wires:
             stream = opened[2]
             stream.send_stream.close()
             stream.receive_stream.close()
+
+
+@attrs.frozen
+class Memory(Plain):
+    """How one process connects."""
+
+    wires: Wires
+    source: int
+
+    async def dial(self, address: Address, process: int) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if self.wires.is_dead(self.source, process) or process not in self.wires.ports:
+            raise OSError(111, "Connection refused")
+        return self.wires.open(self.source, process)
 
 
 @attrs.frozen
@@ -127,7 +135,7 @@ async def linked(nodes: dict[int, tuple[int, ...]], seed: int = 1) -> AsyncItera
             trace = Trace([heard], wall_s=trio.current_time, mono_s=trio.current_time)
             layout = Layout(number, nodes, {each: ("memory", each) for each in nodes})
             process = ClusterProcess.make(
-                disks, layout, CONFIG, trace, random, secret=SECRET, dial=wires.dial_from(number)
+                disks, layout, CONFIG, trace, random, secret=SECRET, security=wires.security_of(number)
             )
             store = RaftStore(process.cluster.registry, Random(random.getrandbits(64)), secrets=random)
             wires.ports[number] = Port()

@@ -32,6 +32,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.faults = self
+        self.others = None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -210,8 +210,12 @@ async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tu
 
 def _open_nodes(path: Path, options: ServeOptions, trace: Trace) -> AbstractAsyncContextManager[LocalCluster]:
     """Open the cluster in this process, or in this one and others."""
+    # Loaded when it is needed: most servers have one process.
+    if options.cluster is not None:
+        host = importlib.import_module("trio_kv.cli.host")
+        alone: AbstractAsyncContextManager[LocalCluster] = host.open_host(options, trace)
+        return alone
     if options.processes > 1:
-        # Loaded when it is needed: most servers have one process.
         processes = importlib.import_module("trio_kv.cli.processes")
         spread: AbstractAsyncContextManager[LocalCluster] = processes.open_processes(path, options, trace)
         return spread

@@ -82,10 +82,16 @@ def default(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_O
         "python -m trio_kv serve --nodes 3 --data-dir /var/lib/trio_kv",
         "python -m trio_kv serve --ephemeral --port 0 --log-json",
         "TRIO_KV_PORT=4001 python -m trio_kv serve --trace run.jsonl",
+        "python -m trio_kv serve --processes 2",
+        "python -m trio_kv serve --cluster /etc/trio_kv/cluster.toml --node 2",
     )
 )
 def serve(*, options: Annotated[ServeOptions, Parameter(name="*")] = DEFAULT_OPTIONS) -> ExitCode:
-    """Run the store: a cluster of nodes in one process, and its doors."""
+    """Run the store: a cluster of nodes in one process or in several, or one node of several hosts, and its doors."""
+    if options.cluster is not None:
+        from trio_kv.cli.host import for_host
+
+        options = for_host(options)
     options.check()
     from trio_kv.cli.serve import serve as run_server
 

@@ -69,6 +69,14 @@ class ServeOptions:
             validator=Number(gte=1, lte=9),
         ),
     ] = 1
+    cluster: Annotated[
+        Path | None,
+        option("File that says which hosts have the nodes; this one runs --node alone.", "CLUSTER"),
+    ] = None
+    node: Annotated[
+        int | None,
+        option("Which node of --cluster this host has.", "NODE", validator=Number(gte=1, lte=9)),
+    ] = None
     data_dir: Annotated[Path, option("Where the nodes keep their logs.", "DATA_DIR")] = DATA_DIR_DEFAULT
     is_ephemeral: Annotated[
         bool, flag("Keep nothing: the data goes with the process.", "EPHEMERAL", "--ephemeral")
@@ -259,6 +267,14 @@ class ServeOptions:
         """
         self.raft_config()
         self._check_access()
+        if (self.cluster is None) != (self.node is None):
+            raise UsageError(
+                "--cluster and --node go together: the file, and which of its nodes this host has"
+            )
+        if self.cluster is not None and (self.nodes is not None or self.processes > 1 or self.is_ephemeral):
+            raise UsageError(
+                "--cluster says all of the nodes: leave out --nodes, --processes and --ephemeral"
+            )
         if self.line_bytes_max > self.pending_bytes_max:
             raise UsageError(
                 f"--line-bytes-max {self.line_bytes_max} is over --pending-bytes-max {self.pending_bytes_max}: no line"

@@ -13,6 +13,7 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
 from trio_kv.cluster.elsewhere import Look
 from trio_kv.cluster.faults import Faults
+from trio_kv.cluster.lives import KnownLives
 from trio_kv.cluster.looks import look_at_absent, look_at_links, look_at_node
 from trio_kv.cluster.members import FaultError, Member
 from trio_kv.cluster.node import Node
@@ -87,6 +88,8 @@ class Cluster:
             here=nodes if here is None else here,
         )
         self._members = self._supervisor.members
+        self.lives = KnownLives(disks, self._members)
+        """Which incarnations are known here."""
         self.others: Others | None = None
         """The nodes of other processes, if there are any."""
         self._nursery: trio.Nursery | None = None

@@ -6,7 +6,7 @@ have a handle as long as there is a connection to that process over which they c
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import msgspec
@@ -35,6 +35,16 @@ LOOK: Final = "look"
 Carried = Callable[[bytes], Awaitable[bytes]]
 
 
+class Lives(Protocol):
+    """What is known of the incarnations of nodes."""
+
+    def known(self, node: int) -> int:
+        """Return the highest incarnation of a node that was heard of here; 0 if none was."""
+
+    def heard(self, incarnations: dict[int, int]) -> None:
+        """Note these, durably before anything is built on them."""
+
+
 class Others:
     """The nodes of other processes. It is the `Host` of the links. `run` must be running.
 
@@ -42,7 +52,7 @@ class Others:
         registry: where their handles go, and from which the nodes here are told.
         network: takes messages for the nodes here.
         identity: who this process is.
-        incarnations: of all nodes, as far as they are known here.
+        lives: the incarnations of all nodes, as far as they are known here.
 
     """
 
@@ -51,7 +61,7 @@ class Others:
         registry: Registry,
         network: MemoryNetwork,
         identity: Identity,
-        incarnations: Callable[[], dict[int, int]],
+        lives: Lives,
     ) -> None:
         """Know nothing of them yet; see the class."""
         self.links: TcpLinks | None = None
@@ -63,7 +73,7 @@ class Others:
         self._registry = registry
         self._network = network
         self._layout = identity.layout
-        self._incarnations = incarnations
+        self._lives = lives
         network.links.on_change = self._tell_faults
         self._told = b""
         self._heard: set[int] = set()
@@ -137,12 +147,15 @@ class Others:
 
     def incarnations(self) -> dict[int, int]:
         """See `Host`."""
-        known = self._incarnations()
-        return {node: known[node] for node in self._layout.here}
+        return {node: self._lives.known(node) for node in self._layout.here}
 
     def known_incarnation(self, node: int) -> int:
         """See `Host`."""
-        return self._incarnations().get(node, 0)
+        return self._lives.known(node)
+
+    def heard(self, incarnations: dict[int, int]) -> None:
+        """See `Host`."""
+        self._lives.heard(incarnations)
 
     def statuses(self) -> list[NodeStatus]:
         """See `Host`."""

@@ -14,11 +14,11 @@ from trio_kv.cluster.disks import Disks
 from trio_kv.cluster.elsewhere import encode_look
 from trio_kv.cluster.others import LOOK, Others
 from trio_kv.trace.trace import Trace
-from trio_kv.transport.link import Dial
 from trio_kv.transport.links import Links
 from trio_kv.transport.memory import MemoryNetwork
 from trio_kv.transport.peers import Identity, Layout
-from trio_kv.transport.tcp import Listener, TcpLinks, dial_tcp
+from trio_kv.transport.secure import Plain, Security
+from trio_kv.transport.tcp import Listener, TcpLinks
 
 START_BITS = 62
 
@@ -41,7 +41,7 @@ class ClusterProcess:
         random: Random,
         *,
         secret: str = "",
-        dial: Dial = dial_tcp,
+        security: Security | None = None,
     ) -> Self:
         """Make a process that does not run yet.
 
@@ -52,7 +52,7 @@ class ClusterProcess:
             trace: takes all events.
             random: seeds what the nodes draw.
             secret: what all processes of the cluster know.
-            dial: opens connections to others.
+            security: opens connections to others, and takes theirs; None: TCP alone.
 
         """
         network = MemoryNetwork(Links(Random(random.getrandbits(64))))
@@ -60,11 +60,12 @@ class ClusterProcess:
             layout=layout, cluster=disks.cluster, start=random.getrandbits(START_BITS), secret=secret
         )
         cluster = Cluster(disks, config, trace, random, network, here=layout.here, process=layout.own)
-        others = Others(cluster.registry, network, identity, lambda: dict(disks.incarnations))
+        others = Others(cluster.registry, network, identity, cluster.lives)
         # A half-open connection is noticed within two election time-outs.
         silence_s = 2 * config.raft.election_timeout_max_s
         cluster.others = others
-        others.links = TcpLinks(identity, others, network, trace, silence_s=silence_s, dial=dial)
+        security = Plain() if security is None else security
+        others.links = TcpLinks(identity, others, network, trace, security=security, silence_s=silence_s)
         others.calls[LOOK] = partial(_show, cluster)
         return cls(cluster, others, others.links)
 

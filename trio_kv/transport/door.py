@@ -12,6 +12,7 @@ from trio_kv.transport.connection import Connection, LinkLostError, Outbox
 from trio_kv.transport.hello import why_refused
 from trio_kv.transport.link import BYTES_MAX, ITEMS_MAX
 from trio_kv.transport.peers import Guest, Host, Identity, decode_faults
+from trio_kv.transport.secure import Security
 from trio_kv.wire import links
 from trio_kv.wire.links import HELLO_BYTES_MAX, Hello, LinkFormatError
 from trio_kv.wire.node_port import Answer, NodePortError, ReplyTo, decode_request, encode_answer
@@ -37,6 +38,7 @@ class PeerDoor:
         host: what is done with what they say.
         on_called: is called with the number of a process that has come in.
         trace: is told who was refused.
+        security: takes connections, and tells who is at their other end.
         silence_s: a process from which nothing comes for so long is not there.
 
     """
@@ -48,6 +50,7 @@ class PeerDoor:
         on_called: Callable[[int], object],
         trace: Trace,
         *,
+        security: Security,
         silence_s: float,
     ) -> None:
         """Let nobody in yet; see the class."""
@@ -56,6 +59,7 @@ class PeerDoor:
         self._host = host
         self._on_called = on_called
         self._trace = trace
+        self._security = security
         self._silence_s = silence_s
         self._greeting = 0
         self._inside: dict[tuple[int, bool], trio.CancelScope] = {}
@@ -64,44 +68,59 @@ class PeerDoor:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Look after one connection until it ends. Its stream is closed then."""
-        connection = Connection(stream, Outbox(items_max=ITEMS_MAX, bytes_max=BYTES_MAX))
         try:
-            hello = await self._greet(connection)
-            if hello is not None:
-                await self._let_in(hello, connection)
+            if self._greeting < GREETING_MAX:
+                await self._serve(stream)
         except* NOT_OURS as group:
             self._tell(group)
         except* Exception as group:  # noqa: BLE001 - told, with its traceback
             # The boundary of one connection: whatever this bug is, the nodes here go on, and it is told.
             self._trace.emit(LinkFailed("".join(traceback.format_exception(group))))
         finally:
-            self.bytes_received += connection.bytes_received
-            await connection.aclose()
+            await trio.aclose_forcefully(stream)
 
-    async def _greet(self, connection: Connection) -> Hello | None:
-        """Hear who calls, and answer; return None if it is sent away."""
-        if self._greeting >= GREETING_MAX:
-            return None
+    async def _serve(self, raw: trio.abc.Stream) -> None:
+        greeted: tuple[Hello, Connection] | None = None
         self._greeting += 1
-        connection.limit_frames(HELLO_BYTES_MAX)
         try:
             with trio.fail_after(GREETING_S):
-                items = await connection.receive()
-                hello = links.decode_hello(items[0])
-                why = why_refused(hello, self._identity, self._host)
-                if why is None and len(items) > 1:
-                    why = "more than a hello came at once"
-                if why is None:
-                    connection.limit_frames()
-                    welcome = self._identity.welcome(self._host)
-                    await connection.send([links.WELCOME + links.encode(welcome)])
-                    return hello
-                self._tell_refused(f"process {hello.process}: {why}")
-                await connection.send([links.REFUSED + links.encode(links.Refusal(why[:200]))])
+                stream = await self._security.accept(raw)
+                connection = Connection(stream, Outbox(items_max=ITEMS_MAX, bytes_max=BYTES_MAX))
+                greeted = await self._greet(connection, stream)
+        except LinkLostError as error:
+            # One that only looks whether somebody is here is not worth a word.
+            if error.__cause__ is not None:
+                self._tell_refused(str(error))
         except trio.TooSlowError:
             self._tell_refused(f"it did not say within {GREETING_S:g} s who it is")
         finally:
             self._greeting -= 1
+        if greeted is not None:
+            hello, connection = greeted
+            self._host.heard(hello.incarnations)
+            try:
+                await self._let_in(hello, connection)
+            finally:
+                self.bytes_received += connection.bytes_received
+
+    async def _greet(
+        self, connection: Connection, stream: trio.abc.Stream
+    ) -> tuple[Hello, Connection] | None:
+        """Hear who calls, and answer; return None if it is sent away."""
+        connection.limit_frames(HELLO_BYTES_MAX)
+        items = await connection.receive()
+        hello = links.decode_hello(items[0])
+        why = why_refused(hello, self._identity, self._host)
+        why = why or self._security.why_not(stream, hello.process)
+        if why is None and len(items) > 1:
+            why = "more than a hello came at once"
+        if why is None:
+            connection.limit_frames()
+            welcome = self._identity.welcome(self._host)
+            await connection.send([links.WELCOME + links.encode(welcome)])
+            return hello, connection
+        self._tell_refused(f"process {hello.process}: {why}")
+        await connection.send([links.REFUSED + links.encode(links.Refusal(why[:200]))])
         return None
 
     async def _let_in(self, hello: Hello, connection: Connection) -> None:

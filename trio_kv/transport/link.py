@@ -225,6 +225,7 @@ class Link:
         if why is not None:
             raise LinkLostError(f"not taken: {why}")
         connection.limit_frames()
+        host.heard(welcome.incarnations)
         self._is_up, self.reason = True, ""
         self.counts.connects += 1
         if not self._is_bulk:

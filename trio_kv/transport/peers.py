@@ -65,6 +65,10 @@ class Host(Protocol):
         """Return the highest incarnation of a node that was ever heard of here; 0 if none was."""
         ...  # pragma: no cover
 
+    def heard(self, incarnations: dict[int, int]) -> None:
+        """Note which lives nodes of another process have, as its hello says."""
+        ...  # pragma: no cover
+
     def statuses(self) -> list[NodeStatus]:
         """Return how the nodes of this process are."""
         ...  # pragma: no cover

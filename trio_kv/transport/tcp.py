@@ -13,9 +13,10 @@ import trio
 from trio_kv.raft.messages import InstallSnapshot, Message
 from trio_kv.trace.trace import Trace
 from trio_kv.transport.door import PeerDoor
-from trio_kv.transport.link import Dial, Link
+from trio_kv.transport.link import Link
 from trio_kv.transport.memory import MemoryNetwork
-from trio_kv.transport.peers import Address, Host, Identity
+from trio_kv.transport.peers import Host, Identity
+from trio_kv.transport.secure import Security
 from trio_kv.wire.links import EVENT, MESSAGE
 from trio_kv.wire.peers import encode_message
 
@@ -32,7 +33,7 @@ class TcpLinks:
         network: carries messages; nodes that run elsewhere are attached to it.
         trace: is told of connections.
         silence_s: a process from which nothing comes for so long is not there.
-        dial: opens connections.
+        security: opens connections, and takes those of others.
 
     """
 
@@ -44,14 +45,14 @@ class TcpLinks:
         trace: Trace,
         *,
         silence_s: float,
-        dial: Dial | None = None,
+        security: Security,
     ) -> None:
         """Connect nobody yet; see the class."""
         layout = identity.layout
         self.layout = layout
         make = partial(
             Link,
-            dial=dial_tcp if dial is None else dial,
+            dial=security.dial,
             identity=identity,
             host=host,
             trace=trace,
@@ -59,7 +60,7 @@ class TcpLinks:
         )
         self.links = {process: make(process) for process in layout.others}
         self.bulk = {process: make(process, is_bulk=True) for process in layout.others}
-        self.door = PeerDoor(identity, host, self._called, trace, silence_s=silence_s)
+        self.door = PeerDoor(identity, host, self._called, trace, security=security, silence_s=silence_s)
         for process in layout.others:
             for node in layout.nodes[process]:
                 network.attach(node, partial(self._send, self.links[process], self.bulk[process]))
@@ -89,9 +90,3 @@ class TcpLinks:
     def _send(link: Link, bulk: Link, message: Message) -> bool:
         way = bulk if type(message) is InstallSnapshot else link
         return way.post(MESSAGE + encode_message(message))
-
-
-async def dial_tcp(address: Address, process: int) -> trio.abc.Stream:
-    """Open a connection over TCP."""
-    del process
-    return await trio.open_tcp_stream(*address)

@@ -1,0 +1,149 @@
+"""`serve --cluster`: one node of a cluster whose nodes live on hosts of their own, with doors of its own.
+
+Its start waits for nobody: the doors are open at once, and the other nodes are called again and again until they are
+there.
+"""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+from typing import Any
+
+import attrs
+import trio
+
+from trio_kv.cli.cluster_file import ClusterFile, read_cluster_file
+from trio_kv.cli.errors import UsageError
+from trio_kv.cli.options import ServeOptions
+from trio_kv.client.addresses import format_address
+from trio_kv.cluster.config import ClusterConfig
+from trio_kv.cluster.disks import RealDisks
+from trio_kv.cluster.process import ClusterProcess
+from trio_kv.control.anywhere import serve_commands
+from trio_kv.gateway.local import LocalCluster, running_in
+from trio_kv.gateway.raft import RaftStore
+from trio_kv.storage.data_directory import DataDirectory
+from trio_kv.storage.errors import StorageError
+from trio_kv.storage.host import open_host_directory
+from trio_kv.trace.trace import Trace
+from trio_kv.transport.peer_tls import PeerContexts, load_peer
+from trio_kv.transport.peers import Layout
+from trio_kv.transport.secure import MutualTls, Plain, Security
+from trio_kv.transport.tls import CertificateError
+
+BACKLOG = 128
+
+
+def for_host(options: ServeOptions) -> ServeOptions:
+    """Return the options of one node, with what the file of its cluster says where nothing else was said.
+
+    Raises:
+        UsageError: the file can't be read, or they don't fit together.
+
+    """
+    file, node = _read(options)
+    file.check_access(is_insecure=options.is_insecure)
+    usual, peer = ServeOptions(), file.peer(node)
+    changes: dict[str, Any] = {}
+    if options.data_dir == usual.data_dir:
+        changes["data_dir"] = peer.data_dir
+    if peer.listen is not None and (options.host, options.port) == (usual.host, usual.port):
+        changes["host"], changes["port"] = peer.listen
+    if peer.control is not None and (options.control_host, options.control_port) == (
+        usual.control_host,
+        usual.control_port,
+    ):
+        changes["control_host"], changes["control_port"] = peer.control
+    return attrs.evolve(options, **changes)
+
+
+def _read(options: ServeOptions) -> tuple[ClusterFile, int]:
+    assert options.cluster is not None
+    file = read_cluster_file(options.cluster)
+    if options.node is None:
+        raise UsageError(
+            f"--node says which node of {file.path} this host has: {file.nodes[0]} to {file.nodes[-1]}"
+        )
+    return file, options.node
+
+
+@contextlib.asynccontextmanager
+async def open_host(options: ServeOptions, trace: Trace) -> AsyncIterator[LocalCluster]:
+    """Run one node of a cluster, and its links to the others, for as long as the context lasts.
+
+    Args:
+        options: those of `for_host`.
+        trace: takes all events.
+
+    Raises:
+        StorageError: its data directory can't be used, or its certificates.
+
+    """
+    file, node = _read(options)
+    directory, contexts = await trio.to_thread.run_sync(
+        partial(_open, file, node, options), abandon_on_cancel=True
+    )
+    random = SystemRandom()
+    # A process has the number of its node here.
+    layout = Layout(
+        node,
+        {each: (each,) for each in file.nodes},
+        {each: peer.address for each, peer in file.peers.items()},
+    )
+    security: Security = Plain() if contexts is None else MutualTls(contexts, file.cluster)
+    process = ClusterProcess.make(
+        RealDisks(directory, trace),
+        layout,
+        ClusterConfig(raft=options.raft_config()),
+        trace,
+        random,
+        security=security,
+    )
+    serve_commands(process.cluster, process.others)
+    store = RaftStore(
+        process.cluster.registry,
+        Random(random.getrandbits(64)),
+        session_timeout_s=options.session_timeout_s,
+        secrets=random,
+    )
+    local = LocalCluster(store, process.cluster)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(process.run_links, await _listen(*layout.addresses[node]))
+        async with running_in(directory, local):
+            yield local
+        nursery.cancel_scope.cancel()
+
+
+def _open(file: ClusterFile, node: int, options: ServeOptions) -> tuple[DataDirectory, PeerContexts | None]:
+    """Open what lies on the disk. It may hang: for a thread."""
+    files = file.peer_files(node)
+    try:
+        contexts = None if files is None else load_peer(files, file.cluster, node)
+    except CertificateError as error:
+        raise StorageError(
+            str(error), "The other nodes would not take this one; see [tls] in the file."
+        ) from error
+    directory = open_host_directory(
+        Path(options.data_dir),
+        cluster=file.cluster,
+        nodes=len(file.nodes),
+        node=node,
+        segment_bytes=options.segment_bytes,
+        is_synced=not options.has_no_fsync,
+    )
+    return directory, contexts
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    """Open the port for the other nodes."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        why = error if isinstance(error, socket.gaierror) else error.strerror or error
+        raise StorageError(
+            f"can't listen on {format_address((host, port))} for the other nodes: {str(why).lower()}.",
+            "Its `peer` in the file must be an address of this host, and nobody else must listen there.",
+        ) from error
