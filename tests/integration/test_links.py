@@ -105,6 +105,20 @@ async def test_a_process_that_is_away_is_unreachable_and_comes_back(
             assert await read(cluster, away, "k") == b"1"
 
 
+async def test_a_process_that_is_called_again_tells_again_how_its_nodes_are(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Who lost its own connection alone forgot what it was told over the other one, and nothing new comes of itself."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        other = next(each for each in HOSTS if each != leader)
+        await trio.sleep(1.0)
+        cluster.wires.break_all(other, leader)
+        await trio.sleep(1.0)
+        assert (found := cluster.all[other].process.cluster.registry.leader()) is not None
+        assert found.status.node == leader
+
+
 async def test_a_cut_link_lets_the_word_through_that_it_is_whole_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -93,8 +93,15 @@ class Link:
         return self._is_up
 
     def called(self) -> None:
-        """Try at once: the other process has just called."""
+        """Note that the other process has just called: it is there, and what it was told before may be lost to it."""
         self._stir.set()
+        if self._is_up:
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        """Tell how all is here. A cut acts on what nodes say to one another, and never on this: `heal` gets through."""
+        self._outbox.put(links.encode_statuses(self._host.statuses()))
+        self._outbox.put(encode_faults(self._host.faults()))
 
     # What goes out
 
@@ -229,9 +236,7 @@ class Link:
         self._is_up, self.reason = True, ""
         self.counts.connects += 1
         if not self._is_bulk:
-            # A cut acts on what nodes say to one another, and never on this: `heal` always gets through.
-            self._outbox.put(links.encode_statuses(host.statuses()))
-            self._outbox.put(encode_faults(host.faults()))
+            self._tell_state()
             self._trace.emit(LinkConnected(self.target, self.counts.connects))
             host.link_changed(self.target, None)
 
