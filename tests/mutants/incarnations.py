@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
 from tests.mutants.registry import Patch, mutant
 from trio_kv.raft.follower import Follower
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.node import Raft
+from trio_kv.raft.ready import HardState
 from trio_kv.raft.state import NodeState
+from trio_kv.storage import wal
+from trio_kv.storage.shape import LogShape
 
 
 def heard_tests(*names: str) -> tuple[str, ...]:
@@ -135,3 +139,25 @@ def _(patch: Patch) -> None:
         return real(self, peer, incarnation)
 
     patch.setattr(NodeState, "note_incarnation", note_incarnation)
+
+
+@mutant(
+    "D8 the beginning of a segment has no space for incarnations",
+    tests=("tests/unit/test_wal.py::test_D8_incarnations_stand_at_the_beginning_of_each_segment",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(wal, "heard_bytes", lambda hard_state: 0)
+
+
+@mutant(
+    "D8 a log may forget incarnations",
+    tests=("tests/unit/test_wal.py::test_D7_a_write_that_does_not_follow_is_a_bug",),
+)
+def _(patch: Patch) -> None:
+    real = LogShape._vote
+
+    def vote(self: LogShape, new: HardState) -> None:
+        self.hard_state = attrs.evolve(self.hard_state, incarnations=())
+        real(self, new)
+
+    patch.setattr(LogShape, "_vote", vote)
