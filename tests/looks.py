@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from trio_kv.cluster.statistics import ClusterStatistics, MemberStatistics, NodeStatistics
+from trio_kv.cluster.statistics import ClusterStatistics, LinkStatistics, MemberStatistics, NodeStatistics
 from trio_kv.control.lag import LoopLag
 from trio_kv.control.views import Server
 from trio_kv.meter.histogram import Histogram
@@ -70,7 +70,23 @@ def look(*members: MemberStatistics) -> ClusterStatistics:
     """Return how a cluster is with these nodes; those that are not named are well."""
     named = {each.node: each for each in members}
     all_members = tuple([named.get(node) or running(node) for node in range(1, NODES + 1)])
-    return ClusterStatistics(all_members, Voters(range(1, NODES + 1)), 7, 1)
+    links = (link(0, 1), link(1, 0, is_up=False))
+    return ClusterStatistics(all_members, Voters(range(1, NODES + 1)), 7, 1, links)
+
+
+def link(source: int, target: int, *, is_up: bool = True) -> LinkStatistics:
+    """Return a link between processes."""
+    return LinkStatistics(
+        source=source,
+        target=target,
+        is_up=is_up,
+        reason="" if is_up else "nobody answers",
+        connects=3,
+        bytes_sent=1000,
+        bytes_received=500,
+        messages_lost=2,
+        round_trips=some_durations(),
+    )
 
 
 def door(**members: Any) -> Any:

@@ -94,7 +94,7 @@ async def test_a_process_that_is_away_is_unreachable_and_comes_back(
             cluster.wires.break_all(other, away)
         await trio.sleep(1.0)
         seen = cluster.all[leader].process.cluster.registry.nodes[away]
-        assert (str(seen.state), seen.role) == ("stopped", None)
+        assert (str(seen.state), seen.role) == ("crashed", None)
         assert f"its process {away} can't be reached" in seen.reason
         assert await write(cluster, leader, "k", b"1") == "ok"
         cluster.wires.is_dead = lambda source, target: False

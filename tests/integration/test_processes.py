@@ -171,6 +171,18 @@ class TestProcesses:
             check(connection, range(20))
             connection.close()
 
+    def test_links_are_seen(self, tmp_path: Path) -> None:
+        """Each way between the processes is up, has a round trip, and carries what the other one hears."""
+        with spread(tmp_path) as cluster:
+            deadline = time.monotonic() + READY_S
+            while True:
+                links = {(link["from"], link["to"]): link for link in cluster.ask("links")["links"]}
+                if links.keys() == {(0, 1), (1, 0)} and all(each["round_trip_ms"] for each in links.values()):
+                    break
+                assert time.monotonic() < deadline, links
+                time.sleep(0.05)
+            assert all(each["state"] == "up" and each["bytes_sent"] > 0 for each in links.values())
+
     def test_a_signal_ends_both_in_order(self, tmp_path: Path) -> None:
         """SIGTERM to the first one is enough, and the exit code is 0."""
         with spread(tmp_path) as cluster:

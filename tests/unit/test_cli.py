@@ -30,7 +30,7 @@ from trio_kv.cli.main import app, main
 from trio_kv.cli.options import ServeOptions, is_loopback
 from trio_kv.cli.output import parse_value, show_value
 from trio_kv.cli.shell import Shell
-from trio_kv.cli.status import show_status
+from trio_kv.cli.status import show_links, show_status
 from trio_kv.cli.trace import command as trace_commands
 from trio_kv.client import control
 from trio_kv.client.client import Client
@@ -613,6 +613,20 @@ def test_status_says_how_a_node_comes_back(capsys: pytest.CaptureFixture[str]) -
     assert "n2: asked to stop; `trio-kv ctl restart 2` brings it back" in shown
     assert "n3: it is paused; `trio-kv ctl resume 3` brings it back" in shown
     assert "no leader in term 5: n2 and n3 are not up" in shown
+
+
+def test_links_are_shown_with_the_reason_of_those_that_are_down(capsys: pytest.CaptureFixture[str]) -> None:
+    """A row a way, and below it why there is none; one process has no links."""
+    up = {"from": 1, "to": 2, "state": "up", "reason": "", "connects": 1, "messages_lost": 0}
+    up |= {"bytes_sent": 12345, "bytes_received": 678, "round_trip_ms": 0.25}
+    down = up | {"to": 3, "state": "down", "reason": "nobody answers", "round_trip_ms": None}
+    show_links({"links": [up, down]}, "text")
+    shown = capsys.readouterr().out
+    assert "12,345" in shown
+    assert "0.25" in shown
+    assert "1 to 3: nobody answers" in shown
+    show_links({"links": []}, "text")
+    assert "all nodes run in one process" in capsys.readouterr().out
 
 
 def test_status_without_a_leader_is_exit_code_3(

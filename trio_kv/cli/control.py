@@ -10,8 +10,17 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.output import UNKNOWN_CODES, ExitCode, Output, say, show, show_json
-from trio_kv.cli.parsing import DATA_DIR_DEFAULT, ListenPort, Node, ReplyOutput, Timeout, option, read_whole
-from trio_kv.cli.status import show_status
+from trio_kv.cli.parsing import (
+    DATA_DIR_DEFAULT,
+    ListenPort,
+    Node,
+    ReplyOutput,
+    Timeout,
+    flag,
+    option,
+    read_whole,
+)
+from trio_kv.cli.status import show_links, show_status
 from trio_kv.cli.way import TlsOptions
 from trio_kv.cli.words import examples
 from trio_kv.control.commands import (
@@ -36,7 +45,7 @@ from trio_kv.control.commands import (
     Transfer,
 )
 
-READS = frozenset({"status"})
+READS = frozenset({"status", "links"})
 """Commands that change nothing: without an answer such a command was just not done."""
 MILLISECONDS_MAX = 3_600_000
 """An hour. A longer delay is a mistake."""
@@ -157,6 +166,8 @@ def _code_without_result(name: str) -> ExitCode:
 def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any], output: Output) -> ExitCode:
     if name == "status":
         return show_status(reply, output)
+    if name == "links":
+        return show_links(reply, output)
     if output == "json":
         show_json(reply)
     elif name == "rebuild":
@@ -168,10 +179,14 @@ def _show_done(name: str, arguments: Mapping[str, Any], reply: Mapping[str, Any]
     return ExitCode.OK
 
 
-@app.command(help_epilogue=_examples("status"))
-def status(*, door: DoorOptions = DEFAULT_DOOR) -> ExitCode:
+@app.command(help_epilogue=_examples("status", "status --links"))
+def status(
+    *,
+    links: Annotated[bool, flag("Show the links between processes, or hosts, instead.")] = False,
+    door: DoorOptions = DEFAULT_DOOR,
+) -> ExitCode:
     """Show every node, as `trio-kv status` does."""
-    return _send("status", {}, door)
+    return _send("links" if links else "status", {}, door)
 
 
 def _add_node_command(command: type[NodeCommand], *lines: str) -> None:

@@ -32,6 +32,7 @@ def _member(name: str) -> tuple[str, Callable[[Row], object]]:
 
 
 _NUMBERS = frozenset({"term", "commit", "applied", "log_first", "log_last", "log"})
+_LINK_NUMBERS = frozenset({"rtt ms", "connects", "sent", "received", "lost"})
 _NODE, _TERM, _APPLIED, _DIGEST = _member("node"), _member("term"), _member("applied"), _member("digest")
 _COMMIT = _member("commit")
 LAYOUTS: Final[Sequence[Sequence[tuple[str, Callable[[Row], object]]]]] = (
@@ -94,6 +95,33 @@ def show_status(members: Mapping[str, Any], output: Output) -> ExitCode:
     return ExitCode.NOT_CONNECTED if members.get("leader") is None else ExitCode.OK
 
 
+LINK_COLUMNS: Final[Sequence[tuple[str, Callable[[Row], object]]]] = (
+    *(_member("from"), _member("to"), _member("state"), ("rtt ms", lambda row: row.get("round_trip_ms"))),
+    *(_member("connects"), ("sent", lambda row: f"{row.get('bytes_sent'):,}")),
+    *(
+        ("received", lambda row: f"{row.get('bytes_received'):,}"),
+        ("lost", lambda row: row.get("messages_lost")),
+    ),
+)
+
+
+def show_links(reply: Mapping[str, Any], output: Output) -> ExitCode:
+    """Show how processes, or hosts, reach one another."""
+    if output == "json":
+        show_json(reply)
+        return ExitCode.OK
+    console, rows = open_console(sys.stdout), reply.get("links", [])
+    if not rows:
+        console.print("there are no links: all nodes run in one process", markup=False)
+        return ExitCode.OK
+    console.print(_table(LINK_COLUMNS, rows, None))
+    for row in rows:
+        if row.get("reason"):
+            text = f"{row.get('from')} to {row.get('to')}: {row.get('reason')}"
+            console.print(printable_lines(text), markup=False)
+    return ExitCode.OK
+
+
 def describe_fault(fault: Mapping[str, Any]) -> str:
     """Return an active fault in plain words, with the command that ends it."""
     try:
@@ -153,9 +181,9 @@ def _table(
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name, _ in layout:
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name in _NUMBERS | _LINK_NUMBERS else "left", no_wrap=True)
     for row in rows:
-        is_leader = row.get("node") == leader
+        is_leader = leader is not None and row.get("node") == leader
         values = [value(row) for _, value in layout]
         cells = ["" if value is None else str(value) for value in values]
         cells[0] += "*" if is_leader else ""

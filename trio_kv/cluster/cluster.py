@@ -151,6 +151,7 @@ class Cluster:
             [self.registry.nodes[node] for node in self._members.all],
             [look_at_node(member, self.faults) for member in members],
             tuple([look_at(member) for member in members]),
+            () if self.others is None else self.others.look_at_links(),
             self._network.lost,
         )
 
@@ -198,7 +199,8 @@ class Cluster:
         ]
         members.sort(key=attrgetter("node"))
         lost = sum(look.messages_lost for look in looks)
-        return ClusterStatistics(tuple(members), self.registry.voters, lost, len(self.faults.active()))
+        links = tuple([link for look in looks for link in look.links])
+        return ClusterStatistics(tuple(members), self.registry.voters, lost, len(self.faults.active()), links)
 
     def leader(self) -> int:
         """Return the node that leads.

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from trio_kv.cluster.statistics import MemberStatistics
+from trio_kv.cluster.statistics import LinkStatistics, MemberStatistics
 from trio_kv.meter.histogram import Histogram
 from trio_kv.wire.node_status import NodeStatus
 
@@ -18,6 +18,7 @@ class Look:
     nodes: list[dict[str, Any]]
     """As `looks.look_at_node` has them."""
     members: tuple[MemberStatistics, ...]
+    links: tuple[LinkStatistics, ...]
     messages_lost: int
 
 

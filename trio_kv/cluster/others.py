@@ -14,6 +14,7 @@ import trio
 
 from trio_kv.cluster.elsewhere import Look, decode_look
 from trio_kv.cluster.registry import Handle, Registry
+from trio_kv.cluster.statistics import LinkStatistics, look_at_link
 from trio_kv.raft.messages import Message
 from trio_kv.transport.connection import LinkLostError
 from trio_kv.transport.links import LinksState
@@ -82,6 +83,8 @@ class Others:
         """What was last seen of other processes, by process; nothing of those that can't be reached."""
         self._changed = trio.Event()
         for node in registry.nodes.keys() - set(self._layout.here):
+            # Nobody knows what became of it; it comes back by itself, as one that crashed does.
+            registry.nodes[node].state = State.CRASHED
             registry.nodes[node].reason = "nothing was heard of its process yet"
 
     async def run(self) -> None:
@@ -133,6 +136,13 @@ class Others:
         """
         assert self.links is not None
         return await self.links.links[process].call(name, payload)
+
+    def look_at_links(self) -> tuple[LinkStatistics, ...]:
+        """Return how the links are that this process opens; those for snapshots count with the others."""
+        assert self.links is not None
+        own = self._layout.own
+        ways = [(self.links.links[each], self.links.bulk[each]) for each in self._layout.others]
+        return tuple([look_at_link(own, link, bulk) for link, bulk in ways])
 
     @property
     def layout(self) -> Layout:
@@ -209,7 +219,7 @@ class Others:
         self.looks.pop(process, None)
         for node in self._layout.nodes[process]:
             status = self._registry.nodes[node]
-            status.state, status.reason = State.STOPPED, f"its process {process} can't be reached: {reason}"
+            status.state, status.reason = State.CRASHED, f"its process {process} can't be reached: {reason}"
             self._registry.detach(node)
 
     def _attach(self, process: int) -> None:

@@ -12,6 +12,7 @@ from trio_kv.cluster.node import Node
 from trio_kv.meter.histogram import Histogram
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.voters import Voters
+from trio_kv.transport.link import Link
 from trio_kv.wire.node_status import State
 
 
@@ -69,6 +70,25 @@ class MemberStatistics:
         return self.running if is_up else None
 
 
+@attrs.frozen(kw_only=True)
+class LinkStatistics:
+    """What one process has to say to another one, and how it gets there. Counts begin with the process."""
+
+    source: int
+    target: int
+    is_up: bool
+    reason: str
+    """Why it is not."""
+    connects: int
+    bytes_sent: int
+    bytes_received: int
+    """Of answers, over the same connection."""
+    messages_lost: int
+    """Messages of Raft that found no room, or no connection."""
+    round_trips: Histogram
+    """Of pings, in seconds."""
+
+
 @attrs.frozen
 class ClusterStatistics:
     """All nodes of a cluster."""
@@ -80,12 +100,30 @@ class ClusterStatistics:
     """Those between nodes that did not arrive: cut, dropped, nobody there, or no room."""
     faults: int
     """How many things were made wrong on request, and are wrong still."""
+    links: tuple[LinkStatistics, ...] = ()
+    """Between processes; none where there is but one."""
 
     @property
     def leader(self) -> MemberStatistics | None:
         """The one that leads the highest term, of those that lead and are not paused."""
         leading = [(each.leads.term, each) for each in self.members if each.leads is not None]
         return max(leading, key=lambda pair: pair[0], default=(0, None))[1]
+
+
+def look_at_link(source: int, link: Link, bulk: Link) -> LinkStatistics:
+    """Return how a link is, with what its second connection has carried."""
+    counts, further = link.counts, bulk.counts
+    return LinkStatistics(
+        source=source,
+        target=link.target,
+        is_up=link.is_up,
+        reason=link.reason,
+        connects=counts.connects,
+        bytes_sent=counts.bytes_sent + further.bytes_sent,
+        bytes_received=counts.bytes_received + further.bytes_received,
+        messages_lost=counts.messages_lost + further.messages_lost,
+        round_trips=counts.round_trips.copy(),
+    )
 
 
 def look_at(member: Member) -> MemberStatistics:

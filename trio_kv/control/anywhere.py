@@ -17,6 +17,7 @@ from trio_kv.control.commands import (
     Command,
     CommandError,
     Heal,
+    Links,
     NodeCommand,
     Rebuild,
     Status,
@@ -55,7 +56,7 @@ async def carry_out_anywhere(command: Command, cluster: Cluster) -> dict[str, ob
             return await _in(others.layout.process_of(_leader(command, cluster)), command, cluster, others)
         case Backup():
             return await _back_up(command, cluster, others)
-        case Status():
+        case Status() | Links():
             await cluster.refresh()
         case _:
             # Links are told of to all by the process where something was made wrong with them.

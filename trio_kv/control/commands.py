@@ -100,6 +100,10 @@ class Status(Command, frozen=True, tag="status"):
     """Tell what the cluster looks like."""
 
 
+class Links(Command, frozen=True, tag="links"):
+    """Tell how the links between processes are: where nodes run in several, or on several hosts."""
+
+
 class Events(Command, frozen=True, tag="events"):
     """Send all further events to this connection."""
 
@@ -301,7 +305,7 @@ class Backup(Command, frozen=True, tag="backup"):
 
 
 COMMANDS: tuple[type[Command], ...] = (
-    Status, Events, Frames, FramesKept, FramesMarks, FramesPage, StoreRequest, Describe, Crash, Stop, Restart,
+    Status, Links, Events, Frames, FramesKept, FramesMarks, FramesPage, StoreRequest, Describe, Crash, Stop, Restart,
     Pause, Resume, Partition, Cut, Heal, Delay, Drop, SlowDisk, StallDisk, FillDisk, FailDisk, HealDisk, Transfer,
     Snapshot, Rebuild, Backup,
 )  # fmt: skip

@@ -20,6 +20,7 @@ from trio_kv.control.commands import (
     FramesKept,
     FramesMarks,
     FramesPage,
+    Links,
     Status,
     StoreRequest,
     describe,
@@ -128,7 +129,7 @@ class ControlConnection:
                 await self._answer_on_frames(command)
             case StoreRequest():
                 await self._begin_request(command)
-            case Status():
+            case Status() | Links():
                 await self._send(await self._carry_out(command, carry_out_anywhere(command, self._cluster)))
             case _:
                 self._trace.emit(ControlCommanded(command.name(), describe(command)))

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from trio_kv.cluster.statistics import ClusterStatistics, NodeStatistics
+from trio_kv.cluster.statistics import ClusterStatistics, LinkStatistics, NodeStatistics
 from trio_kv.control.response import Response
 from trio_kv.control.views import Server
 from trio_kv.meter.histogram import Histogram
@@ -101,6 +101,13 @@ NODE_HISTOGRAMS: tuple[tuple[str, str, Callable[[NodeStatistics], Histogram]], .
     ),
 )
 
+LINK_COUNTERS = (
+    ("link_connects_total", "Connections that a process has opened to another one."),
+    ("link_sent_bytes_total", "Bytes that a process has sent to another one, unasked."),
+    ("link_received_bytes_total", "Bytes of answers that a process got from another one."),
+    ("link_lost_messages_total", "Messages of Raft that found no room on the link, or no connection."),
+)
+
 
 class ServerCollector(Collector):
     """Looks at a server and tells what it sees.
@@ -176,6 +183,7 @@ def _of_cluster(cluster: ClusterStatistics) -> Iterator[Metric]:
     yield _counter(
         "network_lost_messages_total", "Messages between nodes that did not arrive.", cluster.messages_lost
     )
+    yield from _of_links(cluster.links)
     ups = GaugeMetricFamily(f"{PREFIX}node_up", "Whether the node runs, and is not paused.", labels=["node"])
     states = GaugeMetricFamily(
         f"{PREFIX}node_state", "1 for the state in which the node is.", labels=["node", "state"]
@@ -186,6 +194,28 @@ def _of_cluster(cluster: ClusterStatistics) -> Iterator[Metric]:
             states.add_metric([str(member.node), state.value], member.state is state)
     yield ups
     yield states
+
+
+def _of_links(links: Iterable[LinkStatistics]) -> Iterator[Metric]:
+    """Yield what there is of links between processes."""
+    labels = ["from", "to"]
+    ups = GaugeMetricFamily(f"{PREFIX}link_up", "Whether a process can speak to another one.", labels=labels)
+    trips = HistogramMetricFamily(
+        f"{PREFIX}link_round_trip_time_seconds", "From a ping until its answer was here.", labels=labels
+    )
+    counters = {
+        name: CounterMetricFamily(f"{PREFIX}{name}", text, labels=labels) for name, text in LINK_COUNTERS
+    }
+    for link in links:
+        ends = [str(link.source), str(link.target)]
+        ups.add_metric(ends, link.is_up)
+        _add(trips, ends, link.round_trips)
+        counts = (link.connects, link.bytes_sent, link.bytes_received, link.messages_lost)
+        for counter, count in zip(counters.values(), counts, strict=True):
+            counter.add_metric(ends, count)
+    yield ups
+    yield trips
+    yield from counters.values()
 
 
 def _of_nodes(nodes: Mapping[str, NodeStatistics]) -> Iterator[Metric]:

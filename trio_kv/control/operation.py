@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from trio_kv.cluster.cluster import Cluster
+from trio_kv.cluster.statistics import LinkStatistics
 from trio_kv.control.commands import (
     ArgumentsError,
     Backup,
@@ -18,6 +19,7 @@ from trio_kv.control.commands import (
     FillDisk,
     Heal,
     HealDisk,
+    Links,
     NodeCommand,
     Partition,
     Pause,
@@ -64,6 +66,8 @@ async def _operate(command: Command, cluster: Cluster) -> dict[str, object]:
     match command:
         case Status():
             return cluster.status()
+        case Links():
+            return {"links": [look_at_link(each) for each in cluster.statistics().links]}
         case Partition(groups=groups):
             nodes = [node for group in groups for node in group]
             if len(set(nodes)) != len(nodes):
@@ -116,6 +120,22 @@ _ON_NODE: Final[Mapping[type[NodeCommand], Callable[[Cluster, int], None]]] = {
     Snapshot: lambda cluster, node: cluster.snapshot(node),
 }
 """Those that take a node and nothing else."""
+
+
+def look_at_link(link: LinkStatistics) -> dict[str, object]:
+    """Return what JSON tells of a link."""
+    median_s = link.round_trips.quantile(0.5)
+    return {
+        "from": link.source,
+        "to": link.target,
+        "state": "up" if link.is_up else "down",
+        "reason": link.reason,
+        "connects": link.connects,
+        "bytes_sent": link.bytes_sent,
+        "bytes_received": link.bytes_received,
+        "messages_lost": link.messages_lost,
+        "round_trip_ms": None if median_s is None else round(1000 * median_s, 3),
+    }
 
 
 def _joining(link: tuple[int, int] | None) -> tuple[int, int] | None:

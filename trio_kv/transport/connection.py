@@ -8,6 +8,7 @@ lost then, and a request is not handed over.
 import math
 from collections.abc import Sequence
 
+import attrs
 import trio
 
 from trio_kv.wire.links import PING, PONG
@@ -23,6 +24,14 @@ SIGNS_OF_LIFE = (PING, PONG)
 
 class LinkLostError(Exception):
     """A connection to another process is of no use any more. The text says why."""
+
+
+@attrs.define
+class ByteCounts:
+    """What went over one connection after the other."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
 
 
 class Outbox:
@@ -76,14 +85,14 @@ class Connection:
     Args:
         stream: what carries the bytes. It is owned from now on.
         outbox: what is to be sent.
+        counts: where the bytes are counted.
 
     """
 
-    def __init__(self, stream: trio.abc.Stream, outbox: Outbox) -> None:
+    def __init__(self, stream: trio.abc.Stream, outbox: Outbox, counts: ByteCounts) -> None:
         """Have received nothing yet; see the class."""
         self.outbox = outbox
-        self.bytes_sent = 0
-        self.bytes_received = 0
+        self._counts = counts
         self._stream = stream
         self._frames = FrameReader(FRAME_BYTES_MAX)
         self._heard_at = trio.current_time()
@@ -109,7 +118,7 @@ class Connection:
             if not data:
                 raise LinkLostError("the other process closed it")
             self._heard_at = trio.current_time()
-            self.bytes_received += len(data)
+            self._counts.bytes_received += len(data)
             self._frames.feed(data)
         return items
 
@@ -125,7 +134,7 @@ class Connection:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise LinkLostError(_why(error)) from error
-        self.bytes_sent += len(data)
+        self._counts.bytes_sent += len(data)
 
     async def write(self) -> None:
         """Send what is put into the outbox, until cancelled. Raises as `send`."""

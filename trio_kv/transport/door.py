@@ -8,7 +8,7 @@ import trio
 
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import LinkFailed, LinkRefused
-from trio_kv.transport.connection import Connection, LinkLostError, Outbox
+from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox
 from trio_kv.transport.hello import why_refused
 from trio_kv.transport.link import BYTES_MAX, ITEMS_MAX
 from trio_kv.transport.peers import Guest, Host, Identity, decode_faults
@@ -54,7 +54,7 @@ class PeerDoor:
         silence_s: float,
     ) -> None:
         """Let nobody in yet; see the class."""
-        self.bytes_received = 0
+        self._counts = ByteCounts()
         self._identity = identity
         self._host = host
         self._on_called = on_called
@@ -85,7 +85,8 @@ class PeerDoor:
         try:
             with trio.fail_after(GREETING_S):
                 stream = await self._security.accept(raw)
-                connection = Connection(stream, Outbox(items_max=ITEMS_MAX, bytes_max=BYTES_MAX))
+                outbox = Outbox(items_max=ITEMS_MAX, bytes_max=BYTES_MAX)
+                connection = Connection(stream, outbox, self._counts)
                 greeted = await self._greet(connection, stream)
         except LinkLostError as error:
             # One that only looks whether somebody is here is not worth a word.
@@ -98,10 +99,7 @@ class PeerDoor:
         if greeted is not None:
             hello, connection = greeted
             self._host.heard(hello.incarnations)
-            try:
-                await self._let_in(hello, connection)
-            finally:
-                self.bytes_received += connection.bytes_received
+            await self._let_in(hello, connection)
 
     async def _greet(
         self, connection: Connection, stream: trio.abc.Stream

@@ -10,7 +10,7 @@ import trio
 from trio_kv.meter.histogram import Histogram
 from trio_kv.trace.trace import Trace
 from trio_kv.trace.vocabulary import LinkConnected, LinkLost
-from trio_kv.transport.connection import Connection, LinkLostError, Outbox, round_trip_s
+from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox, round_trip_s
 from trio_kv.transport.hello import why_not_welcome
 from trio_kv.transport.peers import Address, Host, Identity, encode_faults
 from trio_kv.wire import links
@@ -32,12 +32,10 @@ Dial = Callable[[Address, int], Awaitable[trio.abc.Stream]]
 
 
 @attrs.define
-class LinkCounts:
+class LinkCounts(ByteCounts):
     """What happened on a link since the process started."""
 
     connects: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
     messages_lost: int = 0
     """Messages of Raft that did not fit, or for which there was no connection."""
     round_trips: Histogram = attrs.field(factory=Histogram)
@@ -166,21 +164,23 @@ class Link:
                 await self._stir.wait()
             reason = await self._connect()
             was_up, self._is_up = self._is_up, False
-            self.reason = reason or "idle"
-            self._lose()
             if was_up:
                 delay_s = REDIAL_MIN_S
-                self._told(None if self._is_bulk else reason)
+            self._down(reason, was_up=was_up)
             self._stir = trio.Event()
             with trio.move_on_after(delay_s):
                 await self._stir.wait()
             delay_s = min(2 * delay_s, REDIAL_MAX_S)
 
-    def _told(self, reason: str | None) -> None:
-        """Tell that the connection is gone, unless nobody needs it."""
-        if reason is not None:
-            self._trace.emit(LinkLost(self.target, reason))
-            self._host.link_changed(self.target, reason)
+    def _down(self, reason: str, *, was_up: bool) -> None:
+        """Let all know that there is no connection. One for snapshots is not needed most of the time."""
+        is_new, self.reason = reason != self.reason, reason
+        if not self._is_bulk:
+            if was_up:
+                self._trace.emit(LinkLost(self.target, reason))
+            if was_up or is_new:
+                self._host.link_changed(self.target, reason)
+        self._lose()
 
     async def _connect(self) -> str:
         """Have one connection; return why it ended."""
@@ -190,9 +190,9 @@ class Link:
                 stream = await self._dial(self._identity.layout.addresses[self.target], self.target)
             if stream is None or opening.cancelled_caught:
                 return "nobody answers"
-            return await self._use(Connection(stream, self._outbox))
+            return await self._use(Connection(stream, self._outbox, self.counts))
         except (OSError, LinkLostError) as error:
-            return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            return _why(error)
         finally:
             if stream is not None:
                 await trio.aclose_forcefully(stream)
@@ -211,9 +211,6 @@ class Link:
                 await self._receive(connection)
         except* (LinkLostError, LinkFormatError, PeerError, NodePortError) as group:
             reason = str(_first(group))
-        finally:
-            self.counts.bytes_sent += connection.bytes_sent
-            self.counts.bytes_received += connection.bytes_received
         return reason
 
     async def _greet(self, connection: Connection) -> None:
@@ -284,6 +281,16 @@ class _Waiting:
         """Tell it; None: the connection was lost."""
         self.result = result
         self.ended.set()
+
+
+def _why(error: Exception) -> str:
+    """Return why a connection could not be opened: of several addresses, what the first one said."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        error = cause.exceptions[0] if isinstance(cause.exceptions[0], OSError) else error
+    elif isinstance(error, OSError) and isinstance(cause, OSError):
+        error = cause
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
