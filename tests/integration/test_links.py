@@ -1,6 +1,5 @@
 """Processes of a cluster that are joined by links, in virtual time."""
 
-import struct
 from random import Random
 
 import attrs
@@ -17,7 +16,7 @@ from trio_kv.trace.vocabulary import LinkConnected, LinkLost, LinkRefused
 from trio_kv.transport.link import ITEMS_MAX
 from trio_kv.wire import links
 from trio_kv.wire.links import Hello, Refusal, Welcome, decode_reply
-from trio_kv.wire.peer_frames import FrameReader, encode_frame
+from trio_kv.wire.peer_frames import FrameReader, encode_frame, encode_header
 from trio_kv.wire.peers import encode_message
 
 HOSTS: dict[int, tuple[int, ...]] = {1: (1,), 2: (2,), 3: (3,)}
@@ -213,7 +212,7 @@ async def test_who_is_not_a_peer_is_refused_with_the_reason(
     ("said", "word"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "a frame of"),
-        (struct.pack("<II", 2**32 - 1, 0), "a frame of 4294967295 bytes"),
+        (encode_header(2**32 - 1, 0), "a frame of 4294967295 bytes"),
         (encode_frame([b"H\xc1"]), "malformed H"),
         (encode_frame([b"S\x90"]), "where b'H' belongs"),
         (b"", "did not say within"),

@@ -2,11 +2,13 @@
 
 ::
 
-    frame   = length u32 | check u32 | payload
+    frame   = length u32 | body check u32 | check u32 | payload
     payload = msgpack [message, ...]
 
-Numbers are little-endian, the check is CRC-32C of the payload. TCP has a check of its own, which lets one in some ten
-million wrong packets through; and an entry that came wrong would be written, acknowledged and applied.
+Numbers are little-endian. The body check is CRC-32C of the payload, the check that of the two numbers before it.
+TCP has a check of its own, which lets one in some ten million wrong packets through; and an entry that came wrong would
+be written, acknowledged and applied. **The length has its own check**, as in the log: by a wrong bit in it the next
+megabytes would be waited for as a part of this frame. Bytes would come all the while, and nothing that they say.
 """
 
 import struct
@@ -19,8 +21,10 @@ from msgspec import Meta
 from trio_kv.wire.packed import decoder, encode
 from trio_kv.wire.peers import PeerError
 
-FRAME: Final = struct.Struct("<II")
+_LENGTH: Final = struct.Struct("<II")
 """length of the payload, its check."""
+_CHECK: Final = struct.Struct("<I")
+HEADER_BYTES: Final = _LENGTH.size + _CHECK.size
 
 MESSAGES_MAX: Final = 1 << 16
 """Messages in one frame: as empty ones they would take many times their bytes in memory."""
@@ -32,7 +36,13 @@ def encode_frame(messages: Sequence[bytes]) -> bytes:
     """Return the frame of some messages: at least one, at most `MESSAGES_MAX`."""
     assert 0 < len(messages) <= MESSAGES_MAX, f"{len(messages)} messages in a frame"
     payload = encode(messages)
-    return FRAME.pack(len(payload), crc32c(payload)) + payload
+    return encode_header(len(payload), crc32c(payload)) + payload
+
+
+def encode_header(length: int, body_check: int) -> bytes:
+    """Return the header of a frame whose payload has this length and this check."""
+    checked = _LENGTH.pack(length, body_check)
+    return checked + _CHECK.pack(crc32c(checked))
 
 
 class FrameReader:
@@ -59,15 +69,17 @@ class FrameReader:
 
         """
         came = self._came
-        if len(came) < FRAME.size:
+        if len(came) < HEADER_BYTES:
             return None
-        length, check = FRAME.unpack_from(came)
+        length, check = _LENGTH.unpack_from(came)
         if not 0 < length <= self.frame_bytes_max:
             raise PeerError(f"a frame of {length} bytes: right would be 1 to {self.frame_bytes_max}")
-        end = FRAME.size + length
+        if crc32c(came[: _LENGTH.size]) != _CHECK.unpack_from(came, _LENGTH.size)[0]:
+            raise PeerError("the check of a frame's header does not match it")
+        end = HEADER_BYTES + length
         if len(came) < end:
             return None
-        with memoryview(came)[FRAME.size : end] as payload:
+        with memoryview(came)[HEADER_BYTES:end] as payload:
             messages = _read_payload(payload, check)
         del came[:end]
         return messages
