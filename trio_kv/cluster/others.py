@@ -230,7 +230,7 @@ class Others:
             status, is_there = registry.nodes[node], registry.handle(node) is not None
             is_able = link.is_up and process in self._heard and status.role is not None
             if is_able and not is_there:
-                registry.attach(Handle(status, partial(link.submit, node), _nothing))
+                registry.attach(Handle(status, partial(link.submit, node), _nothing, is_near=False))
                 registry.changed()
             elif is_there and not is_able:
                 registry.detach(node)

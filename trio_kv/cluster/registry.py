@@ -27,6 +27,7 @@ class Handle:
     submit: Callable[[Request], bool]
     refresh: Callable[[], None]
     """Brings the numbers of the status up to date, which costs too much to do at every step."""
+    is_near: bool = True
 
 
 class Registry:

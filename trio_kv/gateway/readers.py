@@ -1,4 +1,7 @@
-"""Whom to ask to read: a coin among the followers, and nobody who was too slow just now, if others can be asked."""
+"""Whom to ask to read: a coin among the followers, and nobody who was too slow just now, if others can be asked.
+
+Followers of this process are asked before those of others: the way there and back over a link costs more than an answer.
+"""
 
 from collections.abc import Sequence
 from random import Random
@@ -29,6 +32,8 @@ class Readers:
         self._random = random
         self._handles: Sequence[NodeHandle] = ()
         self._followers: Sequence[NodeHandle] = ()
+        self._has_far = False
+        """Whether some are in other processes."""
         self._resting: dict[int, tuple[float, float]] = {}
         """By node: when its rest is over, and how long that was. An answer ends it."""
         self._hedges = HEDGES_MAX
@@ -37,9 +42,10 @@ class Readers:
         """Ask these nodes from now on. Called at each change of a node's role or state."""
         self._handles = handles
         self._followers = [handle for handle in handles if handle.status.role != "leader"]
+        self._has_far = not all(handle.is_near for handle in handles)
 
     def choose(self, now: float, asked: Sequence[int], kept: int) -> NodeHandle | None:
-        """Return whom to ask: the kept node, or any that does not rest, followers first; None if there is nobody.
+        """Return whom to ask: the kept node, or one that does not rest, followers of this process first; None: nobody.
 
         Args:
             now: the time.
@@ -54,6 +60,8 @@ class Readers:
         rested = followers
         if self._resting:
             rested = [handle for handle in followers if self._may_try(now, handle.status.node)]
+        if self._has_far:
+            rested = [handle for handle in rested if handle.is_near] or rested
         choice = rested or followers or readers
         if not choice:
             return None

@@ -18,6 +18,10 @@ class NodeHandle(Protocol):
     def status(self) -> NodeStatus:
         """What was last heard of the node: a hint, for who leads is decided by Raft alone."""
 
+    @property
+    def is_near(self) -> bool:
+        """Whether it is in this process: to ask it takes no way over a link."""
+
     def submit(self, request: Request) -> bool:
         """Hand a request over, without waiting.
 
