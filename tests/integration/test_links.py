@@ -12,7 +12,7 @@ from tests.linked import SECRET, Linked, linked
 from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Incr, Set
 from trio_kv.raft.messages import HeartbeatReply
-from trio_kv.trace.vocabulary import LinkConnected, LinkLost, LinkRefused
+from trio_kv.trace.processes import LinkConnected, LinkLost, LinkRefused
 from trio_kv.transport.link import ITEMS_MAX
 from trio_kv.wire import links
 from trio_kv.wire.links import Hello, Refusal, Welcome, decode_reply

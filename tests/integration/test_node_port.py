@@ -56,6 +56,7 @@ class RemoteHandle:
 
     status: NodeStatus
     send: Callable[[int, bytes], None]
+    is_near: bool = False
 
     def submit(self, request: Request) -> bool:
         """Put the request's bytes on the link, if it has room."""

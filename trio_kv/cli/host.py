@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from random import Random, SystemRandom
+from random import SystemRandom
 from typing import Any
 
 import attrs
@@ -23,8 +23,7 @@ from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
 from trio_kv.cluster.process import ClusterProcess
 from trio_kv.control.anywhere import serve_commands
-from trio_kv.gateway.local import LocalCluster, running_in
-from trio_kv.gateway.raft import RaftStore
+from trio_kv.gateway.local import LocalCluster, make_store, running_in
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.host import open_host_directory
@@ -103,13 +102,7 @@ async def open_host(options: ServeOptions, trace: Trace) -> AsyncIterator[LocalC
         security=security,
     )
     serve_commands(process.cluster, process.others)
-    store = RaftStore(
-        process.cluster.registry,
-        Random(random.getrandbits(64)),
-        session_timeout_s=options.session_timeout_s,
-        secrets=random,
-    )
-    local = LocalCluster(store, process.cluster)
+    local = make_store(process.cluster, random, session_timeout_s=options.session_timeout_s)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(process.run_links, await _listen(*layout.addresses[node]))
         async with running_in(directory, local):
@@ -132,7 +125,7 @@ def _open(file: ClusterFile, node: int, options: ServeOptions) -> tuple[DataDire
         nodes=len(file.nodes),
         node=node,
         segment_bytes=options.segment_bytes,
-        is_synced=not options.has_no_fsync,
+        is_synced=options.is_synced,
     )
     return directory, contexts
 

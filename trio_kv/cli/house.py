@@ -225,7 +225,7 @@ def _open_nodes(path: Path, options: ServeOptions, trace: Trace) -> AbstractAsyn
         config=ClusterConfig(raft=options.raft_config()),
         session_timeout_s=options.session_timeout_s,
         segment_bytes=options.segment_bytes,
-        is_synced=not (options.is_ephemeral or options.has_no_fsync),
+        is_synced=options.is_synced,
         trace=trace,
     )
 

@@ -213,6 +213,11 @@ class ServeOptions:
         return self.log_level or ("info" if self.is_verbose or self.is_log_json else "warning")
 
     @property
+    def is_synced(self) -> bool:
+        """Whether writes are synced before they are acknowledged."""
+        return not (self.is_ephemeral or self.has_no_fsync)
+
+    @property
     def has_access_files(self) -> bool:
         """Whether there are tokens or certificates, which can be read anew."""
         return self.token_file is not None or self.tls_cert is not None

@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
-from random import Random, SystemRandom
+from random import SystemRandom
 
 import msgspec
 import trio
@@ -23,18 +23,19 @@ from trio_kv.cli.worker import END_S, Spec
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
 from trio_kv.cluster.process import ClusterProcess
-from trio_kv.gateway.local import LocalCluster, open_directory, running_in
-from trio_kv.gateway.raft import RaftStore
+from trio_kv.cluster.registry import FIRST_PROCESS
+from trio_kv.gateway.local import LocalCluster, make_store, open_directory, running_in
 from trio_kv.raft.events import INFO
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.folders import RealFolder
+from trio_kv.trace.processes import ProcessEnded, ProcessStarted
 from trio_kv.trace.reading import decode_record
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import ProcessEnded, ProcessStarted
 from trio_kv.transport.peers import Layout
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 128
+SECRET_BYTES = 16
 RESTART_MIN_S = 0.1
 RESTART_MAX_S = 30.0
 CALM_S = 60.0
@@ -59,60 +60,77 @@ async def open_processes(path: Path, options: ServeOptions, trace: Trace) -> Asy
         StorageError: the data directory can't be used.
 
     """
-    is_synced = not (options.is_ephemeral or options.has_no_fsync)
     random = SystemRandom()
     directory = await open_directory(
         path,
         random=random,
         nodes=options.nodes,
         segment_bytes=options.segment_bytes,
-        is_synced=is_synced,
+        is_synced=options.is_synced,
     )
-    if True:
-        with contextlib.ExitStack() as stack:
-            nodes = spread(directory.nodes, min(options.processes, len(directory.nodes)))
-            sockets = {process: stack.enter_context(_listen()) for process in nodes}
-            addresses = {process: sock.getsockname()[:2] for process, sock in sockets.items()}
-            layout = Layout(0, nodes, addresses)
-            secret = secrets.token_hex(16)
-            process = ClusterProcess.make(
-                RealDisks(directory, trace),
-                layout,
-                ClusterConfig(raft=options.raft_config()),
-                trace,
-                random,
-                secret=secret,
-            )
-            process.others.on_event = partial(_tell, trace)
-            make_spec = partial(
-                Spec,
-                data_dir=str(path),
-                directory=_descriptor(directory),
-                nodes=nodes,
-                addresses=addresses,
-                secret=secret,
-                raft=options.raft_config(),
-                segment_bytes=options.segment_bytes,
-                is_synced=is_synced,
-                level=min(INFO, trace.level),
-            )
-            store = RaftStore(
-                process.cluster.registry,
-                Random(random.getrandbits(64)),
-                session_timeout_s=options.session_timeout_s,
-                secrets=random,
-            )
-            async with trio.open_nursery() as nursery:
-                listener = trio.SocketListener(trio.socket.from_stdlib_socket(sockets[0].dup()))
-                for number in layout.others:
-                    file = None if options.trace is None else f"{options.trace}.{number}"
-                    spec = make_spec(process=number, listener=sockets[number].fileno(), trace=file)
-                    nursery.start_soon(_keep, spec, trace)
-                nursery.start_soon(process.run_links, [listener])
-                local = LocalCluster(store, process.cluster)
-                async with running_in(directory, local):
-                    yield local
-                nursery.cancel_scope.cancel()
+    with contextlib.ExitStack() as stack:
+        nodes = spread(directory.nodes, min(options.processes, len(directory.nodes)))
+        sockets = {process: stack.enter_context(_listen()) for process in nodes}
+        layout = Layout(
+            FIRST_PROCESS, nodes, {each: sock.getsockname()[:2] for each, sock in sockets.items()}
+        )
+        secret = secrets.token_hex(SECRET_BYTES)
+        process = ClusterProcess.make(
+            RealDisks(directory, trace),
+            layout,
+            ClusterConfig(raft=options.raft_config()),
+            trace,
+            random,
+            secret=secret,
+        )
+        process.others.on_event = partial(_tell, trace)
+        local = make_store(process.cluster, random, session_timeout_s=options.session_timeout_s)
+        async with trio.open_nursery() as nursery:
+            for number in layout.others:
+                spec = _spec(
+                    directory,
+                    layout,
+                    number=number,
+                    listener=sockets[number].fileno(),
+                    options=options,
+                    secret=secret,
+                    trace=trace,
+                )
+                nursery.start_soon(_keep, spec, trace)
+            own = sockets[FIRST_PROCESS].dup()
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(own))
+            nursery.start_soon(process.run_links, [listener])
+            async with running_in(directory, local):
+                yield local
+            nursery.cancel_scope.cancel()
+
+
+def _spec(
+    directory: DataDirectory,
+    layout: Layout,
+    *,
+    number: int,
+    listener: int,
+    options: ServeOptions,
+    secret: str,
+    trace: Trace,
+) -> Spec:
+    """Return what a further process is to do."""
+    assert isinstance(directory.root, RealFolder)
+    return Spec(
+        data_dir=str(directory.path),
+        directory=directory.root.descriptor,
+        listener=listener,
+        process=number,
+        nodes=dict(layout.nodes),
+        addresses=dict(layout.addresses),
+        secret=secret,
+        raft=options.raft_config(),
+        segment_bytes=options.segment_bytes,
+        is_synced=options.is_synced,
+        level=min(INFO, trace.level),
+        trace=None if options.trace is None else f"{options.trace}.{number}",
+    )
 
 
 def _listen() -> socket.socket:
@@ -120,11 +138,6 @@ def _listen() -> socket.socket:
     sock.bind((LOOPBACK, 0))
     sock.listen(BACKLOG)
     return sock
-
-
-def _descriptor(directory: DataDirectory) -> int:
-    assert isinstance(directory.root, RealFolder)
-    return directory.root.descriptor
 
 
 def _tell(trace: Trace, process: int, data: bytes) -> None:

@@ -123,6 +123,11 @@ def make_local(
     """Make a cluster of nodes that have disks, and its store; neither runs yet. See `open_cluster`."""
     network = MemoryNetwork(Links(Random(random.getrandbits(64))))
     cluster = Cluster(disks, config, trace, random, network)
+    return make_store(cluster, random, session_timeout_s=session_timeout_s)
+
+
+def make_store(cluster: Cluster, random: Random, *, session_timeout_s: float) -> LocalCluster:
+    """Return a cluster with a store of its own; neither runs yet."""
     # The system's own source costs a system call for each toss of the coin: it seeds a quick one.
     coin = Random(random.getrandbits(64))
     store = RaftStore(cluster.registry, coin, session_timeout_s=session_timeout_s, secrets=random)

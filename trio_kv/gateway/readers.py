@@ -1,6 +1,7 @@
 """Whom to ask to read: a coin among the followers, and nobody who was too slow just now, if others can be asked.
 
-Followers of this process are asked before those of others: the way there and back over a link costs more than an answer.
+Followers of this process are asked before those of others: the way there and back over a link costs more than what is
+asked.
 """
 
 from collections.abc import Sequence

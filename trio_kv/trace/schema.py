@@ -7,7 +7,7 @@ import attrs
 
 from trio_kv.raft import events as core
 from trio_kv.raft.events import DEBUG, ERROR, INFO, WARNING, Event
-from trio_kv.trace import marks, vocabulary
+from trio_kv.trace import marks, processes, vocabulary
 
 OFF = 100
 """Above every level: what a sink that wants nothing, or a trace without sinks, has."""
@@ -27,7 +27,7 @@ def event_classes() -> dict[str, type[Event]]:
     """Return every event class by its name."""
     return {
         member.name: member
-        for module in (core, marks, vocabulary)
+        for module in (core, marks, processes, vocabulary)
         for _, member in inspect.getmembers(module, inspect.isclass)
         if issubclass(member, Event) and member is not Event
     }

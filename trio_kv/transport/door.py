@@ -6,8 +6,8 @@ from functools import partial
 
 import trio
 
+from trio_kv.trace.processes import LinkFailed, LinkRefused
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import LinkFailed, LinkRefused
 from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox
 from trio_kv.transport.hello import why_refused
 from trio_kv.transport.link import BYTES_MAX, ITEMS_MAX

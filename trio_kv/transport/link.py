@@ -8,8 +8,8 @@ import attrs
 import trio
 
 from trio_kv.meter.histogram import Histogram
+from trio_kv.trace.processes import LinkConnected, LinkLost
 from trio_kv.trace.trace import Trace
-from trio_kv.trace.vocabulary import LinkConnected, LinkLost
 from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox, round_trip_s
 from trio_kv.transport.hello import why_not_welcome
 from trio_kv.transport.peers import Address, Host, Identity, encode_faults
