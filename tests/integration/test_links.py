@@ -165,6 +165,7 @@ def hello(opened: Linked, /, **changes: object) -> bytes:
         incarnations={2: known[2]},
         start=99,
         is_bulk=False,
+        nodes=3,
         secret=SECRET,
     )
     return encode_frame([links.HELLO + links.encode(msgspec.structs.replace(right, **changes))])
@@ -186,7 +187,9 @@ async def is_going_on(cluster: Linked) -> bool:
         ({"process": 7}, "there is no other process 7"),
         ({"process": 1}, "there is no other process 1"),
         ({"versions": (2, 9)}, "it speaks versions 2 to 9"),
-        ({"incarnations": {2: 1}}, "a former self"),
+        ({"incarnations": {2: 1}}, "node 2 was made twice"),
+        ({"nodes": 5}, "its cluster has 5 nodes, and this one 3"),
+        ({"is_asking": True}, "it asks what is known of its nodes, and has some"),
         ({"incarnations": {}}, "it has nodes []"),
         ({"incarnations": {3: 2**60}}, "it has nodes [3]"),
         ({"secret": "guessed"}, "it does not know the secret"),
@@ -264,6 +267,38 @@ async def test_a_peer_that_says_what_no_peer_says_is_cut_off(
         told = cluster.all[1].heard.events(LinkRefused)
         assert any(word in each.reason for each in told if isinstance(each, LinkRefused)), told
         assert await is_going_on(cluster)
+
+
+async def test_who_lost_its_disk_is_told_what_is_known_and_nothing_else_is_taken_from_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One answer, and the connection ends. Those of the process that it says it is go on as they were."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        caller = Caller(cluster.wires.open(9, 1))
+        await caller.stream.send_all(hello(cluster, incarnations={}, is_asking=True))
+        answer = await caller.hear()
+        assert isinstance(answer, Welcome)
+        assert (answer.known, answer.nodes) == ({2: cluster.disks.incarnations[2]}, 3)
+        assert not await caller.stream.receive_some()
+        assert await is_going_on(cluster)
+        assert not cluster.all[1].heard.events(LinkLost)
+        assert not cluster.all[2].heard.events(LinkLost)
+
+
+async def test_who_may_have_forgotten_does_not_say_what_is_known(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A node that does not run with all of its data sends away who asks."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        cluster.all[1].process.cluster.stop(1)
+        await trio.sleep(0.1)
+        caller = Caller(cluster.wires.open(9, 1))
+        await caller.stream.send_all(hello(cluster, incarnations={}, is_asking=True))
+        refusal = await caller.hear()
+        assert isinstance(refusal, Refusal)
+        assert "node 1 does not run with all of its data" in refusal.reason
 
 
 async def test_a_peer_that_says_nothing_more_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:

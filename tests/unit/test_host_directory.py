@@ -15,6 +15,7 @@ from trio_kv.storage.files import RealFiles
 from trio_kv.storage.host import make_host_directory, open_host_directory
 from trio_kv.storage.inspect import verify
 from trio_kv.storage.rebuild import rebuild_node
+from trio_kv.wire.incarnations import FIRST_END
 
 SEGMENT_BYTES = 4096
 CLUSTER = "c0ffee" * 5 + "42"
@@ -208,21 +209,23 @@ def test_a_rebuild_needs_a_majority_that_is_known_to_be_sound(data: Path) -> Non
         assert directory.manifest.here == 2
 
 
-def test_D8_what_takes_the_place_of_a_lost_one_counts_for_nothing_yet(tmp_path: Path) -> None:
-    """Its incarnation is higher than the last one that is known, and the others have to fill it."""
+@pytest.mark.parametrize("known", [0, 77, FIRST_END - 1, FIRST_END + 77])
+def test_D8_what_takes_the_place_of_a_lost_one_counts_for_nothing_yet(tmp_path: Path, known: int) -> None:
+    """Its incarnation is higher than any that is known or was the first, and the others have to fill it."""
     with make_host_directory(
         tmp_path,
         cluster=CLUSTER,
         nodes=3,
         node=2,
         random=Random(1),
-        replaces=77,
+        replaces=known,
         segment_bytes=SEGMENT_BYTES,
         is_synced=False,
     ) as directory:
         found = directory.node(2)
         assert (found.state, found.is_rebuilding) == ("ok", True)
-        assert 77 < found.incarnation < 77 + (1 << 32)
+        least = max(known, FIRST_END - 1)
+        assert least < found.incarnation < least + (1 << 32)
         with pytest.raises(StorageError, match="being rebuilt"):
             found.check_sound()
     with start(tmp_path) as directory:

@@ -42,6 +42,9 @@ class Lives(Protocol):
     def known(self, node: int) -> int:
         """Return the highest incarnation of a node that was heard of here; 0 if none was."""
 
+    def vouch(self, nodes: Collection[int]) -> dict[int, int]:
+        """Return the highest incarnations that were heard of here. Raises ValueError: what was heard may be lost."""
+
     def heard(self, incarnations: dict[int, int]) -> None:
         """Note these, durably before anything is built on them."""
 
@@ -162,6 +165,10 @@ class Others:
     def known_incarnation(self, node: int) -> int:
         """See `Host`."""
         return self._lives.known(node)
+
+    def vouch(self, process: int) -> dict[int, int]:
+        """See `Host`."""
+        return self._lives.vouch(self._layout.nodes[process])
 
     def heard(self, incarnations: dict[int, int]) -> None:
         """See `Host`."""

@@ -39,7 +39,6 @@ from trio_kv.storage.manifest import (
     Manifest,
     check_nodes,
     draw_manifest,
-    draw_successor,
     read_manifest,
     write_manifest,
 )
@@ -54,6 +53,7 @@ from trio_kv.storage.node_directory import (
 )
 from trio_kv.storage.segments import SEGMENT_BYTES
 from trio_kv.wire.frames import Identity
+from trio_kv.wire.incarnations import draw_successor
 
 UNFINISHED_NAME = "unfinished"
 """Stands in a directory that `storage.making` works on, until there is a manifest."""
@@ -114,8 +114,10 @@ class DataDirectory:
         """End what was begun with a node's directory, before it is used. Raises StorageError and OSError."""
         settle(self.root, self.identity(node))
 
-    def replace_node(self, node: int, random: Random) -> Path | None:
+    def replace_node(self, node: int, random: Random, known: int = 0) -> Path | None:
         """Give a node a new incarnation and an empty directory; return where the old one was moved.
+
+        The incarnation is higher than its own, and than the one that others are `known` to have heard of.
 
         Use `storage.rebuild.rebuild_node`, which checks that the others can fill it.
 
@@ -127,7 +129,7 @@ class DataDirectory:
         self.root.check_here()
         self.refresh()
         old = self.identity(node)
-        new = Identity(self.cluster, node, draw_successor(old.incarnation, random))
+        new = Identity(self.cluster, node, draw_successor(max(old.incarnation, known), random))
         with self.root.home(node_name(node)) as (home, name):
             made = name + NEW_SUFFIX
             manifest = self.manifest.with_incarnation(node, new.incarnation)

@@ -46,8 +46,9 @@ def make_host_directory(
         nodes: how many nodes the cluster has.
         node: who lives here.
         random: draws its incarnation: `random.SystemRandom()` outside of tests.
-        replaces: the highest incarnation that a majority of the other nodes knows of it, if its disk was lost: the new
-            one is higher, and votes for nobody until the others have filled it. None: it never lived anywhere before.
+        replaces: the highest incarnation of it that the others know, a majority of whom was asked, if its disk was
+            lost; 0 if they know none. The new one is higher, and votes for nobody until the others have filled it.
+            None: it never lived anywhere before.
         segment_bytes: size of the log segments.
         is_synced: False leaves out every sync.
 

@@ -17,6 +17,7 @@ from trio_kv.storage.errors import ManifestError
 from trio_kv.storage.files import Files
 from trio_kv.wire.frames import FORMAT as LOG_FORMAT
 from trio_kv.wire.frames import FORMATS_READ
+from trio_kv.wire.incarnations import draw_first, draw_successor
 
 FORMAT = LOG_FORMAT
 """Version of the directory: a log of another format makes it another one."""
@@ -26,10 +27,6 @@ MANIFEST_NAME = "manifest.json"
 IDENTITY_NAME = "identity.json"
 """Stands in a node's directory, and says whose that is."""
 CLUSTER_BITS = 128
-INCARNATION_BITS = 53
-"""Every JSON reader keeps a whole number of so many bits."""
-SUCCESSOR_BITS = 32
-"""A node's incarnation is higher than the one before by a random number of at most so many bits."""
 _PUT_BACK = "Nothing was changed. Put back the file as it was; it never changes while a cluster lives."
 _BACKUP_AND_RESTORE = (
     "An earlier version of trio_kv wrote it, and nothing was changed. The way over: `trio-kv serve` it with that"
@@ -107,7 +104,7 @@ def draw_cluster_id(random: Random) -> str:
 def draw_manifest(nodes: int, random: Random) -> Manifest:
     """Return a new cluster of so many nodes, all of which live in one directory."""
     cluster = draw_cluster_id(random)
-    members = [ManifestNode(node, _draw_incarnation(random)) for node in range(1, nodes + 1)]
+    members = [ManifestNode(node, draw_first(random)) for node in range(1, nodes + 1)]
     return Manifest(FORMAT, cluster, members)
 
 
@@ -121,21 +118,12 @@ def draw_host_manifest(
         nodes: how many.
         here: the one.
         random: draws its incarnation.
-        replaces: that of its former self; None: it is new.
+        replaces: the highest that is known of its former selves, 0 if none is; None: it is new.
 
     """
-    incarnation = _draw_incarnation(random) if replaces is None else draw_successor(replaces, random)
+    incarnation = draw_first(random) if replaces is None else draw_successor(replaces, random)
     members = [ManifestNode(node, incarnation if node == here else 0) for node in range(1, nodes + 1)]
     return Manifest(FORMAT, cluster, members, here)
-
-
-def draw_successor(incarnation: int, random: Random) -> int:
-    """Return a node's incarnation, which is higher than the one before."""
-    return incarnation + random.randrange(1, 1 << SUCCESSOR_BITS)
-
-
-def _draw_incarnation(random: Random) -> int:
-    return random.randrange(1, 1 << INCARNATION_BITS)
 
 
 def read_manifest(files: Files) -> Manifest | None:

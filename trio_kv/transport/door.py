@@ -108,15 +108,22 @@ class PeerDoor:
         connection.limit_frames(HELLO_BYTES_MAX)
         items = await connection.receive()
         hello = links.decode_hello(items[0])
-        why = why_refused(hello, self._identity, self._host)
+        why = why_refused(hello, self._identity, self._host.known_incarnation)
         why = why or self._security.why_not(stream, hello.process)
         if why is None and len(items) > 1:
             why = "more than a hello came at once"
+        known = None
+        if why is None and hello.is_asking:
+            try:
+                known = self._host.vouch(hello.process)
+            except ValueError as error:
+                why = str(error)
         if why is None:
             connection.limit_frames()
-            welcome = self._identity.welcome(self._host)
+            welcome = self._identity.welcome(self._host, known)
             await connection.send([links.WELCOME + links.encode(welcome)])
-            return hello, connection
+            # Who asks has his answer, and is listened to no longer.
+            return None if hello.is_asking else (hello, connection)
         self._tell_refused(f"process {hello.process}: {why}")
         await connection.send([links.REFUSED + links.encode(links.Refusal(why[:200]))])
         return None

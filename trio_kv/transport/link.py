@@ -217,7 +217,7 @@ class Link:
         """Say who this process is, and hear whether the other one is the one that is meant."""
         host, identity = self._host, self._identity
         connection.limit_frames(HELLO_BYTES_MAX)
-        hello = identity.hello(host, self.target, is_bulk=self._is_bulk)
+        hello = identity.hello(host.incarnations(), self.target, is_bulk=self._is_bulk)
         await connection.send([links.HELLO + links.encode(hello)])
         items = await connection.receive()
         welcome = links.decode_reply(items[0])
@@ -225,7 +225,7 @@ class Link:
             raise LinkFormatError("more than an answer to the hello")
         if isinstance(welcome, Refusal):
             raise LinkLostError(f"refused: {welcome.reason}")
-        why = why_not_welcome(welcome, self.target, identity, host)
+        why = why_not_welcome(welcome, self.target, identity, host.known_incarnation)
         if why is not None:
             raise LinkLostError(f"not taken: {why}")
         connection.limit_frames()

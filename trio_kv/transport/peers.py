@@ -33,6 +33,11 @@ class Layout:
         return tuple(sorted(self.nodes.keys() - {self.own}))
 
     @property
+    def node_count(self) -> int:
+        """How many nodes the cluster has."""
+        return sum(map(len, self.nodes.values()))
+
+    @property
     def here(self) -> tuple[int, ...]:
         """The nodes of this process."""
         return self.nodes[self.own]
@@ -63,6 +68,15 @@ class Host(Protocol):
 
     def known_incarnation(self, node: int) -> int:
         """Return the highest incarnation of a node that was ever heard of here; 0 if none was."""
+        ...  # pragma: no cover
+
+    def vouch(self, process: int) -> dict[int, int]:
+        """Return the highest incarnations of another process' nodes that were ever heard of here.
+
+        Raises:
+            ValueError: what was heard here may be lost; the text says why.
+
+        """
         ...  # pragma: no cover
 
     def heard(self, incarnations: dict[int, int]) -> None:
@@ -132,26 +146,32 @@ class Identity:
     start: int
     secret: str = attrs.field(default="", repr=False)
 
-    def hello(self, host: Host, target: int, *, is_bulk: bool) -> Hello:
-        """Return what to say to a process that is called."""
+    def hello(
+        self, incarnations: dict[int, int], target: int, *, is_bulk: bool = False, is_asking: bool = False
+    ) -> Hello:
+        """Return what to say to a process that is called, given the incarnations of the nodes here."""
         return Hello(
             versions=VERSIONS,
             cluster=self.cluster,
             process=self.layout.own,
             target=target,
-            incarnations=host.incarnations(),
+            incarnations=incarnations,
             start=self.start,
             is_bulk=is_bulk,
+            nodes=self.layout.node_count,
             secret=self.secret,
+            is_asking=is_asking,
         )
 
-    def welcome(self, host: Host) -> Welcome:
-        """Return what to say to a process that called."""
+    def welcome(self, host: Host, known: dict[int, int] | None = None) -> Welcome:
+        """Return what to say to a process that called, and what is `known` to one that asks."""
         return Welcome(
             version=VERSIONS[1],
             process=self.layout.own,
             incarnations=host.incarnations(),
             start=self.start,
+            nodes=self.layout.node_count,
+            known=known or {},
         )
 
 

@@ -61,8 +61,12 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Drawn when it started: its life before had another one."""
     is_bulk: bool
     """Whether it brings nothing but pieces of snapshots, behind which nothing else is to wait."""
+    nodes: _Number
+    """How many nodes the cluster has: two that count majorities of different ones would elect two leaders."""
     secret: _Text = ""
     """What proves that it belongs to the cluster, where no certificate does."""
+    is_asking: bool = False
+    """Whether its nodes have lost their disks: it has none, and asks which incarnations of them are known."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +76,9 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     process: _Number
     incarnations: dict[int, _Number]
     start: _Number
+    nodes: _Number
+    known: dict[int, _Number] = {}
+    """To one who asks: the highest incarnation of each of its nodes that was ever heard of; 0 if none was."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
