@@ -145,6 +145,20 @@ class Page:
         """Return a node that leads beside one that may think that it still does."""
         return next((node for node in self.leaders() if node != old), None)
 
+    def messages(self) -> list[tuple[int, int]]:
+        """Return where in the drawing there are messages that can be seen, while the view is held."""
+        script = """
+            const inverse = document.querySelector('#ring').getScreenCTM().inverse();
+            const seen = [...document.querySelectorAll('#flights .flight')].filter(
+                (each) => getComputedStyle(each).opacity === '1');
+            return seen.map((each) => {
+                const box = each.getBoundingClientRect();
+                const point = new DOMPoint(box.left + box.width / 2, box.top + box.height / 2).matrixTransform(inverse);
+                return [Math.round(point.x), Math.round(point.y)];
+            });
+        """
+        return [(x, y) for x, y in self.run(script)]
+
     def outward(self, node: int) -> tuple[int, int]:
         """Return how far to drag a node to be far out of the ring."""
         script = """

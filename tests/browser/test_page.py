@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,10 @@ PICTURES = (
     ("dashboard-narrow", 360, 780, "light"),
     ("dashboard-dark", 1280, 800, "dark"),
 )
+LOADED_S = 30.0
+"""For so long the pictures' clients are at work, so that the lines of their speed can be seen."""
+SETTLED_S = 1.0
+"""After so long in a window of another size messages are under way again."""
 STEPS_MAX = 10
 """How many frames there may be between the last one with a leader and the one that tells of its crash."""
 LEADS_ON = {"Next", "Leave and undo", "End the tour"}
@@ -38,6 +43,8 @@ class Server:
     data_dir: Path
     process: subprocess.Popen[str] | None = None
     control_port: int = 0
+    port: int = 0
+    """For clients, another one after each start."""
 
     def start(self) -> None:
         options = [
@@ -55,7 +62,7 @@ class Server:
         for line in self.process.stderr:
             event = json.loads(line)
             if event["event"] == "server.started":
-                self.control_port = event["control_port"]
+                self.control_port, self.port = event["control_port"], event["port"]
                 return
         pytest.fail("the store did not start")
 
@@ -181,6 +188,24 @@ def test_sides_are_chosen_without_a_mouse(seen: "Page") -> None:
     seen.wait_whole()
 
 
+def test_messages_stay_on_their_links_when_the_window_changes(seen: "Page") -> None:
+    """What is seen of a moment is at the same places of the drawing in a window of another size."""
+    seen.press(SPACE)
+    for _ in range(STEPS_MAX):
+        if seen.messages():
+            break
+        seen.step(LEFT)
+    before = seen.messages()
+    assert before
+    seen.size(360, 780)
+
+    def are_there() -> bool:
+        places = zip(before, seen.messages(), strict=True)
+        return all(abs(x - now_x) <= 2 and abs(y - now_y) <= 2 for (x, y), (now_x, now_y) in places)
+
+    seen.wait("the messages at their places", are_there)
+
+
 def test_a_request_is_seen_on_its_way(seen: "Page") -> None:
     """SET and GET in the page are those of the store, and each shows its hops."""
     for action, shown in (("SET", "a majority has it on disk"), ("GET", '"chips"')):
@@ -258,22 +283,41 @@ def test_axe_finds_no_fault(seen: "Page", width: int, theme: str) -> None:
         seen.press(ESCAPE)
 
 
+@pytest.fixture
+def load(server: Server) -> Iterator[None]:
+    """Let some clients write and read, now and then."""
+    options = ["--port", str(server.port), "--connections", "4", "--rate", "12", "--duration", "300"]
+    command = [sys.executable, "-m", "trio_kv", "bench", *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.usefixtures("load")
 def test_pictures_of_the_documentation(seen: "Page", tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """The documentation shows the page as it is: in light and dark, on a desk and on a phone. Nothing is cut off."""
-    folder = IMAGES if pytestconfig.getoption("pictures") else tmp_path
+    is_kept = pytestconfig.getoption("pictures")
+    folder = IMAGES if is_kept else tmp_path
     for key, value in (("snack", "chips"), ("drink", "tea")):
         seen.ask(key, value)
     leader = seen.wait_leader()
+    seen.wait_text("#clients-summary", "4 clients")
+    time.sleep(LOADED_S if is_kept else 0)
+    seen.ask("snack", "nuts")
     seen.click(f"#ring [data-node='{leader}']")
     seen.run("document.activeElement.blur()")
     for name, width, height, theme in PICTURES:
         seen.size(width, height)
         seen.theme(theme)
+        time.sleep(SETTLED_S if is_kept else 0)
         if theme == "dark":
             seen.click("[data-command=partition]")
             seen.click("#ask-sides button[type=submit]")
             # It had one side to itself.
-            seen.wait("a leader of the others", lambda: seen.leader() not in {None, leader})
+            seen.wait("a leader of the others", lambda: seen.other_leader(leader))
+            seen.wait("the old one asks around", lambda: seen.roles()[leader] == "asks around")
         seen.run("for (const each of document.querySelectorAll('*')) each.scrollTop = 0")
         assert seen.run("return document.documentElement.scrollWidth <= innerWidth"), (
             f"{name} is wider than its window"

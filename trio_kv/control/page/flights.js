@@ -24,6 +24,7 @@ export class Flights {
     this.layer = layer;
     this.svg = svg;
     this.next = 0;
+    this.still = null;
     this.flights = Array.from({ length: FLIGHTS_MAX }, () => {
       const path = makeSvg("path");
       const shape = makeSvg("svg", { class: "flight", viewBox: "-10 -10 20 20" }, path);
@@ -33,7 +34,7 @@ export class Flights {
     new ResizeObserver(() => this.measure()).observe(layer);
   }
 
-  /** Learn where the drawing lies in the layer, and how large it is. */
+  /** Learn where the drawing lies in the layer, and how large it is. What flies was sent to where things were before. */
   measure() {
     const matrix = this.svg.getScreenCTM();
     const box = this.layer.getBoundingClientRect();
@@ -42,6 +43,8 @@ export class Flights {
     this.x = matrix.e - box.left;
     this.y = matrix.f - box.top;
     this.layer.style.setProperty("--scale", this.scale);
+    if (this.still) this.freeze(this.still.frame, this.still.places);
+    else this.clear();
   }
 
   /** Let the messages of a frame fly, from now on. */
@@ -63,6 +66,7 @@ export class Flights {
   /** Show the messages of a frame where they are half way, and let nothing move. */
   freeze(frame, places) {
     this.clear();
+    this.still = { frame, places };
     const counts = new Map();
     for (const message of frame.messages.slice(0, FLIGHTS_MAX)) {
       const flight = this.free(0);
@@ -81,6 +85,7 @@ export class Flights {
 
   /** Let all shapes vanish. */
   clear() {
+    this.still = null;
     for (const flight of this.flights) {
       flight.animation?.cancel();
       flight.animation = null;

@@ -103,8 +103,8 @@ export class Ring {
       crown: makeSvg("path", { class: "crown", d: CROWN, transform: `translate(0 ${-ARC_RADIUS - 11})` }),
       name: makeSvg("text", { class: "node-name", y: 8 }, nodeName(node)),
       sign: makeSvg("text", { class: "node-sign", y: 24 }),
-      role: makeSvg("text", { class: "node-role", y: ARC_RADIUS + 20 }),
-      note: makeSvg("text", { class: "node-note", y: ARC_RADIUS + 37 }),
+      role: makeSvg("text", { class: "node-role", y: ARC_RADIUS + 23 }),
+      note: makeSvg("text", { class: "node-note", y: ARC_RADIUS + 40 }),
     };
     const group = makeSvg("g", { class: "node", tabindex: 0, role: "button", "data-node": node, "aria-pressed": "false" }, ...Object.values(part).flatMap((each) => [each, " "]));
     part.sign.setAttribute("aria-hidden", "true");

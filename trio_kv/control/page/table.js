@@ -55,7 +55,10 @@ export class NodeTable {
     setText(row.is, roleOf(node));
     setText(row.chip, String(node.term));
     setAttribute(row.chip, "class", `chip ${termClass(node.term)}`);
-    setText(row.heads, `last ${node.last} · commit ${node.commit} · applied ${node.applied}${node.snapshot ? ` · snapshot ${node.snapshot}` : ""}`);
+    const heads = [`last ${node.last}`, `commit ${node.commit}`, `applied ${node.applied}`];
+    if (node.snapshot) heads.push(`snapshot ${node.snapshot}`);
+    // A line may end between two of these, and within none.
+    setText(row.heads, heads.map((head) => head.replace(" ", "\u00a0")).join(", "));
     row.cells.forEach((cell, place) => {
       const index = begin + place;
       const kind = index > node.last || index < 1 ? "missing" : index > node.commit ? "present" : index <= (node.snapshot ?? 0) && index < node.first ? "folded" : "committed";
