@@ -113,7 +113,7 @@ def thorough(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """Use the dashboard in a real browser, Debian's Chromium; arguments after `--` go to pytest.
 
-    `-- --page-minutes 15 tests/browser` looks for a quarter of an hour whether the page's memory stays flat, and
+    `-- --page-minutes 15 -rP tests/browser` looks for a quarter of an hour whether the page's memory stays flat, and
     `-- --pictures tests/browser` makes the pictures of the documentation anew.
     """
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
