@@ -55,6 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--page-minutes", type=float, default=0.1, help="how long the dashboard's memory is looked at"
     )
+    parser.addoption(
+        "--trouble-seconds", type=float, default=15, help="how long hosts in namespaces are given trouble"
+    )
     parser.addoption("--pictures", action="store_true", help="make the pictures of the documentation anew")
     parser.addoption("--kills-seed", type=int, default=1, help="draws the moments of the kills")
 
