@@ -31,7 +31,19 @@ from trio_kv.trace.marks import TraceEnded
 from trio_kv.trace.merge import merge_traces
 from trio_kv.trace.reading import read_trace
 from trio_kv.trace.trace import Record
-from trio_kv.trace.vocabulary import ClusterStarted, NodeCrashed, NodeStarted, SnapshotTaken
+from trio_kv.trace.vocabulary import (
+    ClusterStarted,
+    ControlCommanded,
+    DiskSlowed,
+    LinkFaulted,
+    NodeCrashed,
+    NodeResumed,
+    NodeStarted,
+    RebuildStarted,
+    ServerStarted,
+    SnapshotTaken,
+)
+from trio_kv.trace.words import describe
 
 HUGE = (1 << 63) - 1
 
@@ -335,6 +347,29 @@ def test_mermaid_draws_causes(path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = output(capsys, "export", str(path), "--format", "mermaid")
     assert re.search(r"^    n(\d)->>n(\d): n\2 votes for n\1 in term \d+$", text, re.MULTILINE)
     assert re.search(r"^    n\d->>n(\d): n\1 leads term \d+, elected by ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (ControlCommanded("heal", ""), "asked for: heal"),
+        (ControlCommanded("pause", "node=2"), "asked for: pause node=2"),
+        (ServerStarted("127.0.0.1", 3001, 3002, 5, "/srv/data", 17, 2), "listens at 127.0.0.1:3001"),
+        (RebuildStarted("/srv/data/node-2.replaced-de13"), "begins anew with an empty directory"),
+        (NodeResumed(1.048182792), "goes on after 1.0 s"),
+        (DiskSlowed(0.02), "each sync takes 20 ms longer"),
+        (DiskSlowed(0.0), "the disk is as fast as before"),
+        (LinkFaulted(0.1, 0.0, 30.0, 0.0), "messages 100 ms late, 30 % lost"),
+        (
+            LinkFaulted(0.0, 0.05, 10.0, 2.5, (1, 3)),
+            "n1,n3: messages up to 50 ms later, 10 % lost, 2.5 % twice",
+        ),
+        (LinkFaulted(0.0, 0.0, 0.0, 0.0), "messages on time"),
+    ],
+)
+def test_what_was_done_is_told_in_words(event: Any, words: str) -> None:
+    """A drawing that is pasted into an issue says what was done, and not in which folder of whose machine."""
+    assert describe(Record(0.0, 0.0, 1, event)) == words
 
 
 def test_an_export_into_a_file(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,13 +17,21 @@ from trio_kv.raft.events import (
 from trio_kv.trace.schema import member_names
 from trio_kv.trace.trace import Record
 from trio_kv.trace.vocabulary import (
+    ControlCommanded,
+    DiskSlowed,
     EntriesApplied,
     LinkCut,
+    LinkFaulted,
     LinksHealed,
     LinksPartitioned,
     NodeCrashed,
+    NodePaused,
+    NodeRestarted,
+    NodeResumed,
     NodeStarted,
     NodeStopped,
+    RebuildStarted,
+    ServerStarted,
     SnapshotTaken,
 )
 
@@ -78,6 +86,40 @@ def describe(record: Record) -> str:  # noqa: C901, PLR0911, PLR0912 - one line 
             return f"partition: {' | '.join(_names(group) for group in event.groups)}"
         case LinksHealed():
             return "all links healed"
+        case _:
+            return _describe_act(event)
+
+
+def _describe_act(event: Event) -> str:  # noqa: PLR0911 - one line an event is the point
+    """Return what somebody did to a node, a disk, a link or the server; of all else the name and the members."""
+    match event:
+        case ControlCommanded():
+            return f"asked for: {event.command} {event.detail}".rstrip()
+        case ServerStarted():
+            return f"listens at {event.host}:{event.port}"
+        case NodePaused():
+            return "paused"
+        case NodeResumed():
+            return f"goes on after {event.paused_s:.1f} s"
+        case NodeRestarted():
+            return "started again"
+        case RebuildStarted():
+            return "begins anew with an empty directory"
+        case DiskSlowed():
+            return (
+                f"each sync takes {1000 * event.delay_s:.0f} ms longer"
+                if event.delay_s
+                else "the disk is as fast as before"
+            )
+        case LinkFaulted():
+            faults = [
+                f"{1000 * event.delay_s:.0f} ms late" if event.delay_s else "",
+                f"up to {1000 * event.jitter_s:.0f} ms later" if event.jitter_s else "",
+                f"{event.drop_percent:g} % lost" if event.drop_percent else "",
+                f"{event.duplicate_percent:g} % twice" if event.duplicate_percent else "",
+            ]
+            where = f"{_names(event.link)}: " if event.link else ""
+            return f"{where}messages {', '.join(filter(None, faults)) or 'on time'}"
         case _:
             return describe_other(event)
 
