@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
+from trio_kv.transport.tls import explain, is_end
 from trio_kv.wire.links import PING, PONG
 from trio_kv.wire.peer_frames import FrameReader, encode_frame
 
@@ -20,6 +21,7 @@ FRAME_BYTES_MAX = 64 << 20
 FLUSH_BYTES = 1 << 20
 """A frame takes items until it has more bytes than this."""
 SIGNS_OF_LIFE = (PING, PONG)
+CLOSED = "the other process closed it"
 
 
 class LinkLostError(Exception):
@@ -116,7 +118,7 @@ class Connection:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise LinkLostError(_why(error)) from error
             if not data:
-                raise LinkLostError("the other process closed it")
+                raise LinkLostError(CLOSED)
             self._heard_at = trio.current_time()
             self._counts.bytes_received += len(data)
             self._frames.feed(data)
@@ -198,5 +200,5 @@ def _frames_of(items: Sequence[bytes]) -> list[bytes]:
 
 
 def _why(error: Exception) -> str:
-    cause = error.__cause__
-    return (cause.strerror or str(cause)) if isinstance(cause, OSError) else str(error) or "closed"
+    # By the rules of TLS a process says goodbye; one that is killed does not.
+    return CLOSED if is_end(error) else explain(error.__cause__ or error)
