@@ -138,6 +138,23 @@ async def test_a_cut_link_lets_the_word_through_that_it_is_whole_again(
             assert not one.process.cluster.faults.active()
 
 
+async def test_messages_of_all_processes_that_come_or_go_are_seen(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whoever looks at one process sees what its nodes say, and what is said to them."""
+    async with linked(PAIR) as cluster:
+        await cluster.wait_leader()
+        seen: set[tuple[int, int]] = set()
+        cluster.all[0].process.cluster.add_tap(
+            lambda message, is_lost: seen.add((message.source, message.target))
+        )
+        leader = await cluster.wait_leader()
+        assert await write(cluster, 0, "k", b"1") == "ok"
+        await trio.sleep(0.2)
+        far = next(node for node in PAIR[1 if leader in PAIR[0] else 0])
+        assert {(leader, far), (far, leader)} <= seen
+
+
 @attrs.frozen
 class Caller:
     """Somebody who calls a process, whoever he is."""

@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from tests.integration.test_process import READY_S, Connection, Server, serving
+from trio_kv.cli.main import main
 from trio_kv.client.control import command, find_door
 
 OPTIONS = ("--processes", "2", "--nodes", "5")
@@ -34,8 +35,11 @@ class Spread:
         return {node["node"]: node for node in self.ask("status")["nodes"]}
 
     def wait_up(self, *nodes: int) -> None:
+        self.wait_state("up", *nodes)
+
+    def wait_state(self, state: str, *nodes: int) -> None:
         deadline = time.monotonic() + READY_S
-        while not all(each["state"] == "up" for node, each in self.nodes().items() if node in nodes):
+        while not all(each["state"] == state for node, each in self.nodes().items() if node in nodes):
             assert time.monotonic() < deadline, self.nodes()
             time.sleep(0.05)
 
@@ -123,11 +127,11 @@ class TestProcesses:
             write(connection, range(50))
             for node in (1, 2):
                 assert cluster.ask("stop", node=node)["status"] == "ok"
-                assert cluster.nodes()[node]["state"] == "stopped"
+                cluster.wait_state("stopped", node)
                 assert cluster.ask("restart", node=node)["status"] == "ok"
                 cluster.wait_up(node)
                 assert cluster.ask("pause", node=node)["status"] == "ok"
-                assert cluster.nodes()[node]["state"] == "paused"
+                cluster.wait_state("paused", node)
                 assert cluster.ask("resume", node=node)["status"] == "ok"
                 assert cluster.ask("snapshot", node=node)["status"] == "ok"
                 assert cluster.ask("slow-disk", node=node, ms=1)["status"] == "ok"
@@ -170,6 +174,20 @@ class TestProcesses:
                 time.sleep(0.05)
             check(connection, range(20))
             connection.close()
+
+    def test_the_traces_of_both_processes_make_one_that_is_sound(self, tmp_path: Path) -> None:
+        """Each process writes a file of its own; merged by their causes they are judged as one."""
+        files = [tmp_path / "trace", tmp_path / "trace.1"]
+        with spread(tmp_path / "data", "--trace", str(files[0])) as cluster:
+            connection = cluster.server.connect()
+            write(connection, range(100))
+            cluster.ask("crash", node="leader")
+            write(connection, range(100, 200))
+            connection.close()
+            assert cluster.server.terminate() == 0
+        merged = tmp_path / "merged"
+        assert main(["trace", "merge", *map(str, files), "--to", str(merged)]) == 0
+        assert main(["trace", "check", str(merged)]) == 0
 
     def test_links_are_seen(self, tmp_path: Path) -> None:
         """Each way between the processes is up, has a round trip, and carries what the other one hears."""

@@ -185,7 +185,7 @@ class Others:
 
     def take_message(self, message: Message) -> None:
         """See `Host`."""
-        self._network.deliver(message)
+        self._network.arrive(message)
 
     def take_faults(self, state: LinksState) -> None:
         """See `Host`."""

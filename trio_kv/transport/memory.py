@@ -48,6 +48,12 @@ class MemoryNetwork:
         if self.tap is not None:
             self.tap(message, is_lost)
 
+    def arrive(self, message: Message) -> None:
+        """Take a message from another process, where it was seen what is wrong with its link."""
+        is_lost = not self.deliver(message)
+        if self.tap is not None:
+            self.tap(message, is_lost)
+
     async def run(self) -> None:
         """Deliver delayed messages when their time has come."""
         while True:
