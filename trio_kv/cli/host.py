@@ -99,6 +99,7 @@ async def open_host(options: ServeOptions, trace: Trace) -> AsyncIterator[LocalC
         ClusterConfig(raft=options.raft_config()),
         trace,
         random,
+        secret=file.secret,
         security=security,
     )
     serve_commands(process.cluster, process.others)
