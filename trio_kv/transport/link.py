@@ -1,6 +1,7 @@
 """A link: the connection that this process opens to another one, again and again, and what waits to go over it."""
 
 import math
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -205,7 +206,7 @@ class Link:
             return await self._use(Connection(stream, self._outbox, self.counts))
         except (OSError, LinkLostError) as error:
             self._is_rejected = isinstance(error, RejectedError)
-            return _why(error)
+            return why_unreachable(error)
         finally:
             if stream is not None:
                 await trio.aclose_forcefully(stream)
@@ -298,13 +299,16 @@ class _Waiting:
         self.ended.set()
 
 
-def _why(error: Exception) -> str:
+def why_unreachable(error: Exception) -> str:
     """Return why a connection could not be opened: of several addresses, what the first one said."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
         error = cause.exceptions[0] if isinstance(cause.exceptions[0], OSError) else error
     elif isinstance(error, OSError) and isinstance(cause, OSError):
         error = cause
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        # Without the address, which is known: Trio's text has it, as a tuple.
+        return os.strerror(error.errno)
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
