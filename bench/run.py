@@ -66,8 +66,7 @@ class Stores:
         folder.mkdir(parents=True)
         match kind:
             case "trio_kv":
-                nodes, _, processes = nodes.partition("x")
-                return TrioKV(folder, int(nodes), processes=int(processes or 1))
+                return TrioKV(folder, int(nodes))
             case "base":
                 assert self._baseline is not None
                 return TrioKV(folder, int(nodes), self._baseline)

@@ -8,54 +8,12 @@ import pytest
 import trio
 
 from trio_kv import NotConnectedError, TrioClient, open_client
-from trio_kv.proxy.stream import ConnectionLostError
 from trio_kv.sim.plan import Plan
 from trio_kv.sim.whole import house
 from trio_kv.sim.whole.clients import PORT, RETRY_S, Client
 from trio_kv.sim.whole.host import WholeHost
 from trio_kv.sim.whole.kind import KIND
-from trio_kv.sim.whole.sockets import Endpoint
-
-
-class WorldStream(trio.abc.Stream):
-    """The client's end of a connection of the world, as a stream of Trio's."""
-
-    def __init__(self, end: Endpoint) -> None:
-        self._end = end
-        self._is_closed = False
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        del max_bytes
-        while True:
-            try:
-                await self._end.wait_readable()
-                data = self._end.receive_nowait()
-            except ConnectionLostError as error:
-                raise self._broken(error) from error
-            if data is not None:
-                return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        rest = bytes(data)
-        try:
-            while rest:
-                await self._end.wait(lambda: self._end.is_writable)
-                rest = rest[self._end.send_nowait(rest) :]
-        except ConnectionLostError as error:
-            raise self._broken(error) from error
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._end.wait(lambda: self._end.is_writable)
-
-    async def aclose(self) -> None:
-        self._is_closed = True
-        self._end.close()
-        await trio.lowlevel.checkpoint()
-
-    def _broken(self, error: Exception) -> Exception:
-        kind = trio.ClosedResourceError if self._is_closed else trio.BrokenResourceError
-        return kind(str(error))
-
+from trio_kv.sim.whole.wires import WireStream
 
 Use = Callable[[TrioClient, "TrioWorldClient"], Awaitable[None]]
 """What a client of the world does with the client that it was given, once; its errors end the run."""
@@ -119,7 +77,7 @@ class TrioWorldClient(Client):
         del host
         await trio.sleep(self.host.network.draw_latency_s())
         self._end = self.host.network.connect(port)
-        return WorldStream(self._end)
+        return WireStream(self._end)
 
 
 def run_with(

@@ -29,6 +29,7 @@ from trio_kv.sim.whole.network import LatentLinks, SimulatedNetwork
 from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
 from trio_kv.sim.whole.timers import Timers
+from trio_kv.sim.whole.wire_faults import PROCESS_KINDS
 from trio_kv.sim.whole.world import WholeWorld
 from trio_kv.storage import node_directory, opening
 from trio_kv.storage.errors import DamagedError
@@ -45,7 +46,7 @@ def test_each_kind_alone(kind: str) -> None:
     """A kind of fault that happens alone breaks nothing, and does happen."""
     plan = draw_whole_plan(1, (kind,))
     assert plan.kinds == (kind,)
-    assert bool(plan.faults) == (kind in MAKERS or kind in DOOR_KINDS)
+    assert bool(plan.faults) == (kind in MAKERS or kind in DOOR_KINDS or kind in PROCESS_KINDS)
     run(plan)
 
 

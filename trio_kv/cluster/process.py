@@ -1,6 +1,6 @@
 """One process of a cluster that has several: its nodes, and the links to the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Self
@@ -12,6 +12,7 @@ from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
 from trio_kv.cluster.elsewhere import encode_look
+from trio_kv.cluster.node import Node
 from trio_kv.cluster.others import LOOK, Others
 from trio_kv.trace.trace import Trace
 from trio_kv.transport.links import Links
@@ -42,6 +43,8 @@ class ClusterProcess:
         *,
         secret: str = "",
         security: Security | None = None,
+        network: MemoryNetwork | None = None,
+        make_node: Callable[..., Node] = Node,
     ) -> Self:
         """Make a process that does not run yet.
 
@@ -53,13 +56,25 @@ class ClusterProcess:
             random: seeds what the nodes draw.
             secret: what all processes of the cluster know.
             security: opens connections to others, and takes theirs; None: TCP alone.
+            network: joins the nodes here; None: one of its own.
+            make_node: see `Cluster`.
 
         """
-        network = MemoryNetwork(Links(Random(random.getrandbits(64))))
+        if network is None:
+            network = MemoryNetwork(Links(Random(random.getrandbits(64))))
         identity = Identity(
             layout=layout, cluster=disks.cluster, start=random.getrandbits(START_BITS), secret=secret
         )
-        cluster = Cluster(disks, config, trace, random, network, here=layout.here, process=layout.own)
+        cluster = Cluster(
+            disks,
+            config,
+            trace,
+            random,
+            network,
+            make_node=make_node,
+            here=layout.here,
+            process=layout.own,
+        )
         others = Others(cluster.registry, network, identity, cluster.lives)
         # A half-open connection is noticed within two election time-outs.
         silence_s = 2 * config.raft.election_timeout_max_s

@@ -111,9 +111,19 @@ DOOR_SITUATIONS = (
     "first start interrupted",
     "rebuild interrupted",
 )
+PROCESS_SITUATIONS = (
+    "process killed",
+    "process frozen",
+    "wire stuck",
+    "connections reset",
+    "former self called",
+    "stranger called",
+)
+"""What the whole world must have met in those of its runs that have several processes."""
 WHOLE_SITUATIONS = (
     *(situation for situation in SITUATIONS if situation not in RARE),
     *DOOR_SITUATIONS,
+    *PROCESS_SITUATIONS,
 )
 """What many runs of the whole world must have reached."""
 
@@ -123,6 +133,6 @@ class Coverage(Counter[str]):
 
     def reach(self, situation: str, times: int = 1) -> None:
         """Count a situation of the lists."""
-        assert situation in SITUATIONS or situation in DOOR_SITUATIONS, situation
+        assert situation in {*SITUATIONS, *DOOR_SITUATIONS, *PROCESS_SITUATIONS}, situation
         if times:
             self[situation] += times

@@ -66,6 +66,8 @@ class Plan:
     """Share of the retries that carry another command under the same (session, seq)."""
     inbox_max: int = INBOX_MAX
     """Messages and requests that wait at a node; what comes beyond it is lost."""
+    processes: int = 1
+    """Over so many processes the nodes are spread; the core world has none."""
     is_beyond_budget: bool = False
     """Whether majorities of the disks may be lost; then only safety is judged."""
     is_on_hosts: bool = False
@@ -91,13 +93,16 @@ class Plan:
         return "\n".join([*lines, "  faults:", *(f"    {fault}" for fault in self.faults)])
 
 
-def draw_plan(seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budget: bool = False) -> Plan:
+def draw_plan(
+    seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budget: bool = False, nodes_least: int = 1
+) -> Plan:
     """Return the plan of a seed: always the same.
 
     Args:
         seed: which one.
         kinds: only these kinds of faults happen, and the cluster is large enough for them; None: the seed chooses.
         is_beyond_budget: whether majorities of the disks may be lost: so they are, if the seed chooses the kinds.
+        nodes_least: the cluster has at least so many.
 
     Raises:
         ValueError: there is no such kind.
@@ -111,9 +116,9 @@ def draw_plan(seed: int, kinds: tuple[str, ...] | None = None, *, is_beyond_budg
         kinds = tuple(
             dict.fromkeys((*drawn, *(("wipe", "flip_bit", "fail_disk") if is_beyond_budget else ())))
         )
-        least = 1
+        least = nodes_least
     else:
-        least = max((nodes_min(kind, is_beyond_budget=is_beyond_budget) for kind in kinds), default=1)
+        least = max([nodes_least, *(nodes_min(kind, is_beyond_budget=is_beyond_budget) for kind in kinds)])
     nodes = random.choice([nodes for nodes in (1, 2, 3, 3, 3, 3, 4, 5, 5, 5) if nodes >= least])
     # A world of more nodes has more messages for each operation: less simulated time for the same effort.
     fault_phase_s = random.uniform(10.0, 20.0) if nodes < 4 else random.uniform(8.0, 16.0)

@@ -93,7 +93,7 @@ class House(NodeHost):
         self._nursery = nursery
         self._build()
         nursery.start_soon(self.timers.run)
-        nursery.start_soon(self.cluster.run)
+        self._start_cluster(nursery)
         await nursery.start(self.store.run)
         nursery.start_soon(self.door.run)
         for client in self.clients[1:]:
@@ -105,25 +105,7 @@ class House(NodeHost):
         plan, random = self.plan, self.random
         sink = WorldSink(self)
         trace = Trace([sink], wall_s=trio.current_time, mono_s=trio.current_time)
-        self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
-        self.node_network = SimulatedNetwork(self.links, self.random, self.after)
-        self.disks = SimulatedDisks(self, self.members)
-        self.drives = self.disks.drives
-        self.cluster = Cluster(
-            self.disks,
-            ClusterConfig(
-                raft=plan.raft,
-                # With the longest one the plan alone decides how long a node is down.
-                restart_delay_min_s=random.choice((0.2, 1.0, 30.0)),
-                restart_delay_max_s=30.0,
-                inbox_peers_max=plan.inbox_max,
-                inbox_requests_max=plan.inbox_max,
-            ),
-            trace,
-            Random(random.getrandbits(64)),
-            self.node_network,
-            make_node=partial(WatchedNode, self),
-        )
+        self._build_cluster(trace)
         self.store = RaftStore(
             self.cluster.registry,
             Random(random.getrandbits(64)),
@@ -139,6 +121,35 @@ class House(NodeHost):
         """Client 0 only probes."""
         self.watchers = [Watcher(number, self) for number in range(WATCHERS)]
 
+    def _build_cluster(self, trace: Trace) -> None:
+        plan, random = self.plan, self.random
+        self.links = LatentLinks(Random(random.getrandbits(64)), plan.latency_s, plan.stragglers)
+        self.node_network = SimulatedNetwork(self.links, self.random, self.after)
+        self.disks = SimulatedDisks(self, self.members)
+        self.drives = self.disks.drives
+        self.cluster = Cluster(
+            self.disks,
+            self.draw_config(),
+            trace,
+            Random(random.getrandbits(64)),
+            self.node_network,
+            make_node=partial(WatchedNode, self),
+        )
+
+    def _start_cluster(self, nursery: trio.Nursery) -> None:
+        nursery.start_soon(self.cluster.run)
+
+    def draw_config(self) -> ClusterConfig:
+        """Return the limits of a cluster."""
+        return ClusterConfig(
+            raft=self.plan.raft,
+            # With the longest one the plan alone decides how long a node is down.
+            restart_delay_min_s=self.random.choice((0.2, 1.0, 30.0)),
+            restart_delay_max_s=30.0,
+            inbox_peers_max=self.plan.inbox_max,
+            inbox_requests_max=self.plan.inbox_max,
+        )
+
     def draw_watch_window(self) -> int:
         """Return how many of the latest revisions the gateway tells watches of."""
         return Random(f"{self.plan.seed}/window").choice((16, 64, 8192))
@@ -148,16 +159,26 @@ class House(NodeHost):
         """How many there were; see the module."""
         return self._passes + self.node_network.delivered + self.completions + self._lines
 
+    def cluster_of(self, node: int) -> Cluster:
+        """Return what operates a node."""
+        del node
+        return self.cluster
+
+    def is_operable(self, node: int) -> bool:
+        """Return whether the process lives that runs a node."""
+        del node
+        return True
+
     # Faults
 
     def is_paused(self, node: int) -> bool:
         """Return whether a node is paused, by whoever will let it go on."""
-        return self.cluster.registry.nodes[node].state is State.PAUSED
+        return self.cluster_of(node).registry.nodes[node].state is State.PAUSED
 
     def crash(self, node: int, for_s: float, interruptions: int = 0) -> None:
         """Let power fail at a node, and come back later; nothing happens to one that is down."""
         if self._cut_power(node, interruptions):
-            self.cluster.faults.crash(node)
+            self.cluster_of(node).faults.crash(node)
             self.after(max(for_s, RESTART_S), self.restart, node, State.CRASHED)
 
     def _cut_power(self, node: int, interruptions: int = 0) -> bool:
@@ -178,9 +199,9 @@ class House(NodeHost):
 
     def restart(self, node: int, state: State) -> None:
         """Let a node that is down in this state start again."""
-        if self.cluster.registry.nodes[node].state is state and not self.is_up(node):
+        if self.cluster_of(node).registry.nodes[node].state is state and not self.is_up(node):
             try:
-                self.cluster.restart(node)
+                self.cluster_of(node).restart(node)
             except FaultError as error:
                 self.say(str(error))
 
@@ -190,7 +211,7 @@ class House(NodeHost):
         if watched is not None and self.is_paused(node):
             if watched.replica.raft.is_leader:
                 self.coverage.reach("paused leader resumed")
-            self.cluster.faults.resume(node)
+            self.cluster_of(node).faults.resume(node)
 
     def wipe(self, node: int, for_s: float) -> None:
         """Let a node lose its disk, and be rebuilt later."""
@@ -208,8 +229,8 @@ class House(NodeHost):
 
     def _take_down(self, node: int) -> None:
         """Let a node die and stay down."""
-        if self._cut_power(node) or self.cluster.registry.nodes[node].state is State.CRASHED:
-            self.cluster.stop(node)
+        if self._cut_power(node) or self.cluster_of(node).registry.nodes[node].state is State.CRASHED:
+            self.cluster_of(node).stop(node)
 
     def _rebuild(self, node: int) -> None:
         if self.is_up(node):
@@ -221,13 +242,23 @@ class House(NodeHost):
         """Rebuild a node, as soon as it has noticed that its disk is gone, unless somebody else does."""
         drive = self.drives[node]
         while drive.is_failed or drive.is_damaged:
-            try:
-                await self.cluster.rebuild(node)
-            except FaultError as error:
-                self.say(str(error))
-            else:
-                return
+            if self.is_operable(node):
+                try:
+                    await self.cluster_of(node).rebuild(node)
+                except FaultError as error:
+                    self.say(str(error))
+                else:
+                    continue
             await trio.sleep(START_AGAIN_S)
+
+    def transfer(self, leader: int, target: int) -> None:
+        """Ask a leader, if it still is one, to hand over."""
+        try:
+            self.cluster_of(leader).transfer(target)
+        except FaultError as error:
+            self.say(str(error))
+        else:
+            self.transfers.add(target)
 
     def let_in(self, lines: Sequence[bytes]) -> None:
         """Let a stranger come to the door."""
@@ -236,7 +267,7 @@ class House(NodeHost):
 
     def state(self, node: int) -> str:
         """Return in what state a node is that does not run."""
-        return self.cluster.registry.nodes[node].state
+        return self.cluster_of(node).registry.nodes[node].state
 
     def is_slow(self, node: int) -> bool:
         """Return whether a node is so slow, or its disk is, that it may lose its followers again and again."""
@@ -256,7 +287,7 @@ class House(NodeHost):
         self.starvation.end_all()
         for node, drive in self.drives.items():
             drive.mend()
-            self.cluster.faults.skew_clock(node, 1.0)
+            self.cluster_of(node).faults.skew_clock(node, 1.0)
             self.resume(node)
             if not self.is_up(node) and not drive.is_lost:
                 self.restart(node, State.CRASHED)

@@ -4,8 +4,11 @@ from trio_kv.sim import faults
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.injector import Injector
 from trio_kv.sim.whole import faults as door_faults
+from trio_kv.sim.whole import wire_faults
 from trio_kv.sim.whole.faults import DoorFault
 from trio_kv.sim.whole.house import House
+from trio_kv.sim.whole.processes import ProcessesHouse
+from trio_kv.sim.whole.wires import Wire
 from trio_kv.transport.links import LinkFault
 
 
@@ -49,21 +52,21 @@ class WholeInjector(Injector):
             case faults.Transfer():
                 leader = self._leader()
                 if leader is not None and world.is_up(fault.target) and leader != fault.target:
-                    world.transfers.add(fault.target)
-                    world.cluster.transfer(fault.target)
+                    world.transfer(leader, fault.target)
             case faults.ForceElection():
                 if world.is_up(fault.node):
                     world.running[fault.node].stand(is_pre_vote=fault.is_pre_vote)
             case faults.ForceSnapshot():
                 node = self._pick(fault.node)
                 if world.is_up(node):
-                    world.cluster.snapshot(node)
+                    world.cluster_of(node).snapshot(node)
             case faults.Drift():
-                world.cluster.faults.skew_clock(fault.node, fault.rate)
+                world.cluster_of(fault.node).faults.skew_clock(fault.node, fault.rate)
                 world.judges.expiry.clock_may_run(fault.rate)
             case faults.Jump():
                 world.judges.expiry.clock_leapt()
-                world.cluster.faults.jump_clock(self._pick(fault.node), fault.by_s)
+                node = self._pick(fault.node)
+                world.cluster_of(node).faults.jump_clock(node, fault.by_s)
 
     def _hurt_nodes(self, fault: faults.NodeFault) -> None:
         super()._hurt_nodes(fault)
@@ -78,7 +81,7 @@ class WholeInjector(Injector):
         world = self._world
         if world.is_up(node):
             if not world.is_paused(node):
-                world.cluster.faults.pause(node)
+                world.cluster_of(node).faults.pause(node)
             self._later.end("pause", node, for_s, world.resume, node)
 
     def _starve(self, node: int, step_s: float) -> None:
@@ -102,7 +105,7 @@ class WholeInjector(Injector):
 
     def _break_disk(self, node: int, fault: faults.DiskFault) -> None:
         if isinstance(fault, faults.SlowDisk):
-            slow_disk = self._world.cluster.faults.slow_disk
+            slow_disk = self._world.cluster_of(node).faults.slow_disk
             slow_disk(node, self._world.plan.disk_s * (fault.factor - 1))
             self._later.end("slow", node, fault.for_s, slow_disk, node, 0.0)
         else:
@@ -113,3 +116,58 @@ class WholeInjector(Injector):
 
     def _flip(self, node: int, fault: faults.FlipBit) -> None:
         self._world.flip(node, fault.for_s, fault.part)
+
+
+class ProcessesInjector(WholeInjector):
+    """Lets faults happen to the processes of a cluster, and between them."""
+
+    def __init__(self, world: ProcessesHouse) -> None:
+        """Let nothing happen yet."""
+        super().__init__(world)
+        self._processes = world
+
+    def happen(self, fault: Fault) -> None:
+        """Carry out a fault."""
+        if not isinstance(fault, wire_faults.WireFault):
+            super().happen(fault)
+        elif not self._processes.is_healed:
+            self._processes.say(str(fault))
+            self._processes.terms.disturbed()
+            self._trouble_wires(fault)
+
+    def _trouble_wires(self, fault: wire_faults.WireFault) -> None:
+        world, wires, later = self._processes, self._processes.wires, self._later
+        match fault:
+            case wire_faults.KillProcess():
+                world.kill(fault.process, fault.for_s, is_told=fault.is_told)
+            case wire_faults.FreezeProcess(process=process):
+                for node in world.nodes_of[process]:
+                    self._pause(node, fault.for_s)
+                world.coverage.reach("process frozen")
+                self._stick([(process, other) for other in world.nodes_of if other != process], fault.for_s)
+            case wire_faults.StickWire(source=source, target=target):
+                world.coverage.reach("wire stuck")
+                self._stick([(source, target), *([(target, source)] * fault.is_both_ways)], fault.for_s)
+            case wire_faults.ResetWire():
+                world.coverage.reach("connections reset")
+                wires.reset(fault.one, fault.other, is_told=fault.is_told)
+            case wire_faults.TearWires():
+                wires.is_torn = True
+                later.end("torn", 0, fault.for_s, setattr, wires, "is_torn", False)
+            case wire_faults.FlipWire():
+                wires.flip_next((fault.source, fault.target))
+            case wire_faults.CloseWire(source=source, target=target):
+                wires.reset(source, target)
+                wires.refuse([(source, target)])
+                later.do(fault.for_s, wires.accept, [(source, target)])
+            case wire_faults.FormerSelf():
+                world.let_former_call(fault.target)
+            case wire_faults.WrongCaller():
+                world.let_stranger_call(fault.target, fault.kind)
+            case _:
+                raise AssertionError(f"no rule for {fault}")
+
+    def _stick(self, wires: list[Wire], for_s: float) -> None:
+        """Let nothing through for a while."""
+        self._processes.wires.stick(wires)
+        self._later.do(for_s, self._processes.wires.let_go, wires)

@@ -4,7 +4,7 @@ from typing import Final
 
 from trio_kv.sim.coverage import WHOLE_SITUATIONS
 from trio_kv.sim.whole.plan import KINDS, draw_whole_plan
-from trio_kv.sim.whole.world import WholeWorld
+from trio_kv.sim.whole.world import make_world
 from trio_kv.sim.worlds import WorldKind
 
 KIND: Final = WorldKind(
@@ -13,5 +13,5 @@ KIND: Final = WorldKind(
     situations=WHOLE_SITUATIONS,
     seeds_for_coverage=200,
     draw=draw_whole_plan,
-    make=WholeWorld,
+    make=make_world,
 )

@@ -26,7 +26,7 @@ class LatentLinks(PipedLinks):
         super().__init__(random)
         self.stragglers = stragglers
         self._latency_s = latency_s
-        self._note()
+        self._look()
 
     def route(self, source: int, target: int) -> tuple[float, ...]:
         """Return after how many seconds each copy of a message arrives."""
@@ -40,7 +40,7 @@ class LatentLinks(PipedLinks):
             ]
         return tuple(delays)
 
-    def _note(self) -> None:
+    def _look(self) -> None:
         self.is_faulty = True  # Each message has to ask for its latency.
 
 
@@ -60,7 +60,8 @@ class SimulatedNetwork(MemoryNetwork):
         self._latent = links
         self._random = random
         self._after = after
-        self._past: list[Message] = []
+        self.past: list[Message] = []
+        """Some of what was sent."""
         self.delivered = 0
         self.in_next_install: Callable[[], None] | None = None
         """What is to happen when the second chunk of a snapshot, or a later one, is on its way."""
@@ -71,18 +72,18 @@ class SimulatedNetwork(MemoryNetwork):
         if self.in_next_install is not None and isinstance(message, InstallSnapshot) and message.number:
             self.in_next_install()
             self.in_next_install = None
-        if len(self._past) < MESSAGES_KEPT_MAX:
-            self._past.append(message)
+        if len(self.past) < MESSAGES_KEPT_MAX:
+            self.past.append(message)
         else:
-            self._past[self._sent % MESSAGES_KEPT_MAX] = message
+            self.past[self._sent % MESSAGES_KEPT_MAX] = message
         self._sent += 1
         self._latent.carry(message, trio.current_time(), self._after, super().send_nowait)
 
     def replay(self, count: int) -> None:
         """Let messages of the past be on their way once more."""
         for _ in range(count):
-            if self._past:
-                message = self._random.choice(self._past)
+            if self.past:
+                message = self._random.choice(self.past)
                 self._after(self._random.random() * 0.2, super().send_nowait, message)
 
     def deliver(self, message: Message) -> bool:

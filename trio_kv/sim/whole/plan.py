@@ -13,11 +13,14 @@ from trio_kv.sim.draw import MAKERS
 from trio_kv.sim.faults import Fault
 from trio_kv.sim.plan import Plan, draw_plan
 from trio_kv.sim.whole import faults
+from trio_kv.sim.whole.wire_faults import PROCESS_KINDS, draw_wire_faults
 
 CORE_KINDS = (*MAKERS, "stragglers", "short_queues")
 """What goes wrong in both worlds."""
 DOOR_KINDS = ("disconnect", "slow_reader", "restart_door", "stranger")
-KINDS = (*CORE_KINDS, *DOOR_KINDS)
+KINDS = (*CORE_KINDS, *DOOR_KINDS, *PROCESS_KINDS)
+PROCESSES_SHARE = 0.2
+"""So many of the seeds have several processes."""
 PHASE_S = (4.0, 8.0)
 """Bounds of the time with faults."""
 STRANGE_LINES = (
@@ -47,7 +50,8 @@ def draw_whole_plan(
         raise ValueError(f"no such kinds of faults: {sorted(unknown)}; there are {KINDS}")
     random = Random(seed ^ 0xD004)
     core_kinds = None if kinds is None else tuple(kind for kind in kinds if kind in CORE_KINDS)
-    plan = draw_plan(seed, core_kinds, is_beyond_budget=is_beyond_budget)
+    nodes_least = 1 if {*(kinds or ())}.isdisjoint(PROCESS_KINDS) else 2
+    plan = draw_plan(seed, core_kinds, is_beyond_budget=is_beyond_budget, nodes_least=nodes_least)
     phase_s = random.uniform(*PHASE_S)
     door_kinds = tuple(kind for kind in DOOR_KINDS if random.random() < 0.5)
     if kinds is not None:
@@ -55,7 +59,7 @@ def draw_whole_plan(
     drawn = [fault for fault in plan.faults if fault.at_s < phase_s]
     plan = attrs.evolve(plan, clients=random.randint(1, 4), pause_between_s=random.choice((0.01, 0.05, 0.1)))
     drawn += _draw_door_faults(random, door_kinds, plan.clients, phase_s)
-    return attrs.evolve(
+    plan = attrs.evolve(
         plan,
         fault_phase_s=phase_s,
         # A node takes what its inbox holds.
@@ -65,6 +69,27 @@ def draw_whole_plan(
         # All nodes are in one process, and have one data directory.
         is_on_hosts=False,
         kinds=(*(kind for kind in plan.kinds if kind in CORE_KINDS), *door_kinds),
+        faults=tuple(sorted(drawn, key=lambda fault: fault.at_s)),
+    )
+    return _spread(plan, kinds)
+
+
+def _spread(plan: Plan, kinds: tuple[str, ...] | None) -> Plan:
+    """Return the plan with its nodes in several processes, or as it is: no other draw depends on this one."""
+    random = Random(f"{plan.seed}/processes")
+    is_spread = random.random() < PROCESSES_SHARE
+    process_kinds = tuple(kind for kind in PROCESS_KINDS if random.random() < 0.5)
+    if kinds is not None:
+        process_kinds = tuple(kind for kind in kinds if kind in PROCESS_KINDS)
+        is_spread = bool(process_kinds)
+    if not is_spread or plan.nodes == 1:
+        return plan
+    processes = random.randint(2, plan.nodes)
+    drawn = (*plan.faults, *draw_wire_faults(random, process_kinds, processes, plan.fault_phase_s))
+    return attrs.evolve(
+        plan,
+        processes=processes,
+        kinds=(*plan.kinds, *process_kinds),
         faults=tuple(sorted(drawn, key=lambda fault: fault.at_s)),
     )
 

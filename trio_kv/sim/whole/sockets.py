@@ -80,7 +80,7 @@ class Endpoint:
         if self._is_reset or self._is_shut:
             raise lost("sending", errno.EPIPE, "the peer is gone")
         peer = self.peer_end
-        taken = bytes(data[: WINDOW_BYTES - peer._taken_bytes])  # noqa: SLF001 - the other end of the same thing
+        taken = bytes(data[: max(0, self._network.window_bytes - peer._taken_bytes)])  # noqa: SLF001 - the other end of the same thing
         peer._taken_bytes += len(taken)  # noqa: SLF001
         if taken:
             for piece in self._network.split(taken):
@@ -121,7 +121,7 @@ class Endpoint:
     @property
     def is_writable(self) -> bool:
         """Whether `send_nowait` takes something, or raises."""
-        return self._is_reset or self.peer_end._taken_bytes < WINDOW_BYTES  # noqa: SLF001
+        return self._is_reset or self.peer_end._taken_bytes < self._network.window_bytes  # noqa: SLF001
 
     async def wait(self, is_true: Callable[[], bool]) -> None:
         """Wait until something is true of it.
@@ -210,6 +210,8 @@ class ClientNetwork:
         latency_s: bytes take between half and twice as long.
 
     """
+
+    window_bytes = WINDOW_BYTES
 
     def __init__(self, after: Callable[..., None], random: Random, latency_s: float) -> None:
         """Have no open door; see the class."""
