@@ -37,6 +37,7 @@ class Row:
 
 STORES = (
     "trio_kv-5",
+    "trio_kv-5x2",
     "floor-5",
     "base-5",
     "trio_kv-3",
@@ -60,6 +61,7 @@ ETCD_CLIENTS = (64, 256)
 
 def _row(name: str, title: str, point: Point, metric: str = "per_second") -> Row:
     stores = [store for store in STORES if point.mix == 100 or not store.startswith("pysyncobj")]
+    stores.remove("trio_kv-5x2")
     subjects = [Subject(store, (point,)) for store in stores if not store.startswith("etcd")]
     if point.pipeline == 1:
         # A thousand clients of etcd share a hundred connections, as its makers have published it.
@@ -86,6 +88,24 @@ def _in_order(subjects: list[Subject]) -> tuple[Subject, ...]:
 
 def _growth(name: str, title: str, small: Subject, large: Subject, metric: str = "per_second") -> Row:
     return Row(name, title, (small, large), ((large.label, small.label),), metric, group="growth")
+
+
+def _in_processes(name: str, title: str, point: Point, metric: str = "per_second") -> Row:
+    """Return a load on five nodes in one process, and in two."""
+    subjects = tuple(Subject(each, (point,)) for each in ("trio_kv-5", "trio_kv-5x2"))
+    return Row(
+        f"processes-{name}", title, subjects, (("trio_kv-5x2", "trio_kv-5"),), metric, group="processes"
+    )
+
+
+PROCESSES_ROWS = [
+    _in_processes("set", "SET, 64 x 1", Point()),
+    _in_processes("mix", f"{MIX}, 64 x 1", Point(mix=50)),
+    _in_processes("get", "GET, linearizable, 64 x 1", Point(mix=0)),
+    _in_processes("set-pipeline", "SET, 64 x 16", Point(pipeline=16)),
+    _in_processes("set-one", "SET, one client, p50", Point(connections=1), "p50_ms"),
+]
+"""What a second process brings on this machine, or costs."""
 
 
 def make_rows(entries: int, keys: int) -> list[Row]:
@@ -166,4 +186,5 @@ def make_rows(entries: int, keys: int) -> list[Row]:
             Subject("trio_kv-5", (mixed,)),
             Subject(f"trio_kv-5 ({entries:,} entries)", (mixed,), entries),
         ),
+        *PROCESSES_ROWS,
     ]

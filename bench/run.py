@@ -66,7 +66,8 @@ class Stores:
         folder.mkdir(parents=True)
         match kind:
             case "trio_kv":
-                return TrioKV(folder, int(nodes))
+                nodes, _, processes = nodes.partition("x")
+                return TrioKV(folder, int(nodes), processes=int(processes or 1))
             case "base":
                 assert self._baseline is not None
                 return TrioKV(folder, int(nodes), self._baseline)

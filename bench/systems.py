@@ -134,7 +134,9 @@ class TrioKV(LineServer):
 
     durability = "fdatasync on a majority of the nodes"
 
-    def __init__(self, folder: pathlib.Path, nodes: int, python: str = sys.executable) -> None:
+    def __init__(
+        self, folder: pathlib.Path, nodes: int, python: str = sys.executable, *, processes: int = 1
+    ) -> None:
         """Start it with `python`, which may be that of another checkout."""
         self.folder = folder
         self.port, control_port = free_ports(2)
@@ -149,6 +151,8 @@ class TrioKV(LineServer):
             f"--control-port={control_port}",
         ]
         command += [f"--nodes={nodes}", f"--data-dir={folder / 'data'}"]
+        # Builds of before don't know the option.
+        command += [f"--processes={processes}"] if processes > 1 else []
         self._python = python
         self.server = Process(command, folder / "log", "server.started")
         self._watchers: Watchers | None = None

@@ -189,17 +189,20 @@ def plot(rows: list[Row]) -> str:
 
 
 def texts(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what stands between each pair of marks."""
+    """Yield what stands between each pair of marks, of what was measured: the rest of the page stays as it is."""
     groups: dict[str, list[Row]] = {}
     for row in report["rows"]:
         groups.setdefault(row["group"], []).append(row)
-    speed = groups.get("speed", [])
-    yield "machine", machine_words(report)
-    yield "durability", durability_table(speed)
-    yield "speed", speed_table(speed)
-    yield "latency", latency_table([row for row in speed if row["metric"] == "per_second"])
-    yield "growth", growth_table(groups.get("growth", []))
-    yield "memory", memory_table(groups.get("memory", []))
+    if speed := groups.get("speed"):
+        yield "machine", machine_words(report)
+        yield "durability", durability_table(speed)
+        yield "speed", speed_table(speed)
+        yield "latency", latency_table([row for row in speed if row["metric"] == "per_second"])
+    if "processes" in groups:
+        yield "processes-machine", machine_words(report)
+    for name, draw in (("growth", growth_table), ("memory", memory_table), ("processes", growth_table)):
+        if name in groups:
+            yield name, draw(groups[name])
 
 
 def fill_page(report: dict[str, Any], page: pathlib.Path) -> None:
@@ -215,7 +218,8 @@ def fill_page(report: dict[str, Any], page: pathlib.Path) -> None:
         text = before + mark + new + end + after
     page.write_text(text)
     rows = [row for row in report["rows"] if row["group"] == "speed" and row["metric"] == "per_second"]
-    (page.parent / PLOT_NAME).write_text(plot(rows))
+    if rows:
+        (page.parent / PLOT_NAME).write_text(plot(rows))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Processes of a cluster in one test: joined by streams in memory, with disks in memory, in virtual time."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -16,7 +16,7 @@ from trio_kv.raft.events import Event
 from trio_kv.testing.disks import MemoryDisks
 from trio_kv.trace.trace import Record, Trace
 from trio_kv.transport.peers import Address, Layout
-from trio_kv.transport.secure import Plain
+from trio_kv.transport.secure import Plain, Security
 
 CONFIG = ClusterConfig(restart_delay_min_s=0.1)
 SECRET = "known to all"
@@ -122,8 +122,12 @@ class Linked:
 
 
 @asynccontextmanager
-async def linked(nodes: dict[int, tuple[int, ...]], seed: int = 1) -> AsyncIterator[Linked]:
-    """Run processes that have these nodes, all in this test."""
+async def linked(
+    nodes: dict[int, tuple[int, ...]],
+    seed: int = 1,
+    security: Mapping[int, Callable[[Security], Security]] | None = None,
+) -> AsyncIterator[Linked]:
+    """Run processes that have these nodes, all in this test; `security` is what each has over its streams."""
     random = Random(seed)
     disks = MemoryDisks(sum(map(len, nodes.values())), random)
     wires = Wires()
@@ -134,8 +138,11 @@ async def linked(nodes: dict[int, tuple[int, ...]], seed: int = 1) -> AsyncItera
             heard = Heard()
             trace = Trace([heard], wall_s=trio.current_time, mono_s=trio.current_time)
             layout = Layout(number, nodes, {each: ("memory", each) for each in nodes})
+            secured: Security = wires.security_of(number)
+            if security is not None:
+                secured = security[number](secured)
             process = ClusterProcess.make(
-                disks, layout, CONFIG, trace, random, secret=SECRET, security=wires.security_of(number)
+                disks, layout, CONFIG, trace, random, secret=SECRET, security=secured
             )
             store = RaftStore(process.cluster.registry, Random(random.getrandbits(64)), secrets=random)
             wires.ports[number] = Port()

@@ -32,11 +32,12 @@ from trio_kv.kv.operations import Cas, Delete, Get, Set
 from trio_kv.kv.reply import Reply
 from trio_kv.sim.chaos import run as chaos_run
 from trio_kv.sim.chaos import workload
-from trio_kv.sim.chaos.config import FAULT_KINDS, ChaosConfig
-from trio_kv.sim.chaos.nemesis import LINK_CARDS, NODE_CARDS, Nemesis, draw_partition, required_situations
+from trio_kv.sim.chaos.cards import LINK_CARDS, NODE_CARDS, required_situations
+from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, ChaosConfig
+from trio_kv.sim.chaos.nemesis import Nemesis, draw_partition
 from trio_kv.sim.chaos.run import run_chaos
 from trio_kv.sim.chaos.summary import Summary
-from trio_kv.sim.chaos.target import RefusedError, RunningServer, Target
+from trio_kv.sim.chaos.target import Own, RefusedError, RunningServer, Target
 from trio_kv.wire.operations import Request
 from trio_kv.wire.replies import encode_error, encode_reply
 from trio_kv.wire.requests import parse_line
@@ -471,9 +472,9 @@ async def test_values_lost_after_the_load_are_missed(tmp_path: Path) -> None:
 class Door:
     """A control door to a cluster that only keeps count."""
 
-    address: tuple[str, int] = ("127.0.0.1", 1)
+    addresses: tuple[tuple[str, int], ...] = (("127.0.0.1", 1),)
     has_door: bool = True
-    has_process: bool = False
+    own: Own | None = None
     leader: int | None = 1
     states: dict[int, str] = attrs.field(factory=lambda: dict.fromkeys((1, 2, 3, 4, 5), "up"))
     are_links_hurt: bool = False
@@ -490,7 +491,7 @@ class Door:
                 self.states[arguments["node"]] = states.get(name, "stopped")
             case "resume" | "restart" | "rebuild":
                 self.states[arguments["node"]] = "up"
-            case "partition" | "cut" | "delay" | "drop" | "slow-disk":
+            case "partition" | "cut" | "delay" | "drop" | "slow-disk" | "fill-disk":
                 self.are_links_hurt = True
             case "heal":
                 self.are_links_hurt = False
@@ -505,21 +506,18 @@ class Door:
         await trio.lowlevel.checkpoint()
 
 
-DOOR_FAULTS = frozenset(FAULT_KINDS) - {"kill", "freeze", "command"}
-
-
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_minute_meets_everything(autojump_clock: trio.abc.Clock, seed: int) -> None:
     """A run of a minute meets every situation that it must have met, and each fault that began has ended."""
     del autojump_clock
     door = Door()
-    nemesis = Nemesis(door, DOOR_FAULTS, Random(seed), trio.current_time)
+    nemesis = Nemesis(door, DOOR_KINDS, Random(seed), trio.current_time)
     with trio.move_on_after(120):
         await nemesis.run()
     met = {fault.situation for fault in nemesis.faults if fault.from_s - nemesis.faults[0].from_s < 59}
-    assert set(required_situations(DOOR_FAULTS, 5)) <= met
+    assert set(required_situations(DOOR_KINDS, 5)) <= met
     assert {fault.kind for fault in nemesis.faults} == {
-        card.kind for card in (*NODE_CARDS, *LINK_CARDS) if card.kind in DOOR_FAULTS
+        card.kind for card in (*NODE_CARDS, *LINK_CARDS) if card.kind in DOOR_KINDS
     }
     assert all(fault.from_s <= fault.to_s < float("inf") for fault in nemesis.faults)
     assert all(fault.name.split()[0] == fault.kind for fault in nemesis.faults), "as histories want it"
@@ -576,6 +574,8 @@ async def test_a_run_that_met_too_little_is_unknown(tmp_path: Path, monkeypatch:
     """With no leader to hurt, a run that was long enough proves nothing, and says what it never met."""
     monkeypatch.setattr(chaos_run, "COVERAGE_S", 0.0)
     async with serving(HonestStore().answer) as server:
-        summary = await run_on(Door(server.address, leader=None), tmp_path / "run", seconds=0.5, faults=True)
+        summary = await run_on(
+            Door((server.address,), leader=None), tmp_path / "run", seconds=0.5, faults=True
+        )
     assert summary.verdict == "unknown", summary.in_words()
     assert "never met: the leader crashed" in summary.doubts

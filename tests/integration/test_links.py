@@ -8,12 +8,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.linked import SECRET, Linked, linked
+from tests.linked import SECRET, Linked, Port, linked
 from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Incr, Set
 from trio_kv.raft.messages import HeartbeatReply
 from trio_kv.trace.processes import LinkConnected, LinkLost, LinkRefused
+from trio_kv.transport.asking import Asked, ask_all
 from trio_kv.transport.link import ITEMS_MAX
+from trio_kv.transport.peers import Identity, Layout
 from trio_kv.wire import links
 from trio_kv.wire.links import Hello, Refusal, Welcome, decode_reply
 from trio_kv.wire.peer_frames import FrameReader, encode_frame, encode_header
@@ -316,6 +318,85 @@ async def test_who_may_have_forgotten_does_not_say_what_is_known(
         refusal = await caller.hear()
         assert isinstance(refusal, Refusal)
         assert "node 1 does not run with all of its data" in refusal.reason
+
+
+def asker(cluster: Linked, node: int) -> Identity:
+    """Return who asks for a node that has lost its disk."""
+    layout = Layout(node, HOSTS, {each: ("memory", each) for each in HOSTS})
+    return Identity(layout=layout, cluster=cluster.disks.cluster, start=7, secret=SECRET)
+
+
+async def test_all_others_are_asked_what_they_know_and_say_why_they_do_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Each by itself: one that has forgotten, one that can't be reached, one that says nothing, one of elsewhere."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        own, incarnation = asker(cluster, 2), cluster.disks.incarnations[2]
+        security = cluster.wires.security_of(2)
+        asked = await ask_all(own, security, timeout_s=5.0)
+        assert asked == Asked({1: {2: incarnation}, 3: {2: incarnation}}, {})
+        cluster.all[1].process.cluster.stop(1)
+        await trio.sleep(0.1)
+        cluster.wires.is_dead = lambda source, target: target == 3
+        asked = await ask_all(own, security, timeout_s=5.0)
+        assert asked.known == {}
+        assert "node 1 does not run with all of its data" in asked.reasons[1]
+        assert asked.reasons[3] == "Connection refused"
+        cluster.wires.is_dead = lambda source, target: False
+        cluster.wires.ports[3] = Port()
+        asked = await ask_all(attrs.evolve(own, cluster="0" * 32), security, timeout_s=5.0)
+        assert "it belongs to cluster" in asked.reasons[1]
+        assert asked.reasons[3] == "it did not answer within 5 s"
+
+
+async def test_a_node_that_is_being_filled_does_not_say_what_is_known(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its own disk was lost, and what it had heard with that; when it has all data it is asked again."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        filled, lost = [node for node in HOSTS if node != leader]
+        cluster.wires.is_dead = lambda source, target: filled in {source, target}
+        for other in HOSTS:
+            cluster.wires.break_all(filled, other)
+            cluster.wires.break_all(other, filled)
+        operated = cluster.all[filled].process.cluster
+        operated.stop(filled)
+        await trio.sleep(0.5)
+        await operated.rebuild(filled)
+        await trio.sleep(0.5)
+        with pytest.raises(ValueError, match=f"node {filled} does not run with all of its data"):
+            operated.lives.vouch([lost])
+        assert not cluster.all[filled].process.cluster.registry.nodes[filled].has_all_data
+        cluster.wires.is_dead = lambda source, target: False
+        with trio.fail_after(20):
+            while True:
+                asked = await ask_all(asker(cluster, lost), cluster.wires.security_of(lost), timeout_s=5.0)
+                if filled in asked.known:
+                    break
+                await trio.sleep(0.1)
+        assert asked.known[filled] == {lost: cluster.disks.incarnations[lost]}
+
+
+async def test_nodes_of_other_processes_that_run_with_all_data_count_for_a_rebuild(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Their processes say so; of one that can't be reached nobody knows it."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        await trio.sleep(0.5)
+        operated = cluster.all[2].process.cluster
+        assert set(operated.sound_nodes()) == {1, 2, 3}
+        operated.stop(2)
+        await trio.sleep(0.5)
+        assert set(operated.sound_nodes()) == {1, 3}
+        cluster.wires.is_dead = lambda source, target: 3 in {source, target}
+        for other in HOSTS:
+            cluster.wires.break_all(3, other)
+            cluster.wires.break_all(other, 3)
+        await trio.sleep(2.0)
+        assert set(operated.sound_nodes()) == {1}
 
 
 async def test_a_peer_that_says_nothing_more_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:

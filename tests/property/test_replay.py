@@ -348,3 +348,26 @@ def test_the_rules_are_those_of_the_state_machine(first: int) -> None:
         verdict = judge_replies(told)
         assert verdict.outcome == "valid", (seed, verdict.words)
         assert {exchange.outcome for exchange in told} == {"ok", "missing", "conflict"}
+
+
+def test_when_a_key_was_gone_unseen_bounds_nothing() -> None:
+    """Whoever misses a key may have looked when its time was over, and need not have looked when it was deleted."""
+
+    def ask(call_s: float, return_s: float, asked: str, told: str) -> Exchange:
+        return Exchange(int(call_s * 10), asked.encode(), call_s, return_s, told.encode())
+
+    history = [
+        ask(0.0, 0.1, '{"op":"set","key":"a","value":1,"ttl":0.1}', '{"key":"a","value":1,"status":"ok","revision":1}'),
+        ask(0.2, 0.3, '{"op":"set","key":"b","value":1}', '{"key":"b","value":1,"status":"ok","revision":2}'),
+        ask(0.4, 2.0, '{"op":"get","key":"a"}', '{"key":"a","value":null,"status":"error","revision":0}'),
+        ask(0.5, 1.9, '{"op":"set","key":"a","value":2}', '{"key":"a","value":2,"status":"ok","revision":5}'),
+        ask(0.6, 3.0, '{"op":"set","key":"b","value":2}', '{"key":"b","value":2,"status":"ok","revision":8}'),
+        ask(0.7, 3.1, '{"op":"delete","key":"a"}', '{"key":"a","value":2,"status":"ok","revision":9}'),
+        ask(2.1, 2.2, '{"op":"get","key":"b"}', '{"key":"b","value":1,"status":"ok","revision":2}'),
+    ]  # fmt: skip
+    assert judge_replies(history).outcome == "valid"
+    # A key that does not end was there all the while: then it is the deletion that was seen, and b is behind it.
+    lasting = ask(
+        0.0, 0.1, '{"op":"set","key":"a","value":1}', '{"key":"a","value":1,"status":"ok","revision":1}'
+    )
+    assert "is true of no state from revision 9" in judge_replies([lasting, *history[1:]]).violations[0]

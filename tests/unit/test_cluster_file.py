@@ -11,12 +11,14 @@ from trio_kv.transport.peer_tls import PeerFiles
 CLUSTER = "c0ffee" * 5 + "42"
 HEAD = f'cluster = "{CLUSTER}"\n'
 TWO = '[nodes.1]\npeer = "10.0.0.1:3003"\n[nodes.2]\npeer = "10.0.0.2:3003"\n'
+SECRET = 'secret = "0123456789abcdef"\n'
 TLS = '[tls]\nca = "ca.pem"\ncert = "/etc/node-{node}.pem"\nkey = "keys/{node}/{node}.key"\n'
 
 
 def read(directory: Path, text: str) -> ClusterFile:
     path = directory / "cluster.toml"
     path.write_text(text)
+    path.chmod(0o600)
     return read_cluster_file(path)
 
 
@@ -56,7 +58,26 @@ def test_what_others_can_reach_needs_certificates(tmp_path: Path) -> None:
         file.check_access(is_insecure=False)
     file.check_access(is_insecure=True)
     read(tmp_path, HEAD + TWO + TLS).check_access(is_insecure=False)
-    read(tmp_path, HEAD + '[nodes.1]\npeer = "127.0.0.1:1"\n').check_access(is_insecure=False)
+
+
+def test_where_there_are_no_certificates_there_is_a_secret(tmp_path: Path) -> None:
+    """Between nodes of one machine; and it is for nobody else to read."""
+    one = '[nodes.1]\npeer = "127.0.0.1:1"\n'
+    with pytest.raises(
+        UsageError, match=r"anybody on this machine .* give a secret.* \[tls\], or add --insecure"
+    ):
+        read(tmp_path, HEAD + one).check_access(is_insecure=False)
+    read(tmp_path, HEAD + one).check_access(is_insecure=True)
+    file = read(tmp_path, HEAD + SECRET + one)
+    file.check_access(is_insecure=False)
+    assert file.secret == "0123456789abcdef"
+    assert file.secret not in repr(file)
+    with pytest.raises(UsageError, match="can be reached by others"):
+        read(tmp_path, HEAD + SECRET + TWO).check_access(is_insecure=False)
+    for mode in (0o640, 0o604, 0o620):
+        file.path.chmod(mode)
+        with pytest.raises(UsageError, match=rf"can be read by others \(mode 0{mode:o}\): chmod 600 "):
+            read_cluster_file(file.path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +116,9 @@ def test_what_others_can_reach_needs_certificates(tmp_path: Path) -> None:
             HEAD + TWO + TLS.replace("cert", "certificate"),
             r"no key tls\.certificate: there are ca, cert, key",
         ),
-        ("token = 1\n" + HEAD + TWO, "there is no key token: there are cluster, nodes, tls"),
+        ("token = 1\n" + HEAD + TWO, "there is no key token: there are cluster, nodes, secret, tls"),
+        ('secret = "short"\n' + HEAD + TWO, "secret has 5 characters; right would be 16 to 200 characters"),
+        ("secret = 7\n" + HEAD + TWO, "secret is 7; right would be 16 to 200"),
         ("cluster = ", "is not TOML"),
     ],
 )

@@ -63,6 +63,15 @@ def test_three_nodes_on_this_machine(tmp_path: Path, capsys: Printed) -> None:
     assert shown.err == ""
 
 
+def test_without_certificates_there_is_a_secret(tmp_path: Path) -> None:
+    """Each cluster has its own, and it is for its user alone; with certificates there is none."""
+    file, other = init(tmp_path / "a"), init(tmp_path / "b")
+    assert len(file.secret) == 64
+    assert file.secret != other.secret
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    assert init(tmp_path / "c", "--with-certificates").secret == ""
+
+
 def test_each_cluster_has_an_id_of_its_own(tmp_path: Path) -> None:
     """So that no node of one is ever taken for one of the other."""
     assert init(tmp_path / "a").cluster != init(tmp_path / "b").cluster

@@ -47,8 +47,9 @@ def find_moments(
             ceiling = ceilings.of(each)
             moment = _find_moment(each, timeline, floor, ceiling)
             if moment is not None:
-                # Where it is a guess since when that holds, it bounds nothing that was asked later.
-                if moment == floor or not timeline.is_guess(each.keys, moment):
+                # Where it is a guess since when that holds, it bounds nothing that was asked later; nor does it if a
+                # lost write, or time, may have made it true for a while before.
+                if moment == floor or not (timeline.is_guess(each.keys, moment) or may_be_lost(each)):
                     moments[each] = moment
             elif not may_be_lost(each):
                 end = "on" if ceiling == math.inf else f"to {ceiling}"

@@ -3,15 +3,19 @@
 All are read before any of it takes effect, so that a mistake in one leaves all as they were.
 """
 
+import importlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
 
+from trio_kv.cli.errors import UsageError
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.options import ServeOptions
 from trio_kv.proxy.access import Tokens, parse_tokens
+from trio_kv.transport.secure import MutualTls, Security
 from trio_kv.transport.tls import CertificateError, Credentials, Files, Loaded, load
 
 TOKEN_FILE_BYTES_MAX = 1 << 20
@@ -27,6 +31,8 @@ class Read:
 
     tokens: Tokens | None
     loaded: Loaded | None
+    security: Security | None = None
+    """Of connections with other hosts; None: there are no others."""
 
 
 @attrs.frozen
@@ -36,6 +42,8 @@ class Access:
     _options: ServeOptions
     tokens: Tokens | None
     credentials: Credentials | None
+    security: Security | None = None
+    """Of connections with other hosts; None: there are no others."""
 
     def read(self) -> Read:
         """Read all files. Not for the event loop.
@@ -46,11 +54,17 @@ class Access:
         """
         return read_access(self._options)
 
+    def replace_peers(self, read: Read) -> None:
+        """Let the certificates that were read be those of new connections with other hosts."""
+        if isinstance(self.security, MutualTls) and isinstance(read.security, MutualTls):
+            self.security.contexts = read.security.contexts
+
 
 def open_access(options: ServeOptions) -> Access:
     """Read what the options name, for the first time. Not for the event loop. Raises as `read_access`."""
     read = read_access(options)
-    return Access(options, read.tokens, None if read.loaded is None else Credentials(read.loaded))
+    credentials = None if read.loaded is None else Credentials(read.loaded)
+    return Access(options, read.tokens, credentials, read.security)
 
 
 def read_access(options: ServeOptions) -> Read:
@@ -61,13 +75,26 @@ def read_access(options: ServeOptions) -> Read:
 
     """
     tokens = None if options.token_file is None else read_token_file(options.token_file)
-    if options.tls_cert is None or options.tls_key is None:
-        return Read(tokens, None)
+    has_certificate = options.tls_cert is not None and options.tls_key is not None
     try:
-        loaded = load(Files(options.tls_cert, options.tls_key, options.tls_client_ca))
-    except CertificateError as error:
+        loaded = load(_files(options)) if has_certificate else None
+        security = None if options.cluster is None else _load_security(options)
+    except (CertificateError, UsageError) as error:
         raise AccessError(str(error)) from error
-    return Read(tokens, loaded)
+    return Read(tokens, loaded, security)
+
+
+def _files(options: ServeOptions) -> Files:
+    assert options.tls_cert is not None
+    assert options.tls_key is not None
+    return Files(options.tls_cert, options.tls_key, options.tls_client_ca)
+
+
+def _load_security(options: ServeOptions) -> Security:
+    # Loaded when it is needed: most servers have all nodes.
+    load_security: Callable[[ServeOptions], Security]
+    load_security = importlib.import_module("trio_kv.cli.host").load_security
+    return load_security(options)
 
 
 def read_token_file(path: Path) -> Tokens:

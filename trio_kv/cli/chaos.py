@@ -17,6 +17,8 @@ app = App(
     help_epilogue=examples(
         "trio-kv chaos --minutes 10                  # breaks a server of its own",
         "trio-kv chaos --nodes 3 --faults kill,partition --seed 7",
+        "trio-kv chaos --processes 5                 # kills and freezes single processes of it, too",
+        "trio-kv chaos --nodes 3 --cluster           # breaks a cluster of hosts, each with doors of its own",
         "trio-kv chaos --port 3001                   # only load and verdict, on a server that runs",
         "trio-kv chaos --port 3001 --data-dir trio_kv-data     # and faults through its control door",
         "trio-kv chaos --host 10.0.0.5 --fault-command ./break   # runs `./break start`, later `./break stop`",

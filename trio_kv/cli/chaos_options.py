@@ -22,9 +22,17 @@ from trio_kv.cli.parsing import (
     OutputOption,
     Seconds,
     ServerPort,
+    flag,
     option,
 )
-from trio_kv.sim.chaos.config import DOOR_KINDS, FAULT_KINDS, PROCESS_KINDS, ChaosConfig, FaultKind
+from trio_kv.sim.chaos.config import (
+    DOOR_KINDS,
+    FAULT_KINDS,
+    ONE_KINDS,
+    PROCESS_KINDS,
+    ChaosConfig,
+    FaultKind,
+)
 
 
 class Verdict(IntEnum):
@@ -50,6 +58,13 @@ class ChaosOptions:
     """What to break, and how."""
 
     nodes: Annotated[Node, option("Nodes of the server that is started, 1 to 9.")] = 5
+    processes: Annotated[
+        Node, option("Processes over which they are spread; further ones are killed and frozen, too.")
+    ] = 1
+    is_cluster: Annotated[
+        bool,
+        flag("Start a host for each node, as `serve --cluster`, with doors of its own.", "", "--cluster"),
+    ] = False
     seconds: Annotated[Seconds | None, option("How long load and faults last. [default: 60]")] = None
     minutes: Annotated[Seconds | None, option("The same in minutes.")] = None
     clients: Annotated[int, option("Connections at a time.", validator=Number(gt=0, lte=CLIENTS_MAX))] = 16
@@ -116,16 +131,28 @@ class ChaosOptions:
             raise UsageError(
                 "--data-dir and --control-port tell of a server that runs: add --port, or leave them out"
             )
+        if self.is_on_running and (self.processes > 1 or self.is_cluster):
+            raise UsageError(
+                "--processes and --cluster are for a server that is started: leave --host and --port out"
+            )
+        if self.is_cluster and self.processes > 1:
+            raise UsageError("--cluster starts a process for each node: leave --processes out")
+        if self.processes > self.nodes:
+            raise UsageError(
+                f"--processes {self.processes} is more than there are nodes: give at most {self.nodes}"
+            )
         if self.out is not None and self.out.exists():
             raise UsageError(f"--out {self.out} is there already: name a new folder")
 
     def _check_faults(self) -> None:
         """Refuse faults that are named and can't be brought about; `all` means all that can."""
         named = frozenset() if self.faults == "all" else parse_faults(self.faults)
-        if self.is_on_running and named & PROCESS_KINDS:
+        if self.is_on_running and named & (PROCESS_KINDS | ONE_KINDS):
             raise UsageError(
                 "kill and freeze are for a server that is started here: leave --host and --port out"
             )
+        if named & ONE_KINDS and self.processes == 1 and not self.is_cluster:
+            raise UsageError("kill-one and freeze-one need several processes: add --processes or --cluster")
         if self.is_on_running and named & DOOR_KINDS and self.data_dir is None and self.control_port is None:
             raise UsageError("faults go through the control door: add --data-dir or --control-port")
         if "command" in named and self.fault_command is None:
@@ -142,6 +169,8 @@ class ChaosOptions:
             out=out,
             seconds=seconds,
             nodes=self.nodes,
+            processes=self.processes,
+            is_cluster=self.is_cluster,
             clients=self.clients,
             keys=self.keys,
             rate=self.rate,
@@ -170,7 +199,10 @@ class ChaosOptions:
         }
         if self.fault_command is not None:
             words["fault-command"] = self.fault_command
+        if self.processes > 1:
+            words["processes"] = self.processes
         options = [f"--{name} {shlex.quote(str(value))}" for name, value in words.items()]
+        options += ["--cluster"] if self.is_cluster else []
         options += [] if self.has_families else ["--no-families"]
         return " ".join(["python -m trio_kv chaos", *options])
 

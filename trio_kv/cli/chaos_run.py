@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -19,9 +19,11 @@ from trio_kv.cli.words import count
 from trio_kv.client.addresses import DEFAULT_PORT
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.sim.chaos.config import ChaosConfig
+from trio_kv.sim.chaos.own_hosts import open_own_hosts
+from trio_kv.sim.chaos.own_server import open_own_server
 from trio_kv.sim.chaos.run import OnProgress, Progress, run_chaos
 from trio_kv.sim.chaos.summary import Summary
-from trio_kv.sim.chaos.target import RunningServer, StartError, Target, open_own_server
+from trio_kv.sim.chaos.target import RunningServer, StartError, Target
 
 VERDICTS = {"valid": Verdict.VALID, "violation": Verdict.VIOLATION, "unknown": Verdict.UNKNOWN}
 TOLD_EVERY_S = 60.0
@@ -69,22 +71,39 @@ async def _run(options: ChaosOptions, config: ChaosConfig) -> Summary | None:
                 if options.is_on_running:
                     yield _running_server(options)
                     return
-                async with open_own_server(
-                    config.out, nodes=config.nodes, has_trace=config.has_trace, on_event=on_event
-                ) as server:
+                async with _open_own(config, on_event) as server:
                     yield server
 
-            where = (
-                f"a server of {count(config.nodes, 'node')}"
-                if not options.is_on_running
-                else "the server that runs"
-            )
             say(
-                f"{config.seconds:g} s of load and faults on {where}, seed {config.seed}; folder {config.out}"
+                f"{config.seconds:g} s of load and faults on {_what_is_broken(options)}, seed {config.seed};"
+                f" folder {config.out}"
             )
             summary = await run_chaos(config, open_target, on_progress=on_progress, stop=stop)
             nursery.cancel_scope.cancel()
     return summary
+
+
+def _open_own(
+    config: ChaosConfig, on_event: Callable[[dict[str, Any]], None]
+) -> AbstractAsyncContextManager[Target]:
+    if config.is_cluster:
+        return open_own_hosts(config.out, nodes=config.nodes, has_trace=config.has_trace, on_event=on_event)
+    return open_own_server(
+        config.out,
+        nodes=config.nodes,
+        processes=config.processes,
+        has_trace=config.has_trace,
+        on_event=on_event,
+    )
+
+
+def _what_is_broken(options: ChaosOptions) -> str:
+    if options.is_on_running:
+        return "the server that runs"
+    if options.is_cluster:
+        return f"a cluster of {count(options.nodes, 'host')}"
+    spread = f" in {options.processes} processes" if options.processes > 1 else ""
+    return f"a server of {count(options.nodes, 'node')}{spread}"
 
 
 async def _heed(signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope) -> None:

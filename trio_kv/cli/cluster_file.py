@@ -4,6 +4,7 @@ One file serves all hosts, so that they can't disagree. Paths in it are relative
 the number of the node that reads it::
 
     cluster = "c0ffee…"                 # its id: 32 hexadecimal digits
+    secret = "5eed…"                    # what the nodes know of each other where they have no certificates
 
     [nodes.1]
     peer = "10.0.0.1:3003"              # where the other nodes reach it
@@ -16,9 +17,11 @@ the number of the node that reads it::
     cert = "certificates/node-{node}.pem"
     key = "certificates/node-{node}.key"
 
-What each certificate must say stands in `transport.peer_tls`.
+What each certificate must say stands in `transport.peer_tls`. A secret goes over connections as it is, so without
+certificates all peers must be on one machine.
 """
 
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +39,8 @@ from trio_kv.transport.peer_tls import PeerFiles
 
 PLACEHOLDER: Final = "{node}"
 """Stands in a path for the number of a node."""
+SECRET_LENGTH_MIN: Final = 16
+SECRET_LENGTH_MAX: Final = 200
 ADDRESS_WORDS: Final = "host:port, such as 10.0.0.1:3003 or [::1]:3003"
 
 
@@ -63,6 +68,8 @@ class ClusterFile:
     peers: Mapping[int, Peer]
     """All nodes, in order."""
     _tls: Mapping[str, str] | None = None
+    secret: str = attrs.field(default="", repr=False)
+    """What its nodes know of each other; empty: nothing."""
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -106,6 +113,11 @@ class ClusterFile:
                     " lacks certificates: give ca, cert and key in [tls], or let all peers be at 127.0.0.1, or add"
                     " --insecure"
                 )
+        if not self.secret:
+            raise UsageError(
+                f"{self.path}: anybody on this machine could speak as a node: give a secret, as `trio-kv cluster init`"
+                " draws one, or ca, cert and key in [tls], or add --insecure"
+            )
 
 
 def read_cluster_file(path: Path) -> ClusterFile:
@@ -116,11 +128,11 @@ def read_cluster_file(path: Path) -> ClusterFile:
 
     """
     top = _Table(path, "", read_toml(path))
-    top.check_keys("cluster", "nodes", "tls")
+    top.check_keys("cluster", "secret", "nodes", "tls")
     cluster = top.text("cluster", "the cluster's id, 32 hexadecimal digits")
     if not is_cluster_id(cluster):
         raise top.refuse("cluster", "32 hexadecimal digits, as `trio-kv cluster init` draws them")
-    return ClusterFile(path, cluster, _read_peers(top.table("nodes")), _read_tls(top))
+    return ClusterFile(path, cluster, _read_peers(top.table("nodes")), _read_tls(top), _read_secret(top))
 
 
 def parse_address(text: str) -> Address:
@@ -223,6 +235,21 @@ def _check_differ(path: Path, peers: Sequence[Peer]) -> None:
                     f"{path}: node {peer.node} has {format_address(address)} twice: peer, listen and control are"
                     " different doors, and each needs a port of its own"
                 )
+
+
+def _read_secret(top: _Table) -> str:
+    if "secret" not in top.content:
+        return ""
+    right = f"{SECRET_LENGTH_MIN} to {SECRET_LENGTH_MAX} characters, as `trio-kv cluster init` draws them"
+    secret = top.text("secret", right)
+    if not SECRET_LENGTH_MIN <= len(secret) <= SECRET_LENGTH_MAX:
+        raise UsageError(f"{top.path}: secret has {len(secret)} characters; right would be {right}")
+    mode = stat.S_IMODE(top.path.stat().st_mode)
+    if mode & 0o077:
+        raise UsageError(
+            f"{top.path} has a secret, and can be read by others (mode {mode:04o}): chmod 600 {top.path}"
+        )
+    return secret
 
 
 def _read_tls(top: _Table) -> Mapping[str, str] | None:

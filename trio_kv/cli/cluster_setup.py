@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "cluster.toml"
 CERTIFICATES_NAME: Final = "certificates"
+SECRET_BYTES: Final = 32
 SECRET, PUBLIC = 0o600, 0o644
 """Modes of files."""
 
@@ -51,7 +53,8 @@ def init(directory: Path, nodes: str, output: Output, *, has_certificates: bool)
     }
     # It comes last: whoever finds it finds all that it names.
     place = directory / FILE_NAME
-    contents[place] = (PUBLIC, _describe(cluster, addresses, has_certificates=has_certificates).encode())
+    secret = "" if has_certificates else secrets.token_hex(SECRET_BYTES)
+    contents[place] = (SECRET if secret else PUBLIC, _describe(cluster, addresses, secret).encode())
     try:
         _write_all(contents)
     except FileExistsError as error:
@@ -136,8 +139,8 @@ def _read_nodes(text: str) -> Mapping[int, Address]:
     return dict(enumerate(addresses, 1))
 
 
-def _describe(cluster: str, addresses: Mapping[int, Address], *, has_certificates: bool) -> str:
-    """Return what stands in the file."""
+def _describe(cluster: str, addresses: Mapping[int, Address], secret: str) -> str:
+    """Return what stands in the file; without a secret the nodes have certificates."""
     doors = _doors(addresses)
     lines = [
         f"# A cluster of {count(len(addresses), 'node')}; this file is the same on all hosts.",
@@ -145,10 +148,12 @@ def _describe(cluster: str, addresses: Mapping[int, Address], *, has_certificate
         "# A node may also have: listen and control, where its doors are, and data-dir.",
         f'cluster = "{cluster}"',
     ]
+    if secret:
+        lines += ["# Whoever can read it may be a node: it is for this user alone.", f'secret = "{secret}"']
     for node, address in addresses.items():
         lines += ["", f"[nodes.{node}]", f"peer = {_quote(address)}"]
         lines += [f"{name} = {_quote(door)}" for name, door in doors.get(node, {}).items()]
-    if has_certificates:
+    if not secret:
         path = f"{CERTIFICATES_NAME}/node-{PLACEHOLDER}"
         lines += [
             "",

@@ -28,10 +28,9 @@ from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.errors import StorageError
 from trio_kv.storage.host import open_host_directory
 from trio_kv.trace.trace import Trace
-from trio_kv.transport.peer_tls import PeerContexts, load_peer
+from trio_kv.transport.peer_tls import load_peer
 from trio_kv.transport.peers import Layout
 from trio_kv.transport.secure import MutualTls, Plain, Security
-from trio_kv.transport.tls import CertificateError
 
 BACKLOG = 128
 
@@ -69,36 +68,54 @@ def _read(options: ServeOptions) -> tuple[ClusterFile, int]:
     return file, options.node
 
 
+def has_certificates(options: ServeOptions) -> bool:
+    """Return whether the nodes know each other by certificates. Raises UsageError."""
+    file, node = _read(options)
+    return file.peer_files(node) is not None
+
+
+def load_security(options: ServeOptions) -> Security:
+    """Read the certificates by which the nodes know each other, if they have some. Not for the event loop.
+
+    Raises:
+        UsageError: the file of the cluster can't be used.
+        CertificateError: they can't be, or no peer would take them.
+
+    """
+    file, node = _read(options)
+    return secure(file, node)
+
+
+def secure(file: ClusterFile, node: int) -> Security:
+    """Return how a node connects with the others. It reads files. Raises CertificateError, see `load_security`."""
+    files = file.peer_files(node)
+    return Plain() if files is None else MutualTls(load_peer(files, file.cluster, node), file.cluster)
+
+
 @contextlib.asynccontextmanager
-async def open_host(options: ServeOptions, trace: Trace) -> AsyncIterator[LocalCluster]:
+async def open_host(options: ServeOptions, trace: Trace, security: Security) -> AsyncIterator[LocalCluster]:
     """Run one node of a cluster, and its links to the others, for as long as the context lasts.
 
     Args:
         options: those of `for_host`.
         trace: takes all events.
+        security: see `load_security`.
 
     Raises:
-        StorageError: its data directory can't be used, or its certificates.
+        StorageError: its data directory can't be used.
 
     """
     file, node = _read(options)
-    directory, contexts = await trio.to_thread.run_sync(
-        partial(_open, file, node, options), abandon_on_cancel=True
-    )
+    directory = await trio.to_thread.run_sync(partial(_open, file, node, options), abandon_on_cancel=True)
     random = SystemRandom()
-    # A process has the number of its node here.
-    layout = Layout(
-        node,
-        {each: (each,) for each in file.nodes},
-        {each: peer.address for each, peer in file.peers.items()},
-    )
-    security: Security = Plain() if contexts is None else MutualTls(contexts, file.cluster)
+    layout = layout_of(file, node)
     process = ClusterProcess.make(
         RealDisks(directory, trace),
         layout,
         ClusterConfig(raft=options.raft_config()),
         trace,
         random,
+        secret=file.secret,
         security=security,
     )
     serve_commands(process.cluster, process.others)
@@ -110,16 +127,18 @@ async def open_host(options: ServeOptions, trace: Trace) -> AsyncIterator[LocalC
         nursery.cancel_scope.cancel()
 
 
-def _open(file: ClusterFile, node: int, options: ServeOptions) -> tuple[DataDirectory, PeerContexts | None]:
+def layout_of(file: ClusterFile, node: int) -> Layout:
+    """Return the processes of a cluster, as the one knows them that has this node: each has the number of its own."""
+    return Layout(
+        node,
+        {each: (each,) for each in file.nodes},
+        {each: peer.address for each, peer in file.peers.items()},
+    )
+
+
+def _open(file: ClusterFile, node: int, options: ServeOptions) -> DataDirectory:
     """Open what lies on the disk. It may hang: for a thread."""
-    files = file.peer_files(node)
-    try:
-        contexts = None if files is None else load_peer(files, file.cluster, node)
-    except CertificateError as error:
-        raise StorageError(
-            str(error), "The other nodes would not take this one; see [tls] in the file."
-        ) from error
-    directory = open_host_directory(
+    return open_host_directory(
         Path(options.data_dir),
         cluster=file.cluster,
         nodes=len(file.nodes),
@@ -127,7 +146,6 @@ def _open(file: ClusterFile, node: int, options: ServeOptions) -> tuple[DataDire
         segment_bytes=options.segment_bytes,
         is_synced=options.is_synced,
     )
-    return directory, contexts
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

@@ -95,6 +95,7 @@ class House:
             except OSError as error:
                 why = f"certificates are in force, and trio-kv ctl is not told: {explain_os_error(error)}"
                 self._trace.emit(AccessReloadFailed(why))
+        access.replace_peers(read)
         if read.tokens is not None:
             proxy.change_tokens(read.tokens)
         names = [] if read.tokens is None else sorted(holder.name for holder in read.tokens.values())
@@ -121,7 +122,7 @@ async def open_house(options: ServeOptions, trace: Trace) -> AsyncIterator[House
         control_sockets = await _bind(
             sockets, options, options.control_host, options.control_port, "--control-port"
         )
-        async with _open_cluster(options, trace) as (local, path), trio.open_nursery() as nursery:
+        async with _open_cluster(options, trace, access) as (local, path), trio.open_nursery() as nursery:
             proxy = Proxy(
                 local.store,
                 _proxy_config(options),
@@ -196,24 +197,28 @@ async def _open_access(options: ServeOptions) -> Access:
 
 
 @asynccontextmanager
-async def _open_cluster(options: ServeOptions, trace: Trace) -> AsyncIterator[tuple[LocalCluster, Path]]:
+async def _open_cluster(
+    options: ServeOptions, trace: Trace, access: Access
+) -> AsyncIterator[tuple[LocalCluster, Path]]:
     """Open the cluster in its data directory; give both."""
     try:
         async with (
             _data_path(options) as path,
-            _open_nodes(path, options, trace) as local,
+            _open_nodes(path, options, trace, access) as local,
         ):
             yield local, path
     except StorageError as error:
         raise StartError(str(error)) from error
 
 
-def _open_nodes(path: Path, options: ServeOptions, trace: Trace) -> AbstractAsyncContextManager[LocalCluster]:
+def _open_nodes(
+    path: Path, options: ServeOptions, trace: Trace, access: Access
+) -> AbstractAsyncContextManager[LocalCluster]:
     """Open the cluster in this process, or in this one and others."""
     # Loaded when it is needed: most servers have one process.
     if options.cluster is not None:
         host = importlib.import_module("trio_kv.cli.host")
-        alone: AbstractAsyncContextManager[LocalCluster] = host.open_host(options, trace)
+        alone: AbstractAsyncContextManager[LocalCluster] = host.open_host(options, trace, access.security)
         return alone
     if options.processes > 1:
         processes = importlib.import_module("trio_kv.cli.processes")

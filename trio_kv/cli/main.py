@@ -138,20 +138,36 @@ def restore(
 
 
 @app.command(
-    help_epilogue=examples("trio-kv rebuild 2", "trio-kv rebuild 2 --data-dir /var/lib/trio_kv"),
+    help_epilogue=examples(
+        "trio-kv rebuild 2",
+        "trio-kv rebuild 2 --data-dir /var/lib/trio_kv",
+        "trio-kv rebuild 2 --cluster /etc/trio_kv/cluster.toml",
+    ),
 )
 def rebuild(
     node: control.NodeNumber,
     /,
     *,
     data_dir: DataDir = DATA_DIR_DEFAULT,
+    cluster_file: Annotated[
+        Path | None,
+        option(
+            "Where nodes have hosts of their own, the file of all. On the node's.", "CLUSTER", "--cluster"
+        ),
+    ] = None,
+    is_insecure: Annotated[bool, flag("As serve has it.", "INSECURE", "--insecure")] = False,
     output: ReplyOutput = "text",
 ) -> ExitCode:
-    """Give a node whose files are lost or damaged a new directory, while no server runs.
+    """Give a node whose files are lost or damaged a new directory, while no server has it.
 
-    The other nodes fill it when the server is started. The old directory is moved aside, never deleted. With a running
-    server: `trio-kv ctl rebuild`.
+    The other nodes fill it when it is started. The old directory is moved aside, never deleted. With a running
+    server: `trio-kv ctl rebuild`. On hosts of their own the others must run: they are asked what the node was.
     """
+    if cluster_file is not None:
+        from trio_kv.cli.rebuild_host import rebuild_host
+
+        place = None if data_dir == DATA_DIR_DEFAULT else data_dir
+        return rebuild_host(node, cluster_file, place, output, is_insecure=is_insecure)
     from trio_kv.cli.rebuild import rebuild as run_rebuild
 
     return run_rebuild(node, data_dir, output)

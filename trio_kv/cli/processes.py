@@ -38,7 +38,7 @@ BACKLOG = 128
 SECRET_BYTES = 16
 RESTART_MIN_S = 0.1
 RESTART_MAX_S = 30.0
-CALM_S = 60.0
+CALM_S = 10.0
 """A process that lived so long has no deaths in a row behind it any more."""
 
 

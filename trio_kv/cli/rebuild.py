@@ -32,12 +32,17 @@ def rebuild(node: int, data_dir: Path, output: Output) -> ExitCode:
         ) from error
     except OSError as error:
         raise NotDoneError(explain_os_error(error, data_dir)) from error
+    show_rebuilt(node, moved_to, output, "When the server is started, the")
+    return ExitCode.OK
+
+
+def show_rebuilt(node: int, moved_to: Path | None, output: Output, beginning: str) -> None:
+    """Show that a node has a new directory; see `describe_rebuilt`."""
     members = {"node": node, "moved_to": None if moved_to is None else str(moved_to)}
     if output == "json":
         show_json(members)
     else:
-        show(describe_rebuilt(node, members, "When the server is started, the"))
-    return ExitCode.OK
+        show(describe_rebuilt(node, members, beginning))
 
 
 def describe_rebuilt(node: int, members: Mapping[str, Any], beginning: str) -> str:

@@ -6,6 +6,7 @@ instead, as it does for other servers. A further SIGTERM or SIGINT ends the proc
 was acknowledged is on disk. Nothing here waits for whoever reads the output.
 """
 
+import importlib
 import os
 import shlex
 import signal
@@ -83,7 +84,7 @@ async def run(
 
     """
     stopping = stop_signals()
-    is_reloading = options.has_access_files
+    is_reloading = _has_access_files(options)
     if is_reloading and signal.SIGHUP in stopping:
         stopping.remove(signal.SIGHUP)
     hang_ups = [signal.SIGHUP] if is_reloading else []
@@ -107,6 +108,16 @@ async def run(
                     nursery.cancel_scope.cancel()
             guard.cancel_scope.cancel()
         trace.emit(ServerStopped())
+
+
+def _has_access_files(options: ServeOptions) -> bool:
+    """Return whether there are files to be read anew: of the doors, or of the connections with other hosts."""
+    if options.cluster is None or options.has_access_files:
+        return options.has_access_files
+    # Loaded when it is needed: most servers have all nodes.
+    has_certificates: Callable[[ServeOptions], bool]
+    has_certificates = importlib.import_module("trio_kv.cli.host").has_certificates
+    return has_certificates(options)
 
 
 async def _reload(hang_ups: AsyncIterator[int] | None, house: House) -> None:

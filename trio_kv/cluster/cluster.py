@@ -1,6 +1,6 @@
 """A cluster of one process: its nodes, the network between them, and how it is operated."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from operator import attrgetter, itemgetter
 from random import Random
@@ -285,7 +285,8 @@ class Cluster:
     async def _rebuild(self, member: Member, rebuilding: "_Rebuilding") -> None:
         node = rebuilding.node
         try:
-            running = {other for other, each in self._members.all.items() if each.has_all_data}
+            await self.refresh()
+            running = {*self.sound_nodes()}
             rebuild = partial(self._disks.rebuild, node, self._random, running)
             aside = await self._supervisor.disk_waits.wait(node, rebuild)
         except Exception as error:  # noqa: BLE001 - whoever asked is told, and else everybody
@@ -302,6 +303,13 @@ class Cluster:
             self.restart(node)
         finally:
             rebuilding.ended.set()
+
+    def sound_nodes(self) -> Iterator[int]:
+        """Yield the nodes that run with all of their data, in whichever process."""
+        for node, status in self.registry.nodes.items():
+            member, handle = self._members.all.get(node), self.registry.handle(node)
+            if member.has_all_data if member is not None else handle is not None and status.has_all_data:
+                yield node
 
     async def backup(self, without: Collection[int] = ()) -> dict[str, object]:
         """Take a snapshot that holds every write acknowledged before this call, for somebody to copy.

@@ -263,6 +263,7 @@ class Node:
     def refresh_status(self) -> None:
         """Bring the numbers of the registry's view up to date: done when somebody asks, not at every step."""
         raft, machine, status = self.replica.raft, self.replica.machine, self._status
+        status.is_rebuilding = raft.is_rebuilding
         status.commit = raft.commit
         status.applied = machine.applied
         status.log_first = raft.log.base_index + 1

@@ -13,7 +13,7 @@ The old directory is moved aside, never deleted: it may be somebody's last hope.
 of the steps, of which each may be interrupted.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from random import Random
 
@@ -25,7 +25,7 @@ from trio_kv.storage.node_directory import REBUILDING_NAME, NodeDirectory
 
 
 def rebuild_node(
-    directory: DataDirectory, node: int, random: Random, running: Collection[int] = ()
+    directory: DataDirectory, node: int, random: Random, running: Collection[int] = (), known: int = 0
 ) -> Path | None:
     """Put a new, empty directory in the place of a node's; the node must not run.
 
@@ -34,6 +34,7 @@ def rebuild_node(
         node: whose directory.
         random: draws the new incarnation.
         running: nodes that run with all of their data, here or elsewhere. They are not looked at.
+        known: the highest incarnation of the node that others are known to have heard of.
 
     Returns:
         where the old directory was moved, if there was one.
@@ -46,17 +47,10 @@ def rebuild_node(
     others = [other for other in directory.nodes if other != node]
     reasons = {other: _why_unsound(directory, other) for other in others if other not in running}
     unsound = {other: reason for other, reason in reasons.items() if reason is not None}
-    voters = Voters(directory.nodes)
-    if not voters.has_majority([other for other in others if other not in unsound]):
-        told = "".join(f"\nNode {other}: {reason}." for other, reason in unsound.items())
-        raise StorageError(
-            f"node {node} can't be rebuilt: that takes {voters.majority_size()} other nodes that have all of their "
-            f"data, and {len(others) - len(unsound)} of {len(others)} have.{told}",
-            "Put back the directories that are missing, or restore a backup into a new data directory.",
-        )
+    check_enough(directory.nodes, node, unsound)
     before = directory.manifest
     try:
-        return directory.replace_node(node, random)
+        return directory.replace_node(node, random, known)
     except GoneError as error:
         raise StorageError(f"node {node} can't be rebuilt: {error.text}.", "Nothing was changed.") from error
     except OSError as error:
@@ -74,6 +68,35 @@ def rebuild_node(
             + ("Make room" if is_full else "See to the disk")
             + ", and try again.",
         ) from error
+
+
+def check_enough(
+    nodes: Collection[int],
+    node: int,
+    unsound: Mapping[int, str],
+    way_out: str = "Put back the directories that are missing, or restore a backup into a new data directory.",
+) -> None:
+    """Check that the others can fill a node.
+
+    Args:
+        nodes: all of the cluster.
+        node: which one is to be filled.
+        unsound: why a node can't help, for each of the others that can't.
+        way_out: what to do where they are too few.
+
+    Raises:
+        StorageError: they can't.
+
+    """
+    count, voters = len(nodes) - 1, Voters(nodes)
+    sound = [other for other in nodes if other != node and other not in unsound]
+    if not voters.has_majority(sound):
+        told = "".join(f"\nNode {other}: {reason}." for other, reason in sorted(unsound.items()))
+        raise StorageError(
+            f"node {node} can't be rebuilt: that takes {voters.majority_size()} other nodes that have all of their "
+            f"data, and {len(sound)} of {count} have.{told}",
+            way_out,
+        )
 
 
 def _why_unsound(directory: DataDirectory, node: int) -> str | None:

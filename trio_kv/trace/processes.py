@@ -28,6 +28,15 @@ class LinkRefused(Event):
     reason: str
 
 
+@event("link.rejected", WARNING)
+class LinkRejected(Event):
+    """Another process refuses this one, or is not the one that was meant. It is told once; it is tried again."""
+
+    by: int
+    """The other process."""
+    reason: str
+
+
 @event("link.failed", ERROR)
 class LinkFailed(Event):
     """A bug of trio_kv met what another process said. The connection ended by it, and nothing else."""

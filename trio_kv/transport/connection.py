@@ -6,6 +6,7 @@ lost then, and a request is not handed over.
 """
 
 import math
+import ssl
 from collections.abc import Sequence
 
 import attrs
@@ -34,6 +35,10 @@ class ByteCounts:
 
     bytes_sent: int = 0
     bytes_received: int = 0
+
+
+class RejectedError(LinkLostError):
+    """Another process does not take this one, or is not the one that was meant. The text says why."""
 
 
 class Outbox:
@@ -116,7 +121,7 @@ class Connection:
             try:
                 data = await self._stream.receive_some(RECEIVE_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise LinkLostError(_why(error)) from error
+                raise _lost(error) from error
             if not data:
                 raise LinkLostError(CLOSED)
             self._heard_at = trio.current_time()
@@ -135,7 +140,7 @@ class Connection:
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise LinkLostError(_why(error)) from error
+            raise _lost(error) from error
         self._counts.bytes_sent += len(data)
 
     async def write(self) -> None:
@@ -199,6 +204,12 @@ def _frames_of(items: Sequence[bytes]) -> list[bytes]:
     return frames
 
 
-def _why(error: Exception) -> str:
+def _lost(error: Exception) -> LinkLostError:
+    cause = error.__cause__
     # By the rules of TLS a process says goodbye; one that is killed does not.
-    return CLOSED if is_end(error) else explain(error.__cause__ or error)
+    if is_end(error):
+        return LinkLostError(CLOSED)
+    if isinstance(cause, ssl.SSLError):
+        # Who calls has done with the handshake of TLS 1.3 before his certificate is judged: he hears of that here.
+        return RejectedError(f"the other process ended TLS: {explain(cause)}")
+    return LinkLostError(explain(cause or error))

@@ -8,7 +8,7 @@ import trio
 
 from trio_kv.trace.processes import LinkFailed, LinkRefused
 from trio_kv.trace.trace import Trace
-from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox
+from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox, RejectedError
 from trio_kv.transport.hello import why_refused
 from trio_kv.transport.link import BYTES_MAX, ITEMS_MAX
 from trio_kv.transport.peers import Guest, Host, Identity, decode_faults
@@ -90,7 +90,7 @@ class PeerDoor:
                 greeted = await self._greet(connection, stream)
         except LinkLostError as error:
             # One that only looks whether somebody is here is not worth a word.
-            if error.__cause__ is not None:
+            if isinstance(error, RejectedError):
                 self._tell_refused(str(error))
         except trio.TooSlowError:
             self._tell_refused(f"it did not say within {GREETING_S:g} s who it is")

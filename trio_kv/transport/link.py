@@ -1,6 +1,7 @@
 """A link: the connection that this process opens to another one, again and again, and what waits to go over it."""
 
 import math
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -8,9 +9,16 @@ import attrs
 import trio
 
 from trio_kv.meter.histogram import Histogram
-from trio_kv.trace.processes import LinkConnected, LinkLost
+from trio_kv.trace.processes import LinkConnected, LinkLost, LinkRejected
 from trio_kv.trace.trace import Trace
-from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox, round_trip_s
+from trio_kv.transport.connection import (
+    ByteCounts,
+    Connection,
+    LinkLostError,
+    Outbox,
+    RejectedError,
+    round_trip_s,
+)
 from trio_kv.transport.hello import why_not_welcome
 from trio_kv.transport.peers import Address, Host, Identity, encode_faults
 from trio_kv.wire import links
@@ -79,6 +87,8 @@ class Link:
         self._is_bulk = is_bulk
         self._outbox = Outbox(items_max=BULK_ITEMS_MAX if is_bulk else ITEMS_MAX, bytes_max=BYTES_MAX)
         self._is_up = False
+        self._is_rejected = False
+        """Whether the last try was to no avail for a reason that somebody has to see to."""
         self._asked: dict[tuple[int, ReplyTo, int], None] = {}
         """Requests that wait for their answers: node, asker, number."""
         self._calls: dict[int, _Waiting] = {}
@@ -178,6 +188,8 @@ class Link:
         if not self._is_bulk:
             if was_up:
                 self._trace.emit(LinkLost(self.target, reason))
+            elif is_new and self._is_rejected:
+                self._trace.emit(LinkRejected(self.target, reason))
             if was_up or is_new:
                 self._host.link_changed(self.target, reason)
         self._lose()
@@ -185,6 +197,7 @@ class Link:
     async def _connect(self) -> str:
         """Have one connection; return why it ended."""
         stream: trio.abc.Stream | None = None
+        self._is_rejected = False
         try:
             with trio.move_on_after(self._silence_s) as opening:
                 stream = await self._dial(self._identity.layout.addresses[self.target], self.target)
@@ -192,7 +205,8 @@ class Link:
                 return "nobody answers"
             return await self._use(Connection(stream, self._outbox, self.counts))
         except (OSError, LinkLostError) as error:
-            return _why(error)
+            self._is_rejected = isinstance(error, RejectedError)
+            return why_unreachable(error)
         finally:
             if stream is not None:
                 await trio.aclose_forcefully(stream)
@@ -210,7 +224,9 @@ class Link:
                 nursery.start_soon(partial(connection.watch, self._silence_s, pings=True, idle_s=idle_s))
                 await self._receive(connection)
         except* (LinkLostError, LinkFormatError, PeerError, NodePortError) as group:
-            reason = str(_first(group))
+            error = _first(group)
+            self._is_rejected = isinstance(error, RejectedError)
+            reason = str(error)
         return reason
 
     async def _greet(self, connection: Connection) -> None:
@@ -224,10 +240,10 @@ class Link:
         if len(items) > 1:
             raise LinkFormatError("more than an answer to the hello")
         if isinstance(welcome, Refusal):
-            raise LinkLostError(f"refused: {welcome.reason}")
+            raise RejectedError(f"refused: {welcome.reason}")
         why = why_not_welcome(welcome, self.target, identity, host.known_incarnation)
         if why is not None:
-            raise LinkLostError(f"not taken: {why}")
+            raise RejectedError(f"not taken: {why}")
         connection.limit_frames()
         host.heard(welcome.incarnations)
         self._is_up, self.reason = True, ""
@@ -283,13 +299,16 @@ class _Waiting:
         self.ended.set()
 
 
-def _why(error: Exception) -> str:
+def why_unreachable(error: Exception) -> str:
     """Return why a connection could not be opened: of several addresses, what the first one said."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
         error = cause.exceptions[0] if isinstance(cause.exceptions[0], OSError) else error
     elif isinstance(error, OSError) and isinstance(cause, OSError):
         error = cause
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        # Without the address, which is known: Trio's text has it, as a tuple.
+        return os.strerror(error.errno)
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

@@ -5,10 +5,10 @@ from typing import Protocol, cast
 
 import trio
 
-from trio_kv.transport.connection import LinkLostError
+from trio_kv.transport.connection import RejectedError
 from trio_kv.transport.peer_tls import PeerContexts, Secured, WrongPeerError, check_peer
 from trio_kv.transport.peers import Address
-from trio_kv.transport.tls import explain
+from trio_kv.transport.tls import explain, open_tls
 
 
 class Security(Protocol):
@@ -63,33 +63,33 @@ class MutualTls:
     Args:
         contexts: what connections begin with from now on; may be replaced.
         cluster: the id of the cluster.
+        below: opens and takes the connections that TLS goes over; None: TCP.
 
     """
 
-    def __init__(self, contexts: PeerContexts, cluster: str) -> None:
+    def __init__(self, contexts: PeerContexts, cluster: str, below: Security | None = None) -> None:
         """Have no connection yet; see the class."""
         self.contexts = contexts
+        self._below = Plain() if below is None else below
         self._cluster = cluster
 
     async def dial(self, address: Address, process: int) -> trio.abc.Stream:
         """See `Security`."""
-        stream = trio.SSLStream(await trio.open_tcp_stream(*address), self.contexts.dialling)
+        raw = await self._below.dial(address, process)
         try:
-            await _shake_hands(stream)
+            stream = await _shake_hands(raw, self.contexts.dialling, server_side=False)
             check_peer(cast("Secured", stream), self._cluster, process)
         except WrongPeerError as error:
-            await trio.aclose_forcefully(stream)
-            raise LinkLostError(str(error)) from error
+            await trio.aclose_forcefully(raw)
+            raise RejectedError(str(error)) from error
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(raw)
             raise
         return stream
 
     async def accept(self, stream: trio.abc.Stream) -> trio.abc.Stream:
         """See `Security`."""
-        secure = trio.SSLStream(stream, self.contexts.listening, server_side=True)
-        await _shake_hands(secure)
-        return secure
+        return await _shake_hands(await self._below.accept(stream), self.contexts.listening, server_side=True)
 
     def why_not(self, stream: trio.abc.Stream, process: int) -> str | None:
         """See `Security`."""
@@ -100,8 +100,10 @@ class MutualTls:
         return None
 
 
-async def _shake_hands(stream: "trio.SSLStream[trio.abc.Stream] | trio.SSLStream[trio.SocketStream]") -> None:
+async def _shake_hands(
+    stream: trio.abc.Stream, context: ssl.SSLContext, *, server_side: bool
+) -> trio.abc.Stream:
     try:
-        await stream.do_handshake()
-    except (trio.BrokenResourceError, ssl.CertificateError) as error:
-        raise LinkLostError(f"the TLS handshake failed: {explain(error.__cause__)}") from error
+        return await open_tls(stream, context, server_side=server_side)
+    except trio.BrokenResourceError as error:
+        raise RejectedError(f"the TLS handshake failed: {explain(error.__cause__)}") from error

@@ -6,6 +6,7 @@ A connection keeps what it was opened with; one that comes after `Credentials.re
 The first bytes are looked at before TLS sees them: a client that speaks plainly is told so in its own language.
 """
 
+import contextlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -173,22 +174,33 @@ async def shake_hands(
         if not first.startswith(HANDSHAKE_RECORD):
             await stream.send_all(answer_plain(first))
             raise HandshakeError("the client speaks no TLS")
-        context = _Context(credentials.loaded.context)
-        # It asks its context for nothing but `wrap_bio`.
-        secure = trio.SSLStream(
-            ReplayStream(first, stream), cast("ssl.SSLContext", context), server_side=True
-        )
-        failure: trio.BrokenResourceError | None = None
-        try:
-            await secure.do_handshake()
-        except trio.BrokenResourceError as error:
-            failure = error
-        if failure is not None:
-            if alert := context.read_outgoing():
-                await stream.send_all(alert)
-            raise failure
+        return await open_tls(ReplayStream(first, stream), credentials.loaded.context, server_side=True)
     except trio.BrokenResourceError as error:
         raise HandshakeError(f"the TLS handshake failed: {explain(error.__cause__)}") from error
+
+
+async def open_tls(
+    stream: trio.abc.Stream, context: ssl.SSLContext, *, server_side: bool
+) -> "trio.SSLStream[trio.abc.Stream]":
+    """Make a TLS connection of a stream. Where the handshake fails, the other end is told why.
+
+    Raises:
+        trio.BrokenResourceError: it failed; the cause says why.
+
+    """
+    watched = _Context(context)
+    # It asks its context for nothing but `wrap_bio`.
+    secure = trio.SSLStream(stream, cast("ssl.SSLContext", watched), server_side=server_side)
+    failure: trio.BrokenResourceError | None = None
+    try:
+        await secure.do_handshake()
+    except trio.BrokenResourceError as error:
+        failure = error
+    if failure is not None:
+        if alert := watched.read_outgoing():
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(alert)
+        raise failure
     return secure
 
 

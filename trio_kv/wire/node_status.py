@@ -34,6 +34,13 @@ class NodeStatus:
     leader: int | None = None
     is_gone: bool = False
     """Whether it is down because its directory is not where it was."""
+    is_rebuilding: bool = False
+    """Whether it is being filled by the others."""
+
+    @property
+    def has_all_data(self) -> bool:
+        """Whether it runs, so that its disk was read, and is not being filled by the others."""
+        return self.role is not None and not self.is_rebuilding
 
     def as_reply(self) -> dict[str, object]:
         """Return the node's row of the protocol's status reply."""
@@ -43,4 +50,4 @@ class NodeStatus:
         return row
 
 
-_is_told = attrs.filters.exclude("leader", "is_gone")
+_is_told = attrs.filters.exclude("leader", "is_gone", "is_rebuilding")

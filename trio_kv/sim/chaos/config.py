@@ -12,6 +12,8 @@ FaultKind = Literal[
     "pause",
     "kill",
     "freeze",
+    "kill-one",
+    "freeze-one",
     "fail-disk",
     "rebuild",
     "transfer",
@@ -22,11 +24,13 @@ FaultKind = Literal[
     "drop",
     "slow-disk",
     "stall-disk",
+    "fill-disk",
     "command",
 ]
 """What the nemesis can do, in the words of the control door; beside them:
 
-- `kill`, `freeze`: SIGKILL and SIGSTOP of the whole server process, which must be our child;
+- `kill`, `freeze`: SIGKILL and SIGSTOP of the server's process, which must be our child, or of all hosts;
+- `kill-one`, `freeze-one`: the same of one of its further processes, or of one host;
 - `stall-disk`: a disk so slow that it stands still;
 - `command`: whatever a command line of the user's does.
 """
@@ -34,7 +38,9 @@ FaultKind = Literal[
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 PROCESS_KINDS: frozenset[FaultKind] = frozenset({"kill", "freeze"})
 """Those that need the process to be our own."""
-DOOR_KINDS = frozenset(FAULT_KINDS) - PROCESS_KINDS - {"command"}
+ONE_KINDS: frozenset[FaultKind] = frozenset({"kill-one", "freeze-one"})
+"""Those that need several of them."""
+DOOR_KINDS = frozenset(FAULT_KINDS) - PROCESS_KINDS - ONE_KINDS - {"command"}
 """Those that need a control door."""
 
 COVERAGE_S = 60.0
@@ -58,6 +64,10 @@ class ChaosConfig:
     """How long load and faults last; recovery and verdict come after."""
     nodes: int = attrs.field(default=5, validator=[validators.ge(1), validators.le(9)])
     """Of a server of our own."""
+    processes: int = attrs.field(default=1, validator=[validators.ge(1), validators.le(9)])
+    """Over which its nodes are spread."""
+    is_cluster: bool = False
+    """Whether each of its nodes is a host, with doors of its own."""
     clients: int = attrs.field(default=16, validator=validators.ge(1))
     """Connections at a time."""
     keys: int = attrs.field(default=10, validator=validators.ge(1))

@@ -1,10 +1,10 @@
 """The nemesis: draws faults from the seed, brings them about, ends them again, and writes down when.
 
-Two lanes run side by side, one that hurts nodes and the process, one that hurts links and disks; a third runs the
-user's own command. So faults meet alone and mixed. Each lane deals from a shuffled deck: what a run must have met
-comes up early, and evenly. A lane ends each fault that it began; what an end of the run leaves behind is mended by
-`recovery`. More than a minority may be hurt at a time: safety must hold whatever happens, and that the store serves
-is asked only when all is mended.
+Lanes run side by side: one hurts nodes and the server as a whole, one single processes or hosts, one links and disks; a
+further one runs the user's own command. So faults meet alone and mixed. Each lane deals from a shuffled deck: what a
+run must have met comes up early, and evenly. A lane ends each fault that it began; what an end of the run leaves behind
+is mended by `recovery`. More than a minority may be hurt at a time: safety must hold whatever happens, and that the
+store serves is asked only when all is mended.
 """
 
 import subprocess
@@ -17,85 +17,24 @@ import attrs
 import trio
 
 from trio_kv.client.control import NoDoorError
-from trio_kv.sim.chaos.config import DOOR_KINDS, PROCESS_KINDS, FaultKind
+from trio_kv.sim.chaos.cards import (
+    COMMAND_CARDS,
+    LINK_CARDS,
+    NODE_CARDS,
+    ONE_CARDS,
+    Card,
+    Fault,
+    first_deck,
+)
+from trio_kv.sim.chaos.config import FaultKind
 from trio_kv.sim.chaos.recovery import mend_nodes
-from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, Target
+from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, One, Own, RefusedError, Target
 
 BACK_S = 15.0
 """A node that is not up by then is left to the next fault, or to the recovery."""
 POLL_S = 0.05
 ATTEMPTS_MAX = 3
 """A fault that makes no sense just now is tried so often before the next one's turn."""
-
-
-@attrs.define
-class Fault:
-    """A fault that was brought about."""
-
-    kind: FaultKind
-    name: str
-    from_s: float
-    to_s: float
-    situation: str | None = None
-    """What a run must have met, if this is an example of it."""
-
-
-@attrs.frozen
-class Card:
-    """A fault that may be drawn."""
-
-    kind: FaultKind
-    variant: str = "any"
-    situation: str | None = None
-
-
-NODE_CARDS = (
-    *[Card("crash")] * 2,
-    *[Card("crash", "leader", "the leader crashed")] * 4,
-    *[Card("kill", situation="the process was killed")] * 4,
-    Card("stop"),
-    Card("stop", "leader"),
-    *[Card("pause")] * 2,
-    *[Card("pause", "leader", "the leader was paused")] * 3,
-    *[Card("freeze", situation="the process was frozen")] * 2,
-    Card("fail-disk"),
-    Card("rebuild"),
-    *[Card("transfer")] * 2,
-    *[Card("snapshot")] * 2,
-)
-LINK_CARDS = (
-    *[Card("partition", "minority", "the leader was in a minority")] * 4,
-    *[Card("partition", "majority", "the leader was in a majority")] * 3,
-    Card("partition"),
-    Card("cut"),
-    Card("cut", "bridge"),
-    Card("delay"),
-    *[Card("drop")] * 2,
-    Card("slow-disk"),
-    Card("stall-disk", "leader"),
-)
-COMMAND_CARDS = (Card("command"),)
-
-KILL_KINDS = frozenset({"crash", "stop", "kill"})
-PAUSE_KINDS = frozenset({"pause", "freeze"})
-
-
-def possible_kinds(target: Target, *, has_command: bool) -> frozenset[FaultKind]:
-    """Return the faults that can be brought about on a target."""
-    kinds: set[FaultKind] = {"command"} if has_command else set()
-    if target.has_door:
-        kinds |= DOOR_KINDS
-    if target.has_process:
-        kinds |= PROCESS_KINDS
-    return frozenset(kinds)
-
-
-def required_situations(kinds: frozenset[FaultKind], nodes: int) -> list[str]:
-    """Return what a run with these faults must have met."""
-    needed = [card for card in (*NODE_CARDS, *LINK_CARDS) if card.kind in kinds and card.situation]
-    if nodes < 3:
-        needed = [card for card in needed if card.kind != "partition"]
-    return sorted({card.situation for card in needed if card.situation})
 
 
 @attrs.define
@@ -118,11 +57,13 @@ class Nemesis:
     """Faults that made no sense when they came up."""
     problems: list[str] = attrs.field(factory=list, init=False)
     """What kept the user's command from doing its work."""
+    _deaths: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    """One death after the other: nobody starts what somebody else has killed."""
 
     async def run(self) -> None:
         """Bring faults about until cancelled."""
         async with trio.open_nursery() as nursery:
-            for cards in (NODE_CARDS, LINK_CARDS, COMMAND_CARDS):
+            for cards in (NODE_CARDS, ONE_CARDS, LINK_CARDS, COMMAND_CARDS):
                 wanted = [card for card in cards if card.kind in self._kinds]
                 if wanted:
                     nursery.start_soon(self._run_lane, wanted, Random(self._random.getrandbits(64)))
@@ -155,18 +96,18 @@ class Nemesis:
                 await self._kill(card, random)
             case "freeze":
                 await self._freeze(card, random)
+            case "kill-one":
+                await self._kill_one(card, random)
+            case "freeze-one":
+                await self._freeze_one(card, random)
             case "partition":
                 await self._partition(card, random)
             case "cut":
                 await self._cut(card, random)
-            case "delay":
-                ms = random.choice([5, 20, 50, 100])
-                await self._spoil(card, f"delay {ms} ms", random, [{"ms": ms}])
-            case "drop":
-                percent = random.choice([2, 10, 30, 50])
-                await self._spoil(card, f"drop {percent} %", random, [{"percent": percent}])
-            case "slow-disk" | "stall-disk":
-                await self._slow_disk(card, random)
+            case "delay" | "drop":
+                await self._spoil_links(card, random)
+            case "slow-disk" | "stall-disk" | "fill-disk":
+                await self._spoil_disk(card, random)
             case "command":
                 await self._run_command(card, random)
 
@@ -194,8 +135,9 @@ class Nemesis:
         with trio.move_on_after(BACK_S):
             while (state := await self._state(node)) != "up":
                 if state in ("crashed", "stopped") and not is_asked:
-                    is_asked = True
-                    await self._target.ask_door("restart", node=node)
+                    with suppress(RefusedError):  # its process is away
+                        await self._target.ask_door("restart", node=node)
+                        is_asked = True
                 await trio.sleep(POLL_S)
 
     async def _state(self, node: int) -> str:
@@ -213,27 +155,56 @@ class Nemesis:
         node = random.choice(wanted)
         return node, bool(node == leader)
 
-    # The process
+    # Processes
 
     async def _kill(self, card: Card, random: Random) -> None:
-        server = self._own_server()
-        from_s = self._now()
-        await server.kill()
-        with self._noted(card, "kill of the process (SIGKILL)", from_s):
-            await trio.sleep(random.choice([0.0, 0.0, 0.3, 1.0]))
-            await server.start()
+        own = self._own()
+        async with self._deaths:
+            from_s = self._now()
+            await own.kill()
+            with self._noted(card, "kill of the server (SIGKILL)", from_s):
+                await trio.sleep(random.choice([0.0, 0.0, 0.3, 1.0]))
+                await own.start()
 
     async def _freeze(self, card: Card, random: Random) -> None:
-        server = self._own_server()
+        own = self._own()
         from_s = self._now()
-        server.freeze()
-        with self._noted(card, "freeze of the process (SIGSTOP)", from_s):
+        own.freeze()
+        with self._noted(card, "freeze of the server (SIGSTOP)", from_s):
             await trio.sleep(random.choice([0.1, 0.5, 1.0, 3.0]))
-            server.thaw()
+            own.thaw()
 
-    def _own_server(self) -> OwnServer:
-        assert isinstance(self._target, OwnServer), "only a process of our own may be killed"
-        return self._target
+    async def _kill_one(self, card: Card, random: Random) -> None:
+        async with self._deaths:
+            one = await self._draw_one(card.variant, random)
+            from_s = self._now()
+            await one.kill()
+            with self._noted(card, f"kill-one {one.name} (SIGKILL)", from_s):
+                await trio.sleep(random.choice([0.0, 0.0, 0.3, 1.0, 3.0]))
+                with trio.move_on_after(BACK_S):
+                    await one.start()
+
+    async def _freeze_one(self, card: Card, random: Random) -> None:
+        one = await self._draw_one(card.variant, random)
+        from_s = self._now()
+        one.freeze()
+        with self._noted(card, f"freeze-one {one.name} (SIGSTOP)", from_s):
+            await trio.sleep(random.choice([0.1, 0.5, 1.0, 3.0]))
+            one.thaw()
+
+    async def _draw_one(self, variant: str, random: Random) -> One:
+        """Return a process that can be hurt by itself."""
+        wanted: set[int] | None = None
+        if variant == "leader":
+            wanted = {(await self._target.ask_door("status")).get("leader") or 0}
+        ones = [one for one in self._own().ones if wanted is None or wanted & set(one.nodes)]
+        if not ones:
+            raise RefusedError("no single process runs, or none has the leader, just now")
+        return random.choice(ones)
+
+    def _own(self) -> Own:
+        assert self._target.own is not None, "only processes of our own may be hurt"
+        return self._target.own
 
     # Links and disks
 
@@ -262,8 +233,18 @@ class Nemesis:
             name = f"cut all but the bridge n{bridge}"
         await self._spoil(card, name, random, [{"link": link} for link in links])
 
-    async def _slow_disk(self, card: Card, random: Random) -> None:
+    async def _spoil_links(self, card: Card, random: Random) -> None:
+        name, unit, amounts = (
+            ("ms", "ms", [5, 20, 50, 100]) if card.kind == "delay" else ("percent", "%", [2, 10, 30, 50])
+        )
+        amount = random.choice(amounts)
+        await self._spoil(card, f"{card.kind} {amount} {unit}", random, [{name: amount}])
+
+    async def _spoil_disk(self, card: Card, random: Random) -> None:
         node, _ = await self._draw_node(card.variant, random)
+        if card.kind == "fill-disk":
+            await self._spoil(card, f"fill-disk n{node}", random, [{"node": node}])
+            return
         ms = random.choice([5, 20, 50]) if card.kind == "slow-disk" else random.choice([1000, 3000])
         name = f"{card.kind} n{node} ({ms} ms)"
         await self._spoil(card, name, random, [{"node": node, "ms": ms}], command="slow-disk")
@@ -321,13 +302,6 @@ class Nemesis:
             yield
         finally:
             fault.to_s = self._now()
-
-
-def first_deck(cards: Sequence[Card], random: Random) -> list[Card]:
-    """Return a deck, to be dealt from its end, that begins with an example of each situation."""
-    mixed = random.sample(cards, len(cards))
-    first = {card.situation: card for card in mixed if card.situation}
-    return [*(card for card in mixed if card not in first.values()), *first.values()]
 
 
 def draw_partition(nodes: Sequence[int], leader: int | None, variant: str, random: Random) -> list[list[int]]:

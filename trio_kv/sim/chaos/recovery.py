@@ -18,12 +18,13 @@ from trio_kv.check.exchange import Exchange
 from trio_kv.check.exchange import read as read_member
 from trio_kv.check.history import Operation
 from trio_kv.check.replay_replies import GONE_WITHIN_S
+from trio_kv.client.addresses import Address, format_address
 from trio_kv.client.control import NoDoorError
 from trio_kv.kv.operations import Get, Set
 from trio_kv.sim.chaos.lines import LineStream, connect
 from trio_kv.sim.chaos.outcomes import classify
 from trio_kv.sim.chaos.recorder import Recorder
-from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, OwnServer, RefusedError, StartError, Target
+from trio_kv.sim.chaos.target import SLOW_DOOR_TIMEOUT_S, RefusedError, StartError, Target
 from trio_kv.sim.families import TTL_SHORT_S, Family
 from trio_kv.wire.operations import Request, Status
 from trio_kv.wire.replies import ReplyError, ReplyLine
@@ -31,6 +32,8 @@ from trio_kv.wire.requests import encode_request
 
 ATTEMPT_S = 5.0
 POLL_S = 0.1
+ALIKE_S = 2.0
+"""Within this time all nodes apply what was just written, and tell one another."""
 AUDIT_BATCH = 64
 MENDING = {"paused": "resume", "stopped": "restart", "crashed": "restart", "needs_rebuild": "rebuild"}
 """What to do about a node that is not up. A rebuild that was killed half-way leaves a node that needs another."""
@@ -48,8 +51,12 @@ async def mend(target: Target) -> None:
         StartError: our own server does not come up.
 
     """
-    if isinstance(target, OwnServer):
-        await target.revive()
+    if target.own is not None:
+        await target.own.revive()
+    await _mend_by_door(target)
+
+
+async def _mend_by_door(target: Target) -> None:
     if target.has_door:
         # What is still wrong after this shows when the store must be whole.
         with suppress(NoDoorError, RefusedError):
@@ -86,31 +93,40 @@ async def wait_whole(target: Target, key: str, *, within_s: float) -> float:
 
     """
     started_s = trio.current_time()
-    missing = "it does not answer"
+    missing, address = "it does not answer", target.addresses[0]
     with trio.move_on_after(within_s):
         while missing:
             try:
-                with trio.fail_after(ATTEMPT_S):
-                    missing = await _what_is_missing(target, key)
+                for address in target.addresses:
+                    with trio.fail_after(ATTEMPT_S):
+                        if missing := await _what_is_missing(address, key):
+                            break
             except LOST_ERRORS as error:
-                missing = f"no answer from {':'.join(map(str, target.address))}: {error}"
+                missing = f"no answer from {format_address(address)}: {error}"
             if missing:
                 await trio.sleep(POLL_S)
+                # A process that was away a moment ago has not heard of it.
+                await _mend_by_door(target)
         return trio.current_time() - started_s
     raise NotWholeError(f"{within_s:g} s after the last fault ended the store is not whole: {missing}")
 
 
-async def _what_is_missing(target: Target, key: str) -> str:
+async def _what_is_missing(address: Address, key: str) -> str:
     value = msgspec.Raw(b'"whole"')
-    async with _open(target) as stream:
+    async with _open(address) as stream:
         for request in (Request(Set(key, value)), Request(Get(key))):
             reply = await _ask(stream, request)
             if reply.code != "ok" or reply.value is None or bytes(reply.value) != bytes(value):
                 return f"{type(request).__name__} of {key!r} is answered with {reply.line!r}"
-        reply = await _ask(stream, Request(Status()))
-    if reply.code != "ok":
-        return ""  # a server that does not tell its state; it serves, and that is all we can know
-    return compare_nodes(msgspec.json.decode(reply.line))
+        deadline = trio.current_time() + ALIKE_S
+        while True:
+            reply = await _ask(stream, Request(Status()))
+            if reply.code != "ok":
+                return ""  # a server that does not tell its state; it serves, and that is all we can know
+            missing = compare_nodes(msgspec.json.decode(reply.line))
+            if not missing or trio.current_time() > deadline:
+                return missing
+            await trio.sleep(POLL_S)
 
 
 async def write_last(target: Target, key: str) -> int:
@@ -122,7 +138,7 @@ async def write_last(target: Target, key: str) -> int:
     """
     try:
         with trio.fail_after(ATTEMPT_S):
-            async with _open(target) as stream:
+            async with _open(target.addresses[0]) as stream:
                 reply = await _ask(stream, Request(Set(key, msgspec.Raw(b'"last"')), meta=True))
     except LOST_ERRORS as error:
         raise NotWholeError(f"the last write had no answer: {error}") from error
@@ -160,7 +176,7 @@ async def audit(target: Target, recorder: Recorder, client: int) -> dict[str, li
     reads: dict[str, list[Operation | Exchange]] = {}
     gone_s = recorder.now() + TTL_SHORT_S + GONE_WITHIN_S
     try:
-        async with _open(target) as stream:
+        async with _open(target.addresses[0]) as stream:
             for prefix in families:
                 while any(map(_ends_soon, read := await _read_family(stream, prefix, recorder, client))):
                     if recorder.now() > gone_s:
@@ -230,10 +246,10 @@ async def find_nodes(target: Target) -> int:
     """
     try:
         with trio.fail_after(ATTEMPT_S):
-            async with _open(target) as stream:
+            async with _open(target.addresses[0]) as stream:
                 reply = await _ask(stream, Request(Status()))
     except LOST_ERRORS as error:
-        address = ":".join(map(str, target.address))
+        address = format_address(target.addresses[0])
         raise StartError(f"no server of our protocol answers at {address}: {error!r}") from error
     if reply.code != "ok":
         return 0
@@ -242,8 +258,8 @@ async def find_nodes(target: Target) -> int:
 
 
 @asynccontextmanager
-async def _open(target: Target) -> AsyncIterator[LineStream]:
-    stream = await connect(*target.address)
+async def _open(address: Address) -> AsyncIterator[LineStream]:
+    stream = await connect(*address)
     try:
         yield stream
     finally:

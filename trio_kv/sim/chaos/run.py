@@ -6,14 +6,15 @@
 | `watched.jsonl` | what watches were told of each key, kept unless the run is valid |
 | `timeline.html` | a picture of the key that is wrong, or of the most troubled one |
 | `summary.json` | the verdict and the figures |
-| `server.log`, `traces/` | what our own server said; every event of it, start by start |
-| `data/` | its data directory, kept unless the run is valid |
+| `server.log`, `traces/` | what our own server said; every event of it, start by start; of hosts `host-1.log`, … |
+| `data/` | its data directory, or one for each host, kept unless the run is valid |
+| `cluster/` | the file of a cluster of hosts |
 """
 
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Any
@@ -25,13 +26,14 @@ import trio
 from trio_kv.check.history import Fault as HistoryFault
 from trio_kv.check.history import RisingClock
 from trio_kv.check.picture import VIOLATIONS_DRAWN_MAX
+from trio_kv.sim.chaos.cards import possible_kinds, required_situations
 from trio_kv.sim.chaos.config import COVERAGE_S, ChaosConfig
 from trio_kv.sim.chaos.judge import Judge, Question, draw_picture, open_judge
-from trio_kv.sim.chaos.nemesis import Nemesis, possible_kinds, required_situations
+from trio_kv.sim.chaos.nemesis import Nemesis
 from trio_kv.sim.chaos.recorder import Group, Recorder
 from trio_kv.sim.chaos.recovery import NotWholeError, audit, find_nodes, mend, wait_whole, write_last
 from trio_kv.sim.chaos.summary import Findings, Summary, count_situations
-from trio_kv.sim.chaos.target import OwnServer, StartError, Target
+from trio_kv.sim.chaos.target import StartError, Target
 from trio_kv.sim.chaos.watchers import StreamFile, Watchers
 from trio_kv.sim.chaos.workload import Workload
 
@@ -112,14 +114,18 @@ class Run:
         """Hear an event of our own server's log: no fault of ours explains these."""
         match event:
             case {"event": "node.crashed", "is_injected": False, "node": node, "reason": reason}:
-                self._accuse(f"n{node} crashed by itself: {reason}; see server.log")
+                self._accuse(f"n{node} crashed by itself: {reason}; see {_log(event)}")
             case {"event": "node.damaged", "node": node}:
-                self._accuse(f"n{node} finds its disk damaged: {event.get('reason')}; see server.log")
+                self._accuse(f"n{node} finds its disk damaged: {event.get('reason')}; see {_log(event)}")
             case {"event": "client.failed"}:
-                self._accuse("a client's connection failed by a bug of the server; see server.log")
-            case {"event": "process.ended", "code": code}:
-                self._accuse(f"the server's process ended by itself with {code}; see server.log")
+                self._accuse(f"a client's connection failed by a bug of the server; see {_log(event)}")
+            case {"event": "process.ended", "code": code, "who": who}:
+                self._accuse(f"{who} ended by itself with {code}; see {_log(event)}")
                 self._stop.set()
+            case {"event": "process.ended", "ended": number, "reason": reason}:
+                self._accuse(f"process {number} ended by itself: {reason}; see {_log(event)}")
+            case {"event": "process.left", "who": who}:
+                self._accuse(f"processes that {who} started go on without it; see {_log(event)}")
             case _:
                 pass
 
@@ -129,7 +135,7 @@ class Run:
         nodes = await find_nodes(target)
         self._begin_s = trio.current_time()
         # On our own server all keys are new; on another one they need a name that no key there has.
-        prefix = "" if target.has_process else f"chaos-{time.time_ns() // 1_000_000:x}-"
+        prefix = "" if target.own is not None else f"chaos-{time.time_ns() // 1_000_000:x}-"
         recorder = Recorder(
             self._groups,
             Random(f"{config.seed} keys"),
@@ -148,10 +154,9 @@ class Run:
                 await self._load(target, recorder, nemesis, judge)
                 reads = await self._recover(target, recorder, f"{prefix}whole", watchers)
                 watching.cancel_scope.cancel()
-            if isinstance(target, OwnServer):
-                code = await target.stop()
-                if code != 0:
-                    self._accuse(f"the server, asked to stop, ended with {code}")
+            if target.own is not None:
+                for problem in await target.own.stop():
+                    self._accuse(problem)
             guilty = await self._check_all(recorder, reads, judge, watchers)
             streams.close()
         self.findings.doubts += nemesis.problems
@@ -169,7 +174,7 @@ class Run:
         """Begin watches, if the server has them."""
         if not self._config.has_families:
             return
-        if not await nursery.start(watchers.run) and target.has_process:
+        if not await nursery.start(watchers.run) and target.own is not None:
             self._accuse("our own server knows no watches")
 
     async def _load(self, target: Target, recorder: Recorder, nemesis: Nemesis, judge: Judge) -> None:
@@ -195,7 +200,7 @@ class Run:
                     nursery.cancel_scope.cancel()
             except* StartError as group:
                 # It was killed, and does not come up again. Its log says why.
-                for error in group.exceptions:
+                for error in _leaves(group):
                     self._accuse(f"after a kill: {error}")
             self._load_s = trio.current_time() - self._begin_s
             recorder.retire()
@@ -350,6 +355,18 @@ class Run:
     def _accuse(self, violation: str) -> None:
         if violation not in self.findings.violations:
             self.findings.violations.append(violation)
+
+
+def _leaves(group: BaseExceptionGroup[StartError]) -> Iterator[StartError]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
+
+
+def _log(event: dict[str, Any]) -> str:
+    return str(event.get("log", "server.log"))
 
 
 def _ranges(group: Group, reads: dict[str, tuple[int, int]]) -> list[tuple[int, int]]:

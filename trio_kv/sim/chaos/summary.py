@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from trio_kv.sim.chaos.nemesis import KILL_KINDS, PAUSE_KINDS, Fault
+from trio_kv.sim.chaos.cards import KILL_KINDS, PAUSE_KINDS, Fault
 
 Verdict = Literal["valid", "violation", "unknown"]
 

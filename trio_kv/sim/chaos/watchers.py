@@ -212,7 +212,7 @@ class _Watcher:
         while True:
             with trio.move_on_after(CONNECT_S):
                 try:
-                    return await connect(*self._owner.target.address)
+                    return await connect(*self._random.choice(self._owner.target.addresses))
                 except OSError:
                     pass  # it is down, which is what a run of chaos is made of
             await trio.sleep(RETRY_S)

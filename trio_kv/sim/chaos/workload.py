@@ -117,7 +117,7 @@ class Workload:
         while True:
             with trio.move_on_after(CONNECT_S):
                 try:
-                    return await connect(*self._target.address)
+                    return await connect(*random.choice(self._target.addresses))
                 except OSError:
                     pass  # it is down, which is what a run of chaos is made of
             await trio.sleep(random.uniform(*RECONNECT_S))
