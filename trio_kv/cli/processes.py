@@ -18,6 +18,7 @@ from random import SystemRandom
 import msgspec
 import trio
 
+from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.options import ServeOptions
 from trio_kv.cli.worker import END_S, Spec
 from trio_kv.cluster.config import ClusterConfig
@@ -158,10 +159,28 @@ async def _keep(spec: Spec, trace: Trace) -> None:
 
 
 async def _live(spec: Spec, trace: Trace) -> str:
-    """Run a further process until it dies; return what it died of."""
-    reading, writing = os.pipe()
+    """Run a further process until it dies; return what it died of. One that can't be started is tried again, too."""
     try:
+        child, pipe = await _start(spec)
+    except OSError as error:
+        return f"it can't be started: {explain_os_error(error)}"
+    try:
+        trace.emit(ProcessStarted(spec.process, child.pid, spec.nodes[spec.process]))
+        code = await child.wait()
+    finally:
+        os.close(pipe)
+        await _end(child)  # noqa: ASYNC102 - it shields, but not for ever
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+async def _start(spec: Spec) -> tuple[trio.Process, int]:
+    """Start a further process; return it, and the pipe that is to be closed for it to end. Raises OSError."""
+    reading, writing = os.pipe()
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, writing)
         try:
+            # Before it starts, for nobody may be there to read any more after that. The pipe has room for it.
+            os.write(writing, msgspec.json.encode(spec) + b"\n")
             child = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "trio_kv.cli.worker", str(reading)],
                 pass_fds=(reading, spec.directory, spec.listener),
@@ -169,19 +188,16 @@ async def _live(spec: Spec, trace: Trace) -> str:
             )
         finally:
             os.close(reading)
-        trace.emit(ProcessStarted(spec.process, child.pid, spec.nodes[spec.process]))
-        try:
-            # A pipe has room for it: it takes a page, and nobody is waited for.
-            os.write(writing, msgspec.json.encode(spec) + b"\n")
-            code = await child.wait()
-        finally:
-            os.close(writing)
-            writing = -1
-            with trio.move_on_after(END_S, shield=True):
-                await child.wait()
-            if child.returncode is None:
-                child.kill()
-    finally:
-        if writing >= 0:
-            os.close(writing)
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+        undo.pop_all()
+    return child, writing
+
+
+async def _end(child: trio.Process) -> None:
+    """See a process to its end, whose pipe is closed: the lock of the directory lasts as long as it does."""
+    with trio.move_on_after(END_S, shield=True):
+        await child.wait()
+    if child.returncode is None:
+        child.kill()
+        # One whose disk hangs can't even be killed: it is left to the system.
+        with trio.move_on_after(END_S, shield=True):
+            await child.wait()
