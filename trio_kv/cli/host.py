@@ -120,8 +120,9 @@ async def open_host(options: ServeOptions, trace: Trace, security: Security) -> 
     )
     serve_commands(process.cluster, process.others)
     local = make_store(process.cluster, random, session_timeout_s=options.session_timeout_s)
+    listeners = await _listen(*layout.addresses[node])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(process.run_links, await _listen(*layout.addresses[node]))
+        nursery.start_soon(process.run_links, listeners)
         async with running_in(directory, local):
             yield local
         nursery.cancel_scope.cancel()
