@@ -124,3 +124,23 @@ def test_pieces_join() -> None:
         at, told = batch.upto, told + len(batch.changes)
     assert at == fed.machine.applied
     assert told == len(fed.feed.history.read(0, 1 << 30)[1])
+
+
+def test_large_changes_come_in_several_answers() -> None:
+    """One answer with all that the history holds would hold up a link between processes for a second."""
+    fed = Fed()
+    value = msgspec.Raw(bytes(1 << 20))
+    for revision in range(1, 21):
+        fed.machine.applied = revision
+        fed.machine.changes = [Change("set", "k", value, revision, 0)]
+        fed.feed.applied(fed.machine, 1, len(bytes(value)))
+    after, sizes = 0, []
+    while after < 20:
+        fed.feed.pull(0.0, Pull(ASKER, 1, after))
+        (batch,) = fed.answers()
+        assert isinstance(batch, Batch)
+        assert batch.after == after
+        after = batch.upto
+        sizes.append(len(batch.changes))
+    assert sum(sizes) == 20
+    assert max(sizes) <= 5

@@ -8,6 +8,7 @@ Changes lie in blocks, so that to note one costs its place in a list, and to for
 themselves are shared by the machines of a process.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
@@ -91,11 +92,11 @@ class History:
         block.size_bytes += weight
         self._size_bytes += weight
 
-    def read(self, after: int, changes_max: int) -> tuple[int, list[Change]]:
+    def read(self, after: int, changes_max: int, bytes_max: float = math.inf) -> tuple[int, list[Change]]:
         """Return the next changes behind a revision, and the revision up to which these are all.
 
-        They are about as many as was asked for, and never a part of a revision. At the end of the history that
-        revision is `upto`, or `after` if that is higher.
+        They are about as many as was asked for, or weigh about as much, and never a part of a revision. At the end of
+        the history that revision is `upto`, or `after` if that is higher.
 
         Raises:
             AssertionError: the history begins behind `after`.
@@ -107,12 +108,13 @@ class History:
             return after, []
         place = bisect_right(blocks, after, key=_after_of) - 1
         found: list[Change] = []
-        upto = after
-        while place < len(blocks) and len(found) < changes_max:
+        upto, size_bytes = after, 0
+        while place < len(blocks) and len(found) < changes_max and size_bytes < bytes_max:
             block = blocks[place]
             begin = bisect_right(block.changes, after, key=_revision_of) if block.after < after else 0
             found += block.changes[begin:]
             upto = block.upto
+            size_bytes += block.size_bytes
             place += 1
         if len(found) > changes_max:
             upto = found[changes_max - 1].revision

@@ -19,6 +19,8 @@ PULLS_MAX = 1024
 """So many wait here at a time; a further one is refused, and goes on elsewhere."""
 BATCH_CHANGES_MAX = 4096
 """In one answer, but for a single revision with more of them."""
+BATCH_BYTES_MAX = 4 << 20
+"""What they weigh in one answer, about: it may go over a link, and others wait behind it."""
 
 
 class Feed:
@@ -92,7 +94,7 @@ class Feed:
                 answers.append((pull.reply_to, Gone(pull.number, id, first)))
             else:
                 if after not in known:
-                    known[after] = history.read(after, BATCH_CHANGES_MAX)
+                    known[after] = history.read(after, BATCH_CHANGES_MAX, BATCH_BYTES_MAX)
                 answers.append((pull.reply_to, Batch(pull.number, id, after, *known[after])))
         self._waiting = still
         return answers
