@@ -11,13 +11,16 @@ import trio.testing
 from tests.linked import SECRET, Linked, Port, linked
 from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Incr, Set
+from trio_kv.kv.reply import Reply
 from trio_kv.raft.messages import HeartbeatReply
 from trio_kv.trace.processes import LinkConnected, LinkLost, LinkRefused
+from trio_kv.transport import door
 from trio_kv.transport.asking import Asked, ask_all
 from trio_kv.transport.link import ITEMS_MAX
 from trio_kv.transport.peers import Identity, Layout
 from trio_kv.wire import links
-from trio_kv.wire.links import Hello, Refusal, Welcome, decode_reply
+from trio_kv.wire.links import Hello, LinkFormatError, Refusal, Welcome, decode_reply
+from trio_kv.wire.node_port import Answer, Batch, Done, Gone, Read, Refused, ReplyTo, encode_answer
 from trio_kv.wire.peer_frames import FrameReader, encode_frame, encode_header
 from trio_kv.wire.peers import encode_message
 
@@ -428,3 +431,106 @@ async def test_a_process_that_reads_nothing_costs_a_bounded_amount(
         assert link.counts.messages_lost == 2 * ITEMS_MAX - taken
         assert await is_going_on(cluster)
         assert cluster.all[leader].heard.events(LinkConnected)
+
+
+async def test_a_message_for_a_node_that_is_elsewhere_is_not_handed_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Handed on, it would end the connection to the process that has the node: it comes from none of ours."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        caller = Caller(cluster.wires.open(9, 1))
+        await caller.stream.send_all(hello(cluster))
+        assert isinstance(await caller.hear(), Welcome)
+        message = HeartbeatReply(2, 3, 1, cluster.disks.incarnations[2], False, 1)
+        await caller.stream.send_all(encode_frame([links.MESSAGE + encode_message(message)]))
+        with trio.fail_after(10):
+            while await caller.stream.receive_some():
+                pass
+        told = cluster.all[1].heard.events(LinkRefused)
+        assert [each.reason for each in told if isinstance(each, LinkRefused)] == [
+            "a message to node 3, which is not here"
+        ]
+        assert await is_going_on(cluster)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Batch(7, 2, 0, 1, ()), Gone(7, 2, 0), Done(7, 2, 1, 1, ()), Done(7, 2, 1, 1, [Reply("ok")] * 2)],
+)
+async def test_an_answer_to_something_else_than_was_asked_ends_the_link_and_nothing_more(
+    answer: Answer, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who asked would fall over it, and the whole process with him."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        link = cluster.all[1].process.links.links[2]
+        reply_to = ReplyTo(1, 99)
+        assert link.submit(2, Read(reply_to, 7, [Get("k")]))
+        with pytest.raises(LinkFormatError, match="node 2 answers what it was not asked"):
+            link._on_answer(links.ANSWER + encode_answer(reply_to, answer))
+
+
+async def test_a_request_that_was_handed_over_twice_is_answered_twice(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The first answer may say that nothing happened, and the second what did."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        registry, link = cluster.all[1].process.cluster.registry, cluster.all[1].process.links.links[2]
+        heard: list[Answer] = []
+        reply_to = registry.join(heard.append)
+        for _ in range(2):
+            assert link.submit(2, Read(reply_to, 7, [Get("k")]))
+        for answer in (Refused(7, 2, None), Done(7, 2, 1, 1, [Reply("ok")]), Done(7, 2, 1, 1, [Reply("ok")])):
+            link._on_answer(links.ANSWER + encode_answer(reply_to, answer))
+        assert [type(each) for each in heard] == [Refused, Done]
+
+
+async def test_large_values_that_are_read_together_come_over_a_link(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A run of reads may be answered with far more than a door takes at a time."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        assert await write(cluster, leader, "k", b'"' + b"x" * (1 << 20) + b'"') == "ok"
+        store = cluster.all[leader].store
+        answer = await store.read([Get("k")] * 70, timeout_s=10.0, is_stale=False, view=View())
+        assert [reply.code for reply in answer.replies] == ["ok"] * 70
+        assert not any(one.heard.events(LinkLost) for one in cluster.all.values())
+
+
+async def test_answers_that_find_no_room_are_unknown_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Many large reads at a time are slow, and end no connection: other requests and heartbeats go over it."""
+    monkeypatch.setattr(door, "BYTES_MAX", 3 << 20)
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        assert await write(cluster, leader, "k", b'"' + b"x" * (1 << 20) + b'"') == "ok"
+        for one in cluster.all.values():
+            one.heard.records.clear()
+        codes: list[str] = []
+
+        async def read_large() -> None:
+            store = cluster.all[leader].store
+            answer = await store.read([Get("k")] * 2, timeout_s=10.0, is_stale=False, view=View())
+            codes.append(answer.replies[0].code)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(read_large)
+        assert codes == ["ok"] * 20
+        assert not any(one.heard.events(LinkLost) for one in cluster.all.values())
+
+
+async def test_events_leave_room_for_what_nodes_say(autojump_clock: trio.testing.MockClock) -> None:
+    """A flood of events waits, and neither messages of Raft nor requests are lost for it."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        ways = cluster.all[1].process.links
+        # Nothing of this is sent before this task waits.
+        told = sum([ways.tell_event(2, b"{}") for _ in range(2 * ITEMS_MAX)])
+        assert told <= ITEMS_MAX // 2
+        assert ways.links[2].post(links.PING + bytes(8))
+        assert not ways.links[2].counts.messages_lost

@@ -17,10 +17,17 @@ from trio_kv.wire.links import PING, PONG
 from trio_kv.wire.peer_frames import FrameReader, encode_frame
 
 RECEIVE_BYTES = 1 << 18
-FRAME_BYTES_MAX = 64 << 20
-"""The longest frame that is taken: an item with the largest run of writes that doors let in has room in it."""
+PIECE_BYTES = 1 << 16
+"""So much is sent at a time. That the other end takes the next piece of a frame is a sign of life as well."""
 FLUSH_BYTES = 1 << 20
 """A frame takes items until it has more bytes than this."""
+ITEM_BYTES_MAX = (1 << 30) + (32 << 20)
+"""An item that is larger is never sent: it would not be taken. The longest line that a server can be told to take has
+room in it, and so have 256 values, the most that are read together, of the length that they have elsewhere."""
+FRAME_BYTES_MAX = ITEM_BYTES_MAX + 2 * FLUSH_BYTES
+"""The longest frame that is taken from a process that has said who it is."""
+SMALL_BYTES = 4096
+"""Items up to this size find room as long as there are not too many: votes, heartbeats, and how all is here."""
 SIGNS_OF_LIFE = (PING, PONG)
 CLOSED = "the other process closed it"
 
@@ -46,7 +53,7 @@ class Outbox:
 
     Args:
         items_max: so many items may wait.
-        bytes_max: of so many bytes. An item that is larger is taken if it is alone.
+        bytes_max: of so many bytes, small ones aside. An item that is larger is taken if it is alone.
 
     """
 
@@ -64,13 +71,20 @@ class Outbox:
     def put(self, item: bytes) -> bool:
         """Take an item, if it fits."""
         items, size = self._items, len(item)
-        if len(items) >= self._items_max or (items and self._bytes + size > self._bytes_max):
+        if len(items) >= self._items_max or size > ITEM_BYTES_MAX:
+            return False
+        if items and size > SMALL_BYTES and self._bytes + size > self._bytes_max:
             return False
         items.append(item)
         self._bytes += size
         if len(items) == 1:
             self._wake.set()
         return True
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether what can wait should leave the rest of the room to what can't."""
+        return 2 * len(self._items) >= self._items_max or 2 * self._bytes >= self._bytes_max
 
     async def take(self) -> list[bytes]:
         """Wait until there is something, and return all of it."""
@@ -138,7 +152,11 @@ class Connection:
         """
         data = b"".join(_frames_of(items))
         try:
-            await self._stream.send_all(data)
+            for begin in range(0, len(data), PIECE_BYTES):
+                if begin:
+                    # A large frame on a slow link takes its time, and pings wait behind it.
+                    self._heard_at = self._used_at = trio.current_time()
+                await self._stream.send_all(data[begin : begin + PIECE_BYTES])
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _lost(error) from error
         self._counts.bytes_sent += len(data)

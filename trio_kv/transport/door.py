@@ -6,6 +6,7 @@ from functools import partial
 
 import trio
 
+from trio_kv.raft.messages import Message
 from trio_kv.trace.processes import LinkFailed, LinkRefused
 from trio_kv.trace.trace import Trace
 from trio_kv.transport.connection import ByteCounts, Connection, LinkLostError, Outbox, RejectedError
@@ -15,7 +16,7 @@ from trio_kv.transport.peers import Guest, Host, Identity, decode_faults
 from trio_kv.transport.secure import Security
 from trio_kv.wire import links
 from trio_kv.wire.links import HELLO_BYTES_MAX, Hello, LinkFormatError
-from trio_kv.wire.node_port import Answer, NodePortError, ReplyTo, decode_request, encode_answer
+from trio_kv.wire.node_port import Answer, NodePortError, ReplyTo, Unknown, decode_request, encode_answer
 from trio_kv.wire.peers import MessageReader, PeerError
 
 GREETING_S = 2.0
@@ -24,6 +25,8 @@ GREETING_MAX = 64
 """So many may be about to say it; further ones are closed at once."""
 CALLS_MAX = 16
 """Calls of one connection that are carried out at a time; further ones wait."""
+CALLS_WAITING_MAX = 1024
+"""Who asks for more is cut off: nobody could still wait for what comes of that."""
 TOLD_S = 1.0
 """Refusals of one kind are told once in so long: whoever is refused tries again and again."""
 
@@ -153,19 +156,13 @@ class PeerDoor:
         self, hello: Hello, connection: Connection, guest: Guest, nursery: trio.Nursery
     ) -> None:
         host, process = self._host, hello.process
-        read, nodes = MessageReader().read, hello.incarnations
+        read = MessageReader().read
         calls = trio.CapacityLimiter(CALLS_MAX)
         while True:
             for item in await connection.receive():
                 match item[:1]:
                     case links.MESSAGE:
-                        message = read(memoryview(item)[1:])
-                        if message.incarnation != nodes.get(message.source):
-                            # A node that came back with another disk comes with another hello.
-                            raise LinkFormatError(
-                                f"a message of node {message.source}, which it does not have"
-                            )
-                        host.take_message(message)
+                        self._take_message(hello, read(memoryview(item)[1:]))
                     case links.REQUEST:
                         node, data = links.unwrap_request(item)
                         guest.request(node, decode_request(data))
@@ -178,9 +175,18 @@ class PeerDoor:
                     case links.EVENT:
                         host.take_event(process, item[1:])
                     case links.CALL:
+                        _check_room(calls)
                         nursery.start_soon(self._carry_out, links.decode_call(item), connection, calls)
                     case kind:
                         raise LinkFormatError(f"an item {kind!r}, which nobody sends who calls")
+
+    def _take_message(self, hello: Hello, message: Message) -> None:
+        if message.incarnation != hello.incarnations.get(message.source):
+            # A node that came back with another disk comes with another hello.
+            raise LinkFormatError(f"a message of node {message.source}, which it does not have")
+        if message.target not in self._identity.layout.here:
+            raise LinkFormatError(f"a message to node {message.target}, which is not here")
+        self._host.take_message(message)
 
     async def _carry_out(self, call: links.Call, connection: Connection, calls: trio.CapacityLimiter) -> None:
         async with calls:
@@ -193,8 +199,14 @@ class PeerDoor:
 
     @staticmethod
     def _answer(connection: Connection, scope: trio.CancelScope, reply_to: ReplyTo, answer: Answer) -> None:
-        """Send an answer. A process that takes none is cut off: it hears then that they are unknown."""
-        if not connection.outbox.put(links.ANSWER + encode_answer(reply_to, answer)):
+        """Send an answer. One that finds no room becomes unknown, so that all that is under way is not.
+
+        A process that takes none at all is cut off: it hears then that they are unknown.
+        """
+        put = connection.outbox.put
+        if not put(links.ANSWER + encode_answer(reply_to, answer)) and not put(
+            links.ANSWER + encode_answer(reply_to, Unknown(answer.number, answer.node))
+        ):
             scope.cancel()
 
     def _tell(self, group: BaseExceptionGroup[BaseException]) -> None:
@@ -212,3 +224,8 @@ class PeerDoor:
             self._trace.emit(LinkRefused(reason))
             told[reason] = now
         self._told_at = told
+
+
+def _check_room(calls: trio.CapacityLimiter) -> None:
+    if calls.statistics().tasks_waiting >= CALLS_WAITING_MAX:
+        raise LinkFormatError(f"more than {CALLS_WAITING_MAX} calls at a time")

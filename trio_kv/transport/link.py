@@ -23,7 +23,23 @@ from trio_kv.transport.hello import why_not_welcome
 from trio_kv.transport.peers import Address, Host, Identity, encode_faults
 from trio_kv.wire import links
 from trio_kv.wire.links import HELLO_BYTES_MAX, LinkFormatError, Refusal
-from trio_kv.wire.node_port import NodePortError, ReplyTo, Request, Unknown, decode_answer, encode_request
+from trio_kv.wire.node_port import (
+    Answer,
+    Batch,
+    Done,
+    Full,
+    Gone,
+    NodePortError,
+    Propose,
+    Pull,
+    Read,
+    Refused,
+    ReplyTo,
+    Request,
+    Unknown,
+    decode_answer,
+    encode_request,
+)
 from trio_kv.wire.peers import PeerError
 
 ITEMS_MAX = 4096
@@ -89,8 +105,9 @@ class Link:
         self._is_up = False
         self._is_rejected = False
         """Whether the last try was to no avail for a reason that somebody has to see to."""
-        self._asked: dict[tuple[int, ReplyTo, int], None] = {}
-        """Requests that wait for their answers: node, asker, number."""
+        self._asked: dict[tuple[int, ReplyTo, int], tuple[int | None, int]] = {}
+        """Requests that wait for their answers, by node, asker and number: how many replies are due (None: changes),
+        and how often it was handed over, for each time is answered."""
         self._calls: dict[int, _Waiting] = {}
         self._call_count = 0
         self._stir = trio.Event()
@@ -113,6 +130,11 @@ class Link:
 
     # What goes out
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether what can wait should leave the rest of the room to what can't."""
+        return self._outbox.is_half_full
+
     def post(self, item: bytes) -> bool:
         """Take an item to be sent; return False if it is lost."""
         if self._is_up or self._is_bulk:
@@ -133,7 +155,7 @@ class Link:
         key = (node, request.reply_to, request.number)
         if not self._is_up or not self._outbox.put(links.wrap_request(node, encode_request(request))):
             return False
-        self._asked[key] = None
+        self._asked[key] = _replies_due(request), self._asked.get(key, (0, 0))[1] + 1
         return True
 
     async def call(self, name: str, payload: bytes) -> bytes:
@@ -177,7 +199,7 @@ class Link:
             if was_up:
                 delay_s = REDIAL_MIN_S
             self._down(reason, was_up=was_up)
-            self._stir = trio.Event()
+            # Whoever called while this one was tried is there now: the next try is due at once.
             with trio.move_on_after(delay_s):
                 await self._stir.wait()
             delay_s = min(2 * delay_s, REDIAL_MAX_S)
@@ -272,9 +294,14 @@ class Link:
     def _on_answer(self, item: bytes) -> None:
         reply_to, answer = decode_answer(item[1:])
         key = (answer.node, reply_to, answer.number)
-        if key in self._asked:
-            del self._asked[key]
-            self._host.take_answer(reply_to, answer)
+        if key not in self._asked:
+            return
+        due, times = self._asked.pop(key)
+        if not _is_answer(answer, due):
+            raise LinkFormatError(f"node {answer.node} answers what it was not asked")
+        if times > 1:
+            self._asked[key] = due, times - 1
+        self._host.take_answer(reply_to, answer)
 
     def _lose(self) -> None:
         """Let all know who wait for something that was on the connection."""
@@ -284,6 +311,28 @@ class Link:
             self._host.take_answer(reply_to, Unknown(number, node))
         for waiting in list(self._calls.values()):
             waiting.end(None)
+
+
+def _replies_due(request: Request) -> int | None:
+    """Return how many replies a request will have; None if it draws changes."""
+    match request:
+        case Pull():
+            return None
+        case Read():
+            return len(request.queries)
+        case Propose():
+            return len(request.commands) + sum([len(queries) for _, queries in request.queries])
+
+
+def _is_answer(answer: Answer, due: int | None) -> bool:
+    """Return whether something answers a request with so many replies due: those who asked rely on it."""
+    match answer:
+        case Done():
+            return due == len(answer.replies)
+        case Batch() | Gone():
+            return due is None
+        case Refused() | Full() | Unknown():
+            return True
 
 
 class _Waiting:

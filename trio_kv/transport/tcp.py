@@ -79,9 +79,9 @@ class TcpLinks:
                 link.post(item)
 
     def tell_event(self, process: int, data: bytes) -> bool:
-        """Tell an event to one process; return False if it is lost."""
+        """Tell an event to one process; return False if there is no room. Half of it is for what nodes say."""
         link = self.links[process]
-        return link.is_up and link.post(EVENT + data)
+        return link.is_up and not link.is_half_full and link.post(EVENT + data)
 
     def _called(self, process: int) -> None:
         self.links[process].called()
