@@ -350,12 +350,12 @@ def test_the_rules_are_those_of_the_state_machine(first: int) -> None:
         assert {exchange.outcome for exchange in told} == {"ok", "missing", "conflict"}
 
 
+def ask(call_s: float, return_s: float, asked: str, told: str) -> Exchange:
+    return Exchange(int(call_s * 10), asked.encode(), call_s, return_s, told.encode())
+
+
 def test_when_a_key_was_gone_unseen_bounds_nothing() -> None:
     """Whoever misses a key may have looked when its time was over, and need not have looked when it was deleted."""
-
-    def ask(call_s: float, return_s: float, asked: str, told: str) -> Exchange:
-        return Exchange(int(call_s * 10), asked.encode(), call_s, return_s, told.encode())
-
     history = [
         ask(0.0, 0.1, '{"op":"set","key":"a","value":1,"ttl":0.1}', '{"key":"a","value":1,"status":"ok","revision":1}'),
         ask(0.2, 0.3, '{"op":"set","key":"b","value":1}', '{"key":"b","value":1,"status":"ok","revision":2}'),
@@ -371,3 +371,27 @@ def test_when_a_key_was_gone_unseen_bounds_nothing() -> None:
         0.0, 0.1, '{"op":"set","key":"a","value":1}', '{"key":"a","value":1,"status":"ok","revision":1}'
     )
     assert "is true of no state from revision 9" in judge_replies([lasting, *history[1:]]).violations[0]
+
+
+@pytest.mark.parametrize("value", ["1", "2"])
+def test_whose_version_it_was_is_told_later(value: str) -> None:
+    """A page without values tells of one of two lost writes; which one it was says whoever reads the value."""
+    lost = '{"key":"a","value":null,"status":"error","error":"timeout"}'
+    scan = '{"op":"scan","prefix":"a","values":false}'
+    txn = '{"op":"txn","if":[],"then":[{"op":"get","key":"a"},{"op":"set","key":"b","value":3}],"else":[]}'
+    results = f'[{{"key":"a","value":{value},"status":"ok"}},{{"key":"b","value":3,"status":"ok"}}]'
+
+    def page(revision: int) -> str:
+        return f'{{"items":[{{"key":"a","revision":5}}],"more":false,"revision":{revision},"status":"ok"}}'
+
+    history = [
+        ask(0.0, 0.5, '{"op":"set","key":"a","value":1}', lost),
+        ask(0.1, 0.6, '{"op":"set","key":"a","value":2}', lost),
+        ask(0.7, 0.8, scan, page(6)),
+        ask(0.9, 1.0, txn, f'{{"succeeded":true,"results":{results},"revision":8,"status":"ok"}}'),
+        ask(1.1, 1.2, scan, page(9)),
+    ]
+    assert judge_replies(history).outcome == "valid"
+    both_told = results.replace(f'"value":{value},', '"value":7,')
+    history[3] = ask(0.9, 1.0, txn, f'{{"succeeded":true,"results":{both_told},"revision":8,"status":"ok"}}')
+    assert judge_replies(history).outcome == "violation"

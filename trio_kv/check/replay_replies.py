@@ -208,6 +208,10 @@ class _RepliesReplay(Replay):
                 continue
             if parts is not None:
                 found.parts += parts
+                if held is not None and target in held.others and all(part.op != "incr" for part in parts):
+                    # Nothing came in between: it is now known which of them it was.
+                    found.changes[key] = attrs.evolve(held, value=target, others=frozenset())
+                    continue
                 # Its own revision is not known, only that it stands before this one; nor when it ends, only when it
                 # may do so at the earliest.
                 dues = [part.due_s for part in parts]
