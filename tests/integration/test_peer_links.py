@@ -46,6 +46,12 @@ def told(cluster: Linked, process: int, kind: type[LinkRefused] | type[LinkRejec
     return {each.reason for each in cluster.all[process].heard.events(kind) if isinstance(each, kind)}
 
 
+def only(words: set[str]) -> str:
+    """Return what alone was told."""
+    assert len(words) == 1, words
+    return words.pop()
+
+
 async def test_who_proves_to_be_its_node_is_taken(
     papers: Papers, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -116,14 +122,14 @@ async def test_who_can_not_prove_it_is_refused_and_both_ends_tell_why(
         await trio.sleep(3.0)
         assert [await write(cluster, process) for process in (1, 2)] == ["ok"] * 2
         for process in (1, 2):
-            (word,) = told(cluster, process, LinkRefused)
+            word = only(told(cluster, process, LinkRefused))
             assert word.removeprefix("process 3: ").startswith(said)
-            (word,) = told(cluster, process, LinkRejected)
+            word = only(told(cluster, process, LinkRejected))
             assert word.startswith(said)
             assert len(cluster.all[process].heard.events(LinkRejected)) == 1
             status = cluster.all[process].process.cluster.registry.nodes[3]
             assert f"its process 3 can't be reached: {said}" in status.reason
-        (word,) = told(cluster, 3, LinkRejected)
+        word = only(told(cluster, 3, LinkRejected))
         assert word.startswith(heard)
         for node in (1, 2):
             status = cluster.all[3].process.cluster.registry.nodes[node]

@@ -6,9 +6,11 @@ import attrs
 import msgspec
 import pytest
 
-from trio_kv.transport.hello import Known, why_not_welcome, why_refused
+from trio_kv.transport import hello
+from trio_kv.transport.hello import Known
 from trio_kv.transport.peers import Identity, Layout
-from trio_kv.wire.incarnations import FIRST_END, draw_first, draw_successor, why_no_successor
+from trio_kv.wire import incarnations
+from trio_kv.wire.incarnations import FIRST_END
 from trio_kv.wire.links import VERSIONS, Welcome
 
 LAYOUT = Layout(1, {1: (1,), 2: (2,), 3: (3,)}, {each: ("host", each) for each in (1, 2, 3)})
@@ -23,13 +25,13 @@ def knowing(incarnation: int) -> Known:
 
 
 def refused(known: int = FIRST, /, **changes: object) -> str | None:
-    hello = OTHER.hello({2: FIRST}, 1)
-    return why_refused(msgspec.structs.replace(hello, **changes), OWN, knowing(known))
+    said = OTHER.hello({2: FIRST}, 1)
+    return hello.why_refused(msgspec.structs.replace(said, **changes), OWN, knowing(known))
 
 
 def welcome(**changes: object) -> str | None:
     right = Welcome(version=VERSIONS[1], process=2, incarnations={2: FIRST}, start=5, nodes=3)
-    return why_not_welcome(msgspec.structs.replace(right, **changes), 2, OWN, knowing(FIRST))
+    return hello.why_not_welcome(msgspec.structs.replace(right, **changes), 2, OWN, knowing(FIRST))
 
 
 def test_a_peer_is_taken() -> None:
@@ -101,10 +103,10 @@ def test_a_disk_that_replaces_one_is_higher_than_all_that_there_were() -> None:
     """Also than a first one of which nobody has heard; and no JSON reader rounds it."""
     random = Random(1)
     for _ in range(1000):
-        first = draw_first(random)
+        first = incarnations.draw_first(random)
         assert 0 < first < FIRST_END
         for known in (0, first):
-            second = draw_successor(known, random)
+            second = incarnations.draw_successor(known, random)
             assert first < second < 2**53
-            assert second < draw_successor(second, random)
-            assert why_no_successor(second, first) is None
+            assert second < incarnations.draw_successor(second, random)
+            assert incarnations.why_no_successor(second, first) is None
