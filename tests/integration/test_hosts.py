@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import attrs
 
 from tests.integration.test_process import READY_S, STOPPED_S
+from tests.page_examples import Example, examples
 from trio_kv.cli.main import main
 from trio_kv.client.control import command, find_door
 
@@ -175,7 +177,7 @@ def _refuse_what_is_lost(cluster: Hosts) -> None:
     assert cluster.running.pop(3).wait(READY_S) == 1
     told = cluster.log(3).read_text()
     assert "the data of node 3 is lost" in told
-    assert "`trio-kv rebuild` lets the other nodes fill a new one" in told
+    assert "`trio-kv rebuild 3 --cluster FILE` lets the other nodes fill a new one" in told
     cluster.create(3)
     cluster.serve(3)
     wait(lambda: bool(cluster.events(1, "link.refused")), cluster.log(1).read_text)
@@ -258,3 +260,87 @@ def test_certificates_between_hosts_are_read_anew(tmp_path: Path) -> None:
         cluster.write(2, range(5, 10))
         for node in NODES:
             assert not cluster.events(node, "link.lost")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+@attrs.define
+class Walk:
+    """Carries out what the page on operations says of three nodes on one machine, at ports that are free here."""
+
+    directory: Path
+    ports: dict[str, str] = attrs.field(factory=dict)
+    servers: dict[str, "subprocess.Popen[bytes]"] = attrs.field(factory=dict)
+
+    def words(self, example: Example) -> list[str]:
+        text = re.sub(r"--port (\d+)", lambda found: f"--port {self.ports[found[1]]}", example.text)
+        return ["bash", "-c", f'trio-kv() {{ {sys.executable} -m trio_kv "$@"; }}; {text}']
+
+    def move(self, file: Path) -> None:
+        """Give the nodes ports that are free."""
+        text = file.read_text()
+        used = re.findall(r":(\d+)\"", text)
+        self.ports = dict(zip(used, map(str, free_ports(len(used))), strict=True))
+        file.write_text(re.sub(r":(\d+)\"", lambda found: f':{self.ports[found[1]]}"', text))
+
+    def serve(self, example: Example) -> None:
+        node = example.text[-1]
+        out = self.directory / f"{node}.out"
+        with out.open("wb") as file:
+            self.servers[node] = subprocess.Popen(
+                [sys.executable, "-m", "trio_kv", *example.text.split()[1:]],
+                cwd=self.directory,
+                stdout=file,
+                stderr=file,
+            )
+
+    def run(self, example: Example) -> None:
+        out = ""
+
+        def is_shown() -> bool:
+            nonlocal out
+            done = subprocess.run(
+                self.words(example), cwd=self.directory, capture_output=True, text=True, check=False
+            )
+            out = done.stdout + done.stderr
+            return example.matches(out)
+
+        # What is asked for may take a moment; what is done is done once.
+        if " status" in example.text:
+            wait(is_shown, lambda: f"{example.text}: {out}")
+        else:
+            assert is_shown(), f"{example.text}: {out}"
+
+    def kill(self, node: str) -> None:
+        server = self.servers.pop(node)
+        server.kill()
+        server.wait()
+
+    def end(self) -> None:
+        for node in list(self.servers):
+            self.kill(node)
+
+
+def test_the_page_leads_to_a_cluster(tmp_path: Path) -> None:
+    """What the page on operations says is done as it stands there, and shows what stands there."""
+    walk = Walk(tmp_path)
+    steps = [example for example in examples(PAGE) if re.search(r"\btrial\b|--port", example.text)]
+    try:
+        for example in steps:
+            if example.text == "trio-kv ctl status --data-dir trial/trio_kv-data-1":
+                walk.kill("3")
+            if " serve " in example.text and not example.shown:
+                walk.serve(example)
+            else:
+                walk.run(example)
+            if " init " in example.text:
+                walk.move(tmp_path / "trial" / "cluster.toml")
+            elif len(walk.servers) == len(NODES):
+                for node in walk.servers:
+                    out = tmp_path / f"{node}.out"
+                    wait(lambda: " leads" in out.read_text(), out.read_text)  # noqa: B023
+        assert len(steps) == 13
+        walk.run(Example(0, "trio-kv get trial --port 3005", "yes"))
+    finally:
+        walk.end()

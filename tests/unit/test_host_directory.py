@@ -135,7 +135,7 @@ def test_D8_what_is_not_there_is_lost(data: Path) -> None:
     with pytest.raises(LostError, match="is not there") as caught:
         start(data)
     assert "`trio-kv cluster create` makes its directory, once" in caught.value.way_out
-    assert "`trio-kv rebuild`" in caught.value.way_out
+    assert "`trio-kv rebuild 2 --cluster FILE`" in caught.value.way_out
     assert not data.exists()
     data.write_text("")
     with pytest.raises(LostError, match="is no directory"):

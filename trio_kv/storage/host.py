@@ -176,7 +176,8 @@ def _lost(path: Path, node: int, what: str) -> LostError:
     return LostError(
         f"{path} {what}: the data of node {node} is lost.",
         "Is its disk mounted? If the node never ran, `trio-kv cluster create` makes its directory, once. If it did, it"
-        " must not begin as a new one: its disk is lost, and `trio-kv rebuild` lets the other nodes fill a new one.",
+        f" must not begin as a new one: its disk is lost, and `trio-kv rebuild {node} --cluster FILE` lets the other"
+        " nodes fill a new one.",
     )
 
 
