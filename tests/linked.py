@@ -126,6 +126,8 @@ async def linked(
     nodes: dict[int, tuple[int, ...]],
     seed: int = 1,
     security: Mapping[int, Callable[[Security], Security]] | None = None,
+    *,
+    is_host: bool = False,
 ) -> AsyncIterator[Linked]:
     """Run processes that have these nodes, all in this test; `security` is what each has over its streams."""
     random = Random(seed)
@@ -142,7 +144,7 @@ async def linked(
             if security is not None:
                 secured = security[number](secured)
             process = ClusterProcess.make(
-                disks, layout, CONFIG, trace, random, secret=SECRET, security=secured
+                disks, layout, CONFIG, trace, random, secret=SECRET, security=secured, is_host=is_host
             )
             store = RaftStore(process.cluster.registry, Random(random.getrandbits(64)), secrets=random)
             wires.ports[number] = Port()

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from tests.linked import SECRET, Linked, Port, linked
+from trio_kv.cluster.elsewhere import encode_look
 from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Incr, Set
 from trio_kv.kv.reply import Reply
@@ -17,6 +18,7 @@ from trio_kv.trace.processes import LinkConnected, LinkLost, LinkRefused
 from trio_kv.transport import door
 from trio_kv.transport.asking import Asked, ask_all
 from trio_kv.transport.link import ITEMS_MAX
+from trio_kv.transport.links import LinkFault
 from trio_kv.transport.peers import Identity, Layout
 from trio_kv.wire import links
 from trio_kv.wire.links import Hello, LinkFormatError, Refusal, Welcome, decode_reply
@@ -534,3 +536,119 @@ async def test_events_leave_room_for_what_nodes_say(autojump_clock: trio.testing
         assert told <= ITEMS_MAX // 2
         assert ways.links[2].post(links.PING + bytes(8))
         assert not ways.links[2].counts.messages_lost
+
+
+async def test_what_was_made_wrong_with_links_at_the_same_time_in_two_processes_becomes_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """All come to know the same, whichever it is; else each would lose what the others let through, for ever."""
+    async with linked(HOSTS) as cluster:
+        await cluster.wait_leader()
+        known = [one.process.others for one in cluster.all.values()]
+        cluster.all[1].process.cluster.faults.cut(1, 2)
+        cluster.all[2].process.cluster.faults.cut(2, 3)
+        await trio.sleep(0.5)
+        assert len({each.faults() for each in known}) == 1
+        cluster.all[3].process.cluster.faults.heal()
+        await trio.sleep(0.5)
+        assert not any(one.process.cluster.faults.active() for one in cluster.all.values())
+
+
+async def test_word_of_nodes_and_links_that_found_no_room_is_told_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nothing else would ever say that all is whole again, or who leads."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        process = cluster.all[leader].process
+        process.cluster.faults.partition([[1], [2], [3]])
+        await trio.sleep(0.5)
+        for link in process.links.links.values():
+            while link.post(links.PING + bytes(8)):
+                pass
+        # All this before anything is sent.
+        process.cluster.faults.heal()
+        process.others._tell()
+        await trio.sleep(0.5)
+        assert not any(one.process.cluster.faults.active() for one in cluster.all.values())
+        assert await is_going_on(cluster)
+
+
+async def test_a_look_takes_nothing_back_that_was_told_since(autojump_clock: trio.testing.MockClock) -> None:
+    """It comes over another connection than what is told, and may have been there for a while."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        other = next(each for each in HOSTS if each != leader)
+        seen = cluster.all[other].process
+        look = attrs.evolve(cluster.all[leader].process.cluster.look_here())
+        before = attrs.evolve(look, statuses=[attrs.evolve(look.statuses[0], role=None, term=0)])
+
+        async def call(process: int, name: str, payload: bytes) -> bytes:
+            del process, name, payload
+            await trio.lowlevel.checkpoint()
+            return encode_look(before)
+
+        seen.others.call = call  # type: ignore[method-assign]
+        await seen.others.refresh()
+        assert seen.cluster.registry.nodes[leader].role == "leader"
+        assert (found := seen.cluster.registry.leader()) is not None
+        assert found.status.node == leader
+
+
+async def test_who_is_cut_off_on_hosts_is_so_for_his_clients(autojump_clock: trio.testing.MockClock) -> None:
+    """What is wrong with links between nodes is wrong with what doors ask of nodes elsewhere, and hear."""
+    async with linked(HOSTS, is_host=True) as cluster:
+        leader = await cluster.wait_leader()
+        away, other = (each for each in HOSTS if each != leader)
+        faults = cluster.all[leader].process.cluster.faults
+        faults.partition([[away], [leader, other]])
+        await trio.sleep(0.5)
+        assert await write(cluster, away, "k", b"1", timeout_s=2.0) != "ok"
+        asked = cluster.all[away].store.read([Get("k")], timeout_s=2.0, is_stale=False, view=View())
+        assert [reply.code for reply in (await asked).replies] == ["unavailable"]
+        assert await write(cluster, leader, "k", b"2") == "ok"
+        faults.heal()
+        assert await write(cluster, away, "k", b"3") == "ok"
+        assert await read(cluster, other, "k") == b"3"
+
+
+@pytest.mark.parametrize("fault", [LinkFault(drop=0.4), LinkFault(duplicate=1.0), LinkFault(jitter_s=0.03)])
+async def test_what_hosts_ask_over_links_with_faults_takes_effect_once(
+    fault: LinkFault, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Requests and answers get lost, are late and overtake one another; each write has one effect and an answer."""
+    async with linked(HOSTS, is_host=True) as cluster:
+        leader = await cluster.wait_leader()
+        process = next(each for each in HOSTS if each != leader)
+        store, codes = cluster.all[process].store, []
+
+        async def add() -> None:
+            answer = await store.write([Incr("n", by=1)], timeout_s=60.0)
+            codes.append(answer.replies[0].code)
+
+        cluster.all[leader].process.others._network.links.set_fault(fault)
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(add)
+                await trio.sleep(0.01)
+        cluster.all[leader].process.others._network.links.heal()
+        await trio.sleep(0.5)
+        assert codes == ["ok"] * 20
+        assert await read(cluster, process, "n") == b"20"
+
+
+async def test_links_that_are_slow_on_hosts_are_so_for_requests(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The way to the leader takes its time, and the way back."""
+    async with linked(HOSTS, is_host=True) as cluster:
+        leader = await cluster.wait_leader()
+        process = next(each for each in HOSTS if each != leader)
+        assert await write(cluster, process, "k", b"1") == "ok"
+        cluster.all[leader].process.cluster.faults.delay(0.05)
+        await trio.sleep(0.5)
+        assert await cluster.wait_leader() == leader
+        began_at = trio.current_time()
+        assert await write(cluster, process, "k", b"2") == "ok"
+        # There and back once to the leader, and once from there to a majority.
+        assert trio.current_time() - began_at >= 0.2

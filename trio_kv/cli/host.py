@@ -117,6 +117,7 @@ async def open_host(options: ServeOptions, trace: Trace, security: Security) -> 
         random,
         secret=file.secret,
         security=security,
+        is_host=True,
     )
     serve_commands(process.cluster, process.others)
     local = make_store(process.cluster, random, session_timeout_s=options.session_timeout_s)

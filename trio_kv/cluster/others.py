@@ -17,12 +17,13 @@ from trio_kv.cluster.registry import Handle, Registry
 from trio_kv.cluster.statistics import LinkStatistics, look_at_link
 from trio_kv.raft.messages import Message
 from trio_kv.transport.connection import LinkLostError
+from trio_kv.transport.link import Link
 from trio_kv.transport.links import LinksState
 from trio_kv.transport.memory import MemoryNetwork
 from trio_kv.transport.peers import Identity, Layout, encode_faults
 from trio_kv.transport.tcp import TcpLinks
 from trio_kv.wire.links import encode_statuses
-from trio_kv.wire.node_port import Answer, Refused, ReplyTo, Request
+from trio_kv.wire.node_port import Answer, Refused, ReplyTo, Request, Unknown
 from trio_kv.wire.node_status import NodeStatus, State
 
 TOLD_S: Final = 0.1
@@ -57,6 +58,8 @@ class Others:
         network: takes messages for the nodes here.
         identity: who this process is.
         lives: the incarnations of all nodes, as far as they are known here.
+        is_host: whether the doors of this process stand where its one node is. What is wrong with links between nodes
+            is then wrong with requests and answers, too: who is cut off is so for his clients.
 
     """
 
@@ -66,6 +69,8 @@ class Others:
         network: MemoryNetwork,
         identity: Identity,
         lives: Lives,
+        *,
+        is_host: bool = False,
     ) -> None:
         """Know nothing of them yet; see the class."""
         self.links: TcpLinks | None = None
@@ -78,8 +83,11 @@ class Others:
         self._network = network
         self._layout = identity.layout
         self._lives = lives
-        network.links.on_change = self._tell_faults
-        self._told = b""
+        self._door_node = identity.layout.here[0] if is_host else None
+        network.links.on_change = self._on_change
+        network.links.process = identity.layout.own
+        self._told: dict[str, bytes] = {}
+        """What all have heard that can be reached."""
         self._heard: set[int] = set()
         """Processes that have told how their nodes are, since they could be reached."""
         self.looks: dict[int, Look] = {}
@@ -91,7 +99,7 @@ class Others:
             registry.nodes[node].reason = "nothing was heard of its process yet"
 
     async def run(self) -> None:
-        """Tell other processes how the nodes here are, until cancelled."""
+        """Tell other processes how the nodes here are, and what is wrong with links, until cancelled."""
         unlisten = self._registry.listen(self._on_change)
         try:
             while True:
@@ -107,11 +115,12 @@ class Others:
         self._changed.set()
 
     def _tell(self) -> None:
+        """Tell what is new. What found no room somewhere is told again: nothing else would say it."""
         assert self.links is not None
-        item = encode_statuses(self.statuses())
-        if item != self._told:
-            self._told = item
-            self.links.tell_all(item)
+        items = {"statuses": encode_statuses(self.statuses()), "faults": encode_faults(self.faults())}
+        for name, item in items.items():
+            if item != self._told.get(name) and self.links.tell_all(item):
+                self._told[name] = item
 
     async def refresh(self) -> None:
         """Look anew at all other processes; whoever takes too long is seen as he was."""
@@ -127,7 +136,11 @@ class Others:
             self.looks.pop(process, None)
         else:
             self.looks[process] = look
-            self.take_statuses(process, look.statuses)
+            # What others act on comes by itself, and may have come before what was seen earlier: this is not taken.
+            for status in look.statuses:
+                known = self._registry.nodes.get(status.node)
+                if known is not None and _what_matters(known) == _what_matters(status):
+                    _copy(status, known)
 
     async def call(self, process: int, name: str, payload: bytes) -> bytes:
         """Let another process do something, and return what came of it.
@@ -151,10 +164,6 @@ class Others:
     def layout(self) -> Layout:
         """Which process runs which nodes."""
         return self._layout
-
-    def _tell_faults(self) -> None:
-        assert self.links is not None
-        self.links.tell_all(encode_faults(self.faults()))
 
     # What others say: see `transport.peers.Host`
 
@@ -201,7 +210,29 @@ class Others:
 
     def take_answer(self, reply_to: ReplyTo, answer: Answer) -> None:
         """See `Host`."""
-        self._registry.deliver(((reply_to, answer),))
+        deliver = partial(self._registry.deliver, ((reply_to, answer),))
+        if self._door_node is None or isinstance(answer, Unknown):
+            # That something is unknown the link itself says, at this end.
+            deliver()
+        else:
+            self._travel(answer.node, self._door_node, deliver)
+
+    def _submit(self, link: Link, node: int, request: Request) -> bool:
+        """Hand a request over, to a node of another process; see `NodeHandle`."""
+        if self._door_node is None:
+            return link.submit(node, request)
+        return self._travel(self._door_node, node, partial(link.submit, node, request))
+
+    def _travel(self, source: int, target: int, arrive: Callable[[], object]) -> bool:
+        """Let something of the store go from node to node; return whether it is on its way, though it may be lost.
+
+        It goes over a connection, so it never comes twice: an answer that did would end two attempts.
+        """
+        network = self._network
+        if not network.links.is_faulty:
+            return arrive() is not False
+        delays = network.links.route(source, target)
+        return not delays or network.later(delays[0], source, target, arrive)
 
     def take_statuses(self, process: int, statuses: list[NodeStatus]) -> None:
         """See `Host`."""
@@ -210,8 +241,7 @@ class Others:
             if status.node in self._layout.nodes[process]:
                 known = nodes[status.node]
                 told |= _what_matters(known) != _what_matters(status)
-                for name in NAMES:
-                    setattr(known, name, getattr(status, name))
+                _copy(status, known)
         self._heard.add(process)
         self._attach(process)
         if told:
@@ -237,7 +267,7 @@ class Others:
             status, is_there = registry.nodes[node], registry.handle(node) is not None
             is_able = link.is_up and process in self._heard and status.role is not None
             if is_able and not is_there:
-                registry.attach(Handle(status, partial(link.submit, node), _nothing, is_near=False))
+                registry.attach(Handle(status, partial(self._submit, link, node), _nothing, is_near=False))
                 registry.changed()
             elif is_there and not is_able:
                 registry.detach(node)
@@ -287,6 +317,11 @@ class _Guest:
 
 
 NAMES: Final = tuple(each.name for each in attrs.fields(NodeStatus) if each.name != "node")
+
+
+def _copy(status: NodeStatus, known: NodeStatus) -> None:
+    for name in NAMES:
+        setattr(known, name, getattr(status, name))
 
 
 def _what_matters(status: NodeStatus) -> tuple[object, ...]:

@@ -45,6 +45,7 @@ class ClusterProcess:
         security: Security | None = None,
         network: MemoryNetwork | None = None,
         make_node: Callable[..., Node] = Node,
+        is_host: bool = False,
     ) -> Self:
         """Make a process that does not run yet.
 
@@ -58,6 +59,7 @@ class ClusterProcess:
             security: opens connections to others, and takes theirs; None: TCP alone.
             network: joins the nodes here; None: one of its own.
             make_node: see `Cluster`.
+            is_host: see `Others`.
 
         """
         if network is None:
@@ -75,7 +77,7 @@ class ClusterProcess:
             here=layout.here,
             process=layout.own,
         )
-        others = Others(cluster.registry, network, identity, cluster.lives)
+        others = Others(cluster.registry, network, identity, cluster.lives, is_host=is_host)
         # A half-open connection is noticed within two election time-outs.
         silence_s = 2 * config.raft.election_timeout_max_s
         cluster.others = others

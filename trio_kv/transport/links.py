@@ -36,6 +36,8 @@ class LinksState:
     """(node, number of its group)."""
     faults: tuple[tuple[tuple[int, int], LinkFault], ...] = ()
     everywhere: LinkFault = _SOUND
+    process: int = 0
+    """Who made it so: of two states of one version, made at the same time, that of the higher one counts."""
 
 
 class Links:
@@ -52,7 +54,9 @@ class Links:
         """Whether any link has any fault: else messages need not ask."""
         self.on_change: Callable[[], object] | None = None
         """Is called when somebody has made something wrong, or sound, here."""
-        self._version = 0
+        self.process = 0
+        """This one, as others call it."""
+        self._version = self._made_by = 0
 
     def cut(self, source: int, target: int) -> None:
         """Lose all that goes from one node to the other; the way back is another link."""
@@ -109,16 +113,17 @@ class Links:
             tuple(sorted(self._partition.items())),
             tuple(sorted(self._faults.items())),
             self._everywhere,
+            self._made_by,
         )
 
     def follow(self, state: LinksState) -> None:
         """Let be wrong what another process says is, unless what is known here is as late."""
-        if state.version <= self._version:
+        if (state.version, state.process) <= (self._version, self._made_by):
             return
         self._cut, self._partition = set(state.cut), dict(state.partition)
         self._faults, self._everywhere = dict(state.faults), state.everywhere
         self._look()
-        self._version = state.version
+        self._version, self._made_by = state.version, state.process
 
     def active_faults(self) -> list[tuple[str, dict[str, object]]]:
         """Return what is wrong with the links: the name of each fault, and its members.
@@ -159,7 +164,7 @@ class Links:
 
     def _note(self) -> None:
         self._look()
-        self._version += 1
+        self._version, self._made_by = self._version + 1, self.process
         if self.on_change is not None:
             self.on_change()
 

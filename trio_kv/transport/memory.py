@@ -7,6 +7,7 @@ here, in a bounded heap, for the one task that delivers it.
 import heapq
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -29,7 +30,7 @@ class MemoryNetwork:
         self.tap: Tap | None = None
         """Is told each message that is sent, and whether it is lost, as long as somebody looks."""
         self._doors: dict[int, Callable[[Message], bool]] = {}
-        self._delayed: list[tuple[float, int, Message]] = []
+        self._delayed: list[tuple[float, int, tuple[int, int], Callable[[], object]]] = []
         self._order = itertools.count()
         self._scope: trio.CancelScope | None = None
         self._wake = trio.Event()
@@ -64,17 +65,18 @@ class MemoryNetwork:
                 await trio.sleep_forever()
             self._scope = None
             while self._delayed and self._delayed[0][0] <= trio.current_time():
-                message = heapq.heappop(self._delayed)[2]
+                _, _, link, arrive = heapq.heappop(self._delayed)
                 # A link that was cut meanwhile lets nothing through any more.
-                if not self.links.is_cut(message.source, message.target):
-                    self.deliver(message)
+                if not self.links.is_cut(*link):
+                    arrive()
 
     def _route(self, message: Message) -> bool:
         """Send a message over links that have faults; return whether a copy of it was delivered or is under way."""
         delays = self.links.route(message.source, message.target)
         if not delays:
             self.lost += 1
-        sent = [self._delay(message, delay_s) if delay_s > 0 else self.deliver(message) for delay_s in delays]
+        arrive = partial(self.deliver, message)
+        sent = [self.later(delay_s, message.source, message.target, arrive) for delay_s in delays]
         return any(sent)
 
     def deliver(self, message: Message) -> bool:
@@ -85,12 +87,15 @@ class MemoryNetwork:
             self.lost += 1
         return is_delivered
 
-    def _delay(self, message: Message, delay_s: float) -> bool:
+    def later(self, delay_s: float, source: int, target: int, arrive: Callable[[], object]) -> bool:
+        """Let something arrive that is so long under way over a link; return whether it is, or was taken at once."""
+        if delay_s <= 0:
+            return arrive() is not False
         if len(self._delayed) >= DELAYED_MAX:
             self.lost += 1
             return False
         at = trio.current_time() + delay_s
-        heapq.heappush(self._delayed, (at, next(self._order), message))
+        heapq.heappush(self._delayed, (at, next(self._order), (source, target), arrive))
         if self._scope is not None:
             self._scope.deadline = min(self._scope.deadline, at)
         self._wake.set()

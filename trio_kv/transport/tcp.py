@@ -72,11 +72,10 @@ class TcpLinks:
             for link in (*self.links.values(), *self.bulk.values()):
                 nursery.start_soon(link.run)
 
-    def tell_all(self, item: bytes) -> None:
-        """Tell something to all processes that can be reached."""
-        for link in self.links.values():
-            if link.is_up:
-                link.post(item)
+    def tell_all(self, item: bytes) -> bool:
+        """Tell something to all processes that can be reached; return False if there was no room for it somewhere."""
+        told = [link.post(item) for link in self.links.values() if link.is_up]
+        return all(told)
 
     def tell_event(self, process: int, data: bytes) -> bool:
         """Tell an event to one process; return False if there is no room. Half of it is for what nodes say."""
