@@ -205,6 +205,12 @@ class TestProcesses:
         """SIGTERM to the first one is enough, and the exit code is 0."""
         with spread(tmp_path) as cluster:
             second = cluster.second()
+            # As systemd does, which tells each process.
+            os.kill(second, signal.SIGTERM)
+            connection = cluster.server.connect()
+            write(connection, range(10))
+            connection.close()
+            assert cluster.second() == second
             assert cluster.server.terminate() == 0
             assert not Path(f"/proc/{second}").exists()
 

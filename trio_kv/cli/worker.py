@@ -61,8 +61,9 @@ class Spec:
 def main() -> None:
     """Be a process: the descriptor of the pipe is the only argument."""
     pipe = int(sys.argv[1])
-    # A terminal tells all processes of its group; the first one ends the others.
-    for each in (signal.SIGINT, signal.SIGHUP):
+    # A terminal, and whoever keeps services, tells all processes at once; the first one ends the others, when it has
+    # answered what is left.
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     line = b""
     while not line.endswith(b"\n"):
