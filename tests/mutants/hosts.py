@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from tests.mutants.registry import Patch, mutant
+from trio_kv.cli import rebuild_host
 from trio_kv.cluster.lives import KnownLives
+from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.transport import door, hello, secure, tls
 from trio_kv.transport.connection import Connection
 from trio_kv.transport.door import PeerDoor
@@ -189,3 +191,38 @@ def _(patch: Patch) -> None:
 @mutant("tls who is refused is not told why", tests=UNPROVED)
 def _(patch: Patch) -> None:
     patch.setattr(tls._Context, "read_outgoing", lambda self: b"")
+
+
+def rebuilt(*names: str) -> tuple[str, ...]:
+    """Return tests of the command that replaces a lost disk."""
+    return tuple(f"tests/unit/test_rebuild_host.py::{name}" for name in names)
+
+
+@mutant(
+    "D8 a minority may say what a lost node was",
+    tests=rebuilt("test_a_minority_is_not_enough"),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(rebuild_host, "check_enough", lambda *arguments: None)
+
+
+@mutant(
+    "D8 of what others know of a lost node the lowest counts",
+    tests=rebuilt("test_the_highest_that_a_majority_knows_counts"),
+)
+def _(patch: Patch) -> None:
+    real = rebuild_host._rebuild
+
+    def rebuild(file: Any, node: int, place: Any, known: Any) -> Any:
+        return real(file, node, place, dict.fromkeys(known, min(known.values())))
+
+    patch.setattr(rebuild_host, "_rebuild", rebuild)
+
+
+@mutant(
+    "D8 a damaged node is replaced by one that is above its own incarnation alone",
+    tests=rebuilt("test_a_node_that_is_there_is_moved_aside"),
+)
+def _(patch: Patch) -> None:
+    real = DataDirectory.replace_node
+    patch.setattr(DataDirectory, "replace_node", lambda self, node, random, known=0: real(self, node, random))
