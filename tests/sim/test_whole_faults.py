@@ -30,7 +30,7 @@ from trio_kv.sim.whole.nodes import WatchedNode
 from trio_kv.sim.whole.plan import DOOR_KINDS, KINDS, draw_whole_plan
 from trio_kv.sim.whole.timers import Timers
 from trio_kv.sim.whole.wire_faults import PROCESS_KINDS
-from trio_kv.sim.whole.world import WholeWorld
+from trio_kv.sim.whole.world import WholeWorld, make_world
 from trio_kv.storage import node_directory, opening
 from trio_kv.storage.errors import DamagedError
 from trio_kv.storage.node_directory import NodeDirectory
@@ -60,7 +60,7 @@ def test_majorities_of_disks_may_be_lost(is_thorough: bool) -> None:
     """However many disks are lost, nothing that was answered is taken back: at worst nothing is answered any more."""
     lost = []
     for seed in (1, 7, 10, 11, 12, 3, 5, 9)[: None if is_thorough else 5]:
-        world = WholeWorld(draw_whole_plan(seed, is_beyond_budget=True))
+        world = make_world(draw_whole_plan(seed, is_beyond_budget=True), None)
         world.run()
         lost.append(sum(drive.is_lost for drive in world.disks.drives.values()) > (world.plan.nodes - 1) // 2)
     assert sum(lost) >= 3, "the mode deserves its name"
