@@ -155,6 +155,24 @@ class TestProcesses:
             check(connection, range(100))
             connection.close()
 
+    def test_nodes_of_both_processes_that_were_rebuilt_come_back_after_a_restart(
+        self, tmp_path: Path
+    ) -> None:
+        """Each process writes the manifest for its own nodes, and takes back nothing of what another one wrote."""
+        with spread(tmp_path) as cluster:
+            connection = cluster.server.connect()
+            write(connection, range(20))
+            for node in (2, 1):
+                cluster.ask("stop", node=node)
+                cluster.wait_state("stopped", node)
+                assert cluster.ask("rebuild", node=node)["status"] == "ok"
+                cluster.wait_up(node)
+            connection.close()
+        with spread(tmp_path) as cluster:
+            connection = cluster.server.connect()
+            check(connection, range(20))
+            connection.close()
+
     def test_a_partition_holds_in_both_processes_and_heals(self, tmp_path: Path) -> None:
         """The minority, two nodes of two processes, answers nothing until it is whole again."""
         with spread(tmp_path) as cluster:

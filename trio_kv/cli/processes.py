@@ -69,6 +69,7 @@ async def open_processes(path: Path, options: ServeOptions, trace: Trace) -> Asy
         segment_bytes=options.segment_bytes,
         is_synced=options.is_synced,
     )
+    directory.is_shared = True
     with contextlib.ExitStack() as stack:
         nodes = spread(directory.nodes, min(options.processes, len(directory.nodes)))
         sockets = {process: stack.enter_context(_listen()) for process in nodes}

@@ -138,6 +138,9 @@ class DataDirectory:
                     home.remove(made)
                 make_node(home, made, new, segment_bytes=self._segment_bytes, is_rebuilding=True)
                 home.sync()
+                # Another process may have written it while the disk took its time.
+                self.refresh()
+                manifest = self.manifest.with_incarnation(node, new.incarnation)
                 with contextlib.closing(self.root.files()) as files:
                     write_manifest(files, manifest)
             except OSError:
