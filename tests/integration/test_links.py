@@ -1,5 +1,6 @@
 """Processes of a cluster that are joined by links, in virtual time."""
 
+from functools import partial
 from random import Random
 
 import attrs
@@ -160,6 +161,27 @@ async def test_messages_of_all_processes_that_come_or_go_are_seen(
         await trio.sleep(0.2)
         far = next(node for node in PAIR[1 if leader in PAIR[0] else 0])
         assert {(leader, far), (far, leader)} <= seen
+
+
+async def test_a_process_that_comes_back_hears_what_is_wrong_with_links(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What was cut while it was away is cut for it as well, and what was healed is whole."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        away, third = [each for each in HOSTS if each != leader]
+        own, other = (cluster.all[each].process.cluster.faults for each in (leader, away))
+        for act in (partial(own.cut, leader, third), own.heal):
+            cluster.wires.is_dead = lambda source, target: away in {source, target}
+            for each in HOSTS:
+                cluster.wires.break_all(away, each)
+                cluster.wires.break_all(each, away)
+            await trio.sleep(2.0)
+            act()
+            assert other.active() != own.active()
+            cluster.wires.is_dead = lambda source, target: False
+            await trio.sleep(2.0)
+            assert other.active() == own.active()
 
 
 @attrs.frozen

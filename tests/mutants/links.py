@@ -89,7 +89,10 @@ def _(patch: Patch) -> None:
     patch.setattr(PeerDoor, "_receive", receive)
 
 
-@mutant("links: nobody looks at the check of a frame", world="whole")
+@mutant(
+    "links: nobody looks at the check of a frame",
+    tests=("tests/property/test_peers.py::test_a_wrong_bit_never_becomes_a_message",),
+)
 def _(patch: Patch) -> None:
     patch.setattr(peer_frames, "crc32c", lambda data: 0)
 
@@ -102,7 +105,10 @@ def _(patch: Patch) -> None:
     patch.setattr(Link, "called", lambda self: self._stir.set())
 
 
-@mutant("links: a process that comes back does not hear what is wrong with links", world="whole")
+@mutant(
+    "links: a process that comes back does not hear what is wrong with links",
+    tests=link_tests("test_a_process_that_comes_back_hears_what_is_wrong_with_links"),
+)
 def _(patch: Patch) -> None:
     def tell_state(self: Link) -> None:
         self._outbox.put(links.encode_statuses(self._host.statuses()))
