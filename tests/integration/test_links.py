@@ -11,6 +11,8 @@ import trio.testing
 
 from tests.linked import SECRET, Linked, Port, linked
 from trio_kv.cluster.elsewhere import encode_look
+from trio_kv.control.anywhere import carry_out_anywhere, serve_commands
+from trio_kv.control.commands import CommandError, parse_command
 from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Incr, Set
 from trio_kv.kv.reply import Reply
@@ -674,3 +676,22 @@ async def test_links_that_are_slow_on_hosts_are_so_for_requests(
         assert await write(cluster, process, "k", b"2") == "ok"
         # There and back once to the leader, and once from there to a majority.
         assert trio.current_time() - began_at >= 0.2
+
+
+async def test_a_backup_on_a_host_is_taken_there_or_not_at_all(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The snapshot of another host's node has a path on that host, where nobody here finds it."""
+    async with linked(HOSTS, is_host=True) as cluster:
+        await cluster.wait_leader()
+        for one in cluster.all.values():
+            serve_commands(one.process.cluster, one.process.others)
+        backup = parse_command(b'{"command":"backup"}')
+        here = cluster.all[1].process.cluster
+        assert (await carry_out_anywhere(backup, here))["node"] == 1
+        here.stop(1)
+        await trio.sleep(0.5)
+        with pytest.raises(
+            CommandError, match="no node runs that could take a snapshot on this host: ask another one"
+        ):
+            await carry_out_anywhere(backup, here)

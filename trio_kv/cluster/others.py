@@ -83,6 +83,8 @@ class Others:
         self._network = network
         self._layout = identity.layout
         self._lives = lives
+        self.is_host = is_host
+        """Whether each node has a host of its own."""
         self._door_node = identity.layout.here[0] if is_host else None
         network.links.on_change = self._on_change
         network.links.process = identity.layout.own

@@ -92,9 +92,15 @@ async def _on_node(command: NodeCommand, cluster: Cluster, others: Others) -> di
 async def _back_up(command: Backup, cluster: Cluster, others: Others) -> dict[str, object]:
     """Let a process take a snapshot whose nodes hear a leader: this one rather than others."""
     await cluster.refresh()
-    able = [handle.status.node for handle in cluster.registry.readable()]
+    able, where = [handle.status.node for handle in cluster.registry.readable()], ""
+    if others.is_host:
+        # What a node of another host writes lies there, where nobody here can copy it.
+        able, where = [node for node in able if node in others.layout.here], " on this host: ask another one"
     processes = _in_order(others.layout.process_of(node) for node in able if node not in command.without)
-    own, error = others.layout.own, CommandError("no node runs that could take a snapshot", command.id)
+    own, error = (
+        others.layout.own,
+        CommandError(f"no node runs that could take a snapshot{where}", command.id),
+    )
     for process in sorted(processes, key=lambda each: each != own):
         try:
             return await _in(process, command, cluster, others)
