@@ -395,3 +395,23 @@ def test_whose_version_it_was_is_told_later(value: str) -> None:
     both_told = results.replace(f'"value":{value},', '"value":7,')
     history[3] = ask(0.9, 1.0, txn, f'{{"succeeded":true,"results":{both_told},"revision":8,"status":"ok"}}')
     assert judge_replies(history).outcome == "violation"
+
+
+def test_what_a_lost_write_needed_may_be_the_work_of_another() -> None:
+    """A lost transaction adds to two counters; one holds a text, which only a lost deletion can have removed."""
+    lost = '{"key":null,"value":null,"status":"error","error":"timeout"}'
+    txn = '{"op":"txn","if":[],"then":[{"op":"incr","key":"n","by":5},{"op":"incr","key":"m","by":-5}],"else":[]}'
+    page = '{"items":[{"key":"n","value":5,"revision":4}],"more":false,"revision":6,"status":"ok"}'
+    history = [
+        ask(
+            0.0,
+            0.1,
+            '{"op":"set","key":"m","value":"x"}',
+            '{"key":"m","value":"x","status":"ok","revision":1}',
+        ),
+        ask(0.2, 0.5, txn, lost),
+        ask(0.7, 0.8, '{"op":"scan","prefix":"","after":"m"}', page),
+    ]
+    assert "which nobody wrote there" in judge_replies(history).violations[0]
+    history.append(ask(0.3, 0.6, '{"op":"delete","key":"m"}', lost))
+    assert judge_replies(history).outcome == "valid"

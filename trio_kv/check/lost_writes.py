@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from trio_kv.check.exchange import Exchange, Members, read, read_list
-from trio_kv.check.rules import Version, add
+from trio_kv.check.rules import State, Version, add
 
 SUMMANDS_MAX = 32
 """Of lost increments of one key; to find out which of more took effect takes too long."""
@@ -193,6 +193,20 @@ def told_after(
             elif read(part.members, "if_revision") == 0:
                 found[key] = None
     return found
+
+
+def must_be_gone(exchange: Exchange, state: State, succeeded: bool | None) -> Mapping[str, None]:
+    """Return keys that hold no number, and must have been missing when a write added to them.
+
+    Args:
+        exchange: the write.
+        state: what keys hold for all that is known.
+        succeeded: see `told_after`.
+
+    """
+    branches = () if succeeded is None else ("then",) if succeeded else ("else",)
+    keys = [read(part.members, "key") for part in _parts(exchange, branches) if part.op == "incr"]
+    return {key: None for key in keys if key in state and add(state[key].value or b"", 0) is None}
 
 
 def _told_before(op: str, asked: Members, told: Members, outcome: str) -> dict[str, bytes | None]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from trio_kv.check.exchange import Exchange, Members, read, read_list
-from trio_kv.check.lost_writes import Part, UndecidedError, told_after, told_before
+from trio_kv.check.lost_writes import Part, UndecidedError, must_be_gone, told_after, told_before
 from trio_kv.check.replay import Change, Replay, Replayed
 from trio_kv.check.rules import Due, State, Version, carry_out, keys_of
 
@@ -121,7 +121,9 @@ class _RepliesReplay(Replay):
         before_s = observer.return_s or math.inf
         told = {key: each.value for key, each in seen.items() if each.value is not None}
         for author, succeeded in _with_branches(self.lost.authors(seen, before_s)):
-            for before in ({}, told_after(author, told, succeeded)):
+            needed = told_after(author, told, succeeded)
+            gone = must_be_gone(author, self.timeline.state, succeeded)
+            for before in ({}, needed, {**gone, **needed}):
                 found = self._explain(author, before, revision, observer.return_s)
                 state = found.applied_to(self.timeline.state)
                 due = carry_out(author, state, revision, succeeded=succeeded)
