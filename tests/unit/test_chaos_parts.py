@@ -7,8 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from trio_kv.check.history import decode_history
+from trio_kv.check.exchange import Exchange
+from trio_kv.check.history import History, decode_history
+from trio_kv.check.replay import Accusation, Replayed
+from trio_kv.check.streams import Line, Span
 from trio_kv.kv.operations import Cas, Delete, Get, Set
+from trio_kv.sim.chaos import judge
+from trio_kv.sim.chaos.judge import Question, form_opinion
 from trio_kv.sim.chaos.outcomes import DEFINITE_CODES, NonsenseError, Outcome, classify
 from trio_kv.sim.chaos.recorder import Group, Recorder
 from trio_kv.sim.chaos.recovery import compare_nodes
@@ -164,3 +169,48 @@ def test_when_the_nodes_are_whole() -> None:
     assert "n2 is crashed" in compare_nodes({"nodes": [up, {**up, "node": 2, "state": "crashed"}]})
     assert "applied up to 7, 8" in compare_nodes({"nodes": [up, {**up, "node": 2, "applied": 8}]})
     assert "different data" in compare_nodes({"nodes": [up, {**up, "node": 2, "digest": "b"}]})
+
+
+def read_late(told: str) -> list[Exchange]:
+    """A key that was to live for a second is read when the store has been whole for a minute."""
+    asked = b'{"op":"set","key":"f/a","value":1,"ttl":1.0,"meta":true}'
+    return [
+        Exchange(1, asked, 0.0, 0.1, b'{"key":"f/a","value":1,"status":"ok","revision":5}'),
+        Exchange(2, b'{"op":"get","key":"f/a","meta":true}', 60.0, 60.1, told.encode()),
+    ]
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_a_key_that_outlives_its_time_is_found(is_watched: bool) -> None:
+    """By the log, as a watch was told of it, and by replies alone."""
+    lines = [Line(0, 5, (("set", "f/a", msgspec.Raw(b"1")),))] if is_watched else []
+    spans = [Span(0, 1, 9, -1.0)] if is_watched else []
+    question = Question((), calm_from_s=1.0, spans=spans, last_revision=9)
+    there = read_late('{"key":"f/a","value":1,"status":"ok","revision":5,"ttl":0.0}')
+    opinion = form_opinion(History((), (), tuple(there)), lines, question)
+    assert opinion.verdict == "violation"
+    assert "was to be gone at" in opinion.reason
+    gone = read_late('{"key":"f/a","value":null,"status":"error","revision":0}')
+    lines += [Line(0, 7, (("expire", "f/a", msgspec.Raw(b"null")),))] if is_watched else []
+    opinion = form_opinion(History((), (), tuple(gone)), lines, question)
+    assert (opinion.verdict, opinion.is_watched) == ("valid", is_watched)
+
+
+@pytest.mark.parametrize(
+    ("spans", "doubts", "verdict"),
+    [
+        ([Span(0, 1, 9, -1.0)], (), "valid"),
+        ([], (), "violation"),
+        ([], ("36 lost increments of one key",), "unknown"),
+    ],
+)
+def test_what_replies_leave_open_accuses_nobody(
+    monkeypatch: pytest.MonkeyPatch, spans: list[Span], doubts: tuple[str, ...], verdict: str
+) -> None:
+    """Who knows the log need not guess from replies; and behind a guess that could not be made nothing is certain."""
+    replayed = Replayed(2, (Accusation("an answer that can't be"),), doubts)
+    monkeypatch.setattr(judge, "judge_replies", lambda exchanges, calm_from_s: replayed)
+    told = read_late('{"key":"f/a","value":1,"status":"ok","revision":5,"ttl":0.5}')
+    question = Question((), spans=spans, last_revision=9)
+    lines = [Line(0, 5, (("set", "f/a", msgspec.Raw(b"1")),))] if spans else []
+    assert form_opinion(History((), (), tuple(told)), lines, question).verdict == verdict

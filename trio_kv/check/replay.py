@@ -12,18 +12,22 @@ does not finds out from what others were told, as far as that tells: `check.repl
 The search of `check.linearizability` looks at no revision. Where it judges the same keys it is a second opinion.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import attrs
 
-from trio_kv.check.exchange import Exchange, read
+from trio_kv.check.exchange import Exchange, read, read_list
 from trio_kv.check.lost_writes import LostWrites
 from trio_kv.check.real_time import find_moments
 from trio_kv.check.timeline import Timeline
 
 ROUNDING_S = 1e-6
+GONE_WITHIN_S = 6.0
+"""A key is gone so long after its time, as long as there is a leader: a second by the protocol, and more than enough
+for a machine that is busy."""
 
 Change = Mapping[str, bytes | None]
 """What an entry left of the keys that it changed; None: it removed them."""
@@ -71,11 +75,13 @@ class Replay(ABC):
 
     Args:
         exchanges: all that was asked of some keys, in any order.
+        calm_from_s: from then on the store was whole, so that keys end when their time is over.
 
     """
 
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+    def __init__(self, exchanges: Iterable[Exchange], calm_from_s: float = math.inf) -> None:
         """Have judged nothing; see the class."""
+        self._calm_from_s = calm_from_s
         self.exchanges = sorted(exchanges, key=lambda each: each.call_s)
         self.accusations: list[Accusation] = []
         self.doubts: list[str] = []
@@ -135,6 +141,15 @@ class Replay(ABC):
         for each in self.exchanges:
             if each.op == "get" and each.outcome == "ok" and each.revision in self.writes:
                 self._judge_ttl(each, self.writes[each.revision])
+            told = read_list(each.told, "items") if each.op == "scan" else [each.told]
+            if (
+                each.is_read
+                and each.outcome == "ok"
+                and not each.is_stale
+                and each.call_s > self._calm_from_s
+            ):
+                for item in told:
+                    self._judge_end(each, read(item, "key"), read(item, "revision", 0))
 
     def _judge_ttl(self, reader: Exchange, write: Exchange) -> None:
         """Judge whether a key is said to end, if it was written by a request for it alone."""
@@ -145,6 +160,17 @@ class Replay(ABC):
             due_s is not None and not 0 <= told_s <= due_s + ROUNDING_S
         ):
             self.accuse(reader, f"is said to end in {told_s} s, and was written with a ttl of {due_s} s")
+
+    def _judge_end(self, reader: Exchange, key: str, revision: int) -> None:
+        """Judge whether a key has outlived its time, though there was somebody to end it."""
+        held = self.timeline.state_at((key,), revision).get(key)
+        if held is None or held.revision != revision:
+            return
+        write = self.writes.get(revision)
+        began_s = self._calm_from_s if write is None else max(self._calm_from_s, write.return_s or 0.0)
+        gone_s = began_s + held.ttl_s + GONE_WITHIN_S
+        if reader.call_s > gone_s:
+            self.accuse(reader, f"though {key} of revision {revision} was to be gone at {gone_s:.6f} s")
 
 
 def describe_changes(changes: Change) -> str:

@@ -19,6 +19,7 @@ def judge_log(
     expiries: Collection[int] = (),
     *,
     rate: float = 1.0,
+    calm_from_s: float = math.inf,
 ) -> Replayed:
     """Judge by what was applied.
 
@@ -27,9 +28,10 @@ def judge_log(
         changes: what each entry changed of these keys, by revision.
         expiries: revisions of those that nobody asked for: keys whose time was over.
         rate: how much faster than that of the clients the clock of the cluster runs at most.
+        calm_from_s: from then on the store was whole, so that keys end when their time is over.
 
     """
-    return _LogReplay(exchanges, changes, expiries, rate).run()
+    return _LogReplay(exchanges, changes, expiries, rate, calm_from_s).run()
 
 
 class _LogReplay(Replay):
@@ -41,8 +43,9 @@ class _LogReplay(Replay):
         changes: Mapping[int, Change],
         expiries: Collection[int],
         rate: float,
+        calm_from_s: float,
     ) -> None:
-        super().__init__(exchanges)
+        super().__init__(exchanges, calm_from_s)
         self._changes = changes
         self._expiries = frozenset(expiries)
         self._rate = rate

@@ -16,10 +16,6 @@ from trio_kv.check.lost_writes import Part, UndecidedError, must_be_gone, told_a
 from trio_kv.check.replay import Change, Replay, Replayed
 from trio_kv.check.rules import Due, State, Version, carry_out, keys_of
 
-GONE_WITHIN_S = 6.0
-"""A key is gone so long after its time, as long as there is a leader: a second by the protocol, and more than enough
-for a machine that is busy."""
-
 
 def judge_replies(exchanges: Iterable[Exchange], *, calm_from_s: float = math.inf) -> Replayed:
     """Judge by what clients were told alone; writes have to be asked with `meta`.
@@ -46,8 +42,7 @@ class _RepliesReplay(Replay):
     """A history that is judged by what clients were told alone."""
 
     def __init__(self, exchanges: Iterable[Exchange], calm_from_s: float) -> None:
-        super().__init__(exchanges)
-        self._calm_from_s = calm_from_s
+        super().__init__(exchanges, calm_from_s)
         self._seen = _seen_versions(self.exchanges)
 
     def revisions(self) -> Iterable[int]:
@@ -165,30 +160,6 @@ class _RepliesReplay(Replay):
             self.lost.may_touch(key, before_s) or self.timeline.first_due_s(key) <= before_s
             for key in exchange.keys
         )
-
-    def judge_rest(self, moments: Mapping[Exchange, int]) -> None:
-        """Find keys that outlived their time, though there was somebody to end them."""
-        super().judge_rest(moments)
-        for each in self.exchanges:
-            told = read_list(each.told, "items") if each.op == "scan" else [each.told]
-            if (
-                each.is_read
-                and each.outcome == "ok"
-                and not each.is_stale
-                and each.call_s > self._calm_from_s
-            ):
-                for item in told:
-                    self._judge_end(each, read(item, "key"), read(item, "revision", 0))
-
-    def _judge_end(self, reader: Exchange, key: str, revision: int) -> None:
-        held = self.timeline.state_at((key,), revision).get(key)
-        if held is None or held.revision != revision:
-            return
-        write = self.writes.get(revision)
-        began_s = self._calm_from_s if write is None else max(self._calm_from_s, write.return_s or 0.0)
-        gone_s = began_s + held.ttl_s + GONE_WITHIN_S
-        if reader.call_s > gone_s:
-            self.accuse(reader, f"though {key} of revision {revision} was to be gone at {gone_s:.6f} s")
 
     # Lost writes
 

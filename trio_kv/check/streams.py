@@ -99,7 +99,12 @@ class StreamOrder:
 
 
 def judge_streams(
-    history: History, lines: Iterable[Line], spans: Sequence[Span], last_revision: int
+    history: History,
+    lines: Iterable[Line],
+    spans: Sequence[Span],
+    last_revision: int,
+    *,
+    calm_from_s: float = math.inf,
 ) -> tuple[bool, list[str]]:
     """Judge what watches were told of a key or a family.
 
@@ -108,6 +113,7 @@ def judge_streams(
         lines: all that watches were told of it.
         spans: of the watches that it concerns.
         last_revision: of what was written when all else had been answered.
+        calm_from_s: see `judge_log`.
 
     Returns:
         whether one of them was told all of it; what can't be, in words.
@@ -124,7 +130,7 @@ def judge_streams(
             changes = {
                 revision: events for revision, events in told[span.watch].items() if span.holds(revision)
             }
-            found += _judge_exchanges(history.exchanges, changes)
+            found += _judge_exchanges(history.exchanges, changes, calm_from_s)
             found += _judge_values(history.operations, changes)
             return True, found
     return False, found
@@ -143,13 +149,15 @@ def _compare(told: Mapping[int, Mapping[int, tuple[Event, ...]]], spans: Sequenc
                     )
 
 
-def _judge_exchanges(exchanges: Sequence[Exchange], told: Mapping[int, tuple[Event, ...]]) -> Iterable[str]:
+def _judge_exchanges(
+    exchanges: Sequence[Exchange], told: Mapping[int, tuple[Event, ...]], calm_from_s: float
+) -> Iterable[str]:
     """Carry out once more what was asked of a family, by what a watch was told."""
     if not exchanges:
         return ()
     changes = {revision: {key: value for _, key, value in events} for revision, events in told.items()}
     expiries = [revision for revision, events in told.items() if any(kind == EXPIRE for kind, _, _ in events)]
-    return judge_log(exchanges, changes, expiries).violations
+    return judge_log(exchanges, changes, expiries, calm_from_s=calm_from_s).violations
 
 
 def _judge_values(operations: Sequence[Operation], told: Mapping[int, tuple[Event, ...]]) -> Iterable[str]:

@@ -17,7 +17,7 @@ import trio
 from trio_kv.check.exchange import Exchange
 from trio_kv.check.exchange import read as read_member
 from trio_kv.check.history import Operation
-from trio_kv.check.replay_replies import GONE_WITHIN_S
+from trio_kv.check.replay import GONE_WITHIN_S
 from trio_kv.client.addresses import Address, format_address
 from trio_kv.client.control import NoDoorError
 from trio_kv.kv.operations import Get, Set
