@@ -16,6 +16,7 @@ from trio_kv.storage.node_directory import NodeDirectory, make_node, node_name
 from trio_kv.storage.place import Place
 from trio_kv.storage.recovery import Recovery
 from trio_kv.wire.frames import Identity
+from trio_kv.wire.incarnations import draw_successor
 
 
 def states_tests(*names: str) -> tuple[str, ...]:
@@ -58,10 +59,10 @@ def _(patch: Patch) -> None:
     patch.setattr("trio_kv.storage.folders.sync_names_above", lambda path: None)
 
 
-def replace_in_old_order(self: DataDirectory, node: int, random: Random) -> Path | None:
+def replace_in_old_order(self: DataDirectory, node: int, random: Random, known: int) -> Path | None:
     """Move the old directory away, make the new one in its place, and let the manifest come last."""
     name, old = node_name(node), self.identity(node)
-    new = Identity(self.cluster, node, old.incarnation + random.randrange(1, 1 << 32))
+    new = Identity(self.cluster, node, draw_successor(max(old.incarnation, known), random))
     if name in self.root.names():
         self.root.rename(name, f"{name}.replaced-{old.incarnation:x}")
     make_node(self.root, name, new, segment_bytes=self._segment_bytes, is_rebuilding=True)

@@ -55,6 +55,9 @@ class SeenCluster:
     def __init__(self) -> None:
         self.taps: list[Tap] = []
 
+    async def refresh(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     def look(self) -> dict[str, object]:
         return {"leader": 1, "term": 2, "nodes": [], "links": [], "faults": []}
 
