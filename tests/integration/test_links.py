@@ -13,6 +13,7 @@ from tests.linked import SECRET, Linked, Port, linked
 from trio_kv.cluster.elsewhere import encode_look
 from trio_kv.control.anywhere import carry_out_anywhere, serve_commands
 from trio_kv.control.commands import CommandError, parse_command
+from trio_kv.gateway.pulls import Pulls
 from trio_kv.gateway.store import View
 from trio_kv.kv.operations import Get, Incr, Set
 from trio_kv.kv.reply import Reply
@@ -695,3 +696,17 @@ async def test_a_backup_on_a_host_is_taken_there_or_not_at_all(
             CommandError, match="no node runs that could take a snapshot on this host: ask another one"
         ):
             await carry_out_anywhere(backup, here)
+
+
+async def test_changes_are_drawn_from_a_follower_of_this_process(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """All that changes would go over a link else, and again for each process that has a door."""
+    async with linked(HOSTS) as cluster:
+        leader = await cluster.wait_leader()
+        process = next(each for each in HOSTS if each != leader)
+        registry = cluster.all[process].process.cluster.registry
+        assert len(registry.readable()) == len(HOSTS)
+        for seed in range(20):
+            pulls = Pulls(registry, Random(seed))
+            assert pulls.pull(0, print, print).node == process

@@ -133,7 +133,10 @@ class Pulls:
         self._wake.set()
 
     def _choose(self, pulling: Pulling, kept: int) -> NodeHandle | None:
-        """Return whom to ask: a follower rather than the leader, and nobody twice before all were asked."""
+        """Return whom to ask: a follower rather than the leader, and nobody twice before all were asked.
+
+        One of this process rather than one of another: all that changes would go over a link else.
+        """
         handles = [handle for handle in self._directory.readable() if handle.status.node not in pulling.gone]
         if not handles:
             return None
@@ -146,6 +149,7 @@ class Pulls:
             if handle.status.node == kept:
                 return handle
         followers = [handle for handle in fresh if handle.status.role != "leader"] or fresh
+        followers = [handle for handle in followers if handle.is_near] or followers
         return followers[int(self._random.random() * len(followers))]
 
     def _deliver(self, answer: Answer) -> None:

@@ -195,10 +195,6 @@ class Connection:
             if now - self._used_at > idle_s:
                 raise LinkLostError("")
 
-    async def aclose(self) -> None:
-        """Close it at once."""
-        await trio.aclose_forcefully(self._stream)
-
 
 def round_trip_s(pong: bytes) -> float:
     """Return how long a ping and the pong that has come now were on their way."""

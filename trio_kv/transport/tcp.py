@@ -49,7 +49,6 @@ class TcpLinks:
     ) -> None:
         """Connect nobody yet; see the class."""
         layout = identity.layout
-        self.layout = layout
         make = partial(
             Link,
             dial=security.dial,
