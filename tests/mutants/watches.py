@@ -50,8 +50,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     real = History.read
 
-    def read(self: History, after: int, changes_max: int) -> tuple[int, list[Any]]:
-        upto, found = real(self, max(after - 1, self.after), changes_max)
+    def read(self: History, after: int, changes_max: int, bytes_max: float) -> tuple[int, list[Any]]:
+        upto, found = real(self, max(after - 1, self.after), changes_max, bytes_max)
         return max(upto, after + 1) if found else upto, found
 
     patch.setattr(Feed, "answers", _answers_of(Feed.answers, read))
