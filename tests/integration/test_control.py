@@ -202,7 +202,7 @@ async def test_a_command_is_carried_out(
         ("nonsense", '"command": "status"'),
         ("[1]", '"command": "status"'),
         ('{"id":7}', "`command` is missing"),
-        ('{"id":7,"command":"explode"}', "the commands are status, events, frames, frames-kept"),
+        ('{"id":7,"command":"explode"}', "the commands are status, links, events, frames, frames-kept"),
         ('{"id":7,"command":"crash"}', '{"command": "crash", "node": 2}'),
         ('{"id":7,"command":"crash","node":"2"}', '{"command": "crash", "node": 2}'),
         ('{"id":7,"command":"crash","node":2.5}', '{"command": "crash", "node": 2}'),
