@@ -79,7 +79,7 @@ def test_what_excludes_an_option_of_the_file_wins_over_it(
     [
         ("prot = 1", "there is no option 'prot': did you mean port?"),
         ("no_fsync = true", "there is no option 'no_fsync': did you mean no-fsync?"),
-        ("zzz = 1", "there is no option 'zzz': there are connections-max, "),
+        ("zzz = 1", "there is no option 'zzz': there are cluster, connections-max, "),
         ('config = "x"', "leave config out"),
         ('output = "json"', "there is no option 'output'"),
         ("port = [1]", "port is a list; right would be one value"),
