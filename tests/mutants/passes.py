@@ -278,3 +278,17 @@ def _(patch: Patch) -> None:
         self._soon_s = 0.0
 
     patch.setattr(Node, "__init__", init)
+
+
+@mutant(
+    "node: a busy one tells its timer of each deadline that moved on",
+    tests=(f"{NO_PASS}test_questions_move_the_timer_of_a_busy_node_seldom",),
+)
+def _(patch: Patch) -> None:
+    real = Node._set_timer
+
+    def set_timer(self: Node, now: float, deadline: float) -> None:
+        self._set_at = float("-inf")
+        real(self, now, deadline)
+
+    patch.setattr(Node, "_set_timer", set_timer)

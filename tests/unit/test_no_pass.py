@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tests.unit.test_writes_under_way import SET, Cluster
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.node import Node
+from trio_kv.gateway.store import View
+from trio_kv.kv.operations import Get
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import make_entry
 from trio_kv.raft.messages import (
@@ -228,6 +230,34 @@ async def test_in_an_idle_cluster_the_leader_alone_has_passes(
     assert passes.keys() == {cluster.lead()}
     assert passes[cluster.lead()] == fired[TimerFired] == woken == pytest.approx(100, abs=1)
     assert fired.keys() == {TimerFired}
+    nursery.cancel_scope.cancel()
+
+
+async def test_questions_move_the_timer_of_a_busy_node_seldom(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each moves a follower's deadline to and fro. To tell the timer both times cost 2 % of a small read."""
+    calls = moves = 0
+    real = Node._set_timer
+
+    def count(node: Node, now: float, deadline: float) -> None:
+        nonlocal calls, moves
+        before = node._timer_at
+        real(node, now, deadline)
+        calls, moves = calls + 1, moves + (node._timer_at != before)
+
+    monkeypatch.setattr(Node, "_set_timer", count)
+    cluster = Cluster()
+    await nursery.start(cluster.run)
+    await trio.sleep(1.0)
+    calls = moves = 0
+    for _ in range(1000):
+        answer = await cluster.store.read([Get("a")], timeout_s=1.0, is_stale=False, view=View())
+        assert answer.replies[0].code == "missing"
+        await trio.sleep(0.001)
+    assert calls > 2000
+    # A time or two a heartbeat and node, and whatever the leader has to do.
+    assert moves < 6 / CONFIG.heartbeat_interval_s
     nursery.cancel_scope.cancel()
 
 
