@@ -78,6 +78,8 @@ class RaftStore(AwaitedCalls):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hand over again what was refused or lost, hedge reads, and end what is late."""
+        # `trio.current_time` looks for the clock each time, which takes longer than to read it.
+        self._reads.now = self._writes.now = trio.lowlevel.current_clock().current_time
         unlisten = self._directory.listen(self._directory_changed)
         self._directory_changed()
         task_status.started()
@@ -106,14 +108,16 @@ class RaftStore(AwaitedCalls):
         self, operations: Sequence[AnyAsked], *, timeout_s: float, done: OnAnswer
     ) -> Answer | object:
         """Carry out a run with writes in it. See `Store`."""
-        self._look_after_soon()
+        if self._is_idle:
+            self._wake.set()
         return self._writes.start(take_apart(operations), timeout_s, done)
 
     def start_read(
         self, queries: Sequence[AnyQuery], *, timeout_s: float, is_stale: bool, view: View, done: OnAnswer
     ) -> Answer | object:
         """Let a follower answer queries. See `Store`."""
-        self._look_after_soon()
+        if self._is_idle:
+            self._wake.set()
         return self._reads.start(queries, timeout_s=timeout_s, is_stale=is_stale, view=view, done=done)
 
     def start_watch(
@@ -156,18 +160,14 @@ class RaftStore(AwaitedCalls):
             self._wake.set()
             return
         reads = self._reads
-        reads.readers.was_answered(answer.node)
+        if reads.readers.resting:
+            reads.readers.was_answered(answer.node)
         found = Answer(answer.replies, answer.node, answer.term, answer.applied)
         read = reads.pending.get(answer.number)
         if read is not None:
             reads.end(read, found)
         elif (write := self._writes.pending.get(answer.number)) is not None:
             self._writes.end(write, found)
-
-    def _look_after_soon(self) -> None:
-        """Let `run` know that there is something under way."""
-        if self._is_idle:
-            self._wake.set()
 
     def _directory_changed(self) -> None:
         """Note who can be asked; wake `run` if somebody else leads."""

@@ -35,9 +35,10 @@ class Readers:
         self._followers: Sequence[NodeHandle] = ()
         self._has_far = False
         """Whether some are in other processes."""
-        self._resting: dict[int, tuple[float, float]] = {}
+        self.resting: dict[int, tuple[float, float]] = {}
         """By node: when its rest is over, and how long that was. An answer ends it."""
-        self._hedges = HEDGES_MAX
+        self.hedges = HEDGES_MAX
+        """What is saved up. Who asks looks at both first: for nearly all reads there is nothing to do."""
 
     def update(self, handles: Sequence[NodeHandle]) -> None:
         """Ask these nodes from now on. Called at each change of a node's role or state."""
@@ -59,7 +60,7 @@ class Readers:
             readers = [handle for handle in readers if handle.status.node not in asked]
             followers = [handle for handle in followers if handle.status.node not in asked]
         rested = followers
-        if self._resting:
+        if self.resting:
             rested = [handle for handle in followers if self._may_try(now, handle.status.node)]
         if self._has_far:
             rested = [handle for handle in rested if handle.is_near] or rested
@@ -74,33 +75,31 @@ class Readers:
 
     def was_asked(self, now: float, node: int) -> None:
         """Let nobody else try a node whose rest was over, before it has answered this one."""
-        if self._resting and node in self._resting:
+        if node in self.resting:
             self.rest(now, node)
 
     def was_answered(self, node: int) -> None:
         """Ask a node again that is quick enough."""
-        if self._resting:
-            self._resting.pop(node, None)
+        self.resting.pop(node, None)
 
     def rest(self, now: float, node: int) -> None:
         """Let a node rest; for twice as long, if it has not answered since its last rest was over."""
-        until, rest_s = self._resting.get(node, (0.0, REST_S / 2))
+        until, rest_s = self.resting.get(node, (0.0, REST_S / 2))
         if until <= now:
             rest_s = min(2 * rest_s, REST_MAX_S)
-            self._resting[node] = (now + rest_s, rest_s)
+            self.resting[node] = (now + rest_s, rest_s)
 
     def earn_hedge(self) -> None:
         """Let one more read pay its share of a hedge."""
-        if self._hedges < HEDGES_MAX:
-            self._hedges += HEDGES_A_READ
+        self.hedges = min(self.hedges + HEDGES_A_READ, HEDGES_MAX)
 
     def may_hedge(self, now: float, node: int) -> bool:
         """Let a node rest that is too slow; return whether a hedge can be paid for, and if so it is."""
         self.rest(now, node)
-        if self._hedges < 1:
+        if self.hedges < 1:
             return False
-        self._hedges -= 1
+        self.hedges -= 1
         return True
 
     def _may_try(self, now: float, node: int) -> bool:
-        return node not in self._resting or self._resting[node][0] <= now
+        return node not in self.resting or self.resting[node][0] <= now

@@ -12,7 +12,7 @@ from random import Random
 import trio
 
 from trio_kv.gateway.pending import PendingRead
-from trio_kv.gateway.readers import Readers
+from trio_kv.gateway.readers import HEDGES_MAX, Readers
 from trio_kv.gateway.runs import GONE, HEDGE_S, refuse
 from trio_kv.gateway.store import Answer, OnAnswer, View
 from trio_kv.kv.operations import AnyQuery
@@ -41,6 +41,8 @@ class Reads:
         self._next_number = next_number
         self.readers = Readers(random)
         """Whom to ask."""
+        self.now: Callable[[], float] = trio.current_time
+        """The clock of the run."""
 
     def update(self, handles: Sequence[NodeHandle]) -> None:
         """Ask these nodes from now on. Called at each change of a node's role or state."""
@@ -54,13 +56,14 @@ class Reads:
             return refuse("overloaded", "too many requests are waiting: try again later", len(queries))
         if self.is_gone and not is_stale:
             return refuse("unavailable", GONE, len(queries))
-        now = trio.current_time()
+        now, readers = self.now(), self.readers
         applied_min, kept = (view.applied, view.node) if is_stale else (0, 0)
         read = PendingRead(
             self._next_number(), queries, now + timeout_s, done, is_stale, applied_min, view, now + HEDGE_S
         )
         self.pending[read.number] = read
-        self.readers.earn_hedge()
+        if readers.hedges < HEDGES_MAX:
+            readers.earn_hedge()
         self._ask(now, read, kept)
         return read
 
@@ -102,7 +105,8 @@ class Reads:
             return
         if chosen.submit(Read(self._reply_to, read.number, read.queries, read.is_stale, read.applied_min)):
             read.asked.append(chosen.status.node)
-            self.readers.was_asked(now, chosen.status.node)
+            if self.readers.resting:
+                self.readers.was_asked(now, chosen.status.node)
 
     def _hedge(self, now: float, read: PendingRead) -> None:
         """Ask another node too, and let the slow one rest."""

@@ -67,6 +67,8 @@ class Writes:
         """By number, in the order of their seqs."""
         self.is_gone = False
         """Whether no leader can come: the directories of a majority are gone."""
+        self.now: Callable[[], float] = trio.current_time
+        """The clock of the run."""
         self._leader: NodeHandle | None = None
         """Whom to hand them to."""
         self._leader_term: tuple[int, int] | None = None
@@ -88,7 +90,7 @@ class Writes:
 
     def start(self, run: Run, timeout_s: float, done: OnAnswer) -> Answer | object:
         """Carry out a run with writes in it. See `Store`."""
-        now = trio.current_time()
+        now = self.now()
         write = PendingWrite(self._next_number(), run, now + timeout_s, done)
         for place, place_of_write in run.of_clients:
             operation: Any = run.operations[place]

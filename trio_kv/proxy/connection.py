@@ -175,8 +175,14 @@ class Connection:
 
     # What needs no wait
 
-    def _go_on(self, step: Step | None) -> Need:
-        """Carry out a step of the session and those that follow; return what is needed then."""
+    def _go_on(self, step: Step | None, now: float | None = None) -> Need:
+        """Carry out a step of the session and those that follow; return what is needed then.
+
+        Args:
+            step: the step.
+            now: the time, if it was just read, as for most replies.
+
+        """
         session, outbox = self.session, self._outbox
         while step is not None:
             if step is READ or step is WRITE:
@@ -186,7 +192,7 @@ class Connection:
                 step = session.take_answer(answer)
             elif isinstance(step, bytes):
                 is_sent = outbox.send_nowait(step)
-                self.active_s = self._now()
+                self.active_s = self._now() if now is None else now
                 if self._watches is not None and self._watches.is_opening and session.is_answered:
                     self._watches.open()
                     self._tell_watches()
@@ -248,12 +254,17 @@ class Connection:
 
     def _take_answer(self, answer: Answer) -> Need:
         self._run = None
-        self._note_answer(answer)
-        return self._go_on(self.session.take_answer(answer))
+        now = self._note_answer(answer)
+        return self._go_on(self.session.take_answer(answer), now)
 
-    def _note_answer(self, answer: Answer) -> None:
-        self._view.note(answer)
-        self._note_run(self.session.operations, answer.replies, self._now() - self._began_s)
+    def _note_answer(self, answer: Answer) -> float:
+        """Count a run that was answered; return the time."""
+        if answer.applied > self._view.applied:
+            # The store itself has noted what a read saw.
+            self._view.note(answer)
+        now = self._now()
+        self._note_run(self.session.operations, answer.replies, now - self._began_s)
+        return now
 
     def _take_bytes(self) -> Need:
         """Go on with what has come, if something has."""

@@ -149,9 +149,9 @@ class Driver:
         events: Sequence[Told] = ready.events
         if replica.raft.wants_debug and replica.applied_now:
             events = [*events, *map(replica.raft.told, applied_events(replica))]
-        turns = 0
+        turns, missing = 0, replica.group.missing
         if not self._is_continuing:
-            turns = 1 if replica.has_more else GATHER_TURNS if replica.group.missing else 0
+            turns = 1 if replica.has_more else GATHER_TURNS if missing else 0
             self._is_continuing = turns > 0
         return Work(
             ready.messages,
@@ -161,7 +161,7 @@ class Driver:
             replica.take_answers(),
             turns,
             replica.deadline,
-            Patience(replica.raft, replica.group.missing),
+            Patience(replica.raft, missing),
         )
 
     def pass_on(self, now: float, item: Input) -> tuple[Sequence[Message], Sequence[Told]] | None:
