@@ -67,5 +67,5 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "figures.json").write_text(json.dumps(report))
     done = run("tables.py", f"--json={tmp_path / 'figures.json'}", f"--page={tmp_path / 'page.md'}")
     assert done.returncode == 1
-    assert "has no place for machine" in done.stderr
+    assert "has no place for growth" in done.stderr
     assert (tmp_path / "page.md").read_text() == "# Figures\n"

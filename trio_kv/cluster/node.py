@@ -99,12 +99,8 @@ class Node:
         inbox.on_heartbeat_reply = self._note_round_trip
         self.replica = replica
         self.driver = Driver(replica, turns)
-        self._disk = disk
-        self._send = send
-        self._deliver = deliver
-        self._status = status
-        self._publish = publish
-        self._rebuilt = rebuilt
+        self._disk, self._send, self._deliver = disk, send, deliver
+        self._status, self._publish, self._rebuilt = status, publish, rebuilt
         self._nursery: trio.Nursery | None = None
         self._trace = trace
         self._resumed: trio.Event | None = None

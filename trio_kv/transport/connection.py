@@ -16,7 +16,8 @@ from trio_kv.transport.tls import explain, is_end
 from trio_kv.wire.links import PING, PONG
 from trio_kv.wire.peer_frames import FrameReader, encode_frame
 
-RECEIVE_BYTES = 1 << 18
+RECEIVE_BYTES = 1 << 16
+"""A larger buffer would be mapped and unmapped by the system each time, for it is made anew whatever comes."""
 PIECE_BYTES = 1 << 16
 """So much is sent at a time. That the other end takes the next piece of a frame is a sign of life as well."""
 FLUSH_BYTES = 1 << 20
