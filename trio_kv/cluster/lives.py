@@ -18,7 +18,7 @@ class KnownLives:
 
     def known(self, node: int) -> int:
         """Return the highest incarnation of a node that was heard of here; 0 if none was."""
-        heard = [dict(each.replica.raft.incarnations()).get(node, 0) for each in self._members.running()]
+        heard = [each.replica.raft.incarnation_of(node) for each in self._members.running()]
         return max([self._disks.incarnations.get(node, 0), *heard])
 
     def vouch(self, nodes: Collection[int]) -> dict[int, int]:
