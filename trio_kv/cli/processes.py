@@ -143,8 +143,7 @@ def _listen() -> socket.socket:
 
 
 def _tell(trace: Trace, process: int, data: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        trace.relay(decode_record(data), process)
+    trace.relay(decode_record(data), process)
 
 
 async def _keep(spec: Spec, trace: Trace) -> None:
