@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import trio_kv
 from trio_kv.sim.attempt import Outcome, Task
 from trio_kv.sim.campaign import parse_seeds
-from trio_kv.sim.pool import run_in_processes
+from trio_kv.sim.pool import WORKER, run_in_processes
 from trio_kv.sim.worlds import WORLDS, world_kind
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -31,15 +31,16 @@ def hashes(
     world: str, seeds: range, jobs: int, hash_seed: int, sources: pathlib.Path | None = None
 ) -> dict[int, list[str]]:
     """Run the seeds in processes with that PYTHONHASHSEED, and with those sources; return the hashes of each."""
-    environment = {"PYTHONHASHSEED": str(hash_seed)}
+    environment, command = {"PYTHONHASHSEED": str(hash_seed)}, WORKER
     if sources is not None:
-        # Else the folder in which this is started would come first, and in it the sources of this version.
-        environment |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(sources.resolve(strict=True))}
+        # Without -P the folder in which this is started would come first, and in it the sources of this version.
+        environment["PYTHONPATH"] = str(sources.resolve(strict=True))
+        command = [sys.executable, "-P", "-m", "trio_kv.sim.worker"]
 
     def tasks() -> Iterator[Task]:
         return (Task(world=world, seed=seed, is_traced=True) for seed in seeds)
 
-    outcomes = run_in_processes(tasks(), jobs, environment=environment)
+    outcomes = run_in_processes(tasks(), jobs, command=command, environment=environment)
     return {outcome.task.seed: hashes_of(outcome) for outcome in outcomes}
 
 

@@ -9,7 +9,6 @@ import os
 import secrets
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from trio_kv.cluster.process import ClusterProcess
 from trio_kv.cluster.registry import FIRST_PROCESS
 from trio_kv.gateway.local import LocalCluster, make_store, open_directory, running_in
 from trio_kv.raft.events import INFO
+from trio_kv.same_code import same_code
 from trio_kv.storage.data_directory import DataDirectory
 from trio_kv.storage.folders import RealFolder
 from trio_kv.trace.processes import ProcessEnded, ProcessStarted
@@ -182,7 +182,7 @@ async def _start(spec: Spec) -> tuple[trio.Process, int]:
             # Before it starts, for nobody may be there to read any more after that. The pipe has room for it.
             os.write(writing, msgspec.json.encode(spec) + b"\n")
             child = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "trio_kv.cli.worker", str(reading)],
+                same_code("trio_kv.cli.worker", str(reading)),
                 pass_fds=(reading, spec.directory, spec.listener),
                 stdin=subprocess.DEVNULL,
             )

@@ -8,7 +8,6 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import IO
 
 import msgspec
 
+from trio_kv.same_code import same_code
 from trio_kv.sim.attempt import Outcome, Task
 
 TASK_WITHIN_S = 300.0
@@ -27,7 +27,7 @@ _LOOK_S = 1.0
 """How often is looked for workers that do not come to an end."""
 LAST_WORDS_BYTES = 2000
 """How much of what a dead worker wrote to stderr is told."""
-WORKER = (sys.executable, "-m", "trio_kv.sim.worker")
+WORKER = same_code("trio_kv.sim.worker")
 """The command that starts a worker."""
 
 

@@ -1,7 +1,6 @@
 """A server for one run: a process of its own on a temporary directory, which is removed at the end."""
 
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import IO
 import msgspec
 
 from trio_kv.client.errors import NotConnectedError
+from trio_kv.same_code import same_code
 
 START_S = 60.0
 STOP_S = 10.0
@@ -32,7 +32,7 @@ def open_own_server(nodes: int) -> Iterator[int]:
     """
     with tempfile.TemporaryDirectory(prefix="trio_kv-bench-", ignore_cleanup_errors=True) as folder:
         command = [
-            *(sys.executable, "-m", "trio_kv", "serve", "--log-json", "--port", "0", "--control-port", "0"),
+            *same_code("trio_kv", "serve", "--log-json", "--port", "0", "--control-port", "0"),
             *("--nodes", str(nodes), "--data-dir", str(Path(folder) / "data")),
         ]
         # A session of its own: a Ctrl-C is for the load, which then ends the server.

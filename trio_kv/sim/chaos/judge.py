@@ -22,6 +22,7 @@ from trio_kv.check.linearizability import check_history
 from trio_kv.check.picture import draw_history
 from trio_kv.check.replay_replies import judge_replies
 from trio_kv.check.streams import Line, Span, judge_streams
+from trio_kv.same_code import same_code
 
 NICE = 10
 
@@ -183,7 +184,7 @@ class Judge:
 async def open_judge(path: Path, watched: Path) -> AsyncIterator[Judge]:
     """Run a judge of two files for as long as the block does: operations, and what watches were told of them."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "trio_kv.sim.chaos.judge", str(path), str(watched)],
+        same_code("trio_kv.sim.chaos.judge", str(path), str(watched)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

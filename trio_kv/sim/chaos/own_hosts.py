@@ -4,7 +4,6 @@ It is made by the commands that people make theirs with. Commands to the control
 """
 
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import trio
 
 from trio_kv.client.addresses import Address, format_address
 from trio_kv.client.control import NoDoorError
+from trio_kv.same_code import same_code
 from trio_kv.sim.chaos.own_process import OnEvent, ServerProcess
 from trio_kv.sim.chaos.target import DOOR_TIMEOUT_S, One, StartError
 
@@ -180,7 +180,7 @@ async def _together(steps: Iterable[Callable[[], Awaitable[None]]]) -> None:
 
 
 async def _run(*words: str) -> None:
-    line = [sys.executable, "-m", "trio_kv", "cluster", *words]
+    line = same_code("trio_kv", "cluster", *words)
     done = await trio.run_process(line, capture_stdout=True, capture_stderr=True, check=False)
     if done.returncode:
         raise StartError(f"there is no cluster to break: {done.stderr.decode(errors='replace').strip()}")

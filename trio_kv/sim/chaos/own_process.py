@@ -7,7 +7,6 @@ it and all that it started are gone, so that whoever starts it again finds its d
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 import trio
 
 from trio_kv.client.control import find_door
+from trio_kv.same_code import same_code
 from trio_kv.sim.chaos.target import DOOR_TIMEOUT_S, StartError, ask
 
 START_TURNS, TURN_S = 60, 1.0
@@ -116,7 +116,7 @@ class ServerProcess:
             self._traces.mkdir(exist_ok=True)
             trace = ["--trace", str(self._traces / f"{self._trace_name}{self._starts:03}.jsonl")]
         command_line = [
-            *(sys.executable, "-m", "trio_kv", "serve", "--log-json", "--data-dir", str(self._data_dir)),
+            *same_code("trio_kv", "serve", "--log-json", "--data-dir", str(self._data_dir)),
             *("--segment-bytes", str(SEGMENT_BYTES), *self._options, *trace),
         ]
         process = await trio.lowlevel.open_process(
