@@ -37,6 +37,7 @@ class Row:
 
 STORES = (
     "trio_kv-5",
+    "trio_kv-5x1",
     "trio_kv-5x2",
     "floor-5",
     "base-5",
@@ -47,6 +48,8 @@ STORES = (
     "pysyncobj-3",
     "trio_kv-1",
 )
+SPREADS = ("trio_kv-5x1", "trio_kv-5x2")
+"""Of five nodes in so many processes, each of which keeps to a processor of its own."""
 RATIOS = (
     ("trio_kv-5", "floor-5"),
     ("trio_kv-3", "floor-3"),
@@ -61,7 +64,8 @@ ETCD_CLIENTS = (64, 256)
 
 def _row(name: str, title: str, point: Point, metric: str = "per_second") -> Row:
     stores = [store for store in STORES if point.mix == 100 or not store.startswith("pysyncobj")]
-    stores.remove("trio_kv-5x2")
+    for spread in SPREADS:
+        stores.remove(spread)
     subjects = [Subject(store, (point,)) for store in stores if not store.startswith("etcd")]
     if point.pipeline == 1:
         # A thousand clients of etcd share a hundred connections, as its makers have published it.
@@ -91,11 +95,10 @@ def _growth(name: str, title: str, small: Subject, large: Subject, metric: str =
 
 
 def _in_processes(name: str, title: str, point: Point, metric: str = "per_second") -> Row:
-    """Return a load on five nodes in one process, and in two."""
-    subjects = tuple(Subject(each, (point,)) for each in ("trio_kv-5", "trio_kv-5x2"))
-    return Row(
-        f"processes-{name}", title, subjects, (("trio_kv-5x2", "trio_kv-5"),), metric, group="processes"
-    )
+    """Return a load on five nodes in one process, in one that keeps to a processor, and in two of these."""
+    subjects = tuple(Subject(each, (point,)) for each in ("trio_kv-5", *SPREADS))
+    ratios = tuple((each, "trio_kv-5") for each in SPREADS)
+    return Row(f"processes-{name}", title, subjects, ratios, metric, group="processes")
 
 
 PROCESSES_ROWS = [

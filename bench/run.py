@@ -67,7 +67,7 @@ class Stores:
         match kind:
             case "trio_kv":
                 nodes, _, processes = nodes.partition("x")
-                return TrioKV(folder, int(nodes), processes=int(processes or 1))
+                return TrioKV(folder, int(nodes), processes=int(processes) if processes else None)
             case "base":
                 assert self._baseline is not None
                 return TrioKV(folder, int(nodes), self._baseline)

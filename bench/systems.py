@@ -135,9 +135,17 @@ class TrioKV(LineServer):
     durability = "fdatasync on a majority of the nodes"
 
     def __init__(
-        self, folder: pathlib.Path, nodes: int, python: str = sys.executable, *, processes: int = 1
+        self, folder: pathlib.Path, nodes: int, python: str = sys.executable, *, processes: int | None = None
     ) -> None:
-        """Start it with `python`, which may be that of another checkout."""
+        """Start it with `python`, which may be that of another checkout.
+
+        Args:
+            folder: where its data and its log go.
+            nodes: how many.
+            python: runs it.
+            processes: how many, each kept to a processor of its own; None: one that is not.
+
+        """
         self.folder = folder
         self.port, control_port = free_ports(2)
         command = [
@@ -152,7 +160,7 @@ class TrioKV(LineServer):
         ]
         command += [f"--nodes={nodes}", f"--data-dir={folder / 'data'}"]
         # Builds of before don't know the option.
-        command += [f"--processes={processes}"] if processes > 1 else []
+        command += [f"--processes={processes}", "--pin=yes"] if processes is not None else []
         self._python = python
         self.server = Process(command, folder / "log", "server.started")
         self._watchers: Watchers | None = None

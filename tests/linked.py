@@ -111,12 +111,12 @@ class Linked:
     wires: Wires
     disks: MemoryDisks
 
-    async def wait_leader(self) -> int:
-        """Wait until each process knows the same leader, and return it."""
+    async def wait_leader(self, wanted: int | None = None) -> int:
+        """Wait until each process knows the same leader, or that one, and return it."""
         while True:
             leaders = [one.process.cluster.registry.leader() for one in self.all.values()]
             found = {leader and (leader.status.node, leader.status.term) for leader in leaders}
-            if len(found) == 1 and leaders[0] is not None:
+            if len(found) == 1 and leaders[0] is not None and wanted in (None, leaders[0].status.node):
                 return leaders[0].status.node
             await trio.sleep(0.01)
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.linked import SECRET, Linked, Port, linked
+from tests.linked import CONFIG, SECRET, Linked, Port, linked
 from trio_kv.cluster.elsewhere import encode_look
 from trio_kv.control.anywhere import carry_out_anywhere, serve_commands
 from trio_kv.control.commands import CommandError, parse_command
@@ -212,7 +212,6 @@ def hello(opened: Linked, /, **changes: object) -> bytes:
         process=2,
         target=1,
         incarnations={2: known[2]},
-        start=99,
         is_bulk=False,
         nodes=3,
         secret=SECRET,
@@ -353,7 +352,7 @@ async def test_who_may_have_forgotten_does_not_say_what_is_known(
 def asker(cluster: Linked, node: int) -> Identity:
     """Return who asks for a node that has lost its disk."""
     layout = Layout(node, HOSTS, {each: ("memory", each) for each in HOSTS})
-    return Identity(layout=layout, cluster=cluster.disks.cluster, start=7, secret=SECRET)
+    return Identity(layout=layout, cluster=cluster.disks.cluster, secret=SECRET)
 
 
 async def test_all_others_are_asked_what_they_know_and_say_why_they_do_not(
@@ -438,7 +437,7 @@ async def test_a_peer_that_says_nothing_more_is_cut_off(autojump_clock: trio.tes
         assert isinstance(await caller.hear(), Welcome)
         began_at = trio.current_time()
         assert not await caller.stream.receive_some()
-        assert trio.current_time() - began_at < 1.5
+        assert trio.current_time() - began_at <= 2 * CONFIG.raft.election_timeout_max_s
         assert await is_going_on(cluster)
 
 

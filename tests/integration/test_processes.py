@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.test_process import READY_S, Connection, Server, serving
 from trio_kv.cli.main import main
+from trio_kv.cli.processors import own_processors
 from trio_kv.client.control import command, find_door
 
 OPTIONS = ("--processes", "2", "--nodes", "5")
@@ -84,6 +85,20 @@ class TestProcesses:
             assert cluster.second() != former
             check(connection, range(200))
             connection.close()
+
+    @pytest.mark.skipif(len(own_processors()) < 2, reason="one processor is all there is")
+    def test_each_process_keeps_to_a_processor_of_its_own(self, tmp_path: Path) -> None:
+        """One that is started again keeps to that of its predecessor."""
+        with spread(tmp_path) as cluster:
+            former = cluster.second()
+            [first], [second] = map(os.sched_getaffinity, (cluster.server.process.pid, former))
+            assert first != second
+            os.kill(former, signal.SIGKILL)
+            cluster.wait_state("crashed", *SECOND)
+            cluster.wait_up(*SECOND)
+            assert os.sched_getaffinity(cluster.second()) == {second}
+        with spread(tmp_path, "--pin", "no") as cluster:
+            assert os.sched_getaffinity(cluster.second()) == set(own_processors())
 
     def test_the_first_process_dies_by_kill_9_and_takes_the_other_along(self, tmp_path: Path) -> None:
         """A second one that stays would write to a directory that another server opens; so it never does."""

@@ -284,7 +284,8 @@ def test_a_backup_that_is_ended_leaves_nothing_for_long(tmp_path: Path, number: 
     script = """
 import os, signal, sys
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # A job in the background begins with none.
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A job in the background begins with none,
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one under nohup ignores this one.
 from trio_kv.cli.new_file import open_new_file
 with open_new_file(Path(sys.argv[1])) as new:
     new.file.write(b"half")

@@ -14,7 +14,7 @@ from trio_kv.wire.incarnations import FIRST_END
 from trio_kv.wire.links import VERSIONS, Welcome
 
 LAYOUT = Layout(1, {1: (1,), 2: (2,), 3: (3,)}, {each: ("host", each) for each in (1, 2, 3)})
-OWN = Identity(layout=LAYOUT, cluster="c" * 32, start=1, secret="known to all")
+OWN = Identity(layout=LAYOUT, cluster="c" * 32, secret="known to all")
 OTHER = attrs.evolve(OWN, layout=attrs.evolve(LAYOUT, own=2))
 FIRST, SECOND = 7, FIRST_END + 7
 """Incarnations of a first disk, and of one that replaced it."""
@@ -30,7 +30,7 @@ def refused(known: int = FIRST, /, **changes: object) -> str | None:
 
 
 def welcome(**changes: object) -> str | None:
-    right = Welcome(version=VERSIONS[1], process=2, incarnations={2: FIRST}, start=5, nodes=3)
+    right = Welcome(version=VERSIONS[1], process=2, incarnations={2: FIRST}, nodes=3)
     return hello.why_not_welcome(msgspec.structs.replace(right, **changes), 2, OWN, knowing(FIRST))
 
 

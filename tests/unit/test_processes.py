@@ -46,6 +46,7 @@ def spec(path: Path) -> Spec:
         is_synced=True,
         level=20,
         trace=None,
+        processor=None,
     )
 
 

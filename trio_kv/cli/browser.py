@@ -40,9 +40,7 @@ async def open_page(address: str, directory: Path) -> None:
         say(f"the dashboard can't be opened: {explain_os_error(error, str(path))}; open its address yourself")
         return
     try:
-        is_open = await trio.to_thread.run_sync(
-            webbrowser.open, path.absolute().as_uri(), abandon_on_cancel=True
-        )
+        is_open = await trio.to_thread.run_sync(_open, path.absolute().as_uri(), abandon_on_cancel=True)
         if not is_open:
             say("no browser was found: open the dashboard's address yourself")
         await trio.sleep_forever()
@@ -54,6 +52,14 @@ async def open_page(address: str, directory: Path) -> None:
 def has_display(environ: Mapping[str, str]) -> bool:
     """Return whether there is a place to open a browser."""
     return sys.platform == "darwin" or any(environ.get(name) for name in DISPLAYS)
+
+
+def _open(uri: str) -> bool:
+    # This process may keep to one processor, and what it starts would do so as well.
+    if hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
+    return webbrowser.open(uri)
 
 
 def _write(path: Path, address: str) -> None:

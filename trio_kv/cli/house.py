@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from random import SystemRandom
 
 import attrs
 import trio
@@ -17,6 +18,7 @@ from trio_kv import __version__
 from trio_kv.cli.access import Access, AccessError, open_access
 from trio_kv.cli.failures import explain_os_error
 from trio_kv.cli.options import ServeOptions, show_address
+from trio_kv.cli.processors import choose_processors, kept_to
 from trio_kv.client.control import NoDoorError, find_door
 from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
@@ -201,18 +203,20 @@ async def _open_cluster(
     options: ServeOptions, trace: Trace, access: Access
 ) -> AsyncIterator[tuple[LocalCluster, Path]]:
     """Open the cluster in its data directory; give both."""
+    processors = choose_processors(options.pin, options.processes, SystemRandom())
     try:
-        async with (
-            _data_path(options) as path,
-            _open_nodes(path, options, trace, access) as local,
-        ):
-            yield local, path
+        with kept_to(processors[0] if processors else None, trace):
+            async with (
+                _data_path(options) as path,
+                _open_nodes(path, options, trace, access, processors) as local,
+            ):
+                yield local, path
     except StorageError as error:
         raise StartError(str(error)) from error
 
 
 def _open_nodes(
-    path: Path, options: ServeOptions, trace: Trace, access: Access
+    path: Path, options: ServeOptions, trace: Trace, access: Access, processors: Sequence[int]
 ) -> AbstractAsyncContextManager[LocalCluster]:
     """Open the cluster in this process, or in this one and others."""
     # Loaded when it is needed: most servers have one process.
@@ -222,7 +226,9 @@ def _open_nodes(
         return alone
     if options.processes > 1:
         processes = importlib.import_module("trio_kv.cli.processes")
-        spread: AbstractAsyncContextManager[LocalCluster] = processes.open_processes(path, options, trace)
+        spread: AbstractAsyncContextManager[LocalCluster] = processes.open_processes(
+            path, options, trace, processors
+        )
         return spread
     return open_cluster(
         path,

@@ -10,6 +10,7 @@ from cyclopts.validators import Number
 
 from trio_kv.cli.errors import UsageError
 from trio_kv.cli.parsing import DATA_DIR_DEFAULT, SECONDS_MAX, Host, ListenPort, Node, flag, option
+from trio_kv.cli.processors import Pin, own_processors
 from trio_kv.kv.operations.operation import KEY_BYTES_MAX
 from trio_kv.kv.operations.scan import PAGE_ITEMS_MAX
 from trio_kv.kv.sessions import TIMEOUT_MAX_S, TIMEOUT_MIN_S
@@ -69,6 +70,13 @@ class ServeOptions:
             validator=Number(gte=1, lte=9),
         ),
     ] = 1
+    pin: Annotated[
+        Pin,
+        option(
+            "Keep each process to a processor of its own; auto: if there are several processes, and processors enough.",
+            "PIN",
+        ),
+    ] = "auto"
     cluster: Annotated[
         Path | None,
         option("File that says which hosts have the nodes; this one runs --node alone.", "CLUSTER"),
@@ -263,6 +271,18 @@ class ServeOptions:
                 " on the way: give --tls-cert and --tls-key, or leave it at 127.0.0.1, or add --insecure"
             )
 
+    def _check_pin(self) -> None:
+        if self.pin != "yes":
+            return
+        processors = len(own_processors())
+        if not processors:
+            raise UsageError("--pin yes: this system keeps no process to a processor; leave it out")
+        if processors < self.processes:
+            raise UsageError(
+                f"--pin yes needs a processor for each of the {self.processes} processes, and there are {processors}:"
+                " give fewer --processes, or leave it out"
+            )
+
     def check(self) -> None:
         """Refuse what is unsafe or can't work together.
 
@@ -280,6 +300,7 @@ class ServeOptions:
             raise UsageError(
                 "--cluster says all of the nodes: leave out --nodes, --processes and --ephemeral"
             )
+        self._check_pin()
         if self.line_bytes_max > self.pending_bytes_max:
             raise UsageError(
                 f"--line-bytes-max {self.line_bytes_max} is over --pending-bytes-max {self.pending_bytes_max}: no line"

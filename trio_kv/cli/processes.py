@@ -49,13 +49,16 @@ def spread(nodes: Sequence[int], processes: int) -> dict[int, tuple[int, ...]]:
 
 
 @contextlib.asynccontextmanager
-async def open_processes(path: Path, options: ServeOptions, trace: Trace) -> AsyncIterator[LocalCluster]:
+async def open_processes(
+    path: Path, options: ServeOptions, trace: Trace, processors: Sequence[int]
+) -> AsyncIterator[LocalCluster]:
     """Run a cluster in several processes for as long as the context lasts.
 
     Args:
         path: its data directory; made at the first start.
         options: how many nodes and processes, and how they are run.
         trace: takes all events of this process, and those of the others for people.
+        processors: where each process runs, the first one of which is this one; empty: wherever the system lets it.
 
     Raises:
         StorageError: the data directory can't be used.
@@ -97,6 +100,7 @@ async def open_processes(path: Path, options: ServeOptions, trace: Trace) -> Asy
                     options=options,
                     secret=secret,
                     trace=trace,
+                    processor=processors[number] if processors else None,
                 )
                 nursery.start_soon(_keep, spec, trace)
             own = sockets[FIRST_PROCESS].dup()
@@ -116,6 +120,7 @@ def _spec(
     options: ServeOptions,
     secret: str,
     trace: Trace,
+    processor: int | None,
 ) -> Spec:
     """Return what a further process is to do."""
     assert isinstance(directory.root, RealFolder)
@@ -132,6 +137,7 @@ def _spec(
         is_synced=options.is_synced,
         level=min(INFO, trace.level),
         trace=None if options.trace is None else f"{options.trace}.{number}",
+        processor=processor,
     )
 
 

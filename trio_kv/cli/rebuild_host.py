@@ -26,7 +26,6 @@ from trio_kv.transport.tls import CertificateError
 
 ASK_S: Final = 5.0
 """How long the other hosts are waited for."""
-START_BITS: Final = 62
 
 
 def rebuild_host(
@@ -84,7 +83,6 @@ async def _ask(file: ClusterFile, node: int) -> tuple[Mapping[int, int], Mapping
     identity = Identity(
         layout=layout_of(file, node),
         cluster=file.cluster,
-        start=SystemRandom().getrandbits(START_BITS),
         secret=file.secret,
     )
     asked = await ask_all(identity, security, timeout_s=ASK_S)

@@ -20,6 +20,7 @@ import trio
 
 from trio_kv import __version__
 from trio_kv.cli.allocator import give_back_freed
+from trio_kv.cli.processors import kept_to
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import RealDisks
 from trio_kv.cluster.process import ClusterProcess
@@ -56,6 +57,8 @@ class Spec:
     """The lowest level of events that the first process wants to hear."""
     trace: str | None
     """File for every event of this process."""
+    processor: int | None
+    """Where it runs; None: wherever the system lets it."""
 
 
 def main() -> None:
@@ -106,7 +109,7 @@ async def run(spec: Spec, pipe: int) -> None:
         trace.add_sink(file)
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=spec.listener)))
     try:
-        with stop:
+        with kept_to(spec.processor, trace), stop:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(relay.run)
                 nursery.start_soon(process.run, [listener])

@@ -94,6 +94,8 @@ class Others:
         """Processes that have told how their nodes are, since they could be reached."""
         self.looks: dict[int, Look] = {}
         """What was last seen of other processes, by process; nothing of those that can't be reached."""
+        self.rebuilding = trio.Lock()
+        """One rebuild at a time: each writes the manifest, which names the incarnations of all nodes."""
         self._changed = trio.Event()
         for node in registry.nodes.keys() - set(self._layout.here):
             # Nobody knows what became of it; it comes back by itself, as one that crashed does.

@@ -12,16 +12,16 @@ from trio_kv.cluster.cluster import Cluster
 from trio_kv.cluster.config import ClusterConfig
 from trio_kv.cluster.disks import Disks
 from trio_kv.cluster.elsewhere import encode_look
+from trio_kv.cluster.homing import Homing
 from trio_kv.cluster.node import Node
 from trio_kv.cluster.others import LOOK, Others
+from trio_kv.cluster.registry import FIRST_PROCESS
 from trio_kv.trace.trace import Trace
 from trio_kv.transport.links import Links
 from trio_kv.transport.memory import MemoryNetwork
 from trio_kv.transport.peers import Identity, Layout
 from trio_kv.transport.secure import Plain, Security
 from trio_kv.transport.tcp import Listener, TcpLinks
-
-START_BITS = 62
 
 
 @attrs.frozen
@@ -31,6 +31,8 @@ class ClusterProcess:
     cluster: Cluster
     others: Others
     links: TcpLinks
+    homing: Homing | None
+    """Sees to it that the leader is where the doors are; None if they are here, as on a host they always are."""
 
     @classmethod
     def make(
@@ -64,9 +66,7 @@ class ClusterProcess:
         """
         if network is None:
             network = MemoryNetwork(Links(Random(random.getrandbits(64))))
-        identity = Identity(
-            layout=layout, cluster=disks.cluster, start=random.getrandbits(START_BITS), secret=secret
-        )
+        identity = Identity(layout=layout, cluster=disks.cluster, secret=secret)
         cluster = Cluster(
             disks,
             config,
@@ -84,7 +84,11 @@ class ClusterProcess:
         security = Plain() if security is None else security
         others.links = TcpLinks(identity, others, network, trace, security=security, silence_s=silence_s)
         others.calls[LOOK] = partial(_show, cluster)
-        return cls(cluster, others, others.links)
+        homing = None
+        home = layout.nodes.get(FIRST_PROCESS)
+        if home is not None and layout.own != FIRST_PROCESS:
+            homing = Homing(cluster.registry, cluster.running, cluster.transfer, home)
+        return cls(cluster, others, others.links, homing)
 
     async def run(self, listeners: Sequence[Listener]) -> None:
         """Run the nodes and the links until cancelled.
@@ -101,6 +105,8 @@ class ClusterProcess:
         """Run the links alone, for who runs the cluster by other ways."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.others.run)
+            if self.homing is not None:
+                nursery.start_soon(self.homing.run)
             nursery.start_soon(self.links.run, listeners)
 
 

@@ -275,6 +275,7 @@ class Supervisor:
             hard_state=recovered.hard_state,
             is_rebuilding=found.is_rebuilding,
             log=log,
+            near=self.members.all.keys(),
             events_level=self._trace.level,
         )
         member.node = self._make_node(

@@ -32,9 +32,6 @@ CARRY_OUT = "command"
 """The call that hands a command over."""
 NO_ID = msgspec.Raw(b"null")
 
-_rebuilding = trio.Lock()
-"""One rebuild at a time: each writes the manifest, which names the incarnations of all nodes."""
-
 
 async def carry_out_anywhere(command: Command, cluster: Cluster) -> dict[str, object]:
     """Carry a command out in whichever process it belongs to; return the members of its reply.
@@ -48,7 +45,7 @@ async def carry_out_anywhere(command: Command, cluster: Cluster) -> dict[str, ob
         return await carry_out(command, cluster)
     match command:
         case Rebuild():
-            async with _rebuilding:
+            async with others.rebuilding:
                 return await _on_node(command, cluster, others)
         case NodeCommand():
             return await _on_node(command, cluster, others)

@@ -121,6 +121,10 @@ class TermAdvanced(Event):
     previous: int
 
 
+ASKED_FOR = "it was asked for"
+"""Why a leader hands over that was told to."""
+
+
 @event("transfer.started")
 class TransferStarted(Event):
     """The leader began to hand over."""

@@ -25,9 +25,11 @@ class Leader(Replicator):
 
     name = "leader"
 
-    def __init__(self, raft: NodeState, now: float, first_index: int) -> None:
+    def __init__(self, raft: NodeState, now: float, first_index: int, *, is_successor: bool) -> None:
         """Lead from now on. `first_index` is that of the no-op that opens the term."""
         super().__init__(raft, now, first_index)
+        self.is_successor = is_successor
+        """Whether the leader before handed over to this node."""
         self.time_base_us = raft.known_time_us
         """Cluster time at `timed_from`."""
         self.timed_from = now
@@ -217,7 +219,7 @@ class Leader(Replicator):
 
     # Handing over
 
-    def transfer(self, now: float, target: int, *, reason: str = "it was asked for") -> None:
+    def transfer(self, now: float, target: int, *, reason: str) -> None:
         """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
         if self.transfer_target is not None:
             raise ValueError(f"a transfer to node {self.transfer_target} is under way")

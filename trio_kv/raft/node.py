@@ -157,8 +157,8 @@ class Raft(NodeState):
         """Ask for an index to read at. `Ready.reads` brings (context, index), also if the leader changes meanwhile."""
         self.pending_reads.waiting.append(context)
 
-    def transfer(self, now: float, target: int) -> NotLeader | None:
-        """Begin to hand leadership over to `target` (thesis §3.10).
+    def transfer(self, now: float, target: int, *, reason: str) -> NotLeader | None:
+        """Begin to hand leadership over to `target` (thesis §3.10). The reason stands in the event.
 
         Raises:
             ValueError: the target is not another member, or a transfer is under way already.
@@ -166,7 +166,7 @@ class Raft(NodeState):
         """
         if target not in self.peers:
             raise ValueError(f"cannot hand over to node {target}: the other nodes are {list(self.peers)}")
-        return self.role.transfer(now, target)
+        return self.role.transfer(now, target, reason=reason)
 
     # Roles (paper figure 4): each change of role happens here, after the handler that asked for it
 
@@ -244,12 +244,13 @@ class Raft(NodeState):
 
     def become_leader(self, now: float) -> None:
         """Lead this term, and open it with a no-op (paper §8)."""
-        assert isinstance(self.role, Candidate)
+        candidate = self.role
+        assert isinstance(candidate, Candidate)
         assert self.vote == self.id
         assert self.standing_term == self.term
         self.standing_term = None
         first = self.log.last_index + 1
-        self.role = role = Leader(self, now, first)
+        self.role = role = Leader(self, now, first, is_successor=candidate.is_transfer)
         self.leader = self.id
         self.emit(LeaderElected(tuple(sorted(self.votes)), first))
         self.append([make_entry(first, self.term, role.time_us(now), None)])

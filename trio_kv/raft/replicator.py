@@ -32,6 +32,8 @@ NEVER = 1 << 30
 """More messages than ever come."""
 INSTALL_LEASE_HEARTBEATS = 20
 """A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
+NEAR_HEARTBEATS = 2
+"""A follower nearby that was not heard for so many heartbeats is no better than others."""
 INSTALL_RETRY_HEARTBEATS = 10
 """A chunk without an answer is sent again after so many heartbeats: its receiver may have a slow disk."""
 
@@ -183,7 +185,7 @@ class Replicator(Role):
         round_number, time_us = self.rounds.begin(commit), self.time_us(now)
         if is_timer:
             self.timed_round, self.timed_round_at = round_number, now
-        for peer in self.progress if is_timer else self._enough_followers():
+        for peer in self.progress if is_timer else self._enough_followers(now):
             progress = self.progress[peer]
             if is_timer or not progress.is_replicating:
                 # The match is known to be on the follower's disk; what was sent since may be lost.
@@ -194,16 +196,19 @@ class Replicator(Role):
         if not self.progress:
             self._confirm_reads()
 
-    def _enough_followers(self) -> Collection[int]:
+    def _enough_followers(self, now: float) -> Collection[int]:
         """Return followers who make a majority with this node, the most promising ones.
 
-        These are, in this order, those whose logs are known to join ours, those who are woken anyhow, and those heard
-        last. Should one of them not answer, the next heartbeat begins a round that goes to all.
+        These are, in this order, those whose logs are known to join ours, those nearby that live, those who are woken
+        anyhow, and those heard last. Should one of them not answer, the next heartbeat begins a round that goes to all.
         """
-        progress = self.progress
+        progress, near, addressed = self.progress, self.raft.near, self._addressed
+        lives_since = now - NEAR_HEARTBEATS * self.raft.config.heartbeat_interval_s
 
-        def promise(peer: int) -> tuple[bool, bool, float]:
-            return progress[peer].is_replicating, peer in self._addressed, progress[peer].heard_at
+        def promise(peer: int) -> tuple[bool, bool, bool, float]:
+            each = progress[peer]
+            is_near = peer in near and each.heard_at >= lives_since
+            return each.is_replicating, is_near, peer in addressed, each.heard_at
 
         ranked = sorted(progress, key=promise, reverse=True)
         enough = [self.raft.id]

@@ -73,7 +73,7 @@ class Role:
         """Take commands, if this is the leader."""
         return NotLeader(self.raft.leader)
 
-    def transfer(self, now: float, target: int) -> NotLeader | None:
+    def transfer(self, now: float, target: int, *, reason: str) -> NotLeader | None:
         """Hand over, if this is the leader."""
         return NotLeader(self.raft.leader)
 

@@ -63,6 +63,7 @@ class NodeState:
         is_rebuilding: bool = False,
         hard_state: HardState = HardState(),  # noqa: B008 - frozen
         log: Log | None = None,
+        near: Iterable[int] = (),
         events_level: int = DEBUG,
     ) -> None:
         """Start as a follower.
@@ -81,11 +82,12 @@ class NodeState:
                 acknowledged must not be counted on.
             hard_state: what the disk held.
             log: what the disk held.
+            near: peers that answer sooner than others, as those of the same process do.
             events_level: events below this level are not made.
 
         """
         self.id = id
-        self.peers = tuple(sorted(peers))
+        self.peers, self.near = tuple(sorted(peers)), frozenset(near)
         self.voters = Voters((id, *self.peers))
         self.config = config
         self.random = random
@@ -106,7 +108,6 @@ class NodeState:
         self.leader: int | None = None
         self.heard_leader_at = float("-inf")
         self.pending_reads = PendingReads(random.getrandbits(63))
-
         self.persistence = Persistence(self.log, hard_state)
         self.delivered = self.log.base_index
         """How far committed entries were given to the driver, who applies them."""

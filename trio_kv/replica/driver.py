@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from trio_kv.raft.entry import LogPosition
-from trio_kv.raft.events import Told, TransferEnded
+from trio_kv.raft.events import ASKED_FOR, Told, TransferEnded
 from trio_kv.raft.messages import Heartbeat, HeartbeatReply, Message
 from trio_kv.raft.node import Raft
 from trio_kv.raft.ready import ChunkWasRead, Write
@@ -55,6 +55,7 @@ class Transfer:
     """Hand leadership over."""
 
     target: int
+    reason: str = ASKED_FOR
 
 
 @attrs.frozen
@@ -231,7 +232,7 @@ class Driver:
                 replica.raft.set_free_log_bytes(item.free_log_bytes)
                 replica.raft.emit(DiskRoomChanged(item.free_log_bytes))
             case Transfer():
-                self._transfer(now, item.target)
+                self._transfer(now, item)
             case TakeSnapshot():
                 replica.snapshots.ask()
             case Heard():
@@ -244,8 +245,8 @@ class Driver:
             case _:
                 raise AssertionError(f"no rule for {item!r}")
 
-    def _transfer(self, now: float, target: int) -> None:
+    def _transfer(self, now: float, transfer: Transfer) -> None:
         try:
-            self.replica.raft.transfer(now, target)
+            self.replica.raft.transfer(now, transfer.target, reason=transfer.reason)
         except ValueError as error:
-            self.replica.raft.emit(TransferEnded(target, str(error)))
+            self.replica.raft.emit(TransferEnded(transfer.target, str(error)))

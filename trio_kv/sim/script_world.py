@@ -7,7 +7,7 @@ import attrs
 
 from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.errors import NotLeader, ReadOnly
-from trio_kv.raft.events import INFO, Event, Told
+from trio_kv.raft.events import ASKED_FOR, INFO, Event, Told
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Message
 from trio_kv.raft.ready import Ready
@@ -185,7 +185,7 @@ class World:
         """`transfer 1 3`: ask the leader to hand over."""
         one = self._node(node)
         try:
-            refusal = one.raft.transfer(self.now, int(target))
+            refusal = one.raft.transfer(self.now, int(target), reason=ASKED_FOR)
         except ValueError as error:
             self._lines.append(f"n{node} refuses: {error}")
             return

@@ -54,6 +54,13 @@ class ProcessStarted(Event):
     nodes: tuple[int, ...]
 
 
+@event("process.pinned")
+class ProcessPinned(Event):
+    """This process keeps to one processor (`--pin`)."""
+
+    processor: int
+
+
 @event("process.ended", WARNING)
 class ProcessEnded(Event):
     """A further process is gone, and its nodes with it until it is started again."""

@@ -182,16 +182,19 @@ class Connection:
             LinkLostError: it does not live, or is not needed.
 
         """
+        ping_at = trio.current_time()
         while True:
-            if pings:
-                self.outbox.put(PING + _stamp(trio.current_time()))
-            due_at = trio.current_time() + silence_s / 4
+            if trio.current_time() >= ping_at:
+                ping_at = trio.current_time() + silence_s / 4
+                if pings:
+                    self.outbox.put(PING + _stamp(trio.current_time()))
+            due_at = min(ping_at, self._heard_at + silence_s)
             await trio.sleep_until(due_at)
             now = trio.current_time()
             if now - due_at > silence_s / 4:
                 # This process stood still: what came meanwhile is still to be read.
                 self._heard_at = max(self._heard_at, now - silence_s / 2)
-            if now - self._heard_at > silence_s:
+            if now >= self._heard_at + silence_s:
                 raise LinkLostError(f"nothing came for {silence_s:g} s")
             if now - self._used_at > idle_s:
                 raise LinkLostError("")

@@ -136,14 +136,12 @@ class Identity:
     Args:
         layout: the processes.
         cluster: its id.
-        start: drawn for this life of the process.
         secret: what all processes of the cluster know, where certificates prove nothing.
 
     """
 
     layout: Layout
     cluster: str
-    start: int
     secret: str = attrs.field(default="", repr=False)
 
     def hello(
@@ -156,7 +154,6 @@ class Identity:
             process=self.layout.own,
             target=target,
             incarnations=incarnations,
-            start=self.start,
             is_bulk=is_bulk,
             nodes=self.layout.node_count,
             secret=self.secret,
@@ -169,7 +166,6 @@ class Identity:
             version=VERSIONS[1],
             process=self.layout.own,
             incarnations=host.incarnations(),
-            start=self.start,
             nodes=self.layout.node_count,
             known=known or {},
         )

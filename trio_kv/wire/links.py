@@ -57,8 +57,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The process that it wants."""
     incarnations: dict[int, _Number]
     """Of the nodes that it has, by node."""
-    start: _Number
-    """Drawn when it started: its life before had another one."""
     is_bulk: bool
     """Whether it brings nothing but pieces of snapshots, behind which nothing else is to wait."""
     nodes: _Number
@@ -75,7 +73,6 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     version: _Number
     process: _Number
     incarnations: dict[int, _Number]
-    start: _Number
     nodes: _Number
     known: dict[int, _Number] = {}
     """To one who asks: the highest incarnation of each of its nodes that was ever heard of; 0 if none was."""

@@ -6,6 +6,7 @@ It is made by the commands that people make theirs with. Commands to the control
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -77,7 +78,10 @@ class OwnHosts:
 
         """
         place = self._folder / "cluster"
-        await _run("init", str(place), "--nodes", ",".join(map(format_address, self._peers)))
+        nodes = ",".join(map(format_address, self._peers))
+        # As real hosts have it, where there is what makes certificates; else they know a secret.
+        certificates = ["--with-certificates"] if find_spec("cryptography") else []
+        await _run("init", str(place), "--nodes", nodes, *certificates)
         (self._folder / "data").mkdir()
         for node in range(1, len(self._hosts) + 1):
             data_dir = self._folder / "data" / str(node)

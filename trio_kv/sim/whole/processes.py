@@ -281,7 +281,6 @@ class ProcessesHouse(House):
             process=process,
             target=target,
             incarnations=dict(incarnations),
-            start=1,
             is_bulk=self._chance.random() < 0.2,
             nodes=self.plan.nodes,
             secret=SECRET,
