@@ -44,6 +44,14 @@ class Spread:
             assert time.monotonic() < deadline, self.nodes()
             time.sleep(0.05)
 
+    def let_lead(self, node: int) -> None:
+        """Let a node lead. It may do so already, or the leader may be handing over to another one just now."""
+        deadline = time.monotonic() + READY_S
+        while self.ask("status")["leader"] != node:
+            assert time.monotonic() < deadline
+            self.ask("transfer", node=node)
+            time.sleep(0.2)
+
     def second(self) -> int:
         """Return the second process."""
         tasks = Path(f"/proc/{self.server.process.pid}/task").iterdir()
@@ -151,11 +159,7 @@ class TestProcesses:
                 assert cluster.ask("snapshot", node=node)["status"] == "ok"
                 assert cluster.ask("slow-disk", node=node, ms=1)["status"] == "ok"
             cluster.wait_up(1, 2, 3, 4, 5)
-            assert cluster.ask("transfer", node=4)["status"] == "ok"
-            deadline = time.monotonic() + READY_S
-            while cluster.ask("status")["leader"] != 4:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            cluster.let_lead(4)
             write(connection, range(50, 100))
             found = cluster.ask("crash", node="leader")
             assert found["node"] == 4
