@@ -28,7 +28,7 @@ async def hand_over(cluster: Linked, target: int) -> None:
     leader = await cluster.wait_leader()
     if leader != target:
         for one in cluster.all.values():
-            if leader in one.process.cluster.registry.nodes and leader in one.process.others.layout.here:
+            if leader in one.process.others.layout.here:
                 one.process.cluster.transfer(target)
         await cluster.wait_leader(target)
 

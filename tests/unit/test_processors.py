@@ -48,9 +48,9 @@ def test_each_process_has_a_processor_of_its_own(
 
 def test_what_was_asked_for_and_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` asks for nothing."""
-    for name, own in (("there are 2", [0, 1]), ("this system keeps no process", [])):
+    for why, own in (("there are 2", [0, 1]), ("this system keeps no process to a processor", [])):
         monkeypatch.setattr("trio_kv.cli.options.own_processors", lambda own=own: own)
-        with pytest.raises(UsageError, match=f"--pin yes.* {name.split()[0]}.*leave it out"):
+        with pytest.raises(UsageError, match=f"--pin yes.*{why}.*leave it out"):
             ServeOptions(pin="yes", processes=3).check()
         ServeOptions(processes=3).check()
         ServeOptions(processes=3, pin="no").check()

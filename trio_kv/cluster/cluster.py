@@ -21,7 +21,6 @@ from trio_kv.cluster.others import Others
 from trio_kv.cluster.registry import FIRST_PROCESS, Registry
 from trio_kv.cluster.statistics import ClusterStatistics, MemberStatistics, look_at
 from trio_kv.cluster.supervisor import Supervisor
-from trio_kv.raft.events import ASKED_FOR
 from trio_kv.raft.messages import Message
 from trio_kv.replica import jobs
 from trio_kv.replica.driver import TakeSnapshot, Transfer
@@ -335,15 +334,15 @@ class Cluster:
         """Return the nodes that run in this process."""
         return self._members.running()
 
-    def transfer(self, node: int, reason: str = ASKED_FOR) -> None:
-        """Ask the leader to hand over to a node. The reason stands in its events."""
+    def transfer(self, node: int) -> None:
+        """Ask the leader to hand over to a node."""
         self._members.check(node)
         if self.registry.handle(node) is None:
             raise FaultError(f"node {node} does not run: it is {self.registry.nodes[node].state}")
         leader = self.leader()
         if leader == node:
             raise FaultError(f"node {node} leads already")
-        self._members.named_running(leader)[1].inbox.post(Transfer(node, reason))
+        self._members.named_running(leader)[1].inbox.post(Transfer(node))
 
 
 @attrs.define(eq=False)

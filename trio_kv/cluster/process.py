@@ -87,7 +87,7 @@ class ClusterProcess:
         homing = None
         home = layout.nodes.get(FIRST_PROCESS)
         if home is not None and layout.own != FIRST_PROCESS:
-            homing = Homing(cluster.registry, cluster.running, cluster.transfer, home)
+            homing = Homing(cluster.registry, cluster.running, home)
         return cls(cluster, others, others.links, homing)
 
     async def run(self, listeners: Sequence[Listener]) -> None:

@@ -1,6 +1,6 @@
 """The leader: appends, commits, steps down and hands over (paper §5.3, §5.4, §8; thesis §3.10)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 
 from trio_kv.raft.entry import HEADER, Command, LogPosition, make_entry
@@ -11,6 +11,9 @@ from trio_kv.raft.progress import Progress
 from trio_kv.raft.replicator import Replicator
 from trio_kv.raft.role import Follow, Transition
 from trio_kv.raft.state import NodeState
+
+SUCCESSOR_BEHIND_MAX = 1024
+"""Entries that a follower may lack to whom is handed over without need: no command is taken until it has them."""
 
 _MATCH: Callable[[Progress], int] = attrgetter("match")
 _HEARD_AT: Callable[[Progress], float] = attrgetter("heard_at")
@@ -127,8 +130,7 @@ class Leader(Replicator):
         ]
         if raft.voters.has_majority(able):
             self.stall_told_at = now
-            target = max(able, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
-            self.transfer(now, target, reason="the disk stands still")
+            self.transfer(now, self._most_complete(able), reason="the disk stands still")
 
     # Writing
 
@@ -218,6 +220,25 @@ class Leader(Replicator):
             self.raft.note_leader_commit(index)
 
     # Handing over
+
+    def successor(self, peers: Collection[int]) -> int | None:
+        """Return which of these followers could take over at once: it counts, and has nearly all of the log.
+
+        Returns:
+            the one that has most of it; None if there is none.
+
+        """
+        last = self.raft.log.last_index
+        able = [
+            peer
+            for peer in peers
+            if self.progress[peer].counts and last - self.progress[peer].match <= SUCCESSOR_BEHIND_MAX
+        ]
+        return self._most_complete(able) if able else None
+
+    def _most_complete(self, peers: Collection[int]) -> int:
+        progress = self.progress
+        return max(peers, key=lambda peer: (progress[peer].match, progress[peer].heard_at, -peer))
 
     def transfer(self, now: float, target: int, *, reason: str) -> None:
         """Hand over to `target` once its log is complete; commands are refused meanwhile (thesis §3.10)."""
