@@ -1,6 +1,6 @@
 """What a node leaves lying, what it holds together, and what leaves without a pass of it (decision 0024)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -8,11 +8,14 @@ import attrs
 from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.inbox import Inbox
 from trio_kv.cluster.node import Node
+from trio_kv.raft.batches import Batches
+from trio_kv.raft.entry import Entry
 from trio_kv.raft.events import Told
 from trio_kv.raft.follower import Follower
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import Heartbeat, Message, ReadIndex, ReadIndexReply
 from trio_kv.raft.node import Raft
+from trio_kv.raft.progress import Progress
 from trio_kv.raft.reads import Question
 from trio_kv.raft.ready import Ticket
 from trio_kv.raft.replicator import Replicator
@@ -24,6 +27,7 @@ from trio_kv.replica.replica import Replica
 NO_PASS = "tests/unit/test_no_pass.py::"
 PATIENCE = "tests/unit/test_patience.py::"
 REPLICA = "tests/unit/test_replica.py::"
+BATCHES = "tests/unit/test_batches.py::"
 GROUP = "tests/unit/test_group.py::"
 UNDER_WAY = "tests/unit/test_writes_under_way.py::"
 
@@ -292,3 +296,34 @@ def _(patch: Patch) -> None:
         real(self, now, deadline)
 
     patch.setattr(Node, "_set_timer", set_timer)
+
+
+@mutant(
+    "a pass reads a whole window of the log for a follower",
+    tests=(BATCHES + "test_a_pass_reads_no_more_than_a_batch_for_one_follower",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Batches, "_entries_read", property(lambda self: 0, lambda self, value: None))
+
+
+@mutant(
+    "a follower that is far behind keeps the others waiting",
+    tests=(BATCHES + "test_each_follower_gets_a_batch_in_each_pass",),
+)
+def _(patch: Patch) -> None:
+    real = Batches.of
+
+    def of(self: Batches, progress: Progress) -> Iterator[tuple[tuple[Entry, ...], int]]:
+        if not self._read:
+            yield from real(self, progress)
+        self.has_more = True
+
+    patch.setattr(Batches, "of", of)
+
+
+@mutant(
+    "a window counts appends, however large they are",
+    tests=("tests/unit/test_progress.py::test_few_large_appends_fill_the_window",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Progress, "_has_room", lambda self: len(self.in_flight) < self.config.append_window)

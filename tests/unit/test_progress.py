@@ -3,45 +3,61 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.entry import LogPosition
 from trio_kv.raft.install import LEASE_ENTRIES, Outgoing
-from trio_kv.raft.progress import Progress, Sending
+from trio_kv.raft.progress import InFlight, Progress, Sending
 
 
 def replicating(match: int, window: int = 3) -> Progress:
     """Return the progress of a follower whose log is known to join ours at `match`."""
-    progress = Progress(match + 1, 0.0, window)
+    progress = Progress(match + 1, 0.0, RaftConfig(append_window=window))
     progress.accepted(match)
     return progress
 
 
 def test_one_probe_at_a_time() -> None:
     """While the place where the logs join is unknown, one append is in flight, and `next` stays."""
-    progress = Progress(5, 0.0, 3)
+    progress = Progress(5, 0.0, RaftConfig(append_window=3))
     assert progress.is_window_open()
-    progress.sent(7, 0.0)
+    progress.sent(7, 100, 0.0)
     assert not progress.is_window_open()
     assert progress.next == 5
 
 
 def test_an_accepted_probe_opens_the_window() -> None:
     """Once the logs join, appends follow one another without waiting."""
-    progress = Progress(5, 0.0, 3)
-    progress.sent(7, 0.0)
+    progress = Progress(5, 0.0, RaftConfig(append_window=3))
+    progress.sent(7, 100, 0.0)
     assert progress.accepted(7)
     assert (progress.sending, progress.match, progress.next) == (Sending.REPLICATE, 7, 8)
     for last in (8, 9, 10):
         assert progress.is_window_open()
-        progress.sent(last, 0.0)
+        progress.sent(last, 100, 0.0)
     assert not progress.is_window_open()
     assert progress.next == 11
+
+
+def test_few_large_appends_fill_the_window() -> None:
+    """What is behind them, heartbeats too, would wait until they are all taken; and one goes out in any case."""
+    config = RaftConfig(append_window_entries=10, append_window_bytes=1000)
+    for entries, size_bytes in [(10, 1), (100, 1), (5, 500), (1, 1000), (1, 10_000)]:
+        progress = Progress(5, 0.0, config)
+        progress.accepted(4)
+        sent = 0
+        while progress.is_window_open():
+            progress.sent(progress.next - 1 + entries, size_bytes, 0.0)
+            sent += 1
+        assert sent == max(1, min(10 // entries, 1000 // size_bytes))
+        progress.accepted(4 + entries)
+        assert progress.is_window_open()
 
 
 def test_one_answer_covers_all_appends_before_it() -> None:
     """Answers that got lost don't fill the window for ever: a later one stands for them."""
     progress = replicating(1)
     for last in (2, 3, 4):
-        progress.sent(last, 0.0)
+        progress.sent(last, 100, 0.0)
     assert progress.accepted(4)
     assert not progress.in_flight
 
@@ -57,7 +73,7 @@ def test_an_old_answer_is_no_news() -> None:
 def test_a_rejection_goes_back_no_further_than_what_is_known() -> None:
     """The next append never starts below `match`."""
     progress = replicating(6)
-    progress.sent(9, 0.0)
+    progress.sent(9, 100, 0.0)
     progress.rejected(9, 2)
     assert (progress.sending, progress.next, list(progress.in_flight)) == (Sending.PROBE, 7, [])
 
@@ -65,16 +81,16 @@ def test_a_rejection_goes_back_no_further_than_what_is_known() -> None:
 def test_asking_again_does_not_fill_the_window() -> None:
     """A follower that answers heartbeats and nothing else is asked where it is over and over: one place in flight."""
     progress = replicating(1)
-    progress.sent(5, 0.0)
+    progress.sent(5, 100, 0.0)
     for _ in range(100):
-        progress.sent(5, 0.0)
+        progress.sent(5, 100, 0.0)
     assert len(progress.in_flight) == 1
 
 
 def test_an_old_rejection_changes_nothing() -> None:
     """A rejection of an append behind which the logs are known to join, or that is not the last one, is late."""
     progress = replicating(6)
-    progress.sent(9, 0.0)
+    progress.sent(9, 100, 0.0)
     progress.rejected(6, 2)
     progress.rejected(10, 2)
     assert (progress.sending, progress.next) == (Sending.REPLICATE, 10)
@@ -109,23 +125,23 @@ def test_a_new_disk_starts_from_nothing() -> None:
 def test_a_copy_is_its_own() -> None:
     """A copy shares nothing that changes."""
     progress = replicating(1)
-    progress.sent(2, 0.0)
+    progress.sent(2, 100, 0.0)
     twin = progress.copy()
     twin.accepted(2)
-    assert (progress.match, list(progress.in_flight)) == (1, [2])
+    assert (progress.match, list(progress.in_flight)) == (1, [InFlight(2, 100)])
 
 
 @settings(max_examples=150)
 @given(st.lists(st.tuples(st.sampled_from(["send", "accept", "reject"]), st.integers(0, 20)), max_size=40))
 def test_whatever_comes_in_whatever_order(steps: list[tuple[str, int]]) -> None:
     """`match < next` and `match` only rises, for every order of sends, acknowledgements and rejections."""
-    progress = Progress(5, 0.0, 4)
+    progress = Progress(5, 0.0, RaftConfig(append_window=4))
     stored = 0
     for what, number in steps:
         before = progress.match
         if what == "send" and progress.is_window_open():
             stored = max(stored, progress.next - 1 + number % 3)
-            progress.sent(progress.next - 1 + number % 3, 0.0)
+            progress.sent(progress.next - 1 + number % 3, 100, 0.0)
         elif what == "accept":
             progress.accepted(min(number, stored))
         elif what == "reject":
@@ -164,9 +180,9 @@ def test_who_could_elect_without_the_leader() -> None:
     )
     assert not is_able(able, 10.0), "it was not heard for long"
     waiting = replicating(5)
-    waiting.sent(6, 1.0)
+    waiting.sent(6, 100, 1.0)
     assert is_able(waiting, 1.9)
-    waiting.sent(7, 1.9)
+    waiting.sent(7, 100, 1.9)
     assert not is_able(waiting, 2.0), "its disk has not answered for a second"
     waiting.answered(1.5)
     assert is_able(waiting, 2.0)

@@ -87,7 +87,10 @@ def test_a_log_of_packed_entries_answers_as_before(shared: SharedRuns) -> None:
     plain, packed = Log(entries), Log(Entries(entries, shared))
     packed.pack(900)
     assert [packed.term_at(index) for index in range(1002)] == [plain.term_at(index) for index in range(1002)]
-    assert packed.batch(5, 700, 20_000) == plain.batch(5, 700, 20_000)
+    batch, size_bytes = plain.batch(5, 700, 20_000)
+    assert packed.batch(5, 700, 20_000) == (batch, size_bytes)
+    assert size_bytes == plain.size_bytes(5, 4 + len(batch)) <= 20_000 < plain.size_bytes(5, 5 + len(batch))
+    assert plain.batch(5, 700, 1) == (plain.slice(5, 5), plain.size_bytes(5, 5)), "one goes in any case"
     for log in (plain, packed):
         log.compact(300)
     assert (packed.base_term, packed.base_time_us) == (plain.base_term, plain.base_time_us)

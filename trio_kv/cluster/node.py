@@ -247,10 +247,12 @@ class Node:
 
     def _note_round_trip(self, reply: HeartbeatReply) -> None:
         """Note how long a peer's reply took, whenever this node is going to take it."""
-        role = self.replica.raft.role
-        if isinstance(role, Leader) and reply.round == role.timed_round:
-            trips = self.round_trips.setdefault(reply.source, Histogram())
-            trips.note(self.clock.now() - role.timed_round_at)
+        raft = self.replica.raft
+        if not isinstance(raft.role, Leader) or reply.term != raft.term:
+            return
+        began_at = raft.role.timed_rounds.get(reply.round)
+        if began_at is not None:
+            self.round_trips.setdefault(reply.source, Histogram()).note(self.clock.now() - began_at)
 
     @property
     def write_waits_s(self) -> float:

@@ -20,10 +20,14 @@ class RaftConfig:
     """A commit index that rides on nothing else is told on its own after this long; 0: at once."""
     append_bytes_max: int = attrs.field(default=1 << 20, validator=validators.ge(1))
     """An AppendEntries takes entries until it has more bytes than this; it takes one in any case."""
-    append_entries_max: int = attrs.field(default=4096, validator=validators.ge(1))
+    append_entries_max: int = attrs.field(default=1024, validator=validators.ge(1))
     append_window: int = attrs.field(default=16, validator=validators.ge(1))
     """AppendEntries in flight to one follower; further entries wait for an answer."""
-    committed_entries_max: int = attrs.field(default=4096, validator=validators.ge(1))
+    append_window_entries: int = attrs.field(default=2048, validator=validators.ge(1))
+    """So many entries in flight to one follower fill the window, too: a heartbeat comes behind them."""
+    append_window_bytes: int = attrs.field(default=2 << 20, validator=validators.ge(1))
+    """And so many bytes."""
+    committed_entries_max: int = attrs.field(default=1024, validator=validators.ge(1))
     """Entries in one `Ready.committed`: applying them must not take long, also after a start with a long log."""
     log_entries_kept: int = attrs.field(default=4096, validator=validators.ge(0))
     """Entries kept behind a snapshot for followers that are a little late."""

@@ -12,6 +12,7 @@ Old entries are packed (`raft.runs`) where the nodes of a process share them.
 import copy
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 
 from trio_kv.raft.entry import Entry
 from trio_kv.raft.runs import Entries
@@ -106,15 +107,15 @@ class Log:
         assert self.base_index < first, f"{first} is not above {self.base_index}"
         return tuple(self._entries.part(first - self.base_index - 1, last - self.base_index))
 
-    def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[Entry, ...]:
-        """Return the entries from `first` on, as many as these limits allow, and one if there is any."""
+    def batch(self, first: int, entries_max: int, bytes_max: int) -> tuple[tuple[Entry, ...], int]:
+        """Return the entries from `first` on, as many as these limits allow and one in any case; and their bytes."""
         entries = self.slice(first, min(self.last_index, first + entries_max - 1))
-        size_bytes = 0
-        for count, entry in enumerate(entries):
-            size_bytes += len(entry.encoded)
-            if size_bytes > bytes_max:
-                return entries[: max(1, count)]
-        return entries
+        sizes = [len(entry.encoded) for entry in entries]
+        size_bytes = sum(sizes)
+        if size_bytes > bytes_max:
+            count = max(1, bisect_right(list(accumulate(sizes)), bytes_max))
+            entries, size_bytes = entries[:count], sum(sizes[:count])
+        return entries, size_bytes
 
     def append(self, entries: list[Entry] | tuple[Entry, ...]) -> None:
         """Append entries that follow the last one."""

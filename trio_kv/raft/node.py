@@ -285,8 +285,8 @@ class Raft(NodeState):
 
     @property
     def has_more(self) -> bool:
-        """Whether there are committed entries that the last `Ready` had no place for: call `ready` again soon."""
-        return self.commit > self.delivered
+        """Whether there are committed entries or appends that the last `Ready` had no place for: call it again soon."""
+        return self.commit > self.delivered or self.role.has_more
 
     def unanswered_reads(self) -> list[Any]:
         """Return the contexts of all reads that did not come out of `ready` yet."""

@@ -10,9 +10,11 @@ import copy
 from collections import deque
 from enum import Enum
 from operator import attrgetter
+from typing import NamedTuple
 
 import attrs
 
+from trio_kv.raft.config import RaftConfig
 from trio_kv.raft.install import Outgoing
 from trio_kv.raft.log import Log
 from trio_kv.raft.log_space import WRITE_BYTES_EXTRA
@@ -26,6 +28,15 @@ class Sending(Enum):
     INSTALL = "install"
 
 
+class InFlight(NamedTuple):
+    """An AppendEntries that was sent and not yet answered."""
+
+    last: int
+    """Index of its last entry."""
+    size_bytes: int
+    """Of its entries."""
+
+
 @attrs.define(eq=False)
 class Progress:
     """One follower, seen from the leader of one term. Only its methods change it.
@@ -36,12 +47,11 @@ class Progress:
 
     next: int
     heard_at: float
-    window: int
+    config: RaftConfig
     match: int = 0
     """The follower's log equals ours up to here, and is durable there."""
     sending: Sending = Sending.PROBE
-    in_flight: deque[int] = attrs.field(factory=deque)
-    """Last index of each AppendEntries that was sent and not yet answered."""
+    in_flight: deque[InFlight] = attrs.field(factory=deque)
     sent_at: float = float("-inf")
     waiting_since: float = attrs.Factory(attrgetter("heard_at"), takes_self=True)
     """When an append was sent while none waited for its answer."""
@@ -71,9 +81,18 @@ class Progress:
             case Sending.PROBE:
                 return not self.in_flight
             case Sending.REPLICATE:
-                return len(self.in_flight) < self.window
+                return not self.in_flight or self._has_room()
             case Sending.INSTALL:
                 return False
+
+    def _has_room(self) -> bool:
+        """Return whether there is room behind what is in flight."""
+        config, in_flight = self.config, self.in_flight
+        return (
+            len(in_flight) < config.append_window
+            and self.next - 1 - self.match < config.append_window_entries
+            and sum([each.size_bytes for each in in_flight]) < config.append_window_bytes
+        )
 
     def can_store(self, log: Log, size_bytes: int) -> bool:
         """Return whether the follower's disk has space for so many bytes more, beside all that it lacks of the log."""
@@ -127,13 +146,13 @@ class Progress:
 
     # What is sent
 
-    def sent(self, last: int, now: float) -> None:
+    def sent(self, last: int, size_bytes: int, now: float) -> None:
         """Note that entries up to `last` are on their way. A probe leaves `next` where it is: it may fail."""
         if not self.in_flight:
             self.waiting_since = now
         # Asking again for the same position must not fill the window.
-        if not self.in_flight or self.in_flight[-1] != last:
-            self.in_flight.append(last)
+        if not self.in_flight or self.in_flight[-1].last != last:
+            self.in_flight.append(InFlight(last, size_bytes))
         if self.is_replicating:
             self.next = last + 1
         self.sent_at = now
@@ -180,7 +199,7 @@ class Progress:
     def accepted(self, match: int, free_log_bytes: int | None = None) -> bool:
         """Note that the logs are equal up to `match`, and the space on its disk; return whether `match` is news."""
         self.free_log_bytes = free_log_bytes
-        while self.in_flight and self.in_flight[0] <= match:
+        while self.in_flight and self.in_flight[0].last <= match:
             self.in_flight.popleft()
         is_news = match > self.match
         self.match = max(match, self.match)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection
 from operator import attrgetter
 from typing import Any, Self
 
+from trio_kv.raft.batches import Batches
 from trio_kv.raft.entry import Entry, LogPosition
 from trio_kv.raft.events import InstallStarted
 from trio_kv.raft.install import Outgoing
-from trio_kv.raft.log_space import WRITE_BYTES_EXTRA, fitting
 from trio_kv.raft.messages import (
     AppendEntries,
     AppendRejected,
@@ -34,6 +34,8 @@ INSTALL_LEASE_HEARTBEATS = 20
 """A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
 NEAR_HEARTBEATS = 2
 """A follower nearby that was not heard for so many heartbeats is no better than others."""
+TIMED_ROUNDS_KEPT = 64
+"""Of so many heartbeats it is remembered when they began: a reply that comes later is one of a node that was away."""
 INSTALL_RETRY_HEARTBEATS = 10
 """A chunk without an answer is sent again after so many heartbeats: its receiver may have a slow disk."""
 
@@ -45,14 +47,13 @@ class Replicator(Role):
         """Know nothing of any follower but that it may lack what follows `first_index`, the no-op of this term."""
         super().__init__(raft)
         self.first_index = first_index
-        window = raft.config.append_window
-        self.progress = {peer: Progress(first_index, now, window) for peer in raft.peers}
+        self.progress = {peer: Progress(first_index, now, raft.config) for peer in raft.peers}
         self.rounds = HeartbeatRounds()
         self._addressed: set[int] = set()
         """Followers to whom this pass sends an append or an answer."""
-        self.timed_round, self.timed_round_at = 0, 0.0
-        """The last heartbeat round that went to all followers, and when: whoever sees their replies can tell how far
-        away they are."""
+        self.timed_rounds: dict[int, float] = {}
+        """The last heartbeat rounds that went to all followers, and when each began: whoever sees a reply can tell how
+        long it took."""
         self.tell_commit_at = float("inf")
         """When a commit index is told that has ridden on nothing until then."""
 
@@ -123,7 +124,7 @@ class Replicator(Role):
         log, config = self.raft.log, self.raft.config
         base, last = log.base_index, log.last_index
         gone_s = config.election_timeout_max_s
-        runs: dict[int, tuple[Entry, ...]] = {}
+        batches = Batches(log, config)
         for peer, progress in self.progress.items():
             if now - progress.heard_at >= gone_s:
                 # A follower that is down must not keep the log, and a snapshot, from being dropped.
@@ -134,31 +135,24 @@ class Replicator(Role):
             elif progress.next <= base:
                 self.raft.emit(InstallStarted(peer, progress.next))
                 self._read_chunk(peer, progress.become_install(now, last), 0)
-            while base < progress.next <= last and progress.is_window_open():
-                entries = runs.get(progress.next)
-                if entries is None:
-                    entries = log.batch(progress.next, config.append_entries_max, config.append_bytes_max)
-                    runs[progress.next] = entries
-                if progress.free_log_bytes is not None:
-                    # A full disk takes one append at a time, as far as there is space. More would only be rejected, as
-                    # fast as it can be sent again.
-                    left = progress.free_log_bytes - WRITE_BYTES_EXTRA
-                    entries = () if progress.in_flight else fitting(entries, left)
-                    if not entries:
-                        break
-                self._send_append(now, peer, progress, entries)
+            if base < progress.next <= last:
+                for entries, size_bytes in batches.of(progress):
+                    self._send_append(now, peer, progress, entries, size_bytes)
+        self.has_more = batches.has_more
         if self.rounds.is_due and self.raft.commit >= self.first_index:
             self._begin_round(now, is_timer=False)
         self._maybe_tell_commit(now)
         self._addressed.clear()
 
-    def _send_append(self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
+    def _send_append(
+        self, now: float, peer: int, progress: Progress, entries: tuple[Entry, ...], size_bytes: int
+    ) -> None:
         raft = self.raft
         prev_index = progress.next - 1
         prev_term = raft.log.term_at(prev_index)
         assert prev_term is not None
         last = prev_index + len(entries)
-        progress.sent(last, now)
+        progress.sent(last, size_bytes, now)
         if progress.is_replicating:
             progress.sent_commit(raft.commit)
         self._addressed.add(peer)
@@ -184,7 +178,9 @@ class Replicator(Role):
         commit = raft.commit if raft.commit >= self.first_index else None
         round_number, time_us = self.rounds.begin(commit), self.time_us(now)
         if is_timer:
-            self.timed_round, self.timed_round_at = round_number, now
+            self.timed_rounds[round_number] = now
+            if len(self.timed_rounds) > TIMED_ROUNDS_KEPT:
+                del self.timed_rounds[next(iter(self.timed_rounds))]
         for peer in self.progress if is_timer else self._enough_followers(now):
             progress = self.progress[peer]
             if is_timer or not progress.is_replicating:
@@ -278,7 +274,7 @@ class Replicator(Role):
             progress.probe_was_lost()
         elif progress.next > self.raft.log.base_index:
             # This also asks a follower in PROBE for which there is no entry: it has a new disk, and nothing is written.
-            self._send_append(now, peer, progress, ())
+            self._send_append(now, peer, progress, (), 0)
 
     # Snapshots for followers that are far behind
 
@@ -395,6 +391,6 @@ class Replicator(Role):
         """Return an equal one for a copy of the node."""
         twin = super().copy(raft)
         twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
-        twin.rounds = self.rounds.copy()
+        twin.rounds, twin.timed_rounds = self.rounds.copy(), self.timed_rounds.copy()
         twin._addressed = self._addressed.copy()  # noqa: SLF001 - a twin of this class
         return twin

@@ -66,6 +66,8 @@ class Role:
         self.raft = raft
         self.deadline = float("inf")
         """When `on_timeout` wants to be called, in seconds of the driver's clock."""
+        self.has_more = False
+        """Whether there is more to send than the last pass had time for."""
 
     # What the driver asks for
 

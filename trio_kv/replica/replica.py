@@ -206,7 +206,7 @@ class Replica:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are committed entries that the last pass had no time for."""
+        """Whether there are committed entries, or appends for followers, that the last pass had no time for."""
         return self.raft.has_more or bool(self._unapplied)
 
     @property

@@ -68,6 +68,8 @@ class World:
             commit_delay_s=float(given.get("commit_delay", "0")),
             append_window=int(given.get("window", "16")),
             append_entries_max=int(given.get("entries", "4096")),
+            append_window_entries=1 << 16,
+            append_window_bytes=16 << 20,
         )
         numbers = range(1, int(given["nodes"]) + 1)
         for number in numbers:

@@ -7,7 +7,7 @@ lost then, and a request is not handed over.
 
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import trio
@@ -20,8 +20,8 @@ RECEIVE_BYTES = 1 << 16
 """A larger buffer would be mapped and unmapped by the system each time, for it is made anew whatever comes."""
 PIECE_BYTES = 1 << 16
 """So much is sent at a time. That the other end takes the next piece of a frame is a sign of life as well."""
-FLUSH_BYTES = 1 << 20
-"""A frame takes items until it has more bytes than this."""
+FLUSH_BYTES = 1 << 18
+"""A frame takes items until it has more bytes than this. All of one is decoded in one go: some milliseconds."""
 ITEM_BYTES_MAX = (1 << 30) + (32 << 20)
 """An item that is larger is never sent: it would not be taken. The longest line that a server can be told to take has
 room in it, and so have 256 values, the most that are read together, of the length that they have elsewhere."""
@@ -151,16 +151,18 @@ class Connection:
             LinkLostError: the connection is broken.
 
         """
-        data = b"".join(_frames_of(items))
+        is_first = True
         try:
-            for begin in range(0, len(data), PIECE_BYTES):
-                if begin:
-                    # A large frame on a slow link takes its time, and pings wait behind it.
-                    self._heard_at = self._used_at = trio.current_time()
-                await self._stream.send_all(data[begin : begin + PIECE_BYTES])
+            for frame in _frames_of(items):
+                for begin in range(0, len(frame), PIECE_BYTES):
+                    if not is_first:
+                        # What is large takes its time on a slow link, and pings wait behind it.
+                        self._heard_at = self._used_at = trio.current_time()
+                    is_first = False
+                    await self._stream.send_all(frame[begin : begin + PIECE_BYTES])
+                self._counts.bytes_sent += len(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _lost(error) from error
-        self._counts.bytes_sent += len(data)
 
     async def write(self) -> None:
         """Send what is put into the outbox, until cancelled. Raises as `send`."""
@@ -209,17 +211,16 @@ def _stamp(at: float) -> bytes:
     return round(at * 1e6).to_bytes(8, "little")
 
 
-def _frames_of(items: Sequence[bytes]) -> list[bytes]:
-    """Return the frames for items: as few as there can be."""
-    frames, first, size = [], 0, 0
+def _frames_of(items: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the frames for items: as few as there can be, each made when the one before was sent."""
+    first, size = 0, 0
     for place, item in enumerate(items):
         size += len(item)
         if size > FLUSH_BYTES:
-            frames.append(encode_frame(items[first : place + 1]))
+            yield encode_frame(items[first : place + 1])
             first, size = place + 1, 0
     if first < len(items):
-        frames.append(encode_frame(items[first:]))
-    return frames
+        yield encode_frame(items[first:])
 
 
 def _lost(error: Exception) -> LinkLostError:
