@@ -1,11 +1,16 @@
 """Where leadership goes, and whom a round asks (decision 0053)."""
 
+from collections.abc import Collection, Mapping
+
 from tests.mutants.registry import Patch, mutant
 from trio_kv.cluster.homing import Homing
-from trio_kv.raft import replicator
+from trio_kv.raft import replicator, spares
 from trio_kv.raft.leader import Leader
+from trio_kv.raft.progress import Progress
+from trio_kv.raft.spares import Spares
 
 HOMING = "tests/integration/test_homing.py::"
+SPARES = "tests/unit/test_spares.py::"
 NEAR = "tests/unit/test_near.py::"
 
 
@@ -41,3 +46,41 @@ def _(patch: Patch) -> None:
 @mutant("a round asks whoever answered last", tests=(NEAR + "test_a_round_goes_to_those_nearby",))
 def _(patch: Patch) -> None:
     patch.setattr(replicator, "NEAR_HEARTBEATS", -1000)
+
+
+@mutant(
+    "entries wait for nobody, though one nearby is dead",
+    tests=(SPARES + "test_nobody_is_spare_where_a_commit_may_have_to_wait[one_is_silent]",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(spares, "NEAR_HEARTBEATS", 1000)
+
+
+@mutant(
+    "entries wait for nobody, though one nearby is slow",
+    tests=(SPARES + "test_nobody_is_spare_where_a_commit_may_have_to_wait[one_is_slow]",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Progress, "is_quick", lambda self, now, commit, delay_s: True)
+
+
+@mutant(
+    "who is to take over waits for its entries",
+    tests=(SPARES + "test_who_is_to_take_over_gets_what_it_lacks_at_once",),
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Spares, "hurry", lambda self, now: None)
+
+
+@mutant(
+    "entries for those further away wait for ever",
+    tests=(SPARES + "test_those_further_away_get_together_what_has_gathered",),
+)
+def _(patch: Patch) -> None:
+    real = Spares.look
+
+    def look(self: Spares, now: float, progress: Mapping[int, Progress]) -> Collection[int]:
+        self.due_at = float("inf")
+        return real(self, now, progress)
+
+    patch.setattr(Spares, "look", look)

@@ -18,6 +18,8 @@ class RaftConfig:
     heartbeat_interval_s: float = attrs.field(default=0.06, validator=validators.gt(0))
     commit_delay_s: float = attrs.field(default=0.005, validator=validators.ge(0))
     """A commit index that rides on nothing else is told on its own after this long; 0: at once."""
+    spare_delay_s: float = attrs.field(default=0.03, validator=validators.ge(0))
+    """A follower that no commit waits for is sent together what has gathered in this time; 0: at once."""
     append_bytes_max: int = attrs.field(default=1 << 20, validator=validators.ge(1))
     """An AppendEntries takes entries until it has more bytes than this; it takes one in any case."""
     append_entries_max: int = attrs.field(default=1024, validator=validators.ge(1))

@@ -94,7 +94,9 @@ class Leader(Replicator):
         return None
 
     def _set_deadline(self) -> None:
-        self.deadline = min(self.heartbeat_at, self.transfer_deadline, self.tell_commit_at)
+        self.deadline = min(
+            self.heartbeat_at, self.transfer_deadline, self.tell_commit_at, self.spares.due_at
+        )
 
     def replicate(self, now: float) -> None:
         """See `Replicator`; a commit index may be due to be told from now on, or not any more."""
@@ -247,6 +249,7 @@ class Leader(Replicator):
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
         self.is_transfer_sent = self.was_transfer_sent = False
+        self.spares.hurry(now)
         self.raft.emit(TransferStarted(target, reason))
         self._set_deadline()
         self._maybe_finish_transfer(now)

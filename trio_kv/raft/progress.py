@@ -119,6 +119,12 @@ class Progress:
         is_disk_silent = bool(self.in_flight) and now - max(self.waiting_since, self.answered_at) >= stall_s
         return is_heard and self.match > durable and self.is_replicating and not is_disk_silent
 
+    def is_quick(self, now: float, commit: int, delay_s: float) -> bool:
+        """Return whether this follower has all that is committed, has space, and answers appends within `delay_s`."""
+        waits_s = now - max(self.waiting_since, self.answered_at) if self.in_flight else 0.0
+        is_able = self.counts and self.is_replicating and self.free_log_bytes is None
+        return is_able and self.match >= commit and waits_s < delay_s
+
     # How it is sent to
 
     def become_probe(self, next_index: int) -> None:

@@ -23,6 +23,7 @@ from trio_kv.raft.progress import Progress, Sending
 from trio_kv.raft.reads import HeartbeatRounds, Question
 from trio_kv.raft.ready import ChunkRead, ChunkWasRead
 from trio_kv.raft.role import Role
+from trio_kv.raft.spares import NEAR_HEARTBEATS, Spares
 from trio_kv.raft.state import NodeState
 from trio_kv.raft.voters import Ordered
 
@@ -32,8 +33,6 @@ NEVER = 1 << 30
 """More messages than ever come."""
 INSTALL_LEASE_HEARTBEATS = 20
 """A snapshot that is being sent, and the log behind it, are kept for so many heartbeats without progress."""
-NEAR_HEARTBEATS = 2
-"""A follower nearby that was not heard for so many heartbeats is no better than others."""
 TIMED_ROUNDS_KEPT = 64
 """Of so many heartbeats it is remembered when they began: a reply that comes later is one of a node that was away."""
 INSTALL_RETRY_HEARTBEATS = 10
@@ -48,6 +47,7 @@ class Replicator(Role):
         super().__init__(raft)
         self.first_index = first_index
         self.progress = {peer: Progress(first_index, now, raft.config) for peer in raft.peers}
+        self.spares = Spares(raft)
         self.rounds = HeartbeatRounds()
         self._addressed: set[int] = set()
         """Followers to whom this pass sends an append or an answer."""
@@ -92,8 +92,10 @@ class Replicator(Role):
 
     def hasty_followers(self) -> frozenset[int]:
         """Return the followers to whom more can be sent as soon as they have answered."""
-        last = self.raft.log.last_index
-        return frozenset([peer for peer, progress in self.progress.items() if progress.next <= last])
+        last, spares = self.raft.log.last_index, self.spares.waiting
+        return frozenset(
+            [peer for peer, each in self.progress.items() if each.next <= last and peer not in spares]
+        )
 
     def peer_said(self, message: Message) -> None:
         """Note what every message of a follower tells."""
@@ -125,6 +127,7 @@ class Replicator(Role):
         base, last = log.base_index, log.last_index
         gone_s = config.election_timeout_max_s
         batches = Batches(log, config)
+        spares = self.spares.look(now, self.progress)
         for peer, progress in self.progress.items():
             if now - progress.heard_at >= gone_s:
                 # A follower that is down must not keep the log, and a snapshot, from being dropped.
@@ -135,7 +138,7 @@ class Replicator(Role):
             elif progress.next <= base:
                 self.raft.emit(InstallStarted(peer, progress.next))
                 self._read_chunk(peer, progress.become_install(now, last), 0)
-            if base < progress.next <= last:
+            if base < progress.next <= last and peer not in spares:
                 for entries, size_bytes in batches.of(progress):
                     self._send_append(now, peer, progress, entries, size_bytes)
         self.has_more = batches.has_more
@@ -391,6 +394,7 @@ class Replicator(Role):
         """Return an equal one for a copy of the node."""
         twin = super().copy(raft)
         twin.progress = {peer: progress.copy() for peer, progress in self.progress.items()}
+        twin.spares = self.spares.copy(raft)
         twin.rounds, twin.timed_rounds = self.rounds.copy(), self.timed_rounds.copy()
         twin._addressed = self._addressed.copy()  # noqa: SLF001 - a twin of this class
         return twin

@@ -154,6 +154,7 @@ class SimulatedNode:
             now=self.clock.at(world.now),
             hard_state=recovered.hard_state,
             log=recovered.log(machine.time_us),
+            near=world.plan.near(self.id, world.members),
             events_level=world.events_level,
         )
         return Replica(

@@ -80,6 +80,10 @@ class Plan:
         """Whether time-outs are nearly equal on purpose: then votes are split again and again."""
         return self.raft.election_timeout_max_s < 1.2 * self.raft.election_timeout_min_s
 
+    def near(self, node: int, nodes: Iterable[int]) -> list[int]:
+        """Return which of these nodes are near one, in a world without processes: now and then the even or odd ones."""
+        return [other for other in nodes if (other - node) % 2 == 0 and self.raft.spare_delay_s > 0.03]
+
     def allows_loss(self, nodes: Iterable[int], left: Collection[int]) -> bool:
         """Return whether only these nodes may be left with all of their data: they must be a majority of all."""
         return self.is_beyond_budget or Voters(nodes).has_majority(left)
@@ -172,6 +176,7 @@ def _draw_raft(random: Random, *, is_busy: bool) -> RaftConfig:
         committed_entries_max=random.choice((3, 4096, 4096)),
         log_entries_kept=random.choice((0, 0, 5) if is_busy else (0, 0, 5, 50)),
         write_stall_s=random.uniform(0.6, 2.0),
-        # Taken from what was drawn: one more draw would change all that is drawn behind it.
+        # These are taken from what was drawn: one more draw would change all that is drawn behind it.
+        spare_delay_s=(0.0, 0.03, heartbeat_s)[int(heartbeat_s * 1_000_000) // 3 % 3],
         commit_delay_s=(0.0, 0.005, heartbeat_s / 2)[int(heartbeat_s * 1_000_000) % 3],
     )
