@@ -69,7 +69,7 @@ def _(patch: Patch) -> None:
     tests=(SPARES + "test_who_is_to_take_over_gets_what_it_lacks_at_once",),
 )
 def _(patch: Patch) -> None:
-    patch.setattr(Spares, "hurry", lambda self, now: None)
+    patch.setattr(Spares, "hurry", lambda self, now, peer: None)
 
 
 @mutant(
@@ -81,6 +81,20 @@ def _(patch: Patch) -> None:
 
     def look(self: Spares, now: float, progress: Mapping[int, Progress]) -> Collection[int]:
         self.due_at = float("inf")
+        return real(self, now, progress)
+
+    patch.setattr(Spares, "look", look)
+
+
+@mutant(
+    "a follower further away waits before each batch",
+    tests=(SPARES + "test_who_is_far_behind_is_not_slowed_down",),
+)
+def _(patch: Patch) -> None:
+    real = Spares.look
+
+    def look(self: Spares, now: float, progress: Mapping[int, Progress]) -> Collection[int]:
+        self._due_index = 0
         return real(self, now, progress)
 
     patch.setattr(Spares, "look", look)

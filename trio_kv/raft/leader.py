@@ -193,8 +193,9 @@ class Leader(Replicator):
             return NotLeader(None)
         return ReadOnly()
 
-    def on_stored(self, now: float) -> Transition | None:  # noqa: ARG002 - as the other roles
+    def on_stored(self, now: float) -> Transition | None:
         """Count the own disk towards the majority (thesis §10.2.1: it writes beside its followers)."""
+        self.spares.own_disk_took(now - self.raft.persistence.stored_issued_at)
         self._maybe_commit()
         return None
 
@@ -249,7 +250,7 @@ class Leader(Replicator):
         self.transfer_target = target
         self.transfer_deadline = now + self.raft.config.election_timeout_max_s
         self.is_transfer_sent = self.was_transfer_sent = False
-        self.spares.hurry(now)
+        self.spares.hurry(now, target)
         self.raft.emit(TransferStarted(target, reason))
         self._set_deadline()
         self._maybe_finish_transfer(now)

@@ -52,6 +52,8 @@ class Persistence:
         self._unsaved_from = log.last_index + 1
         self._truncate_from: int | None = None
         self._base: LogPosition | None = None
+        self.stored_issued_at = 0.0
+        """When the write was given out that became durable last."""
         self._pending: deque[_PendingWrite] = deque()
         self._tickets = 0
 
@@ -142,6 +144,7 @@ class Persistence:
                 self.durable_incarnations = done.write.hard_state.incarnations
             messages.extend(done.messages)
         assert done is not None, f"{ticket} is not under way"
+        self.stored_issued_at = done.issued_at
         # Entries that a later write is going to drop do not count, though they are on the disk now.
         durable = min(
             [

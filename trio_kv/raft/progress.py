@@ -57,6 +57,8 @@ class Progress:
     """When an append was sent while none waited for its answer."""
     answered_at: float = attrs.Factory(attrgetter("heard_at"), takes_self=True)
     """When an append was answered: then all that the follower had to write was on its disk."""
+    took_s: float = 0.0
+    """How long the last append took to be answered that was."""
     acked_round: int = 0
     commit_sent: int = 0
     """The follower was sent a commit index of so much."""
@@ -116,14 +118,17 @@ class Progress:
 
         """
         is_heard = self.counts and now - self.heard_at < silence_s
-        is_disk_silent = bool(self.in_flight) and now - max(self.waiting_since, self.answered_at) >= stall_s
+        is_disk_silent = self._waits_s(now) >= stall_s
         return is_heard and self.match > durable and self.is_replicating and not is_disk_silent
 
-    def is_quick(self, now: float, commit: int, delay_s: float) -> bool:
-        """Return whether this follower has all that is committed, has space, and answers appends within `delay_s`."""
-        waits_s = now - max(self.waiting_since, self.answered_at) if self.in_flight else 0.0
+    def _waits_s(self, now: float) -> float:
+        """For how long an append has been waiting for its answer."""
+        return now - max(self.waiting_since, self.answered_at) if self.in_flight else 0.0
+
+    def is_quick(self, now: float, commit: int, quick_s: float) -> bool:
+        """Return whether this follower has all that is committed, has space, and answers appends within `quick_s`."""
         is_able = self.counts and self.is_replicating and self.free_log_bytes is None
-        return is_able and self.match >= commit and waits_s < delay_s
+        return is_able and self.match >= commit and max(self.took_s, self._waits_s(now)) < quick_s
 
     # How it is sent to
 
@@ -187,6 +192,7 @@ class Progress:
 
     def answered(self, now: float) -> None:
         """Note that it answered an append: its disk works, too."""
+        self.took_s = self._waits_s(now)
         self.heard_at = self.answered_at = now
 
     def was_unheard(self, lateness_s: float, now: float) -> None:

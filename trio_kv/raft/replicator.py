@@ -257,12 +257,11 @@ class Replicator(Role):
         # A reply of a node that is being rebuilt never counts: that node can't know whether it voted in a newer term.
         if not message.is_rebuilding and progress.acked(message.round) and self.rounds.pending:
             self._confirm_reads()
-        silent_since = progress.sent_at + self.raft.config.heartbeat_interval_s
+        is_silent = now >= progress.sent_at + self.raft.config.heartbeat_interval_s
+        lacks_any = progress.match < self.raft.log.last_index and message.source not in self.spares.waiting
         if progress.install is not None:
             self._check_install(now, message.source, progress)
-        elif (
-            progress.match < self.raft.log.last_index or progress.free_log_bytes is not None
-        ) and now >= silent_since:
+        elif is_silent and (lacks_any or progress.free_log_bytes is not None):
             self._check_position(now, message.source, progress)
 
     def _check_position(self, now: float, peer: int, progress: Progress) -> None:
@@ -354,6 +353,7 @@ class Replicator(Role):
         """
         raft, progress = self.raft, self.progress[message.source]
         progress.heard(now)
+        self.spares.hurry(now, message.source)
         question = Question(message.source, message.nonce, message.counter)
         is_majority = progress.counts and raft.voters.has_majority((raft.id, message.source))
         if is_majority and raft.commit >= self.first_index:

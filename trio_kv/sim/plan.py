@@ -177,6 +177,8 @@ def _draw_raft(random: Random, *, is_busy: bool) -> RaftConfig:
         log_entries_kept=random.choice((0, 0, 5) if is_busy else (0, 0, 5, 50)),
         write_stall_s=random.uniform(0.6, 2.0),
         # These are taken from what was drawn: one more draw would change all that is drawn behind it.
+        append_window_entries=(2048, 3, 40)[int(heartbeat_s * 1_000_000) // 9 % 3],
+        append_window_bytes=(2 << 20, 2 << 20, 300)[int(heartbeat_s * 1_000_000) // 27 % 3],
         spare_delay_s=(0.0, 0.03, heartbeat_s)[int(heartbeat_s * 1_000_000) // 3 % 3],
         commit_delay_s=(0.0, 0.005, heartbeat_s / 2)[int(heartbeat_s * 1_000_000) % 3],
     )
