@@ -22,7 +22,8 @@ from trio_kv.client import control  # noqa: F401
 
 FUNCTIONS = r"""
 trio-kv() {
-    local id="$TRIO_KV_QUICK/$BASHPID.$RANDOM" code
+    # By the microsecond: `$RANDOM` has 32,768 values, of which a page's commands met one twice now and then.
+    local id="$TRIO_KV_QUICK/$BASHPID.${EPOCHREALTIME//[!0-9]/}" code
     mkfifo "$id.done"
     env -0 >"$id.env"
     printf '%s\0' "$BASHPID" "$PWD" "$@" >"$id"
