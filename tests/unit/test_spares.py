@@ -9,7 +9,6 @@ from trio_kv.kv.commands import Expire
 from trio_kv.raft.leader import Leader
 from trio_kv.raft.messages import AppendAccepted, AppendEntries, HeartbeatReply, ReadIndex
 from trio_kv.raft.node import Raft
-from trio_kv.raft.ready import Ticket
 
 DELAY_S = CONFIG.spare_delay_s
 NEAR, FAR = (4, 5), (2, 3)
@@ -97,9 +96,12 @@ def own_disk_is_slow(raft: Raft) -> float:
 
 def own_disk_was_slow(raft: Raft) -> float:
     """A lone write would wait for it each time."""
-    now = own_disk_is_slow(raft)
-    raft.stored(now, Ticket(raft.persistence._tickets, 1, raft.log.last_index))
-    return now
+    raft.propose(AT, [Expire(1)])
+    write = raft.ready(AT).write
+    assert write is not None
+    accept(raft, AT, *NEAR)
+    raft.stored(AT + DELAY_S / 2, write.ticket)
+    return AT + DELAY_S / 2
 
 
 def own_disk_is_full(raft: Raft) -> float:

@@ -42,10 +42,10 @@ class Batches:
                 # as it can be sent again.
                 if progress.in_flight:
                     return
-                entries, size_bytes = self._at(progress.next)
-                entries = fitting(entries, progress.free_log_bytes - WRITE_BYTES_EXTRA)
+                entries = fitting(self._at(progress.next)[0], progress.free_log_bytes - WRITE_BYTES_EXTRA)
                 if not entries:
                     return
+                size_bytes = sum([len(entry.encoded) for entry in entries])
             elif is_first or self._entries_read < self._config.append_entries_max:
                 entries, size_bytes = self._at(progress.next)
             else:

@@ -113,8 +113,9 @@ class Log:
         sizes = [len(entry.encoded) for entry in entries]
         size_bytes = sum(sizes)
         if size_bytes > bytes_max:
-            count = max(1, bisect_right(list(accumulate(sizes)), bytes_max))
-            entries, size_bytes = entries[:count], sum(sizes[:count])
+            totals = list(accumulate(sizes))
+            count = max(1, bisect_right(totals, bytes_max))
+            entries, size_bytes = entries[:count], totals[count - 1]
         return entries, size_bytes
 
     def append(self, entries: list[Entry] | tuple[Entry, ...]) -> None:

@@ -138,7 +138,7 @@ class Replicator(Role):
             elif progress.next <= base:
                 self.raft.emit(InstallStarted(peer, progress.next))
                 self._read_chunk(peer, progress.become_install(now, last), 0)
-            if base < progress.next <= last and peer not in spares:
+            if peer not in spares:
                 for entries, size_bytes in batches.of(progress):
                     self._send_append(now, peer, progress, entries, size_bytes)
         self.has_more = batches.has_more

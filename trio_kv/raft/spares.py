@@ -22,7 +22,7 @@ class Spares:
     what has gathered; from then on it waits no more, however long it takes to be sent. As soon as one of those nearby
     is silent or slow, nobody is a spare one.
 
-    This is about speed alone: a leader may send entries as late as it likes (paper §5.5).
+    This is about speed alone: a leader may send entries as late as it likes, as safety rests on no time (paper §5.6).
 
     Args:
         raft: the leader.
